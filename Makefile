@@ -1,0 +1,51 @@
+# make report   install everything and write a report to open
+# make test     install everything and run the tests
+# make check    format, lint, types
+# make bench    how long the main job takes here
+#
+# PYTHON=python3.12 picks the interpreter, VENV=dir the environment,
+# TESTS="tests/test_cli.py" and MARKERS="not weights" what to test.
+
+PYTHON  ?= python3
+VENV    ?= .venv
+OUT     ?= reports/color-noun
+TESTS   ?=
+MARKERS ?=
+
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint tests/constraints.txt
+NEW_ENOUGH := import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, this is " \
+	+ sys.version.split()[0] + ": try make PYTHON=python3.12")
+
+.PHONY: help report test check bench
+.DEFAULT_GOAL := help
+
+help:
+	@sed -n 's/^# \{0,1\}//p;/^$$/q' Makefile
+
+report: $(VENV)/.installed
+	$(BIN)/interp run color-noun --out $(OUT)
+	@echo "Open $(OUT)/report.html in a browser."
+
+test: $(VENV)/.installed-dev
+	$(BIN)/python -m pytest $(if $(MARKERS),-m "$(MARKERS)") $(TESTS)
+
+check: $(VENV)/.installed-dev
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy --strict interp analyses
+
+bench: $(VENV)/.installed-dev
+	$(BIN)/python tests/benchmarks/main_job.py
+
+$(BIN)/python:
+	@$(PYTHON) -c '$(NEW_ENOUGH)'
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.installed: pyproject.toml tests/constraints.txt | $(BIN)/python
+	$(PIP) --editable .
+	@touch $@
+
+$(VENV)/.installed-dev: pyproject.toml tests/constraints.txt | $(BIN)/python
+	$(PIP) --editable '.[dev]'
+	@touch $(VENV)/.installed $@

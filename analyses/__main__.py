@@ -1,0 +1,418 @@
+"""The command ``interp``. Arguments are parsed before anything heavy is imported, so ``--help`` is quick.
+
+Exit codes: 0 done, 2 bad input (one line on stderr), 1 failure (one line naming a log file), 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import io
+import logging
+import os
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn, TextIO
+
+from interp import __version__
+from interp.errors import InterpError
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+DTYPES = ("float32", "float64", "bfloat16", "float16")
+
+EXAMPLES = """\
+examples:
+  interp run color-noun                      the bundled model, results and page under reports/color-noun
+  interp run color-noun-es                   the founding sentence, in Spanish
+  interp run ioi --model gpt2                a model from the hub, if it can be reached or is cached
+  interp run color-noun --model file.gguf    a GGUF file; a Hugging Face directory works too
+  interp run my-study.yaml --out my-run      your own study
+"""
+
+log = logging.getLogger("interp.cli")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line and return the exit code."""
+    try:
+        arguments = _parser().parse_args(argv)
+    except SystemExit as stop:  # --help, --version, or a usage error already explained in one line
+        return int(stop.code or 0)
+    screen = sys.stderr
+    with _log_file() as log_path, _libraries_kept_quiet():
+        try:
+            arguments.screen = screen
+            arguments.command_line = _command_line(argv)
+            code = int(arguments.handler(arguments))
+            _OUTPUT[-1].flush()
+        except InterpError as error:
+            log.debug("bad input", exc_info=True)
+            _say(screen, str(error))
+            code = 2
+        except KeyboardInterrupt:
+            _say(screen, _what_is_kept(arguments))
+            code = 130
+        except BrokenPipeError:
+            # Whoever read our output has left: say no more, and let Python's own flush at exit go nowhere.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+            code = 0
+        except Exception as error:
+            log.exception("failed")
+            kept = _keep_log(log_path, arguments)
+            _say(screen, f"failed ({type(error).__name__}: {error}). The log with the traceback is {kept}.")
+            return 1
+    log_path.unlink(missing_ok=True)
+    return code
+
+
+# --- arguments ---
+
+
+class _Parser(argparse.ArgumentParser):
+    """Explains a usage error in one line."""
+
+    def error(self, message: str) -> NoReturn:
+        _say(sys.stderr, f"{message}. See '{self.prog} --help'.")
+        raise SystemExit(2)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="interp",
+        description="How does context reach a word? Runs studies of a language model, writes reports.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"interp {__version__}")
+    commands = parser.add_subparsers(metavar="COMMAND", required=True, dest="command")
+
+    run = commands.add_parser("run", help="run a study and write its report", description="Run a study.")
+    run.add_argument("study", metavar="STUDY", help="a bundled study (see 'interp studies') or a .yaml file")
+    run.add_argument("--model", metavar="M", help="mini, a hub name, a model directory or a .gguf file")
+    run.add_argument(
+        "--out", metavar="DIR", type=Path, help="where to write (default: reports/STUDY[-MODEL])"
+    )
+    run.add_argument("--device", metavar="D", default="auto", help="auto, cpu, cuda or mps (default: auto)")
+    run.add_argument("--dtype", choices=DTYPES, default="float32", help="default: float32")
+    run.add_argument("--n", metavar="N", type=int, help="pairs per rung (default: the study's)")
+    run.add_argument("--seed", metavar="S", type=int, help="seed (default: the study's)")
+    run.add_argument("--quiet", action="store_true", help="no progress, only the result")
+    run.set_defaults(handler=_run)
+
+    report = commands.add_parser("report", help="write the report of a finished run again")
+    report.add_argument("directory", metavar="DIR", type=Path)
+    report.set_defaults(handler=_report)
+
+    compare = commands.add_parser("compare", help="two runs beside each other: baselines and leading heads")
+    compare.add_argument("directories", metavar="DIR", type=Path, nargs=2)
+    compare.set_defaults(handler=_compare)
+
+    for name, text, handler in (
+        ("models", "what --model takes, and what is cached here", _models),
+        ("studies", "the bundled studies", _studies),
+    ):
+        commands.add_parser(name, help=text).set_defaults(handler=handler)
+
+    doctor = commands.add_parser("doctor", help="device, versions, and whether the bundled model works here")
+    doctor.add_argument("--quick", action="store_true", help="do not load the model")
+    doctor.set_defaults(handler=_doctor)
+    return parser
+
+
+def _command_line(argv: Sequence[str] | None) -> str:
+    import shlex
+
+    return shlex.join(["interp", *(sys.argv[1:] if argv is None else argv)])
+
+
+# --- commands ---
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    from analyses import study as studies
+
+    study = studies.with_overrides(
+        studies.load(arguments.study), model=arguments.model, n=arguments.n, seed=arguments.seed
+    )
+    out = arguments.out = arguments.out or _default_out(study.name, study.model)
+    studies.check_writable(out)
+    outcome = studies.execute(
+        study,
+        out,
+        tools=studies.real_tools(),
+        watcher=_Screen(arguments.screen, quiet=arguments.quiet),
+        command=arguments.command_line,
+        device=arguments.device,
+        dtype=arguments.dtype,
+    )
+    _print(outcome.answer)
+    _print(f"Report: {outcome.report}")
+    return 0
+
+
+def _default_out(name: str, model: str) -> Path:
+    slug = "" if model == "mini" else "-" + (Path(model).name.removesuffix(".gguf") or "model")
+    return Path("reports") / f"{name}{slug}"
+
+
+def _report(arguments: argparse.Namespace) -> int:
+    from interp import report
+
+    _print(f"Report: {report.render(arguments.directory)}")
+    return 0
+
+
+def _studies(arguments: argparse.Namespace) -> int:
+    from analyses import study as studies
+
+    found = [studies.load(name) for name in studies.names()]
+    _print_table(("study", "task", "pairs", "title"), [(s.name, s.task, str(s.n), s.title) for s in found])
+    return 0
+
+
+def _models(arguments: argparse.Namespace) -> int:
+    rows = [
+        ("mini", "bundled: a small bilingual GPT-2, a model organism"),
+        ("DIR", "a Hugging Face directory: config.json and *.safetensors"),
+        ("FILE.gguf", "a GGUF file, weights and tokenizer in one"),
+        ("NAME", "a hub name such as gpt2, if the hub can be reached or the model is cached"),
+    ]
+    _print_table(("--model", "what it is"), rows)
+    cached = _cached_models()
+    _print("")
+    _print("Cached here: " + (", ".join(cached) if cached else "no hub model."))
+    return 0
+
+
+def _cached_models() -> list[str]:
+    """Hub models with readable weights in the local cache, without asking the hub or importing its client."""
+    home = Path(os.environ.get("HF_HOME", "~/.cache/huggingface")).expanduser()
+    cache = Path(os.environ.get("HF_HUB_CACHE", home / "hub")).expanduser()
+    return sorted(
+        folder.name.removeprefix("models--").replace("--", "/")
+        for folder in cache.glob("models--*")
+        if next(folder.glob("snapshots/*/*.safetensors"), None)
+        or next(folder.glob("snapshots/*/*.gguf"), None)
+    )
+
+
+def _doctor(arguments: argparse.Namespace) -> int:
+    import torch
+
+    from analyses import study as studies
+    from interp.model import HookedTransformer, resolve_device
+
+    rows = list(studies.versions().items())
+    rows += [(key.replace("_", " "), str(value)) for key, value in studies.machine().items()]
+    rows.append(("device", str(resolve_device("auto"))))
+    if torch.cuda.is_available():
+        rows.append(("gpu", torch.cuda.get_device_name()))
+    rows.append(("cached models", ", ".join(_cached_models()) or "none"))
+    _print_table(("what", "value"), rows)
+    if not arguments.quick:
+        model = HookedTransformer.from_pretrained("mini")
+        _print(f"mini loads and passes its self-check: {model!r}")
+        for name, value in model.checks.items():
+            _print(f"  {name}: {value:.3g}")
+    return 0
+
+
+def _compare(arguments: argparse.Namespace) -> int:
+    from interp import results
+
+    runs: list[dict[str, xr.Dataset]] = []
+    for directory in arguments.directories:
+        if not (directory / "results" / "behavior.nc").is_file():
+            raise InterpError(f"{directory} holds no finished run; name a directory that 'interp run' wrote.")
+        runs.append({path.stem: results.load(path) for path in sorted((directory / "results").glob("*.nc"))})
+    names = [f"{chr(65 + i)}: {run['behavior'].attrs['model']}" for i, run in enumerate(runs)]
+    for name, directory in zip(names, arguments.directories, strict=True):
+        _print(f"{name} ({directory})")
+    _print("")
+    baselines = [_baselines(run["behavior"]) for run in runs]
+    rungs = list(dict.fromkeys(rung for table in baselines for rung in table))
+    header = (
+        "rung",
+        *(f"{side} {what}" for side in "AB" for what in ("accuracy", "clean", "corrupted", "gate")),
+    )
+    missing = ("-",) * 4
+    _print_table(
+        header, [(rung, *baselines[0].get(rung, missing), *baselines[1].get(rung, missing)) for rung in rungs]
+    )
+    heads = [_top_heads(run) for run in runs]
+    _print("")
+    _print("Leading heads by recovered logit difference (denoising z, all positions, mean over prompts):")
+    for side, table in zip("AB", heads, strict=True):
+        _print(
+            f"  {side}: "
+            + (", ".join(f"{head} {value:+.2f}" for head, value in table) or "nothing was explained")
+        )
+    return 0
+
+
+def _baselines(behavior: xr.Dataset) -> dict[str, tuple[str, ...]]:
+    """Rung -> accuracy, mean clean and corrupted logit difference, gate."""
+    table: dict[str, tuple[str, ...]] = {}
+    for rung in behavior["rung"].values:
+        row = behavior.sel(rung=rung)
+        table[str(rung)] = (
+            f"{float(row['accuracy']):.0%}",
+            f"{float(row['clean_mean']):+.2f}",
+            f"{float(row['corrupted_mean']):+.2f}",
+            "passes" if int(row["passes"]) else "fails",
+        )
+    return table
+
+
+def _top_heads(run: dict[str, xr.Dataset], n: int = 5) -> list[tuple[str, float]]:
+    """The heads whose z, patched in alone, recovers most of the gap."""
+    from interp.sites import head_label
+
+    patching = run.get("activation_patching")
+    if patching is None or "recovered_z" not in patching:
+        return []
+    mean = patching["recovered_z"].sel(direction="denoising").mean("prompt", skipna=True)
+    cells = mean.stack(at=("layer", "head"))
+    best = cells.sortby(abs(cells), ascending=False)[:n]
+    return [(head_label(int(cell["layer"]), int(cell["head"])), float(cell)) for cell in best]
+
+
+# --- speaking ---
+
+
+def _say(screen: TextIO, message: str) -> None:
+    """One line on stderr, whatever the message holds."""
+    print(f"interp: {' '.join(message.split())}", file=screen)
+
+
+def _print(text: str) -> None:
+    print(text, file=_stdout())
+
+
+def _print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    widths = [max(len(row[i]) for row in (header, *rows)) for i in range(len(header))]
+    for row in (header, *rows):
+        _print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+class _Screen:
+    """Tells of stages: bars on a terminal, plain lines elsewhere, nothing with ``--quiet``."""
+
+    def __init__(self, screen: TextIO, *, quiet: bool) -> None:
+        self.screen, self.quiet = screen, quiet
+        self.bars = screen.isatty() and not quiet
+
+    @contextlib.contextmanager
+    def stage(self, name: str) -> Iterator[Callable[[int, int], None]]:
+        """A stage: its bar or its line, and the function that moves it."""
+        from tqdm import tqdm
+
+        log.info("%s", name)
+        if not self.bars:
+            self._line(name)
+            yield lambda done, total: None
+            return
+        with tqdm(total=1, desc=name, file=self.screen, leave=True, bar_format=BAR) as bar:
+
+            def advance(done: int, total: int) -> None:
+                bar.total = total
+                bar.update(done - bar.n)
+
+            yield advance
+            bar.update((bar.total or 1) - bar.n)
+
+    def note(self, text: str) -> None:
+        """One line worth reading."""
+        log.info("%s", text)
+        self._line(text)
+
+    def _line(self, text: str) -> None:
+        if not self.quiet:
+            _say(self.screen, text)
+
+
+BAR = "{desc:<32.32} {percentage:3.0f}%|{bar:30}| {n_fmt}/{total_fmt} {elapsed}"
+
+
+# --- the log, and the libraries that write where they should not ---
+
+
+@contextlib.contextmanager
+def _log_file() -> Iterator[Path]:
+    """Everything logged or warned goes to a file, which is kept only after a failure."""
+    handle, name = tempfile.mkstemp(prefix="interp-", suffix=".log")
+    os.close(handle)
+    path = Path(name)
+    handler = logging.FileHandler(path, encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    root = logging.getLogger()
+    level = root.level
+    root.addHandler(handler)
+    root.setLevel(logging.INFO)
+    logging.captureWarnings(True)
+    try:
+        yield path
+    finally:
+        logging.captureWarnings(False)
+        root.removeHandler(handler)
+        root.setLevel(level)
+        handler.close()
+
+
+class _ToLog(io.TextIOBase):
+    """A stream that turns what a library writes into log lines."""
+
+    def write(self, text: str) -> int:
+        if text.strip():
+            logging.getLogger("interp.output").info("%s", text.strip())
+        return len(text)
+
+
+_OUTPUT: list[TextIO] = []
+
+
+def _stdout() -> TextIO:
+    return _OUTPUT[-1] if _OUTPUT else sys.stdout
+
+
+@contextlib.contextmanager
+def _libraries_kept_quiet() -> Iterator[None]:
+    """Libraries write to the log; only this module speaks to the terminal."""
+    _OUTPUT.append(sys.stdout)
+    sink = _ToLog()
+    try:
+        with contextlib.redirect_stdout(sink), contextlib.redirect_stderr(sink):
+            yield
+    finally:
+        _OUTPUT.pop()
+
+
+def _keep_log(path: Path, arguments: argparse.Namespace) -> Path:
+    """Move the log beside the run's results if there are any; else leave it where it is."""
+    out: Path | None = getattr(arguments, "out", None)
+    if out is None or not (out / "manifest.json").is_file():
+        return path
+    from analyses.study import FAILURE_LOG
+
+    with contextlib.suppress(OSError):
+        kept = out / FAILURE_LOG
+        kept.write_bytes(path.read_bytes())
+        path.unlink()
+        return kept
+    return path
+
+
+def _what_is_kept(arguments: argparse.Namespace) -> str:
+    out = getattr(arguments, "out", None)
+    done = sorted(path.stem for path in (out / "results").glob("*.nc")) if out else []
+    if not done:
+        return "interrupted; nothing was kept. Run the same command to start again."
+    return f"interrupted; {', '.join(done)} kept in {out}. Run the same command again to resume."
+
+
+if __name__ == "__main__":
+    sys.exit(main())

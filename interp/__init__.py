@@ -1,0 +1,85 @@
+"""How does context reach a word? Mechanistic interpretability with a name on every axis.
+
+The public names are resolved when first used, so ``import interp`` loads no torch:
+
+>>> from interp import HookedTransformer, Template, PromptPairs, capture, sweep  # doctest: +SKIP
+"""
+
+import importlib
+import sys
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+from interp.errors import InterpError
+
+if TYPE_CHECKING:
+    from interp import interventions, metrics, results, run, sites, stats, tasks
+    from interp.model import HookedTransformer
+    from interp.prompts import PromptPair, PromptPairs, Template
+    from interp.run import capture
+    from interp.sweep import sweep
+    from interp.tokens import Prompts
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "HookedTransformer",
+    "InterpError",
+    "PromptPair",
+    "PromptPairs",
+    "Prompts",
+    "Template",
+    "__version__",
+    "capture",
+    "interventions",
+    "metrics",
+    "results",
+    "run",
+    "sites",
+    "stats",
+    "sweep",
+    "tasks",
+]
+
+# public name -> the module that defines it; a module that is public itself maps to its own name.
+_HOME = {
+    "HookedTransformer": "model",
+    "PromptPair": "prompts",
+    "PromptPairs": "prompts",
+    "Prompts": "tokens",
+    "Template": "prompts",
+    "capture": "run",
+    "sweep": "sweep",
+    **{name: name for name in ("interventions", "metrics", "results", "run", "sites", "stats", "tasks")},
+}
+_FUNCTIONS_NAMED_LIKE_THEIR_MODULE = frozenset({"sweep"})
+
+
+def __getattr__(name: str) -> Any:
+    """Import the module behind a public name the first time it is asked for."""
+    if name not in _HOME:
+        raise AttributeError(f"module 'interp' has no attribute '{name}'")
+    module = importlib.import_module(f"interp.{_HOME[name]}")
+    is_module = _HOME[name] == name and name not in _FUNCTIONS_NAMED_LIKE_THEIR_MODULE
+    value = module if is_module else getattr(module, name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
+
+class _Package(ModuleType):
+    """Keeps ``interp.sweep`` the function, whoever imports the module of the same name and when.
+
+    Importing a submodule sets it as an attribute of its package; for ``sweep`` that would hide the function.
+    """
+
+    def __setattr__(self, name: str, value: object) -> None:
+        if name in _FUNCTIONS_NAMED_LIKE_THEIR_MODULE and isinstance(value, ModuleType):
+            value = getattr(value, name)
+        super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package

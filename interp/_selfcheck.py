@@ -1,0 +1,129 @@
+"""What is proved about a model each time one is loaded. A model that fails is refused, not used with a warning."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from interp.errors import InterpError
+from interp.sites import SITES
+
+if TYPE_CHECKING:
+    from interp.model import HookedTransformer
+
+TOLERANCE = {torch.float64: 1e-9, torch.float32: 2e-4, torch.bfloat16: 5e-2, torch.float16: 2e-2}
+"""Allowed difference, as a share of the largest value: rounding of one layer's sums in that data type."""
+
+
+@torch.inference_mode()
+def self_check(model: HookedTransformer) -> dict[str, float]:
+    """Prove the identities that every analysis leans on, on ten tokens.
+
+    Returns:
+        The largest difference seen per identity, as a share of the largest value compared.
+
+    Raises:
+        InterpError: names the identity that does not hold.
+    """
+    ids = _probe_ids(model)
+    tolerance = TOLERANCE.get(model.dtype, 5e-2)
+    plain = model.forward(ids)
+    if not torch.isfinite(plain).all():
+        raise InterpError(
+            f"{model.name} gives logits that are not finite in {model.dtype}. Load it with dtype='float32'."
+        )
+    kept: dict[str, Tensor] = {}
+    last = model.cfg.n_layers - 1
+    names = [name for name in model.sites if name != "result"]
+    watched = model.forward(ids, hooks=[_keeper(name, last, kept) for name in names])
+    if not torch.equal(plain, watched):
+        raise InterpError(f"Reading activations changed the logits of {model.name}; its figures cannot be trusted.")
+    checks = {
+        "result_sum": _result_sum(model, kept, last),
+        "pattern_sum": _pattern_sum(kept),
+        "padding": _share((model.forward(ids[:1, :6])[0] - plain[0, :6]).abs().max(), plain),
+        "resume": _resume(model, ids, plain),
+    }
+    for name, difference in checks.items():
+        if not difference <= tolerance:
+            raise InterpError(
+                f"{model.name} fails its self-check '{name}' ({CHECKS[name]}): "
+                f"relative difference {difference:.3g}, allowed {tolerance:.0e}. Load it with numerics='raw' or another dtype."
+            )
+    return checks
+
+
+CHECKS = {
+    "result_sum": "head results plus bias equal attn_out",
+    "pattern_sum": "attention rows are causal, lie in [0, 1] and sum to 1",
+    "padding": "tokens to the right change nothing before them",
+    "resume": "running the blocks one by one equals the whole forward pass",
+}
+"""Check name -> the identity, in words."""
+
+
+def live_sites(model: HookedTransformer) -> tuple[str, ...]:
+    """Names of the sites whose hooks really fire, found by running the model once.
+
+    Asking the bridge which names it knows is not enough: some are aliases of hooks that an architecture never calls.
+    """
+    last = model.cfg.n_layers - 1
+    known = [
+        name for name, site in SITES.items() if name != "result" and site.hook_name(last) in model.bridge.hook_dict
+    ]
+    kept: dict[str, Tensor] = {}
+    model.forward(_probe_ids(model), hooks=[_keeper(name, last, kept) for name in known])
+    return tuple(name for name in SITES if name in kept or (name == "result" and "z" in kept))
+
+
+def _keeper(name: str, layer: int, kept: dict[str, Tensor]) -> tuple[str, Callable[[Tensor], None]]:
+    def read(tensor: Tensor) -> None:
+        kept[name] = tensor.detach().clone()
+
+    return SITES[name].hook_name(layer), read
+
+
+def _probe_ids(model: HookedTransformer) -> Int[Tensor, "prompt position"]:
+    generator = torch.Generator().manual_seed(0)
+    return torch.randint(0, model.cfg.vocab, (2, min(10, model.cfg.n_ctx)), generator=generator)
+
+
+def _share(difference: Tensor, of: Tensor) -> float:
+    return float(difference) / max(float(of.abs().max()), 1e-12)
+
+
+def _result_sum(model: HookedTransformer, kept: dict[str, Tensor], layer: int) -> float:
+    if "z" not in kept or "attn_out" not in kept:
+        return 0.0
+    summed = torch.einsum("bphd,hdm->bpm", kept["z"], model.W_O(layer)) + model.b_O(layer)
+    return _share((summed - kept["attn_out"]).abs().max(), kept["attn_out"])
+
+
+def _pattern_sum(kept: dict[str, Tensor]) -> float:
+    if "pattern" not in kept:
+        return 0.0
+    pattern = kept["pattern"].float()
+    future = torch.triu(torch.ones(pattern.shape[-2:], dtype=torch.bool, device=pattern.device), diagonal=1)
+    outside = torch.maximum(-pattern.min(), pattern.max() - 1).clamp(min=0)
+    worst = torch.stack([(pattern.sum(-1) - 1).abs().max(), pattern[..., future].abs().max(), outside])
+    return float(worst.max())
+
+
+def _resume(model: HookedTransformer, ids: Int[Tensor, "prompt position"], plain: Tensor) -> float:
+    """Compare both ends: everything from block 0, and the last block alone."""
+    at = torch.full((ids.shape[0],), ids.shape[1] - 1)
+    worst = 0.0
+    for layer in {0, model.cfg.n_layers - 1}:
+        stream = model.forward(ids, stop_at_layer=layer) if layer else _embedded(model, ids)
+        worst = max(worst, _share((model.resume(stream, layer, logits_at=at) - plain[:, -1]).abs().max(), plain))
+    return worst
+
+
+def _embedded(model: HookedTransformer, ids: Int[Tensor, "prompt position"]) -> Tensor:
+    kept: list[Tensor] = []
+    model.forward(ids, hooks=[(SITES["resid_pre"].hook_name(0), lambda t: kept.append(t.clone()))])
+    return kept[0]

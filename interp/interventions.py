@@ -1,0 +1,132 @@
+"""Interventions: small frozen values that say what to change. They hold no model and run nothing.
+
+Each names a site, the layers, optionally heads, and ``at``: roles (every token of the span) or positions. ``at=None``
+is every token. ``interp.run`` turns them into hooks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, TypeAlias
+
+from jaxtyping import Float
+from torch import Tensor
+
+from interp.errors import InterpError
+
+At: TypeAlias = Sequence[str | int] | str | int | None
+AblationKind: TypeAlias = Literal["zero", "mean", "resample"]
+ABLATIONS: tuple[AblationKind, ...] = ("zero", "mean", "resample")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Where:
+    """Where an intervention acts.
+
+    Attributes:
+        layers: layer indices; None is every layer.
+        heads: head indices (``kv_head`` for keys and values); None is every head.
+        at: roles or positions; None is every token.
+    """
+
+    layers: Sequence[int] | int | None = None
+    heads: Sequence[int] | None = None
+    at: At = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Replace(Where):
+    """Put given activations in place of the model's own (activation patching).
+
+    Attributes:
+        site: site name.
+        values: layer -> activations [prompt, *site dims], as ``run.activations`` returns them.
+    """
+
+    site: str
+    values: Mapping[int, Float[Tensor, "prompt ..."]] = field(repr=False)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ablate(Where):
+    """Remove what a site carries.
+
+    Attributes:
+        site: site name.
+        kind: ``zero``: zeros. ``mean``: the mean over the prompts, per position when every prompt has the same length,
+            else over all tokens. ``resample``: the value of another prompt of equal length, drawn with ``seed``.
+        seed: for ``resample``.
+    """
+
+    site: str
+    kind: AblationKind
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuse an unknown kind."""
+        if self.kind not in ABLATIONS:
+            raise InterpError(f"Unknown ablation '{self.kind}'. Choose one of {', '.join(ABLATIONS)}.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Knockout(Where):
+    """Cut attention from destination tokens to source tokens before the softmax, so that the rest still sums to 1.
+
+    Geva et al. 2023 (arXiv 2304.14767). ``at`` is not used: ``dest`` and ``src`` say where.
+
+    Attributes:
+        dest: roles or positions that may not look.
+        src: roles or positions that may not be looked at.
+    """
+
+    dest: At
+    src: At
+
+
+@dataclass(frozen=True, kw_only=True)
+class Steer(Where):
+    """Add a vector: ``activation + scale * vector``.
+
+    Attributes:
+        site: site name.
+        vector: broadcast against the site's last axes, e.g. [d_model] for ``resid_pre``, [d_head] for ``z``.
+        scale: multiplier.
+    """
+
+    site: str
+    vector: Float[Tensor, "*dims"] = field(repr=False)
+    scale: float = 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Erase(Where):
+    """Project out a subspace: ``x - (x - offset) B^T B`` with orthonormal rows B.
+
+    Attributes:
+        site: site name.
+        directions: spanning vectors [direction, d]; orthonormalised here.
+        offset: point that the projection leaves in place, [d]; None is the origin.
+    """
+
+    site: str
+    directions: Float[Tensor, "direction d"] = field(repr=False)
+    offset: Float[Tensor, " d"] | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True, kw_only=True)
+class AddNoise(Where):
+    """Add Gaussian noise of a stated standard deviation (causal tracing; Meng et al. 2022, arXiv 2202.05262).
+
+    Attributes:
+        site: site name, usually ``embed``.
+        scale: standard deviation, in the site's units.
+        seed: every call with one seed adds the same noise.
+    """
+
+    scale: float
+    site: str = "embed"
+    seed: int = 0
+
+
+Intervention: TypeAlias = Replace | Ablate | Knockout | Steer | Erase | AddNoise

@@ -1,0 +1,465 @@
+"""``HookedTransformer``: a model whose every query, key, value, pattern and residual stream can be read and changed.
+
+It holds a TransformerLens 4 ``TransformerBridge`` in compatibility numerics (LayerNorm folded into the next weights,
+writing weights and unembedding centred: logits shift by a constant per position, probabilities do not change) and
+keeps the field's hook names, so anything written for TransformerLens works on ``model.bridge``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from interp import sites
+from interp._selfcheck import live_sites, self_check
+from interp.errors import InterpError
+from interp.sites import Site
+
+log = logging.getLogger(__name__)
+
+HookFunction: TypeAlias = Callable[[Tensor], Tensor | None]
+Hook: TypeAlias = tuple[str, HookFunction]
+BosPolicy: TypeAlias = Literal["prepend", "none"]
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """The sizes of a model, by STYLE's names. ``n_kv_heads < n_heads`` means grouped-query attention."""
+
+    architecture: str
+    n_layers: int
+    n_heads: int
+    n_kv_heads: int
+    d_model: int
+    d_head: int
+    d_mlp: int
+    n_ctx: int
+    vocab: int
+
+    @property
+    def grouped_query(self) -> bool:
+        """Whether several query heads share one key-value head."""
+        return self.n_kv_heads != self.n_heads
+
+
+@dataclass(frozen=True)
+class BlockCall:
+    """What the blocks of one model are called with besides the residual stream, for prompts of one length.
+
+    Masks and rotary angles of one row; they broadcast over any number of rows, since prompts are padded on the right
+    and no padding mask is needed. This is what lets a run be resumed at any block.
+    """
+
+    length: int
+    args: tuple[tuple[Any, ...], ...]
+    kwargs: tuple[Mapping[str, Any], ...]
+
+
+class HookedTransformer:
+    """A causal language model with named, readable and writable insides.
+
+    Attributes:
+        bridge: the TransformerLens bridge, for everything that TransformerLens offers.
+        cfg: sizes.
+        tokenizer: a Hugging Face tokenizer, or None for a model that works on ids.
+        name: what it was loaded as.
+        weights_sha256: fingerprint of the weights as loaded, before any folding.
+        numerics: which weight processing is in force; stated in every result.
+        bos_policy: ``"prepend"`` puts exactly one beginning-of-sequence token before every text; ``"none"`` puts none.
+        sites: names of the sites this model has (those whose hooks fire), in the order of the table.
+        checks: the figures of the self-check at load.
+    """
+
+    def __init__(
+        self,
+        bridge: Any,
+        *,
+        tokenizer: Any | None,
+        name: str,
+        weights_sha256: str,
+        numerics: str,
+        bos: Literal["auto", "prepend", "none"] = "auto",
+        check: bool = True,
+    ) -> None:
+        """Wrap a bridge. Prefer ``from_pretrained`` or ``from_bridge``."""
+        self.bridge = bridge
+        self.tokenizer = tokenizer
+        self.name = name
+        self.weights_sha256 = weights_sha256
+        self.numerics = numerics
+        self.cfg = _config(bridge)
+        self.bos_policy: BosPolicy = _bos_policy(bos, tokenizer)
+        self._block_calls: dict[int, BlockCall] = {}
+        self.sites: tuple[str, ...] = live_sites(self)
+        self.checks: dict[str, float] = {}
+        if check:
+            self.checks = self_check(self)
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        source: str | os.PathLike[str] = "mini",
+        *,
+        device: str = "auto",
+        dtype: str = "float32",
+        bos: Literal["auto", "prepend", "none"] = "auto",
+        numerics: Literal["compatibility", "raw"] = "compatibility",
+    ) -> HookedTransformer:
+        """Load a model.
+
+        Args:
+            source: ``"mini"`` (bundled), a hub name such as ``"gpt2"``, a Hugging Face directory, or a ``.gguf`` file.
+            device: ``"auto"`` is CUDA where there is one, then CPU. ``"mps"`` must be asked for and is checked against
+                the CPU first, since it has returned wrong numbers (TransformerLens issue 1178).
+            dtype: ``"float32"``, ``"bfloat16"``, ``"float16"`` or ``"float64"``.
+            bos: ``"auto"`` prepends one beginning-of-sequence token if the tokenizer has one.
+            numerics: ``"compatibility"`` folds and centres weights as TransformerLens always did; ``"raw"`` does not.
+
+        Raises:
+            InterpError: no such model, no weights, a pickled checkpoint, a broken file, an unknown device or dtype, or
+                a model that fails its self-check.
+        """
+        from interp import _loading
+
+        if dtype not in _loading.DTYPES:
+            raise InterpError(f"Unknown dtype '{dtype}'. Choose one of {', '.join(_loading.DTYPES)}.")
+        if numerics not in ("compatibility", "raw"):
+            raise InterpError(f"Unknown numerics '{numerics}'. Choose 'compatibility' or 'raw'.")
+        place = resolve_device(device)
+        loaded = _loading.load(
+            source, dtype=_loading.DTYPES[dtype], device=torch.device("cpu" if place.type == "mps" else place)
+        )
+        bridge = _bridge(loaded.model, loaded.name)
+        # The bridge would reload the tokenizer from the hub if it were handed one at boot; a first assignment does not.
+        bridge.tokenizer = loaded.tokenizer
+        in_force = _set_numerics(bridge, numerics)
+        options: dict[str, Any] = {
+            "tokenizer": loaded.tokenizer,
+            "name": loaded.name,
+            "numerics": in_force,
+            "bos": bos,
+        }
+        model = cls(bridge, weights_sha256=loaded.weights_sha256, **options)
+        if place.type == "mps":
+            model._move_checked(place)
+        return model
+
+    @classmethod
+    def from_bridge(
+        cls, bridge: Any, *, name: str | None = None, bos: Literal["auto", "prepend", "none"] = "auto"
+    ) -> HookedTransformer:
+        """Wrap a ``TransformerBridge`` that you booted yourself, with the numerics you gave it. It is not modified.
+
+        The fingerprint is that of the bridge's weights as they are now, so it differs from the fingerprint of the
+        same model loaded by ``from_pretrained`` if weights were folded.
+        """
+        from interp._loading import weights_sha256
+
+        if not hasattr(bridge, "run_with_hooks") or not hasattr(bridge, "blocks"):
+            raise InterpError(
+                f"from_bridge needs a TransformerLens 4 TransformerBridge with blocks, got {type(bridge).__name__}."
+            )
+        processed = bool(getattr(bridge, "_weights_processed", False))
+        return cls(
+            bridge,
+            tokenizer=bridge.tokenizer,
+            name=name or str(getattr(bridge.cfg, "model_name", "bridge")),
+            weights_sha256=weights_sha256(bridge.original_model),
+            numerics="compatibility" if processed else "raw",
+            bos=bos,
+        )
+
+    # ---- what it is ----
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self._weight.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Data type of the weights."""
+        return self._weight.dtype
+
+    @property
+    def _weight(self) -> Tensor:
+        weight: Tensor = next(iter(self.bridge.original_model.parameters()))
+        return weight
+
+    @property
+    def bos_token_id(self) -> int | None:
+        """Id of the beginning-of-sequence token, or None."""
+        return None if self.tokenizer is None else self.tokenizer.bos_token_id
+
+    def has_site(self, name: str) -> bool:
+        """Whether the model has the site (rotary models have no ``pos_embed``, others no ``rot_q``)."""
+        return sites.site(name).name in self.sites
+
+    def dims(self, name: str) -> tuple[str, ...]:
+        """Named axes of a site in this model, after ``prompt`` and ``layer``."""
+        table = sites.site(name).dims
+        if self.cfg.grouped_query and name in sites.KV_SITES:
+            return tuple("kv_head" if dim == "head" else dim for dim in table)
+        return table
+
+    def n_heads_of(self, name: str) -> int:
+        """Number of heads at a head site: ``n_kv_heads`` for keys and values, ``n_heads`` otherwise."""
+        return self.cfg.n_kv_heads if name in sites.KV_SITES else self.cfg.n_heads
+
+    def check_site(self, name: str) -> Site:
+        """Look up a site and prove that this model has it.
+
+        Raises:
+            InterpError: unknown, or absent from this architecture.
+        """
+        wanted = sites.site(name)
+        if not self.has_site(name):
+            raise InterpError(
+                f"Site '{name}' does not exist in {self.name} ({self.cfg.architecture}). "
+                f"It has: {', '.join(self.sites)}."
+            )
+        return wanted
+
+    def provenance(self) -> dict[str, str | int]:
+        """Attributes that identify the model in a result."""
+        return {
+            "model": self.name,
+            "weights_sha256": self.weights_sha256,
+            "architecture": self.cfg.architecture,
+            "numerics": self.numerics,
+            "dtype": str(self.dtype).removeprefix("torch."),
+            "device": str(self.device),
+            "bos": self.bos_policy,
+        }
+
+    def __repr__(self) -> str:
+        """One line: name, architecture, sizes, device."""
+        c = self.cfg
+        return (
+            f"HookedTransformer({self.name!r}, {c.architecture}, {c.n_layers} layers, {c.n_heads} heads"
+            f"{f' ({c.n_kv_heads} kv)' if c.grouped_query else ''}, d_model {c.d_model}, vocab {c.vocab}, "
+            f"{self.device})"
+        )
+
+    # ---- weights ----
+
+    def W_O(self, layer: int) -> Float[Tensor, "head d_head d_model"]:
+        """Output weights of a layer's heads."""
+        weight: Tensor = self.bridge.blocks[layer].attn.W_O
+        return weight.reshape(self.cfg.n_heads, self.cfg.d_head, self.cfg.d_model)
+
+    def b_O(self, layer: int) -> Float[Tensor, " d_model"]:
+        """Output bias of a layer's attention; zeros where the architecture has none."""
+        bias: Tensor | None = self.bridge.blocks[layer].attn.b_O
+        return torch.zeros(self.cfg.d_model, device=self.device, dtype=self.dtype) if bias is None else bias
+
+    def W_U(self) -> Float[Tensor, "d_model vocab"]:
+        """Unembedding weights, in the numerics in force."""
+        weight: Tensor = self.bridge.unembed.W_U
+        return weight
+
+    # ---- running ----
+
+    def forward(
+        self,
+        ids: Int[Tensor, "prompt position"],
+        *,
+        hooks: Iterable[Hook] = (),
+        logits_at: Int[Tensor, "prompt ..."] | None = None,
+        stop_at_layer: int | None = None,
+        gradients: bool = False,
+    ) -> Tensor:
+        """Run the model, with hooks that are gone afterwards whatever happens.
+
+        Args:
+            ids: token ids, padded on the right (padding is never seen by the tokens before it).
+            hooks: pairs of TransformerLens hook name and function; a function gets the activation and returns its
+                replacement, or None to leave it. Functions on one name run in the order given.
+            logits_at: one position per prompt, or several [prompt, answer]; only those are unembedded.
+            stop_at_layer: do not run this layer nor those after it; the return value is then the residual stream.
+            gradients: keep the autograd graph.
+
+        Returns:
+            Logits [prompt, position, vocab]; with ``logits_at`` [prompt, vocab] or [prompt, answer, vocab]; with
+            ``stop_at_layer`` the residual stream [prompt, position, d_model].
+        """
+        ids = ids.to(self.device)
+        if ids.shape[1] > self.cfg.n_ctx:
+            raise InterpError(
+                f"The prompt has {ids.shape[1]} tokens, {self.name} reads at most {self.cfg.n_ctx}. Shorten it."
+            )
+        wrapped = [(name, _wrap(function)) for name, function in hooks]
+        if logits_at is not None and stop_at_layer is None:
+            positions = logits_at
+            wrapped.append(("unembed.hook_in", _wrap(lambda stream: _pick_positions(stream, positions))))
+        with torch.enable_grad() if gradients else torch.inference_mode():
+            out: Tensor = self.bridge.run_with_hooks(ids, fwd_hooks=wrapped, stop_at_layer=stop_at_layer)
+        return out.squeeze(1) if logits_at is not None and logits_at.ndim == 1 and stop_at_layer is None else out
+
+    def block_call(self, length: int) -> BlockCall:
+        """What each block is called with for prompts of ``length`` tokens (recorded once per length)."""
+        if length not in self._block_calls:
+            args: dict[int, tuple[Any, ...]] = {}
+            kwargs: dict[int, Mapping[str, Any]] = {}
+
+            def record(layer: int, a: tuple[Any, ...], k: dict[str, Any]) -> None:
+                args[layer], kwargs[layer] = a[1:], dict(k)
+
+            handles = [
+                block.register_forward_pre_hook(lambda _, a, k, layer=layer: record(layer, a, k), with_kwargs=True)
+                for layer, block in enumerate(self.bridge.blocks)
+            ]
+            try:
+                self.forward(torch.zeros((1, length), dtype=torch.long))
+            finally:
+                for handle in handles:
+                    handle.remove()
+            order = range(self.cfg.n_layers)
+            self._block_calls[length] = BlockCall(
+                length, tuple(args[i] for i in order), tuple(kwargs[i] for i in order)
+            )
+        return self._block_calls[length]
+
+    def resume(
+        self,
+        resid_pre: Float[Tensor, "row position d_model"],
+        layer: int,
+        *,
+        logits_at: Int[Tensor, "row ..."],
+        hooks: Iterable[Hook] = (),
+    ) -> Float[Tensor, "row *answer vocab"]:
+        """Run blocks ``layer`` and later from a given residual stream, and unembed the asked positions of each row.
+
+        Exactly what ``forward`` computes from there on (checked at load; ``checks["resume"]`` is the difference seen).
+        """
+        call = self.block_call(resid_pre.shape[1])
+        stream = resid_pre
+        with torch.inference_mode(), self._hooked(hooks):
+            for index in range(layer, self.cfg.n_layers):
+                out = self.bridge.blocks[index](stream, *call.args[index], **call.kwargs[index])
+                stream = out[0] if isinstance(out, tuple) else out
+            logits: Tensor = self.bridge.unembed(self.bridge.ln_final(_pick_positions(stream, logits_at)))
+        return logits.squeeze(1) if logits_at.ndim == 1 else logits
+
+    @contextlib.contextmanager
+    def _hooked(self, hooks: Iterable[Hook]) -> Iterator[None]:
+        wrapped = [(name, _wrap(function)) for name, function in hooks]
+        if not wrapped:
+            yield
+            return
+        with self.bridge.hooks(fwd_hooks=wrapped):
+            yield
+
+    def _move_checked(self, place: torch.device) -> None:
+        """Move to a device whose arithmetic is not trusted, and refuse it if it disagrees with the CPU."""
+        ids = torch.arange(8).reshape(1, 8) % self.cfg.vocab
+        expected = self.forward(ids)
+        self.bridge.to(place)
+        self._block_calls.clear()
+        difference = float((self.forward(ids).to("cpu") - expected).abs().max())
+        scale = float(expected.abs().max())
+        if not difference <= 1e-3 * max(scale, 1.0):
+            raise InterpError(
+                f"Device '{place}' gives other numbers than the CPU (logits differ by {difference:.3g}). "
+                "Use device='cpu'."
+            )
+        self.checks["device_difference"] = difference
+
+
+def resolve_device(device: str) -> torch.device:
+    """``"auto"`` to CUDA where there is one, else CPU; anything else is checked to exist.
+
+    Raises:
+        InterpError: an unknown device or one that this machine lacks.
+    """
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        place = torch.device(device)
+    except RuntimeError as error:
+        raise InterpError(f"Unknown device '{device}'. Use 'auto', 'cpu', 'cuda' or 'mps'.") from error
+    if place.type == "cuda" and not torch.cuda.is_available():
+        raise InterpError(f"Device '{device}' was asked for, but torch sees no CUDA GPU. Use device='cpu'.")
+    if place.type == "mps" and not torch.backends.mps.is_available():
+        raise InterpError("Device 'mps' was asked for, but torch sees no Apple GPU. Use device='cpu'.")
+    if place.type not in ("cpu", "cuda", "mps"):
+        raise InterpError(f"Device '{device}' is not supported. Use 'auto', 'cpu', 'cuda' or 'mps'.")
+    return place
+
+
+def _wrap(function: HookFunction) -> Callable[..., Tensor | None]:
+    """TransformerLens calls a hook with the activation and ``hook=``; ours take the activation alone."""
+
+    def call(tensor: Tensor, hook: Any) -> Tensor | None:
+        return function(tensor)
+
+    return call
+
+
+def _pick_positions(
+    stream: Float[Tensor, "row position d_model"], positions: Int[Tensor, "row ..."]
+) -> Float[Tensor, "row answer d_model"]:
+    """The stream at each row's own positions; one position per row counts as one answer."""
+    at = positions.to(stream.device).reshape(stream.shape[0], -1)
+    rows = torch.arange(stream.shape[0], device=stream.device).unsqueeze(1)
+    return stream[rows, at]
+
+
+def _bridge(hf_model: Any, name: str) -> Any:
+    """Build a bridge round a loaded Hugging Face model (the model is wrapped in place)."""
+    from transformer_lens.model_bridge.sources import build_bridge_from_module
+
+    architecture = type(hf_model).__name__
+    try:
+        bridge = build_bridge_from_module(hf_model, architecture, hf_config=hf_model.config, model_name=name)
+    except (ValueError, KeyError) as error:
+        raise InterpError(f"{name} is a {architecture}, which this TransformerLens does not bridge.") from error
+    bridge.eval()
+    return bridge
+
+
+def _set_numerics(bridge: Any, numerics: str) -> str:
+    if numerics == "raw":
+        bridge.enable_compatibility_mode(disable_warnings=True, no_processing=True)
+        return "raw"
+    try:
+        bridge.enable_compatibility_mode(disable_warnings=True)
+    except (RuntimeError, NotImplementedError) as error:
+        raise InterpError(f"This architecture cannot be folded ({error}). Load it with numerics='raw'.") from error
+    return "compatibility"
+
+
+def _config(bridge: Any) -> ModelConfig:
+    c = bridge.cfg
+    return ModelConfig(
+        architecture=str(c.architecture),
+        n_layers=int(c.n_layers),
+        n_heads=int(c.n_heads),
+        n_kv_heads=int(c.n_key_value_heads or c.n_heads),
+        d_model=int(c.d_model),
+        d_head=int(c.d_head),
+        d_mlp=int(c.d_mlp or 4 * c.d_model),
+        n_ctx=int(c.n_ctx),
+        vocab=int(c.d_vocab_out if c.d_vocab_out and c.d_vocab_out > 0 else c.d_vocab),
+    )
+
+
+def _bos_policy(asked: str, tokenizer: Any | None) -> BosPolicy:
+    if asked not in ("auto", "prepend", "none"):
+        raise InterpError(f"Unknown bos policy '{asked}'. Choose 'auto', 'prepend' or 'none'.")
+    has_bos = tokenizer is not None and tokenizer.bos_token_id is not None
+    if asked == "prepend" and not has_bos:
+        raise InterpError(
+            "bos='prepend' was asked for, but the tokenizer has no beginning-of-sequence token. Use bos='none'."
+        )
+    if asked == "auto":
+        return "prepend" if has_bos else "none"
+    return "prepend" if asked == "prepend" else "none"

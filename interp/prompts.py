@@ -1,0 +1,462 @@
+"""Pairs of prompts that differ in one stated way, built from templates with named slots.
+
+A clean prompt gives the behaviour; its corrupted partner has as many tokens and differs only in what is
+studied. A pair for which that cannot be shown is dropped with a reason, never mended. Token ids are the
+business of `interp.tokens` and `interp.alignment`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any, Literal, TypeVar
+
+import numpy as np
+from jaxtyping import Int
+
+from interp._template import ANSWER, Slots, Template, fill, parse
+from interp.alignment import AnswerPolicy, Answers, misalignments, resolve_answers
+from interp.errors import InterpError
+from interp.tokens import (
+    Prompts,
+    RoleSpec,
+    SupportsTokenizer,
+    check_fits,
+    encode,
+    excerpt,
+    extend,
+    numbers,
+    token_texts,
+    unknown_name,
+)
+
+__all__ = ["ANSWER", "SHORTFALL", "Drop", "PromptPair", "PromptPairs", "Template"]
+
+SHORTFALL = "shortfall"  # kind of the drop that says how many pairs fewer there are than were asked for
+
+_T = TypeVar("_T")
+
+# The columns of PromptPairs that hold one item per prompt.
+_ARRAYS = ("correct", "incorrect", "answer_position")
+_PER_PROMPT = (
+    *("correct_tokens", "incorrect_tokens", "answers", "incorrect_answers"),
+    *("slots", "corrupted_slots", "variants"),
+)
+
+
+@dataclass(frozen=True)
+class Drop:
+    """A pair that was asked for and left out.
+
+    Attributes:
+        index: its place in what was asked for; -1 for a shortfall of the whole set.
+        reason: why, and what to do.
+        clean_text: the clean prompt.
+        corrupted_text: the corrupted prompt.
+        kind: the reason in one word: length, span, identical, difference, answer or shortfall.
+    """
+
+    index: int
+    reason: str
+    clean_text: str = ""
+    corrupted_text: str = ""
+    kind: str = ""
+
+
+@dataclass(frozen=True)
+class PromptPair:
+    """One pair, for reading. Prompts without text show as their ids."""
+
+    clean: str
+    corrupted: str
+    correct: str
+    incorrect: str
+    slots: Mapping[str, str]
+    corrupted_slots: Mapping[str, str]
+    variant: str
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class PromptPairs:
+    """Clean and corrupted prompts that line up token by token, with the two answers to compare.
+
+    Attributes:
+        clean: the prompts that give the behaviour.
+        corrupted: their partners: as many tokens, the same role spans, different somewhere.
+        correct: scored token of the correct answer, per prompt.
+        incorrect: scored token of the incorrect answer, per prompt.
+        answer_position: position whose logits predict the scored token, per prompt.
+        answer_policy: ``"single"`` (answers are one token), ``"first_differing"`` (leading tokens that both
+            answers share are appended to both prompts, and the first that differs is scored) or
+            ``"sum_logprob"`` (whole answers are scored by the sum of log-probabilities: ``expand_answers``).
+        correct_tokens: the whole correct answer, per prompt.
+        incorrect_tokens: the whole incorrect answer, per prompt.
+        answers: the correct answer as text, per prompt.
+        incorrect_answers: the incorrect answer as text, per prompt.
+        slots: the words of each clean prompt.
+        corrupted_slots: the words of each corrupted prompt.
+        variants: which of a rung's templates each prompt came from; "" where there is one only.
+        continuation: after ``expand_answers``: the tokens to score, the first of them predicted at
+            ``answer_position``, the second one position later, and so on.
+        drops: what was left out and why.
+        task: name of the task, if any.
+        name: name of the rung or set, if any.
+    """
+
+    clean: Prompts
+    corrupted: Prompts
+    correct: Int[np.ndarray, " prompt"]
+    incorrect: Int[np.ndarray, " prompt"]
+    answer_position: Int[np.ndarray, " prompt"]
+    answer_policy: str
+    correct_tokens: tuple[tuple[int, ...], ...]
+    incorrect_tokens: tuple[tuple[int, ...], ...]
+    answers: tuple[str, ...]
+    incorrect_answers: tuple[str, ...]
+    slots: tuple[dict[str, str], ...]
+    corrupted_slots: tuple[dict[str, str], ...]
+    variants: tuple[str, ...]
+    continuation: tuple[tuple[int, ...], ...] = ()
+    drops: tuple[Drop, ...] = ()
+    task: str = ""
+    name: str = ""
+
+    @classmethod
+    def from_template(
+        cls,
+        template: Template,
+        *,
+        clean: Sequence[Slots],
+        corrupted: Sequence[Slots],
+        tokenizer: SupportsTokenizer,
+        answer_policy: AnswerPolicy = "single",
+        on_misaligned: Literal["drop", "raise"] = "drop",
+        differ_only_at: Collection[str] | None = None,
+        incorrect_answer: str | None = None,
+        task: str = "",
+        name: str = "",
+        variant: str = "",
+    ) -> PromptPairs:
+        """Fill a template twice per pair, and keep the pairs that line up.
+
+        Args:
+            template: text and answer.
+            clean: the words of each clean prompt.
+            corrupted: the words of each corrupted prompt, in the same order.
+            tokenizer: the model (anything with a tokenizer and a BOS policy).
+            answer_policy: how answers of several tokens are scored; see the class.
+            on_misaligned: leave a pair that does not line up out and log it, or raise.
+            differ_only_at: roles outside which clean and corrupted must be equal.
+            incorrect_answer: a template filled with the clean words; by default the incorrect answer is the
+                corrupted prompt's own answer.
+            task: recorded as it is.
+            name: recorded as it is.
+            variant: recorded for every pair.
+
+        Raises:
+            InterpError: no pairs, unequal numbers of prompts, slots that do not fit, a prompt longer than the
+                context, or no pair left.
+        """
+        if on_misaligned not in ("drop", "raise"):
+            raise unknown_name("value of on_misaligned", on_misaligned, ("drop", "raise"))
+        if len(clean) != len(corrupted):
+            raise InterpError(
+                f"There are {len(clean)} clean and {len(corrupted)} corrupted prompts. "
+                "Give one corrupted prompt for each clean one."
+            )
+        also = [piece.slot for piece in parse(incorrect_answer or "") if piece.slot]
+        whole = [template.render(s, where=f" in clean prompt {i}", also=also) for i, s in enumerate(clean)]
+        other = [
+            template.render(s, where=f" in corrupted prompt {i}", also=also) for i, s in enumerate(corrupted)
+        ]
+        texts, answers = [r.text for r in whole], [r.answer for r in whole]
+        incorrect = [r.answer for r in other]
+        if incorrect_answer is not None:
+            incorrect = [
+                fill(incorrect_answer, s, where=f" in clean prompt {i}") for i, s in enumerate(clean)
+            ]
+        clean_prompts = encode(tokenizer, texts, [r.roles for r in whole])
+        corrupted_prompts = encode(tokenizer, [r.text for r in other], [r.roles for r in other])
+        problems = misalignments(clean_prompts, corrupted_prompts, differ_only_at=differ_only_at)
+        resolved = resolve_answers(tokenizer, texts, answers, incorrect, answer_policy)
+        kept: dict[int, Answers] = {}
+        drops = []
+        for i, found in enumerate(resolved):
+            issue = problems[i] or found
+            if isinstance(issue, Answers):
+                kept[i] = issue
+            elif on_misaligned == "raise":
+                raise InterpError(f'Pair {i} ("{excerpt(texts[i])}"): {issue.reason}.')
+            else:
+                drops.append(Drop(i, issue.reason, texts[i], other[i].text, issue.kind))
+        if not kept:
+            raise InterpError(f"None of the {len(clean)} pairs can be used. {first_reasons(drops)}")
+
+        index, scored = list(kept), list(kept.values())
+        shared = [a.correct[: a.shared] for a in scored]
+        clean_prompts = extend(clean_prompts.select(index), shared, tokenizer)
+        corrupted_prompts = extend(corrupted_prompts.select(index), shared, tokenizer)
+        if answer_policy == "sum_logprob":
+            check_fits(clean_prompts, tokenizer, np.array([max(map(len, a[:2])) - 1 for a in scored]))
+        else:
+            check_fits(clean_prompts, tokenizer)
+        position = clean_prompts.lengths - 1
+        return cls(
+            clean=_with_answer(clean_prompts, position),
+            corrupted=_with_answer(corrupted_prompts, position),
+            correct=np.array([a.correct[a.shared] for a in scored]),
+            incorrect=np.array([a.incorrect[a.shared] for a in scored]),
+            answer_position=position,
+            answer_policy=answer_policy,
+            correct_tokens=tuple(a.correct for a in scored),
+            incorrect_tokens=tuple(a.incorrect for a in scored),
+            answers=_pick(answers, index),
+            incorrect_answers=_pick(incorrect, index),
+            slots=tuple(dict(clean[i]) for i in index),
+            corrupted_slots=tuple(dict(corrupted[i]) for i in index),
+            variants=(variant,) * len(index),
+            drops=tuple(drops),
+            task=task,
+            name=name,
+        )
+
+    @classmethod
+    def from_tokens(
+        cls,
+        clean: Any,
+        corrupted: Any,
+        *,
+        correct: int | Sequence[int] | np.ndarray,
+        incorrect: int | Sequence[int] | np.ndarray,
+        roles: Mapping[str, RoleSpec] | None = None,
+        answer_position: int | Sequence[int] | np.ndarray = -1,
+        tokenizer: Any = None,
+        bos: str = "given",
+        task: str = "",
+        name: str = "",
+    ) -> PromptPairs:
+        """Pairs from token ids, for models with or without a tokenizer. Ids are taken as they are.
+
+        Args:
+            clean: one sequence of ids per prompt.
+            corrupted: as many sequences, each as long as its clean partner.
+            correct: id of the correct answer, one per prompt or one for all.
+            incorrect: id of the incorrect answer, alike.
+            roles: role -> position (negative: from the end), ``Span``, or one position per prompt.
+            answer_position: position whose logits predict the answer, one per prompt or one for all.
+            tokenizer: a model or tokenizer, used only to show tokens as text.
+            bos: what to record about the BOS.
+            task: recorded as it is.
+            name: recorded as it is.
+
+        Raises:
+            InterpError: a pair that does not line up, or ids, roles and positions that do not fit.
+        """
+        places = dict(roles or {})
+        if ANSWER in places:
+            raise InterpError('Role "answer" is reserved. Give its place as answer_position=.')
+        places[ANSWER] = answer_position
+        clean_prompts = Prompts.from_ids(clean, places, tokenizer, bos=bos)
+        corrupted_prompts = Prompts.from_ids(corrupted, places, tokenizer, bos=bos)
+        n = len(clean_prompts)
+        if len(corrupted_prompts) != n:
+            raise InterpError(
+                f"There are {n} clean and {len(corrupted_prompts)} corrupted prompts. "
+                "Give one corrupted prompt for each clean one."
+            )
+        for i, problem in enumerate(misalignments(clean_prompts, corrupted_prompts)):
+            if problem is not None:
+                raise InterpError(f"Pair {i}: {problem.reason}.")
+        right, wrong = numbers(correct, "correct", n), numbers(incorrect, "incorrect", n)
+        if (right == wrong).any():
+            i = int((right == wrong).argmax())
+            raise InterpError(f"Pair {i}: correct and incorrect are both {right[i]}. Give two answers.")
+        reader = getattr(tokenizer, "tokenizer", tokenizer)
+        empty: tuple[dict[str, str], ...] = ({},) * n
+        return cls(
+            clean=clean_prompts,
+            corrupted=corrupted_prompts,
+            correct=right,
+            incorrect=wrong,
+            answer_position=clean_prompts.role_positions(ANSWER),
+            answer_policy="single",
+            correct_tokens=tuple((int(token),) for token in right),
+            incorrect_tokens=tuple((int(token),) for token in wrong),
+            answers=_shown(reader, right),
+            incorrect_answers=_shown(reader, wrong),
+            slots=empty,
+            corrupted_slots=empty,
+            variants=("",) * n,
+            task=task,
+            name=name,
+        )
+
+    @classmethod
+    def concat(cls, parts: Sequence[PromptPairs]) -> PromptPairs:
+        """All pairs of ``parts`` in order, with the drops of all; roles and answer policy must agree."""
+        if not parts:
+            raise InterpError("There are no pairs to join. Give at least one set.")
+        policies = dict.fromkeys(part.answer_policy for part in parts)
+        if len(policies) > 1:
+            raise InterpError(f"Pairs to join must share one answer policy, but have {', '.join(policies)}.")
+        if len({bool(part.continuation) for part in parts}) > 1:
+            raise InterpError("Only some of the pairs to join come from expand_answers. Join them before it.")
+        tuples = (*_PER_PROMPT, "continuation", "drops")
+        joined: dict[str, Any] = {
+            **{name: np.concatenate([getattr(part, name) for part in parts]) for name in _ARRAYS},
+            **{name: tuple(item for part in parts for item in getattr(part, name)) for name in tuples},
+        }
+        return replace(
+            parts[0],
+            clean=Prompts.concat([part.clean for part in parts]),
+            corrupted=Prompts.concat([part.corrupted for part in parts]),
+            **joined,
+            task="+".join(dict.fromkeys(part.task for part in parts if part.task)),
+            name="+".join(dict.fromkeys(part.name for part in parts if part.name)),
+        )
+
+    def __post_init__(self) -> None:
+        n = len(self.clean)
+        for name in _ARRAYS:
+            object.__setattr__(self, name, numbers(getattr(self, name), name, n))
+        if not np.array_equal(self.clean.lengths, self.corrupted.lengths):
+            raise InterpError("Clean and corrupted prompts must have equal token counts.")
+        if set(self.clean.roles) != set(self.corrupted.roles) or ANSWER not in self.clean.roles:
+            raise InterpError('Clean and corrupted prompts must have the same roles, "answer" among them.')
+
+    def __len__(self) -> int:
+        return len(self.clean)
+
+    def __getitem__(self, i: int) -> PromptPair:
+        if not -len(self) <= i < len(self):
+            raise IndexError(f"There is no pair {i}: there are {len(self)}.")
+        return PromptPair(
+            clean=_text(self.clean, i),
+            corrupted=_text(self.corrupted, i),
+            correct=self.answers[i],
+            incorrect=self.incorrect_answers[i],
+            slots=self.slots[i],
+            corrupted_slots=self.corrupted_slots[i],
+            variant=self.variants[i],
+        )
+
+    def __iter__(self) -> Iterator[PromptPair]:
+        return (self[i] for i in range(len(self)))
+
+    @property
+    def roles(self) -> tuple[str, ...]:
+        """The roles, ``answer`` last."""
+        return tuple(self.clean.roles)
+
+    @cached_property
+    def aligned_positions(self) -> bool:
+        """Whether a position means the same in every pair: equal lengths and equal places of every role."""
+        same = bool((self.clean.lengths == self.clean.lengths[0]).all())
+        return same and all(bool((spans == spans[0]).all()) for spans in self.clean.roles.values())
+
+    def select(self, indices: Sequence[int] | np.ndarray) -> PromptPairs:
+        """The pairs at ``indices``, in that order; the drop log stays."""
+        clean = self.clean.select(indices)  # refuses what is out of range
+        index = [int(i) for i in np.asarray(indices).reshape(-1)]
+        chosen: dict[str, Any] = {
+            **{name: getattr(self, name)[index] for name in _ARRAYS},
+            **{name: _pick(getattr(self, name), index) for name in _PER_PROMPT},
+            "continuation": _pick(self.continuation, index) if self.continuation else (),
+        }
+        return replace(self, clean=clean, corrupted=self.corrupted.select(indices), **chosen)
+
+    def keep_roles(self, roles: Sequence[str]) -> PromptPairs:
+        """The same pairs with only these roles, in this order, and ``answer`` last."""
+        names = [*(role for role in roles if role != ANSWER), ANSWER]
+        return replace(
+            self,
+            clean=self.clean.with_roles({role: self.clean.spans(role) for role in names}),
+            corrupted=self.corrupted.with_roles({role: self.corrupted.spans(role) for role in names}),
+        )
+
+    def expand_answers(self) -> tuple[PromptPairs, PromptPairs]:
+        """Two sets to score whole answers with: one continued by the correct answers, one by the incorrect.
+
+        All but the last token of each answer are appended to both prompts (teacher forcing), and
+        ``continuation`` holds the tokens to score. The log-probability of an answer is the sum over k of that
+        of ``continuation[i][k]`` at position ``answer_position[i] + k``. Roles, ``answer`` among them, stay
+        where they were. Under the other policies the continuation is the one scored token, and nothing is
+        appended.
+        """
+        if self.answer_policy == "sum_logprob":
+            return self._continued(self.correct_tokens), self._continued(self.incorrect_tokens)
+        return (
+            self._continued(tuple((int(token),) for token in self.correct)),
+            self._continued(tuple((int(token),) for token in self.incorrect)),
+        )
+
+    def _continued(self, answers: tuple[tuple[int, ...], ...]) -> PromptPairs:
+        forced = [answer[:-1] for answer in answers]
+        clean, corrupted = extend(self.clean, forced), extend(self.corrupted, forced)
+        return replace(self, clean=clean, corrupted=corrupted, continuation=answers)
+
+    def sha256(self) -> str:
+        """Fingerprint of everything that is run and scored: both prompts, roles, answers and policy."""
+        digest = hashlib.sha256(self.answer_policy.encode())
+        digest.update(f"{self.clean.sha256()}{self.corrupted.sha256()}".encode())
+        for role in sorted(self.roles):
+            digest.update(role.encode() + self.clean.roles[role].astype("<i8").tobytes())
+        for array in (self.correct, self.incorrect, self.answer_position):
+            digest.update(array.astype("<i8").tobytes())
+        digest.update(repr((self.correct_tokens, self.incorrect_tokens, self.continuation)).encode())
+        return digest.hexdigest()
+
+    def provenance(self) -> dict[str, str | int]:
+        """Attributes that identify these pairs in a result."""
+        return {
+            "task": "/".join(part for part in (self.task, self.name) if part) or "own prompts",
+            "n_prompts": len(self),
+            "n_dropped": sum(drop.kind != SHORTFALL for drop in self.drops),
+            "tokens_sha256": self.sha256(),
+            "answer_policy": self.answer_policy,
+            "bos": self.clean.bos,
+        }
+
+    def summary(self) -> str:
+        """One paragraph: how many pairs, how long, which roles, and what was dropped."""
+        low, high = int(self.clean.lengths.min()), int(self.clean.lengths.max())
+        label = "/".join(part for part in (self.task, self.name) if part)
+        tokens = str(low) if low == high else f"{low} to {high}"
+        text = (
+            f"{len(self)} pairs{f' of {label}' if label else ''}: {tokens} tokens, "
+            f"BOS {self.clean.bos}, answers scored as {self.answer_policy}, "
+            f"roles {', '.join(self.roles)}."
+        )
+        if self.drops:
+            kinds = Counter(drop.kind for drop in self.drops)
+            counts = ", ".join(f"{kind} {count}" for kind, count in kinds.items())
+            text += f" Dropped: {counts}. {first_reasons(self.drops)}"
+        return text
+
+
+def first_reasons(drops: Sequence[Drop], limit: int = 3) -> str:
+    """The first reasons of a drop log, on one line."""
+    shown = "; ".join(f"pair {drop.index}: {drop.reason}" for drop in drops[:limit])
+    more = f" ({len(drops) - limit} more)" if len(drops) > limit else ""
+    return f"First reasons: {shown}{more}."
+
+
+def _with_answer(prompts: Prompts, position: np.ndarray) -> Prompts:
+    return prompts.with_roles({**prompts.roles, ANSWER: np.stack([position, position + 1], axis=1)})
+
+
+def _pick(items: Sequence[_T], index: Sequence[int]) -> tuple[_T, ...]:
+    return tuple(items[i] for i in index)
+
+
+def _shown(reader: Any, ids: np.ndarray) -> tuple[str, ...]:
+    return tuple(f"#{token}" for token in ids) if reader is None else token_texts(reader, ids.tolist())
+
+
+def _text(prompts: Prompts, i: int) -> str:
+    if prompts.texts is not None:
+        return prompts.texts[i]
+    return " ".join(prompts.tokens[i] if prompts.tokens else map(str, prompts.rows()[i]))

@@ -1,0 +1,203 @@
+"""Heatmaps and their legends, as inline SVG."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from markupsafe import Markup
+
+from interp.report.markup import element, figure_number, join
+from interp.report.palette import Scale
+from interp.report.tables import interval_text
+
+CHARACTER = 6.6
+"""Width of one character of a label, in SVG units (the label font is 11 units high and monospaced)."""
+
+ANNOTATED_CELLS = 480
+"""Above this many cells, values are left to the tooltip and the table."""
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Numbers on two named axes.
+
+    Attributes:
+        values: row, column; NaN where there is nothing.
+        rows: labels of the rows.
+        columns: labels of the columns.
+        row_title: name of the row axis.
+        column_title: name of the column axis.
+        low: lower interval bound, same shape.
+        high: upper interval bound, same shape.
+        count: number of prompts or folds, same shape.
+        cells: a label per (row, column) for tooltips, where "row, column" would not do.
+        marks: (row, column) -> ``mover`` or ``reader``, drawn as an outline.
+    """
+
+    values: np.ndarray[Any, Any]
+    rows: Sequence[str]
+    columns: Sequence[str]
+    row_title: str
+    column_title: str
+    low: np.ndarray[Any, Any] | None = None
+    high: np.ndarray[Any, Any] | None = None
+    count: np.ndarray[Any, Any] | None = None
+    cells: Mapping[tuple[int, int], str] | None = None
+    marks: Mapping[tuple[int, int], str] | None = None
+
+    @classmethod
+    def of(cls, summary: xr.Dataset, row: str, column: str, *, row_title: str, column_title: str, **more: Any) -> Grid:
+        """The grid of a mean (``summary.mean_over``) over two dims."""
+        parts = [summary[key].transpose(row, column).values for key in ("mean", "low", "high", "n")]
+
+        def labels(dim: str) -> list[str]:
+            return [str(v) for v in summary[dim].values] if dim in summary.coords else [str(i) for i in range(summary.sizes[dim])]
+
+        more.setdefault("rows", labels(row))
+        more.setdefault("columns", labels(column))
+        return cls(parts[0], row_title=row_title, column_title=column_title, low=parts[1], high=parts[2], count=parts[3], **more)
+
+    def tip(self, row: int, column: int) -> str:
+        """What the tooltip of a cell says."""
+        place = (self.cells or {}).get((row, column))
+        if place is None:
+            place = f"{self.row_title} {self.rows[row]} · {self.columns[column]}"
+        text = f"{place}: {figure_number(float(self.values[row, column]), 4)}"
+        if self.low is not None and self.high is not None:
+            text += f" {interval_text(float(self.low[row, column]), float(self.high[row, column]), 3)}"
+        if self.count is not None:
+            text += f", n = {int(self.count[row, column])}"
+        return text
+
+
+def heatmap(
+    grid: Grid,
+    scale: Scale,
+    *,
+    key: str,
+    title: str,
+    description: str,
+    cell: tuple[float, float] | None = None,
+    annotate: bool | None = None,
+    digits: int = 2,
+) -> Markup:
+    """A heatmap with labelled axes; the first row is at the top.
+
+    Args:
+        grid: the numbers.
+        scale: what the colours mean.
+        key: unique prefix of the element ids.
+        title: accessible name.
+        description: accessible description.
+        cell: width and height of a cell; chosen from the number of columns when ``None``.
+        annotate: whether to write the values into the cells; ``None`` writes them when they fit.
+        digits: decimals of the annotations.
+    """
+    n_rows, n_columns = grid.values.shape
+    if annotate is None:
+        annotate = n_rows * n_columns <= ANNOTATED_CELLS and n_columns <= 24
+    width, height = cell or _cell_size(n_columns, annotate)
+    longest = max((len(label) for label in grid.columns), default=1)
+    slanted = longest * CHARACTER > width - 4
+    top = 22.0 + (min(longest, 16) * CHARACTER * 0.72 + 8 if slanted else 16)
+    left = 30.0 + max((len(label) for label in grid.rows), default=1) * CHARACTER
+    overhang = min(longest, 16) * CHARACTER * 0.72 if slanted else 0.0
+    total = (left + n_columns * width + 8 + overhang, top + n_rows * height + 6)
+    parts = [
+        element("text", grid.column_title, class_="axis", x=left, y=11.0),
+        element("text", grid.row_title, class_="axis", text_anchor="middle", transform=_turned(11.0, top + n_rows * height / 2)),
+    ]
+    for j, label in enumerate(grid.columns):
+        x = left + (j + 0.5) * width
+        shown = label if len(label) <= 16 else label[:15] + "…"
+        if slanted:
+            parts.append(element("text", shown, class_="tick", transform=f"translate({x:.1f} {top - 6:.1f}) rotate(-46)"))
+        else:
+            parts.append(element("text", shown, class_="tick", x=x, y=top - 7, text_anchor="middle"))
+    for i, label in enumerate(grid.rows):
+        y = top + (i + 0.5) * height
+        parts.append(element("text", label, class_="tick", x=left - 7, y=y + 3.8, text_anchor="end"))
+        for j in range(n_columns):
+            parts.append(_cell(grid, scale, i, j, (left + j * width, top + i * height, width, height), annotate, digits))
+    for (i, j), kind in (grid.marks or {}).items():
+        x, y = left + j * width, top + i * height
+        parts.append(element("rect", class_=f"mark {kind}", x=x + 1, y=y + 1, width=width - 2, height=height - 2, rx=3))
+    return drawing(parts, total, key=key, title=title, description=description)
+
+
+def _cell(
+    grid: Grid, scale: Scale, i: int, j: int, box: tuple[float, float, float, float], annotate: bool, digits: int
+) -> Markup:
+    x, y, width, height = box
+    value = float(grid.values[i, j])
+    step = scale.step(value)
+    gap = 1.0 if width > 14 else 0.5
+    tip = element("title", grid.tip(i, j))
+    rect = element(
+        "rect", tip, class_=f"cell {step}", x=x + gap / 2, y=y + gap / 2, width=width - gap, height=height - gap,
+        rx=2 if width > 14 else 0,
+    )  # fmt: skip
+    if not annotate or step == "void":
+        return rect
+    text = figure_number(value, digits)
+    if abs(value) < 1 and width < 34:
+        text = text.replace("0.", ".", 1)
+    return rect + element("text", text, class_=f"value {step}t", x=x + width / 2, y=y + height / 2 + 3.6, text_anchor="middle")
+
+
+def _cell_size(n_columns: int, annotate: bool) -> tuple[float, float]:
+    if not annotate:
+        return (20.0, 16.0) if n_columns <= 40 else (13.0, 13.0)
+    if n_columns <= 8:
+        return 46.0, 28.0
+    return (38.0, 26.0) if n_columns <= 12 else (30.0, 24.0)
+
+
+def _turned(x: float, y: float) -> str:
+    return f"translate({x:.1f} {y:.1f}) rotate(-90)"
+
+
+def drawing(
+    parts: Sequence[Markup], size: tuple[float, float], *, key: str, title: str, description: str, class_: str = "plot"
+) -> Markup:
+    """An SVG root with an accessible name and description, at its natural size."""
+    width, height = size
+    return element(
+        "svg",
+        element("title", title, id=f"{key}-t"),
+        element("desc", description, id=f"{key}-d"),
+        join(list(parts)),
+        class_=class_,
+        role="img",
+        aria_labelledby=f"{key}-t {key}-d",
+        viewbox=f"0 0 {width:.0f} {height:.0f}",
+        width=f"{width:.0f}",
+        height=f"{height:.0f}",
+    )
+
+
+def colour_legend(scale: Scale, *, key: str, digits: int = 2, marks: bool = False) -> Markup:
+    """The colours of a scale with their values and units; ``marks`` explains the outlines of named heads."""
+    bar, left, top = 210.0, 6.0, 22.0
+    width = bar / scale.steps
+    parts = [element("text", f"{scale.name} ({scale.units})" if scale.units else scale.name, class_="axis", x=left, y=11.0)]
+    for i in range(scale.steps):
+        step = f"{'d' if scale.diverging else 's'}{i}"
+        parts.append(element("rect", class_=step, x=left + i * width, y=top - 4, width=width + 0.3, height=11.0))
+    middle = (scale.low + scale.high) / 2
+    for share, value, anchor in ((0.0, scale.low, "start"), (0.5, middle, "middle"), (1.0, scale.high, "end")):
+        text = figure_number(value, digits)
+        parts.append(element("text", text, class_="tick", x=left + share * bar, y=top + 19, text_anchor=anchor))
+    total = left + bar + 8
+    if marks:
+        for i, kind in enumerate(("mover", "reader")):
+            x = total + 18 + i * 84
+            parts.append(element("rect", class_=f"mark {kind}", x=x, y=top - 5, width=20.0, height=13.0, rx=3))
+            parts.append(element("text", kind, class_="tick", x=x + 26, y=top + 5.5))
+        total += 18 + 2 * 84
+    description = f"Colours from {figure_number(scale.low, digits)} to {figure_number(scale.high, digits)} {scale.units}"
+    return drawing(parts, (total, top + 24), key=key, title=f"Legend: {scale.name}", description=description, class_="plot legend")

@@ -1,0 +1,155 @@
+"""A run's directory, read and checked: the only place of the report that opens files of a run."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+import yaml
+
+from interp import results
+from interp.errors import InterpError
+
+RESULT_FILES = (
+    "behavior",
+    "attention_lesson",
+    "attention_patterns",
+    "probing",
+    "activation_patching",
+    "head_attribution",
+    "verdict",
+)
+"""The results the page knows how to show, in the order in which their sections come."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """One result file, whose variables are asked for by name and dims.
+
+    Attributes:
+        name: file name without ``.nc``.
+        data: the validated dataset.
+    """
+
+    name: str
+    data: xr.Dataset
+
+    @property
+    def file(self) -> str:
+        """The file's path inside the run's directory, as error messages and captions give it."""
+        return f"results/{self.name}.nc"
+
+    def has(self, *names: str) -> bool:
+        """Whether every one of these variables or coordinates is there."""
+        return all(name in self.data.variables for name in names)
+
+    def need(self, name: str, *dims: str) -> xr.DataArray:
+        """A variable with its dims in this order.
+
+        Raises:
+            InterpError: names the file and the variable that is missing or has other dims.
+        """
+        if name not in self.data.variables:
+            raise InterpError(f"{self.file} has no variable '{name}'; run the study again with this version of interp.")
+        array = self.data[name]
+        if set(array.dims) != set(dims):
+            raise InterpError(
+                f"{self.file}: variable '{name}' has dims ({', '.join(map(str, array.dims))}), "
+                f"expected ({', '.join(dims)}); run the study again with this version of interp."
+            )
+        return array.transpose(*dims)
+
+    def labels(self, name: str) -> tuple[str, ...]:
+        """A one-dimensional variable or coordinate as strings; a dimension without one counts from 0."""
+        if name not in self.data.variables and name in self.data.sizes:
+            return tuple(str(i) for i in range(self.data.sizes[name]))
+        if name not in self.data.variables:
+            raise InterpError(f"{self.file} has no coordinate '{name}'; run the study again with this version of interp.")
+        return tuple(str(value) for value in np.atleast_1d(self.data[name].values))
+
+    def attr(self, name: str, default: str = "") -> str:
+        """An attribute as text."""
+        return str(self.data.attrs.get(name, default))
+
+    def need_attr(self, name: str) -> Any:
+        """An attribute the page cannot do without.
+
+        Raises:
+            InterpError: names the file and the attribute.
+        """
+        if name not in self.data.attrs:
+            raise InterpError(f"{self.file} has no attribute '{name}'; run the study again with this version of interp.")
+        return self.data.attrs[name]
+
+
+@dataclass(frozen=True)
+class RunInputs:
+    """Everything the page is made from.
+
+    Attributes:
+        files: result name -> result, in page order, then any other result found.
+        manifest: ``manifest.json``, empty if there is none.
+        study: ``study.yaml`` as a mapping, empty if there is none.
+        study_text: ``study.yaml`` as written.
+    """
+
+    files: Mapping[str, Result]
+    manifest: Mapping[str, Any]
+    study: Mapping[str, Any]
+    study_text: str
+
+    def get(self, name: str) -> Result | None:
+        """A result by name, if the run has it."""
+        return self.files.get(name)
+
+    def first_attr(self, name: str, files: Iterable[str] = RESULT_FILES) -> str:
+        """The first non-empty value of an attribute over some results; empty if none has it."""
+        found = (result.attr(name) for key in files if (result := self.files.get(key)))
+        return next((value for value in found if value), "")
+
+
+def read(directory: Path) -> RunInputs:
+    """Read and validate a run's directory.
+
+    Raises:
+        InterpError: no such directory, no results in it, an incomplete result, or a manifest or study that is
+            not a JSON or YAML mapping; the message names the file.
+    """
+    if not directory.is_dir():
+        raise InterpError(f"{directory} is not a directory; give the directory that 'interp run' wrote.")
+    found = {path.stem: path for path in sorted((directory / "results").glob("*.nc"))}
+    if not found:
+        raise InterpError(f"{directory} holds no results/*.nc; give the directory that 'interp run' wrote.")
+    known = [name for name in RESULT_FILES if name in found]
+    order = known + [name for name in found if name not in known]
+    manifest_path, study_path = directory / "manifest.json", directory / "study.yaml"
+    manifest = _mapping(manifest_path, json.loads) if manifest_path.is_file() else {}
+    study = _mapping(study_path, yaml.safe_load) if study_path.is_file() else {}
+    text = study_path.read_text(encoding="utf-8") if study_path.is_file() else ""
+    return RunInputs({name: _result(name, found[name]) for name in order}, manifest, study, text)
+
+
+def _result(name: str, path: Path) -> Result:
+    try:
+        return Result(name, results.load(path))
+    except InterpError as error:
+        message = str(error)
+        if path.name not in message:
+            message = f"results/{path.name}: {message}"
+        raise InterpError(message) from error
+
+
+def _mapping(path: Path, parse: Any) -> Mapping[str, Any]:
+    try:
+        value = parse(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        reason = " ".join(str(error).split())
+        raise InterpError(f"{path.name} cannot be read ({reason}); restore it or run the study again.") from error
+    if not isinstance(value, Mapping):
+        raise InterpError(f"{path.name} must hold a mapping, not a {type(value).__name__}; run the study again.")
+    return value

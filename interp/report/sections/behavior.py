@@ -1,0 +1,201 @@
+"""The ladder of rungs (does the model do it?) and the example prompts."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from interp import stats
+from interp.report.blocks import Block, Details, Facts, Figure, Notice, Panel, PromptExample, PromptRung, Prompts, Section
+from interp.report.inputs import Result
+from interp.report.lines import Point, Series, dot_rows, line_legend
+from interp.report.markup import figure_number, token
+from interp.report.summary import INTERVALS, mean_over
+from interp.report.tables import Cell, Column, Table
+from interp.report.verdict import Verdict
+from interp.report.words import Spans, tone, with_changes, with_roles
+
+EXAMPLES_PER_RUNG = 2
+
+
+def ladder(behavior: Result, verdict: Verdict) -> Section:
+    """Baselines of every rung with intervals, and which ones the model does."""
+    rungs = behavior.labels("rung")
+    count = [int(v) for v in behavior.need("n", "rung").values]
+    passes = [bool(v) for v in behavior.need("passes", "rung").values]
+    accuracy = _accuracy(behavior, count)
+    preferred = _preferred(behavior, count)
+    chance = _per_rung(behavior, "chance")
+    top1 = Series("correct answer is the top token", "a", accuracy)
+    prefers = Series("correct preferred to incorrect", "b", preferred)
+    at_chance = Series("chance", "c", tuple(Point(c, math.nan, math.nan, n) for c, n in zip(chance, count, strict=True)))
+    clean, corrupted = (_mean_by_rung(behavior, name, rungs) for name in ("clean", "corrupted"))
+    gap_low, gap_high = _reach([*clean, *corrupted])
+    panels = (
+        Panel(
+            "How often is the answer right?",
+            dot_rows(
+                rungs, (top1, prefers, at_chance), axis="share of prompts", low=0.0, high=1.0, key="ladder-a",
+                title="Accuracy per rung", description="Share of prompts answered correctly, with 95% Wilson intervals.",
+                badges=["pass" if p else "fail" for p in passes],
+            ),
+            legend=line_legend(
+                [(top1.name, "a"), (prefers.name, "b"), ("chance", "c")], key="ladder-al"
+            ),
+        ),
+        Panel(
+            "How clear is the answer?",
+            dot_rows(
+                rungs, (Series("clean", "a", clean), Series("corrupted", "b", corrupted)), axis="logit difference (logits)",
+                low=gap_low, high=gap_high, key="ladder-b", title="Logit difference per rung",
+                description="Mean logit difference of clean and corrupted prompts, with 95% bootstrap intervals.",
+            ),
+            legend=line_legend([("clean", "a"), ("corrupted", "b"), ("95% interval", "band")], key="ladder-bl"),
+        ),
+    )  # fmt: skip
+    figure = Figure(
+        "ladder-figure", "Baselines per rung",
+        "Left: the share of clean prompts whose whole-vocabulary top token is the correct answer, and the share that "
+        "at least prefers it to the incorrect answer. Right: logit(correct) − logit(incorrect); the further the clean and "
+        "the corrupted mean lie apart, the more there is to explain.",
+        panels, (_table(behavior, rungs, count, accuracy, preferred, chance, clean, corrupted, passes),),
+        source=behavior.attr("source"), file=behavior.file,
+    )  # fmt: skip
+    reasons = behavior.labels("reason")
+    descriptions = behavior.labels("description") if behavior.has("description") else ("",) * len(rungs)
+    items = tuple(
+        (rung, " ".join(part for part in (_sentence(descriptions[i]), _sentence(("Passes: " if passes[i] else "Fails: ") + reasons[i])) if part))
+        for i, rung in enumerate(rungs)
+    )
+    blocks: list[Block] = [figure, Facts(items, "The rungs, easiest first")]
+    failed = [rung for rung, ok in zip(rungs, passes, strict=True) if not ok and rung != verdict.rung]
+    if failed and verdict.passed:
+        text = f"The model does not do {_list(failed)}. The explanation below is about {verdict.rung} only."
+        blocks.insert(0, Notice("warn", "Not every rung is done", text))
+    lead = "An explanation is worth reading only for a behaviour the model has. Each rung asks for a little more."
+    return Section("ladder", "Does the model do it?", lead, blocks, "Does it do it?")
+
+
+def prompts(behavior: Result, verdict: Verdict) -> Section:
+    """Two prompts per rung: clean, corrupted, and what the model said."""
+    rung_of = behavior.labels("rung_of")
+    descriptions = behavior.labels("description") if behavior.has("description") else ("",) * behavior.data.sizes["rung"]
+    roles = behavior.labels("role") if behavior.has("role_start", "role_stop") else ()
+    rungs = []
+    for i, rung in enumerate(behavior.labels("rung")):
+        chosen = [p for p, name in enumerate(rung_of) if name == rung][:EXAMPLES_PER_RUNG]
+        if chosen:
+            examples = tuple(_example(behavior, p, roles) for p in chosen)
+            rungs.append(PromptRung(rung, descriptions[i], examples))
+    rungs.sort(key=lambda rung: rung.name != verdict.rung)
+    used = [role for role in roles if any(w.role == role for r in rungs for e in r.examples for w in (*e.clean, *e.corrupted))]
+    legend = tuple((role, tone(role, roles)) for role in used)
+    lead = "A clean prompt and its corrupted twin differ in one stated way; everything else is kept, token by token."
+    return Section("prompts", "The prompts", lead, (Prompts(tuple(rungs), legend, ()), _all_prompts(behavior, rung_of)))
+
+
+def _all_prompts(behavior: Result, rung_of: tuple[str, ...]) -> Details:
+    names = [("text", "clean prompt"), ("corrupted_text", "corrupted prompt"), ("answer", "answer"), ("top_token", "model says")]
+    names = [(name, heading) for name, heading in names if behavior.has(name)]
+    texts = [behavior.labels(name) for name, _ in names]
+    numbers = [behavior.need(name, "prompt").values for name in ("clean", "corrupted")]
+    columns = (Column("rung"), *(Column(h) for _, h in names), Column("clean", "logits"), Column("corrupted", "logits"))
+    rows: list[tuple[Cell, ...]] = [
+        (rung, *(text[p] for text in texts), *(float(values[p]) for values in numbers)) for p, rung in enumerate(rung_of)
+    ]
+    return Details(f"All {len(rows)} prompts", (Table("All prompts", columns, tuple(rows)),))
+
+
+def _example(behavior: Result, p: int, roles: tuple[str, ...]) -> PromptExample:
+    text, corrupted = behavior.labels("text")[p], behavior.labels("corrupted_text")[p]
+    if roles:
+        own = _spans(behavior, "", p, roles)
+        other = _spans(behavior, "corrupted_" if behavior.has("corrupted_role_start", "corrupted_role_stop") else "", p, roles)
+        words = with_roles(text, own, corrupted, other), with_roles(corrupted, other, text, own)
+    else:
+        words = with_changes(text, corrupted), with_changes(corrupted, text)
+    answer = behavior.labels("answer")[p]
+    other_answer = behavior.labels("incorrect_answer")[p] if behavior.has("incorrect_answer") else ""
+    facts = []
+    if behavior.has("top_token"):
+        facts.append(("model says", token(behavior.labels("top_token")[p])))
+    if behavior.has("clean_probability"):
+        facts.append(("P(answer)", figure_number(float(behavior.need("clean_probability", "prompt").values[p]), 3)))
+    if behavior.has("clean_rank"):
+        facts.append(("rank", figure_number(float(behavior.need("clean_rank", "prompt").values[p]), 0)))
+    for name in ("clean", "corrupted"):
+        facts.append((f"logit difference, {name}", figure_number(float(behavior.need(name, "prompt").values[p]), 2)))
+    return PromptExample(words[0], words[1], token(answer), token(other_answer) if other_answer else "", tuple(facts))
+
+
+def _spans(behavior: Result, prefix: str, p: int, roles: tuple[str, ...]) -> Spans:
+    start, stop = (behavior.need(f"{prefix}role_{end}", "prompt", "role").values[p] for end in ("start", "stop"))
+    return {role: (int(start[i]), int(stop[i])) for i, role in enumerate(roles) if start[i] >= 0}
+
+
+def _accuracy(behavior: Result, count: list[int]) -> tuple[Point, ...]:
+    mean = behavior.need("accuracy", "rung").values
+    bounds = behavior.need("accuracy_interval", "rung", "ci_bound").values
+    return tuple(Point(float(m), float(b[0]), float(b[1]), n) for m, b, n in zip(mean, bounds, count, strict=True))
+
+
+def _preferred(behavior: Result, count: list[int]) -> tuple[Point, ...]:
+    points = []
+    for share, n in zip(behavior.need("preferred", "rung").values, count, strict=True):
+        low, high = stats.wilson_interval(round(float(share) * n), n) if math.isfinite(share) else (math.nan, math.nan)
+        points.append(Point(float(share), low, high, n))
+    return tuple(points)
+
+
+def _per_rung(behavior: Result, name: str) -> list[float]:
+    if not behavior.has(name):
+        return [math.nan] * behavior.data.sizes["rung"]
+    return [float(v) for v in np.broadcast_to(behavior.data[name].values, (behavior.data.sizes["rung"],))]
+
+
+def _mean_by_rung(behavior: Result, name: str, rungs: tuple[str, ...]) -> tuple[Point, ...]:
+    values, rung_of = behavior.need(name, "prompt"), np.array(behavior.labels("rung_of"))
+    points = []
+    for rung in rungs:
+        chosen = values.isel(prompt=np.flatnonzero(rung_of == rung))
+        if chosen.sizes["prompt"] == 0:
+            points.append(Point(math.nan, math.nan, math.nan, 0))
+            continue
+        one = mean_over(chosen)
+        points.append(Point(float(one["mean"]), float(one["low"]), float(one["high"]), int(one["n"])))
+    return tuple(points)
+
+
+def _reach(points: list[Point]) -> tuple[float, float]:
+    values = [v for p in points for v in (p.mean, p.low, p.high) if math.isfinite(v)] or [0.0, 1.0]
+    low, high = min([0.0, *values]), max([0.0, *values])
+    room = 0.06 * ((high - low) or 1.0)
+    return low - room, high + room
+
+
+def _table(
+    behavior: Result, rungs: tuple[str, ...], count: list[int], accuracy: tuple[Point, ...], preferred: tuple[Point, ...],
+    chance: list[float], clean: tuple[Point, ...], corrupted: tuple[Point, ...], passes: list[bool],
+) -> Table:  # fmt: skip
+    gap = _per_rung(behavior, "gap")
+    columns = [Column("rung"), Column("n"), Column("passes")]
+    for name, units in (("top-1 accuracy", "share"), ("preferred", "share"), ("clean", "logits"), ("corrupted", "logits")):
+        columns += [Column(name, units), Column(f"{name} 95% low", units), Column(f"{name} 95% high", units)]
+    columns += [Column("gap", "logits"), Column("chance", "share"), Column("reason")]
+    reasons = behavior.labels("reason")
+    rows: list[tuple[Cell, ...]] = []
+    for i, rung in enumerate(rungs):
+        numbers = [v for p in (accuracy[i], preferred[i], clean[i], corrupted[i]) for v in (p.mean, p.low, p.high)]
+        rows.append((rung, count[i], "yes" if passes[i] else "no", *numbers, gap[i], chance[i], reasons[i]))
+    title = f"Baselines. Intervals: Wilson 95% for shares; {INTERVALS.format(dim='prompt')} for logits"
+    return Table(title, tuple(columns), tuple(rows))
+
+
+def _sentence(text: str) -> str:
+    text = text.strip()
+    return text if not text or text[-1] in ".!?" else text + "."
+
+
+def _list(names: list[str]) -> str:
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"

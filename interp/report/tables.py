@@ -1,0 +1,105 @@
+"""The table behind a figure: named columns with units, rows of plain values."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import xarray as xr
+
+from interp.report.markup import figure_number, visible
+
+Cell = str | float | int | None
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column's heading, its units (empty for text and counts) and how many decimals it shows."""
+
+    name: str
+    units: str = ""
+    digits: int = 3
+
+    @property
+    def heading(self) -> str:
+        """The name, with the units in brackets where there are any."""
+        return f"{self.name} ({self.units})" if self.units else self.name
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows under columns. A row's length is the number of columns."""
+
+    title: str
+    columns: tuple[Column, ...]
+    rows: tuple[tuple[Cell, ...], ...]
+
+    def __post_init__(self) -> None:
+        """Check that every row fits the columns."""
+        for row in self.rows:
+            assert len(row) == len(self.columns), (self.title, len(row), len(self.columns))
+
+    def text(self, value: Cell, column: Column) -> str:
+        """One cell as the page shows it."""
+        if value is None:
+            return "–"
+        if isinstance(value, bool):
+            return "yes" if value else "no"
+        if isinstance(value, int):
+            return str(value)
+        if isinstance(value, float):
+            return figure_number(value, column.digits)
+        return visible(value)
+
+    def texts(self) -> list[list[str]]:
+        """All cells as the page shows them."""
+        return [[self.text(value, c) for value, c in zip(row, self.columns, strict=True)] for row in self.rows]
+
+    def numeric(self) -> list[bool]:
+        """Per column, whether it holds numbers (and is set flush right)."""
+        return [
+            any(isinstance(row[i], int | float) for row in self.rows)
+            and not any(isinstance(row[i], str) for row in self.rows)
+            for i in range(len(self.columns))
+        ]
+
+
+def interval_text(low: float, high: float, digits: int = 2) -> str:
+    """``[low, high]``, or nothing when there is no interval."""
+    if not (math.isfinite(low) and math.isfinite(high)):
+        return ""
+    return f"[{figure_number(low, digits)}, {figure_number(high, digits)}]"
+
+
+def mean_table(title: str, summary: xr.Dataset, dims: Sequence[tuple[str, str]], *, units: str, name: str) -> Table:
+    """The table of a mean over prompts: one row per cell.
+
+    Args:
+        title: the table's title.
+        summary: ``mean``, ``low``, ``high`` and ``n`` as ``summary.mean_over`` gives them.
+        dims: ``(dim, heading)`` of the cell's axes, in row order.
+        units: units of the mean.
+        name: heading of the mean.
+    """
+    order = [dim for dim, _ in dims]
+    labels = [
+        [str(v) for v in summary[dim].values] if dim in summary.coords else [str(i) for i in range(summary.sizes[dim])]
+        for dim in order
+    ]
+    parts = [summary[key].transpose(*order).values for key in ("mean", "low", "high", "n")]
+    columns = (*(Column(heading) for _, heading in dims), Column(name, units), Column("95% low", units))
+    columns += (Column("95% high", units), Column("n"))
+    rows = []
+    for index in np.ndindex(*parts[0].shape):
+        where = tuple(labels[axis][i] for axis, i in enumerate(index))
+        mean, low, high, count = (part[index] for part in parts)
+        rows.append((*where, float(mean), float(low), float(high), int(count)))
+    return Table(title, columns, tuple(rows))
+
+
+def joined(title: str, column: str, parts: Sequence[tuple[str, Table]]) -> Table:
+    """Tables of equal columns stacked under one leading column that names the part."""
+    first = parts[0][1]
+    return Table(title, (Column(column), *first.columns), tuple((name, *row) for name, t in parts for row in t.rows))

@@ -1,0 +1,200 @@
+"""What the run concluded: the answer, whether the model does the task at all, and one row per head."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+import numpy as np
+
+from interp.errors import InterpError
+from interp.report.inputs import Result, RunInputs
+from interp.report.tables import Cell, Column, Table, interval_text
+
+EXPLAINING = ("attention_lesson", "attention_patterns", "probing", "activation_patching", "head_attribution")
+"""Results that explain a behaviour, and are withheld when there is none."""
+
+_LABEL_NAMES = ("label", "labels", "head_role", "kind")
+_LABEL_ORDER = {"mover": 0, "reader": 1}
+_CLOSED = {"failed", "fail", "closed", "false", "0", "no"}
+_OPEN = {"passed", "pass", "passes", "open", "true", "1", "yes"}
+
+
+@dataclass(frozen=True)
+class HeadColumn:
+    """One quantity for every head, with interval bounds where the result has them (else NaN)."""
+
+    name: str
+    heading: str
+    units: str
+    values: tuple[Cell, ...]
+    low: tuple[float, ...]
+    high: tuple[float, ...]
+
+    @property
+    def numeric(self) -> bool:
+        """Whether the values are numbers."""
+        return not any(isinstance(value, str) for value in self.values)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The conclusion, in the order in which the page tells it.
+
+    Attributes:
+        answer: two sentences, empty without ``verdict.nc``.
+        passed: whether the behaviour gate let the explanation through.
+        reason: why not, or why.
+        rung: the rung that is explained, empty if unknown.
+        heads: head labels, named heads first.
+        labels: ``mover``, ``reader`` or ``none`` per head.
+        columns: the quantities of the head table.
+    """
+
+    answer: str
+    passed: bool
+    reason: str
+    rung: str
+    heads: tuple[str, ...]
+    labels: tuple[str, ...]
+    columns: tuple[HeadColumn, ...]
+
+    def marks(self) -> dict[tuple[int, int], str]:
+        """(layer, head) -> label, for the heads that have one."""
+        return {
+            place(head): label
+            for head, label in zip(self.heads, self.labels, strict=True)
+            if label in _LABEL_ORDER
+        }
+
+    def table(self, title: str, *, only: int | None = None) -> Table:
+        """The head table: means with intervals in one cell; ``only`` keeps the first rows."""
+        columns = [Column("head"), Column("job")]
+        columns += [Column(c.heading, c.units) for c in self.columns]
+        rows: list[tuple[Cell, ...]] = []
+        for i in range(len(self.heads) if only is None else min(only, len(self.heads))):
+            cells: list[Cell] = [self.heads[i], self.labels[i]]
+            for column in self.columns:
+                value = column.values[i]
+                interval = interval_text(column.low[i], column.high[i])
+                cells.append(f"{_text(value)} {interval}" if interval and not isinstance(value, str) else value)
+            rows.append(tuple(cells))
+        return Table(title, tuple(columns), tuple(rows))
+
+
+def _text(value: Cell) -> str:
+    return f"{value:.2f}".replace("-", "−") if isinstance(value, float) else str(value)
+
+
+def place(head: str) -> tuple[int, int]:
+    """(layer, head) of a label such as ``L9H6``."""
+    match = re.fullmatch(r"L(\d+)H(\d+)", head)
+    if match is None:
+        raise InterpError(f"results/verdict.nc: '{head}' is not a head label such as L9H6; run the study again.")
+    return int(match[1]), int(match[2])
+
+
+def of(run: RunInputs) -> Verdict:
+    """The run's verdict; without ``verdict.nc``, what the baselines alone say."""
+    result = run.get("verdict")
+    passed, reason, rung = _gate(run)
+    if result is None:
+        return Verdict("", passed, reason, rung, (), (), ())
+    answer = str(result.need_attr("answer"))
+    if "head_label" not in result.data.sizes:
+        return Verdict(answer, passed, reason, rung, (), (), ())
+    heads = result.labels("head_label")
+    label_name = next((name for name in _LABEL_NAMES if result.has(name)), None)
+    labels = result.labels(label_name) if label_name else ("none",) * len(heads)
+    columns = _columns(result, skip=label_name)
+    order = _order(labels, columns, len(heads))
+    return Verdict(
+        answer, passed, reason, rung,
+        tuple(heads[i] for i in order),
+        tuple(labels[i] for i in order),
+        tuple(_reordered(column, order) for column in columns),
+    )  # fmt: skip
+
+
+def _gate(run: RunInputs) -> tuple[bool, str, str]:
+    """(passed, reason, rung explained), from the verdict's gate, the manifest and the rung's own baseline."""
+    manifest = run.manifest.get("explained_rung")
+    rung = run.first_attr("rung", ("verdict", *EXPLAINING)) or str(manifest or "")
+    passed, reason = True, ""
+    behavior = run.get("behavior")
+    if behavior is not None:
+        rungs = behavior.labels("rung")
+        main = behavior.need("main", "rung").values if behavior.has("main") else np.ones(len(rungs))
+        if rung not in rungs:
+            rung = rungs[int(np.argmax(main))]
+        index = rungs.index(rung)
+        passed = bool(behavior.need("passes", "rung").values[index])
+        reason = behavior.labels("reason")[index]
+    if "explained_rung" in run.manifest and manifest is None:
+        passed = False
+    verdict = run.get("verdict")
+    gate = verdict.attr("gate").strip().lower() if verdict is not None else ""
+    word = re.split(r"[^a-z0-9]+", gate)[0]
+    if verdict is not None and word in _CLOSED:
+        return False, verdict.attr("gate_reason") or reason or verdict.attr("gate"), rung
+    if gate and word not in _OPEN:
+        raise InterpError(f"results/verdict.nc: attribute 'gate' is '{gate}', expected 'passed' or 'failed'.")
+    return passed, reason, rung
+
+
+def _columns(result: Result, *, skip: str | None) -> list[HeadColumn]:
+    columns: list[HeadColumn] = []
+    for key, array in result.data.data_vars.items():
+        name = str(key)
+        if name == skip or "head_label" not in array.dims or "ci_bound" in array.dims or name.endswith(("_low", "_high")):
+            continue
+        others = [str(dim) for dim in array.dims if dim != "head_label"]
+        values = result.need(name, "head_label", *others)
+        low, high = _bounds(result, name, others)
+        heading = str(array.attrs["long_name"])
+        for index in np.ndindex(*values.shape[1:]):
+            where = [str(values[dim].values[i]) if dim in values.coords else str(i) for dim, i in zip(others, index, strict=True)]
+            suffix = f", {', '.join(where)}" if where else ""
+            at = (slice(None), *index)
+            columns.append(
+                HeadColumn(
+                    ".".join([name, *where]),
+                    heading + suffix,
+                    str(array.attrs["units"]) if values.dtype.kind in "fiu" else "",
+                    tuple(_cell(v) for v in values.values[at]),
+                    tuple(float(v) for v in low[at]),
+                    tuple(float(v) for v in high[at]),
+                )
+            )
+    return columns
+
+
+def _bounds(result: Result, name: str, others: list[str]) -> tuple[np.ndarray, np.ndarray]:  # type: ignore[type-arg]
+    if result.has(f"{name}_interval"):
+        both = result.need(f"{name}_interval", "head_label", *others, "ci_bound").values
+        return both[..., 0], both[..., 1]
+    if result.has(f"{name}_low", f"{name}_high"):
+        low, high = (result.need(f"{name}_{end}", "head_label", *others).values for end in ("low", "high"))
+        return low, high
+    nothing = np.full(result.data[name].transpose("head_label", *others).shape, np.nan)
+    return nothing, nothing
+
+
+def _cell(value: object) -> Cell:
+    if isinstance(value, np.floating):
+        return float(value)
+    return int(value) if isinstance(value, np.integer | np.bool_) else str(value)
+
+
+def _order(labels: tuple[str, ...], columns: list[HeadColumn], count: int) -> list[int]:
+    weight = np.zeros(count)
+    for column in columns:
+        if column.numeric and column.units:
+            size = np.abs(np.nan_to_num(np.array(column.values, dtype=np.float64)))
+            weight = np.maximum(weight, size / (size.max() or 1.0))
+    return sorted(range(count), key=lambda i: (_LABEL_ORDER.get(labels[i], 2), -weight[i], i))
+
+
+def _reordered(column: HeadColumn, order: list[int]) -> HeadColumn:
+    pick = lambda values: tuple(values[i] for i in order)  # noqa: E731
+    return HeadColumn(column.name, column.heading, column.units, pick(column.values), pick(column.low), pick(column.high))

@@ -1,0 +1,76 @@
+"""Prompt text as words with roles, and tokens with weights."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Mapping, Sequence
+
+from markupsafe import Markup
+
+from interp.report.blocks import Word
+from interp.report.markup import element, figure_number, join, token
+from interp.report.palette import Scale
+
+_TONES = {"color": 1, "noun": 2, "color_other": 3, "noun_other": 4, "asked": 5, "answer": 6}
+N_TONES = 6
+
+Spans = Mapping[str, tuple[int, int]]
+
+
+def tone(role: str, roles: Sequence[str]) -> str:
+    """The tone of a role: fixed for the colour tasks' roles, by place among ``roles`` otherwise."""
+    known = _TONES if set(roles) <= set(_TONES) else {name: i % N_TONES + 1 for i, name in enumerate(roles)}
+    return f"r{known[role]}"
+
+
+def with_roles(text: str, spans: Spans, other_text: str, other_spans: Spans) -> tuple[Word, ...]:
+    """Text cut at its roles; a role whose words differ in the other prompt is marked as changed.
+
+    ``spans`` are character ranges, half open; a range outside the text or overlapping an earlier one is left out.
+    """
+    words: list[Word] = []
+    end = 0
+    roles = tuple(spans)
+    for role, (start, stop) in sorted(spans.items(), key=lambda item: item[1]):
+        if not end <= start < stop <= len(text):
+            continue
+        if start > end:
+            words.append(Word(text[end:start]))
+        other = other_spans.get(role)
+        changed = other is not None and other_text[other[0] : other[1]] != text[start:stop]
+        words.append(Word(text[start:stop], role, tone(role, roles), changed))
+        end = stop
+    if end < len(text):
+        words.append(Word(text[end:]))
+    return tuple(words)
+
+
+def with_changes(text: str, other: str) -> tuple[Word, ...]:
+    """Text cut at the words that differ from another text."""
+    mine, theirs = (re.findall(r"\s*\S+|\s+$", each) for each in (text, other))
+    words = []
+    for kind, start, stop, _, _ in difflib.SequenceMatcher(None, mine, theirs, autojunk=False).get_opcodes():
+        if start < stop:
+            words.append(Word("".join(mine[start:stop]), changed=kind != "equal"))
+    return tuple(words)
+
+
+def token_strip(
+    tokens: Sequence[str], weights: Sequence[float], *, destination: int | None, interest: int | None, label: str
+) -> Markup:
+    """Tokens in reading order, each shaded by its weight with the weight written below it."""
+    scale = Scale.rising(0.0, 1.0, units="weight", name="attention weight")
+    items = []
+    for i, (text, weight) in enumerate(zip(tokens, weights, strict=True)):
+        classes = "".join((" from" if i == interest else "", " to" if i == destination else ""))
+        items.append(
+            element(
+                "li",
+                element("span", token(text), class_=f"chip {scale.step(weight)}"),
+                element("span", figure_number(weight, 2), class_="weight"),
+                class_=f"token{classes}",
+                title=f"{i}: {token(text)}, weight {figure_number(weight, 4)}",
+            )
+        )
+    return element("ol", join(items), class_="strip", aria_label=label)

@@ -1,0 +1,561 @@
+"""Running the model: plain, watched (``capture``), or changed (``interventions``)."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+import torch
+import xarray as xr
+from einops import einsum
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from interp import sites, tokens
+from interp.errors import InterpError
+from interp.interventions import Ablate, AddNoise, At, Erase, Intervention, Knockout, Replace, Steer
+from interp.tokens import Prompts
+
+if TYPE_CHECKING:
+    from interp.model import Hook, HookedTransformer
+
+log = logging.getLogger(__name__)
+
+Texts: TypeAlias = "str | Sequence[str] | Sequence[Sequence[int]] | np.ndarray | Tensor | Prompts"
+
+MEMORY_SHARE = 0.5
+"""Share of free memory that one captured dataset may take before it is refused."""
+ROW_BYTES = 256 * 2**20
+"""Activations that one batch may hold, roughly; larger batches are no faster on a CPU."""
+
+
+# ---- inputs ----
+
+
+def as_prompts(model: HookedTransformer, inputs: Texts) -> Prompts:
+    """Texts, token ids or ``Prompts`` as ``Prompts`` that this model can read."""
+    if isinstance(inputs, Prompts):
+        prompts = inputs
+    elif isinstance(inputs, str) or (isinstance(inputs, list | tuple) and inputs and isinstance(inputs[0], str)):
+        return tokens.encode(model, inputs)  # type: ignore[arg-type]
+    else:
+        prompts = Prompts.from_ids(inputs, tokenizer=model.tokenizer)
+    tokens.check_fits(prompts, model)
+    return prompts
+
+
+def batches(model: HookedTransformer, prompts: Prompts) -> Iterator[np.ndarray]:
+    """Row indices in batches whose activations stay near ``ROW_BYTES``."""
+    length, cfg = prompts.ids.shape[1], model.cfg
+    per_row = 4 * length * (8 * cfg.d_model + 2 * cfg.d_mlp + 3 * cfg.n_heads * length)
+    size = int(max(1, min(len(prompts), ROW_BYTES // per_row)))
+    for start in range(0, len(prompts), size):
+        yield np.arange(start, min(start + size, len(prompts)))
+
+
+def ids_of(prompts: Prompts) -> Int[Tensor, "prompt position"]:
+    """Token ids as a tensor, padded on the right."""
+    return torch.from_numpy(np.ascontiguousarray(prompts.ids)).long()
+
+
+def token_mask(prompts: Prompts, at: At) -> Bool[np.ndarray, "prompt position"]:
+    """Which tokens ``at`` means: every token of each role's span, the given positions, or (None) all real tokens.
+
+    Raises:
+        InterpError: an unknown role, or a position outside a prompt.
+    """
+    places = np.arange(prompts.ids.shape[1])
+    real = places < prompts.lengths[:, None]
+    if at is None:
+        return real
+    mask = np.zeros_like(real)
+    for place in (at,) if isinstance(at, str | int) else at:
+        if isinstance(place, str):
+            spans = prompts.spans(place)
+            mask |= (places >= spans[:, :1]) & (places < spans[:, 1:])
+        else:
+            mask[np.arange(len(prompts)), _positions(prompts, int(place))] = True
+    return mask
+
+
+def _positions(prompts: Prompts, position: int) -> Int[np.ndarray, " prompt"]:
+    found = np.where(position < 0, prompts.lengths + position, position)
+    outside = (found < 0) | (found >= prompts.lengths)
+    if outside.any():
+        i = int(outside.argmax())
+        raise InterpError(f"Position {position} is outside prompt {i}, which has {prompts.lengths[i]} tokens.")
+    return found
+
+
+# ---- reading ----
+
+
+def capture(
+    model: HookedTransformer,
+    inputs: Texts,
+    sites: str | Sequence[str],  # the contract's name
+    at: At = None,
+    *,
+    layers: int | Sequence[int] | None = None,
+    interventions: Sequence[Intervention] = (),
+) -> xr.Dataset:
+    """Read activations, keeping only what is asked for.
+
+    The pass stops after the last layer needed, and of each activation only the asked tokens are stored.
+
+    Args:
+        model: the model.
+        inputs: texts, token ids, or ``Prompts`` (which have roles).
+        sites: site names.
+        at: roles and/or positions. With roles the axis is ``role`` and a role of several tokens is read at its last
+            one (the only one that has seen the whole word); with positions it is ``position``. None reads every token;
+            padding is NaN.
+        layers: layer indices; None is all.
+        interventions: what to change during the run.
+
+    Returns:
+        One float32 (float64 for a float64 model) variable per site with dims (prompt, layer, position | role, ...) as
+        in ``model.dims``; ``pattern`` and ``scores`` have (prompt, layer, head, dest_position | role, src_position).
+        Scores of masked (future) tokens are -inf.
+
+    Raises:
+        InterpError: unknown site, role, position or layer, or a result that would not fit in memory.
+    """
+    prompts = as_prompts(model, inputs)
+    wanted = [model.check_site(site.name) for site in _sites(sites)]
+    chosen = _check_layers(layers, model.cfg.n_layers)
+    axis, index, labels = _read_positions(prompts, at)
+    arrays: dict[str, np.ndarray] = {}
+    dims: dict[str, tuple[str, ...]] = {}
+    for site in wanted:
+        dims[site.name], shape = _layout(model, site.name, prompts, chosen, axis, index.shape[1])
+        arrays[site.name] = np.empty(0) if not shape else np.broadcast_to(np.float32(0), shape)
+    dtype = np.dtype("float64" if model.dtype == torch.float64 else "float32")
+    _check_memory(sum(array.size for array in arrays.values()) * dtype.itemsize, wanted)
+    arrays = {name: np.full(array.shape, np.nan, dtype) for name, array in arrays.items()}
+    stop = max(chosen) + 1 if any(site.per_layer for site in wanted) else 1
+    for rows in batches(model, prompts):
+        part = prompts.select(rows)
+        hooks = compile_interventions(model, part, interventions, rows=rows, of=prompts)
+        for site in wanted:
+            for slot, layer in enumerate(chosen if site.per_layer else (0,)):
+                target = arrays[site.name][:, slot] if site.per_layer else arrays[site.name]
+                hooks.append(_reader(model, site.name, layer, target, rows, index[rows], part.lengths))
+        model.forward(ids_of(part), hooks=hooks, stop_at_layer=stop if stop < model.cfg.n_layers else None)
+    return _labelled(model, prompts, arrays, dims, chosen, axis, labels)
+
+
+def activations(
+    model: HookedTransformer,
+    prompts: Prompts,
+    site: str,
+    *,
+    layers: Sequence[int] | None = None,
+    interventions: Sequence[Intervention] = (),
+) -> dict[int, Float[Tensor, "prompt ..."]]:
+    """Whole activations per layer on the model's device, as ``Replace`` takes them; padding included."""
+    model.check_site(site)
+    found: dict[int, list[Tensor]] = {layer: [] for layer in _check_layers(layers, model.cfg.n_layers)}
+    stop = max(found) + 1
+    for rows in batches(model, prompts):
+        part = prompts.select(rows)
+        hooks = compile_interventions(model, part, interventions, rows=rows, of=prompts)
+        for layer, kept in found.items():
+            hooks.append((_hook_name(site, layer), _appender(model, site, layer, kept, prompts.ids.shape[1])))
+        model.forward(ids_of(part), hooks=hooks, stop_at_layer=stop if stop < model.cfg.n_layers else None)
+    return {layer: torch.cat(kept) for layer, kept in found.items()}
+
+
+def logits_at(
+    model: HookedTransformer,
+    prompts: Prompts,
+    positions: Int[np.ndarray, "prompt ..."] | None = None,
+    *,
+    interventions: Sequence[Intervention] = (),
+) -> Float[Tensor, "prompt *answer vocab"]:
+    """Logits (CPU, float32 or float64) at given positions of each prompt, by default the last token's.
+
+    Raises:
+        InterpError: logits that are not finite.
+    """
+    at = prompts.lengths - 1 if positions is None else np.asarray(positions)
+    out = []
+    for rows in batches(model, prompts):
+        part = prompts.select(rows)
+        hooks = compile_interventions(model, part, interventions, rows=rows, of=prompts)
+        out.append(model.forward(ids_of(part), hooks=hooks, logits_at=torch.from_numpy(at[rows])).cpu())
+    logits = torch.cat(out)
+    logits = logits if logits.dtype == torch.float64 else logits.float()
+    bad = ~torch.isfinite(logits).reshape(len(prompts), -1).all(dim=1)
+    if bool(bad.any()):
+        raise InterpError(
+            f"Logits of prompt {int(bad.int().argmax())} are not finite. Check the interventions and the dtype."
+        )
+    return logits
+
+
+# ---- the pieces of capture ----
+
+
+def _sites(names: str | Sequence[str]) -> tuple[sites.Site, ...]:
+    return sites.check_sites(names)
+
+
+def _check_layers(layers: int | Sequence[int] | None, n_layers: int) -> tuple[int, ...]:
+    return sites.check_layers(layers, n_layers)
+
+
+def _read_positions(prompts: Prompts, at: At) -> tuple[str, Int[np.ndarray, "prompt place"], list[Any]]:
+    """The axis name, the token positions to read (-1 where a prompt has none), and the labels of the axis."""
+    if at is None:
+        places = np.arange(prompts.ids.shape[1])
+        return "position", np.where(places < prompts.lengths[:, None], places, -1), list(places)
+    chosen = [at] if isinstance(at, str | int) else list(at)
+    if not chosen:
+        raise InterpError("at is empty: name at least one role or position, or leave it None for every token.")
+    words = [isinstance(place, str) for place in chosen]
+    if any(words) and not all(words):
+        raise InterpError("at mixes roles and positions; give one kind, so that the axis has one name.")
+    if all(words):
+        columns = [prompts.role_positions(str(place)) for place in chosen]
+    else:
+        columns = [_positions(prompts, int(place)) for place in chosen]
+    return ("role" if all(words) else "position"), np.stack(columns, axis=1), chosen
+
+
+def _layout(
+    model: HookedTransformer, name: str, prompts: Prompts, layers: Sequence[int], axis: str, n_places: int
+) -> tuple[tuple[str, ...], tuple[int, ...]]:
+    cfg = model.cfg
+    sizes = {
+        "head": cfg.n_heads,
+        "kv_head": cfg.n_kv_heads,
+        "d_model": cfg.d_model,
+        "d_head": cfg.d_head,
+        "neuron": cfg.d_mlp,
+        "src_position": prompts.ids.shape[1],
+        "prompt": len(prompts),
+        "layer": len(layers),
+        axis: n_places,
+        "dest_position": n_places,
+    }
+    place = {"position": axis, "dest_position": "role" if axis == "role" else "dest_position"}
+    own = tuple(place.get(dim, dim) for dim in model.dims(name))
+    dims = ("prompt", "layer", *own) if sites.site(name).per_layer else ("prompt", *own)
+    return dims, tuple(sizes[dim] for dim in dims)
+
+
+def _check_memory(needed: int, wanted: Sequence[sites.Site]) -> None:
+    free = _free_memory()
+    log.debug("capture of %s needs %.1f MiB", [site.name for site in wanted], needed / 2**20)
+    if free is not None and needed > MEMORY_SHARE * free:
+        raise InterpError(
+            f"Capturing {', '.join(site.name for site in wanted)} needs {needed / 2**30:.1f} GiB, "
+            f"{free / 2**30:.1f} GiB is free. Ask for fewer sites or layers, or for roles with at=[...]."
+        )
+
+
+def _free_memory() -> int | None:
+    """Bytes of memory that can be had without swapping, where the system says so."""
+    try:
+        with open("/proc/meminfo", encoding="ascii") as lines:
+            return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
+    except (OSError, StopIteration):
+        return None
+
+
+def _hook_name(name: str, layer: int) -> str:
+    """``result`` is computed from ``z``, so that no model has to be switched into a slower mode."""
+    return sites.site("z" if name == "result" else name).hook_name(layer)
+
+
+def _derive(model: HookedTransformer, name: str, layer: int, tensor: Tensor) -> Tensor:
+    if name != "result":
+        return tensor
+    return einsum(
+        tensor,
+        model.W_O(layer),
+        "prompt position head d_head, head d_head d_model -> prompt position head d_model",
+    )
+
+
+def _reader(
+    model: HookedTransformer,
+    name: str,
+    layer: int,
+    target: np.ndarray,
+    rows: np.ndarray,
+    index: Int[np.ndarray, "prompt place"],
+    lengths: Int[np.ndarray, " prompt"],
+) -> Hook:
+    """A hook that copies the asked tokens of one activation into ``target`` (a view of the result)."""
+    site = sites.site(name)
+    prompt = torch.arange(len(rows)).unsqueeze(1)
+    places = torch.from_numpy(np.maximum(index, 0))
+    absent = index < 0
+
+    def read(tensor: Tensor) -> None:
+        value = tensor.detach()
+        value = value.expand(len(rows), *value.shape[1:])  # position embeddings come as one row for all prompts
+        p, at = prompt.to(value.device), places.to(value.device)
+        if site.is_pattern:
+            picked = value.transpose(1, 2)[p, at].transpose(1, 2)  # prompt head place src
+        else:
+            picked = _derive(model, name, layer, value[p, at])  # prompt place ...
+        out = picked.cpu().to(torch.float64 if target.dtype == np.float64 else torch.float32).numpy().copy()
+        if site.is_pattern:
+            out.swapaxes(1, 2)[absent] = np.nan
+            for i, length in enumerate(lengths):
+                out[i, ..., length:] = np.nan
+            target[rows, ..., : out.shape[-1]] = out
+        else:
+            out[absent] = np.nan
+            target[rows] = out
+
+    return _hook_name(name, layer), read
+
+
+def _appender(model: HookedTransformer, name: str, layer: int, kept: list[Tensor], length: int) -> Any:
+    def read(tensor: Tensor) -> None:
+        kept.append(_derive(model, name, layer, tensor.detach()).clone())
+
+    return read
+
+
+def _labelled(
+    model: HookedTransformer,
+    prompts: Prompts,
+    arrays: Mapping[str, np.ndarray],
+    dims: Mapping[str, tuple[str, ...]],
+    layers: Sequence[int],
+    axis: str,
+    labels: Sequence[Any],
+) -> xr.Dataset:
+    data = {
+        name: (dims[name], array, {"units": "", "long_name": sites.site(name).description})
+        for name, array in arrays.items()
+    }
+    present = {dim for names in dims.values() for dim in names}
+    coords: dict[str, Any] = {"prompt": np.arange(len(prompts)), "layer": list(layers)}
+    coords |= {axis: list(labels)}
+    if axis == "position" and "dest_position" in present:
+        coords["dest_position"] = list(labels)
+    if "src_position" in present:
+        coords["src_position"] = np.arange(prompts.ids.shape[1])
+    if prompts.tokens is not None and len(set(prompts.tokens)) == 1 and axis == "position":
+        texts = np.array(prompts.tokens[0])
+        coords["token"] = ("position", texts[np.asarray(labels)])
+    coords = {
+        name: value for name, value in coords.items() if name in present or (name == "token" and "position" in present)
+    }
+    attrs = {**model.provenance(), "n_prompts": len(prompts), "tokens_sha256": prompts.sha256()}
+    return xr.Dataset(data, coords=coords, attrs=attrs)
+
+
+# ---- changing ----
+
+
+def compile_interventions(
+    model: HookedTransformer,
+    prompts: Prompts,
+    interventions: Sequence[Intervention],
+    *,
+    rows: np.ndarray | None = None,
+    of: Prompts | None = None,
+) -> list[Hook]:
+    """Interventions as hooks for one batch.
+
+    Args:
+        model: the model.
+        prompts: the batch.
+        interventions: what to change; they act in the order given.
+        rows: the batch's rows among all prompts, where the interventions hold values for all of them.
+        of: all prompts, from which means and resamples are drawn.
+    """
+    hooks: list[Hook] = []
+    chosen = np.arange(len(prompts)) if rows is None else rows
+    for item in interventions:
+        layers = _check_layers(item.layers, model.cfg.n_layers)
+        if isinstance(item, Knockout):
+            cut = _edge_mask(prompts, item)
+            heads = _head_mask(model, "scores", item.heads)
+            hooks += [(_hook_name("scores", layer), _knock_out(cut, heads, item)) for layer in layers]
+            continue
+        site = model.check_site(item.site)
+        if isinstance(item, Ablate):
+            item = _with_values(model, of or prompts, item, layers)
+        for layer in layers if site.per_layer else (0,):
+            edit = _edit(model, prompts, item, layer, chosen)
+            hooks += edit_hooks(model, item.site, layer, edit)
+    return hooks
+
+
+def edit_hooks(model: HookedTransformer, name: str, layer: int, edit: Any) -> list[Hook]:
+    """Hooks that change a site everywhere it is used.
+
+    Two sites have no single hook to edit. ``resid_mid``: the bridge's hook of that name sits on the MLP's branch, so an
+    edit there would miss the skip connection; the same change is made through what attention adds. ``result``: the
+    change is added to attn_out.
+    """
+    if name not in ("resid_mid", "result"):
+        return [(_hook_name(name, layer), edit)]
+    before: list[Tensor] = []
+    read_from = "resid_pre" if name == "resid_mid" else "z"
+
+    def remember(tensor: Tensor) -> None:
+        before[:] = [tensor]
+
+    def change(attn_out: Tensor) -> Tensor:
+        own = before.pop()
+        if name == "resid_mid":
+            changed: Tensor = edit(own + attn_out) - own
+            return changed
+        results = _derive(model, "result", layer, own)
+        moved: Tensor = attn_out + (edit(results) - results).sum(dim=2)
+        return moved
+
+    return [(_hook_name(read_from, layer), remember), (_hook_name("attn_out", layer), change)]
+
+
+def _edit(model: HookedTransformer, prompts: Prompts, item: Intervention, layer: int, rows: np.ndarray) -> Any:
+    """The function activation -> changed activation, acting only where the intervention says."""
+    assert not isinstance(item, Knockout | Ablate) or isinstance(item, Ablate)
+    name = item.site if not isinstance(item, Knockout) else "scores"
+    site = sites.site(name)
+    where = torch.from_numpy(token_mask(prompts, item.at))  # prompt position
+    heads = _head_mask(model, name, item.heads) if site.has_heads else None
+    if heads is None and item.heads is not None:
+        raise InterpError(f"Site '{name}' has no heads, but heads={list(item.heads)} were given.")
+
+    def edit(tensor: Tensor) -> Tensor:
+        new = _new_value(item, tensor, layer, rows)
+        if site.is_pattern:
+            mask = where[:, None, :, None]
+        else:
+            mask = where.reshape(*where.shape, *(1,) * (tensor.ndim - 2))
+        if heads is not None:
+            mask = mask & (heads[None, :, None, None] if site.is_pattern else heads[None, None, :, None])
+        return torch.where(mask.to(tensor.device), new.to(tensor.dtype), tensor)
+
+    return edit
+
+
+def _new_value(item: Intervention, tensor: Tensor, layer: int, rows: np.ndarray) -> Tensor:
+    if isinstance(item, Replace):
+        return _fitted(item.values[layer][torch.from_numpy(rows).to(item.values[layer].device)], tensor)
+    if isinstance(item, Steer):
+        return tensor + item.scale * item.vector.to(tensor)
+    if isinstance(item, Erase):
+        basis = torch.linalg.qr(item.directions.to(tensor).T).Q  # d direction
+        centred = tensor if item.offset is None else tensor - item.offset.to(tensor)
+        return tensor - (centred @ basis) @ basis.T
+    if isinstance(item, AddNoise):
+        generator = torch.Generator().manual_seed(item.seed * 1_000_003 + layer)
+        noise = torch.randn((int(rows.max()) + 1, *tensor.shape[1:]), generator=generator)[torch.from_numpy(rows)]
+        return tensor + item.scale * noise.to(tensor)
+    raise InterpError(f"{type(item).__name__} cannot be applied to a site.")
+
+
+def _fitted(values: Tensor, like: Tensor) -> Tensor:
+    """Values for ``like``; prompts that were extended by answer tokens keep their own activations there."""
+    values = values.to(device=like.device, dtype=like.dtype)
+    if values.shape == like.shape:
+        return values
+    short = [min(a, b) for a, b in zip(values.shape, like.shape, strict=True)]
+    if values.ndim != like.ndim or values.shape[0] != like.shape[0]:
+        raise InterpError(
+            f"Replacement of shape {tuple(values.shape)} does not fit an activation of shape {tuple(like.shape)}."
+        )
+    out = like.clone()
+    window = tuple(slice(0, n) for n in short)
+    out[window] = values[window]
+    return out
+
+
+def _head_mask(model: HookedTransformer, name: str, heads: Sequence[int] | None) -> Bool[Tensor, " head"]:
+    n = model.n_heads_of(name)
+    if heads is None:
+        return torch.ones(n, dtype=torch.bool)
+    outside = [head for head in heads if not 0 <= head < n]
+    if outside:
+        raise InterpError(f"Head {outside[0]} does not exist at '{name}': {model.name} has {n} there (0 to {n - 1}).")
+    mask = torch.zeros(n, dtype=torch.bool)
+    mask[list(heads)] = True
+    return mask
+
+
+def _edge_mask(prompts: Prompts, item: Knockout) -> Bool[Tensor, "prompt dest src"]:
+    dest, src = token_mask(prompts, item.dest), token_mask(prompts, item.src)
+    cut = dest[:, :, None] & src[:, None, :]
+    places = np.arange(cut.shape[1])
+    seen = (places[:, None] >= places[None, :]) & ~cut
+    blind = ~seen.any(axis=2)
+    if blind.any():
+        prompt, position = np.argwhere(blind)[0]
+        raise InterpError(
+            f"The knockout leaves token {position} of prompt {prompt} with nothing to attend to. Cut fewer tokens."
+        )
+    return torch.from_numpy(cut)
+
+
+def _knock_out(cut: Bool[Tensor, "prompt dest src"], heads: Bool[Tensor, " head"], item: Knockout) -> Any:
+    mask = cut[:, None] & heads[None, :, None, None]
+
+    def edit(scores: Tensor) -> Tensor:
+        return scores.masked_fill(mask.to(scores.device), torch.finfo(scores.dtype).min)
+
+    return edit
+
+
+def _with_values(model: HookedTransformer, prompts: Prompts, item: Ablate, layers: Sequence[int]) -> Replace:
+    """An ablation as a replacement: zeros, means, or another prompt's values."""
+    values = activations(model, prompts, item.site, layers=layers if sites.site(item.site).per_layer else (0,))
+    if item.kind == "zero":
+        made = {layer: torch.zeros_like(value) for layer, value in values.items()}
+    elif item.kind == "mean":
+        made = {layer: _mean_values(value, prompts) for layer, value in values.items()}
+    else:
+        donors = torch.from_numpy(resample_donors(prompts, seed=item.seed))
+        made = {layer: value[donors.to(value.device)] for layer, value in values.items()}
+    return Replace(site=item.site, values=made, layers=item.layers, heads=item.heads, at=item.at)
+
+
+def _mean_values(
+    value: Float[Tensor, "prompt position *dims"], prompts: Prompts
+) -> Float[Tensor, "prompt position *dims"]:
+    if (prompts.lengths == prompts.lengths[0]).all():
+        return value.mean(dim=0, keepdim=True).expand_as(value)
+    if value.ndim == 4 and value.shape[-1] == value.shape[-2]:
+        raise InterpError(
+            "A mean over attention patterns needs prompts of one length. Ablate 'z' instead, or group by length."
+        )
+    real = torch.from_numpy(token_mask(prompts, None)).to(value.device)
+    return value[real].mean(dim=0).expand_as(value)
+
+
+def resample_donors(prompts: Prompts, *, seed: int) -> Int[np.ndarray, " prompt"]:
+    """For each prompt another one of equal length to take values from: a seeded cycle within each length.
+
+    Raises:
+        InterpError: a length that only one prompt has.
+    """
+    rng = np.random.default_rng(seed)
+    donors = np.arange(len(prompts))
+    for length in np.unique(prompts.lengths):
+        group = rng.permutation(np.flatnonzero(prompts.lengths == length))
+        if len(group) < 2:
+            raise InterpError(
+                f"Prompt {group[0]} is the only one of {length} tokens, so there is no other to resample from. "
+                "Add prompts of that length or use the mean."
+            )
+        donors[group] = np.roll(group, 1)
+    return donors
+
+
+def extended(prompts: Prompts, length: int) -> Prompts:
+    """The same prompts padded to ``length`` columns."""
+    more = length - prompts.ids.shape[1]
+    return prompts if more <= 0 else replace(prompts, ids=np.pad(prompts.ids, ((0, 0), (0, more))))

@@ -1,0 +1,103 @@
+"""Intervals and tests on plain NumPy arrays. Every function that draws random numbers takes a seed."""
+
+from __future__ import annotations
+
+from statistics import NormalDist
+
+import numpy as np
+from jaxtyping import Float
+
+from interp.errors import InterpError
+
+
+def bootstrap_interval(
+    values: Float[np.ndarray, ...],
+    *,
+    axis: int = 0,
+    level: float = 0.95,
+    n_resamples: int = 2000,
+    seed: int = 0,
+) -> tuple[Float[np.ndarray, ...], Float[np.ndarray, ...]]:
+    """Percentile bootstrap interval of the mean along ``axis`` (Efron 1979), in the units of ``values``.
+
+    The same resampled rows are used for every other cell, so cells of one array can be compared. NaN entries are left
+    out of each mean; a cell with no finite entry gets NaN. With one row there is no spread to resample: both bounds
+    are NaN.
+
+    Returns:
+        ``(low, high)``, each of the shape of ``values`` without ``axis``.
+    """
+    if not 0 < level < 1:
+        raise InterpError(f"level must lie between 0 and 1, got {level}.")
+    data = np.moveaxis(np.asarray(values, dtype=np.float64), axis, 0)
+    n = data.shape[0]
+    if n < 2:
+        empty = np.full(data.shape[1:], np.nan)
+        return empty, empty.copy()
+    flat = data.reshape(n, -1)
+    rng = np.random.default_rng(seed)
+    # How often each row was drawn, per resample: the mean becomes one matrix product.
+    counts = rng.multinomial(n, np.full(n, 1 / n), size=n_resamples).astype(np.float64)
+    present = np.isfinite(flat)
+    totals = counts @ np.where(present, flat, 0.0)
+    weights = counts @ present.astype(np.float64)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        means = totals / weights
+    tail = (1 - level) / 2
+    low = np.full(flat.shape[1], np.nan)
+    high = np.full(flat.shape[1], np.nan)
+    usable = present.any(axis=0)
+    if usable.any():
+        low[usable] = np.nanquantile(means[:, usable], tail, axis=0)
+        high[usable] = np.nanquantile(means[:, usable], 1 - tail, axis=0)
+    return low.reshape(data.shape[1:]), high.reshape(data.shape[1:])
+
+
+def wilson_interval(successes: int, n: int, *, level: float = 0.95) -> tuple[float, float]:
+    """Wilson score interval of a proportion (Wilson 1927), within [0, 1]; (0, 1) when ``n`` is 0.
+
+    Honest at 0 of n and n of n, where the textbook interval has no width.
+    """
+    if n < 0 or not 0 <= successes <= max(n, 0):
+        raise InterpError(f"wilson_interval needs 0 <= successes <= n, got {successes} of {n}.")
+    if n == 0:
+        return 0.0, 1.0
+    z = _normal_quantile(0.5 + level / 2)
+    p = successes / n
+    centre = (p + z**2 / (2 * n)) / (1 + z**2 / n)
+    half = z / (1 + z**2 / n) * np.sqrt(p * (1 - p) / n + z**2 / (4 * n**2))
+    return float(max(0.0, centre - half)), float(min(1.0, centre + half))
+
+
+def _normal_quantile(p: float) -> float:
+    return NormalDist().inv_cdf(p)
+
+
+def sign_flip_p_value(values: Float[np.ndarray, " prompt"], *, n_resamples: int = 10_000, seed: int = 0) -> float:
+    """Two-sided sign-flip permutation p-value for a mean of zero. The observed sample counts, so p is never 0."""
+    data = np.asarray(values, dtype=np.float64)
+    data = data[np.isfinite(data)]
+    if data.size == 0:
+        return 1.0
+    rng = np.random.default_rng(seed)
+    signs = rng.choice(np.array([-1.0, 1.0]), size=(n_resamples, data.size))
+    null = np.abs((signs * data).mean(axis=1))
+    observed = abs(data.mean())
+    # The relative slack keeps a tie a tie despite rounding.
+    return float((1 + np.sum(null >= observed * (1 - 1e-12))) / (1 + n_resamples))
+
+
+def spearman(a: Float[np.ndarray, " item"], b: Float[np.ndarray, " item"]) -> float:
+    """Spearman rank correlation in [-1, 1], ties sharing their mean rank; NaN when either side is constant."""
+    x, y = _ranks(np.asarray(a, dtype=np.float64)), _ranks(np.asarray(b, dtype=np.float64))
+    if x.size != y.size:
+        raise InterpError(f"spearman needs equal lengths, got {x.size} and {y.size}.")
+    if x.size < 2 or x.std() == 0 or y.std() == 0:
+        return float("nan")
+    return float(np.corrcoef(x, y)[0, 1])
+
+
+def _ranks(values: Float[np.ndarray, " item"]) -> Float[np.ndarray, " item"]:
+    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
+    ends = np.cumsum(counts)
+    return np.asarray((ends - (counts - 1) / 2)[inverse], dtype=np.float64)

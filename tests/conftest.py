@@ -1,0 +1,50 @@
+"""Markers that depend on the machine, and fixtures that several test files share."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+# Two threads are quicker than many on models this small, and tests must not crowd the machine.
+os.environ.setdefault("OMP_NUM_THREADS", "2")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+# No test may reach a hub: what a test needs is bundled, made, or (marker `weights`) fetched by pip.
+os.environ["HF_HUB_OFFLINE"] = "1"
+
+REPOSITORY = Path(__file__).parent.parent
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip, with the reason, what this machine cannot run."""
+    on_cuda = [item for item in items if item.get_closest_marker("cuda")]
+    if on_cuda:
+        import torch
+
+        if not torch.cuda.is_available():
+            for item in on_cuda:
+                item.add_marker(pytest.mark.skip(reason="torch sees no CUDA device"))
+    if not any(shutil.which(name) for name in BROWSERS):
+        for item in items:
+            if item.get_closest_marker("browser"):
+                item.add_marker(pytest.mark.skip(reason=f"none of {', '.join(BROWSERS)} is on the path"))
+
+
+@pytest.fixture
+def python(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Run ``python ARGS`` in a fresh process, away from the checkout's directory."""
+
+    def run(*arguments: str, **options: object) -> subprocess.CompletedProcess[str]:
+        environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+        return subprocess.run(
+            [sys.executable, *arguments],
+            **{"cwd": tmp_path, "env": environment, "capture_output": True, "text": True, **options},
+        )
+
+    return run

@@ -1,0 +1,148 @@
+"""Stand-ins for the library, so that the command and the order of a run are tested in milliseconds."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from analyses.study import Tools
+from interp import results, tasks
+from interp.errors import InterpError
+from interp.results import Variable
+
+MINIMAL = {
+    "name": "small",
+    "title": "A small study",
+    "question": "Does it run?",
+    "task": "color-noun",
+    "analyses": {"behavior": None, "probing": {"folds": 3}, "context_flow": None},
+}
+
+
+DROP = {"index": 4, "reason": "two tokens", "clean_text": "The", "corrupted_text": "A"}
+
+
+class Said:
+    """A watcher that remembers."""
+
+    def __init__(self) -> None:
+        self.stages: list[str] = []
+        self.notes: list[str] = []
+
+    @contextlib.contextmanager
+    def stage(self, name: str) -> Iterator[Callable[[int, int], None]]:
+        self.stages.append(name)
+        yield lambda done, total: None
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
+
+
+class Pairs:
+    """Stands in for PromptPairs."""
+
+    def __init__(self, rung: str, n: int, seed: int) -> None:
+        self.rung, self.n, self.seed = rung, n, seed
+        self.drops = (SimpleNamespace(**DROP),)
+
+    def __len__(self) -> int:
+        return self.n
+
+    def sha256(self) -> str:
+        return f"{self.rung}/{self.n}/{self.seed}"
+
+    def provenance(self) -> dict[str, str | int]:
+        return {"task": "color-noun", "n_prompts": self.n, "tokens_sha256": self.sha256()}
+
+
+MODEL = SimpleNamespace(
+    name="double", weights_sha256="00", numerics="raw", dtype="torch.float32", device="cpu",
+    provenance=lambda: {"model": "double", "weights_sha256": "00"},
+)  # fmt: skip
+
+
+@dataclass
+class House:
+    """Doubles for everything a run is composed of, with a record of what ran."""
+
+    passing: tuple[str, ...] = ("recall", "two")
+    ran: list[str] = field(default_factory=list)
+    given: dict[str, Any] = field(default_factory=dict)
+    failing: str | None = None
+    failure: BaseException | None = None
+    unbuildable: tuple[str, ...] = ()
+
+    def tools(self) -> Tools:
+        return Tools(
+            load_model=self.load_model,
+            rungs_of=lambda task: [(rung.name, rung.main) for rung in tasks.load(task).rungs],
+            build_pairs=self.build_pairs,
+            analysis=self.analysis,
+            save=results.save,
+            load=results.load,
+            render=self.render,
+        )
+
+    def load_model(self, name: str, *, device: str, dtype: str) -> Any:
+        if name != "mini":
+            raise InterpError(f"There is no model '{name}'.")
+        self.ran.append("load")
+        return MODEL
+
+    def build_pairs(self, task: str, rung: str, *, tokenizer: Any, n: int, seed: int) -> Any:
+        if rung in self.unbuildable:
+            raise InterpError(f"{rung} needs\nmore tokens.")
+        return Pairs(rung, n, seed)
+
+    def analysis(self, name: str) -> Callable[..., xr.Dataset]:
+        def behavior(
+            model: Any, pairs: Mapping[str, Any], *, seed: int, minimum_accuracy: float = 0.5
+        ) -> xr.Dataset:
+            return self.dataset("behavior", pairs, rungs=list(pairs), least=minimum_accuracy)
+
+        def probing(model: Any, pairs: Any, *, folds: int = 5, seed: int, progress: Any) -> xr.Dataset:
+            progress(1, 1)
+            return self.dataset("probing", pairs)
+
+        def context_flow(found: Mapping[str, xr.Dataset], *, minimum: float = 0.1) -> xr.Dataset:
+            return self.dataset("context_flow", found).assign_attrs(answer="The head looks. We are sure.")
+
+        def any_other(model: Any, pairs: Any, *, seed: int) -> xr.Dataset:
+            return self.dataset(name, pairs)
+
+        known = {"behavior": behavior, "probing": probing, "context_flow": context_flow}
+        return known.get(name, any_other)
+
+    def dataset(
+        self, name: str, given: Any, rungs: list[str] | None = None, least: float = 0.5
+    ) -> xr.Dataset:
+        self.ran.append(name)
+        self.given[name] = given
+        if name == self.failing and self.failure is not None:
+            raise self.failure
+        variables = {"value": Variable(("prompt",), np.arange(2.0), "logits", "value")}
+        if rungs is not None:
+            accuracy = np.array([0.9 if rung in self.passing else 0.1 for rung in rungs])
+            variables |= {
+                "accuracy": Variable(("rung",), accuracy, "fraction", "accuracy"),
+                "passes": Variable(("rung",), (accuracy >= least).astype(np.int8), "", "passes"),
+                "reason": Variable(("rung",), np.array([f"{rung} measured" for rung in rungs]), "", "reason"),
+                "clean_mean": Variable(("rung",), accuracy, "logits", "clean"),
+                "corrupted_mean": Variable(("rung",), -accuracy, "logits", "corrupted"),
+            }
+        coords = {"rung": rungs} if rungs is not None else {}
+        text = dict.fromkeys(("title", "question", "reading", "source"), name)
+        return results.build(variables, coords=coords, of=[MODEL, Pairs("two", 2, 0)], seed=0, **text)
+
+    def render(self, directory: Path) -> Path:
+        self.ran.append("report")
+        page = directory / "report.html"
+        page.write_text("<!doctype html>")
+        return page

@@ -1,0 +1,194 @@
+"""The import rules of the house, and proof that each check can fail.
+
+A rule reads: files that match `where` import none of `never`. Imports under `if TYPE_CHECKING` do not count.
+"""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import textwrap
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from fnmatch import fnmatch
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).parent.parent
+
+PLOTTING = ("matplotlib", "plotly", "circuitsvis", "seaborn")
+NETWORK = ("urllib.request", "http", "socket", "requests", "httpx", "huggingface_hub")
+MODELS = ("torch", "transformers", "transformer_lens", "safetensors", "gguf")
+RUNNING = ("interp.model", "interp.run", "interp.sweep", "interp.attribution")
+
+
+@dataclass(frozen=True)
+class Rule:
+    """What the files that match a pattern may never import."""
+
+    where: str
+    never: tuple[str, ...]
+    but: tuple[str, ...] = ()
+
+
+RULES = (
+    Rule("interp/*", ("analyses",)),
+    Rule("interp/__init__.py", MODELS),
+    Rule("interp/prompts.py", (*RUNNING, "interp.metrics", *PLOTTING)),
+    Rule("interp/tokens.py", (*RUNNING, "interp.metrics", *PLOTTING)),
+    Rule("interp/tasks/*", (*RUNNING, "interp.metrics", "interp.stats", *PLOTTING)),
+    Rule("interp/sites.py", (*MODELS, "numpy", *RUNNING)),
+    Rule(
+        "interp/model.py",
+        ("interp.sweep", "interp.attribution", "interp.metrics", "interp.stats", "interp.report"),
+    ),
+    Rule("interp/run.py", ("interp.sweep", "interp.attribution", "interp.stats", "interp.report", *PLOTTING)),
+    Rule("interp/interventions.py", (*RUNNING, "interp.metrics", "interp.report")),
+    Rule("interp/sweep*", ("interp.attribution", "interp.stats", "interp.report", *PLOTTING)),
+    Rule("interp/attribution.py", ("interp.stats", "interp.report", *PLOTTING)),
+    Rule("interp/metrics.py", (*RUNNING, "interp.stats", "interp.results", "interp.report", *PLOTTING)),
+    Rule("interp/stats.py", (*MODELS, *RUNNING, *PLOTTING)),
+    Rule("interp/results.py", (*MODELS, *RUNNING, *PLOTTING)),
+    Rule("interp/store.py", (*MODELS, *RUNNING, "interp.stats", "interp.metrics", *PLOTTING)),
+    Rule("interp/mini/*", ("interp.sweep", "interp.attribution", "interp.report")),
+    Rule(
+        "interp/report/*",
+        (*MODELS, *RUNNING, *NETWORK, "time", "datetime", "random", "secrets", "uuid", "numpy.random"),
+    ),
+    Rule("analyses/*.py", ("interp.report", *PLOTTING), but=("__main__.py", "study.py")),
+    Rule("analyses/*.py", ("transformer_lens", "transformers"), but=("__main__.py", "study.py")),
+    Rule("analyses/*.py", ("analyses",), but=("__main__.py", "study.py", "context_flow.py")),
+    Rule("analyses/context_flow.py", (*RUNNING, "interp.interventions")),
+)
+
+TOP_LEVEL = set(
+    "interp analyses reports tests pyproject.toml README.md LICENSE CHANGELOG.md Makefile".split()
+)
+
+
+def imports(source: str) -> Iterator[str]:
+    """Every module and name imported anywhere in the source, dotted, except for type checking only."""
+    pending: list[ast.AST] = [ast.parse(source)]
+    while pending:
+        node = pending.pop()
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test):
+            pending.extend(node.orelse)
+            continue
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            yield node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+        pending.extend(ast.iter_child_nodes(node))
+
+
+def violations(rule: Rule, root: Path) -> list[str]:
+    """What breaks a rule below a directory, as 'file imports module'."""
+    found = []
+    for path in sorted(root.rglob("*.py")):
+        name = path.relative_to(root).as_posix()
+        if not fnmatch(name, rule.where) or path.name in rule.but:
+            continue
+        for module in sorted(set(imports(path.read_text(encoding="utf-8")))):
+            if any(module == banned or module.startswith(banned + ".") for banned in rule.never):
+                found.append(f"{name} imports {module}")
+    return found
+
+
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: f"{rule.where} without {rule.never[0]}")
+def test_the_import_rule_holds(rule: Rule) -> None:
+    assert violations(rule, REPOSITORY) == []
+
+
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: f"{rule.where} without {rule.never[0]}")
+@pytest.mark.parametrize("form", ["import {}", "from {} import anything", "def later():\n    import {}"])
+def test_the_import_rule_can_fail(rule: Rule, form: str, tmp_path: Path) -> None:
+    name = rule.where.replace("*", "offender")
+    offender = tmp_path / (name if name.endswith(".py") else name + ".py")
+    offender.parent.mkdir(parents=True, exist_ok=True)
+    for banned in rule.never:
+        offender.write_text(form.format(banned))
+        assert violations(rule, tmp_path), f"{form.format(banned)} in {offender.name} went unseen"
+
+
+def test_a_submodule_imported_by_name_from_its_package_is_seen() -> None:
+    assert "interp.run" in set(imports("from interp import run"))
+
+
+def test_imports_for_type_checking_only_are_allowed_but_their_else_branch_is_not() -> None:
+    source = """
+        from typing import TYPE_CHECKING
+        if TYPE_CHECKING:
+            import torch
+        else:
+            import analyses
+    """
+    assert set(imports(textwrap.dedent(source))) == {"typing", "typing.TYPE_CHECKING", "analyses"}
+
+
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: f"{rule.where} without {rule.never[0]}")
+def test_a_rule_names_files_of_the_house(rule: Rule) -> None:
+    # store, attribution and groundtruth are rooms that later work moves into.
+    later = ("interp/store.py", "interp/attribution.py")
+    files = [path.relative_to(REPOSITORY).as_posix() for path in REPOSITORY.rglob("*.py")]
+    assert rule.where in later or any(fnmatch(name, rule.where) for name in files)
+
+
+def test_the_top_level_holds_only_what_the_design_fixes() -> None:
+    shown = {path.name for path in REPOSITORY.iterdir() if not path.name.startswith(".")}
+    assert shown - TOP_LEVEL - {"build", "dist"} == set()
+
+
+# --- what an import really loads ---
+
+LOADS = "import sys, importlib; importlib.import_module({!r}); sys.exit(int('torch' in sys.modules))"
+
+Run = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.mark.parametrize(
+    "module",
+    [
+        "interp",
+        "interp.results",
+        "interp.stats",
+        "interp.report",
+        "interp.sites",
+        "analyses",
+        "analyses.study",
+    ],
+)
+def test_importing_it_loads_no_torch(module: str, python: Run) -> None:
+    done = python("-c", LOADS.format(module))
+    assert done.returncode == 0, done.stderr or f"import {module} loads torch"
+
+
+def test_the_torch_check_can_fail(python: Run) -> None:
+    done = python("-c", LOADS.format("interp.metrics"))
+    assert done.returncode == 1, done.stderr
+    assert done.stderr == ""
+
+
+def test_parsing_arguments_loads_nothing_heavy(python: Run) -> None:
+    heavy = "numpy xarray torch yaml transformers sklearn jinja2 tqdm"
+    code = f"""
+        import sys
+        from analyses.__main__ import _parser
+        _parser()
+        print(*(name for name in "{heavy}".split() if name in sys.modules))
+    """
+    done = python("-c", textwrap.dedent(code))
+    assert (done.stdout.strip(), done.stderr) == ("", "")
+
+
+def test_sweep_stays_the_public_function_whoever_imports_its_module(python: Run) -> None:
+    for first in ("import interp.sweep", "from interp.sweep import sweep", "from interp import sweep"):
+        check = "import interp\nassert sweep is interp.sweep and callable(sweep)"
+        done = python("-c", f"{first}\nfrom interp import sweep\n{check}")
+        assert done.returncode == 0, f"{first}: {done.stderr}"
+
+
+def test_every_public_name_resolves(python: Run) -> None:
+    done = python("-c", "import interp; [getattr(interp, name) for name in interp.__all__]; interp.nothing")
+    assert done.stderr.strip().endswith("AttributeError: module 'interp' has no attribute 'nothing'")

@@ -1,0 +1,363 @@
+"""Studies: reading them strictly; the order of a run and its resumption, on doubles of the library."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from analyses import study as studies
+from analyses.study import Study
+from interp.errors import InterpError
+from tests.doubles import DROP, MINIMAL, House, Said
+
+
+def with_change(**changes: object) -> dict[str, object]:
+    return {**MINIMAL, **changes}
+
+
+# --- reading ---
+
+
+@pytest.mark.parametrize("name", studies.names())
+def test_every_bundled_study_is_valid_and_called_like_its_file(name: str) -> None:
+    assert studies.load(name).name == name
+
+
+def test_the_bundled_studies_are_those_promised() -> None:
+    assert set(studies.names()) == {"binding", "color-noun", "color-noun-es", "induction", "ioi"}
+
+
+@pytest.mark.parametrize("name", studies.names())
+def test_a_study_written_down_reads_back_equal(name: str, tmp_path: Path) -> None:
+    study = studies.load(name)
+    path = tmp_path / "again.yaml"
+    path.write_text(yaml.safe_dump(study.as_dict()))
+    assert studies.load(path) == study
+
+
+def test_a_study_without_options_gets_the_stated_defaults() -> None:
+    study = studies.parse(MINIMAL, where="small.yaml")
+    assert (study.model, study.n, study.seed, study.rungs, study.main_rung) == ("mini", 48, 0, None, None)
+    assert study.analyses == {"behavior": {}, "probing": {"folds": 3}, "context_flow": {}}
+
+
+def test_analyses_run_in_the_order_of_the_registry_whatever_the_file_says() -> None:
+    study = studies.parse(with_change(analyses=["probing", "context_flow", "behavior"]), where="small.yaml")
+    assert list(study.analyses) == ["behavior", "probing", "context_flow"]
+
+
+BAD = {
+    "unknown key": (with_change(modle="mini"), ["'modle'", "small.yaml", "Did you mean 'model'?"]),
+    "missing key": ({k: v for k, v in MINIMAL.items() if k != "task"}, ["small.yaml", "'task'"]),
+    "not a mapping": (["name"], ["small.yaml", "mapping"]),
+    "empty file": (None, ["small.yaml", "mapping"]),
+    "n is text": (with_change(n="many"), ["'n'", "small.yaml", "whole number", "'many'"]),
+    "n is true": (with_change(n=True), ["'n'", "whole number"]),
+    "no prompts": (with_change(n=0), ["'n'", "at least 1", "0"]),
+    "negative seed": (with_change(seed=-1), ["'seed'", "at least 0"]),
+    "title is a list": (with_change(title=["a"]), ["'title'", "text"]),
+    "question is blank": (with_change(question=" "), ["'question'", "text"]),
+    "unknown task": (with_change(task="colour-noun"), ["'colour-noun'", "Did you mean 'color-noun'?"]),
+    "unknown rung": (with_change(rungs=["recal"]), ["'recal'", "Did you mean 'recall'?"]),
+    "rungs is a word": (with_change(rungs="most"), ["'rungs'", "'all' or a list"]),
+    "rungs is empty": (with_change(rungs=[]), ["'rungs'", "'all' or a list"]),
+    "unknown main rung": (with_change(main_rung="tow"), ["'tow'", "Did you mean 'two'?"]),
+    "main rung left out": (with_change(rungs=["recall"], main_rung="two"), ["main_rung 'two'", "recall"]),
+    "unknown analysis": (with_change(analyses=["behavior", "probbing"]), ["'probbing'", "'probing'?"]),
+    "no behavior": (with_change(analyses=["probing"]), ["'behavior'", "small.yaml"]),
+    "no analyses": (with_change(analyses={}), ["'analyses'"]),
+    "options are a list": (with_change(analyses={"behavior": [1]}), ["analyses.behavior", "mapping"]),
+    "gate is a number": (with_change(gate=0.5), ["'gate'", "mapping"]),
+    "gate is a word": (with_change(gate={"minimum_accuracy": "high"}), ["gate.minimum_accuracy", "number"]),
+}
+
+
+@pytest.mark.parametrize(("content", "words"), BAD.values(), ids=BAD)
+def test_a_bad_study_is_refused_in_one_line_that_says_where(content: object, words: list[str]) -> None:
+    with pytest.raises(InterpError) as caught:
+        studies.parse(content, where="small.yaml")
+    message = str(caught.value)
+    assert [word for word in words if word not in message] == [], message
+    assert "\n" not in message
+
+
+def test_a_key_given_twice_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "twice.yaml"
+    path.write_text(yaml.safe_dump(MINIMAL) + "n: 3\nn: 4\n")
+    with pytest.raises(InterpError, match=r"twice\.yaml.*'n' is given twice"):
+        studies.load(path)
+
+
+@pytest.mark.parametrize("text", ["name: [", "name: \x00", "a: b: c"])
+def test_a_file_that_is_not_yaml_is_refused(text: str, tmp_path: Path) -> None:
+    path = tmp_path / "broken.yaml"
+    path.write_text(text)
+    with pytest.raises(InterpError, match=r"broken\.yaml is not readable YAML"):
+        studies.load(path)
+
+
+def test_an_unknown_study_gets_the_nearest_name() -> None:
+    with pytest.raises(InterpError, match=r"Unknown study 'color-nuon'\. Did you mean 'color-noun'"):
+        studies.load("color-nuon")
+
+
+def test_a_missing_study_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(InterpError, match=r"No study file at .*absent\.yaml"):
+        studies.load(tmp_path / "absent.yaml")
+
+
+@pytest.mark.parametrize(("option", "value"), [("n", 0), ("n", -3), ("seed", -1)])
+def test_the_command_lines_choices_are_checked_like_the_files(option: str, value: int) -> None:
+    given = {"model": None, "n": None, "seed": None, option: value}
+    with pytest.raises(InterpError, match=f"--{option}.*whole number"):
+        studies.with_overrides(studies.parse(MINIMAL, where="small.yaml"), **given)
+
+
+# --- running, on doubles ---
+
+SMALL = studies.Study(
+    name="small",
+    title="A small study",
+    question="Does it run?",
+    task="color-noun",
+    n=2,
+    analyses={"behavior": {}, "probing": {}, "context_flow": {}},
+)
+
+
+def execute(house: House, out: Path, study: Study = SMALL, said: Said | None = None) -> studies.Outcome:
+    return studies.execute(
+        study, out, tools=house.tools(), watcher=said or Said(), command="interp run small"
+    )
+
+
+def manifest(out: Path) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads((out / "manifest.json").read_text())
+    return content
+
+
+def test_a_run_writes_its_directory_and_answers(tmp_path: Path) -> None:
+    outcome = execute(House(), tmp_path / "run")
+    assert outcome.answer == "The head looks. We are sure."
+    assert outcome.report == tmp_path / "run" / "report.html"
+    written = sorted(
+        path.relative_to(tmp_path / "run").as_posix() for path in (tmp_path / "run").rglob("*.*")
+    )
+    assert written == [
+        "manifest.json",
+        "report.html",
+        "results/behavior.nc",
+        "results/probing.nc",
+        "results/verdict.nc",
+        "study.yaml",
+    ]
+    assert studies.load(tmp_path / "run" / "study.yaml") == SMALL
+
+
+def test_the_manifest_says_what_ran_where_and_how_long(tmp_path: Path) -> None:
+    execute(House(), tmp_path)
+    found = manifest(tmp_path)
+    assert found["status"] == "done"
+    assert found["command"] == "interp run small"
+    assert found["model"]["dtype"] == "float32"
+    assert set(found["versions"]) >= {
+        "python",
+        "interp",
+        "torch",
+        "transformers",
+        "transformer-lens",
+        "numpy",
+    }
+    assert set(found["timings"]) == {"load", "behavior", "probing", "context_flow", "report", "total"}
+    assert found["peak_memory_bytes"] > 10_000_000
+    assert found["drops"][0] == {"rung": "recall", **DROP}
+    assert found["machine"].keys() == {"platform", "cpu_count"}
+
+
+def test_behavior_sees_every_rung_and_the_rest_only_the_main_one(tmp_path: Path) -> None:
+    house = House()
+    execute(house, tmp_path)
+    assert list(house.given["behavior"]) == ["recall", "repeated_frame", "two", "three"]
+    assert house.given["probing"].rung == "two"
+    assert set(house.given["context_flow"]) == {"behavior", "probing"}
+
+
+def test_the_highest_passing_rung_is_explained_when_the_main_one_fails(tmp_path: Path) -> None:
+    house = House(passing=("recall", "repeated_frame"))
+    execute(house, tmp_path)
+    assert house.given["probing"].rung == "repeated_frame"
+    assert manifest(tmp_path)["explained_rung"] == "repeated_frame"
+
+
+def test_a_higher_rung_than_the_main_one_is_not_preferred(tmp_path: Path) -> None:
+    house = House(passing=("two", "three"))
+    execute(house, tmp_path)
+    assert house.given["probing"].rung == "two"
+
+
+def test_nothing_is_explained_when_no_rung_passes(tmp_path: Path) -> None:
+    house = House(passing=())
+    outcome = execute(house, tmp_path)
+    assert house.ran == ["load", "behavior", "report"]
+    assert manifest(tmp_path)["explained_rung"] is None
+    assert outcome.answer.startswith(
+        "double does not do color-noun, so nothing is explained. recall: recall measured"
+    )
+
+
+def test_the_gate_of_the_study_reaches_the_behavior_analysis(tmp_path: Path) -> None:
+    house = House()
+    execute(house, tmp_path, replace(SMALL, gate={"minimum_accuracy": 0.95}))
+    assert house.ran == ["load", "behavior", "report"]
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"analyses": {"behavior": {}, "probing": {"fold": 3}}}, "'fold'.*probing.*Did you mean 'folds'"),
+        ({"gate": {"minimum_acuracy": 0.5}}, "'minimum_acuracy'.*gate.*Did you mean 'minimum_accuracy'"),
+    ],
+)
+def test_an_unknown_option_is_found_before_the_model_is_loaded(
+    change: dict[str, Any], words: str, tmp_path: Path
+) -> None:
+    house = House()
+    with pytest.raises(InterpError, match=words):
+        execute(house, tmp_path / "run", replace(SMALL, **change))
+    assert house.ran == []
+    assert not (tmp_path / "run").exists()
+
+
+def test_bad_input_found_while_loading_or_building_writes_nothing(tmp_path: Path) -> None:
+    with pytest.raises(InterpError, match="no model"):
+        execute(House(), tmp_path / "run", replace(SMALL, model="absent"))
+    everything = ("recall", "repeated_frame", "two", "three")
+    with pytest.raises(
+        InterpError, match="No rung of color-noun can be built with mini; recall: recall needs more"
+    ):
+        execute(House(unbuildable=everything), tmp_path / "run")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_rung_that_the_tokenizer_cannot_build_is_left_out_and_recorded(tmp_path: Path) -> None:
+    house, said = House(unbuildable=("three",)), Said()
+    execute(house, tmp_path, said=said)
+    assert list(house.given["behavior"]) == ["recall", "repeated_frame", "two"]
+    assert manifest(tmp_path)["skipped_rungs"] == {"three": "three needs more tokens."}
+    assert said.notes == ["rung three left out: three needs more tokens."]
+
+
+# --- resuming ---
+
+
+def test_running_again_reuses_every_result(tmp_path: Path) -> None:
+    execute(House(), tmp_path)
+    again, said = House(), Said()
+    outcome = execute(again, tmp_path, said=said)
+    assert again.ran == ["load", "report"]
+    assert said.notes == [f"{name}: kept from an earlier run" for name in SMALL.analyses]
+    assert outcome.answer == "The head looks. We are sure."
+
+
+@pytest.mark.parametrize("failure", [KeyboardInterrupt(), RuntimeError("out of paper")])
+def test_a_run_that_stopped_resumes_where_it_was(failure: BaseException, tmp_path: Path) -> None:
+    with pytest.raises(type(failure)):
+        execute(House(failing="context_flow", failure=failure), tmp_path)
+    stopped = manifest(tmp_path)
+    assert stopped["status"] == ("interrupted" if isinstance(failure, KeyboardInterrupt) else "failed")
+    assert set(stopped["results"]) == {"behavior", "probing"}
+    assert not (tmp_path / "report.html").exists()
+    again = House()
+    execute(again, tmp_path)
+    assert again.ran == ["load", "context_flow", "report"]
+
+
+def test_changed_settings_compute_everything_again(tmp_path: Path) -> None:
+    execute(House(), tmp_path)
+    again = House()
+    execute(again, tmp_path, replace(SMALL, n=3))
+    assert again.ran == ["load", "behavior", "probing", "context_flow", "report"]
+
+
+def test_a_changed_option_computes_that_analysis_and_the_verdict_again(tmp_path: Path) -> None:
+    execute(House(), tmp_path)
+    again = House()
+    execute(again, tmp_path, replace(SMALL, analyses={**SMALL.analyses, "probing": {"folds": 3}}))
+    assert again.ran == ["load", "probing", "context_flow", "report"]
+
+
+def test_results_of_other_settings_never_stand_beside_new_ones(tmp_path: Path) -> None:
+    execute(House(), tmp_path)
+    with pytest.raises(KeyboardInterrupt):
+        execute(House(failing="probing", failure=KeyboardInterrupt()), tmp_path, replace(SMALL, n=3))
+    assert [path.name for path in (tmp_path / "results").iterdir()] == ["behavior.nc"]
+    assert not (tmp_path / "report.html").exists()
+
+
+def test_an_analysis_that_is_no_longer_asked_for_is_removed(tmp_path: Path) -> None:
+    execute(House(), tmp_path)
+    execute(House(), tmp_path, replace(SMALL, analyses={"behavior": {}}))
+    assert [path.name for path in (tmp_path / "results").iterdir()] == ["behavior.nc"]
+
+
+def test_a_damaged_result_is_computed_again(tmp_path: Path) -> None:
+    execute(House(), tmp_path)
+    (tmp_path / "results" / "probing.nc").write_bytes(b"half")
+    again = House()
+    execute(again, tmp_path)
+    assert again.ran == ["load", "probing", "report"]
+
+
+def test_a_damaged_manifest_means_starting_over(tmp_path: Path) -> None:
+    execute(House(), tmp_path)
+    (tmp_path / "manifest.json").write_text('{"results": ')
+    again = House()
+    execute(again, tmp_path)
+    assert again.ran == ["load", "behavior", "probing", "context_flow", "report"]
+
+
+def test_other_code_is_another_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    execute(House(), tmp_path)
+    monkeypatch.setattr(studies, "_code_sha256", lambda: "changed")
+    again = House()
+    execute(again, tmp_path)
+    assert "behavior" in again.ran
+
+
+# --- where to write ---
+
+
+def test_checking_a_directory_leaves_nothing_behind(tmp_path: Path) -> None:
+    studies.check_writable(tmp_path / "a" / "b" / "c")
+    studies.check_writable(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_directory_that_cannot_be_written_is_found_before_any_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "file"
+    file.write_text("mine")
+    house = House()
+    for out in (file, file / "below"):
+        with pytest.raises(InterpError, match="--out"):
+            execute(house, out)
+    full = tmp_path / "full"
+    full.mkdir()
+    (full / "thesis.tex").write_text("mine")
+    with pytest.raises(InterpError, match="not empty and holds no run"):
+        execute(house, full)
+
+    def refuse(self: Path, *args: object, **kwargs: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "mkdir", refuse)
+    with pytest.raises(InterpError, match=r"cannot be written \(Permission denied\)"):
+        execute(house, tmp_path / "new")
+    assert house.ran == []
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "full"]
