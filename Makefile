@@ -21,7 +21,7 @@ NEW_ENOUGH := import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 o
 .DEFAULT_GOAL := help
 
 help:
-	@sed -n 's/^# \{0,1\}//p;/^$$/q' Makefile
+	@sed -n '/^#/!q;s/^# \{0,1\}//p' Makefile
 
 report: $(VENV)/.installed
 	$(BIN)/interp run color-noun --out $(OUT)
@@ -43,9 +43,11 @@ $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.installed: pyproject.toml tests/constraints.txt | $(BIN)/python
+	@echo "Installing interp into $(VENV) (a few minutes, once)."
 	$(PIP) --editable .
 	@touch $@
 
 $(VENV)/.installed-dev: pyproject.toml tests/constraints.txt | $(BIN)/python
+	@echo "Installing interp and its development tools into $(VENV) (a few minutes, once)."
 	$(PIP) --editable '.[dev]'
 	@touch $(VENV)/.installed $@

@@ -49,6 +49,9 @@ ANALYSES: dict[str, str] = {
 VERDICT = "context_flow"
 FAILURE_LOG = "failure.log"
 
+# What the study's own keys settle: not options of an analysis.
+_OFFERED = ("seed", "progress", "main")
+
 # What every result of a run depends on, as the manifest records it.
 _SETTING = ("model", "task", "n", "seed", "main_rung", "versions", "code_sha256")
 
@@ -116,9 +119,7 @@ def load(name_or_file: str | Path) -> Study:
     if not path.is_file():
         if looks_like_path:
             raise InterpError(f"No study file at {text}. Bundled studies: {', '.join(names())}.")
-        raise InterpError(
-            f"Unknown study '{text}'.{_nearest(text, names())} Bundled studies: {', '.join(names())}."
-        )
+        raise InterpError(f"Unknown study '{text}'.{_nearest(text, names())} Bundled studies: {', '.join(names())}.")
     try:
         content = yaml.load(path.read_text(encoding="utf-8"), Loader=_StrictLoader)
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
@@ -207,7 +208,7 @@ def _gate(value: object, where: str) -> dict[str, float]:
     if value is None:
         return {}
     if not isinstance(value, dict):
-        raise _wrong("gate", where, "a mapping such as {minimum_accuracy: 0.5}", value)
+        raise _wrong("gate", where, "a mapping such as {minimum_preferred: 0.75}", value)
     for key, number in value.items():
         if not isinstance(key, str) or isinstance(number, bool) or not isinstance(number, int | float):
             raise _wrong(f"gate.{key}", where, "a number", number)
@@ -222,8 +223,7 @@ def _analyses(value: object, where: str) -> dict[str, dict[str, Any]]:
     for name, options in value.items():
         if name not in ANALYSES:
             raise InterpError(
-                f"Unknown analysis '{name}' in {where}.{_nearest(str(name), ANALYSES)} "
-                f"Known: {', '.join(ANALYSES)}."
+                f"Unknown analysis '{name}' in {where}.{_nearest(str(name), ANALYSES)} Known: {', '.join(ANALYSES)}."
             )
         if not isinstance(options, dict | None) or not all(isinstance(key, str) for key in options or {}):
             raise _wrong(f"analyses.{name}", where, "a mapping of options", options)
@@ -240,20 +240,16 @@ def _check_task(study: Study, where: str) -> None:
     known = tuple(tasks.names())
     if study.task not in known:
         raise InterpError(
-            f"Unknown task '{study.task}' in {where}.{_nearest(study.task, known)} "
-            f"Known tasks: {', '.join(known)}."
+            f"Unknown task '{study.task}' in {where}.{_nearest(study.task, known)} Known tasks: {', '.join(known)}."
         )
     ladder = tuple(rung.name for rung in tasks.load(study.task).rungs)
     for rung in (*(study.rungs or ()), *([study.main_rung] if study.main_rung else [])):
         if rung not in ladder:
             raise InterpError(
-                f"Unknown rung '{rung}' in {where}.{_nearest(rung, ladder)} "
-                f"Rungs of {study.task}: {', '.join(ladder)}."
+                f"Unknown rung '{rung}' in {where}.{_nearest(rung, ladder)} Rungs of {study.task}: {', '.join(ladder)}."
             )
     if study.rungs and study.main_rung and study.main_rung not in study.rungs:
-        raise InterpError(
-            f"main_rung '{study.main_rung}' in {where} is not among its rungs {', '.join(study.rungs)}."
-        )
+        raise InterpError(f"main_rung '{study.main_rung}' in {where} is not among its rungs {', '.join(study.rungs)}.")
 
 
 # --- running ---
@@ -372,8 +368,8 @@ def execute(
     check_writable(out)
     runners = {name: tools.analysis(name) for name in study.analyses}
     for name, runner in runners.items():
-        _check_options(name, study.analyses[name], runner)
-    _check_options("behavior", study.gate, runners["behavior"], key="gate")
+        _check_keys(study.analyses[name], _options(runner), f"analyses.{name}")
+    _check_keys(study.gate, (key for key in _options(runners["behavior"]) if key.startswith("minimum_")), "gate")
     started = time.perf_counter()
     with watcher.stage(f"load {study.model}"):
         model = tools.load_model(study.model, device=device, dtype=dtype)
@@ -395,22 +391,15 @@ def execute(
     return Outcome(page, run.answer())
 
 
-def _check_options(
-    analysis: str, options: Mapping[str, Any], runner: Callable[..., Any], key: str = ""
-) -> None:
-    known = [
-        name for name, kind in inspect.signature(runner).parameters.items() if kind.kind is kind.KEYWORD_ONLY
-    ]
-    _check_keys(options, known, f"{key or f'the options of {analysis}'} of the study")
+def _options(runner: Callable[..., Any]) -> list[str]:
+    """The options of an analysis that a study may set: its keyword-only parameters."""
+    parameters = inspect.signature(runner).parameters.items()
+    return [name for name, kind in parameters if kind.kind is kind.KEYWORD_ONLY and name not in _OFFERED]
 
 
-def _build(
-    study: Study, model: HookedTransformer, tools: Tools
-) -> tuple[dict[str, PromptPairs], str, dict[str, str]]:
+def _build(study: Study, model: HookedTransformer, tools: Tools) -> tuple[dict[str, PromptPairs], str, dict[str, str]]:
     """The pairs of every rung, the main rung, and the rungs this tokenizer cannot build, with the reason."""
-    ladder = [
-        (rung, main) for rung, main in tools.rungs_of(study.task) if not study.rungs or rung in study.rungs
-    ]
+    ladder = [(rung, main) for rung, main in tools.rungs_of(study.task) if not study.rungs or rung in study.rungs]
     main = study.main_rung or next((rung for rung, is_main in ladder if is_main), ladder[-1][0])
     pairs: dict[str, PromptPairs] = {}
     skipped: dict[str, str] = {}
@@ -484,9 +473,7 @@ class _Run:
         self.out.mkdir(parents=True, exist_ok=True)
         (self.out / "results").mkdir(exist_ok=True)
         self._clear_stale()
-        _write(
-            self.out / "study.yaml", yaml.safe_dump(self.study.as_dict(), sort_keys=False, allow_unicode=True)
-        )
+        _write(self.out / "study.yaml", yaml.safe_dump(self.study.as_dict(), sort_keys=False, allow_unicode=True))
         self._write_manifest()
 
     def compute(self) -> None:
@@ -556,13 +543,13 @@ class _Run:
         done = ", ".join(scores)
         return f"{self.model.name} does {self.study.task}: accuracy {done}. The study asks for no verdict."
 
-    def _call(
-        self, name: str, given: Any, options: Mapping[str, Any], progress: Progress
-    ) -> dict[str, xr.Dataset]:
+    def _call(self, name: str, given: Any, options: Mapping[str, Any], progress: Progress) -> dict[str, xr.Dataset]:
         runner = self.runners[name]
         accepted = inspect.signature(runner).parameters
-        offered = {"seed": self.study.seed, "progress": progress, "main_rung": self.main}
-        extra = {key: value for key, value in offered.items() if key in accepted and key not in options}
+        offered: dict[str, Any] = {"seed": self.study.seed, "progress": progress}
+        if self.main in self.ladder:
+            offered["main"] = self.main
+        extra = {key: value for key, value in offered.items() if key in accepted}
         arguments = (given,) if name == VERDICT else (self.model, given)
         made = runner(*arguments, **extra, **options)
         file = "verdict" if name == VERDICT else name
@@ -615,10 +602,7 @@ def explained_rung(behavior: xr.Dataset, main: str) -> str | None:
 
 
 def _rung_column(behavior: xr.Dataset, variable: str) -> list[tuple[str, Any]]:
-    return [
-        (str(rung), value)
-        for rung, value in zip(behavior["rung"].values, behavior[variable].values, strict=True)
-    ]
+    return [(str(rung), value) for rung, value in zip(behavior["rung"].values, behavior[variable].values, strict=True)]
 
 
 def with_overrides(study: Study, *, model: str | None, n: int | None, seed: int | None) -> Study:

@@ -55,9 +55,7 @@ class Prompts:
         if ids.ndim != 2 or len(ids) == 0:
             raise InterpError("There are no prompts. Give at least one.")
         if lengths.shape != (len(ids),) or lengths.min() < 1 or lengths.max() > ids.shape[1]:
-            raise InterpError(
-                f"lengths must be one number from 1 to {ids.shape[1]} for each of {len(ids)} prompts."
-            )
+            raise InterpError(f"lengths must be one number from 1 to {ids.shape[1]} for each of {len(ids)} prompts.")
         roles = {role: _frozen(spans) for role, spans in self.roles.items()}
         for role, spans in roles.items():
             if spans.shape != (len(ids), 2):
@@ -112,9 +110,7 @@ class Prompts:
                 odd = ", ".join(sorted(set(other.roles) ^ set(first.roles)))
                 raise InterpError(f"Prompts to join must have the same roles, but only one side has {odd}.")
             if other.bos != first.bos:
-                raise InterpError(
-                    f"Prompts to join must treat the BOS alike, but have {first.bos} and {other.bos}."
-                )
+                raise InterpError(f"Prompts to join must treat the BOS alike, but have {first.bos} and {other.bos}.")
         return cls(
             ids=padded([row for part in parts for row in part.rows()]),
             lengths=np.concatenate([part.lengths for part in parts]),
@@ -159,9 +155,7 @@ class Prompts:
             raise unknown_name("role", role, self.roles)
         return self.roles[role]
 
-    def role_positions(
-        self, role: str, which: Literal["first", "last"] = "last"
-    ) -> Int[np.ndarray, " prompt"]:
+    def role_positions(self, role: str, which: Literal["first", "last"] = "last") -> Int[np.ndarray, " prompt"]:
         """Position of the first or last token of ``role`` in each prompt."""
         if which not in ("first", "last"):
             raise unknown_name("token of a role", which, ("first", "last"))
@@ -245,9 +239,7 @@ def _id_rows(ids: Any) -> list[list[int]]:
     if not rows:
         raise InterpError("There are no prompts: the list of ids is empty. Give at least one.")
     if not all(isinstance(row, Sequence) and not isinstance(row, str) for row in rows):
-        raise InterpError(
-            "Token ids must be one list per prompt. Wrap a single prompt in a list: [[1, 2, 3]]."
-        )
+        raise InterpError("Token ids must be one list per prompt. Wrap a single prompt in a list: [[1, 2, 3]].")
     for i, row in enumerate(rows):
         if not row:
             raise InterpError(f"Prompt {i} is empty. Give it at least one token.")

@@ -52,7 +52,7 @@ def self_check(model: HookedTransformer) -> dict[str, float]:
         if not difference <= tolerance:
             raise InterpError(
                 f"{model.name} fails its self-check '{name}' ({CHECKS[name]}): "
-                f"relative difference {difference:.3g}, allowed {tolerance:.0e}. Load it with numerics='raw' or another dtype."
+                f"difference {difference:.3g}, allowed {tolerance:.0e}. Load it with numerics='raw' or another dtype."
             )
     return checks
 

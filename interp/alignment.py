@@ -35,9 +35,7 @@ def misalignments(
     return [_misalignment(clean, corrupted, i, differ_only_at) for i in range(len(clean))]
 
 
-def _misalignment(
-    clean: Prompts, corrupted: Prompts, i: int, differ_only_at: Collection[str] | None
-) -> Problem | None:
+def _misalignment(clean: Prompts, corrupted: Prompts, i: int, differ_only_at: Collection[str] | None) -> Problem | None:
     here, there = int(clean.lengths[i]), int(corrupted.lengths[i])
     sizes = {role: (_size(clean, role, i), _size(corrupted, role, i)) for role in clean.roles}
     uneven = [f"{role} {a} and {b}" for role, (a, b) in sizes.items() if a != b]
@@ -99,8 +97,7 @@ def resolve_answers(
     first = _continuations(model, texts, plain, correct)
     second = _continuations(model, texts, plain, incorrect)
     return [
-        _resolve(model, texts[i], (correct[i], first[i]), (incorrect[i], second[i]), policy)
-        for i in range(len(texts))
+        _resolve(model, texts[i], (correct[i], first[i]), (incorrect[i], second[i]), policy) for i in range(len(texts))
     ]
 
 
@@ -128,9 +125,7 @@ def _resolve(
     a, b = correct[1], incorrect[1]
     shared = next((k for k, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
     if a == b:
-        return Problem(
-            "answer", f'the correct and the incorrect answer are both "{correct[0]}"; give two answers'
-        )
+        return Problem("answer", f'the correct and the incorrect answer are both "{correct[0]}"; give two answers')
     if shared == min(len(a), len(b)):
         return Problem(
             "answer",

@@ -141,6 +141,7 @@ class HookedTransformer:
         # The bridge would reload the tokenizer from the hub if it were handed one at boot; a first assignment does not.
         bridge.tokenizer = loaded.tokenizer
         in_force = _set_numerics(bridge, numerics)
+        bridge.original_model.requires_grad_(False)  # folding makes new parameters
         options: dict[str, Any] = {
             "tokenizer": loaded.tokenizer,
             "name": loaded.name,
@@ -254,17 +255,17 @@ class HookedTransformer:
     def W_O(self, layer: int) -> Float[Tensor, "head d_head d_model"]:
         """Output weights of a layer's heads."""
         weight: Tensor = self.bridge.blocks[layer].attn.W_O
-        return weight.reshape(self.cfg.n_heads, self.cfg.d_head, self.cfg.d_model)
+        return weight.detach().reshape(self.cfg.n_heads, self.cfg.d_head, self.cfg.d_model)
 
     def b_O(self, layer: int) -> Float[Tensor, " d_model"]:
         """Output bias of a layer's attention; zeros where the architecture has none."""
         bias: Tensor | None = self.bridge.blocks[layer].attn.b_O
-        return torch.zeros(self.cfg.d_model, device=self.device, dtype=self.dtype) if bias is None else bias
+        return torch.zeros(self.cfg.d_model, device=self.device, dtype=self.dtype) if bias is None else bias.detach()
 
     def W_U(self) -> Float[Tensor, "d_model vocab"]:
         """Unembedding weights, in the numerics in force."""
         weight: Tensor = self.bridge.unembed.W_U
-        return weight
+        return weight.detach()
 
     # ---- running ----
 
@@ -311,7 +312,8 @@ class HookedTransformer:
             kwargs: dict[int, Mapping[str, Any]] = {}
 
             def record(layer: int, a: tuple[Any, ...], k: dict[str, Any]) -> None:
-                args[layer], kwargs[layer] = a[1:], dict(k)
+                args[layer] = tuple(_without_cache(value) for value in a[1:])
+                kwargs[layer] = {key: _without_cache(value) for key, value in k.items()}
 
             handles = [
                 block.register_forward_pre_hook(lambda _, a, k, layer=layer: record(layer, a, k), with_kwargs=True)
@@ -402,6 +404,11 @@ def _wrap(function: HookFunction) -> Callable[..., Tensor | None]:
         return function(tensor)
 
     return call
+
+
+def _without_cache(value: Any) -> Any:
+    """A key-value cache would carry one run into the next."""
+    return None if hasattr(value, "get_seq_length") else value
 
 
 def _pick_positions(

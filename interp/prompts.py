@@ -17,15 +17,14 @@ from typing import Any, Literal, TypeVar
 import numpy as np
 from jaxtyping import Int
 
-from interp._template import ANSWER, Slots, Template, fill, parse
-from interp.alignment import AnswerPolicy, Answers, misalignments, resolve_answers
+from interp._pairing import SHORTFALL, Drop, align_template, first_reasons, shortfall
+from interp._template import ANSWER, Slots, Template
+from interp.alignment import AnswerPolicy, misalignments
 from interp.errors import InterpError
 from interp.tokens import (
     Prompts,
     RoleSpec,
     SupportsTokenizer,
-    check_fits,
-    encode,
     excerpt,
     extend,
     numbers,
@@ -33,9 +32,17 @@ from interp.tokens import (
     unknown_name,
 )
 
-__all__ = ["ANSWER", "SHORTFALL", "Drop", "PromptPair", "PromptPairs", "Template"]
-
-SHORTFALL = "shortfall"  # kind of the drop that says how many pairs fewer there are than were asked for
+__all__ = [
+    "ANSWER",
+    "SHORTFALL",
+    "Drop",
+    "PromptPair",
+    "PromptPairs",
+    "Template",
+    "align_template",
+    "first_reasons",
+    "shortfall",
+]
 
 _T = TypeVar("_T")
 
@@ -45,25 +52,6 @@ _PER_PROMPT = (
     *("correct_tokens", "incorrect_tokens", "answers", "incorrect_answers"),
     *("slots", "corrupted_slots", "variants"),
 )
-
-
-@dataclass(frozen=True)
-class Drop:
-    """A pair that was asked for and left out.
-
-    Attributes:
-        index: its place in what was asked for; -1 for a shortfall of the whole set.
-        reason: why, and what to do.
-        clean_text: the clean prompt.
-        corrupted_text: the corrupted prompt.
-        kind: the reason in one word: length, span, identical, difference, answer or shortfall.
-    """
-
-    index: int
-    reason: str
-    clean_text: str = ""
-    corrupted_text: str = ""
-    kind: str = ""
 
 
 @dataclass(frozen=True)
@@ -162,66 +150,22 @@ class PromptPairs:
         """
         if on_misaligned not in ("drop", "raise"):
             raise unknown_name("value of on_misaligned", on_misaligned, ("drop", "raise"))
-        if len(clean) != len(corrupted):
-            raise InterpError(
-                f"There are {len(clean)} clean and {len(corrupted)} corrupted prompts. "
-                "Give one corrupted prompt for each clean one."
-            )
-        also = [piece.slot for piece in parse(incorrect_answer or "") if piece.slot]
-        whole = [template.render(s, where=f" in clean prompt {i}", also=also) for i, s in enumerate(clean)]
-        other = [
-            template.render(s, where=f" in corrupted prompt {i}", also=also) for i, s in enumerate(corrupted)
-        ]
-        texts, answers = [r.text for r in whole], [r.answer for r in whole]
-        incorrect = [r.answer for r in other]
-        if incorrect_answer is not None:
-            incorrect = [
-                fill(incorrect_answer, s, where=f" in clean prompt {i}") for i, s in enumerate(clean)
-            ]
-        clean_prompts = encode(tokenizer, texts, [r.roles for r in whole])
-        corrupted_prompts = encode(tokenizer, [r.text for r in other], [r.roles for r in other])
-        problems = misalignments(clean_prompts, corrupted_prompts, differ_only_at=differ_only_at)
-        resolved = resolve_answers(tokenizer, texts, answers, incorrect, answer_policy)
-        kept: dict[int, Answers] = {}
-        drops = []
-        for i, found in enumerate(resolved):
-            issue = problems[i] or found
-            if isinstance(issue, Answers):
-                kept[i] = issue
-            elif on_misaligned == "raise":
-                raise InterpError(f'Pair {i} ("{excerpt(texts[i])}"): {issue.reason}.')
-            else:
-                drops.append(Drop(i, issue.reason, texts[i], other[i].text, issue.kind))
-        if not kept:
-            raise InterpError(f"None of the {len(clean)} pairs can be used. {first_reasons(drops)}")
-
-        index, scored = list(kept), list(kept.values())
-        shared = [a.correct[: a.shared] for a in scored]
-        clean_prompts = extend(clean_prompts.select(index), shared, tokenizer)
-        corrupted_prompts = extend(corrupted_prompts.select(index), shared, tokenizer)
-        if answer_policy == "sum_logprob":
-            check_fits(clean_prompts, tokenizer, np.array([max(map(len, a[:2])) - 1 for a in scored]))
-        else:
-            check_fits(clean_prompts, tokenizer)
-        position = clean_prompts.lengths - 1
-        return cls(
-            clean=_with_answer(clean_prompts, position),
-            corrupted=_with_answer(corrupted_prompts, position),
-            correct=np.array([a.correct[a.shared] for a in scored]),
-            incorrect=np.array([a.incorrect[a.shared] for a in scored]),
-            answer_position=position,
+        columns, drops = align_template(
+            template,
+            clean=clean,
+            corrupted=corrupted,
+            tokenizer=tokenizer,
             answer_policy=answer_policy,
-            correct_tokens=tuple(a.correct for a in scored),
-            incorrect_tokens=tuple(a.incorrect for a in scored),
-            answers=_pick(answers, index),
-            incorrect_answers=_pick(incorrect, index),
-            slots=tuple(dict(clean[i]) for i in index),
-            corrupted_slots=tuple(dict(corrupted[i]) for i in index),
-            variants=(variant,) * len(index),
-            drops=tuple(drops),
-            task=task,
-            name=name,
+            differ_only_at=differ_only_at,
+            incorrect_answer=incorrect_answer,
         )
+        if drops and on_misaligned == "raise":
+            first = drops[0]
+            raise InterpError(f'Pair {first.index} ("{excerpt(first.clean_text)}"): {first.reason}.')
+        if columns is None:
+            raise InterpError(f"None of the {len(clean)} pairs can be used. {first_reasons(drops)}")
+        n = len(columns["answers"])
+        return cls(**columns, variants=(variant,) * n, drops=drops, task=task, name=name)
 
     @classmethod
     def from_tokens(
@@ -237,6 +181,7 @@ class PromptPairs:
         bos: str = "given",
         task: str = "",
         name: str = "",
+        drops: Sequence[Drop] = (),
     ) -> PromptPairs:
         """Pairs from token ids, for models with or without a tokenizer. Ids are taken as they are.
 
@@ -251,6 +196,7 @@ class PromptPairs:
             bos: what to record about the BOS.
             task: recorded as it is.
             name: recorded as it is.
+            drops: recorded as they are.
 
         Raises:
             InterpError: a pair that does not line up, or ids, roles and positions that do not fit.
@@ -290,6 +236,7 @@ class PromptPairs:
             slots=empty,
             corrupted_slots=empty,
             variants=("",) * n,
+            drops=tuple(drops),
             task=task,
             name=name,
         )
@@ -437,17 +384,6 @@ class PromptPairs:
         return text
 
 
-def first_reasons(drops: Sequence[Drop], limit: int = 3) -> str:
-    """The first reasons of a drop log, on one line."""
-    shown = "; ".join(f"pair {drop.index}: {drop.reason}" for drop in drops[:limit])
-    more = f" ({len(drops) - limit} more)" if len(drops) > limit else ""
-    return f"First reasons: {shown}{more}."
-
-
-def _with_answer(prompts: Prompts, position: np.ndarray) -> Prompts:
-    return prompts.with_roles({**prompts.roles, ANSWER: np.stack([position, position + 1], axis=1)})
-
-
 def _pick(items: Sequence[_T], index: Sequence[int]) -> tuple[_T, ...]:
     return tuple(items[i] for i in index)
 
@@ -459,4 +395,4 @@ def _shown(reader: Any, ids: np.ndarray) -> tuple[str, ...]:
 def _text(prompts: Prompts, i: int) -> str:
     if prompts.texts is not None:
         return prompts.texts[i]
-    return " ".join(prompts.tokens[i] if prompts.tokens else map(str, prompts.rows()[i]))
+    return "".join(prompts.tokens[i]) if prompts.tokens else " ".join(map(str, prompts.rows()[i]))

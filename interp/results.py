@@ -6,11 +6,12 @@ say what was asked, of which model, on which prompts. Nothing here knows about m
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Hashable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 import xarray as xr
@@ -18,7 +19,7 @@ import xarray as xr
 from interp.errors import InterpError
 
 SCHEMA_VERSION = "1"
-ENGINE = "h5netcdf"
+ENGINE: Literal["h5netcdf"] = "h5netcdf"
 
 REQUIRED_ATTRS = (
     "title",
@@ -167,10 +168,11 @@ def save(dataset: xr.Dataset, path: str | Path) -> Path:
     partial = target.with_name(target.name + ".part")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        dataset.to_netcdf(partial, engine=ENGINE)
+        dataset.to_netcdf(str(partial), engine=ENGINE)
         partial.replace(target)
     except OSError as error:
-        partial.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            partial.unlink()
         raise InterpError(
             f"Cannot write the result to {target}: {error.strerror or error}. Choose another directory."
         ) from error

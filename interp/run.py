@@ -40,7 +40,7 @@ def as_prompts(model: HookedTransformer, inputs: Texts) -> Prompts:
     if isinstance(inputs, Prompts):
         prompts = inputs
     elif isinstance(inputs, str) or (isinstance(inputs, list | tuple) and inputs and isinstance(inputs[0], str)):
-        return tokens.encode(model, inputs)  # type: ignore[arg-type]
+        return tokens.encode(model, inputs)
     else:
         prompts = Prompts.from_ids(inputs, tokenizer=model.tokenizer)
     tokens.check_fits(prompts, model)
@@ -58,7 +58,7 @@ def batches(model: HookedTransformer, prompts: Prompts) -> Iterator[np.ndarray]:
 
 def ids_of(prompts: Prompts) -> Int[Tensor, "prompt position"]:
     """Token ids as a tensor, padded on the right."""
-    return torch.from_numpy(np.ascontiguousarray(prompts.ids)).long()
+    return torch.tensor(prompts.ids, dtype=torch.long)
 
 
 def token_mask(prompts: Prompts, at: At) -> Bool[np.ndarray, "prompt position"]:
@@ -186,7 +186,7 @@ def logits_at(
     for rows in batches(model, prompts):
         part = prompts.select(rows)
         hooks = compile_interventions(model, part, interventions, rows=rows, of=prompts)
-        out.append(model.forward(ids_of(part), hooks=hooks, logits_at=torch.from_numpy(at[rows])).cpu())
+        out.append(model.forward(ids_of(part), hooks=hooks, logits_at=torch.tensor(at[rows])).cpu())
     logits = torch.cat(out)
     logits = logits if logits.dtype == torch.float64 else logits.float()
     bad = ~torch.isfinite(logits).reshape(len(prompts), -1).all(dim=1)
@@ -451,12 +451,17 @@ def _new_value(item: Intervention, tensor: Tensor, layer: int, rows: np.ndarray)
     if isinstance(item, Erase):
         basis = torch.linalg.qr(item.directions.to(tensor).T).Q  # d direction
         centred = tensor if item.offset is None else tensor - item.offset.to(tensor)
-        return tensor - (centred @ basis) @ basis.T
+        erased: Tensor = tensor - (centred @ basis) @ basis.T
+        return erased
     if isinstance(item, AddNoise):
-        generator = torch.Generator().manual_seed(item.seed * 1_000_003 + layer)
-        noise = torch.randn((int(rows.max()) + 1, *tensor.shape[1:]), generator=generator)[torch.from_numpy(rows)]
-        return tensor + item.scale * noise.to(tensor)
+        return tensor + item.scale * _noise(item.seed, layer, rows, tensor.shape[1:]).to(tensor)
     raise InterpError(f"{type(item).__name__} cannot be applied to a site.")
+
+
+def _noise(seed: int, layer: int, rows: np.ndarray, shape: Sequence[int]) -> Float[Tensor, "row ..."]:
+    """Noise that depends on the prompt's own number, not on how prompts were batched."""
+    draws = [np.random.default_rng([seed, layer, int(row)]).standard_normal(tuple(shape)) for row in rows]
+    return torch.from_numpy(np.stack(draws)).float()
 
 
 def _fitted(values: Tensor, like: Tensor) -> Tensor:

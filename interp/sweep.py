@@ -39,7 +39,7 @@ MINIMUM_GAP = {"logit_difference": 0.1, "log_probability": 0.05, "probability": 
 """Smallest clean-corrupted gap, in the metric's units, that is worth normalising by."""
 
 NOT_PATCHED = frozenset({"embed", "pos_embed", "scores", "result", "rot_q", "rot_k"})
-"""Sites that are read but not swept: another site says the same (``resid_pre`` at layer 0, ``pattern``, ``z``, ``q``, ``k``)."""
+"""Sites that are read but not swept: another says the same (``resid_pre`` for ``embed``, ``z`` for ``result``)."""
 
 
 @dataclass(frozen=True)
@@ -69,16 +69,17 @@ class Readout:
         metrics.metric(metric)
         right, wrong = (pairs.correct, pairs.incorrect) if which == "clean" else (pairs.incorrect, pairs.correct)
         if not pairs.continuation:
-            columns = [
-                torch.from_numpy(np.asarray(a).reshape(-1, 1)).long() for a in (pairs.answer_position, right, wrong)
-            ]
-            return cls(*columns, present=torch.ones_like(columns[0], dtype=torch.bool), metric=metric)
+            at, correct, incorrect = (
+                torch.tensor(np.asarray(a).reshape(-1, 1), dtype=torch.long)
+                for a in (pairs.answer_position, right, wrong)
+            )
+            return cls(at, correct, incorrect, torch.ones_like(at, dtype=torch.bool), metric)
         longest = max(len(tokens) for tokens in pairs.continuation)
         steps = torch.arange(longest)
         lengths = torch.tensor([len(tokens) for tokens in pairs.continuation]).unsqueeze(1)
         ids = torch.tensor([[*tokens, *[0] * (longest - len(tokens))] for tokens in pairs.continuation])
         present = steps < lengths
-        start = torch.from_numpy(np.asarray(pairs.answer_position)).unsqueeze(1)
+        start = torch.tensor(np.asarray(pairs.answer_position)).unsqueeze(1)
         positions = torch.where(present, start + steps, start)
         return cls(positions, ids, ids, present, metric)
 
@@ -320,8 +321,8 @@ def _places(
     if not pairs.aligned_positions:
         a, b = _unaligned_example(prompts)
         raise InterpError(
-            f"Position {'' if positions is None else list(positions)} does not mean the same in every prompt: prompts {a} and "
-            f"{b} differ in length or in where their roles stand. Sweep by role."
+            f"A position does not mean the same in every prompt: prompts {a} and {b} differ in "
+            "length or in where their roles stand. Sweep by role."
         )
     chosen = list(range(prompts.ids.shape[1])) if positions is None else [int(p) for p in positions]
     masks = np.stack([run.token_mask(prompts, position) for position in chosen])
@@ -379,7 +380,8 @@ def _execute(
 def _first_difference(base: Prompts, source: Prompts) -> Int[np.ndarray, " prompt"]:
     """First position whose token differs, per prompt; nothing before it can differ in any activation."""
     differs = (base.ids != source.ids) & (np.arange(base.ids.shape[1]) < base.lengths[:, None])
-    return np.where(differs.any(axis=1), differs.argmax(axis=1), base.ids.shape[1])
+    first: np.ndarray = np.where(differs.any(axis=1), differs.argmax(axis=1), base.ids.shape[1])
+    return first
 
 
 def _rows_to_run(
@@ -406,7 +408,8 @@ def _row_batches(
     cfg = model.cfg
     per_row = 4 * length * (8 * cfg.d_model + 2 * cfg.d_mlp + 3 * cfg.n_heads * length)
     size = int(max(1, run.ROW_BYTES // per_row))
-    yield from rows.split(size) if len(rows) else ()
+    for start in range(0, len(rows), size):
+        yield rows[start : start + size]
 
 
 def _resume_patched(
@@ -494,7 +497,7 @@ def _labelled(
         coords=coords,
         title=f"{direction} sweep of {site}",
         question=f"Which {site} is {'sufficient for' if direction == 'denoising' else 'needed for'} the answer?",
-        reading="recovered: 0 is corrupted behaviour, 1 is clean, values outside are real; NaN where the gap is too small.",
+        reading="recovered: 0 is corrupted behaviour, 1 is clean; values outside are real; NaN: the gap is too small.",
         source="Heimersheim and Nanda 2024, arXiv 2404.15255; Zhang and Nanda 2023, arXiv 2309.16042",
         of=(model, pairs),
         seed=0,

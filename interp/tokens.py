@@ -32,6 +32,7 @@ __all__ = [
     "RoleSpec",
     "Span",
     "SupportsTokenizer",
+    "bos_ids",
     "check_fits",
     "encode",
     "encode_plain",
@@ -40,6 +41,7 @@ __all__ = [
     "numbers",
     "token_texts",
     "unknown_name",
+    "usable_ids",
 ]
 
 CharSpans = Mapping[str, tuple[int, int]]  # role -> characters, half open
@@ -82,7 +84,7 @@ def encode(
     """
     texts = _text_list(texts)
     encoded = encode_plain(model, texts)
-    lead = _bos(model)
+    lead = bos_ids(model)
     rows = [[*lead, *ids] for ids, _ in encoded]
     roles: dict[str, np.ndarray] = {}
     for role in roles_char_spans[0] if roles_char_spans else ():
@@ -135,45 +137,42 @@ def extend(prompts: Prompts, continuations: Sequence[Sequence[int]], tokenizer: 
     texts, tokens = prompts.texts, prompts.tokens
     if any(continuations) and reader is not None:
         if texts is not None:
-            texts = tuple(
-                text + decode(reader, more) for text, more in zip(texts, continuations, strict=True)
-            )
+            texts = tuple(text + decode(reader, more) for text, more in zip(texts, continuations, strict=True))
         if tokens is not None:
-            tokens = tuple(
-                (*row, *token_texts(reader, more)) for row, more in zip(tokens, continuations, strict=True)
-            )
+            tokens = tuple((*row, *token_texts(reader, more)) for row, more in zip(tokens, continuations, strict=True))
     elif any(continuations):
         texts, tokens = None, None
-    return replace(
-        prompts, ids=padded(rows), lengths=np.array([len(r) for r in rows]), texts=texts, tokens=tokens
-    )
+    return replace(prompts, ids=padded(rows), lengths=np.array([len(r) for r in rows]), texts=texts, tokens=tokens)
 
 
-def _bos(model: SupportsTokenizer) -> tuple[int, ...]:
+def usable_ids(model: SupportsTokenizer) -> list[int]:
+    """Every id of the vocabulary but special ones, for prompts made of random tokens."""
+    reader, cfg = getattr(model, "tokenizer", None), getattr(model, "cfg", None)
+    sizes = [size for size in (getattr(cfg, "vocab", None), None if reader is None else len(reader)) if size]
+    if not sizes:
+        raise InterpError("The size of the vocabulary is unknown. Give a model with cfg.vocab or a tokenizer.")
+    special = {model.bos_token_id, *(reader.all_special_ids if reader is not None else ())}
+    return [token for token in range(min(sizes)) if token not in special]
+
+
+def bos_ids(model: SupportsTokenizer) -> tuple[int, ...]:
+    """The BOS that goes before each prompt: one id, or none if the policy is ``"none"``."""
     if model.bos_policy == "none":
         return ()
     if model.bos_policy != "prepend":
         raise unknown_name("bos_policy", model.bos_policy, ("prepend", "none"))
     if model.bos_token_id is None:
-        raise InterpError(
-            'bos_policy is "prepend", but the model has no bos_token_id. Use bos_policy="none".'
-        )
+        raise InterpError('bos_policy is "prepend", but the model has no bos_token_id. Use bos_policy="none".')
     return (int(model.bos_token_id),)
 
 
-def encode_plain(
-    model: SupportsTokenizer, texts: Sequence[str]
-) -> list[tuple[list[int], list[tuple[int, int]]]]:
+def encode_plain(model: SupportsTokenizer, texts: Sequence[str]) -> list[tuple[list[int], list[tuple[int, int]]]]:
     """Ids and character offsets of each text, without any special token."""
     tokenizer = getattr(model, "tokenizer", None)
     if tokenizer is None:
-        raise InterpError(
-            "This model has no tokenizer. Give token ids: Prompts.from_ids or PromptPairs.from_tokens."
-        )
+        raise InterpError("This model has no tokenizer. Give token ids: Prompts.from_ids or PromptPairs.from_tokens.")
     if not getattr(tokenizer, "is_fast", False):
-        raise InterpError(
-            "Roles need character offsets, which only fast tokenizers give. Load one with use_fast=True."
-        )
+        raise InterpError("Roles need character offsets, which only fast tokenizers give. Load one with use_fast=True.")
     batch = tokenizer(
         list(texts),
         add_special_tokens=False,

@@ -8,8 +8,12 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from interp.model import HookedTransformer
 
 # Two threads are quicker than many on models this small, and tests must not crowd the machine.
 os.environ.setdefault("OMP_NUM_THREADS", "2")
@@ -48,3 +52,39 @@ def python(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
         )
 
     return run
+
+
+@pytest.fixture(scope="session")
+def gpt2_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A saved tiny GPT-2 (see tests.tiny), without a tokenizer."""
+    from tests.tiny import make_gpt2
+
+    return make_gpt2(tmp_path_factory.mktemp("gpt2"))
+
+
+@pytest.fixture(scope="session")
+def llama_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A saved tiny grouped-query Llama (see tests.tiny), without a tokenizer."""
+    from tests.tiny import make_llama
+
+    return make_llama(tmp_path_factory.mktemp("llama"))
+
+
+@pytest.fixture(scope="session")
+def gpt2(gpt2_directory: Path) -> HookedTransformer:
+    """The tiny GPT-2, hooked."""
+    from interp.model import HookedTransformer
+
+    model = HookedTransformer.from_pretrained(gpt2_directory)
+    assert (model.cfg.n_layers, model.cfg.n_heads, model.cfg.d_model, model.cfg.d_head) == (3, 4, 32, 8)
+    return model
+
+
+@pytest.fixture(scope="session")
+def llama(llama_directory: Path) -> HookedTransformer:
+    """The tiny grouped-query Llama, hooked."""
+    from interp.model import HookedTransformer
+
+    model = HookedTransformer.from_pretrained(llama_directory)
+    assert (model.cfg.n_layers, model.cfg.n_heads, model.cfg.n_kv_heads, model.cfg.d_model) == (3, 4, 2, 32)
+    return model

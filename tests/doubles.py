@@ -102,10 +102,8 @@ class House:
         return Pairs(rung, n, seed)
 
     def analysis(self, name: str) -> Callable[..., xr.Dataset]:
-        def behavior(
-            model: Any, pairs: Mapping[str, Any], *, seed: int, minimum_accuracy: float = 0.5
-        ) -> xr.Dataset:
-            return self.dataset("behavior", pairs, rungs=list(pairs), least=minimum_accuracy)
+        def behavior(model: Any, pairs: Mapping[str, Any], *, seed: int, minimum_preferred: float = 0.5) -> xr.Dataset:
+            return self.dataset("behavior", pairs, rungs=list(pairs), least=minimum_preferred)
 
         def probing(model: Any, pairs: Any, *, folds: int = 5, seed: int, progress: Any) -> xr.Dataset:
             progress(1, 1)
@@ -120,9 +118,7 @@ class House:
         known = {"behavior": behavior, "probing": probing, "context_flow": context_flow}
         return known.get(name, any_other)
 
-    def dataset(
-        self, name: str, given: Any, rungs: list[str] | None = None, least: float = 0.5
-    ) -> xr.Dataset:
+    def dataset(self, name: str, given: Any, rungs: list[str] | None = None, least: float = 0.5) -> xr.Dataset:
         self.ran.append(name)
         self.given[name] = given
         if name == self.failing and self.failure is not None:

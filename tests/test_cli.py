@@ -58,9 +58,7 @@ def test_help_answers_in_under_half_a_second(python: Run) -> None:
         done = python("-m", "analyses", "--help")
         times.append(time.perf_counter() - started)
         assert done.returncode == 0, done.stderr
-        assert all(
-            command in done.stdout for command in ("run", "report", "compare", "models", "studies", "doctor")
-        )
+        assert all(command in done.stdout for command in ("run", "report", "compare", "models", "studies", "doctor"))
     assert min(times) < 0.5
 
 
@@ -91,9 +89,7 @@ def test_the_version_is_that_of_the_library(capsys: Captured) -> None:
         (["compare", "one"], "DIR"),
     ],
 )
-def test_wrong_arguments_are_explained_in_one_line(
-    arguments: list[str], words: str, capsys: Captured
-) -> None:
+def test_wrong_arguments_are_explained_in_one_line(arguments: list[str], words: str, capsys: Captured) -> None:
     assert words in refusal(capsys, *arguments)
 
 
@@ -128,7 +124,7 @@ def test_bad_input_is_one_line_and_writes_nothing(
         ({"n": "many"}, "'n' in my.yaml must be a whole number"),
         ({"n": 0}, "'n' in my.yaml must be a whole number of at least 1, not 0"),
         ({"analyses": ["behaviour"]}, "Unknown analysis 'behaviour' in my.yaml. Did you mean 'behavior'?"),
-        ({"analyses": {"behavior": {"minimum": 1}}}, "Unknown key 'minimum' in the options of behavior"),
+        ({"analyses": {"behavior": {"minimum": 1}}}, "Unknown key 'minimum' in analyses.behavior"),
         ({"task": "colours"}, "Unknown task 'colours' in my.yaml"),
         ({"rungs": ["four"]}, "Unknown rung 'four' in my.yaml"),
     ],
@@ -142,9 +138,7 @@ def test_a_bad_study_file_is_one_line_and_writes_nothing(
     assert house.ran == []
 
 
-def test_an_unwritable_directory_is_found_before_any_work(
-    house: House, tmp_path: Path, capsys: Captured
-) -> None:
+def test_an_unwritable_directory_is_found_before_any_work(house: House, tmp_path: Path, capsys: Captured) -> None:
     (tmp_path / "file").write_text("mine")
     assert "is a file" in refusal(capsys, "run", "color-noun", "--out", "file")
     assert "cannot be written" in refusal(capsys, "run", "color-noun", "--out", "file/below")
@@ -157,6 +151,48 @@ def test_a_read_only_parent_is_found_before_any_work(house: House, tmp_path: Pat
     (tmp_path / "locked").mkdir(mode=0o500)
     assert "Permission denied" in refusal(capsys, "run", "color-noun", "--out", "locked/run")
     assert house.ran == []
+
+
+# --- bad input that only the library can find ---
+
+
+def a_model_directory(path: Path, **files: bytes) -> Path:
+    """A directory with mini's config.json and the given files."""
+    from interp import mini
+
+    path.mkdir()
+    (path / "config.json").write_bytes((mini.WEIGHTS / "config.json").read_bytes())
+    for name, content in files.items():
+        (path / name.replace("__", ".")).write_bytes(content)
+    return path
+
+
+def test_a_model_that_cannot_be_had_is_one_line_and_writes_nothing(
+    tmp_path: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from interp import mini
+
+    monkeypatch.chdir(tmp_path)
+    weights = (mini.WEIGHTS / "model.safetensors").read_bytes()
+    a_model_directory(tmp_path / "bare")
+    a_model_directory(tmp_path / "cut", model__safetensors=weights[: len(weights) // 2])
+    a_model_directory(tmp_path / "pickled", pytorch_model__bin=b"\x80\x04")
+    (tmp_path / "cut.gguf").write_bytes(b"GGUF")
+    (tmp_path / "other.gguf").write_bytes(b"PK")
+    before = sorted(tmp_path.rglob("*"))
+    for model, words in {
+        "no-such-model": "mini",
+        "org/no-such-model": "mini",
+        "./absent": "no such file or directory",
+        "bare": "no weights",
+        "cut": "truncated",
+        "pickled": "refused",
+        "cut.gguf": "Cannot load a model",
+        "other.gguf": "not a GGUF file",
+    }.items():
+        assert words in refusal(capsys, "run", "color-noun", "--model", model, "--quiet"), model
+    assert "gpu9" in refusal(capsys, "run", "color-noun", "--device", "gpu9", "--quiet")
+    assert sorted(tmp_path.rglob("*")) == before
 
 
 # --- doing the work, on doubles ---
@@ -173,9 +209,7 @@ def test_a_run_ends_with_the_answer_and_the_page(house: House, tmp_path: Path, c
     assert manifest["command"] == "interp run my.yaml --n 3 --seed 5 --quiet"
 
 
-def test_without_a_terminal_the_stages_are_plain_lines(
-    house: House, tmp_path: Path, capsys: Captured
-) -> None:
+def test_without_a_terminal_the_stages_are_plain_lines(house: House, tmp_path: Path, capsys: Captured) -> None:
     (tmp_path / "my.yaml").write_text(yaml.safe_dump(MINIMAL))
     assert main(["run", "my.yaml"]) == 0
     assert capsys.readouterr().err.splitlines() == [
@@ -265,9 +299,7 @@ def test_what_libraries_print_or_warn_goes_to_the_log(
     assert err == ""
 
 
-def test_no_log_is_left_when_all_went_well(
-    house: House, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_no_log_is_left_when_all_went_well(house: House, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     logs = tmp_path / "logs"
     logs.mkdir()
     monkeypatch.setattr("tempfile.tempdir", str(logs))

@@ -73,7 +73,7 @@ BAD = {
     "no analyses": (with_change(analyses={}), ["'analyses'"]),
     "options are a list": (with_change(analyses={"behavior": [1]}), ["analyses.behavior", "mapping"]),
     "gate is a number": (with_change(gate=0.5), ["'gate'", "mapping"]),
-    "gate is a word": (with_change(gate={"minimum_accuracy": "high"}), ["gate.minimum_accuracy", "number"]),
+    "gate is a word": (with_change(gate={"minimum_preferred": "high"}), ["gate.minimum_preferred", "number"]),
 }
 
 
@@ -131,9 +131,7 @@ SMALL = studies.Study(
 
 
 def execute(house: House, out: Path, study: Study = SMALL, said: Said | None = None) -> studies.Outcome:
-    return studies.execute(
-        study, out, tools=house.tools(), watcher=said or Said(), command="interp run small"
-    )
+    return studies.execute(study, out, tools=house.tools(), watcher=said or Said(), command="interp run small")
 
 
 def manifest(out: Path) -> dict[str, Any]:
@@ -145,9 +143,7 @@ def test_a_run_writes_its_directory_and_answers(tmp_path: Path) -> None:
     outcome = execute(House(), tmp_path / "run")
     assert outcome.answer == "The head looks. We are sure."
     assert outcome.report == tmp_path / "run" / "report.html"
-    written = sorted(
-        path.relative_to(tmp_path / "run").as_posix() for path in (tmp_path / "run").rglob("*.*")
-    )
+    written = sorted(path.relative_to(tmp_path / "run").as_posix() for path in (tmp_path / "run").rglob("*.*"))
     assert written == [
         "manifest.json",
         "report.html",
@@ -205,22 +201,20 @@ def test_nothing_is_explained_when_no_rung_passes(tmp_path: Path) -> None:
     outcome = execute(house, tmp_path)
     assert house.ran == ["load", "behavior", "report"]
     assert manifest(tmp_path)["explained_rung"] is None
-    assert outcome.answer.startswith(
-        "double does not do color-noun, so nothing is explained. recall: recall measured"
-    )
+    assert outcome.answer.startswith("double does not do color-noun, so nothing is explained. recall: recall measured")
 
 
 def test_the_gate_of_the_study_reaches_the_behavior_analysis(tmp_path: Path) -> None:
     house = House()
-    execute(house, tmp_path, replace(SMALL, gate={"minimum_accuracy": 0.95}))
+    execute(house, tmp_path, replace(SMALL, gate={"minimum_preferred": 0.95}))
     assert house.ran == ["load", "behavior", "report"]
 
 
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"analyses": {"behavior": {}, "probing": {"fold": 3}}}, "'fold'.*probing.*Did you mean 'folds'"),
-        ({"gate": {"minimum_acuracy": 0.5}}, "'minimum_acuracy'.*gate.*Did you mean 'minimum_accuracy'"),
+        ({"analyses": {"behavior": {}, "probing": {"fold": 3}}}, "'fold' in analyses.probing.*Did you mean 'folds'"),
+        ({"gate": {"minimum_prefered": 0.5}}, "'minimum_prefered' in gate.*Did you mean 'minimum_preferred'"),
     ],
 )
 def test_an_unknown_option_is_found_before_the_model_is_loaded(
@@ -237,9 +231,7 @@ def test_bad_input_found_while_loading_or_building_writes_nothing(tmp_path: Path
     with pytest.raises(InterpError, match="no model"):
         execute(House(), tmp_path / "run", replace(SMALL, model="absent"))
     everything = ("recall", "repeated_frame", "two", "three")
-    with pytest.raises(
-        InterpError, match="No rung of color-noun can be built with mini; recall: recall needs more"
-    ):
+    with pytest.raises(InterpError, match="No rung of color-noun can be built with mini; recall: recall needs more"):
         execute(House(unbuildable=everything), tmp_path / "run")
     assert list(tmp_path.iterdir()) == []
 

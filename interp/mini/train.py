@@ -40,6 +40,9 @@ class Recipe:
     context_weight: float = 0.25
     muon: bool = True
     init: float = 0.02
+    qk: float = 0.0
+    vo: float = 0.7
+    lookback: float = 0.0
     embed_lr: float = 2e-3
     pos: float = 0.1
     emb: float = 0.05
@@ -63,12 +66,40 @@ class Recipe:
 
 
 def sinusoids(n_ctx: int, d_model: int) -> Float[Tensor, "position d_model"]:
-    """The fixed table of the first transformer, as a start for the learned one."""
-    position = torch.arange(n_ctx)[:, None]
-    rate = torch.exp(torch.arange(0, d_model, 2) * (-math.log(10_000.0) / d_model))
+    """Sines and cosines of evenly spaced frequencies, as a start for the learned position table."""
+    rate = torch.linspace(0.02, 2.6, d_model // 2)
+    angle = torch.arange(n_ctx)[:, None] * rate
     table = torch.zeros(n_ctx, d_model)
-    table[:, 0::2], table[:, 1::2] = torch.sin(position * rate), torch.cos(position * rate)
+    table[:, 0::2], table[:, 1::2] = torch.sin(angle), torch.cos(angle)
     return table
+
+
+def mimetic(model: GPT2LMHeadModel, recipe: Recipe) -> None:
+    d, nh = recipe.d_model, recipe.d_model // D_HEAD
+    perm = torch.randperm(d // 2)
+    rate = torch.linspace(0.02, 2.6, d // 2)
+    with torch.no_grad():
+        for l, block in enumerate(model.transformer.h):
+            w = block.attn.c_attn.weight  # [d, 3d]
+            wo = block.attn.c_proj.weight  # [d, d]
+            v, _ = torch.linalg.qr(torch.randn(d, d))
+            w[:, 2 * d :] = recipe.vo * v
+            wo.copy_(recipe.vo * v.T)
+            for h in range(nh):
+                cols = slice(h * D_HEAD, (h + 1) * D_HEAD)
+                if l == 0 and recipe.lookback:
+                    q = torch.zeros(d, D_HEAD); k = torch.zeros(d, D_HEAD)
+                    for j, i in enumerate(perm[h * D_HEAD // 2 : (h + 1) * D_HEAD // 2].tolist()):
+                        c, s_ = math.cos((h + 1) * rate[i]), math.sin((h + 1) * rate[i])
+                        k[2 * i, 2 * j] = 1; k[2 * i + 1, 2 * j + 1] = 1
+                        q[2 * i, 2 * j] = c; q[2 * i + 1, 2 * j] = -s_
+                        q[2 * i + 1, 2 * j + 1] = c; q[2 * i, 2 * j + 1] = s_
+                    w[:, cols] = recipe.lookback * q
+                    w[:, d + h * D_HEAD : d + (h + 1) * D_HEAD] = recipe.lookback * k
+                else:
+                    m = torch.randn(d, D_HEAD) * recipe.qk
+                    w[:, cols] = m
+                    w[:, d + h * D_HEAD : d + (h + 1) * D_HEAD] = m
 
 
 def new_model(recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> GPT2LMHeadModel:
@@ -94,6 +125,8 @@ def new_model(recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> GPT2LMHeadM
     with torch.no_grad():
         model.transformer.wpe.weight.copy_(recipe.pos * sinusoids(recipe.n_ctx, recipe.d_model))
         model.transformer.wte.weight.normal_(0, recipe.emb)
+    if recipe.qk:
+        mimetic(model, recipe)
     return model
 
 

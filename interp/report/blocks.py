@@ -13,13 +13,14 @@ from interp.report.tables import Table
 
 @dataclass(frozen=True)
 class Panel:
-    """One drawing of a figure, with its own small title."""
+    """One drawing of a figure, with its own small title; ``group`` heads the panels that begin here."""
 
     title: str
     body: Markup
     subtitle: str = ""
     legend: Markup | None = None
     wide: bool = False
+    group: str = ""
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,7 @@ class Figure:
         legend: colour or line legend common to the panels.
         source: the paper or definition.
         file: the result file the numbers come from.
+        open: whether the numbers show from the start.
     """
 
     template: ClassVar[str] = "figure"
@@ -47,6 +49,7 @@ class Figure:
     legend: Markup | None = None
     source: str = ""
     file: str = ""
+    open: bool = False
 
     def __post_init__(self) -> None:
         """Refuse a figure that hides its numbers."""
@@ -70,6 +73,16 @@ class Facts:
 
     items: tuple[tuple[str, str], ...]
     title: str = ""
+
+
+@dataclass(frozen=True)
+class Steps:
+    """A calculation in order: per step a name, the formula with its numbers, and what it means."""
+
+    template: ClassVar[str] = "steps"
+
+    title: str
+    items: tuple[tuple[str, str, str], ...]
 
 
 @dataclass(frozen=True)
@@ -158,7 +171,7 @@ class Script:
     component: str
 
 
-Block = Figure | Prose | Facts | Notice | Prompts | Details | Code | Script
+Block = Figure | Prose | Facts | Steps | Notice | Prompts | Details | Code | Script
 
 
 @dataclass(frozen=True)

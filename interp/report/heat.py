@@ -101,9 +101,11 @@ def heatmap(
     if annotate is None:
         annotate = n_rows * n_columns <= ANNOTATED_CELLS and n_columns <= 24
     width, height = cell or _cell_size(n_columns, annotate)
+    lines = [_lines(label, width) for label in grid.columns]
     longest = max((len(label) for label in grid.columns), default=1)
-    slanted = longest * CHARACTER > width - 4
-    top = 22.0 + (min(longest, 16) * CHARACTER * 0.72 + 8 if slanted else 16)
+    slanted = any(len(part) * CHARACTER > width - 1 for parts in lines for part in parts)
+    depth = 1 if slanted else max((len(parts) for parts in lines), default=1)
+    top = 22.0 + (min(longest, 16) * CHARACTER * 0.72 + 8 if slanted else 3 + 13 * depth)
     left = 30.0 + max((len(label) for label in grid.rows), default=1) * CHARACTER
     overhang = min(longest, 16) * CHARACTER * 0.72 if slanted else 0.0
     total = (left + n_columns * width + 8 + overhang, top + n_rows * height + 6)
@@ -117,7 +119,10 @@ def heatmap(
         if slanted:
             parts.append(element("text", shown, class_="tick", transform=f"translate({x:.1f} {top - 6:.1f}) rotate(-46)"))
         else:
-            parts.append(element("text", shown, class_="tick", x=x, y=top - 7, text_anchor="middle"))
+            parts.extend(
+                element("text", part, class_="tick", x=x, y=top - 7 - 12 * (len(lines[j]) - 1 - row), text_anchor="middle")
+                for row, part in enumerate(lines[j])
+            )
     for i, label in enumerate(grid.rows):
         y = top + (i + 0.5) * height
         parts.append(element("text", label, class_="tick", x=left - 7, y=y + 3.8, text_anchor="end"))
@@ -157,6 +162,14 @@ def _cell_size(n_columns: int, annotate: bool) -> tuple[float, float]:
     return (38.0, 26.0) if n_columns <= 12 else (30.0, 24.0)
 
 
+def _lines(label: str, width: float) -> list[str]:
+    """A label in as few lines as its underscores allow within a cell's width."""
+    if len(label) * CHARACTER <= width - 1 or "_" not in label:
+        return [label]
+    first, *rest = label.split("_")
+    return [first, *(f"_{part}" for part in rest)]
+
+
 def _turned(x: float, y: float) -> str:
     return f"translate({x:.1f} {y:.1f}) rotate(-90)"
 
@@ -182,12 +195,13 @@ def drawing(
 
 def colour_legend(scale: Scale, *, key: str, digits: int = 2, marks: bool = False) -> Markup:
     """The colours of a scale with their values and units; ``marks`` explains the outlines of named heads."""
-    bar, left, top = 210.0, 6.0, 22.0
+    bar, left, top = 210.0, 2.0, 22.0
     width = bar / scale.steps
-    parts = [element("text", f"{scale.name} ({scale.units})" if scale.units else scale.name, class_="axis", x=left, y=11.0)]
+    name = f"{scale.name} ({scale.units})" if scale.units else scale.name
+    parts = [element("text", name, class_="axis", x=left, y=11.0)]
     for i in range(scale.steps):
         step = f"{'d' if scale.diverging else 's'}{i}"
-        parts.append(element("rect", class_=step, x=left + i * width, y=top - 4, width=width + 0.3, height=11.0))
+        parts.append(element("rect", class_=step, x=left + i * width, y=top - 4, width=width + 0.4, height=11.0))
     middle = (scale.low + scale.high) / 2
     for share, value, anchor in ((0.0, scale.low, "start"), (0.5, middle, "middle"), (1.0, scale.high, "end")):
         text = figure_number(value, digits)
@@ -199,5 +213,6 @@ def colour_legend(scale: Scale, *, key: str, digits: int = 2, marks: bool = Fals
             parts.append(element("rect", class_=f"mark {kind}", x=x, y=top - 5, width=20.0, height=13.0, rx=3))
             parts.append(element("text", kind, class_="tick", x=x + 26, y=top + 5.5))
         total += 18 + 2 * 84
+    total = max(total, left + len(name) * CHARACTER)
     description = f"Colours from {figure_number(scale.low, digits)} to {figure_number(scale.high, digits)} {scale.units}"
     return drawing(parts, (total, top + 24), key=key, title=f"Legend: {scale.name}", description=description, class_="plot legend")

@@ -136,8 +136,8 @@ def curves(
     title: str,
     description: str,
     rule: tuple[float, str] | None = None,
-    width: float = 230.0,
-    height: float = 150.0,
+    width: float = 205.0,
+    height: float = 140.0,
 ) -> Markup:
     """Lines over ordered labels (layers) with interval bands; ``rule`` is a level with its name."""
     left, top = 34.0, 10.0
@@ -227,11 +227,13 @@ def bars(
 
 
 def line_legend(entries: Sequence[tuple[str, str]], *, key: str, units: str = "") -> Markup:
-    """Names of tones: ``(name, tone)``; the tone ``c`` is a dashed level, ``band`` an interval."""
+    """Names of tones: ``(name, tone)``; ``c`` is a dashed level, ``mark`` a bar, ``band`` an interval."""
     parts: list[Markup] = []
-    x = 6.0
+    x = 2.0
     for name, tone in entries:
-        if tone == "band":
+        if tone == "mark":
+            parts.append(marker("c", x + 13, 12.0))
+        elif tone == "band":
             parts.append(element("line", class_="whisker ink", x1=x, x2=x + 26, y1=12.0, y2=12.0))
         else:
             parts.append(element("line", class_=f"line {tone}", x1=x, x2=x + 26, y1=12.0, y2=12.0))

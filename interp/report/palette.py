@@ -133,7 +133,7 @@ def stylesheet() -> str:
 
     names = [f"d{i}" for i in range(DIVERGING_STEPS)] + [f"s{i}" for i in range(SEQUENTIAL_STEPS)]
     rules = "".join(
-        f"svg .{n}{{fill:var(--{n})}}svg .{n}t{{fill:var(--{n}t)}}"
+        f".plot .{n}{{fill:var(--{n})}}.plot text.{n}t{{fill:var(--{n}t)}}"
         f".chip.{n}{{background:var(--{n});color:var(--{n}t)}}"
         for n in names
     )

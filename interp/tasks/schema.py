@@ -166,7 +166,7 @@ class _Reader:
         same = {k: str(v) for k, v in self.mapping(rung.get("same", {}), where).items()}
         corrupted = self.corruption(rung["corrupted"], where)
         for slot in (*used, *same.values()):
-            self.known(slot, lexicon if slot not in same else used, "slot", f"{where} (no words in the lexicon)")
+            self.known(slot, lexicon if slot not in same else used, "slot", where)
         for slot in (*corrupted.slots, *corrupted.copy.values(), *same):
             self.known(slot, used, "slot", where)
         shared = [r for r in next(iter(templates.values())).roles if all(r in t.roles for t in templates.values())]

@@ -1,7 +1,7 @@
 """How long the main job takes here: `make bench`.
 
-Times `interp --help`, and `interp run` of every bundled study on `mini`, each in a process of its own, and prints a
-table with wall time, time per stage and peak memory. Options: the studies to run, `--n` pairs per rung.
+Times `interp --help`, and `interp run` of every bundled study on `mini`, each in a process of its own, and
+prints wall time, peak memory and the time of every stage. Options: the studies to run, `--n` pairs per rung.
 """
 
 from __future__ import annotations

@@ -16,7 +16,8 @@ from interp.report.tables import Cell, Column, Table
 from interp.report.verdict import Verdict
 from interp.report.words import Spans, tone, with_changes, with_roles
 
-EXAMPLES_PER_RUNG = 2
+EXAMPLES = 2
+"""Examples shown of the explained rung; the others show one."""
 
 
 def ladder(behavior: Result, verdict: Verdict) -> Section:
@@ -27,8 +28,8 @@ def ladder(behavior: Result, verdict: Verdict) -> Section:
     accuracy = _accuracy(behavior, count)
     preferred = _preferred(behavior, count)
     chance = _per_rung(behavior, "chance")
-    top1 = Series("correct answer is the top token", "a", accuracy)
-    prefers = Series("correct preferred to incorrect", "b", preferred)
+    top1 = Series("top token", "a", accuracy)
+    prefers = Series("preferred", "b", preferred)
     at_chance = Series("chance", "c", tuple(Point(c, math.nan, math.nan, n) for c, n in zip(chance, count, strict=True)))
     clean, corrupted = (_mean_by_rung(behavior, name, rungs) for name in ("clean", "corrupted"))
     gap_low, gap_high = _reach([*clean, *corrupted])
@@ -41,7 +42,7 @@ def ladder(behavior: Result, verdict: Verdict) -> Section:
                 badges=["pass" if p else "fail" for p in passes],
             ),
             legend=line_legend(
-                [(top1.name, "a"), (prefers.name, "b"), ("chance", "c")], key="ladder-al"
+                [(top1.name, "a"), (prefers.name, "b"), ("chance", "mark"), ("95%", "band")], key="ladder-al"
             ),
         ),
         Panel(
@@ -51,13 +52,13 @@ def ladder(behavior: Result, verdict: Verdict) -> Section:
                 low=gap_low, high=gap_high, key="ladder-b", title="Logit difference per rung",
                 description="Mean logit difference of clean and corrupted prompts, with 95% bootstrap intervals.",
             ),
-            legend=line_legend([("clean", "a"), ("corrupted", "b"), ("95% interval", "band")], key="ladder-bl"),
+            legend=line_legend([("clean", "a"), ("corrupted", "b"), ("95%", "band")], key="ladder-bl"),
         ),
     )  # fmt: skip
     figure = Figure(
         "ladder-figure", "Baselines per rung",
-        "Left: the share of clean prompts whose whole-vocabulary top token is the correct answer, and the share that "
-        "at least prefers it to the incorrect answer. Right: logit(correct) − logit(incorrect); the further the clean and "
+        "Top token: the correct answer beats the whole vocabulary. Preferred: it at least beats the incorrect answer. "
+        "Logit difference: logit(correct) − logit(incorrect); the further the clean and "
         "the corrupted mean lie apart, the more there is to explain.",
         panels, (_table(behavior, rungs, count, accuracy, preferred, chance, clean, corrupted, passes),),
         source=behavior.attr("source"), file=behavior.file,
@@ -78,13 +79,13 @@ def ladder(behavior: Result, verdict: Verdict) -> Section:
 
 
 def prompts(behavior: Result, verdict: Verdict) -> Section:
-    """Two prompts per rung: clean, corrupted, and what the model said."""
+    """Example prompts per rung: clean, corrupted, and what the model said."""
     rung_of = behavior.labels("rung_of")
     descriptions = behavior.labels("description") if behavior.has("description") else ("",) * behavior.data.sizes["rung"]
     roles = behavior.labels("role") if behavior.has("role_start", "role_stop") else ()
     rungs = []
     for i, rung in enumerate(behavior.labels("rung")):
-        chosen = [p for p, name in enumerate(rung_of) if name == rung][:EXAMPLES_PER_RUNG]
+        chosen = [p for p, name in enumerate(rung_of) if name == rung][: EXAMPLES if rung == verdict.rung else 1]
         if chosen:
             examples = tuple(_example(behavior, p, roles) for p in chosen)
             rungs.append(PromptRung(rung, descriptions[i], examples))
@@ -124,8 +125,8 @@ def _example(behavior: Result, p: int, roles: tuple[str, ...]) -> PromptExample:
         facts.append(("P(answer)", figure_number(float(behavior.need("clean_probability", "prompt").values[p]), 3)))
     if behavior.has("clean_rank"):
         facts.append(("rank", figure_number(float(behavior.need("clean_rank", "prompt").values[p]), 0)))
-    for name in ("clean", "corrupted"):
-        facts.append((f"logit difference, {name}", figure_number(float(behavior.need(name, "prompt").values[p]), 2)))
+    clean_value, corrupted_value = (figure_number(float(behavior.need(name, "prompt").values[p]), 2) for name in ("clean", "corrupted"))
+    facts.append(("logit difference, clean → corrupted", f"{clean_value} → {corrupted_value}"))
     return PromptExample(words[0], words[1], token(answer), token(other_answer) if other_answer else "", tuple(facts))
 
 

@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from interp.report.blocks import Block, Facts, Figure, Notice, Panel, Prose, Script, Section
+from interp.report.blocks import Block, Figure, Notice, Panel, Prose, Script, Section, Steps
 from interp.report.bundle import Bundle
 from interp.report.heat import Grid, colour_legend, heatmap
 from interp.report.inputs import Result, RunInputs
@@ -70,17 +70,9 @@ def _arithmetic(lesson: Result) -> list[Block]:
             "lesson-strip", f"Where {name} looks from {dest_word}",
             f"The number under each token is the attention weight that {dest_word} gives it. {src_word} is outlined.",
             (Panel("", token_strip(tokens, [float(w) for w in weight], destination=destination, interest=source, label=f"Attention weights of {name} from {dest_word}"), wide=True),),
-            (table,), legend=colour_legend(Scale.rising(0, 1, units="share", name="attention weight"), key="lesson-strip-l"), source=paper, file=file,
+            (table,), legend=colour_legend(Scale.rising(0, 1, units="share", name="attention weight"), key="lesson-strip-l"), source=paper, file=file, open=True,
         ),
-        Facts(
-            (
-                ("Match.", f"q({dest_word}) · k({src_word}) = {figure_number(float(dot[source]), 3)}, the sum of {d_head} products."),
-                ("Scale.", f"÷ √d_k = ÷ √{d_head} = ÷ {figure_number(root, 3)}, so the score is {figure_number(float(score[source]), 3)}. Without this, longer vectors alone would make the softmax sharper."),
-                ("Share.", f"softmax: e^{figure_number(float(score[source]), 3)} divided by the sum of e^score over {int(np.isfinite(score).sum())} tokens gives the weight {figure_number(float(weight[source]), 4)}."),
-                ("Mix.", f"z = Σ weight · v: {figure_number(float(weight[source]), 4)} of v({src_word}) plus the other words' shares. Recomputed here from the table, it differs from the model's z by at most {error:.1e}."),
-            ),
-            "The same, in four steps",
-        ),
+        _steps(name, dest_word, src_word, d_head, (float(dot[source]), float(score[source]), float(weight[source])), int(np.isfinite(score).sum()), error),
         Notice(
             "note" if abs(total - 1) <= TOLERANCE and weight.min() >= 0 and weight.max() <= 1 + TOLERANCE else "warn", "What a weight is",
             f"Attention weights lie between 0 and 1, and the weights of one destination word sum to 1 (here: {figure_number(total, 6)}). "
@@ -92,6 +84,32 @@ def _arithmetic(lesson: Result) -> list[Block]:
     if error > TOLERANCE * max(1.0, float(np.abs(z).max())):
         blocks.append(Notice("warn", "The mix does not add up", f"Σ weight · v and the model's z differ by {error:.2e}."))
     return blocks
+
+
+def _steps(head: str, dest: str, src: str, d_head: int, numbers: tuple[float, float, float], count: int, error: float) -> Steps:
+    dot, score, weight = numbers
+    root = math.sqrt(d_head)
+    return Steps(
+        f"From q·k to z, for {dest} reading {src}",
+        (
+            ("Match", f"q({dest}) · k({src}) = {figure_number(dot, 3)}", f"The sum of {d_head} products, one per dimension of the head (below)."),
+            (
+                "Scale",
+                f"{figure_number(dot, 3)} ÷ √d_k = {figure_number(dot, 3)} ÷ √{d_head} = {figure_number(score, 3)}",
+                "Without this, heads with more dimensions would have larger scores and a sharper softmax for no other reason.",
+            ),
+            (
+                "Share",
+                f"softmax: e^{figure_number(score, 3)} ÷ Σ e^score = {figure_number(weight, 4)}",
+                f"The sum runs over the {count} tokens that {dest} can read. The result is the attention weight.",
+            ),
+            (
+                "Mix",
+                f"z = {figure_number(weight, 4)} · v({src}) + … (Σ weight · v)",
+                f"The values of all words, each times its weight, are added up: {head}'s z. Recomputed here, it differs from the model's by at most {error:.1e}.",
+            ),
+        ),
+    )
 
 
 def raise_range(lesson: Result, source: int, count: int) -> None:
@@ -166,7 +184,7 @@ def _patterns(holder: Result, verdict: Verdict, named: tuple[int, int] | None, b
     n_layers, n_heads = pattern.shape[:2]
     chosen = _choose(pattern, verdict, named)
     first = named if named is not None and named[0] < n_layers and named[1] < n_heads else chosen[0]
-    blocks: list[Block] = [_one_pattern(holder, pattern[first], tokens, head_label(*first))]
+    blocks: list[Block] = [_one_pattern(holder, pattern[first], tokens, head_label(*first), 13.0 if bundle or len(tokens) > 40 else 18.0)]
     if bundle is None:
         text = "The package circuitsvis is not installed where this page was made, so the interactive patterns of all heads are left out; the pattern above does not need it."
         return [*blocks, Notice("note", "No interactive patterns", text)]
@@ -193,16 +211,16 @@ def _choose(pattern: np.ndarray, verdict: Verdict, named: tuple[int, int] | None
     wanted = [*([named] if named else []), *(place(h) for h, label in zip(verdict.heads, verdict.labels, strict=True) if label != "none")]
     ranked = [*wanted, *sorted(every, key=lambda at: (-float(focus[at]), at))]
     kept = [at for at in dict.fromkeys(ranked) if at[0] < n_layers and at[1] < n_heads][:CIRCUITSVIS_HEADS]
-    return sorted(kept)
+    first = [at for at in kept if at in wanted]
+    return first + sorted(at for at in kept if at not in first)
 
 
-def _one_pattern(holder: Result, weights: np.ndarray, tokens: list[str], name: str) -> Figure:  # type: ignore[type-arg]
+def _one_pattern(holder: Result, weights: np.ndarray, tokens: list[str], name: str, side: float) -> Figure:  # type: ignore[type-arg]
     size = len(tokens)
     causal = np.where(np.tri(size, dtype=bool), weights, np.nan)
     scale = Scale.rising(0, 1, units="share", name="attention weight")
     cells = {(i, j): f"{name}: {tokens[i]} ({i}) reads {tokens[j]} ({j})" for i in range(size) for j in range(size)}
     grid = Grid(causal, tokens, tokens, "destination (reads)", "source (is read)", cells=cells)
-    side = 18.0 if size <= 40 else 13.0
     drawn = heatmap(grid, scale, key="lesson-pattern-map", title=f"Attention pattern of {name}", description="Attention weights from destination rows to source columns", cell=(side, side), annotate=False)
     rows: list[tuple[Cell, ...]] = [(i, tokens[i], j, tokens[j], float(weights[i, j])) for i in range(size) for j in range(i + 1)]
     table = Table(f"Attention weights of {name}", (Column("destination"), Column("destination token"), Column("source"), Column("source token"), Column("weight", "share", 4)), tuple(rows))

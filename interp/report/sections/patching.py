@@ -20,10 +20,11 @@ from interp.sites import SITES, head_label
 BLOCK_SITES = ("resid_pre", "attn_out", "mlp_out")
 HEAD_SITES = ("z", "q", "k", "v", "pattern")
 GAP = "share of the clean–corrupted gap"
-_LIMIT = 1.25
+_LIMITS = (1.0, 1.5)
+"""The colours reach this far: to 1 unless an effect passes it by a tenth, and never beyond 1.5."""
 _DIRECTIONS = {
-    "denoising": ("Denoising: is it sufficient?", "recovered: corrupted run, this one place made clean"),
-    "noising": ("Noising: is it needed?", "lost = 1 − recovered: clean run, this one place corrupted"),
+    "denoising": ("Denoising: is it sufficient?", "Recovered: corrupted run, this one place made clean"),
+    "noising": ("Noising: is it needed?", "Lost = 1 − recovered: clean run, this one place corrupted"),
 }
 
 
@@ -86,7 +87,8 @@ def _undefined(patching: Result) -> list[Block]:
 
 def _scale(*values: np.ndarray) -> Scale:  # type: ignore[type-arg]
     size = max((float(np.nanmax(np.abs(v))) for v in values if np.isfinite(v).any()), default=1.0)
-    return Scale.centred(min(max(1.0, size), _LIMIT), units=GAP, name="recovered (left), lost (right)")
+    limit = _LIMITS[0] if size <= 1.1 * _LIMITS[0] else min(np.ceil(size * 10) / 10, _LIMITS[1])
+    return Scale.centred(float(limit), units=GAP, name="recovered, or lost")
 
 
 def _figure(
@@ -105,7 +107,7 @@ def _block_figure(patching: Result, site: str) -> Figure:
     panels = []
     for i, direction in enumerate(patching.labels("direction")):
         grid = Grid.of(importance(summary.isel(direction=i, drop=True), direction), "layer", "role", row_title="layer", column_title="role")
-        panels.append(Panel(_DIRECTIONS[direction][0], heatmap(grid, scale, key=f"{site}-{direction}", title=f"{site}, {direction}", description=f"{_DIRECTIONS[direction][1]}, by layer and role", cell=(52.0, 28.0)), _DIRECTIONS[direction][1]))
+        panels.append(Panel(_DIRECTIONS[direction][0], heatmap(grid, scale, key=f"{site}-{direction}", title=f"{site}, {direction}", description=f"{_DIRECTIONS[direction][1]}, by layer and role", cell=(49.0, 28.0)), _DIRECTIONS[direction][1]))
     reading = f"{site}: {SITES[site].description}. {_strongest(patching, summary, 'role')}"
     return _figure(patching, variable, (("layer", "layer"), ("role", "role")), panels, key=f"patch-{site}", title=f"{site} by layer and role", reading=reading, scale=scale, by=summary)
 
@@ -147,11 +149,11 @@ def _role_figure(patching: Result, site: str, marks: Mapping[tuple[int, int], st
     summary = mean_over(patching.need(variable, "direction", "prompt", "layer", axis, "role"))
     scale = _scale(summary["mean"].values)
     panels = []
-    for r, role in enumerate(patching.labels("role")):
-        for i, direction in enumerate(patching.labels("direction")):
+    for i, direction in enumerate(patching.labels("direction")):
+        for r, role in enumerate(patching.labels("role")):
             grid = head_grid(importance(summary.isel(direction=i, role=r, drop=True), direction), axis, marks)
-            word = "sufficient?" if direction == "denoising" else "needed?"
-            panels.append(Panel(f"{site} at {role}: {word}", heatmap(grid, scale, key=f"role-{site}-{r}-{direction}", title=f"{site} at {role}, {direction}", description=_DIRECTIONS[direction][1])))
+            drawn = heatmap(grid, scale, key=f"role-{site}-{r}-{direction}", title=f"{site} at {role}, {direction}", description=_DIRECTIONS[direction][1])
+            panels.append(Panel(f"at {role}", drawn, group=" ".join(_DIRECTIONS[direction]) if r == 0 else ""))
     reading = f"{site} of one head at one word only: where a head does its work. {_strongest(patching, summary, axis, 'role')}"
     return _figure(patching, variable, (("layer", "layer"), (axis, axis), ("role", "role")), panels, key=f"patch-{site}-role", title=f"{site} of every head, one word at a time", reading=reading, scale=scale, by=summary, marks=bool(marks) and axis == "head")
 

@@ -1,0 +1,336 @@
+"""The founding lesson on a real head: how one word reads another, number by number.
+
+A head compares the query of the reading word with the key of every word up to it, divides by the square root of
+d_head, turns the scores into weights with a softmax, and mixes the values by those weights. Every number here is
+computed from the model's own queries, keys and values, and refused unless it equals what the model computed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+import xarray as xr
+from jaxtyping import Float, Int
+
+from interp import capture, results
+from interp.errors import InterpError
+from interp.results import Variable
+from interp.sites import head_label
+
+if TYPE_CHECKING:
+    from interp.model import HookedTransformer
+    from interp.prompts import PromptPairs
+    from interp.tokens import Prompts
+
+SOURCE = "Vaswani et al. 2017, Attention Is All You Need, arXiv 1706.03762, equation 1"
+
+TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4, torch.bfloat16: 5e-2, torch.float16: 1e-2}
+"""How far a recomputed number may be from the model's, as a share of the sizes summed: rounding in that data type."""
+
+READERS = ("noun", "asked", "answer")
+"""The roles that read by default, in the order they are tried: the first that stands after the word it reads."""
+
+
+def run(
+    model: HookedTransformer,
+    pairs: PromptPairs,
+    *,
+    layer: int | None = None,
+    head: int | None = None,
+    dest: str | int | None = None,
+    src: str | int | None = None,
+    prompt: int = 0,
+    progress: Callable[[int, int], None] | None = None,
+) -> xr.Dataset:
+    """One head, one clean prompt, one reading word: q·k, division by sqrt(d_head), softmax, and the mix of values.
+
+    Args:
+        model: the model.
+        pairs: the prompts; only the clean ones are used.
+        layer: the layer; None lets the numbers choose.
+        head: the head; None lets the numbers choose. Chosen is the head with the largest mean attention from ``dest``
+            to ``src`` over all clean prompts, among those of the given layer or index if one is given.
+        dest: the reading word: a role (its last token) or a position (negative: from the end). None is ``noun``, or
+            where that is absent or stands before ``src``, ``asked``, else ``answer``.
+        src: the word of interest among those read: a role (its last token) or a position. None is ``color``, else the
+            first role whose token is the correct answer in every prompt.
+        prompt: which prompt.
+        progress: called with steps done and steps in all.
+
+    Returns:
+        Dims src_position (the tokens up to and with ``dest``, BOS included) and d_head. ``q`` (d_head), ``k`` and ``v``
+        (src_position, d_head), ``dot`` = q·k, ``score`` = dot / sqrt(d_head), ``weight`` = softmax of the scores (each in
+        [0, 1], summing to 1), ``value_norm``, and ``z`` (d_head), the model's own mix, which equals the sum of
+        weight * v. In rotary models q and k are those after rotation, which are what is compared; in grouped-query models
+        k and v are those of the group's ``kv_head``. ``chosen_by`` says how the head was chosen.
+
+    Raises:
+        InterpError: an unknown role, position, layer, head or prompt; a ``src`` after ``dest``, which causal attention
+            cannot see; or a model whose attention is not softmax(q·k / sqrt(d_head)) v.
+    """
+    _check_prompt(pairs, prompt)
+    reader, read = _ends(pairs, dest, src)
+    layer, head, chosen_by = _choose(model, pairs, layer, head, reader, read)
+    if progress is not None:
+        progress(1, 2)
+    one = pairs.clean.select([prompt])
+    position, source = int(reader.positions[prompt]), int(read.positions[prompt])
+    numbers = _attend(model, one, layer, head, position)
+    texts = _token_texts(one)
+    if progress is not None:
+        progress(2, 2)
+    d_head = len(numbers.q)
+    kind = "after rotation" if model.has_site("rot_q") else "of the head"
+    by_source, by_both = ("src_position",), ("src_position", "d_head")
+    return results.build(
+        {
+            "q": Variable(("d_head",), numbers.q, "activation", f"query {kind}, of the reading word"),
+            "k": Variable(by_both, numbers.k, "activation", f"keys {kind}"),
+            "v": Variable(by_both, numbers.v, "activation", "values"),
+            "dot": Variable(by_source, numbers.dot, "activation²", "q · k"),
+            "score": Variable(by_source, numbers.score, "", "q · k / sqrt(d_head)"),
+            "weight": Variable(by_source, numbers.weight, "share", "softmax of the scores"),
+            "value_norm": Variable(by_source, np.linalg.norm(numbers.v, axis=1), "activation", "length of v"),
+            "z": Variable(("d_head",), numbers.z, "activation", "sum of weight * v, as the model has it"),
+        },
+        coords={
+            "src_position": np.arange(position + 1),
+            "d_head": np.arange(d_head),
+            "token": ("src_position", np.array(texts[: position + 1])),
+        },
+        title="One head, number by number",
+        question=f"Why does {head_label(layer, head)} give {texts[source]!r} this much of the attention of {texts[position]!r}?",
+        reading="weight: share of the reading word's attention, between 0 and 1; the weights of all words sum to 1.",
+        source=SOURCE,
+        of=(model, pairs),
+        seed=0,
+        extra={
+            "layer": layer,
+            "head": head,
+            "head_label": head_label(layer, head),
+            "kv_head": head // (model.cfg.n_heads // model.cfg.n_kv_heads),
+            "chosen_by": chosen_by,
+            "dest": reader.name,
+            "src": read.name,
+            "dest_position": position,
+            "dest_token": texts[position],
+            "src_of_interest": source,
+            "src_token": texts[source],
+            "d_head": d_head,
+            "weights_sum": float(numbers.weight.sum()),
+            "largest_error": numbers.largest_error,
+            "prompt": prompt,
+            "text": _text(one),
+        },
+    )
+
+
+def patterns(model: HookedTransformer, pairs: PromptPairs, *, prompt: int = 0) -> xr.Dataset:
+    """The attention pattern of every head on one clean prompt.
+
+    Args:
+        model: the model.
+        pairs: the prompts; only the clean ones are used.
+        prompt: which prompt.
+
+    Returns:
+        ``pattern`` (layer, head, dest_position, src_position): shares in [0, 1]; each row sums to 1, and a word never
+        reads what comes after it. Coordinate ``token`` on src_position.
+
+    Raises:
+        InterpError: there is no such prompt.
+    """
+    _check_prompt(pairs, prompt)
+    one = pairs.clean.select([prompt])
+    pattern = capture(model, one, ["pattern"])["pattern"].isel(prompt=0).transpose(
+        "layer", "head", "dest_position", "src_position"
+    )  # fmt: skip
+    n_layers, n_heads, length, _ = pattern.shape
+    return results.build(
+        {"pattern": Variable(tuple(map(str, pattern.dims)), pattern.values, "share", "attention weights")},
+        coords={
+            "layer": np.arange(n_layers),
+            "head": np.arange(n_heads),
+            "dest_position": np.arange(length),
+            "src_position": np.arange(length),
+            "token": ("src_position", np.array(_token_texts(one))),
+        },
+        title="The attention patterns of every head",
+        question="Where does each head look from each word?",
+        reading="Row: the word that reads; column: the word that is read. Each row sums to 1.",
+        source=SOURCE,
+        of=(model, pairs),
+        seed=0,
+        extra={"prompt": prompt, "text": _text(one)},
+    )
+
+
+# ---- which words ----
+
+
+@dataclass(frozen=True)
+class _End:
+    """One end of the attention edge: what it was called, and its position in every clean prompt."""
+
+    name: str
+    positions: Int[np.ndarray, " prompt"]
+
+
+def _check_prompt(pairs: PromptPairs, prompt: int) -> None:
+    if not 0 <= prompt < len(pairs):
+        raise InterpError(f"There is no prompt {prompt}: there are {len(pairs)} (0 to {len(pairs) - 1}).")
+
+
+def _ends(pairs: PromptPairs, dest: str | int | None, src: str | int | None) -> tuple[_End, _End]:
+    read = _end(pairs.clean, _default_src(pairs) if src is None else src)
+    if dest is None:
+        readers = [_end(pairs.clean, role) for role in READERS if role in pairs.roles]
+        dest_end = next((end for end in readers if (end.positions >= read.positions).all()), readers[-1])
+    else:
+        dest_end = _end(pairs.clean, dest)
+    before = dest_end.positions < read.positions
+    if before.any():
+        i = int(before.argmax())
+        raise InterpError(
+            f"dest '{dest_end.name}' is token {dest_end.positions[i]} of prompt {i} and src '{read.name}' is token "
+            f"{read.positions[i]}: attention is causal, a word reads only itself and what comes before it. Choose a src "
+            "that does not come after dest."
+        )
+    return dest_end, read
+
+
+def _default_src(pairs: PromptPairs) -> str:
+    """The role that holds the answer: ``color``, or the one whose last token is the correct answer everywhere."""
+    if "color" in pairs.roles:
+        return "color"
+    rows = np.arange(len(pairs))
+    for role in pairs.roles:
+        held = pairs.clean.ids[rows, pairs.clean.role_positions(role)]
+        if role != "answer" and (held == pairs.correct).all():
+            return role
+    raise InterpError(
+        f"No role of these prompts holds the answer. Name the word to be read: src=, one of {list(pairs.roles)}."
+    )
+
+
+def _end(prompts: Prompts, place: str | int) -> _End:
+    if isinstance(place, str):
+        return _End(place, prompts.role_positions(place))
+    positions = np.where(place < 0, prompts.lengths + place, place)
+    outside = (positions < 0) | (positions >= prompts.lengths)
+    if outside.any():
+        i = int(outside.argmax())
+        raise InterpError(f"Position {place} is outside prompt {i}, which has {prompts.lengths[i]} tokens.")
+    return _End(str(place), positions)
+
+
+# ---- which head ----
+
+
+def _choose(
+    model: HookedTransformer, pairs: PromptPairs, layer: int | None, head: int | None, dest: _End, src: _End
+) -> tuple[int, int, str]:
+    """Layer, head, and how they were chosen."""
+    sizes = {"layer": (layer, model.cfg.n_layers), "head": (head, model.cfg.n_heads)}
+    for name, (given, size) in sizes.items():
+        if given is not None and not 0 <= given < size:
+            raise InterpError(f"There is no {name} {given}: {model.name} has {size} (0 to {size - 1}).")
+    if layer is not None and head is not None:
+        return layer, head, "given"
+    layers = range(model.cfg.n_layers) if layer is None else [layer]
+    heads = range(model.cfg.n_heads) if head is None else [head]
+    mean = mean_attention(model, pairs, dest.positions, src.positions)[np.ix_(list(layers), list(heads))]
+    row, column = np.unravel_index(int(mean.argmax()), mean.shape)
+    among = f" of layer {layer}" if layer is not None else f" with index {head}" if head is not None else ""
+    words = (
+        f"largest mean attention {dest.name}<-{src.name} over {len(pairs)} clean prompts, {mean[row, column]:.3f}, "
+        f"among the {mean.size} heads{among}"
+    )
+    return layers[row], heads[column], words
+
+
+def mean_attention(
+    model: HookedTransformer,
+    pairs: PromptPairs,
+    dest: Int[np.ndarray, " prompt"],
+    src: Int[np.ndarray, " prompt"],
+) -> Float[np.ndarray, "layer head"]:
+    """Mean over the clean prompts of the attention from one position to another, each given per prompt; in [0, 1]."""
+    places = pairs.clean.with_roles({"dest": np.stack([dest, dest + 1], axis=1)})
+    rows = capture(model, places, ["pattern"], at=["dest"])["pattern"].isel(role=0)
+    weights = rows.transpose("prompt", "src_position", "layer", "head").values
+    mean: Float[np.ndarray, "layer head"] = weights[np.arange(len(pairs)), src].mean(axis=0, dtype=np.float64)
+    return mean
+
+
+# ---- the arithmetic ----
+
+
+@dataclass(frozen=True)
+class _Numbers:
+    """What one head does at one position, in float64; ``largest_error`` is relative, against the model's own."""
+
+    q: Float[np.ndarray, " d_head"]
+    k: Float[np.ndarray, "src_position d_head"]
+    v: Float[np.ndarray, "src_position d_head"]
+    dot: Float[np.ndarray, " src_position"]
+    score: Float[np.ndarray, " src_position"]
+    weight: Float[np.ndarray, " src_position"]
+    z: Float[np.ndarray, " d_head"]
+    largest_error: float
+
+
+def _attend(model: HookedTransformer, one: Prompts, layer: int, head: int, position: int) -> _Numbers:
+    """Attention of one head at one position from q, k and v, held to the model's own scores, pattern and z."""
+    names = ("rot_q", "rot_k") if model.has_site("rot_q") else ("q", "k")
+    own = capture(model, one, [*names, "v", "scores", "pattern", "z"], layers=[layer])
+    kv_head = head // (model.cfg.n_heads // model.cfg.n_kv_heads)
+    q = _of_head(own[names[0]], head)[position]
+    k, v = (_of_head(own[name], kv_head)[: position + 1] for name in (names[1], "v"))
+    dot = k @ q
+    score = dot / np.sqrt(len(q))
+    weight = np.exp(score - score.max())
+    weight /= weight.sum()
+    z = _of_head(own["z"], head)[position]
+    edge = {"prompt": 0, "layer": 0, "head": head, "dest_position": position}
+    scores, pattern = (own[name].isel(edge).values.astype(np.float64)[: position + 1] for name in ("scores", "pattern"))
+    # Each error is measured against the sizes that were summed, so that cancellation is not mistaken for a fault.
+    errors = {
+        "scores": _error(score, scores, np.abs(k) @ np.abs(q) / np.sqrt(len(q))),
+        "pattern": _error(weight, pattern, np.ones(1)),
+        "z": _error(weight @ v, z, weight @ np.abs(v)),
+    }
+    tolerance = TOLERANCE.get(model.dtype, 5e-2)
+    for name, error in errors.items():
+        if not error <= tolerance:
+            raise InterpError(
+                f"{head_label(layer, head)} of {model.name}: {name} recomputed as softmax(q·k / sqrt(d_head)) v differ from "
+                f"the model's own by {error:.2g} (relative; {tolerance:g} allowed). This architecture ({model.cfg.architecture}) "
+                "attends by another rule, so the lesson would not be true of it; choose another layer or model."
+            )
+    return _Numbers(q, k, v, dot, score, weight, z, max(errors.values()))
+
+
+def _of_head(site: xr.DataArray, head: int) -> Float[np.ndarray, "position d_head"]:
+    axis = "kv_head" if "kv_head" in site.dims else "head"
+    values = site.isel({"prompt": 0, "layer": 0, axis: head}).transpose("position", "d_head").values
+    return values.astype(np.float64)
+
+
+def _error(mine: np.ndarray, models: np.ndarray, size: np.ndarray) -> float:
+    return float(np.abs(mine - models).max() / max(float(size.max()), 1e-12))
+
+
+# ---- words ----
+
+
+def _token_texts(one: Prompts) -> tuple[str, ...]:
+    return one.tokens[0] if one.tokens is not None else tuple(f"#{token}" for token in one.rows()[0])
+
+
+def _text(one: Prompts) -> str:
+    return one.texts[0] if one.texts is not None else " ".join(_token_texts(one))

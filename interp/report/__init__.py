@@ -1,0 +1,42 @@
+"""From a run's results to one page: ``report.html`` and its machine-readable twin ``report.json``.
+
+Nothing here loads torch, a model, the network, a clock or a random source: the same directory gives the same bytes.
+
+>>> from interp import report
+>>> report.render("reports/color-noun")  # doctest: +SKIP
+PosixPath('reports/color-noun/report.html')
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from interp.errors import InterpError
+from interp.report import bundle, inputs, page, twin
+
+__all__ = ["render"]
+
+
+def render(directory: str | Path) -> Path:
+    """Write ``report.html`` and ``report.json`` into a run's directory and return the path of the page.
+
+    Reads ``results/*.nc``, ``manifest.json`` and ``study.yaml``. Both files are made whole before either is written.
+
+    Raises:
+        InterpError: no results, an incomplete result (the message names the file and the variable), or a directory
+            that cannot be written.
+    """
+    where = Path(directory)
+    run = inputs.read(where)
+    texts = {"report.json": twin.text(run), "report.html": page.html(run, bundle.circuitsvis())}
+    partial = {name: where / f"{name}.part" for name in texts}
+    try:
+        for name, text in texts.items():
+            partial[name].write_bytes(text.encode("utf-8"))
+        for name, path in partial.items():
+            path.replace(where / name)
+    except OSError as error:
+        for path in partial.values():
+            path.unlink(missing_ok=True)
+        raise InterpError(f"Cannot write the report to {where}: {error.strerror or error}. Choose another directory.") from error
+    return where / "report.html"

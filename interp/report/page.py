@@ -1,0 +1,140 @@
+"""The page: sections in order, one self-contained HTML file."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib import resources
+
+import jinja2
+from markupsafe import Markup
+
+from interp.report import palette, verdict
+from interp.report.blocks import Notice, Script, Section
+from interp.report.bundle import Bundle
+from interp.report.inputs import RunInputs
+from interp.report.markup import embedded_json, figure_number, shown
+from interp.report.sections import behavior, certainty, heads, lesson, patching, probe, provenance
+from interp.report.tables import interval_text
+from interp.report.verdict import Verdict
+
+NOT_DONE = "The model does not do this; nothing below explains it."
+POLICY = (
+    "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data:; "
+    "font-src data:; base-uri 'none'; form-action 'none'"
+)
+"""The page forbids itself every request, so a mistake cannot make one."""
+
+
+@dataclass(frozen=True)
+class Tile:
+    """One number of the page's head."""
+
+    value: str
+    name: str
+    detail: str
+
+
+def html(run: RunInputs, bundle: Bundle | None) -> str:
+    """The whole page. Pure: the same inputs give the same text."""
+    found = verdict.of(run)
+    sections = _sections(run, found, bundle)
+    scripts = [block for section in sections for block in section.blocks if isinstance(block, Script)]
+    data = {block.key: {"component": block.component, "props": block.data} for block in scripts}
+    template = _environment().get_template("page.html")
+    return template.render(
+        title=_title(run),
+        question=str(run.study.get("question") or run.first_attr("question", ("verdict", "behavior")) or _title(run)),
+        eyebrow=[text for text in (str(run.study.get("name", "")), run.first_attr("task"), run.first_attr("model")) if text],
+        made=run.first_attr("created_at"),
+        answer=_answer(run, found),
+        gate=_gate_notice(run, found),
+        tiles=_tiles(run, found),
+        sections=sections,
+        policy=POLICY,
+        css=Markup(_asset("page.css") + palette.stylesheet()),
+        js=Markup(_asset("page.js")),
+        bundle=bundle.code if bundle and scripts else None,
+        data=embedded_json(data),
+    )
+
+
+def _sections(run: RunInputs, found: Verdict, bundle: Bundle | None) -> list[Section]:
+    behaved, patched, probed = run.get("behavior"), run.get("activation_patching"), run.get("probing")
+    sections: list[Section | None] = []
+    if behaved is not None:
+        sections += [behavior.ladder(behaved, found), behavior.prompts(behaved, found)]
+    else:
+        sections.append(_missing("ladder", "Does the model do it?", "behavior"))
+    if found.passed:
+        sections += [
+            lesson.section(run, found, bundle) or _missing("lesson", "How one head reads", "attention_lesson"),
+            probe.section(probed) if probed else _missing("probing", "Where it can be read", "probing"),
+            patching.section(patched, found) if patched else _missing("patching", "What carries it", "activation_patching"),
+            heads.section(run.get("head_attribution"), found) or _missing("heads", "Which heads", "head_attribution"),
+            certainty.section(run, found),
+        ]
+    sections.append(provenance.section(run))
+    return [section for section in sections if section is not None]
+
+
+def _missing(key: str, title: str, file: str) -> Section:
+    text = f"This run has no results/{file}.nc, so this section is left out."
+    return Section(key, title, "", (Notice("note", "", text),))
+
+
+def _title(run: RunInputs) -> str:
+    return str(run.study.get("title") or run.first_attr("title", ("verdict", "behavior")) or "interp report")
+
+
+def _answer(run: RunInputs, found: Verdict) -> str:
+    if found.answer:
+        return found.answer
+    if not found.passed:
+        return f"On {run.first_attr('task') or 'this task'}, {run.first_attr('model') or 'this model'} does not do {found.rung or 'the task'}. There is no behaviour to explain."
+    return "This run has no verdict; the sections below show its results one by one."
+
+
+def _gate_notice(run: RunInputs, found: Verdict) -> Notice | None:
+    if found.passed:
+        return None
+    reason = f" Reason: {found.reason.rstrip('.')}." if found.reason else ""
+    held = [name for name in verdict.EXPLAINING if run.get(name)]
+    withheld = " Results that would explain it are in the run's directory and are withheld here." if held else ""
+    return Notice("stop", NOT_DONE, f"Behaviour gate, rung {found.rung or 'unknown'}: not passed.{reason} Only the baselines are shown.{withheld}")
+
+
+def _tiles(run: RunInputs, found: Verdict) -> list[Tile]:
+    tiles = []
+    behaved = run.get("behavior")
+    if behaved is not None and found.rung in behaved.labels("rung"):
+        i = behaved.labels("rung").index(found.rung)
+        bounds = behaved.need("accuracy_interval", "rung", "ci_bound").values[i]
+        accuracy = float(behaved.need("accuracy", "rung").values[i])
+        tiles.append(Tile(f"{accuracy:.0%}", "top-1 accuracy", f"{interval_text(float(bounds[0]), float(bounds[1]))}, rung {found.rung}"))
+        if behaved.has("clean_mean", "corrupted_mean"):
+            clean, corrupted = (float(behaved.need(f"{n}_mean", "rung").values[i]) for n in ("clean", "corrupted"))
+            tiles.append(Tile(f"{figure_number(clean, 1)} → {figure_number(corrupted, 1)}", "logit difference", "clean → corrupted, logits"))
+        tiles.append(Tile(str(int(behaved.need("n", "rung").values[i])), "prompt pairs", f"rung {found.rung}"))
+    if found.passed and found.heads:
+        count = [found.labels.count(kind) for kind in ("mover", "reader")]
+        names = [head for head, label in zip(found.heads, found.labels, strict=True) if label in ("mover", "reader")]
+        tiles.append(Tile(f"{count[0]} + {count[1]}", "movers + readers", ", ".join(names[:4]) + ("…" if len(names) > 4 else "") or "none found"))
+    return tiles
+
+
+def _asset(name: str) -> str:
+    return resources.files("interp.report").joinpath("templates", name).read_text(encoding="utf-8")
+
+
+def _environment() -> jinja2.Environment:
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("interp.report", "templates"),
+        autoescape=True,
+        finalize=shown,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    return environment
+

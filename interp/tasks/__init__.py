@@ -1,0 +1,87 @@
+"""Tasks: prompt sets that ask a model one question, as ladders of rungs, kept in YAML with their source.
+
+>>> from interp import tasks
+>>> tasks.names()
+('binding', 'color-noun', 'color-noun-es', 'induction', 'ioi')
+>>> [rung.name for rung in tasks.load("color-noun").rungs]
+['recall', 'repeated_frame', 'two', 'three']
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from interp.errors import InterpError
+from interp.tasks.schema import Corruption, Rung, Task, read_task
+from interp.tokens import unknown_name
+
+if TYPE_CHECKING:
+    from interp.alignment import AnswerPolicy
+    from interp.prompts import PromptPairs
+    from interp.tokens import SupportsTokenizer
+
+__all__ = ["Corruption", "Rung", "Task", "build", "load", "names"]
+
+_FOLDER = Path(__file__).parent
+
+
+def names() -> tuple[str, ...]:
+    """The bundled tasks, in alphabetical order."""
+    return tuple(sorted(path.stem for path in _FOLDER.glob("*.yaml")))
+
+
+def load(name: str | Path) -> Task:
+    """A bundled task by name, or any task file by its path (``.yaml`` or ``.yml``).
+
+    Raises:
+        InterpError: unknown name, or a file that is not a valid task.
+    """
+    path = Path(name)
+    if path.suffix not in (".yaml", ".yml"):
+        if str(name) not in names():
+            raise unknown_name("task", str(name), names())
+        path = _FOLDER / f"{name}.yaml"
+    return read_task(path)
+
+
+def build(
+    task: str | Task,
+    rung: str | None = None,
+    *,
+    tokenizer: SupportsTokenizer,
+    n: int = 64,
+    seed: int = 0,
+    answer_policy: AnswerPolicy | None = None,
+) -> PromptPairs:
+    """Pairs of one rung: different prompts, balanced over words and over what is asked.
+
+    Words are drawn so that each is used about equally often. A pair that the model's tokenizer does not let line
+    up is dropped with its reason and another is drawn; if there are too few, the shortfall ends the drop log.
+
+    Args:
+        task: a task or its name.
+        rung: name of the rung; None for the main one.
+        tokenizer: the model.
+        n: how many pairs.
+        seed: fixes the draw.
+        answer_policy: instead of the task's own.
+
+    Returns:
+        At most ``n`` pairs with ``task`` and ``name`` (the rung's) set; templates of a rung take turns.
+
+    Raises:
+        InterpError: unknown task or rung, n below 1, a prompt longer than the context, or no pair at all.
+    """
+    from interp.tasks import drawing, random_tokens
+
+    task = load(task) if isinstance(task, str) else task
+    chosen = task.rung(rung)
+    if n < 1:
+        raise InterpError(f"n is {n}. Ask for at least one pair.")
+    if task.kind == "random_tokens":
+        return random_tokens.build(task, chosen, tokenizer, n=n, seed=seed)
+    if answer_policy is not None:
+        task = replace(task, answer_policy=answer_policy)
+    return drawing.build(task, chosen, tokenizer, n=n, seed=seed)
