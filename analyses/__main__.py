@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn, TextIO
 
+from analyses._terminal import Screen, libraries_kept_quiet, log_file, print_line, print_table, say
 from interp import __version__
 from interp.errors import InterpError
 
@@ -43,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except SystemExit as stop:  # --help, --version, or a usage error already explained in one line
         return int(stop.code or 0)
     screen = sys.stderr
-    with _log_file() as log_path, _libraries_kept_quiet():
+    with log_file() as log_path, libraries_kept_quiet():
         try:
             arguments.screen = screen
             arguments.command_line = _command_line(argv)
@@ -51,10 +52,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             _OUTPUT[-1].flush()
         except InterpError as error:
             log.debug("bad input", exc_info=True)
-            _say(screen, str(error))
+            say(screen, str(error))
             code = 2
         except KeyboardInterrupt:
-            _say(screen, _what_is_kept(arguments))
+            say(screen, _what_is_kept(arguments))
             code = 130
         except BrokenPipeError:
             # Whoever read our output has left: say no more, and let Python's own flush at exit go nowhere.
@@ -63,7 +64,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         except Exception as error:
             log.exception("failed")
             kept = _keep_log(log_path, arguments)
-            _say(screen, f"failed ({type(error).__name__}: {error}). The log with the traceback is {kept}.")
+            say(screen, f"failed ({type(error).__name__}: {error}). The log with the traceback is {kept}.")
             return 1
     log_path.unlink(missing_ok=True)
     return code
@@ -76,7 +77,7 @@ class _Parser(argparse.ArgumentParser):
     """Explains a usage error in one line."""
 
     def error(self, message: str) -> NoReturn:
-        _say(sys.stderr, f"{message}. See '{self.prog} --help'.")
+        say(sys.stderr, f"{message}. See '{self.prog} --help'.")
         raise SystemExit(2)
 
 
@@ -93,9 +94,7 @@ def _parser() -> argparse.ArgumentParser:
     run = commands.add_parser("run", help="run a study and write its report", description="Run a study.")
     run.add_argument("study", metavar="STUDY", help="a bundled study (see 'interp studies') or a .yaml file")
     run.add_argument("--model", metavar="M", help="mini, a hub name, a model directory or a .gguf file")
-    run.add_argument(
-        "--out", metavar="DIR", type=Path, help="where to write (default: reports/STUDY[-MODEL])"
-    )
+    run.add_argument("--out", metavar="DIR", type=Path, help="where to write (default: reports/STUDY[-MODEL])")
     run.add_argument("--device", metavar="D", default="auto", help="auto, cpu, cuda or mps (default: auto)")
     run.add_argument("--dtype", choices=DTYPES, default="float32", help="default: float32")
     run.add_argument("--n", metavar="N", type=int, help="pairs per rung (default: the study's)")
@@ -139,18 +138,18 @@ def _run(arguments: argparse.Namespace) -> int:
         studies.load(arguments.study), model=arguments.model, n=arguments.n, seed=arguments.seed
     )
     out = arguments.out = arguments.out or _default_out(study.name, study.model)
-    studies.check_writable(out)
-    outcome = studies.execute(
+    execution.check_writable(out)
+    outcome = execution.execute(
         study,
         out,
-        tools=studies.real_tools(),
-        watcher=_Screen(arguments.screen, quiet=arguments.quiet),
+        tools=execution.real_tools(),
+        watcher=Screen(arguments.screen, quiet=arguments.quiet),
         command=arguments.command_line,
         device=arguments.device,
         dtype=arguments.dtype,
     )
-    _print(outcome.answer)
-    _print(f"Report: {outcome.report}")
+    print_line(outcome.answer)
+    print_line(f"Report: {outcome.report}")
     return 0
 
 
@@ -162,7 +161,7 @@ def _default_out(name: str, model: str) -> Path:
 def _report(arguments: argparse.Namespace) -> int:
     from interp import report
 
-    _print(f"Report: {report.render(arguments.directory)}")
+    print_line(f"Report: {report.render(arguments.directory)}")
     return 0
 
 
@@ -170,7 +169,7 @@ def _studies(arguments: argparse.Namespace) -> int:
     from analyses import study as studies
 
     found = [studies.load(name) for name in studies.names()]
-    _print_table(("study", "task", "pairs", "title"), [(s.name, s.task, str(s.n), s.title) for s in found])
+    print_table(("study", "task", "pairs", "title"), [(s.name, s.task, str(s.n), s.title) for s in found])
     return 0
 
 
@@ -181,10 +180,10 @@ def _models(arguments: argparse.Namespace) -> int:
         ("FILE.gguf", "a GGUF file, weights and tokenizer in one"),
         ("NAME", "a hub name such as gpt2, if the hub can be reached or the model is cached"),
     ]
-    _print_table(("--model", "what it is"), rows)
+    print_table(("--model", "what it is"), rows)
     cached = _cached_models()
-    _print("")
-    _print("Cached here: " + (", ".join(cached) if cached else "no hub model."))
+    print_line("")
+    print_line("Cached here: " + (", ".join(cached) if cached else "no hub model."))
     return 0
 
 
@@ -195,8 +194,7 @@ def _cached_models() -> list[str]:
     return sorted(
         folder.name.removeprefix("models--").replace("--", "/")
         for folder in cache.glob("models--*")
-        if next(folder.glob("snapshots/*/*.safetensors"), None)
-        or next(folder.glob("snapshots/*/*.gguf"), None)
+        if next(folder.glob("snapshots/*/*.safetensors"), None) or next(folder.glob("snapshots/*/*.gguf"), None)
     )
 
 
@@ -206,22 +204,23 @@ def _doctor(arguments: argparse.Namespace) -> int:
     from analyses import study as studies
     from interp.model import HookedTransformer, resolve_device
 
-    rows = list(studies.versions().items())
-    rows += [(key.replace("_", " "), str(value)) for key, value in studies.machine().items()]
+    rows = list(manifests.versions().items())
+    rows += [(key.replace("_", " "), str(value)) for key, value in manifests.machine().items()]
     rows.append(("device", str(resolve_device("auto"))))
     if torch.cuda.is_available():
         rows.append(("gpu", torch.cuda.get_device_name()))
     rows.append(("cached models", ", ".join(_cached_models()) or "none"))
-    _print_table(("what", "value"), rows)
+    print_table(("what", "value"), rows)
     if not arguments.quick:
         model = HookedTransformer.from_pretrained("mini")
-        _print(f"mini loads and passes its self-check: {model!r}")
+        print_line(f"mini loads and passes its self-check: {model!r}")
         for name, value in model.checks.items():
-            _print(f"  {name}: {value:.3g}")
+            print_line(f"  {name}: {value:.3g}")
     return 0
 
 
 def _compare(arguments: argparse.Namespace) -> int:
+    from analyses import study as studies
     from interp import results
 
     runs: list[dict[str, xr.Dataset]] = []
@@ -229,10 +228,10 @@ def _compare(arguments: argparse.Namespace) -> int:
         if not (directory / "results" / "behavior.nc").is_file():
             raise InterpError(f"{directory} holds no finished run; name a directory that 'interp run' wrote.")
         runs.append({path.stem: results.load(path) for path in sorted((directory / "results").glob("*.nc"))})
-    names = [f"{chr(65 + i)}: {run['behavior'].attrs['model']}" for i, run in enumerate(runs)]
-    for name, directory in zip(names, arguments.directories, strict=True):
-        _print(f"{name} ({directory})")
-    _print("")
+    for side, directory, run in zip("AB", arguments.directories, runs, strict=True):
+        explained = manifests.read(directory).get("explained_rung") or "no rung"
+        print_line(f"{side}: {run['behavior'].attrs['model']} in {directory}, explained: {explained}")
+    print_line("")
     baselines = [_baselines(run["behavior"]) for run in runs]
     rungs = list(dict.fromkeys(rung for table in baselines for rung in table))
     header = (
@@ -240,17 +239,12 @@ def _compare(arguments: argparse.Namespace) -> int:
         *(f"{side} {what}" for side in "AB" for what in ("accuracy", "clean", "corrupted", "gate")),
     )
     missing = ("-",) * 4
-    _print_table(
-        header, [(rung, *baselines[0].get(rung, missing), *baselines[1].get(rung, missing)) for rung in rungs]
-    )
+    print_table(header, [(rung, *baselines[0].get(rung, missing), *baselines[1].get(rung, missing)) for rung in rungs])
     heads = [_top_heads(run) for run in runs]
-    _print("")
-    _print("Leading heads by recovered logit difference (denoising z, all positions, mean over prompts):")
+    print_line("")
+    print_line("Leading heads by recovered logit difference (denoising z, all positions, mean over prompts):")
     for side, table in zip("AB", heads, strict=True):
-        _print(
-            f"  {side}: "
-            + (", ".join(f"{head} {value:+.2f}" for head, value in table) or "nothing was explained")
-        )
+        print_line(f"  {side}: " + (", ".join(f"{head} {value:+.2f}" for head, value in table) or "nothing was explained"))
     return 0
 
 
@@ -281,122 +275,12 @@ def _top_heads(run: dict[str, xr.Dataset], n: int = 5) -> list[tuple[str, float]
     return [(head_label(int(cell["layer"]), int(cell["head"])), float(cell)) for cell in best]
 
 
-# --- speaking ---
-
-
-def _say(screen: TextIO, message: str) -> None:
-    """One line on stderr, whatever the message holds."""
-    print(f"interp: {' '.join(message.split())}", file=screen)
-
-
-def _print(text: str) -> None:
-    print(text, file=_stdout())
-
-
-def _print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    widths = [max(len(row[i]) for row in (header, *rows)) for i in range(len(header))]
-    for row in (header, *rows):
-        _print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
-
-
-class _Screen:
-    """Tells of stages: bars on a terminal, plain lines elsewhere, nothing with ``--quiet``."""
-
-    def __init__(self, screen: TextIO, *, quiet: bool) -> None:
-        self.screen, self.quiet = screen, quiet
-        self.bars = screen.isatty() and not quiet
-
-    @contextlib.contextmanager
-    def stage(self, name: str) -> Iterator[Callable[[int, int], None]]:
-        """A stage: its bar or its line, and the function that moves it."""
-        from tqdm import tqdm
-
-        log.info("%s", name)
-        if not self.bars:
-            self._line(name)
-            yield lambda done, total: None
-            return
-        with tqdm(total=1, desc=name, file=self.screen, leave=True, bar_format=BAR) as bar:
-
-            def advance(done: int, total: int) -> None:
-                bar.total = total
-                bar.update(done - bar.n)
-
-            yield advance
-            bar.update((bar.total or 1) - bar.n)
-
-    def note(self, text: str) -> None:
-        """One line worth reading."""
-        log.info("%s", text)
-        self._line(text)
-
-    def _line(self, text: str) -> None:
-        if not self.quiet:
-            _say(self.screen, text)
-
-
-BAR = "{desc:<32.32} {percentage:3.0f}%|{bar:30}| {n_fmt}/{total_fmt} {elapsed}"
-
-
-# --- the log, and the libraries that write where they should not ---
-
-
-@contextlib.contextmanager
-def _log_file() -> Iterator[Path]:
-    """Everything logged or warned goes to a file, which is kept only after a failure."""
-    handle, name = tempfile.mkstemp(prefix="interp-", suffix=".log")
-    os.close(handle)
-    path = Path(name)
-    handler = logging.FileHandler(path, encoding="utf-8")
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
-    root = logging.getLogger()
-    level = root.level
-    root.addHandler(handler)
-    root.setLevel(logging.INFO)
-    logging.captureWarnings(True)
-    try:
-        yield path
-    finally:
-        logging.captureWarnings(False)
-        root.removeHandler(handler)
-        root.setLevel(level)
-        handler.close()
-
-
-class _ToLog(io.TextIOBase):
-    """A stream that turns what a library writes into log lines."""
-
-    def write(self, text: str) -> int:
-        if text.strip():
-            logging.getLogger("interp.output").info("%s", text.strip())
-        return len(text)
-
-
-_OUTPUT: list[TextIO] = []
-
-
-def _stdout() -> TextIO:
-    return _OUTPUT[-1] if _OUTPUT else sys.stdout
-
-
-@contextlib.contextmanager
-def _libraries_kept_quiet() -> Iterator[None]:
-    """Libraries write to the log; only this module speaks to the terminal."""
-    _OUTPUT.append(sys.stdout)
-    sink = _ToLog()
-    try:
-        with contextlib.redirect_stdout(sink), contextlib.redirect_stderr(sink):
-            yield
-    finally:
-        _OUTPUT.pop()
-
-
 def _keep_log(path: Path, arguments: argparse.Namespace) -> Path:
     """Move the log beside the run's results if there are any; else leave it where it is."""
     out: Path | None = getattr(arguments, "out", None)
     if out is None or not (out / "manifest.json").is_file():
         return path
-    from analyses.study import FAILURE_LOG
+    from analyses._execution import FAILURE_LOG
 
     with contextlib.suppress(OSError):
         kept = out / FAILURE_LOG

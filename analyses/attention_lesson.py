@@ -57,16 +57,16 @@ def run(
         dest: the reading word: a role (its last token) or a position (negative: from the end). None is ``noun``, or
             where that is absent or stands before ``src``, ``asked``, else ``answer``.
         src: the word of interest among those read: a role (its last token) or a position. None is ``color``, else the
-            first role whose token is the correct answer in every prompt.
+            first role that holds the correct answer in every prompt.
         prompt: which prompt.
         progress: called with steps done and steps in all.
 
     Returns:
         Dims src_position (the tokens up to and with ``dest``, BOS included) and d_head. ``q`` (d_head), ``k`` and ``v``
-        (src_position, d_head), ``dot`` = q·k, ``score`` = dot / sqrt(d_head), ``weight`` = softmax of the scores (each in
-        [0, 1], summing to 1), ``value_norm``, and ``z`` (d_head), the model's own mix, which equals the sum of
-        weight * v. In rotary models q and k are those after rotation, which are what is compared; in grouped-query models
-        k and v are those of the group's ``kv_head``. ``chosen_by`` says how the head was chosen.
+        (src_position, d_head), ``dot`` = q·k, ``score`` = dot / sqrt(d_head), ``weight`` = softmax of the scores (each
+        in [0, 1], summing to 1), ``value_norm``, and ``z`` (d_head), the model's own mix, which equals the sum of
+        weight * v. In rotary models q and k are those after rotation, since these are what is compared; in
+        grouped-query models k and v are those of the group's ``kv_head``. ``chosen_by`` says how the head was chosen.
 
     Raises:
         InterpError: an unknown role, position, layer, head or prompt; a ``src`` after ``dest``, which causal attention
@@ -103,7 +103,7 @@ def run(
             "token": ("src_position", np.array(texts[: position + 1])),
         },
         title="One head, number by number",
-        question=f"Why does {head_label(layer, head)} give {texts[source]!r} this much of the attention of {texts[position]!r}?",
+        question=f"How much of {texts[source]!r} does {texts[position]!r} read in {head_label(layer, head)}, and why?",
         reading="weight: share of the reading word's attention, between 0 and 1; the weights of all words sum to 1.",
         source=SOURCE,
         of=(model, pairs),
@@ -197,23 +197,22 @@ def _ends(pairs: PromptPairs, dest: str | int | None, src: str | int | None) -> 
         i = int(before.argmax())
         raise InterpError(
             f"dest '{dest_end.name}' is token {dest_end.positions[i]} of prompt {i} and src '{read.name}' is token "
-            f"{read.positions[i]}: attention is causal, a word reads only itself and what comes before it. Choose a src "
-            "that does not come after dest."
+            f"{read.positions[i]}: attention is causal, a word reads only itself and what comes before it. Choose a "
+            "src that does not come after dest."
         )
     return dest_end, read
 
 
 def _default_src(pairs: PromptPairs) -> str:
-    """The role that holds the answer: ``color``, or the one whose last token is the correct answer everywhere."""
+    """The role that holds the answer: ``color``, or the first that has the correct token in every prompt."""
     if "color" in pairs.roles:
         return "color"
-    rows = np.arange(len(pairs))
     for role in pairs.roles:
-        held = pairs.clean.ids[rows, pairs.clean.role_positions(role)]
-        if role != "answer" and (held == pairs.correct).all():
+        spans = zip(pairs.clean.ids, pairs.clean.spans(role), pairs.correct, strict=True)
+        if role != "answer" and all(correct in ids[start:stop] for ids, (start, stop), correct in spans):
             return role
     raise InterpError(
-        f"No role of these prompts holds the answer. Name the word to be read: src=, one of {list(pairs.roles)}."
+        f"No role of these prompts holds the answer. Name the word that is read: src=, one of {', '.join(pairs.roles)}."
     )
 
 
@@ -308,9 +307,10 @@ def _attend(model: HookedTransformer, one: Prompts, layer: int, head: int, posit
     for name, error in errors.items():
         if not error <= tolerance:
             raise InterpError(
-                f"{head_label(layer, head)} of {model.name}: {name} recomputed as softmax(q·k / sqrt(d_head)) v differ from "
-                f"the model's own by {error:.2g} (relative; {tolerance:g} allowed). This architecture ({model.cfg.architecture}) "
-                "attends by another rule, so the lesson would not be true of it; choose another layer or model."
+                f"{name} of {head_label(layer, head)} recomputed as softmax(q·k / sqrt(d_head)) v is not the model's "
+                f"own: {error:.2g} off, relative, where {tolerance:g} is allowed. {model.name} "
+                f"({model.cfg.architecture}) attends by another rule here, so the lesson would not be true. "
+                "Choose another layer or model."
             )
     return _Numbers(q, k, v, dot, score, weight, z, max(errors.values()))
 

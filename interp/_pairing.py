@@ -5,6 +5,7 @@ Import `Drop` from `interp.prompts`, where `PromptPairs.from_template` is made o
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -45,10 +46,14 @@ def shortfall(asked: int, found: int) -> Drop:
 
 
 def first_reasons(drops: Sequence[Drop], limit: int = 3) -> str:
-    """The first reasons of a drop log, on one line."""
-    shown = "; ".join(
-        drop.reason if drop.kind == SHORTFALL else f"pair {drop.index}: {drop.reason}" for drop in drops[:limit]
-    )
+    """The first reasons of a drop log, one of each kind before a second of any, on one line."""
+    counts: Counter[str] = Counter()
+    turns = []
+    for drop in drops:
+        turns.append((counts[drop.kind], drop))
+        counts[drop.kind] += 1
+    chosen = [drop for _, drop in sorted(turns, key=lambda turn: turn[0])[:limit]]
+    shown = "; ".join(d.reason if d.kind == SHORTFALL else f"pair {d.index}: {d.reason}" for d in chosen)
     more = f" ({len(drops) - limit} more)" if len(drops) > limit else ""
     return f"First reasons: {shown}{more}."
 

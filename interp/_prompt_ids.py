@@ -217,7 +217,8 @@ def excerpt(text: str, *, end: bool = False, limit: int = 48) -> str:
 def unknown_name(what: str, name: object, options: Iterable[str], where: str = "") -> InterpError:
     """The error for a name that is not one of ``options``: lists them and the nearest match."""
     options = list(options)
-    near = difflib.get_close_matches(str(name), options, n=1)
+    begun = [option for option in options if name and option.startswith(str(name))]
+    near = difflib.get_close_matches(str(name), options, n=1) or begun
     hint = f" Did you mean {near[0]!r}?" if near else ""
     return InterpError(f"Unknown {what} {name!r}{where}.{hint} Choose from: {', '.join(options) or 'none'}.")
 

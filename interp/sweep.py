@@ -257,6 +257,9 @@ def _sweep_whole_answers(
     )
     out["recovered"] = right["recovered"].copy(data=values.numpy())
     out.attrs |= {"metric": "difference of summed log-probabilities", "minimum_gap": gap}
+    out.attrs |= {name: right.attrs[name] + wrong.attrs[name] for name in ("rows_run", "rows_in_all")}
+    out.attrs["changed_something"] = max(right.attrs["changed_something"], wrong.attrs["changed_something"])
+    out.attrs["n_small_gap"] = int((np.abs(out["clean"].values - out["corrupted"].values) < gap).sum())
     return out
 
 

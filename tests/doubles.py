@@ -101,8 +101,10 @@ class House:
             raise InterpError(f"{rung} needs\nmore tokens.")
         return Pairs(rung, n, seed)
 
-    def analysis(self, name: str) -> Callable[..., xr.Dataset]:
-        def behavior(model: Any, pairs: Mapping[str, Any], *, seed: int, minimum_preferred: float = 0.5) -> xr.Dataset:
+    def analysis(self, name: str, function: str) -> Callable[..., xr.Dataset]:
+        def behavior(
+            model: Any, pairs: Mapping[str, Any], *, seed: int, minimum_preferred: float = 0.5, minimum_gap: float = 0.5
+        ) -> xr.Dataset:
             return self.dataset("behavior", pairs, rungs=list(pairs), least=minimum_preferred)
 
         def probing(model: Any, pairs: Any, *, folds: int = 5, seed: int, progress: Any) -> xr.Dataset:
@@ -113,7 +115,7 @@ class House:
             return self.dataset("context_flow", found).assign_attrs(answer="The head looks. We are sure.")
 
         def any_other(model: Any, pairs: Any, *, seed: int) -> xr.Dataset:
-            return self.dataset(name, pairs)
+            return self.dataset(f"{name}.{function}", pairs)
 
         known = {"behavior": behavior, "probing": probing, "context_flow": context_flow}
         return known.get(name, any_other)

@@ -186,7 +186,8 @@ def test_everything_dropped_names_the_first_three_reasons(model):
         build(model, ["black"] * 4, ["red", "black", "rose", "red"])
     message = str(caught.value)
     assert message.startswith("None of the 4 pairs can be used. First reasons: pair 0: clean and corrupted must")
-    assert "pair 1: clean and corrupted are the same tokens" in message
+    assert "; pair 1: clean and corrupted are the same tokens" in message
+    assert "; pair 2: clean and corrupted must" in message  # a second of a kind only after one of each
     assert message.endswith("(1 more).")
     assert "\n" not in message
 

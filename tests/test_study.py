@@ -201,7 +201,16 @@ def test_nothing_is_explained_when_no_rung_passes(tmp_path: Path) -> None:
     outcome = execute(house, tmp_path)
     assert house.ran == ["load", "behavior", "report"]
     assert manifest(tmp_path)["explained_rung"] is None
-    assert outcome.answer.startswith("double does not do color-noun, so nothing is explained. recall: recall measured")
+    assert outcome.answer.startswith("double does no rung of color-noun (recall: recall measured; ")
+    assert outcome.answer.endswith(". So nothing is explained.")
+
+
+def test_a_study_without_a_verdict_says_which_rungs_the_model_does(tmp_path: Path) -> None:
+    outcome = execute(House(), tmp_path, replace(SMALL, analyses={"behavior": {}}))
+    assert outcome.answer == (
+        "double does these rungs of color-noun (top-1 accuracy): recall (90%), two (90%); "
+        "fails: repeated_frame, three. The study asks for no verdict."
+    )
 
 
 def test_the_gate_of_the_study_reaches_the_behavior_analysis(tmp_path: Path) -> None:
@@ -236,12 +245,46 @@ def test_bad_input_found_while_loading_or_building_writes_nothing(tmp_path: Path
     assert list(tmp_path.iterdir()) == []
 
 
+def test_bad_input_that_comes_to_light_late_takes_the_new_directory_away(tmp_path: Path) -> None:
+    bad = House(failing="probing", failure=InterpError("There is no role 'colour'."))
+    with pytest.raises(InterpError, match="no role"):
+        execute(bad, tmp_path / "reports" / "run")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_bad_input_that_comes_to_light_late_leaves_an_earlier_runs_results(tmp_path: Path) -> None:
+    execute(House(), tmp_path)
+    bad = House(failing="probing", failure=InterpError("There is no role 'colour'."))
+    with pytest.raises(InterpError, match="no role"):
+        execute(bad, tmp_path, replace(SMALL, analyses={**SMALL.analyses, "probing": {"folds": 2}}))
+    assert manifest(tmp_path)["status"] == "failed"
+    assert (tmp_path / "results" / "behavior.nc").is_file()
+
+
 def test_a_rung_that_the_tokenizer_cannot_build_is_left_out_and_recorded(tmp_path: Path) -> None:
     house, said = House(unbuildable=("three",)), Said()
     execute(house, tmp_path, said=said)
     assert list(house.given["behavior"]) == ["recall", "repeated_frame", "two"]
     assert manifest(tmp_path)["skipped_rungs"] == {"three": "three needs more tokens."}
     assert said.notes == ["rung three left out: three needs more tokens."]
+
+
+def test_an_analysis_with_a_further_result_file_writes_both(tmp_path: Path) -> None:
+    house = House()
+    study = replace(SMALL, analyses={"behavior": {}, "attention_lesson": {}})
+    execute(house, tmp_path, study)
+    assert house.ran == ["load", "behavior", "attention_lesson.run", "attention_lesson.patterns", "report"]
+    assert manifest(tmp_path)["results"]["attention_lesson"]["files"] == ["attention_lesson", "attention_patterns"]
+    again = House()
+    execute(again, tmp_path, study)
+    assert again.ran == ["load", "report"]
+
+
+def test_every_further_result_file_has_a_function_that_makes_it() -> None:
+    tools = studies.real_tools()
+    for analysis, files in studies.ALSO.items():
+        for function in files.values():
+            assert callable(tools.analysis(analysis, function))
 
 
 # --- resuming ---

@@ -23,6 +23,9 @@ from transformers import PreTrainedTokenizerBase
 from interp.mini.corpus import LANGUAGES, Document, draw_document, load_grammar
 
 
+WIDTHS = (32, 48, 64, 80, 96, 128)
+
+
 @dataclass(frozen=True)
 class Mixture:
     """Shares of a chunk of rows, and the loss weight of tokens that are not answers."""
@@ -124,23 +127,29 @@ class RowMaker:
         for index, document in enumerate(documents):
             if rng.random() < mixture.wild:
                 rows[index] = self.make_wild(rng, rows[index], document)
-        return rows + [self.drill(rng) for _ in range(n_drills)]
+        rows += [self.drill(rng) for _ in range(n_drills)]
+        rng.shuffle(rows)
+        return rows
 
     def chunk(self, seed: str, count: int, mixture: Mixture, batch_tokens: int) -> Iterator[Batch]:
-        """Batches of about `batch_tokens` padded tokens, rows of like length together, in random order."""
-        rng = random.Random(seed)
-        rows = sorted(self.rows(rng, count, mixture), key=lambda row: len(row.ids) + 6 * rng.random())
-        groups: list[list[Row]] = [[]]
-        for row in rows:
-            if len(groups[-1]) * len(row.ids) >= batch_tokens:
-                groups.append([])
-            groups[-1].append(row)
-        rng.shuffle(groups)
-        for group in groups:
-            yield self.pad(group)
+        """Batches of `batch_tokens` tokens from rows of like length, in random order.
 
-    def pad(self, rows: list[Row]) -> Batch:
-        width = max(len(row.ids) for row in rows)
+        Only a few shapes ever occur, because the CPU kernels are prepared anew for every shape.
+        """
+        rng = random.Random(seed)
+        waiting: dict[int, list[Row]] = {width: [] for width in WIDTHS}
+        groups: list[tuple[int, list[Row]]] = []
+        for row in self.rows(rng, count, mixture):
+            width = next(width for width in WIDTHS if len(row.ids) <= width)
+            waiting[width].append(row)
+            if len(waiting[width]) == batch_tokens // width:
+                groups.append((width, waiting[width]))
+                waiting[width] = []
+        rng.shuffle(groups)
+        for width, group in groups:
+            yield self.pad(group, width)
+
+    def pad(self, rows: list[Row], width: int) -> Batch:
         ids = np.full((len(rows), width), self.bos, dtype=np.int64)
         weights = np.zeros((len(rows), width), dtype=np.float32)
         for index, row in enumerate(rows):

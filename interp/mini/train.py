@@ -17,6 +17,7 @@ from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerBase
 from interp.mini.batches import Batch, Mixture, RowMaker
 
 D_HEAD = 32
+LOGIT_BLOCK = 256
 
 
 @dataclass(frozen=True)
@@ -44,8 +45,10 @@ class Recipe:
     vo: float = 0.7
     lookback: float = 0.0
     embed_lr: float = 2e-3
-    pos: float = 0.1
-    emb: float = 0.05
+    pos: float = 0.7
+    emb: float = 0.5
+    final_gain: float = 0.15
+    pos_lr: float = 0.3
 
     def mixture(self, progress: float) -> Mixture:
         """Drills and wild words give way to plain documents as training goes on."""
@@ -125,6 +128,7 @@ def new_model(recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> GPT2LMHeadM
     with torch.no_grad():
         model.transformer.wpe.weight.copy_(recipe.pos * sinusoids(recipe.n_ctx, recipe.d_model))
         model.transformer.wte.weight.normal_(0, recipe.emb)
+        model.transformer.ln_f.weight.fill_(recipe.final_gain)
     if recipe.qk:
         mimetic(model, recipe)
     return model
@@ -134,11 +138,15 @@ def loss_of(model: GPT2LMHeadModel, batch: Batch, generator: torch.Generator) ->
     ids, weights = batch
     weights = weights[:, 1:]
     # A token of weight w < 1 is kept with probability w: the same gradient on average, fewer logits to compute.
-    kept = torch.rand(weights.shape, generator=generator) < weights
+    kept = (torch.rand(weights.shape, generator=generator) < weights).flatten().nonzero()[:, 0]
+    targets = ids[:, 1:].flatten()[kept]
+    # Whole blocks of logits, because the CPU kernels are prepared anew for every shape.
+    extra = -len(kept) % LOGIT_BLOCK
+    kept, targets = F.pad(kept, (0, extra)), F.pad(targets, (0, extra), value=-100)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        hidden = model.transformer(ids).last_hidden_state
-        logits = model.lm_head(hidden[:, :-1][kept])
-    return F.cross_entropy(logits.float(), ids[:, 1:][kept])
+        hidden = model.transformer(ids).last_hidden_state[:, :-1].flatten(0, 1)
+        logits = model.lm_head(hidden[kept])
+    return F.cross_entropy(logits.float(), targets, ignore_index=-100)
 
 
 def optimizers(model: GPT2LMHeadModel, recipe: Recipe) -> list[torch.optim.Optimizer]:
@@ -149,5 +157,5 @@ def optimizers(model: GPT2LMHeadModel, recipe: Recipe) -> list[torch.optim.Optim
         return [torch.optim.AdamW(matrices + rest, lr=recipe.lr, betas=(0.9, 0.98), weight_decay=recipe.weight_decay, fused=True)]
     return [
         torch.optim.Muon(matrices, lr=recipe.lr, weight_decay=recipe.weight_decay, adjust_lr_fn="match_rms_adamw"),
-        torch.optim.AdamW(rest, lr=recipe.embed_lr, betas=(0.9, 0.98), weight_decay=0.0, fused=True),
+        torch.optim.AdamW([{"params": [p for p in rest if p is not model.transformer.wpe.weight]}, {"params": [model.transformer.wpe.weight], "lr": recipe.embed_lr * recipe.pos_lr}], lr=recipe.embed_lr, betas=(0.9, 0.98), weight_decay=0.0, fused=True),
     ]

@@ -38,5 +38,7 @@ def render(directory: str | Path) -> Path:
     except OSError as error:
         for path in partial.values():
             path.unlink(missing_ok=True)
-        raise InterpError(f"Cannot write the report to {where}: {error.strerror or error}. Choose another directory.") from error
+        raise InterpError(
+            f"Cannot write the report to {where}: {error.strerror or error}. Choose another directory."
+        ) from error
     return where / "report.html"

@@ -55,11 +55,23 @@ class Grid:
         parts = [summary[key].transpose(row, column).values for key in ("mean", "low", "high", "n")]
 
         def labels(dim: str) -> list[str]:
-            return [str(v) for v in summary[dim].values] if dim in summary.coords else [str(i) for i in range(summary.sizes[dim])]
+            return (
+                [str(v) for v in summary[dim].values]
+                if dim in summary.coords
+                else [str(i) for i in range(summary.sizes[dim])]
+            )
 
         more.setdefault("rows", labels(row))
         more.setdefault("columns", labels(column))
-        return cls(parts[0], row_title=row_title, column_title=column_title, low=parts[1], high=parts[2], count=parts[3], **more)
+        return cls(
+            parts[0],
+            row_title=row_title,
+            column_title=column_title,
+            low=parts[1],
+            high=parts[2],
+            count=parts[3],
+            **more,
+        )
 
     def tip(self, row: int, column: int) -> str:
         """What the tooltip of a cell says."""
@@ -111,23 +123,35 @@ def heatmap(
     total = (left + n_columns * width + 8 + overhang, top + n_rows * height + 6)
     parts = [
         element("text", grid.column_title, class_="axis", x=left, y=11.0),
-        element("text", grid.row_title, class_="axis", text_anchor="middle", transform=_turned(11.0, top + n_rows * height / 2)),
+        element(
+            "text",
+            grid.row_title,
+            class_="axis",
+            text_anchor="middle",
+            transform=_turned(11.0, top + n_rows * height / 2),
+        ),
     ]
     for j, label in enumerate(grid.columns):
         x = left + (j + 0.5) * width
         shown = label if len(label) <= 16 else label[:15] + "…"
         if slanted:
-            parts.append(element("text", shown, class_="tick", transform=f"translate({x:.1f} {top - 6:.1f}) rotate(-46)"))
+            parts.append(
+                element("text", shown, class_="tick", transform=f"translate({x:.1f} {top - 6:.1f}) rotate(-46)")
+            )
         else:
             parts.extend(
-                element("text", part, class_="tick", x=x, y=top - 7 - 12 * (len(lines[j]) - 1 - row), text_anchor="middle")
+                element(
+                    "text", part, class_="tick", x=x, y=top - 7 - 12 * (len(lines[j]) - 1 - row), text_anchor="middle"
+                )
                 for row, part in enumerate(lines[j])
             )
     for i, label in enumerate(grid.rows):
         y = top + (i + 0.5) * height
         parts.append(element("text", label, class_="tick", x=left - 7, y=y + 3.8, text_anchor="end"))
         for j in range(n_columns):
-            parts.append(_cell(grid, scale, i, j, (left + j * width, top + i * height, width, height), annotate, digits))
+            parts.append(
+                _cell(grid, scale, i, j, (left + j * width, top + i * height, width, height), annotate, digits)
+            )
     for (i, j), kind in (grid.marks or {}).items():
         x, y = left + j * width, top + i * height
         parts.append(element("rect", class_=f"mark {kind}", x=x + 1, y=y + 1, width=width - 2, height=height - 2, rx=3))
@@ -151,7 +175,9 @@ def _cell(
     text = figure_number(value, digits)
     if abs(value) < 1 and width < 34:
         text = text.replace("0.", ".", 1)
-    return rect + element("text", text, class_=f"value {step}t", x=x + width / 2, y=y + height / 2 + 3.6, text_anchor="middle")
+    return rect + element(
+        "text", text, class_=f"value {step}t", x=x + width / 2, y=y + height / 2 + 3.6, text_anchor="middle"
+    )
 
 
 def _cell_size(n_columns: int, annotate: bool) -> tuple[float, float]:
@@ -214,5 +240,9 @@ def colour_legend(scale: Scale, *, key: str, digits: int = 2, marks: bool = Fals
             parts.append(element("text", kind, class_="tick", x=x + 26, y=top + 5.5))
         total += 18 + 2 * 84
     total = max(total, left + len(name) * CHARACTER)
-    description = f"Colours from {figure_number(scale.low, digits)} to {figure_number(scale.high, digits)} {scale.units}"
-    return drawing(parts, (total, top + 24), key=key, title=f"Legend: {scale.name}", description=description, class_="plot legend")
+    description = (
+        f"Colours from {figure_number(scale.low, digits)} to {figure_number(scale.high, digits)} {scale.units}"
+    )
+    return drawing(
+        parts, (total, top + 24), key=key, title=f"Legend: {scale.name}", description=description, class_="plot legend"
+    )

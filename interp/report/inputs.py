@@ -64,12 +64,18 @@ class Result:
             )
         return array.transpose(*dims)
 
+    def units(self, name: str) -> str:
+        """The units of a variable."""
+        return str(self.data[name].attrs["units"])
+
     def labels(self, name: str) -> tuple[str, ...]:
         """A one-dimensional variable or coordinate as strings; a dimension without one counts from 0."""
         if name not in self.data.variables and name in self.data.sizes:
             return tuple(str(i) for i in range(self.data.sizes[name]))
         if name not in self.data.variables:
-            raise InterpError(f"{self.file} has no coordinate '{name}'; run the study again with this version of interp.")
+            raise InterpError(
+                f"{self.file} has no coordinate '{name}'; run the study again with this version of interp."
+            )
         return tuple(str(value) for value in np.atleast_1d(self.data[name].values))
 
     def attr(self, name: str, default: str = "") -> str:
@@ -83,7 +89,9 @@ class Result:
             InterpError: names the file and the attribute.
         """
         if name not in self.data.attrs:
-            raise InterpError(f"{self.file} has no attribute '{name}'; run the study again with this version of interp.")
+            raise InterpError(
+                f"{self.file} has no attribute '{name}'; run the study again with this version of interp."
+            )
         return self.data.attrs[name]
 
 

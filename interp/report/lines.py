@@ -89,7 +89,7 @@ def dot_rows(
     title: str,
     description: str,
     badges: Sequence[str] | None = None,
-    width: float = 250.0,
+    width: float = 215.0,
 ) -> Markup:
     """One row per label, one dot with interval per series: the ladder of rungs.
 
@@ -116,7 +116,9 @@ def dot_rows(
             if not math.isfinite(point.mean):
                 continue
             if math.isfinite(point.low) and math.isfinite(point.high):
-                parts.append(element("line", class_=f"whisker {one.tone}", x1=span(point.low), x2=span(point.high), y1=at, y2=at))
+                parts.append(
+                    element("line", class_=f"whisker {one.tone}", x1=span(point.low), x2=span(point.high), y1=at, y2=at)
+                )
             parts.append(marker(one.tone, span(point.mean), at, point.tip(f"{label}, {one.name}")))
         if badges:
             word = {"pass": "✓ passes", "fail": "✗ fails"}[badges[i]]
@@ -156,7 +158,15 @@ def curves(
     parts.append(element("text", axis, class_="axis", x=(left + right) / 2, y=bottom + 31, text_anchor="middle"))
     if rule and math.isfinite(rule[0]):
         parts.append(
-            element("line", element("title", f"{rule[1]}: {figure_number(rule[0], 4)}"), class_="line c", x1=left, x2=right, y1=up(rule[0]), y2=up(rule[0]))
+            element(
+                "line",
+                element("title", f"{rule[1]}: {figure_number(rule[0], 4)}"),
+                class_="line c",
+                x1=left,
+                x2=right,
+                y1=up(rule[0]),
+                y2=up(rule[0]),
+            )
         )
     for one in series:
         parts.extend(_curve(one, labels, across, up))
@@ -172,10 +182,16 @@ def _curve(series: Series, labels: Sequence[str], across: Span, up: Span) -> lis
         parts.append(element("path", class_=f"band {series.tone}", d=_path(edge) + "z"))
     elif band:
         i, p = band[0]
-        parts.append(element("line", class_=f"whisker {series.tone}", x1=across(i), x2=across(i), y1=up(p.low), y2=up(p.high)))
+        parts.append(
+            element("line", class_=f"whisker {series.tone}", x1=across(i), x2=across(i), y1=up(p.low), y2=up(p.high))
+        )
     if len(places) > 1:
-        parts.append(element("path", class_=f"line {series.tone}", d=_path([(across(i), up(p.mean)) for i, p in places])))
-    parts.extend(marker(series.tone, across(i), up(p.mean), p.tip(f"layer {labels[i]}, {series.name}")) for i, p in places)
+        parts.append(
+            element("path", class_=f"line {series.tone}", d=_path([(across(i), up(p.mean)) for i, p in places]))
+        )
+    parts.extend(
+        marker(series.tone, across(i), up(p.mean), p.tip(f"layer {labels[i]}, {series.name}")) for i, p in places
+    )
     return parts
 
 
@@ -205,7 +221,9 @@ def bars(
     parts: list[Markup] = []
     for value in ticks(low, high, 6):
         parts.append(element("line", class_="grid", x1=span(value), x2=span(value), y1=top, y2=bottom))
-        parts.append(element("text", tick_text(value), class_="tick", x=span(value), y=bottom + 15, text_anchor="middle"))
+        parts.append(
+            element("text", tick_text(value), class_="tick", x=span(value), y=bottom + 15, text_anchor="middle")
+        )
     parts.append(element("text", axis, class_="axis", x=(left + right) / 2, y=bottom + 32, text_anchor="middle"))
     for i, (label, point) in enumerate(zip(labels, points, strict=True)):
         y = top + i * row
@@ -216,10 +234,28 @@ def bars(
         tone = (tones[i] if tones else "") or ("positive" if point.mean >= 0 else "negative")
         tip = element("title", point.tip(label))
         parts.append(
-            element("rect", tip, class_=f"bar {tone}", x=edges[0], y=y + 3, width=max(edges[1] - edges[0], 0.8), height=row - 6, rx=1)
+            element(
+                "rect",
+                tip,
+                class_=f"bar {tone}",
+                x=edges[0],
+                y=y + 3,
+                width=max(edges[1] - edges[0], 0.8),
+                height=row - 6,
+                rx=1,
+            )
         )
         if math.isfinite(point.low) and math.isfinite(point.high):
-            parts.append(element("line", class_="whisker ink", x1=span(point.low), x2=span(point.high), y1=y + row / 2, y2=y + row / 2))
+            parts.append(
+                element(
+                    "line",
+                    class_="whisker ink",
+                    x1=span(point.low),
+                    x2=span(point.high),
+                    y1=y + row / 2,
+                    y2=y + row / 2,
+                )
+            )
         parts.append(element("text", figure_number(point.mean, 2), class_="tick", x=right + 10, y=y + row / 2 + 3.8))
     zero = span(0.0)
     parts.append(element("line", class_="zero", x1=zero, x2=zero, y1=top, y2=bottom))

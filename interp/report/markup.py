@@ -30,9 +30,7 @@ def visible(text: str) -> str:
     """
     if text.isascii() and text.isprintable():
         return text
-    return "".join(
-        _NAMED.get(c) or (_spell(c) if unicodedata.category(c) in _INVISIBLE else c) for c in text
-    )
+    return "".join(_NAMED.get(c) or (_spell(c) if unicodedata.category(c) in _INVISIBLE else c) for c in text)
 
 
 def token(text: str) -> str:

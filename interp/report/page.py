@@ -44,7 +44,9 @@ def html(run: RunInputs, bundle: Bundle | None) -> str:
     return template.render(
         title=_title(run),
         question=str(run.study.get("question") or run.first_attr("question", ("verdict", "behavior")) or _title(run)),
-        eyebrow=[text for text in (str(run.study.get("name", "")), run.first_attr("task"), run.first_attr("model")) if text],
+        eyebrow=[
+            text for text in (str(run.study.get("name", "")), run.first_attr("task"), run.first_attr("model")) if text
+        ],
         made=run.first_attr("created_at"),
         answer=_answer(run, found),
         gate=_gate_notice(run, found),
@@ -69,7 +71,9 @@ def _sections(run: RunInputs, found: Verdict, bundle: Bundle | None) -> list[Sec
         sections += [
             lesson.section(run, found, bundle) or _missing("lesson", "How one head reads", "attention_lesson"),
             probe.section(probed) if probed else _missing("probing", "Where it can be read", "probing"),
-            patching.section(patched, found) if patched else _missing("patching", "What carries it", "activation_patching"),
+            patching.section(patched, found)
+            if patched
+            else _missing("patching", "What carries it", "activation_patching"),
             heads.section(run.get("head_attribution"), found) or _missing("heads", "Which heads", "head_attribution"),
             certainty.section(run, found),
         ]
@@ -97,10 +101,14 @@ def _answer(run: RunInputs, found: Verdict) -> str:
 def _gate_notice(run: RunInputs, found: Verdict) -> Notice | None:
     if found.passed:
         return None
-    reason = f" Reason: {found.reason.rstrip('.')}." if found.reason else ""
+    reason = f" {behavior.verdict_text(False, found.reason).rstrip('.')}." if found.reason else ""
     held = [name for name in verdict.EXPLAINING if run.get(name)]
     withheld = " Results that would explain it are in the run's directory and are withheld here." if held else ""
-    return Notice("stop", NOT_DONE, f"Behaviour gate, rung {found.rung or 'unknown'}: not passed.{reason} Only the baselines are shown.{withheld}")
+    return Notice(
+        "stop",
+        NOT_DONE,
+        f"Behaviour gate, rung {found.rung or 'unknown'}.{reason} Only the baselines are shown.{withheld}",
+    )
 
 
 def _tiles(run: RunInputs, found: Verdict) -> list[Tile]:
@@ -110,15 +118,33 @@ def _tiles(run: RunInputs, found: Verdict) -> list[Tile]:
         i = behaved.labels("rung").index(found.rung)
         bounds = behaved.need("accuracy_interval", "rung", "ci_bound").values[i]
         accuracy = float(behaved.need("accuracy", "rung").values[i])
-        tiles.append(Tile(f"{accuracy:.0%}", "top-1 accuracy", f"{interval_text(float(bounds[0]), float(bounds[1]))}, rung {found.rung}"))
+        tiles.append(
+            Tile(
+                f"{accuracy:.0%}",
+                "top-1 accuracy",
+                f"{interval_text(float(bounds[0]), float(bounds[1]))}, rung {found.rung}",
+            )
+        )
         if behaved.has("clean_mean", "corrupted_mean"):
             clean, corrupted = (float(behaved.need(f"{n}_mean", "rung").values[i]) for n in ("clean", "corrupted"))
-            tiles.append(Tile(f"{figure_number(clean, 1)} → {figure_number(corrupted, 1)}", "logit difference", "clean → corrupted, logits"))
+            tiles.append(
+                Tile(
+                    f"{figure_number(clean, 1)} → {figure_number(corrupted, 1)}",
+                    "logit difference",
+                    "clean → corrupted, logits",
+                )
+            )
         tiles.append(Tile(str(int(behaved.need("n", "rung").values[i])), "prompt pairs", f"rung {found.rung}"))
     if found.passed and found.heads:
         count = [found.labels.count(kind) for kind in ("mover", "reader")]
         names = [head for head, label in zip(found.heads, found.labels, strict=True) if label in ("mover", "reader")]
-        tiles.append(Tile(f"{count[0]} + {count[1]}", "movers + readers", ", ".join(names[:4]) + ("…" if len(names) > 4 else "") or "none found"))
+        tiles.append(
+            Tile(
+                f"{count[0]} + {count[1]}",
+                "movers + readers",
+                ", ".join(names[:4]) + ("…" if len(names) > 4 else "") or "none found",
+            )
+        )
     return tiles
 
 
@@ -137,4 +163,3 @@ def _environment() -> jinja2.Environment:
         keep_trailing_newline=True,
     )
     return environment
-

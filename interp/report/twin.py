@@ -49,7 +49,9 @@ def _baselines(run: RunInputs) -> list[dict[str, Any]]:
         return []
     names = [str(name) for name, array in behavior.data.data_vars.items() if array.dims == ("rung",)]
     names += [str(name) for name, array in behavior.data.coords.items() if array.dims == ("rung",) and name != "rung"]
-    intervals = [str(name) for name, array in behavior.data.data_vars.items() if set(array.dims) == {"rung", "ci_bound"}]
+    intervals = [
+        str(name) for name, array in behavior.data.data_vars.items() if set(array.dims) == {"rung", "ci_bound"}
+    ]
     rows = []
     for i, rung in enumerate(behavior.labels("rung")):
         row: dict[str, Any] = {"rung": rung}
@@ -64,7 +66,12 @@ def _heads(found: verdict.Verdict) -> list[dict[str, Any]]:
     rows = []
     for i, head in enumerate(found.heads):
         values = {
-            column.name: {"value": column.values[i], "low": column.low[i], "high": column.high[i], "units": column.units}
+            column.name: {
+                "value": column.values[i],
+                "low": column.low[i],
+                "high": column.high[i],
+                "units": column.units,
+            }
             if column.numeric
             else {"value": column.values[i]}
             for column in found.columns

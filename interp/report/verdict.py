@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass
 
@@ -9,6 +10,7 @@ import numpy as np
 
 from interp.errors import InterpError
 from interp.report.inputs import Result, RunInputs
+from interp.report.markup import figure_number
 from interp.report.tables import Cell, Column, Table, interval_text
 
 EXPLAINING = ("attention_lesson", "attention_patterns", "probing", "activation_patching", "head_attribution")
@@ -36,6 +38,16 @@ class HeadColumn:
         """Whether the values are numbers."""
         return not any(isinstance(value, str) for value in self.values)
 
+    @property
+    def bounded(self) -> bool:
+        """Whether there is any interval."""
+        return any(math.isfinite(value) for value in self.low)
+
+    def text(self, i: int) -> Cell:
+        """A value with its interval, if it has one."""
+        value, interval = self.values[i], interval_text(self.low[i], self.high[i])
+        return f"{figure_number(value, 2)} {interval}" if interval and isinstance(value, float) else value
+
 
 @dataclass(frozen=True)
 class Verdict:
@@ -62,28 +74,32 @@ class Verdict:
     def marks(self) -> dict[tuple[int, int], str]:
         """(layer, head) -> label, for the heads that have one."""
         return {
-            place(head): label
-            for head, label in zip(self.heads, self.labels, strict=True)
-            if label in _LABEL_ORDER
+            place(head): label for head, label in zip(self.heads, self.labels, strict=True) if label in _LABEL_ORDER
         }
 
-    def table(self, title: str, *, only: int | None = None) -> Table:
-        """The head table: means with intervals in one cell; ``only`` keeps the first rows."""
+    def reading_table(self, title: str, count: int) -> Table:
+        """The first heads, for reading: a mean and its interval in one cell."""
+        columns = (Column("head"), Column("job"), *(Column(c.heading, c.units) for c in self.columns))
+        rows = [
+            (self.heads[i], self.labels[i], *(c.text(i) for c in self.columns))
+            for i in range(min(count, len(self.heads)))
+        ]
+        return Table(title, columns, tuple(rows))
+
+    def full_table(self, title: str) -> Table:
+        """All heads, for copying: a mean and its two bounds in three columns."""
         columns = [Column("head"), Column("job")]
-        columns += [Column(c.heading, c.units) for c in self.columns]
+        for c in self.columns:
+            columns.append(Column(c.heading, c.units))
+            if c.bounded:
+                columns += [Column(f"{c.heading} 95% low", c.units), Column(f"{c.heading} 95% high", c.units)]
         rows: list[tuple[Cell, ...]] = []
-        for i in range(len(self.heads) if only is None else min(only, len(self.heads))):
-            cells: list[Cell] = [self.heads[i], self.labels[i]]
-            for column in self.columns:
-                value = column.values[i]
-                interval = interval_text(column.low[i], column.high[i])
-                cells.append(f"{_text(value)} {interval}" if interval and not isinstance(value, str) else value)
+        for i, head in enumerate(self.heads):
+            cells: list[Cell] = [head, self.labels[i]]
+            for c in self.columns:
+                cells += [c.values[i], c.low[i], c.high[i]] if c.bounded else [c.values[i]]
             rows.append(tuple(cells))
         return Table(title, tuple(columns), tuple(rows))
-
-
-def _text(value: Cell) -> str:
-    return f"{value:.2f}".replace("-", "−") if isinstance(value, float) else str(value)
 
 
 def place(head: str) -> tuple[int, int]:
@@ -146,14 +162,22 @@ def _columns(result: Result, *, skip: str | None) -> list[HeadColumn]:
     columns: list[HeadColumn] = []
     for key, array in result.data.data_vars.items():
         name = str(key)
-        if name == skip or "head_label" not in array.dims or "ci_bound" in array.dims or name.endswith(("_low", "_high")):
+        if (
+            name == skip
+            or "head_label" not in array.dims
+            or "ci_bound" in array.dims
+            or name.endswith(("_low", "_high"))
+        ):
             continue
         others = [str(dim) for dim in array.dims if dim != "head_label"]
         values = result.need(name, "head_label", *others)
         low, high = _bounds(result, name, others)
         heading = str(array.attrs["long_name"])
         for index in np.ndindex(*values.shape[1:]):
-            where = [str(values[dim].values[i]) if dim in values.coords else str(i) for dim, i in zip(others, index, strict=True)]
+            where = [
+                str(values[dim].values[i]) if dim in values.coords else str(i)
+                for dim, i in zip(others, index, strict=True)
+            ]
             suffix = f", {', '.join(where)}" if where else ""
             at = (slice(None), *index)
             columns.append(
@@ -197,4 +221,6 @@ def _order(labels: tuple[str, ...], columns: list[HeadColumn], count: int) -> li
 
 def _reordered(column: HeadColumn, order: list[int]) -> HeadColumn:
     pick = lambda values: tuple(values[i] for i in order)  # noqa: E731
-    return HeadColumn(column.name, column.heading, column.units, pick(column.values), pick(column.low), pick(column.high))
+    return HeadColumn(
+        column.name, column.heading, column.units, pick(column.values), pick(column.low), pick(column.high)
+    )

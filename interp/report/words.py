@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from markupsafe import Markup
 
 from interp.report.blocks import Word
-from interp.report.markup import element, figure_number, join, token
+from interp.report.markup import element, figure_number, join, token, visible
 from interp.report.palette import Scale
 
 _TONES = {"color": 1, "noun": 2, "color_other": 3, "noun_other": 4, "asked": 5, "answer": 6}
@@ -36,13 +36,13 @@ def with_roles(text: str, spans: Spans, other_text: str, other_spans: Spans) -> 
         if not end <= start < stop <= len(text):
             continue
         if start > end:
-            words.append(Word(text[end:start]))
+            words.append(Word(visible(text[end:start])))
         other = other_spans.get(role)
         changed = other is not None and other_text[other[0] : other[1]] != text[start:stop]
-        words.append(Word(text[start:stop], role, tone(role, roles), changed))
+        words.append(Word(visible(text[start:stop]), role, tone(role, roles), changed))
         end = stop
     if end < len(text):
-        words.append(Word(text[end:]))
+        words.append(Word(visible(text[end:])))
     return tuple(words)
 
 
@@ -52,7 +52,7 @@ def with_changes(text: str, other: str) -> tuple[Word, ...]:
     words = []
     for kind, start, stop, _, _ in difflib.SequenceMatcher(None, mine, theirs, autojunk=False).get_opcodes():
         if start < stop:
-            words.append(Word("".join(mine[start:stop]), changed=kind != "equal"))
+            words.append(Word(visible("".join(mine[start:stop])), changed=kind != "equal"))
     return tuple(words)
 
 

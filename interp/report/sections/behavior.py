@@ -7,7 +7,18 @@ import math
 import numpy as np
 
 from interp import stats
-from interp.report.blocks import Block, Details, Facts, Figure, Notice, Panel, PromptExample, PromptRung, Prompts, Section
+from interp.report.blocks import (
+    Block,
+    Details,
+    Facts,
+    Figure,
+    Notice,
+    Panel,
+    PromptExample,
+    PromptRung,
+    Prompts,
+    Section,
+)
 from interp.report.inputs import Result
 from interp.report.lines import Point, Series, dot_rows, line_legend
 from interp.report.markup import figure_number, token
@@ -25,12 +36,14 @@ def ladder(behavior: Result, verdict: Verdict) -> Section:
     rungs = behavior.labels("rung")
     count = [int(v) for v in behavior.need("n", "rung").values]
     passes = [bool(v) for v in behavior.need("passes", "rung").values]
-    accuracy = _accuracy(behavior, count)
+    accuracy = _shares(behavior, "accuracy", count)
     preferred = _preferred(behavior, count)
-    chance = _per_rung(behavior, "chance")
+    chance, units = _per_rung(behavior, "chance"), behavior.units("clean")
     top1 = Series("top token", "a", accuracy)
     prefers = Series("preferred", "b", preferred)
-    at_chance = Series("chance", "c", tuple(Point(c, math.nan, math.nan, n) for c, n in zip(chance, count, strict=True)))
+    at_chance = Series(
+        "chance", "c", tuple(Point(c, math.nan, math.nan, n) for c, n in zip(chance, count, strict=True))
+    )
     clean, corrupted = (_mean_by_rung(behavior, name, rungs) for name in ("clean", "corrupted"))
     gap_low, gap_high = _reach([*clean, *corrupted])
     panels = (
@@ -48,7 +61,7 @@ def ladder(behavior: Result, verdict: Verdict) -> Section:
         Panel(
             "How clear is the answer?",
             dot_rows(
-                rungs, (Series("clean", "a", clean), Series("corrupted", "b", corrupted)), axis="logit difference (logits)",
+                rungs, (Series("clean", "a", clean), Series("corrupted", "b", corrupted)), axis=f"logit difference ({units})",
                 low=gap_low, high=gap_high, key="ladder-b", title="Logit difference per rung",
                 description="Mean logit difference of clean and corrupted prompts, with 95% bootstrap intervals.",
             ),
@@ -66,7 +79,12 @@ def ladder(behavior: Result, verdict: Verdict) -> Section:
     reasons = behavior.labels("reason")
     descriptions = behavior.labels("description") if behavior.has("description") else ("",) * len(rungs)
     items = tuple(
-        (rung, " ".join(part for part in (_sentence(descriptions[i]), _sentence(("Passes: " if passes[i] else "Fails: ") + reasons[i])) if part))
+        (
+            rung,
+            " ".join(
+                part for part in (_sentence(descriptions[i]), _sentence(verdict_text(passes[i], reasons[i]))) if part
+            ),
+        )
         for i, rung in enumerate(rungs)
     )
     blocks: list[Block] = [figure, Facts(items, "The rungs, easiest first")]
@@ -81,7 +99,9 @@ def ladder(behavior: Result, verdict: Verdict) -> Section:
 def prompts(behavior: Result, verdict: Verdict) -> Section:
     """Example prompts per rung: clean, corrupted, and what the model said."""
     rung_of = behavior.labels("rung_of")
-    descriptions = behavior.labels("description") if behavior.has("description") else ("",) * behavior.data.sizes["rung"]
+    descriptions = (
+        behavior.labels("description") if behavior.has("description") else ("",) * behavior.data.sizes["rung"]
+    )
     roles = behavior.labels("role") if behavior.has("role_start", "role_stop") else ()
     rungs = []
     for i, rung in enumerate(behavior.labels("rung")):
@@ -90,20 +110,35 @@ def prompts(behavior: Result, verdict: Verdict) -> Section:
             examples = tuple(_example(behavior, p, roles) for p in chosen)
             rungs.append(PromptRung(rung, descriptions[i], examples))
     rungs.sort(key=lambda rung: rung.name != verdict.rung)
-    used = [role for role in roles if any(w.role == role for r in rungs for e in r.examples for w in (*e.clean, *e.corrupted))]
+    used = [
+        role
+        for role in roles
+        if any(w.role == role for r in rungs for e in r.examples for w in (*e.clean, *e.corrupted))
+    ]
     legend = tuple((role, tone(role, roles)) for role in used)
     lead = "A clean prompt and its corrupted twin differ in one stated way; everything else is kept, token by token."
     return Section("prompts", "The prompts", lead, (Prompts(tuple(rungs), legend, ()), _all_prompts(behavior, rung_of)))
 
 
 def _all_prompts(behavior: Result, rung_of: tuple[str, ...]) -> Details:
-    names = [("text", "clean prompt"), ("corrupted_text", "corrupted prompt"), ("answer", "answer"), ("top_token", "model says")]
+    names = [
+        ("text", "clean prompt"),
+        ("corrupted_text", "corrupted prompt"),
+        ("answer", "answer"),
+        ("top_token", "model says"),
+    ]
     names = [(name, heading) for name, heading in names if behavior.has(name)]
     texts = [behavior.labels(name) for name, _ in names]
     numbers = [behavior.need(name, "prompt").values for name in ("clean", "corrupted")]
-    columns = (Column("rung"), *(Column(h) for _, h in names), Column("clean", "logits"), Column("corrupted", "logits"))
+    columns = (
+        Column("rung"),
+        *(Column(h) for _, h in names),
+        Column("clean", behavior.units("clean")),
+        Column("corrupted", behavior.units("corrupted")),
+    )
     rows: list[tuple[Cell, ...]] = [
-        (rung, *(text[p] for text in texts), *(float(values[p]) for values in numbers)) for p, rung in enumerate(rung_of)
+        (rung, *(text[p] for text in texts), *(float(values[p]) for values in numbers))
+        for p, rung in enumerate(rung_of)
     ]
     return Details(f"All {len(rows)} prompts", (Table("All prompts", columns, tuple(rows)),))
 
@@ -112,7 +147,9 @@ def _example(behavior: Result, p: int, roles: tuple[str, ...]) -> PromptExample:
     text, corrupted = behavior.labels("text")[p], behavior.labels("corrupted_text")[p]
     if roles:
         own = _spans(behavior, "", p, roles)
-        other = _spans(behavior, "corrupted_" if behavior.has("corrupted_role_start", "corrupted_role_stop") else "", p, roles)
+        other = _spans(
+            behavior, "corrupted_" if behavior.has("corrupted_role_start", "corrupted_role_stop") else "", p, roles
+        )
         words = with_roles(text, own, corrupted, other), with_roles(corrupted, other, text, own)
     else:
         words = with_changes(text, corrupted), with_changes(corrupted, text)
@@ -125,7 +162,9 @@ def _example(behavior: Result, p: int, roles: tuple[str, ...]) -> PromptExample:
         facts.append(("P(answer)", figure_number(float(behavior.need("clean_probability", "prompt").values[p]), 3)))
     if behavior.has("clean_rank"):
         facts.append(("rank", figure_number(float(behavior.need("clean_rank", "prompt").values[p]), 0)))
-    clean_value, corrupted_value = (figure_number(float(behavior.need(name, "prompt").values[p]), 2) for name in ("clean", "corrupted"))
+    clean_value, corrupted_value = (
+        figure_number(float(behavior.need(name, "prompt").values[p]), 2) for name in ("clean", "corrupted")
+    )
     facts.append(("logit difference, clean → corrupted", f"{clean_value} → {corrupted_value}"))
     return PromptExample(words[0], words[1], token(answer), token(other_answer) if other_answer else "", tuple(facts))
 
@@ -135,13 +174,23 @@ def _spans(behavior: Result, prefix: str, p: int, roles: tuple[str, ...]) -> Spa
     return {role: (int(start[i]), int(stop[i])) for i, role in enumerate(roles) if start[i] >= 0}
 
 
-def _accuracy(behavior: Result, count: list[int]) -> tuple[Point, ...]:
-    mean = behavior.need("accuracy", "rung").values
-    bounds = behavior.need("accuracy_interval", "rung", "ci_bound").values
+def _shares(behavior: Result, name: str, count: list[int]) -> tuple[Point, ...]:
+    mean = behavior.need(name, "rung").values
+    bounds = behavior.need(f"{name}_interval", "rung", "ci_bound").values
     return tuple(Point(float(m), float(b[0]), float(b[1]), n) for m, b, n in zip(mean, bounds, count, strict=True))
 
 
+def verdict_text(passes: bool, reason: str) -> str:
+    """``Passes: reason`` or ``Fails: reason``, whether or not the reason begins with that word itself."""
+    word, rest = ("Passes", "passes:") if passes else ("Fails", "fails:")
+    text = reason.strip()
+    text = text[len(rest) :].strip() if text.lower().startswith(rest) else text
+    return f"{word}: {text}" if text else word
+
+
 def _preferred(behavior: Result, count: list[int]) -> tuple[Point, ...]:
+    if behavior.has("preferred_interval"):
+        return _shares(behavior, "preferred", count)
     points = []
     for share, n in zip(behavior.need("preferred", "rung").values, count, strict=True):
         low, high = stats.wilson_interval(round(float(share) * n), n) if math.isfinite(share) else (math.nan, math.nan)
@@ -179,17 +228,17 @@ def _table(
     behavior: Result, rungs: tuple[str, ...], count: list[int], accuracy: tuple[Point, ...], preferred: tuple[Point, ...],
     chance: list[float], clean: tuple[Point, ...], corrupted: tuple[Point, ...], passes: list[bool],
 ) -> Table:  # fmt: skip
-    gap = _per_rung(behavior, "gap")
+    gap, units = _per_rung(behavior, "gap"), behavior.units("clean")
     columns = [Column("rung"), Column("n"), Column("passes")]
-    for name, units in (("top-1 accuracy", "share"), ("preferred", "share"), ("clean", "logits"), ("corrupted", "logits")):
+    for name, units in (("top-1 accuracy", "share"), ("preferred", "share"), ("clean", units), ("corrupted", units)):
         columns += [Column(name, units), Column(f"{name} 95% low", units), Column(f"{name} 95% high", units)]
-    columns += [Column("gap", "logits"), Column("chance", "share"), Column("reason")]
+    columns += [Column("gap", units), Column("chance", "share"), Column("reason")]
     reasons = behavior.labels("reason")
     rows: list[tuple[Cell, ...]] = []
     for i, rung in enumerate(rungs):
         numbers = [v for p in (accuracy[i], preferred[i], clean[i], corrupted[i]) for v in (p.mean, p.low, p.high)]
         rows.append((rung, count[i], "yes" if passes[i] else "no", *numbers, gap[i], chance[i], reasons[i]))
-    title = f"Baselines. Intervals: Wilson 95% for shares; {INTERVALS.format(dim='prompt')} for logits"
+    title = f"Baselines. Intervals: Wilson 95% for shares; {INTERVALS.format(dim='prompt')} for {units}"
     return Table(title, tuple(columns), tuple(rows))
 
 

@@ -43,23 +43,35 @@ def section(attribution: Result | None, verdict: Verdict) -> Section | None:
         if attribution.has("ablation_effect"):
             blocks.append(_ablations(attribution, marks))
     elif verdict.heads:
-        blocks.append(Notice("note", "No attribution", "This run has no results/head_attribution.nc, so attention, direct contributions and ablations are left out."))
+        blocks.append(
+            Notice(
+                "note",
+                "No attribution",
+                "This run has no results/head_attribution.nc, so attention, direct contributions and ablations are left out.",
+            )
+        )
     if not blocks:
         return None
-    lead = "Movers read the answer's word and write it somewhere else; readers fetch it from there when it is asked for."
+    lead = (
+        "Movers read the answer's word and write it somewhere else; readers fetch it from there when it is asked for."
+    )
     return Section("heads", "Which heads", lead, blocks)
 
 
 def _head_table(verdict: Verdict) -> list[Block]:
     named = sum(label != "none" for label in verdict.labels)
     shown = max(named, min(SHOWN_HEADS, len(verdict.heads)))
-    kinds = [f"{verdict.labels.count(kind)} {kind}{'s' if verdict.labels.count(kind) != 1 else ''}" for kind in ("mover", "reader")]
+    kinds = [
+        f"{verdict.labels.count(kind)} {kind}{'s' if verdict.labels.count(kind) != 1 else ''}"
+        for kind in ("mover", "reader")
+    ]
     title = f"{kinds[0]} and {kinds[1]} among {len(verdict.heads)} heads"
-    top = verdict.table("Means over prompts with 95% intervals" + (f", the first {shown} heads" if shown < len(verdict.heads) else ""), only=shown)
-    blocks: list[Block] = [Details(title, (top,), open=True)]
-    if shown < len(verdict.heads):
-        blocks.append(Details(f"All {len(verdict.heads)} heads", (verdict.table("Means over prompts with 95% intervals"),)))
-    return blocks
+    what = "Means over prompts with 95% intervals"
+    top = verdict.reading_table(what + (f", the first {shown} heads" if shown < len(verdict.heads) else ""), shown)
+    return [
+        Details(title, (top,), open=True),
+        Details(f"All {len(verdict.heads)} heads, bounds in columns of their own", (verdict.full_table(what),)),
+    ]
 
 
 def _edges(attribution: Result, marks: Mapping[tuple[int, int], str]) -> Figure:
@@ -69,13 +81,35 @@ def _edges(attribution: Result, marks: Mapping[tuple[int, int], str]) -> Figure:
     for i, edge in enumerate(attribution.labels("edge")):
         one = summary.isel(edge=i, drop=True)
         arrow = edge.replace("<-", " ← ")
-        panels.append(Panel(arrow, heatmap(head_grid(one, "head", marks), scale, key=f"edge-{i}", title=f"Attention {arrow}", description="Mean attention weight by layer and head")))
-        parts.append((edge, mean_table(edge, one, (("layer", "layer"), ("head", "head")), units="share", name="attention")))
+        panels.append(
+            Panel(
+                arrow,
+                heatmap(
+                    head_grid(one, "head", marks),
+                    scale,
+                    key=f"edge-{i}",
+                    title=f"Attention {arrow}",
+                    description="Mean attention weight by layer and head",
+                ),
+            )
+        )
+        parts.append(
+            (edge, mean_table(edge, one, (("layer", "layer"), ("head", "head")), units="share", name="attention"))
+        )
     table = joined(f"Attention weights. Intervals: {INTERVALS.format(dim='prompt')}", "edge", parts)
     reading = "noun ← color reads: how much of the noun's attention goes to the colour, in [0, 1], averaged over prompts. It says where a head looks, not yet that it matters."
     if not any(edge.startswith("noun<-color") for edge in attribution.labels("edge")):
         reading = "A ← B reads: how much of A's attention goes to B, in [0, 1], averaged over prompts. It says where a head looks, not yet that it matters."
-    return Figure("edges", "Who looks at whom", reading, tuple(panels), (table,), legend=colour_legend(scale, key="edges-l", marks=bool(marks)), source=attribution.attr("source"), file=attribution.file)
+    return Figure(
+        "edges",
+        "Who looks at whom",
+        reading,
+        tuple(panels),
+        (table,),
+        legend=colour_legend(scale, key="edges-l", marks=bool(marks)),
+        source=attribution.attr("source"),
+        file=attribution.file,
+    )
 
 
 def _contributions(attribution: Result, marks: Mapping[tuple[int, int], str]) -> list[Block]:
@@ -100,14 +134,44 @@ def _contributions(attribution: Result, marks: Mapping[tuple[int, int], str]) ->
     ]  # fmt: skip
     heads = _head_map(attribution, summary)
     if heads is not None:
-        scale = Scale.centred(float(np.nanmax(np.abs(heads["mean"].values))), units="logits", name="direct contribution")
-        drawn = heatmap(head_grid(heads, "head", marks), scale, key="dla-heads", title="Direct contribution of every head", description="Mean contribution by layer and head")
+        scale = Scale.centred(
+            float(np.nanmax(np.abs(heads["mean"].values))), units="logits", name="direct contribution"
+        )
+        drawn = heatmap(
+            head_grid(heads, "head", marks),
+            scale,
+            key="dla-heads",
+            title="Direct contribution of every head",
+            description="Mean contribution by layer and head",
+        )
         panels.append(Panel("Every head", drawn, legend=colour_legend(scale, key="dla-heads-l", marks=bool(marks))))
-    rows = [(label, *(float(summary[k].values[i]) for k in ("mean", "low", "high")), int(summary["n"].values[i])) for i, label in enumerate(labels)]
-    rows_table = mean_table("Contributions", summary, (("component", "component"),), units="logits", name="contribution")
+    rows = [
+        (label, *(float(summary[k].values[i]) for k in ("mean", "low", "high")), int(summary["n"].values[i]))
+        for i, label in enumerate(labels)
+    ]
+    rows_table = mean_table(
+        "Contributions", summary, (("component", "component"),), units="logits", name="contribution"
+    )
     assert len(rows) == len(rows_table.rows)
-    reading = attribution.attr("reading") or "Positive bars push towards the correct answer. Only the direct path to the output is counted."
-    figure = Figure("dla", "What each part writes directly to the answer", reading, tuple(panels), (Table(f"Contribution of every component. Intervals: {INTERVALS.format(dim='prompt')}", rows_table.columns, rows_table.rows),), source=attribution.attr("source"), file=attribution.file)
+    reading = (
+        attribution.attr("reading")
+        or "Positive bars push towards the correct answer. Only the direct path to the output is counted."
+    )
+    figure = Figure(
+        "dla",
+        "What each part writes directly to the answer",
+        reading,
+        tuple(panels),
+        (
+            Table(
+                f"Contribution of every component. Intervals: {INTERVALS.format(dim='prompt')}",
+                rows_table.columns,
+                rows_table.rows,
+            ),
+        ),
+        source=attribution.attr("source"),
+        file=attribution.file,
+    )
     return [figure, _sum_check(attribution, contribution)]
 
 
@@ -117,14 +181,20 @@ def _sum_check(attribution: Result, contribution: xr.DataArray) -> Facts | Notic
     worst = float(np.max(np.abs(total - target)))
     text = f"the contributions of all {contribution.sizes['component']} components sum to the logit difference of each prompt; the largest deviation over {len(target)} prompts is {worst:.1e} logits (mean {figure_number(float(total.mean()), 3)} against {figure_number(float(target.mean()), 3)})."
     if worst > TOLERANCE:
-        return Notice("warn", "The contributions do not add up", f"The largest deviation from the logit difference is {worst:.2e} logits; do not trust single bars below that size.")
+        return Notice(
+            "warn",
+            "The contributions do not add up",
+            f"The largest deviation from the logit difference is {worst:.2e} logits; do not trust single bars below that size.",
+        )
     return Facts((("Sum check:", text),))
 
 
 def _head_map(attribution: Result, summary: xr.Dataset) -> xr.Dataset | None:
     if not attribution.has("component_layer", "component_head"):
         return None
-    layer, head = (attribution.need(name, "component").values.astype(int) for name in ("component_layer", "component_head"))
+    layer, head = (
+        attribution.need(name, "component").values.astype(int) for name in ("component_layer", "component_head")
+    )
     chosen = np.flatnonzero((head >= 0) & (layer >= 0))
     if chosen.size == 0:
         return None
@@ -144,11 +214,34 @@ def _ablations(attribution: Result, marks: Mapping[tuple[int, int], str]) -> Fig
     panels, parts = [], []
     for i, kind in enumerate(attribution.labels("ablation")):
         one = summary.isel(ablation=i, drop=True)
-        panels.append(Panel(f"{kind} ablation", heatmap(head_grid(one, "head", marks), scale, key=f"ablation-{i}", title=f"Effect of {kind} ablation", description="Change of the logit difference by layer and head"), _ABLATIONS.get(kind, "")))
-        parts.append((kind, mean_table(kind, one, (("layer", "layer"), ("head", "head")), units="logits", name="effect")))
+        panels.append(
+            Panel(
+                f"{kind} ablation",
+                heatmap(
+                    head_grid(one, "head", marks),
+                    scale,
+                    key=f"ablation-{i}",
+                    title=f"Effect of {kind} ablation",
+                    description="Change of the logit difference by layer and head",
+                ),
+                _ABLATIONS.get(kind, ""),
+            )
+        )
+        parts.append(
+            (kind, mean_table(kind, one, (("layer", "layer"), ("head", "head")), units="logits", name="effect"))
+        )
     table = joined(f"Ablation effects. Intervals: {INTERVALS.format(dim='prompt')}", "ablation", parts)
     reading = "Negative (orange): the answer gets worse without the head. Zero is the harshest and takes the model furthest from what it knows; resample keeps activations realistic."
-    return Figure("ablations", "What is lost without a head", reading, tuple(panels), (table,), legend=colour_legend(scale, key="ablations-l", marks=bool(marks)), source=attribution.attr("source"), file=attribution.file)
+    return Figure(
+        "ablations",
+        "What is lost without a head",
+        reading,
+        tuple(panels),
+        (table,),
+        legend=colour_legend(scale, key="ablations-l", marks=bool(marks)),
+        source=attribution.attr("source"),
+        file=attribution.file,
+    )
 
 
 def _point(summary: xr.Dataset) -> Point:
@@ -177,4 +270,12 @@ def method_vectors(patching: Result | None, attribution: Result | None) -> Seque
 
 def agreement_grid(names: Sequence[str], values: np.ndarray, count: int) -> Grid:  # type: ignore[type-arg]
     """The grid of rank agreements between methods."""
-    return Grid(values, names, names, "", "", count=np.full(values.shape, count), cells={(i, j): f"{a} and {b}" for i, a in enumerate(names) for j, b in enumerate(names)})
+    return Grid(
+        values,
+        names,
+        names,
+        "",
+        "",
+        count=np.full(values.shape, count),
+        cells={(i, j): f"{a} and {b}" for i, a in enumerate(names) for j, b in enumerate(names)},
+    )

@@ -30,7 +30,9 @@ MIXED = 4
 def section(run: RunInputs, verdict: Verdict, bundle: Bundle | None) -> Section | None:
     """The lesson, or ``None`` when neither of its results is there."""
     lesson = run.get("attention_lesson")
-    holder = next((r for n in ("attention_patterns", "attention_lesson") if (r := run.get(n)) and r.has("pattern")), None)
+    holder = next(
+        (r for n in ("attention_patterns", "attention_lesson") if (r := run.get(n)) and r.has("pattern")), None
+    )
     if lesson is None and holder is None:
         return None
     blocks: list[Block] = []
@@ -41,7 +43,9 @@ def section(run: RunInputs, verdict: Verdict, bundle: Bundle | None) -> Section 
     if holder is not None:
         blocks += _patterns(holder, verdict, named, bundle)
     else:
-        blocks.append(Notice("note", "No attention patterns", "This run has no variable 'pattern', so no pattern is drawn."))
+        blocks.append(
+            Notice("note", "No attention patterns", "This run has no variable 'pattern', so no pattern is drawn.")
+        )
     lead = (
         "A word asks a question (its query q), every word before it offers a label (its key k) and something to hand over "
         "(its value v). How well question and label match decides how much is handed over."
@@ -65,7 +69,7 @@ def _arithmetic(lesson: Result) -> list[Block]:
     table = _table(tokens, dot, score, weight, norm, root)
     file, paper = lesson.file, lesson.attr("source")
     blocks: list[Block] = [
-        Prose((f"Head {name}, at the word {dest_word}: which earlier words does it read, and why {src_word}?",)),
+        Prose((f"Head {name}, at the word {dest_word}{_role(lesson, 'dest')}: which words does it read, and why {src_word}{_role(lesson, 'src')}?{_chosen(lesson)}",)),
         Figure(
             "lesson-strip", f"Where {name} looks from {dest_word}",
             f"The number under each token is the attention weight that {dest_word} gives it. {src_word} is outlined.",
@@ -82,17 +86,35 @@ def _arithmetic(lesson: Result) -> list[Block]:
         _mix(lesson, tokens, weight, v, z, name),
     ]  # fmt: skip
     if error > TOLERANCE * max(1.0, float(np.abs(z).max())):
-        blocks.append(Notice("warn", "The mix does not add up", f"Σ weight · v and the model's z differ by {error:.2e}."))
+        blocks.append(
+            Notice("warn", "The mix does not add up", f"Σ weight · v and the model's z differ by {error:.2e}.")
+        )
     return blocks
 
 
-def _steps(head: str, dest: str, src: str, d_head: int, numbers: tuple[float, float, float], count: int, error: float) -> Steps:
+def _role(lesson: Result, end: str) -> str:
+    role = lesson.attr(end)
+    return f" ({role})" if role and not role.lstrip("-").isdigit() else ""
+
+
+def _chosen(lesson: Result) -> str:
+    reason = lesson.attr("chosen_by")
+    return f" This head was chosen by: {reason}." if reason and reason != "given" else ""
+
+
+def _steps(
+    head: str, dest: str, src: str, d_head: int, numbers: tuple[float, float, float], count: int, error: float
+) -> Steps:
     dot, score, weight = numbers
     root = math.sqrt(d_head)
     return Steps(
         f"From q·k to z, for {dest} reading {src}",
         (
-            ("Match", f"q({dest}) · k({src}) = {figure_number(dot, 3)}", f"The sum of {d_head} products, one per dimension of the head (below)."),
+            (
+                "Match",
+                f"q({dest}) · k({src}) = {figure_number(dot, 3)}",
+                f"The sum of {d_head} products, one per dimension of the head (below).",
+            ),
             (
                 "Scale",
                 f"{figure_number(dot, 3)} ÷ √d_k = {figure_number(dot, 3)} ÷ √{d_head} = {figure_number(score, 3)}",
@@ -116,10 +138,14 @@ def raise_range(lesson: Result, source: int, count: int) -> None:
     """Refuse a source position outside the prompt."""
     from interp.errors import InterpError
 
-    raise InterpError(f"{lesson.file}: attribute 'src_of_interest' is {source}, outside the {count} tokens; run the study again.")
+    raise InterpError(
+        f"{lesson.file}: attribute 'src_of_interest' is {source}, outside the {count} tokens; run the study again."
+    )
 
 
-def _table(tokens: tuple[str, ...], dot: np.ndarray, score: np.ndarray, weight: np.ndarray, norm: np.ndarray, root: float) -> Table:  # type: ignore[type-arg]
+def _table(
+    tokens: tuple[str, ...], dot: np.ndarray, score: np.ndarray, weight: np.ndarray, norm: np.ndarray, root: float
+) -> Table:  # type: ignore[type-arg]
     columns = (
         Column("position"), Column("token"), Column("q·k", "", 4), Column(f"÷ √d_k = ÷ {figure_number(root, 3)}", "", 4),
         Column("softmax: weight", "share", 4), Column("|v|", "", 3), Column("weight · |v|", "", 4),
@@ -142,7 +168,15 @@ def _vectors(lesson: Result, q: np.ndarray, k: np.ndarray, names: tuple[str, str
     def strip(rows: np.ndarray, labels: list[str], scale: Scale, key: str) -> Panel:  # type: ignore[type-arg]
         grid = Grid(rows, labels, columns if len(columns) <= 32 else [c if int(c) % 8 == 0 else "" for c in columns], "", "dimension of the head (d_head)",
                     cells={(i, j): f"{labels[i]}, dimension {j}" for i in range(len(labels)) for j in range(len(columns))})  # fmt: skip
-        drawn = heatmap(grid, scale, key=key, title=scale.name, description=f"{scale.name} by dimension", cell=(max(12.0, min(22.0, 640 / len(columns))), 22.0), annotate=False)
+        drawn = heatmap(
+            grid,
+            scale,
+            key=key,
+            title=scale.name,
+            description=f"{scale.name} by dimension",
+            cell=(max(12.0, min(22.0, 640 / len(columns))), 22.0),
+            annotate=False,
+        )
         return Panel("", drawn, legend=colour_legend(scale, key=f"{key}-l"), wide=True)
 
     panels = (
@@ -150,15 +184,34 @@ def _vectors(lesson: Result, q: np.ndarray, k: np.ndarray, names: tuple[str, str
         strip(product[None], ["q × k"], sums, "lesson-product"),
     )
     rows = tuple((i, float(q[i]), float(k[i]), float(product[i])) for i in range(len(q)))
-    table = Table("q, k and their products", (Column("dimension"), Column(f"q({dest_word})", "", 4), Column(f"k({src_word})", "", 4), Column("q × k", "", 4)), rows)
+    table = Table(
+        "q, k and their products",
+        (
+            Column("dimension"),
+            Column(f"q({dest_word})", "", 4),
+            Column(f"k({src_word})", "", 4),
+            Column("q × k", "", 4),
+        ),
+        rows,
+    )
     reading = (
         f"Dimension by dimension, q and k are multiplied; where both have the same sign the product is positive. The products sum to "
         f"{figure_number(float(product.sum()), 3)}; divided by {figure_number(root, 3)}, {figure_number(float(product.sum()) / root, 3)}."
     )
-    return Figure("lesson-vectors", f"q·k in {head}, dimension by dimension", reading, panels, (table,), source=lesson.attr("source"), file=lesson.file)
+    return Figure(
+        "lesson-vectors",
+        f"q·k in {head}, dimension by dimension",
+        reading,
+        panels,
+        (table,),
+        source=lesson.attr("source"),
+        file=lesson.file,
+    )
 
 
-def _mix(lesson: Result, tokens: tuple[str, ...], weight: np.ndarray, v: np.ndarray, z: np.ndarray, head: str) -> Figure:  # type: ignore[type-arg]
+def _mix(
+    lesson: Result, tokens: tuple[str, ...], weight: np.ndarray, v: np.ndarray, z: np.ndarray, head: str
+) -> Figure:  # type: ignore[type-arg]
     top = [int(i) for i in np.argsort(-np.nan_to_num(weight), kind="stable")[:MIXED]]
     rest = [i for i in range(len(tokens)) if i not in top]
     labels = [f"{figure_number(float(weight[i]), 2)} · v {token(tokens[i])}" for i in top] + ["all others", "sum = z"]
@@ -184,7 +237,9 @@ def _patterns(holder: Result, verdict: Verdict, named: tuple[int, int] | None, b
     n_layers, n_heads = pattern.shape[:2]
     chosen = _choose(pattern, verdict, named)
     first = named if named is not None and named[0] < n_layers and named[1] < n_heads else chosen[0]
-    blocks: list[Block] = [_one_pattern(holder, pattern[first], tokens, head_label(*first), 13.0 if bundle or len(tokens) > 40 else 18.0)]
+    blocks: list[Block] = [
+        _one_pattern(holder, pattern[first], tokens, head_label(*first), 13.0 if bundle or len(tokens) > 40 else 18.0)
+    ]
     if bundle is None:
         text = "The package circuitsvis is not installed where this page was made, so the interactive patterns of all heads are left out; the pattern above does not need it."
         return [*blocks, Notice("note", "No interactive patterns", text)]
@@ -198,7 +253,11 @@ def _patterns(holder: Result, verdict: Verdict, named: tuple[int, int] | None, b
         "maskUpperTri": True,
     }
     count = n_layers * n_heads
-    which = f"all {count} heads" if len(chosen) == count else f"{len(chosen)} of {count} heads: those with a job in the verdict, the head above, then the most sharply focused ones"
+    which = (
+        f"all {count} heads"
+        if len(chosen) == count
+        else f"{len(chosen)} of {count} heads: those with a job in the verdict, the head above, then the most sharply focused ones"
+    )
     reading = f"Interactive, drawn by CircuitsVis {bundle.version}: {which}. Rows read (destination), columns are read (source). Hover over a head to enlarge it, click to keep it, hover over a cell for its weight."
     blocks.append(Script("circuitsvis-attention", "The patterns of the heads", reading, data, "AttentionHeads"))
     return blocks
@@ -208,7 +267,10 @@ def _choose(pattern: np.ndarray, verdict: Verdict, named: tuple[int, int] | None
     n_layers, n_heads = pattern.shape[:2]
     every = [(layer, head) for layer in range(n_layers) for head in range(n_heads)]
     focus = np.nan_to_num(pattern).max(axis=-1).mean(axis=-1)
-    wanted = [*([named] if named else []), *(place(h) for h, label in zip(verdict.heads, verdict.labels, strict=True) if label != "none")]
+    wanted = [
+        *([named] if named else []),
+        *(place(h) for h, label in zip(verdict.heads, verdict.labels, strict=True) if label != "none"),
+    ]
     ranked = [*wanted, *sorted(every, key=lambda at: (-float(focus[at]), at))]
     kept = [at for at in dict.fromkeys(ranked) if at[0] < n_layers and at[1] < n_heads][:CIRCUITSVIS_HEADS]
     first = [at for at in kept if at in wanted]
@@ -221,8 +283,28 @@ def _one_pattern(holder: Result, weights: np.ndarray, tokens: list[str], name: s
     scale = Scale.rising(0, 1, units="share", name="attention weight")
     cells = {(i, j): f"{name}: {tokens[i]} ({i}) reads {tokens[j]} ({j})" for i in range(size) for j in range(size)}
     grid = Grid(causal, tokens, tokens, "destination (reads)", "source (is read)", cells=cells)
-    drawn = heatmap(grid, scale, key="lesson-pattern-map", title=f"Attention pattern of {name}", description="Attention weights from destination rows to source columns", cell=(side, side), annotate=False)
-    rows: list[tuple[Cell, ...]] = [(i, tokens[i], j, tokens[j], float(weights[i, j])) for i in range(size) for j in range(i + 1)]
-    table = Table(f"Attention weights of {name}", (Column("destination"), Column("destination token"), Column("source"), Column("source token"), Column("weight", "share", 4)), tuple(rows))
+    drawn = heatmap(
+        grid,
+        scale,
+        key="lesson-pattern-map",
+        title=f"Attention pattern of {name}",
+        description="Attention weights from destination rows to source columns",
+        cell=(side, side),
+        annotate=False,
+    )
+    rows: list[tuple[Cell, ...]] = [
+        (i, tokens[i], j, tokens[j], float(weights[i, j])) for i in range(size) for j in range(i + 1)
+    ]
+    table = Table(
+        f"Attention weights of {name}",
+        (
+            Column("destination"),
+            Column("destination token"),
+            Column("source"),
+            Column("source token"),
+            Column("weight", "share", 4),
+        ),
+        tuple(rows),
+    )
     return Figure("lesson-pattern", f"The whole pattern of {name}", "One row per reading word; each row sums to 1. The upper right is empty: a word cannot read what comes after it.",
                   (Panel("", drawn, wide=True),), (table,), legend=colour_legend(scale, key="lesson-pattern-l"), source=holder.attr("source"), file=holder.file)  # fmt: skip

@@ -35,7 +35,9 @@ def section(patching: Result, verdict: Verdict) -> Section:
     if unknown:
         from interp.errors import InterpError
 
-        raise InterpError(f"{patching.file}: direction '{unknown[0]}' is neither denoising nor noising; run the study again.")
+        raise InterpError(
+            f"{patching.file}: direction '{unknown[0]}' is neither denoising nor noising; run the study again."
+        )
     blocks: list[Block] = [
         Facts(
             (
@@ -70,11 +72,20 @@ def importance(summary: xr.Dataset, direction: str) -> xr.Dataset:
     """What a direction's map shows: recovered for denoising, 1 − recovered for noising, bounds swapped along."""
     if direction == "denoising":
         return summary
-    return xr.Dataset({"mean": 1 - summary["mean"], "low": 1 - summary["high"], "high": 1 - summary["low"], "n": summary["n"]})
+    return xr.Dataset(
+        {"mean": 1 - summary["mean"], "low": 1 - summary["high"], "high": 1 - summary["low"], "n": summary["n"]}
+    )
 
 
 def _undefined(patching: Result) -> list[Block]:
-    name = next((str(n) for n in patching.data.data_vars if str(n).startswith("recovered_") and "prompt" in patching.data[n].dims), None)
+    name = next(
+        (
+            str(n)
+            for n in patching.data.data_vars
+            if str(n).startswith("recovered_") and "prompt" in patching.data[n].dims
+        ),
+        None,
+    )
     if name is None:
         return []
     array = patching.data[name].transpose("prompt", ...).values
@@ -95,9 +106,21 @@ def _figure(
     patching: Result, variable: str, dims: Sequence[tuple[str, str]], panels: Sequence[Panel], *, key: str, title: str,
     reading: str, scale: Scale, by: xr.Dataset, marks: bool = False,
 ) -> Figure:  # fmt: skip
-    parts = [(name, mean_table(name, by.isel(direction=i, drop=True), dims, units=GAP, name="recovered")) for i, name in enumerate(patching.labels("direction"))]
+    parts = [
+        (name, mean_table(name, by.isel(direction=i, drop=True), dims, units=GAP, name="recovered"))
+        for i, name in enumerate(patching.labels("direction"))
+    ]
     table = joined(f"{variable}: mean over prompts. Intervals: {INTERVALS.format(dim='prompt')}", "direction", parts)
-    return Figure(key, title, reading, tuple(panels), (table,), legend=colour_legend(scale, key=f"{key}-l", marks=marks), source=patching.attr("source"), file=patching.file)
+    return Figure(
+        key,
+        title,
+        reading,
+        tuple(panels),
+        (table,),
+        legend=colour_legend(scale, key=f"{key}-l", marks=marks),
+        source=patching.attr("source"),
+        file=patching.file,
+    )
 
 
 def _block_figure(patching: Result, site: str) -> Figure:
@@ -106,10 +129,39 @@ def _block_figure(patching: Result, site: str) -> Figure:
     scale = _scale(summary["mean"].values)
     panels = []
     for i, direction in enumerate(patching.labels("direction")):
-        grid = Grid.of(importance(summary.isel(direction=i, drop=True), direction), "layer", "role", row_title="layer", column_title="role")
-        panels.append(Panel(_DIRECTIONS[direction][0], heatmap(grid, scale, key=f"{site}-{direction}", title=f"{site}, {direction}", description=f"{_DIRECTIONS[direction][1]}, by layer and role", cell=(49.0, 28.0)), _DIRECTIONS[direction][1]))
+        grid = Grid.of(
+            importance(summary.isel(direction=i, drop=True), direction),
+            "layer",
+            "role",
+            row_title="layer",
+            column_title="role",
+        )
+        panels.append(
+            Panel(
+                _DIRECTIONS[direction][0],
+                heatmap(
+                    grid,
+                    scale,
+                    key=f"{site}-{direction}",
+                    title=f"{site}, {direction}",
+                    description=f"{_DIRECTIONS[direction][1]}, by layer and role",
+                    cell=(49.0, 28.0),
+                ),
+                _DIRECTIONS[direction][1],
+            )
+        )
     reading = f"{site}: {SITES[site].description}. {_strongest(patching, summary, 'role')}"
-    return _figure(patching, variable, (("layer", "layer"), ("role", "role")), panels, key=f"patch-{site}", title=f"{site} by layer and role", reading=reading, scale=scale, by=summary)
+    return _figure(
+        patching,
+        variable,
+        (("layer", "layer"), ("role", "role")),
+        panels,
+        key=f"patch-{site}",
+        title=f"{site} by layer and role",
+        reading=reading,
+        scale=scale,
+        by=summary,
+    )
 
 
 def _position_figure(patching: Result, site: str) -> Figure:
@@ -117,16 +169,53 @@ def _position_figure(patching: Result, site: str) -> Figure:
     summary = mean_over(patching.need(variable, "direction", "prompt", "layer", "position"))
     scale = _scale(summary["mean"].values)
     count = patching.data.sizes["position"]
-    tokens = [token(text) for text in patching.labels("token")] if patching.has("token") else [str(i) for i in range(count)]
+    tokens = (
+        [token(text) for text in patching.labels("token")] if patching.has("token") else [str(i) for i in range(count)]
+    )
     layers = patching.labels("layer")
     cells = {(r, c): f"layer {layer} · {tokens[c]} ({c})" for r, layer in enumerate(layers) for c in range(count)}
     panels = []
     for i, direction in enumerate(patching.labels("direction")):
         shown = importance(summary.isel(direction=i, drop=True), direction)
-        grid = Grid.of(shown, "layer", "position", row_title="layer", column_title="position (token of the first prompt)", columns=tokens, cells=cells)
-        panels.append(Panel(_DIRECTIONS[direction][0], heatmap(grid, scale, key=f"{site}-position-{direction}", title=f"{site} by position, {direction}", description=f"{_DIRECTIONS[direction][1]}, by layer and position", annotate=False, cell=(20.0, 22.0)), _DIRECTIONS[direction][1], wide=True))
-    reading = f"{site} at every position. All prompts share one template, so a column is the same place in each of them."
-    return _figure(patching, variable, (("layer", "layer"), ("position", "position")), panels, key=f"patch-{site}-position", title=f"{site} by layer and position", reading=reading, scale=scale, by=summary)
+        grid = Grid.of(
+            shown,
+            "layer",
+            "position",
+            row_title="layer",
+            column_title="position (token of the first prompt)",
+            columns=tokens,
+            cells=cells,
+        )
+        panels.append(
+            Panel(
+                _DIRECTIONS[direction][0],
+                heatmap(
+                    grid,
+                    scale,
+                    key=f"{site}-position-{direction}",
+                    title=f"{site} by position, {direction}",
+                    description=f"{_DIRECTIONS[direction][1]}, by layer and position",
+                    annotate=False,
+                    cell=(20.0, 22.0),
+                ),
+                _DIRECTIONS[direction][1],
+                wide=True,
+            )
+        )
+    reading = (
+        f"{site} at every position. All prompts share one template, so a column is the same place in each of them."
+    )
+    return _figure(
+        patching,
+        variable,
+        (("layer", "layer"), ("position", "position")),
+        panels,
+        key=f"patch-{site}-position",
+        title=f"{site} by layer and position",
+        reading=reading,
+        scale=scale,
+        by=summary,
+    )
 
 
 def _head_figure(patching: Result, site: str, marks: Mapping[tuple[int, int], str]) -> Figure:
@@ -137,10 +226,37 @@ def _head_figure(patching: Result, site: str, marks: Mapping[tuple[int, int], st
     panels = []
     for i, direction in enumerate(patching.labels("direction")):
         grid = head_grid(importance(summary.isel(direction=i, drop=True), direction), axis, marks)
-        panels.append(Panel(_DIRECTIONS[direction][0], heatmap(grid, scale, key=f"head-{site}-{direction}", title=f"{site} of every head, {direction}", description=f"{_DIRECTIONS[direction][1]}, by layer and {axis}"), _DIRECTIONS[direction][1]))
-    shared = " This model is grouped-query: several query heads share one key and value head (kv_head)." if axis == "kv_head" else ""
+        panels.append(
+            Panel(
+                _DIRECTIONS[direction][0],
+                heatmap(
+                    grid,
+                    scale,
+                    key=f"head-{site}-{direction}",
+                    title=f"{site} of every head, {direction}",
+                    description=f"{_DIRECTIONS[direction][1]}, by layer and {axis}",
+                ),
+                _DIRECTIONS[direction][1],
+            )
+        )
+    shared = (
+        " This model is grouped-query: several query heads share one key and value head (kv_head)."
+        if axis == "kv_head"
+        else ""
+    )
     reading = f"{site}: {SITES[site].description}; all positions at once.{shared} {_strongest(patching, summary, axis)}"
-    return _figure(patching, variable, (("layer", "layer"), (axis, axis)), panels, key=f"patch-{site}", title=f"{site} of every head", reading=reading, scale=scale, by=summary, marks=bool(marks) and axis == "head")
+    return _figure(
+        patching,
+        variable,
+        (("layer", "layer"), (axis, axis)),
+        panels,
+        key=f"patch-{site}",
+        title=f"{site} of every head",
+        reading=reading,
+        scale=scale,
+        by=summary,
+        marks=bool(marks) and axis == "head",
+    )
 
 
 def _role_figure(patching: Result, site: str, marks: Mapping[tuple[int, int], str]) -> Figure:
@@ -152,10 +268,27 @@ def _role_figure(patching: Result, site: str, marks: Mapping[tuple[int, int], st
     for i, direction in enumerate(patching.labels("direction")):
         for r, role in enumerate(patching.labels("role")):
             grid = head_grid(importance(summary.isel(direction=i, role=r, drop=True), direction), axis, marks)
-            drawn = heatmap(grid, scale, key=f"role-{site}-{r}-{direction}", title=f"{site} at {role}, {direction}", description=_DIRECTIONS[direction][1])
+            drawn = heatmap(
+                grid,
+                scale,
+                key=f"role-{site}-{r}-{direction}",
+                title=f"{site} at {role}, {direction}",
+                description=_DIRECTIONS[direction][1],
+            )
             panels.append(Panel(f"at {role}", drawn, group=" ".join(_DIRECTIONS[direction]) if r == 0 else ""))
     reading = f"{site} of one head at one word only: where a head does its work. {_strongest(patching, summary, axis, 'role')}"
-    return _figure(patching, variable, (("layer", "layer"), (axis, axis), ("role", "role")), panels, key=f"patch-{site}-role", title=f"{site} of every head, one word at a time", reading=reading, scale=scale, by=summary, marks=bool(marks) and axis == "head")
+    return _figure(
+        patching,
+        variable,
+        (("layer", "layer"), (axis, axis), ("role", "role")),
+        panels,
+        key=f"patch-{site}-role",
+        title=f"{site} of every head, one word at a time",
+        reading=reading,
+        scale=scale,
+        by=summary,
+        marks=bool(marks) and axis == "head",
+    )
 
 
 def head_grid(summary: xr.Dataset, axis: str, marks: Mapping[tuple[int, int], str]) -> Grid:

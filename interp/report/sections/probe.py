@@ -48,14 +48,33 @@ def _figure(probing: Result, means: dict[str, xr.Dataset], majority: dict[str, f
         )  # fmt: skip
         panels.append(Panel(f"at {role}", drawn))
     tables = [
-        (heading, mean_table(heading, at_site[name], (("layer", "layer"), ("role", "role")), units="share", name="mean"))
+        (
+            heading,
+            mean_table(heading, at_site[name], (("layer", "layer"), ("role", "role")), units="share", name="mean"),
+        )
         for name, heading in (("accuracy", "probe"), ("control_accuracy", "control"), ("selectivity", "selectivity"))
     ]
-    both = joined(f"{site}: accuracy, control and selectivity. Intervals: {INTERVALS.format(dim='fold')}", "quantity", tables)
-    levels = Table("Majority class", (Column("role"), Column("accuracy of the majority class", "share")), tuple(majority.items()))
+    both = joined(
+        f"{site}: accuracy, control and selectivity. Intervals: {INTERVALS.format(dim='fold')}", "quantity", tables
+    )
+    levels = Table(
+        "Majority class", (Column("role"), Column("accuracy of the majority class", "share")), tuple(majority.items())
+    )
     legend = line_legend([("probe", "a"), ("control (random labels)", "b"), ("majority class", "c")], key=f"probe-{index}-l", units="accuracy, share of held-out prompts")  # fmt: skip
-    reading = probing.attr("reading") or "A probe that beats both its control and the majority class reads something that is there."
-    return Figure(f"probe-{index}", f"Probe accuracy on {site}", reading, tuple(panels), (both, levels), legend=legend, source=probing.attr("source"), file=probing.file)
+    reading = (
+        probing.attr("reading")
+        or "A probe that beats both its control and the majority class reads something that is there."
+    )
+    return Figure(
+        f"probe-{index}",
+        f"Probe accuracy on {site}",
+        reading,
+        tuple(panels),
+        (both, levels),
+        legend=legend,
+        source=probing.attr("source"),
+        file=probing.file,
+    )
 
 
 def _points(summary: xr.Dataset) -> tuple[Point, ...]:

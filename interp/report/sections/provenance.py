@@ -22,14 +22,41 @@ def section(run: RunInputs) -> Section:
     if command:
         blocks.append(Code("The command that made this page", command))
     shared, own = shared_attrs(run)
-    blocks.append(Details("What every result shares", (Table("Attributes equal in all result files", (Column("attribute"), Column("value")), tuple(shared.items())),), open=True))
-    rows: list[tuple[Cell, ...]] = [(f"results/{name}.nc", key, value) for name, attrs in own.items() for key, value in attrs.items()]
-    blocks.append(Details("Attributes of each result", (Table("Attributes that differ between files", (Column("file"), Column("attribute"), Column("value")), tuple(rows)),)))
+    blocks.append(
+        Details(
+            "What every result shares",
+            (
+                Table(
+                    "Attributes equal in all result files",
+                    (Column("attribute"), Column("value")),
+                    tuple(shared.items()),
+                ),
+            ),
+            open=True,
+        )
+    )
+    rows: list[tuple[Cell, ...]] = [
+        (f"results/{name}.nc", key, value) for name, attrs in own.items() for key, value in attrs.items()
+    ]
+    blocks.append(
+        Details(
+            "Attributes of each result",
+            (
+                Table(
+                    "Attributes that differ between files",
+                    (Column("file"), Column("attribute"), Column("value")),
+                    tuple(rows),
+                ),
+            ),
+        )
+    )
     blocks += _manifest(run)
     blocks += _drops(run)
     if run.study_text:
         blocks.append(Code("study.yaml", run.study_text.rstrip("\n")))
-    return Section("provenance", "Provenance", "What was run, on what, with which versions; enough to do it again.", blocks)
+    return Section(
+        "provenance", "Provenance", "What was run, on what, with which versions; enough to do it again.", blocks
+    )
 
 
 def command_text(run: RunInputs) -> str:
@@ -71,7 +98,9 @@ def timings(run: RunInputs) -> dict[str, float]:
     found = run.manifest.get("timings", {})
     if not isinstance(found, Mapping):
         return {}
-    return {str(k): float(v) for k, v in found.items() if k not in AFTER_THE_PAGE_TIMINGS and isinstance(v, int | float)}
+    return {
+        str(k): float(v) for k, v in found.items() if k not in AFTER_THE_PAGE_TIMINGS and isinstance(v, int | float)
+    }
 
 
 def _manifest(run: RunInputs) -> list[Block]:
@@ -79,18 +108,30 @@ def _manifest(run: RunInputs) -> list[Block]:
     rows = [pair for key, value in run.manifest.items() if key not in skipped for pair in flat(value, str(key))]
     blocks: list[Block] = []
     if rows:
-        blocks.append(Details("Model, versions, seeds", (Table("manifest.json", (Column("key"), Column("value")), tuple(rows)),), open=True))
+        blocks.append(
+            Details(
+                "Model, versions, seeds",
+                (Table("manifest.json", (Column("key"), Column("value")), tuple(rows)),),
+                open=True,
+            )
+        )
     seconds = timings(run)
     if seconds:
         named: list[tuple[Cell, ...]] = [*seconds.items(), ("sum", sum(seconds.values()))]
-        blocks.append(Details("Timings", (Table("Wall time by stage", (Column("stage"), Column("time", "s", 2)), tuple(named)),)))
+        blocks.append(
+            Details("Timings", (Table("Wall time by stage", (Column("stage"), Column("time", "s", 2)), tuple(named)),))
+        )
     return blocks
 
 
 def _drops(run: RunInputs) -> list[Block]:
     drops = [drop for drop in run.manifest.get("drops", []) if isinstance(drop, Mapping)]
     skipped = run.manifest.get("skipped_rungs", {})
-    items = [(f"{rung}:", f"left out, {reason}") for rung, reason in skipped.items()] if isinstance(skipped, Mapping) else []
+    items = (
+        [(f"{rung}:", f"left out, {reason}") for rung, reason in skipped.items()]
+        if isinstance(skipped, Mapping)
+        else []
+    )
     if not drops:
         return [Facts((*items, ("Prompts dropped:", "none.")), "Dropped")]
     reasons = Counter(str(drop.get("reason", "no reason given")) for drop in drops)
@@ -101,4 +142,7 @@ def _drops(run: RunInputs) -> list[Block]:
         Table(f"{len(drops)} prompts dropped, by reason", (Column("reason"), Column("n")), summary),
         Table("Every dropped prompt", tuple(Column(key) for key in keys), rows),
     )
-    return [*([Facts(tuple(items), "Rungs left out")] if items else []), Details(f"Dropped prompts: {len(drops)}", tables)]
+    return [
+        *([Facts(tuple(items), "Rungs left out")] if items else []),
+        Details(f"Dropped prompts: {len(drops)}", tables),
+    ]

@@ -1,0 +1,413 @@
+"""Which heads write the answer, what they look at, and what is lost without them.
+
+Three readings of every head: direct logit attribution (what it adds to the logit difference by the direct path),
+attention between roles (where it looks), and ablation (what the answer loses when its output is removed).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+import xarray as xr
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from interp import results
+from interp.errors import InterpError
+from interp.interventions import ABLATIONS, Ablate, AblationKind
+from interp.prompts import ANSWER, PromptPairs
+from interp.results import Variable
+from interp.run import activations, batches, capture, edit_hooks, token_mask
+from interp.sites import head_label
+from interp.sweep import Readout, score
+from interp.tokens import Prompts, extend, unknown_name
+
+if TYPE_CHECKING:
+    from interp.model import HookedTransformer
+
+Progress = Callable[[int, int], None]
+
+EDGES = ("noun<-color", "color<-noun", "asked<-noun", "asked<-color", "answer<-color", "answer<-noun")
+"""The edges read by default, as destination<-source, where the roles exist and the source comes first somewhere."""
+
+TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4, torch.bfloat16: 5e-2, torch.float16: 1e-2}
+"""Allowed gap between a logit difference and its contributions, as a share of the contributions' absolute sum."""
+
+VALUES_BYTES = 256 * 2**20
+"""Stored activations of the layers that are ablated together, roughly."""
+
+
+def run(
+    model: HookedTransformer,
+    pairs: PromptPairs,
+    *,
+    ablations: Sequence[AblationKind] = ABLATIONS,
+    edges: Sequence[str] | None = None,
+    max_prompts: int | None = None,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> xr.Dataset:
+    """Attribute the clean run's logit difference to heads and other components.
+
+    Everything is about the clean prompts and about logit(correct) - logit(incorrect) of one token. For whole answers
+    (policy ``sum_logprob``) that is the first token in which the two answers differ, the tokens they share being
+    appended to the prompt; the attribute ``readout`` says so.
+
+    Args:
+        model: the model.
+        pairs: clean and corrupted prompts with their answers.
+        ablations: which of ``zero``, ``mean``, ``resample`` to make (``interp.interventions.Ablate``, of one head's
+            ``z`` at all tokens); an empty list makes none.
+        edges: destination<-source, such as ``"noun<-color"``; None is those of ``EDGES`` that exist, or, where the
+            pairs have none of them, every ordered pair of roles.
+        max_prompts: use only that many prompts, spread evenly over the set; None is all.
+        seed: of the resample ablation's donors.
+        progress: called with rows done and rows in all; a row is one prompt with one head ablated.
+
+    Returns:
+        ``contribution`` (prompt, component), logits: a component's output at the answer position through the final
+        norm with its scale frozen at this run's value, dotted with W_U[correct] - W_U[incorrect]. Components: embed,
+        pos_embed (learned positions only), every head, every MLP, and ``bias`` (attention output biases, final norm's
+        bias, unembedding bias). They sum to ``logit_difference`` (prompt); ``total`` (prompt) is their sum.
+        ``attention`` (prompt, edge, layer, head), a share in [0, 1]: weight from the destination role's last token to
+        all tokens of the source role; NaN where the source ends after the destination and cannot be seen.
+        ``ablated`` and ``ablation_effect`` (ablation, prompt, layer, head), logits: the logit difference without the
+        head, and that minus the clean one (negative: the head helps). ``resample`` is NaN for a prompt that has no
+        other of its length. ``role_position`` (prompt, role): the last token of each role.
+
+    Raises:
+        InterpError: contributions that do not sum to the logit difference, an unknown ablation or role, a malformed
+            edge, or pairs from ``expand_answers``.
+    """
+    kinds = _kinds(ablations)
+    pairs = _some(pairs, max_prompts)
+    scored = _first_differing(pairs)
+    wanted = _edges(scored.clean, edges)
+    parts = _contributions(model, scored)
+    clean = score(model, scored)
+    _check_sum(model, parts.values.sum(axis=1), clean, np.abs(parts.values).sum(axis=1))
+    variables = {
+        "contribution": Variable(
+            ("prompt", "component"), parts.values, "logits", "direct contribution to the logit difference"
+        ),
+        "total": Variable(("prompt",), parts.values.sum(axis=1), "logits", "sum of all contributions"),
+        "logit_difference": Variable(("prompt",), clean, "logits", "logit(correct) - logit(incorrect), clean run"),
+        "role_position": Variable(
+            ("prompt", "role"), _role_positions(scored.clean), "tokens", "position of the role's last token"
+        ),
+    }
+    coords: dict[str, Any] = {
+        "component": list(parts.labels),
+        "component_kind": ("component", list(parts.kinds)),
+        "component_layer": ("component", list(parts.layers)),
+        "component_head": ("component", list(parts.heads)),
+        "role": list(scored.roles),
+        "layer": np.arange(model.cfg.n_layers),
+        "head": np.arange(model.cfg.n_heads),
+    }
+    if wanted:
+        coords["edge"] = [f"{dest}<-{src}" for dest, src in wanted]
+        variables["attention"] = Variable(
+            ("prompt", "edge", "layer", "head"), _attention(model, scored.clean, wanted), "share",
+            "attention weight from the destination role to the source role",
+        )  # fmt: skip
+    if kinds:
+        coords["ablation"] = list(kinds)
+        dims = ("ablation", "prompt", "layer", "head")
+        ablated = _ablated(model, scored, kinds, seed, progress)
+        effect = ablated - clean[:, None, None]
+        variables["ablated"] = Variable(dims, ablated, "logits", "logit difference with one head ablated")
+        variables["ablation_effect"] = Variable(dims, effect, "logits", "ablated - clean logit difference")
+    whole = pairs.answer_policy == "sum_logprob"
+    return results.build(
+        variables,
+        coords=coords,
+        title="Head attribution",
+        question="Which heads write the answer, what do they look at, and what is lost without them?",
+        reading="contribution: positive pushes towards the correct answer by the direct path; all sum to the logit "
+        "difference. ablation_effect: negative means the head helps. attention: share of the destination's attention.",
+        source="Elhage et al. 2021, A Mathematical Framework for Transformer Circuits (direct attribution); "
+        "Wang et al. 2022, arXiv 2211.00593; Zhang and Nanda 2023, arXiv 2309.16042 (ablation)",
+        of=(model, pairs),
+        seed=seed,
+        extra={
+            "metric": "logit_difference",
+            "readout": "first token in which the whole answers differ" if whole else "scored token",
+            "largest_sum_error": float(np.abs(parts.values.sum(axis=1) - clean).max()),
+        },
+    )
+
+
+# ---- what was asked for ----
+
+
+def _kinds(ablations: Sequence[AblationKind]) -> tuple[AblationKind, ...]:
+    names = [ablations] if isinstance(ablations, str) else list(ablations)
+    for name in names:
+        if name not in ABLATIONS:
+            raise unknown_name("ablation", name, ABLATIONS)
+    return tuple(kind for kind in ABLATIONS if kind in names)
+
+
+def _some(pairs: PromptPairs, max_prompts: int | None) -> PromptPairs:
+    """At most so many pairs, spread evenly, so that templates that take turns stay balanced as far as they can."""
+    if max_prompts is None or max_prompts >= len(pairs):
+        return pairs
+    if max_prompts < 1:
+        raise InterpError(f"max_prompts is {max_prompts}. Attribute at least one prompt.")
+    return pairs.select(np.unique(np.linspace(0, len(pairs) - 1, max_prompts).round().astype(int)))
+
+
+def _first_differing(pairs: PromptPairs) -> PromptPairs:
+    """The same pairs, scored by one token: whole answers by the first in which they differ."""
+    if pairs.continuation:
+        raise InterpError("These pairs come from expand_answers. Give the pairs before it.")
+    if pairs.answer_policy != "sum_logprob":
+        return pairs
+    both = list(zip(pairs.correct_tokens, pairs.incorrect_tokens, strict=True))
+    shared = [next(k for k, (a, b) in enumerate(zip(*answers, strict=False)) if a != b) for answers in both]
+    lead = [right[:k] for (right, _), k in zip(both, shared, strict=True)]
+    position = np.asarray(pairs.answer_position) + shared
+    role = {ANSWER: np.stack([position, position + 1], axis=1)}
+    clean, corrupted = (extend(prompts, lead) for prompts in (pairs.clean, pairs.corrupted))
+    return replace(
+        pairs,
+        clean=clean.with_roles({**clean.roles, **role}),
+        corrupted=corrupted.with_roles({**corrupted.roles, **role}),
+        correct=np.array([right[k] for (right, _), k in zip(both, shared, strict=True)]),
+        incorrect=np.array([wrong[k] for (_, wrong), k in zip(both, shared, strict=True)]),
+        answer_position=position,
+        answer_policy="first_differing",
+    )
+
+
+def _edges(prompts: Prompts, edges: Sequence[str] | None) -> list[tuple[str, str]]:
+    if edges is None:
+        known = [edge for edge in map(_parse, EDGES) if set(edge) <= set(prompts.roles)]
+        every = [(dest, src) for dest in prompts.roles for src in prompts.roles if dest != src]
+        return [edge for edge in known or every if not _unseen(prompts, *edge).all()]
+    chosen = [_parse(edge) for edge in dict.fromkeys([edges] if isinstance(edges, str) else edges)]
+    for role in (role for edge in chosen for role in edge):
+        if role not in prompts.roles:
+            raise unknown_name("role", role, prompts.roles, " in edges")
+    return chosen
+
+
+def _parse(edge: str) -> tuple[str, str]:
+    dest, arrow, src = edge.partition("<-")
+    if not (dest.strip() and arrow and src.strip()):
+        raise InterpError(f"Edge '{edge}' is not destination<-source. Write it like 'noun<-color'.")
+    return dest.strip(), src.strip()
+
+
+def _unseen(prompts: Prompts, dest: str, src: str) -> np.ndarray:
+    """Per prompt, whether some token of the source comes after the destination's last."""
+    return np.asarray(prompts.role_positions(src) > prompts.role_positions(dest))
+
+
+def _role_positions(prompts: Prompts) -> Int[np.ndarray, "prompt role"]:
+    return np.stack([prompts.role_positions(role) for role in prompts.roles], axis=1)
+
+
+# ---- direct logit attribution ----
+
+
+@dataclass(frozen=True)
+class Contributions:
+    """Contributions [prompt, component] in float64, and what each component is (-1: no layer or head)."""
+
+    values: Float[np.ndarray, "prompt component"]
+    labels: tuple[str, ...]
+    kinds: tuple[str, ...]
+    layers: tuple[int, ...]
+    heads: tuple[int, ...]
+
+
+def _contributions(model: HookedTransformer, pairs: PromptPairs) -> Contributions:
+    """Every component's output at the answer position, along the direction in which the logit difference grows."""
+    embeds = [name for name in ("embed", "pos_embed") if model.has_site(name)]
+    found = capture(model, pairs.clean, [*embeds, "z", "mlp_out", "resid_post"], at=[ANSWER])
+    at_answer = {str(name): torch.from_numpy(array.sel(role=ANSWER).values) for name, array in found.data_vars.items()}
+    correct, incorrect = (torch.from_numpy(np.asarray(ids)) for ids in (pairs.correct, pairs.incorrect))
+    direction, constant = _direction(model, at_answer["resid_post"][:, -1], correct, incorrect)
+    cfg = model.cfg
+    columns = {name: ("embed" if name == "embed" else "pos_embed", -1, -1) for name in embeds}
+    values = [(at_answer[name].double() * direction).sum(-1, keepdim=True) for name in embeds]
+    for layer in range(cfg.n_layers):
+        written = torch.einsum("hdm,pm->phd", model.W_O(layer).detach().double().cpu(), direction)
+        values.append((at_answer["z"][:, layer].double() * written).sum(-1))
+        constant = constant + direction @ model.b_O(layer).detach().double().cpu()
+        columns |= {head_label(layer, head): ("head", layer, head) for head in range(cfg.n_heads)}
+    values.append(torch.einsum("plm,pm->pl", at_answer["mlp_out"].double(), direction))
+    values.append(constant.unsqueeze(1))
+    columns |= {f"MLP{layer}": ("mlp", layer, -1) for layer in range(cfg.n_layers)}
+    columns["bias"] = ("bias", -1, -1)
+    kinds, layers, heads = zip(*columns.values(), strict=True)
+    return Contributions(torch.cat(values, dim=1).numpy(), tuple(columns), kinds, layers, heads)
+
+
+def _direction(
+    model: HookedTransformer,
+    stream: Float[Tensor, "prompt d_model"],
+    correct: Int[Tensor, " prompt"],
+    incorrect: Int[Tensor, " prompt"],
+) -> tuple[Float[Tensor, "prompt d_model"], Float[Tensor, " prompt"]]:
+    """Final norm (scale frozen) and unembedding as one linear map: logit difference = stream . direction + constant.
+
+    The norm is ``weight * (x - mean(x)) / scale + bias`` (LayerNorm) or ``weight * x / scale`` (RMSNorm). The scale is
+    read off what the model's own norm returns for this stream, so no epsilon or variance formula is assumed.
+    """
+    norm, unembed = model.bridge.ln_final, model.bridge.unembed
+    weights = model.W_U().detach()
+    answer = (weights[:, correct.to(weights.device)] - weights[:, incorrect.to(weights.device)]).T.double().cpu()
+    offset = 1.0 if getattr(norm, "uses_weight_offset", False) else 0.0
+    weight = _vector(norm, "weight", model.cfg.d_model, 1.0 - offset) + offset
+    bias = _vector(norm, "bias", model.cfg.d_model, 0.0)
+    centred = not getattr(norm, "uses_rms_norm", False)
+    x = stream.double()
+    unscaled = weight * (x - x.mean(-1, keepdim=True) if centred else x)
+    with torch.inference_mode():
+        normed = norm(stream.to(model.device, model.dtype)).double().cpu() - bias
+    scale = unscaled.square().sum(-1, keepdim=True) / (unscaled * normed).sum(-1, keepdim=True)
+    direction = answer * weight / scale
+    if centred:
+        direction = direction - direction.mean(-1, keepdim=True)
+    unembed_bias = _vector(unembed, "b_U", model.cfg.vocab, 0.0)
+    return direction, answer @ bias + unembed_bias[correct] - unembed_bias[incorrect]
+
+
+def _vector(module: Any, name: str, size: int, default: float) -> Float[Tensor, " size"]:
+    value = getattr(module, name, None)
+    return torch.full((size,), default, dtype=torch.float64) if value is None else value.detach().double().cpu()
+
+
+def _check_sum(
+    model: HookedTransformer,
+    total: Float[np.ndarray, " prompt"],
+    expected: Float[np.ndarray, " prompt"],
+    size: Float[np.ndarray, " prompt"],
+) -> None:
+    """Refuse an attribution that is not one.
+
+    Raises:
+        InterpError: names the prompt that is furthest off and the likely cause.
+    """
+    share = np.abs(total - expected) / np.maximum(size, 1e-6)
+    allowed = TOLERANCE.get(model.dtype, 5e-2)
+    if bool((share <= allowed).all()):
+        return
+    i = int(np.nan_to_num(share, nan=np.inf).argmax())
+    raise InterpError(
+        f"Contributions sum to {total[i]:.4g} but logit difference is {expected[i]:.4g} (prompt {i}, {model.name}). "
+        f"{_cause(model)}"
+    )
+
+
+def _cause(model: HookedTransformer) -> str:
+    cap = float(getattr(model.bridge.cfg, "output_logits_soft_cap", None) or -1.0)
+    if cap > 0:
+        return f"Its logits are soft-capped at {cap:g}, so they are no sum of parts: use ablation and patching instead."
+    if model.dtype in (torch.float16, torch.bfloat16):
+        return f"Its dtype is {str(model.dtype).removeprefix('torch.')}: load it with dtype='float32'."
+    if model.numerics == "raw":
+        return "Its numerics are 'raw': load it with numerics='compatibility', which folds the norms."
+    return (
+        f"{model.cfg.architecture} seems to scale or normalise what a block adds, or its logits, outside the sites "
+        "read here: use ablation and patching instead."
+    )
+
+
+# ---- attention ----
+
+
+def _attention(
+    model: HookedTransformer, prompts: Prompts, edges: Sequence[tuple[str, str]]
+) -> Float[np.ndarray, "prompt edge layer head"]:
+    dests = list(dict.fromkeys(dest for dest, _ in edges))
+    pattern = capture(model, prompts, ["pattern"], at=dests)["pattern"]
+    weights = np.nan_to_num(pattern.transpose("role", "prompt", "layer", "head", "src_position").values)
+    out = np.empty((len(prompts), len(edges), *weights.shape[2:4]), weights.dtype)
+    for e, (dest, src) in enumerate(edges):
+        mask = token_mask(prompts, src).astype(weights.dtype)
+        out[:, e] = np.einsum("plhs,ps->plh", weights[dests.index(dest)], mask)
+        out[_unseen(prompts, dest, src), e] = np.nan
+    return out
+
+
+# ---- ablation ----
+
+
+def _ablated(
+    model: HookedTransformer,
+    pairs: PromptPairs,
+    kinds: Sequence[AblationKind],
+    seed: int,
+    progress: Progress | None,
+) -> Float[np.ndarray, "ablation prompt layer head"]:
+    """The logit difference with one head's ``z`` ablated at all tokens; all heads of a layer share batches.
+
+    What a head is replaced by is what ``Ablate`` puts there: the run with every head of the layer ablated is read.
+    """
+    cfg = model.cfg
+    out = np.full((len(kinds), len(pairs), cfg.n_layers, cfg.n_heads), np.nan)
+    done = 0
+    for k, kind in enumerate(kinds):
+        rows = _with_donor(pairs.clean) if kind == "resample" else np.arange(len(pairs))
+        if not len(rows):
+            continue
+        part = pairs.select(rows)
+        for layers in _layer_groups(model, part.clean):
+            ablate = Ablate(site="z", kind=kind, layers=layers, seed=seed)
+            values = activations(model, part.clean, "z", layers=layers, interventions=[ablate])
+            streams = activations(model, part.clean, "resid_pre", layers=layers)
+            for layer in layers:
+                for prompt, head, scores in _without_heads(model, part, layer, streams[layer], values[layer]):
+                    out[k, rows[prompt], layer, head] = scores
+                    done += len(scores)
+                    if progress is not None:
+                        progress(done, out.size)
+    if progress is not None:
+        progress(out.size, out.size)
+    return out
+
+
+def _without_heads(
+    model: HookedTransformer,
+    pairs: PromptPairs,
+    layer: int,
+    stream: Float[Tensor, "prompt position d_model"],
+    values: Float[Tensor, "prompt position head d_head"],
+) -> Iterator[tuple[np.ndarray, np.ndarray, Float[np.ndarray, " row"]]]:
+    """Batches of (prompt, head, logit difference without that head), resumed at the layer."""
+    n, n_heads = len(pairs), model.cfg.n_heads
+    readout = Readout.of(pairs, "logit_difference")
+    for rows in batches(model, pairs.clean.select(np.tile(np.arange(n), n_heads))):
+        prompt, head = torch.from_numpy(rows % n), torch.from_numpy(rows // n)
+        mask = (torch.arange(n_heads) == head.unsqueeze(1))[:, None, :, None].to(stream.device)
+        new = values[prompt.to(values.device)]
+
+        def edit(z: Tensor, mask: Tensor = mask, new: Tensor = new) -> Tensor:
+            return torch.where(mask, new.to(z.dtype), z)
+
+        hooks = edit_hooks(model, "z", layer, edit)
+        logits = model.resume(stream[prompt.to(stream.device)], layer, logits_at=readout.positions[prompt], hooks=hooks)
+        yield prompt.numpy(), head.numpy(), readout.rows(prompt)(logits).numpy()
+
+
+def _with_donor(prompts: Prompts) -> Int[np.ndarray, " row"]:
+    """Prompts that share their length with another, which a resample can draw from."""
+    lengths, counts = np.unique(prompts.lengths, return_counts=True)
+    return np.flatnonzero(np.isin(prompts.lengths, lengths[counts > 1]))
+
+
+def _layer_groups(model: HookedTransformer, prompts: Prompts) -> Iterator[list[int]]:
+    """Layers in groups whose stored streams and head outputs stay near ``VALUES_BYTES``."""
+    cfg = model.cfg
+    per_layer = 4 * prompts.ids.size * (cfg.d_model + 2 * cfg.n_heads * cfg.d_head)
+    size = max(1, VALUES_BYTES // per_layer)
+    for start in range(0, cfg.n_layers, size):
+        yield list(range(start, min(start + size, cfg.n_layers)))
