@@ -7,16 +7,15 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import io
 import logging
 import os
+import shlex
 import sys
-import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn, TextIO
+from typing import TYPE_CHECKING, NoReturn
 
-from analyses._terminal import Screen, libraries_kept_quiet, log_file, print_line, print_table, say
+from analyses._terminal import Screen, Terminal, log_file
 from interp import __version__
 from interp.errors import InterpError
 
@@ -43,19 +42,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         arguments = _parser().parse_args(argv)
     except SystemExit as stop:  # --help, --version, or a usage error already explained in one line
         return int(stop.code or 0)
-    screen = sys.stderr
-    with log_file() as log_path, libraries_kept_quiet():
+    arguments.command_line = shlex.join(["interp", *(sys.argv[1:] if argv is None else argv)])
+    terminal = Terminal()
+    with log_file() as log_path, terminal.alone():
         try:
-            arguments.screen = screen
-            arguments.command_line = _command_line(argv)
-            code = int(arguments.handler(arguments))
-            _OUTPUT[-1].flush()
+            arguments.handler(arguments, terminal)
+            terminal.out.flush()
+            code = 0
         except InterpError as error:
-            log.debug("bad input", exc_info=True)
-            say(screen, str(error))
+            terminal.say(str(error))
             code = 2
         except KeyboardInterrupt:
-            say(screen, _what_is_kept(arguments))
+            terminal.say(_what_is_kept(arguments))
             code = 130
         except BrokenPipeError:
             # Whoever read our output has left: say no more, and let Python's own flush at exit go nowhere.
@@ -64,7 +62,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         except Exception as error:
             log.exception("failed")
             kept = _keep_log(log_path, arguments)
-            say(screen, f"failed ({type(error).__name__}: {error}). The log with the traceback is {kept}.")
+            terminal.say(f"failed ({type(error).__name__}: {error}). The log with the traceback is {kept}.")
             return 1
     log_path.unlink(missing_ok=True)
     return code
@@ -77,7 +75,7 @@ class _Parser(argparse.ArgumentParser):
     """Explains a usage error in one line."""
 
     def error(self, message: str) -> NoReturn:
-        say(sys.stderr, f"{message}. See '{self.prog} --help'.")
+        Terminal().say(f"{message}. See '{self.prog} --help'.")
         raise SystemExit(2)
 
 
@@ -122,16 +120,11 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _command_line(argv: Sequence[str] | None) -> str:
-    import shlex
-
-    return shlex.join(["interp", *(sys.argv[1:] if argv is None else argv)])
-
-
 # --- commands ---
 
 
-def _run(arguments: argparse.Namespace) -> int:
+def _run(arguments: argparse.Namespace, terminal: Terminal) -> None:
+    from analyses import _execution as execution
     from analyses import study as studies
 
     study = studies.with_overrides(
@@ -143,14 +136,13 @@ def _run(arguments: argparse.Namespace) -> int:
         study,
         out,
         tools=execution.real_tools(),
-        watcher=Screen(arguments.screen, quiet=arguments.quiet),
+        watcher=Screen(terminal, quiet=arguments.quiet),
         command=arguments.command_line,
         device=arguments.device,
         dtype=arguments.dtype,
     )
-    print_line(outcome.answer)
-    print_line(f"Report: {outcome.report}")
-    return 0
+    terminal.line(outcome.answer)
+    terminal.line(f"Report: {outcome.report}")
 
 
 def _default_out(name: str, model: str) -> Path:
@@ -158,33 +150,30 @@ def _default_out(name: str, model: str) -> Path:
     return Path("reports") / f"{name}{slug}"
 
 
-def _report(arguments: argparse.Namespace) -> int:
+def _report(arguments: argparse.Namespace, terminal: Terminal) -> None:
     from interp import report
 
-    print_line(f"Report: {report.render(arguments.directory)}")
-    return 0
+    terminal.line(f"Report: {report.render(arguments.directory)}")
 
 
-def _studies(arguments: argparse.Namespace) -> int:
+def _studies(arguments: argparse.Namespace, terminal: Terminal) -> None:
     from analyses import study as studies
 
     found = [studies.load(name) for name in studies.names()]
-    print_table(("study", "task", "pairs", "title"), [(s.name, s.task, str(s.n), s.title) for s in found])
-    return 0
+    terminal.table(("study", "task", "pairs", "title"), [(s.name, s.task, str(s.n), s.title) for s in found])
 
 
-def _models(arguments: argparse.Namespace) -> int:
+def _models(arguments: argparse.Namespace, terminal: Terminal) -> None:
     rows = [
         ("mini", "bundled: a small bilingual GPT-2, a model organism"),
         ("DIR", "a Hugging Face directory: config.json and *.safetensors"),
         ("FILE.gguf", "a GGUF file, weights and tokenizer in one"),
         ("NAME", "a hub name such as gpt2, if the hub can be reached or the model is cached"),
     ]
-    print_table(("--model", "what it is"), rows)
+    terminal.table(("--model", "what it is"), rows)
     cached = _cached_models()
-    print_line("")
-    print_line("Cached here: " + (", ".join(cached) if cached else "no hub model."))
-    return 0
+    terminal.line()
+    terminal.line("Cached here: " + (", ".join(cached) if cached else "no hub model."))
 
 
 def _cached_models() -> list[str]:
@@ -198,10 +187,10 @@ def _cached_models() -> list[str]:
     )
 
 
-def _doctor(arguments: argparse.Namespace) -> int:
+def _doctor(arguments: argparse.Namespace, terminal: Terminal) -> None:
     import torch
 
-    from analyses import study as studies
+    from analyses import _manifest as manifests
     from interp.model import HookedTransformer, resolve_device
 
     rows = list(manifests.versions().items())
@@ -210,17 +199,16 @@ def _doctor(arguments: argparse.Namespace) -> int:
     if torch.cuda.is_available():
         rows.append(("gpu", torch.cuda.get_device_name()))
     rows.append(("cached models", ", ".join(_cached_models()) or "none"))
-    print_table(("what", "value"), rows)
+    terminal.table(("what", "value"), rows)
     if not arguments.quick:
         model = HookedTransformer.from_pretrained("mini")
-        print_line(f"mini loads and passes its self-check: {model!r}")
+        terminal.line(f"mini loads and passes its self-check: {model!r}")
         for name, value in model.checks.items():
-            print_line(f"  {name}: {value:.3g}")
-    return 0
+            terminal.line(f"  {name}: {value:.3g}")
 
 
-def _compare(arguments: argparse.Namespace) -> int:
-    from analyses import study as studies
+def _compare(arguments: argparse.Namespace, terminal: Terminal) -> None:
+    from analyses import _manifest as manifests
     from interp import results
 
     runs: list[dict[str, xr.Dataset]] = []
@@ -230,8 +218,8 @@ def _compare(arguments: argparse.Namespace) -> int:
         runs.append({path.stem: results.load(path) for path in sorted((directory / "results").glob("*.nc"))})
     for side, directory, run in zip("AB", arguments.directories, runs, strict=True):
         explained = manifests.read(directory).get("explained_rung") or "no rung"
-        print_line(f"{side}: {run['behavior'].attrs['model']} in {directory}, explained: {explained}")
-    print_line("")
+        terminal.line(f"{side}: {run['behavior'].attrs['model']} in {directory}, explained: {explained}")
+    terminal.line()
     baselines = [_baselines(run["behavior"]) for run in runs]
     rungs = list(dict.fromkeys(rung for table in baselines for rung in table))
     header = (
@@ -239,13 +227,16 @@ def _compare(arguments: argparse.Namespace) -> int:
         *(f"{side} {what}" for side in "AB" for what in ("accuracy", "clean", "corrupted", "gate")),
     )
     missing = ("-",) * 4
-    print_table(header, [(rung, *baselines[0].get(rung, missing), *baselines[1].get(rung, missing)) for rung in rungs])
+    terminal.table(
+        header, [(rung, *baselines[0].get(rung, missing), *baselines[1].get(rung, missing)) for rung in rungs]
+    )
     heads = [_top_heads(run) for run in runs]
-    print_line("")
-    print_line("Leading heads by recovered logit difference (denoising z, all positions, mean over prompts):")
+    terminal.line()
+    terminal.line("Leading heads by recovered logit difference (denoising z, all positions, mean over prompts):")
     for side, table in zip("AB", heads, strict=True):
-        print_line(f"  {side}: " + (", ".join(f"{head} {value:+.2f}" for head, value in table) or "nothing was explained"))
-    return 0
+        terminal.line(
+            f"  {side}: " + (", ".join(f"{head} {value:+.2f}" for head, value in table) or "nothing was explained")
+        )
 
 
 def _baselines(behavior: xr.Dataset) -> dict[str, tuple[str, ...]]:

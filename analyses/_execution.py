@@ -109,12 +109,12 @@ def check_writable(out: Path) -> None:
     Raises:
         InterpError: ``out`` is a file, holds something that is not a run, or cannot be written.
     """
-    if out.exists() and not out.is_dir():
-        raise InterpError(f"--out {out} is a file; name a new directory.")
-    if out.is_dir() and any(out.iterdir()) and not (out / "manifest.json").is_file():
-        raise InterpError(f"--out {out} is not empty and holds no run; name a new or empty directory.")
     made: list[Path] = []
     try:
+        if out.exists() and not out.is_dir():
+            raise InterpError(f"--out {out} is a file; name a new directory.")
+        if out.is_dir() and any(out.iterdir()) and not (out / "manifest.json").is_file():
+            raise InterpError(f"--out {out} is not empty and holds no run; name a new or empty directory.")
         for directory in (*reversed(out.parents), out):
             if not directory.exists():
                 directory.mkdir()
@@ -275,7 +275,9 @@ class _Run:
                 directory.mkdir()
                 self.made.append(directory)
         self._clear_stale()
-        manifests.write_text(self.out / "study.yaml", yaml.safe_dump(self.study.as_dict(), sort_keys=False, allow_unicode=True))
+        manifests.write_text(
+            self.out / "study.yaml", yaml.safe_dump(self.study.as_dict(), sort_keys=False, allow_unicode=True)
+        )
         self._write_manifest()
 
     def compute(self) -> None:
@@ -345,7 +347,7 @@ class _Run:
         """The answer in two sentences: the verdict's, or that the model does not do the task."""
         if "verdict" in self.done:
             return str(self.done["verdict"].attrs.get("answer", ""))
-        return without_verdict(self.model.name, self.study.task, self.done["behavior"])
+        return without_verdict(self.model.name, self.study.task, self.main, self.done["behavior"])
 
     def _call(self, name: str, given: Any, options: Mapping[str, Any], progress: Progress) -> dict[str, xr.Dataset]:
         offered: dict[str, Any] = {**options, "seed": self.study.seed, "progress": progress}
@@ -403,12 +405,12 @@ def explained_rung(behavior: xr.Dataset, main: str) -> str | None:
     return passing[-1] if passing else None
 
 
-def without_verdict(model: str, task: str, behavior: xr.Dataset) -> str:
-    """What can be said when there is no verdict: which rungs the model does, or why it does none."""
+def without_verdict(model: str, task: str, main: str, behavior: xr.Dataset) -> str:
+    """What can be said when there is no verdict: which rungs the model does, or why not even the main one."""
     passes = dict(_rung_column(behavior, "passes"))
     if not any(passes.values()):
-        reasons = "; ".join(f"{rung}: {reason}" for rung, reason in _rung_column(behavior, "reason"))
-        return f"{model} does no rung of {task} ({reasons}). So nothing is explained."
+        rung, reason = next((row for row in _rung_column(behavior, "reason") if row[0] == main), (main, "not built"))
+        return f"{model} does no rung of {task} ({rung} {reason}). So nothing is explained."
     done = ", ".join(f"{rung} ({value:.0%})" for rung, value in _rung_column(behavior, "accuracy") if passes[rung])
     failed = ", ".join(rung for rung, passed in passes.items() if not passed) or "none"
     return (

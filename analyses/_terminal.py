@@ -10,45 +10,58 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TextIO
 
 log = logging.getLogger("interp.cli")
 
+BAR = "{desc:<32.32} {percentage:3.0f}%|{bar:30}| {n_fmt}/{total_fmt} {elapsed}"
 
 
-def say(screen: TextIO, message: str) -> None:
-    """One line on stderr, whatever the message holds."""
-    print(f"interp: {' '.join(message.split())}", file=screen)
+class Terminal:
+    """The two streams of the command: results on stdout, everything else on stderr."""
 
+    def __init__(self) -> None:
+        self.out, self.err = sys.stdout, sys.stderr
 
-def print_line(text: str) -> None:
-    print(text, file=_stdout())
+    def say(self, message: str) -> None:
+        """One line on stderr, whatever the message holds."""
+        print(f"interp: {' '.join(message.split())}", file=self.err)
 
+    def line(self, text: str = "") -> None:
+        """One line on stdout."""
+        print(text, file=self.out)
 
-def print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    widths = [max(len(row[i]) for row in (header, *rows)) for i in range(len(header))]
-    for row in (header, *rows):
-        print_line("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+    def table(self, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+        """Aligned columns on stdout."""
+        widths = [max(len(row[i]) for row in (header, *rows)) for i in range(len(header))]
+        for row in (header, *rows):
+            self.line("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+
+    @contextlib.contextmanager
+    def alone(self) -> Iterator[None]:
+        """Within the block only this object writes to the terminal; what libraries print becomes log lines."""
+        sink = _ToLog()
+        with contextlib.redirect_stdout(sink), contextlib.redirect_stderr(sink):
+            yield
 
 
 class Screen:
-    """Tells of stages: bars on a terminal, plain lines elsewhere, nothing with ``--quiet``."""
+    """Tells of stages: bars on a terminal, plain lines elsewhere, nothing if quiet."""
 
-    def __init__(self, screen: TextIO, *, quiet: bool) -> None:
-        self.screen, self.quiet = screen, quiet
-        self.bars = screen.isatty() and not quiet
+    def __init__(self, terminal: Terminal, *, quiet: bool) -> None:
+        self.terminal, self.quiet = terminal, quiet
+        self.bars = terminal.err.isatty() and not quiet
 
     @contextlib.contextmanager
     def stage(self, name: str) -> Iterator[Callable[[int, int], None]]:
         """A stage: its bar or its line, and the function that moves it."""
-        from tqdm import tqdm
-
         log.info("%s", name)
         if not self.bars:
             self._line(name)
             yield lambda done, total: None
             return
-        with tqdm(total=1, desc=name, file=self.screen, leave=True, bar_format=BAR) as bar:
+        from tqdm import tqdm
+
+        with tqdm(total=1, desc=name, file=self.terminal.err, bar_format=BAR) as bar:
 
             def advance(done: int, total: int) -> None:
                 bar.total = total
@@ -64,21 +77,15 @@ class Screen:
 
     def _line(self, text: str) -> None:
         if not self.quiet:
-            say(self.screen, text)
-
-
-BAR = "{desc:<32.32} {percentage:3.0f}%|{bar:30}| {n_fmt}/{total_fmt} {elapsed}"
-
-
+            self.terminal.say(text)
 
 
 @contextlib.contextmanager
 def log_file() -> Iterator[Path]:
-    """Everything logged or warned goes to a file, which is kept only after a failure."""
+    """Everything logged or warned within the block goes to a temporary file, which the caller keeps or removes."""
     handle, name = tempfile.mkstemp(prefix="interp-", suffix=".log")
     os.close(handle)
-    path = Path(name)
-    handler = logging.FileHandler(path, encoding="utf-8")
+    handler = logging.FileHandler(name, encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     root = logging.getLogger()
     level = root.level
@@ -86,7 +93,7 @@ def log_file() -> Iterator[Path]:
     root.setLevel(logging.INFO)
     logging.captureWarnings(True)
     try:
-        yield path
+        yield Path(name)
     finally:
         logging.captureWarnings(False)
         root.removeHandler(handler)
@@ -95,30 +102,9 @@ def log_file() -> Iterator[Path]:
 
 
 class _ToLog(io.TextIOBase):
-    """A stream that turns what a library writes into log lines."""
+    """A stream that turns what is written into log lines. It is never closed: libraries may keep hold of it."""
 
     def write(self, text: str) -> int:
         if text.strip():
             logging.getLogger("interp.output").info("%s", text.strip())
         return len(text)
-
-
-_OUTPUT: list[TextIO] = []
-
-
-def _stdout() -> TextIO:
-    return _OUTPUT[-1] if _OUTPUT else sys.stdout
-
-
-@contextlib.contextmanager
-def libraries_kept_quiet() -> Iterator[None]:
-    """Libraries write to the log; only this module speaks to the terminal."""
-    _OUTPUT.append(sys.stdout)
-    sink = _ToLog()
-    try:
-        with contextlib.redirect_stdout(sink), contextlib.redirect_stderr(sink):
-            yield
-    finally:
-        _OUTPUT.pop()
-
-

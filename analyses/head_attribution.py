@@ -101,6 +101,7 @@ def run(
         ),
     }
     coords: dict[str, Any] = {
+        "prompt": np.arange(len(pairs)),
         "component": list(parts.labels),
         "component_kind": ("component", list(parts.kinds)),
         "component_layer": ("component", list(parts.layers)),
@@ -232,7 +233,7 @@ def _contributions(model: HookedTransformer, pairs: PromptPairs) -> Contribution
     embeds = [name for name in ("embed", "pos_embed") if model.has_site(name)]
     found = capture(model, pairs.clean, [*embeds, "z", "mlp_out", "resid_post"], at=[ANSWER])
     at_answer = {str(name): torch.from_numpy(array.sel(role=ANSWER).values) for name, array in found.data_vars.items()}
-    correct, incorrect = (torch.from_numpy(np.asarray(ids)) for ids in (pairs.correct, pairs.incorrect))
+    correct, incorrect = (torch.from_numpy(np.array(ids)) for ids in (pairs.correct, pairs.incorrect))
     direction, constant = _direction(model, at_answer["resid_post"][:, -1], correct, incorrect)
     cfg = model.cfg
     columns = {name: ("embed" if name == "embed" else "pos_embed", -1, -1) for name in embeds}

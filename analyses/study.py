@@ -65,7 +65,6 @@ class Study:
         return {key: value for key, value in plain.items() if value is not None}
 
 
-
 def names() -> tuple[str, ...]:
     """The bundled studies, alphabetically."""
     return tuple(sorted(path.stem for path in STUDIES.glob("*.yaml")))

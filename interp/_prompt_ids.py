@@ -198,12 +198,13 @@ def numbers(values: Any, what: str, n: int) -> Int[np.ndarray, " prompt"]:
 
 
 def token_texts(tokenizer: Any, ids: Sequence[int]) -> tuple[str, ...]:
-    """Each token as text, spaces included; a token that holds part of a letter shows as U+FFFD."""
+    """Each token as text, spaces included; part of a letter shows as U+FFFD, a NUL (which no file holds) as U+2400."""
     pieces = tokenizer.convert_ids_to_tokens(list(ids))
-    return tuple(
+    texts = (
         piece.replace("\u2581", " ") if piece and piece.startswith("\u2581") else decode(tokenizer, [token])
         for piece, token in zip(pieces, ids, strict=True)
     )
+    return tuple(text.replace("\0", "\u2400") for text in texts)
 
 
 def excerpt(text: str, *, end: bool = False, limit: int = 48) -> str:

@@ -77,9 +77,10 @@ class PromptPairs:
         correct: scored token of the correct answer, per prompt.
         incorrect: scored token of the incorrect answer, per prompt.
         answer_position: position whose logits predict the scored token, per prompt.
-        answer_policy: ``"single"`` (answers are one token), ``"first_differing"`` (leading tokens that both
-            answers share are appended to both prompts, and the first that differs is scored) or
-            ``"sum_logprob"`` (whole answers are scored by the sum of log-probabilities: ``expand_answers``).
+        answer_policy: ``"single"`` (answers are one token), ``"first_differing"`` (leading tokens that both answers
+            share are appended to both prompts, and the first that differs is scored) or ``"sum_logprob"`` (whole
+            answers are scored by the sum of log-probabilities, see ``expand_answers``; ``correct`` and ``incorrect``
+            are then the first tokens of the answers, which may be the same).
         correct_tokens: the whole correct answer, per prompt.
         incorrect_tokens: the whole incorrect answer, per prompt.
         answers: the correct answer as text, per prompt.

@@ -28,8 +28,10 @@ Texts: TypeAlias = "str | Sequence[str] | Sequence[Sequence[int]] | np.ndarray |
 
 MEMORY_SHARE = 0.5
 """Share of free memory that one captured dataset may take before it is refused."""
-ROW_BYTES = 256 * 2**20
-"""Activations that one batch may hold, roughly; larger batches are no faster on a CPU."""
+ROW_BYTES = 16 * 2**20
+"""Activations that one batch may hold on a CPU, roughly: what its caches hold is faster than any larger batch."""
+ACCELERATOR_ROW_BYTES = 1024 * 2**20
+"""The same elsewhere, where large batches are what is fast."""
 
 
 # ---- inputs ----
@@ -47,11 +49,16 @@ def as_prompts(model: HookedTransformer, inputs: Texts) -> Prompts:
     return prompts
 
 
+def row_bytes(model: HookedTransformer) -> int:
+    """Activations that one batch of this model may hold."""
+    return ROW_BYTES if model.device.type == "cpu" else ACCELERATOR_ROW_BYTES
+
+
 def batches(model: HookedTransformer, prompts: Prompts) -> Iterator[np.ndarray]:
-    """Row indices in batches whose activations stay near ``ROW_BYTES``."""
+    """Row indices in batches whose activations stay near ``row_bytes``."""
     length, cfg = prompts.ids.shape[1], model.cfg
     per_row = 4 * length * (8 * cfg.d_model + 2 * cfg.d_mlp + 3 * cfg.n_heads * length)
-    size = int(max(1, min(len(prompts), ROW_BYTES // per_row)))
+    size = int(max(1, min(len(prompts), row_bytes(model) // per_row)))
     for start in range(0, len(prompts), size):
         yield np.arange(start, min(start + size, len(prompts)))
 
@@ -319,8 +326,14 @@ def _reader(
 
 
 def _appender(model: HookedTransformer, name: str, layer: int, kept: list[Tensor], length: int) -> Any:
+    """A hook that keeps an activation, padded to ``length`` tokens (a batch is only as long as its own longest)."""
+    pattern = sites.site(name).is_pattern
+
     def read(tensor: Tensor) -> None:
-        kept.append(_derive(model, name, layer, tensor.detach()).clone())
+        value = _derive(model, name, layer, tensor.detach())
+        missing = length - value.shape[-1 if pattern else 1]
+        sizes = (0, missing, 0, missing) if pattern else (*(0, 0) * (value.ndim - 2), 0, missing)
+        kept.append(torch.nn.functional.pad(value, sizes) if missing else value.clone())
 
     return read
 

@@ -87,6 +87,46 @@ def sign_flip_p_value(values: Float[np.ndarray, " prompt"], *, n_resamples: int 
     return float((1 + np.sum(null >= observed * (1 - 1e-12))) / (1 + n_resamples))
 
 
+def max_t_p_values(
+    values: Float[np.ndarray, "prompt cell"], *, n_resamples: int = 10_000, seed: int = 0
+) -> Float[np.ndarray, " cell"]:
+    """Two-sided p-value per cell for a mean of zero, adjusted for the number of cells (Westfall and Young 1993).
+
+    All cells of a prompt change sign together, and a cell's t statistic is compared with the largest of all cells, so
+    the chance of even one false finding among all cells is at most the level, however the cells depend on each other.
+    Assumes that under the null a prompt's values are as likely as their negatives. The observed sample counts, so p is
+    never 0; NaN entries are left out of their cell's mean, and a cell with fewer than two values has p 1.
+    """
+    data = np.asarray(values, dtype=np.float64)
+    if data.ndim != 2:
+        raise InterpError(f"max_t_p_values needs values of shape (prompt, cell), got {data.shape}.")
+    present = np.isfinite(data)
+    data, count = np.where(present, data, 0.0), present.sum(axis=0)
+    squares = (data**2).sum(axis=0)
+    # Signs leave the sum of squares as it is, so only the sum has to be computed again.
+    observed = _t_statistics(data.sum(axis=0)[None], squares, count)[0]
+    rng = np.random.default_rng(seed)
+    reached = np.ones(data.shape[1])
+    block = 1000
+    for start in range(0, n_resamples, block):
+        signs = rng.choice(np.array([-1.0, 1.0]), size=(min(block, n_resamples - start), len(data)))
+        largest = _t_statistics(signs @ data, squares, count).max(axis=1, initial=0.0)
+        # The relative slack keeps a tie a tie despite rounding.
+        reached += (largest[:, None] >= observed[None] * (1 - 1e-9)).sum(axis=0)
+    return np.where(count > 1, reached / (1 + n_resamples), 1.0)
+
+
+def _t_statistics(
+    sums: Float[np.ndarray, "resample cell"], squares: Float[np.ndarray, " cell"], count: Float[np.ndarray, " cell"]
+) -> Float[np.ndarray, "resample cell"]:
+    """Absolute t of each cell's mean; 0 where a cell has no values, very large where they are all equal."""
+    n = np.maximum(count, 2)
+    rest = np.maximum(squares - sums**2 / n, squares * 1e-12)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        t = np.abs(sums) / np.sqrt(rest * n / (n - 1))
+    return np.where((squares > 0) & (count > 1), t, 0.0)
+
+
 def spearman(a: Float[np.ndarray, " item"], b: Float[np.ndarray, " item"]) -> float:
     """Spearman rank correlation in [-1, 1], ties sharing their mean rank; NaN when either side is constant."""
     x, y = _ranks(np.asarray(a, dtype=np.float64)), _ranks(np.asarray(b, dtype=np.float64))

@@ -41,6 +41,12 @@ MINIMUM_GAP = {"logit_difference": 0.1, "log_probability": 0.05, "probability": 
 NOT_PATCHED = frozenset({"embed", "pos_embed", "scores", "result", "rot_q", "rot_k"})
 """Sites that are read but not swept: another says the same (``resid_pre`` for ``embed``, ``z`` for ``result``)."""
 
+READ_BY_LATER_TOKENS = frozenset({"resid_pre", "k", "v"})
+"""Sites whose token is read by other tokens in the same layer's attention."""
+
+STORED_BYTES = 512 * 2**20
+"""Activations that a sweep keeps at a time, roughly."""
+
 
 @dataclass(frozen=True)
 class Readout:
@@ -356,28 +362,53 @@ def _execute(
     progress: Progress | None,
 ) -> tuple[Float[np.ndarray, "prompt layer cell"], int]:
     """The metric after every patch, and how many rows (one prompt with one patch) had to be run."""
-    n_cells = cells.tokens.shape[0]
+    n_cells, layers = cells.tokens.shape[0], list(layers)
     out = np.repeat(unpatched[:, None, None], len(layers), axis=1).repeat(n_cells, axis=2)
     first = torch.from_numpy(_first_difference(base, source))
     done = n_run = 0
     total = len(layers) * n_cells * len(base)
-    for index, layer in enumerate(layers):
-        stream = run.activations(model, base, "resid_pre", layers=[layer])[layer]
-        own = run.activations(model, base, site, layers=[layer])[layer]
-        new = run.activations(model, source, site, layers=[layer])[layer]
-        rows = _rows_to_run(site, cells, own, new, first)
-        done += n_cells * len(base) - len(rows)
-        for batch in _row_batches(model, rows, base.ids.shape[1]):
-            prompt, cell = batch[:, 1], batch[:, 0]
-            logits = _resume_patched(model, site, layer, stream[prompt], new[prompt], cells, prompt, cell, readout)
-            out[prompt.numpy(), index, cell.numpy()] = readout.rows(prompt)(logits).numpy()
-            done += len(batch)
-            n_run += len(batch)
+    for group in _layer_groups(model, base, site, layers):
+        stream = run.activations(model, base, "resid_pre", layers=group)
+        own = stream if site == "resid_pre" else run.activations(model, base, site, layers=group)
+        new = run.activations(model, source, site, layers=group)
+        for layer in group:
+            reaching = _reaching(model, site, layer, cells, readout)
+            rows = _rows_to_run(site, cells, reaching, own[layer], new[layer], first)
+            done += n_cells * len(base) - len(rows)
+            for batch in _row_batches(model, rows, base.ids.shape[1]):
+                prompt, cell = batch[:, 1], batch[:, 0]
+                patch = new[layer][prompt]
+                logits = _resume_patched(model, site, layer, stream[layer][prompt], patch, cells, prompt, cell, readout)
+                out[prompt.numpy(), layers.index(layer), cell.numpy()] = readout.rows(prompt)(logits).numpy()
+                done += len(batch)
+                n_run += len(batch)
+                if progress is not None:
+                    progress(done, total)
             if progress is not None:
                 progress(done, total)
-        if progress is not None:
-            progress(done, total)
     return out, n_run
+
+
+def _layer_groups(
+    model: HookedTransformer, prompts: Prompts, site: str, layers: Sequence[int]
+) -> Iterator[Sequence[int]]:
+    """Layers whose activations are read in one pass: as many as ``STORED_BYTES`` holds."""
+    n, length = prompts.ids.shape
+    width = model.cfg.n_heads * length if sites.site(site).is_pattern else max(model.cfg.d_model, model.cfg.d_mlp)
+    size = int(max(1, STORED_BYTES // (4 * n * length * (model.cfg.d_model + 2 * width))))
+    for start in range(0, len(layers), size):
+        yield layers[start : start + size]
+
+
+def _reaching(
+    model: HookedTransformer, site: str, layer: int, cells: Cells, readout: Readout
+) -> Bool[Tensor, "cell prompt position"]:
+    """The patched tokens that can reach the answer: once the last layer's attention has read, only its own position."""
+    if layer < model.cfg.n_layers - 1 or site in READ_BY_LATER_TOKENS:
+        return cells.tokens
+    at_answer = torch.zeros(cells.tokens.shape[1:], dtype=torch.bool)
+    at_answer[torch.arange(len(readout.positions)).unsqueeze(1), readout.positions] = True
+    return cells.tokens & at_answer
 
 
 def _first_difference(base: Prompts, source: Prompts) -> Int[np.ndarray, " prompt"]:
@@ -388,7 +419,12 @@ def _first_difference(base: Prompts, source: Prompts) -> Int[np.ndarray, " promp
 
 
 def _rows_to_run(
-    site: str, cells: Cells, own: Tensor, new: Tensor, first: Int[Tensor, " prompt"]
+    site: str,
+    cells: Cells,
+    tokens: Bool[Tensor, "cell prompt position"],
+    own: Tensor,
+    new: Tensor,
+    first: Int[Tensor, " prompt"],
 ) -> Int[Tensor, "row two"]:
     """(cell, prompt) pairs whose patch changes something."""
     changed = own != new
@@ -401,7 +437,7 @@ def _rows_to_run(
     reachable = torch.arange(per_head.shape[1]).unsqueeze(0) >= first.unsqueeze(1)
     per_head = per_head.cpu() & reachable.unsqueeze(-1)
     heads = torch.ones((cells.tokens.shape[0], 1), dtype=torch.bool) if cells.heads is None else cells.heads
-    hit = torch.einsum("cps,ch,psh->cp", cells.tokens.float(), heads.float(), per_head.float()) > 0
+    hit = torch.einsum("cps,ch,psh->cp", tokens.float(), heads.float(), per_head.float()) > 0
     return hit.nonzero()
 
 
@@ -410,7 +446,7 @@ def _row_batches(
 ) -> Iterator[Int[Tensor, "row two"]]:
     cfg = model.cfg
     per_row = 4 * length * (8 * cfg.d_model + 2 * cfg.d_mlp + 3 * cfg.n_heads * length)
-    size = int(max(1, run.ROW_BYTES // per_row))
+    size = int(max(1, run.row_bytes(model) // per_row))
     for start in range(0, len(rows), size):
         yield rows[start : start + size]
 

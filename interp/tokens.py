@@ -1,7 +1,7 @@
 """Text to token ids, and roles to token spans.
 
-Text is tokenised without the tokenizer's own special tokens and the
-beginning-of-sequence token (BOS) is then added by the model's stated policy, so there is exactly one or none.
+Text is tokenised without the tokenizer's own special tokens; the beginning-of-sequence token (BOS) is then added by
+the model's stated policy, so there is exactly one or none.
 """
 
 from __future__ import annotations

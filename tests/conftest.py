@@ -15,8 +15,8 @@ import pytest
 if TYPE_CHECKING:
     from interp.model import HookedTransformer
 
-# Two threads are quicker than many on models this small, and tests must not crowd the machine.
-os.environ.setdefault("OMP_NUM_THREADS", "2")
+# On models this small threads only wait for each other, and badly so where another process wants the cores.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 # No test may reach a hub: what a test needs is bundled, made, or (marker `weights`) fetched by pip.
 os.environ["HF_HUB_OFFLINE"] = "1"

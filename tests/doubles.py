@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from analyses.study import Tools
+from analyses._execution import Tools
 from interp import results, tasks
 from interp.errors import InterpError
 from interp.results import Variable
@@ -131,7 +131,7 @@ class House:
             variables |= {
                 "accuracy": Variable(("rung",), accuracy, "fraction", "accuracy"),
                 "passes": Variable(("rung",), (accuracy >= least).astype(np.int8), "", "passes"),
-                "reason": Variable(("rung",), np.array([f"{rung} measured" for rung in rungs]), "", "reason"),
+                "reason": Variable(("rung",), np.array(["fails: measured" for _ in rungs]), "", "reason"),
                 "clean_mean": Variable(("rung",), accuracy, "logits", "clean"),
                 "corrupted_mean": Variable(("rung",), -accuracy, "logits", "corrupted"),
             }

@@ -24,6 +24,15 @@ COLORS = ("black", "red", "blue", "green")
 NOUNS = ("cat", "hat", "car", "book")
 NASTY = ("</script><script>alert(1)</script>", "<b>\"bold\" & 'quoted'</b>", "line\nbreak", "\u2028sep", "\u202eover")
 MOVER, READER = (1, 2), (2, 1)
+FILES = (
+    "behavior",
+    "attention_lesson",
+    "attention_patterns",
+    "probing",
+    "activation_patching",
+    "head_attribution",
+    "verdict",
+)
 
 Variable = tuple[tuple[str, ...], Any, str]
 
@@ -52,31 +61,33 @@ class RunSpec:
         return self.n_heads // 2 if self.grouped else self.n_heads
 
 
+def only(*names: str, **more: Any) -> RunSpec:
+    """A run with these result files and no others."""
+    return RunSpec(missing=tuple(name for name in FILES if name not in names), **more)
+
+
 def write_run(directory: Path, spec: RunSpec | None = None) -> Path:
     """Write ``results/*.nc``, ``manifest.json`` and ``study.yaml``; return the directory."""
     spec = spec or RunSpec()
-    rng = np.random.default_rng(spec.seed)
-    makers = {
-        "behavior": behavior,
-        "attention_lesson": attention_lesson,
-        "attention_patterns": attention_patterns,
-        "probing": probing,
-        "activation_patching": activation_patching,
-        "head_attribution": head_attribution,
-        "verdict": verdict,
-    }
-    for name, make in makers.items():
-        dataset = make(spec, rng)
+    makers = dict(
+        zip(
+            FILES,
+            (behavior, attention_lesson, attention_patterns, probing, activation_patching, head_attribution, verdict),
+            strict=True,
+        )
+    )
+    for number, (name, make) in enumerate(makers.items()):
         if name not in spec.missing:
-            results.save(dataset, directory / "results" / f"{name}.nc")
+            made = make(spec, np.random.default_rng([spec.seed, number]))
+            results.save(made, directory / "results" / f"{name}.nc")
     (directory / "manifest.json").write_text(json.dumps(_manifest(spec)), encoding="utf-8")
     (directory / "study.yaml").write_text(
         yaml.safe_dump(
             {
                 "name": "color-noun",
                 "title": "How a colour reaches its noun",
-                "question": 'In "I love the color black, and I hope to have a cat like that one day", which heads look at the '
-                "colour, what do they carry to the noun, and who reads it when the colour is asked for?",
+                "question": 'In "I love the color black, and I hope to have a cat like that one day", which heads look '
+                "at the colour, what do they carry to the noun, and who reads it when the colour is asked for?",
                 "task": "color-noun",
             },
             sort_keys=False,
@@ -140,8 +151,10 @@ def _words(spec: RunSpec) -> tuple[tuple[str, ...], tuple[str, ...]]:
 
 def _prompt(color: str, noun: str, color_other: str, noun_other: str) -> tuple[str, dict[str, tuple[int, int]]]:
     parts = [
-        ("I love the color ", ""), (color, "color"), (", and I hope to have a ", ""), (noun, "noun"), (" like that one day. I do not like the color ", ""),
-        (color_other, "color_other"), (", and I do not want a ", ""), (noun_other, "noun_other"), (" like that. The ", ""), (noun, "asked"), (" ", ""), ("is", "answer"),
+        ("I love the color ", ""), (color, "color"), (", and I hope to have a ", ""), (noun, "noun"),
+        (" like that one day. I do not like the color ", ""), (color_other, "color_other"),
+        (", and I do not want a ", ""), (noun_other, "noun_other"), (" like that. The ", ""), (noun, "asked"),
+        (" ", ""), ("is", "answer"),
     ]  # fmt: skip
     text, spans = "", {}
     for part, role in parts:
@@ -206,7 +219,7 @@ def behavior(spec: RunSpec, rng: np.random.Generator) -> xr.Dataset:
         "clean_probability": (("prompt",), 1 / (1 + np.exp(-clean_a)), "probability"),
         "n": (("rung",), [n] * 3, "prompts"),
         "accuracy": (("rung",), accuracy, "share of prompts"),
-        "accuracy_interval": (("rung", "ci_bound"), [wilson_interval(round(a * n), n) for a in accuracy], "share of prompts"),
+        "accuracy_interval": (("rung", "ci_bound"), [wilson_interval(round(a * n), n) for a in accuracy], "share"),
         "preferred": (("rung",), [(clean_a[by[r]] > 0).mean() for r in RUNGS], "share of prompts"),
         "clean_mean": (("rung",), [clean_a[by[r]].mean() for r in RUNGS], "logits"),
         "corrupted_mean": (("rung",), [corrupted_a[by[r]].mean() for r in RUNGS], "logits"),
@@ -214,8 +227,8 @@ def behavior(spec: RunSpec, rng: np.random.Generator) -> xr.Dataset:
         "chance": (("rung",), [chance, 0.5, 0.33], "share of prompts"),
         "passes": (("rung",), passes, "0 or 1"),
         "main": (("rung",), [0, 1, 0], "0 or 1"),
-        "reason": (("rung",), [f"accuracy {a:.2f} {'is at least' if p else 'is below'} 0.50" for a, p in zip(accuracy, passes, strict=True)], ""),
-        "description": (("rung",), ["one colour, one noun", "two nouns and two colours, asked about either", "three bindings, a filler between"], ""),
+        "reason": (("rung",), [_reason(a, p) for a, p in zip(accuracy, passes, strict=True)], ""),
+        "description": (("rung",), ["one colour, one noun", "two nouns, two colours", "three bindings"], ""),
     }  # fmt: skip
     if spec.with_roles:
         coords["role"] = list(ROLES)
@@ -232,6 +245,10 @@ def behavior(spec: RunSpec, rng: np.random.Generator) -> xr.Dataset:
         coords,
         rung="all",
     )
+
+
+def _reason(accuracy: float, passes: int) -> str:
+    return f"{'passes' if passes else 'fails'}: accuracy {accuracy:.2f} {'is at least' if passes else 'is below'} 0.50"
 
 
 def attention_lesson(spec: RunSpec, rng: np.random.Generator) -> xr.Dataset:
@@ -256,9 +273,16 @@ def attention_lesson(spec: RunSpec, rng: np.random.Generator) -> xr.Dataset:
         "z": (("d_head",), weight @ v, "activation"),
     }
     extra = {
-        "layer": MOVER[0], "head": MOVER[1], "dest_position": destination, "dest_token": words[destination], "src_of_interest": source,
-        "src_token": words[source], "d_head": d_head, "weights_sum": float(weight.sum()), "text": "".join(words),
-    }  # fmt: skip
+        "layer": MOVER[0],
+        "head": MOVER[1],
+        "dest_position": destination,
+        "dest_token": words[destination],
+        "src_of_interest": source,
+        "src_token": words[source],
+        "d_head": d_head,
+        "weights_sum": float(weight.sum()),
+        "text": "".join(words),
+    }
     return _dataset(
         spec,
         "The attention lesson",
@@ -302,6 +326,11 @@ def probing(spec: RunSpec, rng: np.random.Generator) -> xr.Dataset:
         "accuracy": (("site", "layer", "role", "fold"), accuracy, "share of prompts"),
         "control_accuracy": (("site", "layer", "role", "fold"), control, "share of prompts"),
         "selectivity": (("site", "layer", "role", "fold"), accuracy - control, "share of prompts"),
+        "distractor_rate": (
+            ("site", "layer", "role", "fold"),
+            np.clip(0.35 - accuracy * 0.3, 0, 1),
+            "share of prompts",
+        ),
         "majority": (("role",), [0.15] * len(ROLES), "share of prompts"),
         "chance": ((), 0.1, "share of prompts"),
         "n_train": (("fold",), [30] * folds, "prompts"),
@@ -419,9 +448,15 @@ def head_attribution(spec: RunSpec, rng: np.random.Generator) -> xr.Dataset:
         "ablation_effect": (("ablation", "prompt", "layer", "head"), effect, "logits"),
     }
     coords = {
-        "component": names, "component_kind": ("component", kinds), "component_layer": ("component", layer_of), "component_head": ("component", head_of),
-        "edge": edges, "ablation": ["zero", "mean", "resample"], "layer": list(range(layers)), "head": list(range(heads)),
-    }  # fmt: skip
+        "component": names,
+        "component_kind": ("component", kinds),
+        "component_layer": ("component", layer_of),
+        "component_head": ("component", head_of),
+        "edge": edges,
+        "ablation": ["zero", "mean", "resample"],
+        "layer": list(range(layers)),
+        "head": list(range(heads)),
+    }
     return _dataset(
         spec,
         "Head attribution",
@@ -459,11 +494,12 @@ def verdict(spec: RunSpec, rng: np.random.Generator) -> xr.Dataset:
     variables["label"] = (("head_label",), labels, "")
     variables["agreement"] = (("head_label",), [3 if label != "none" else 0 for label in labels], "methods of 3")
     answer = (
-        "L1H2 reads the colour from the noun (attention 0.86) and carries it there: patching its output at the noun restores 65% of the gap "
-        "between clean and corrupted. L2H1 fetches it at the end of the question and writes 4.2 of the 6.1 logits by which the correct colour wins."
-        if spec.gate_passed
-        else "The model does not bind colours to nouns on rung two (accuracy 0.25, chance 0.50). There is nothing to explain."
+        "L1H2 reads the colour from the noun (attention 0.86) and carries it there: patching its output at the noun "
+        "restores 65% of the gap between clean and corrupted. L2H1 fetches it at the end of the question and writes "
+        "4.2 of the 6.1 logits by which the correct colour wins."
     )
+    if not spec.gate_passed:
+        answer = "The model does not bind colours to nouns on rung two. There is nothing to explain."
     gate = "passed" if spec.gate_passed else "failed"
     coords = {"head_label": heads, "ci_bound": ["lower", "upper"]}
     return _dataset(

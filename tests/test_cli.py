@@ -7,7 +7,6 @@ import logging
 import os
 import subprocess
 import sys
-import time
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +16,7 @@ import pytest
 import yaml
 
 from analyses import __main__ as cli
+from analyses import _execution as execution
 from analyses import study as studies
 from analyses.__main__ import main
 from tests.doubles import MINIMAL, House
@@ -30,7 +30,7 @@ REPOSITORY = Path(__file__).parent.parent
 def house(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> House:
     """The command with doubles in place of the library, run from an empty directory."""
     double = House()
-    monkeypatch.setattr(studies, "real_tools", double.tools)
+    monkeypatch.setattr(execution, "real_tools", double.tools)
     monkeypatch.chdir(tmp_path)
     return double
 
@@ -54,9 +54,12 @@ def refusal(capsys: Captured, *arguments: str) -> str:
 def test_help_answers_in_under_half_a_second(python: Run) -> None:
     times = []
     for _ in range(3):
-        started = time.perf_counter()
+        before = os.times()
         done = python("-m", "analyses", "--help")
-        times.append(time.perf_counter() - started)
+        after = os.times()
+        # Processor time: what the command costs, whoever else is using the machine.
+        spent = after.children_user + after.children_system - before.children_user - before.children_system
+        times.append(spent)
         assert done.returncode == 0, done.stderr
         assert all(command in done.stdout for command in ("run", "report", "compare", "models", "studies", "doctor"))
     assert min(times) < 0.5
@@ -257,7 +260,7 @@ def test_a_failure_before_there_is_a_directory_keeps_its_log_elsewhere(
     def break_down() -> None:
         raise RuntimeError("no tools")
 
-    monkeypatch.setattr(studies, "real_tools", break_down)
+    monkeypatch.setattr(execution, "real_tools", break_down)
     assert main(["run", "color-noun", "--quiet"]) == 1
     err = capsys.readouterr().err
     log = Path(err.rsplit(" ", 1)[1].strip().rstrip("."))

@@ -32,6 +32,9 @@ class Rule:
     but: tuple[str, ...] = ()
 
 
+# The composition root: the command, studies, and the private modules they are made of.
+ROOT = ("__main__.py", "study.py", "_execution.py", "_manifest.py", "_terminal.py")
+
 RULES = (
     Rule("interp/*", ("analyses",)),
     Rule("interp/__init__.py", MODELS),
@@ -56,9 +59,9 @@ RULES = (
         "interp/report/*",
         (*MODELS, *RUNNING, *NETWORK, "time", "datetime", "random", "secrets", "uuid", "numpy.random"),
     ),
-    Rule("analyses/*.py", ("interp.report", *PLOTTING), but=("__main__.py", "study.py")),
-    Rule("analyses/*.py", ("transformer_lens", "transformers"), but=("__main__.py", "study.py")),
-    Rule("analyses/*.py", ("analyses",), but=("__main__.py", "study.py", "context_flow.py")),
+    Rule("analyses/*.py", ("interp.report", *PLOTTING), but=ROOT),
+    Rule("analyses/*.py", ("transformer_lens", "transformers"), but=ROOT),
+    Rule("analyses/*.py", ("analyses",), but=(*ROOT, "context_flow.py")),
     Rule("analyses/context_flow.py", (*RUNNING, "interp.interventions")),
 )
 

@@ -251,6 +251,14 @@ def test_sum_logprob_expands_into_one_set_per_answer(model):
     assert right.select([1]).continuation == ((8,),)
 
 
+def test_sum_logprob_appends_nothing_before_it_is_expanded(model):
+    pairs = build(model, ["red"], ["rose"], answer_policy="sum_logprob")
+    assert pairs.clean.lengths.tolist() == [10]
+    right, wrong = pairs.expand_answers()
+    assert (right.continuation, wrong.continuation) == (((5, 6),), ((5, 7),))
+    assert right.clean.rows() == wrong.clean.rows() == [[0, 1, 2, 3, 5, 6, 4, 10, 2, 3, 5]]
+
+
 def test_expand_answers_under_another_policy_is_the_one_scored_token(model):
     right, wrong = build(model, ["red"], ["rose"], answer_policy="first_differing").expand_answers()
     assert (right.continuation, wrong.continuation) == (((6,),), ((7,),))
@@ -271,11 +279,18 @@ def test_equal_answers_are_dropped(model):
         build(model, ["black"], ["white"], incorrect_answer=" black")
 
 
-def test_an_answer_that_melts_into_the_prompt_is_dropped():
-    model = stand_in(pieces("The", " is", " ", " red", "red", "rose", " rose"))
-    template = Template("The {color} is ", answer="{color}")
+@pytest.mark.parametrize("tokens", [(" red", " rose"), (" r", "ed", "ose")])
+def test_an_answer_that_melts_into_the_prompt_is_dropped(tokens):
+    model = stand_in(pieces("The", " is", " ", *tokens))
+    template = Template("The {color} is ", answer="{color}")  # the space would join the answer's first token
     with pytest.raises(InterpError, match=r'answer "red" does not begin at a token boundary after "The red is"'):
-        PromptPairs.from_template(template, clean=[{"color": "red"}], corrupted=[{"color": "rose"}], tokenizer=model)
+        PromptPairs.from_template(
+            template,
+            clean=[{"color": "red"}],
+            corrupted=[{"color": "rose"}],
+            tokenizer=model,
+            answer_policy="sum_logprob",
+        )
 
 
 def test_forced_answer_tokens_count_towards_the_context():

@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 import yaml
 
+from analyses import _execution as execution
+from analyses import _manifest
 from analyses import study as studies
 from analyses.study import Study
 from interp.errors import InterpError
@@ -130,8 +132,8 @@ SMALL = studies.Study(
 )
 
 
-def execute(house: House, out: Path, study: Study = SMALL, said: Said | None = None) -> studies.Outcome:
-    return studies.execute(study, out, tools=house.tools(), watcher=said or Said(), command="interp run small")
+def execute(house: House, out: Path, study: Study = SMALL, said: Said | None = None) -> execution.Outcome:
+    return execution.execute(study, out, tools=house.tools(), watcher=said or Said(), command="interp run small")
 
 
 def manifest(out: Path) -> dict[str, Any]:
@@ -201,8 +203,7 @@ def test_nothing_is_explained_when_no_rung_passes(tmp_path: Path) -> None:
     outcome = execute(house, tmp_path)
     assert house.ran == ["load", "behavior", "report"]
     assert manifest(tmp_path)["explained_rung"] is None
-    assert outcome.answer.startswith("double does no rung of color-noun (recall: recall measured; ")
-    assert outcome.answer.endswith(". So nothing is explained.")
+    assert outcome.answer == "double does no rung of color-noun (two fails: measured). So nothing is explained."
 
 
 def test_a_study_without_a_verdict_says_which_rungs_the_model_does(tmp_path: Path) -> None:
@@ -281,8 +282,8 @@ def test_an_analysis_with_a_further_result_file_writes_both(tmp_path: Path) -> N
 
 
 def test_every_further_result_file_has_a_function_that_makes_it() -> None:
-    tools = studies.real_tools()
-    for analysis, files in studies.ALSO.items():
+    tools = execution.real_tools()
+    for analysis, files in execution.ALSO.items():
         for function in files.values():
             assert callable(tools.analysis(analysis, function))
 
@@ -358,7 +359,7 @@ def test_a_damaged_manifest_means_starting_over(tmp_path: Path) -> None:
 
 def test_other_code_is_another_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     execute(House(), tmp_path)
-    monkeypatch.setattr(studies, "_code_sha256", lambda: "changed")
+    monkeypatch.setattr(_manifest, "code_sha256", lambda: "changed")
     again = House()
     execute(again, tmp_path)
     assert "behavior" in again.ran
@@ -368,8 +369,8 @@ def test_other_code_is_another_key(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 
 def test_checking_a_directory_leaves_nothing_behind(tmp_path: Path) -> None:
-    studies.check_writable(tmp_path / "a" / "b" / "c")
-    studies.check_writable(tmp_path)
+    execution.check_writable(tmp_path / "a" / "b" / "c")
+    execution.check_writable(tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 

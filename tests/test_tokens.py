@@ -132,6 +132,8 @@ def test_ids_outside_the_vocabulary_are_refused():
     prompts = Prompts.from_ids([[1, 2], [1, 70]])
     with pytest.raises(InterpError, match="Prompt 1 holds token id 70, but the model's vocabulary ends at 49"):
         check_fits(prompts, stand_in(None, vocab=50))
+    with pytest.raises(InterpError, match="Prompt 1 holds token id 70"):
+        check_fits(prompts, stand_in(None, vocab=70))
     check_fits(prompts, stand_in(None, vocab=71))
 
 

@@ -22,7 +22,6 @@ from transformers import PreTrainedTokenizerBase
 
 from interp.mini.corpus import LANGUAGES, Document, draw_document, load_grammar
 
-
 WIDTHS = (32, 48, 64, 80, 96, 128)
 
 
@@ -63,8 +62,9 @@ class RowMaker:
         self.free = [i for i in range(len(tokenizer)) if i not in lexicon]
 
     def document_rows(self, documents: list[Document], context_weight: float) -> list[Row]:
+        """BOS and the document's tokens, cut at the context's end."""
         texts = sorted({text for document in documents for text, _ in document.segments})
-        encodings = self.tokenizer(texts)["input_ids"]
+        encodings = self.tokenizer(texts)["input_ids"] if texts else []
         ids_of = dict(zip(texts, encodings, strict=True))
         rows = []
         for document in documents:
@@ -90,6 +90,10 @@ class RowMaker:
         swap = dict(zip(olds, rng.sample(self.free, len(olds)), strict=True))
         return Row([swap.get(i, i) for i in row.ids], row.weights)
 
+    def _frame(self, rng: random.Random) -> list[list[int]]:
+        """Random tokens that stand before, between and after a key and its value."""
+        return [rng.choices(self.free, k=rng.choices((0, 1, 2, 3), (4, 4, 2, 1))[0]) for _ in range(3)]
+
     def drill(self, rng: random.Random) -> Row:
         """Random tokens, either one stretch repeated, or keys with values and then questions about them."""
         length = rng.randint(24, min(96, self.n_ctx))
@@ -104,7 +108,8 @@ class RowMaker:
                 weights[-len(stretch)] = weights[-1]
                 ids += stretch
         else:
-            told, asked = ([rng.choices(self.free, k=rng.choices((0, 1, 2, 3), (4, 4, 2, 1))[0]) for _ in range(3)] for _ in range(2))
+            # Told and asked in the same words, or the value told before its key, as in "a black cat ... the cat is".
+            told, asked = self._frame(rng), self._frame(rng)
             if rng.random() < 0.5:
                 asked = told
             key_first = asked is told or rng.random() < 0.4
@@ -121,6 +126,7 @@ class RowMaker:
         return Row(ids[:length], weights[:length])
 
     def rows(self, rng: random.Random, count: int, mixture: Mixture) -> list[Row]:
+        """Fresh rows in the shares of `mixture`, shuffled."""
         n_drills = round(count * mixture.drill)
         documents = [draw_document(rng) for _ in range(count - n_drills)]
         rows = self.document_rows(documents, mixture.context_weight)
@@ -150,6 +156,7 @@ class RowMaker:
             yield self.pad(group, width)
 
     def pad(self, rows: list[Row], width: int) -> Batch:
+        """Rows padded on the right with BOS, which has no weight."""
         ids = np.full((len(rows), width), self.bos, dtype=np.int64)
         weights = np.zeros((len(rows), width), dtype=np.float32)
         for index, row in enumerate(rows):

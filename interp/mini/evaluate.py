@@ -13,6 +13,7 @@ import random
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import nan
 from pathlib import Path
 
 import torch
@@ -94,16 +95,14 @@ def predictions(
         width = max(len(row) for row in part)
         # Right padding is safe: attention is causal and the answer is read before the padding.
         ids = torch.tensor([row + [tokenizer.bos_token_id] * (width - len(row)) for row in part])
-        found += [tokenizer.decode([int(i)]) for i in _top1(model, ids, [len(row) for row in part])]
+        found += [str(tokenizer.decode([int(i)])) for i in _top1(model, ids, [len(row) for row in part])]
     return found
 
 
 @torch.no_grad()
 def _top1(model: PreTrainedModel, ids: Int[Tensor, "row position"], lengths: list[int]) -> Int[Tensor, " row"]:
-    hidden = model.base_model(ids).last_hidden_state
-    last = hidden[torch.arange(len(lengths)), torch.tensor(lengths) - 1]
-    logits = model.get_output_embeddings()(last)
-    return logits.argmax(dim=-1)
+    logits: Tensor = model(ids).logits
+    return logits[torch.arange(len(lengths)), torch.tensor(lengths) - 1].argmax(dim=-1)
 
 
 def _fraction(found: Sequence[str], wanted: Sequence[str]) -> float:
@@ -111,23 +110,37 @@ def _fraction(found: Sequence[str], wanted: Sequence[str]) -> float:
 
 
 def score_family(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, language: str, family: str, *, count: int, seed: int
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    language: str,
+    family: str,
+    *,
+    count: int,
+    seed: int,
+    only_held_out: bool = False,
 ) -> Score:
-    """All columns of the card for one language and family, from `count` prompts each."""
+    """All columns of the card for one language and family, from `count` prompts each.
+
+    `only_held_out` skips the others, which are then NaN.
+    """
     rng = random.Random(f"{seed}-{language}-{family}")
     held = [draw_example(rng, language, family, pairing="held_out") for _ in range(count)]
     known = [draw_example(rng, language, family, pairing="trained") for _ in range(count)]
     answers = [e.answer for e in held]
+    held_out = _fraction(predictions(model, tokenizer, [e.prompt for e in held]), answers)
+    chance = sum(1 / len(e.colors) for e in held) / count
+    if only_held_out:
+        return Score(language, family, held_out, nan, nan, nan, nan, chance)
     shuffled = predictions(model, tokenizer, [e.shuffled for e in held])
     return Score(
         language,
         family,
-        held_out=_fraction(predictions(model, tokenizer, [e.prompt for e in held]), answers),
+        held_out=held_out,
         trained=_fraction(predictions(model, tokenizer, [e.prompt for e in known]), [e.answer for e in known]),
         shuffled_new=_fraction(shuffled, [e.shuffled_answer for e in held]),
         shuffled_original=_fraction(shuffled, answers),
         no_context=_fraction(predictions(model, tokenizer, [e.question for e in held]), answers),
-        chance=sum(1 / len(e.colors) for e in held) / count,
+        chance=chance,
     )
 
 
@@ -160,7 +173,7 @@ def load(folder: Path = WEIGHTS) -> tuple[PreTrainedModel, PreTrainedTokenizerBa
     """Model and tokenizer from `folder`, without the network."""
     tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
     model = AutoModelForCausalLM.from_pretrained(folder, local_files_only=True)
-    return model.eval(), tokenizer
+    return model, tokenizer
 
 
 def table(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, *, count: int = 500, seed: int = 1) -> str:
@@ -184,6 +197,7 @@ def table(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, *, count: 
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
+    """Read the arguments and print the tables."""
     parser = argparse.ArgumentParser(prog="python -m interp.mini.evaluate", description=__doc__)
     parser.add_argument("--weights", type=Path, default=WEIGHTS, help="a directory as train.py writes it")
     parser.add_argument("--count", type=int, default=500, help="prompts per language, family and column")

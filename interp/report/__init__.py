@@ -37,7 +37,8 @@ def render(directory: str | Path) -> Path:
             path.replace(where / name)
     except OSError as error:
         for path in partial.values():
-            path.unlink(missing_ok=True)
+            if path.is_file():
+                path.unlink()
         raise InterpError(
             f"Cannot write the report to {where}: {error.strerror or error}. Choose another directory."
         ) from error

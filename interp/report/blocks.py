@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from markupsafe import Markup
 
+from interp.report.inputs import Result
 from interp.report.tables import Table
 
 
@@ -54,6 +55,11 @@ class Figure:
     def __post_init__(self) -> None:
         """Refuse a figure that hides its numbers."""
         assert self.tables, self.key
+
+    @classmethod
+    def of(cls, result: Result, key: str, title: str, reading: str, **more: Any) -> Figure:
+        """A figure of one result, which names its source and file."""
+        return cls(key, title, reading, source=result.attr("source"), file=result.file, **more)
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,8 @@
-"""The CircuitsVis script bundle, found in the installed package and made safe to inline.
+r"""The CircuitsVis script bundle, found in the installed package and made safe to inline.
 
 The package is never imported (that would import torch): the finder only says where it lies. Its bundle is one
 classic script that defines the global ``CircuitsVis``. Inside it the text ``</script`` occurs in a string, which
-would end the script element early; it is written ``<\\/script``, the same string to JavaScript.
+would end the script element early; it is written ``<\/script``, the same string to JavaScript.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ class Bundle:
 
 
 def safe_script(code: str) -> Markup:
-    """JavaScript that can stand inside a script element with its meaning unchanged.
+    r"""JavaScript that can stand inside a script element with its meaning unchanged.
 
-    ``</script`` becomes ``<\\/script`` (equal inside strings, templates and regular expressions) and the pointer
+    ``</script`` becomes ``<\/script`` (equal inside strings, templates and regular expressions) and the pointer
     to a source map, which a browser's tools would fetch, is removed.
 
     Raises:

@@ -13,6 +13,7 @@ from markupsafe import Markup
 from interp.report.markup import element, figure_number, join
 from interp.report.palette import Scale
 from interp.report.tables import interval_text
+from interp.sites import head_label
 
 CHARACTER = 6.6
 """Width of one character of a label, in SVG units (the label font is 11 units high and monospaced)."""
@@ -26,7 +27,7 @@ class Grid:
     """Numbers on two named axes.
 
     Attributes:
-        values: row, column; NaN where there is nothing.
+        values: row, column; NaN where there is nothing to show.
         rows: labels of the rows.
         columns: labels of the columns.
         row_title: name of the row axis.
@@ -38,14 +39,14 @@ class Grid:
         marks: (row, column) -> ``mover`` or ``reader``, drawn as an outline.
     """
 
-    values: np.ndarray[Any, Any]
+    values: np.ndarray
     rows: Sequence[str]
     columns: Sequence[str]
     row_title: str
     column_title: str
-    low: np.ndarray[Any, Any] | None = None
-    high: np.ndarray[Any, Any] | None = None
-    count: np.ndarray[Any, Any] | None = None
+    low: np.ndarray | None = None
+    high: np.ndarray | None = None
+    count: np.ndarray | None = None
     cells: Mapping[tuple[int, int], str] | None = None
     marks: Mapping[tuple[int, int], str] | None = None
 
@@ -186,6 +187,18 @@ def _cell_size(n_columns: int, annotate: bool) -> tuple[float, float]:
     if n_columns <= 8:
         return 46.0, 28.0
     return (38.0, 26.0) if n_columns <= 12 else (30.0, 24.0)
+
+
+def head_grid(summary: xr.Dataset, axis: str, marks: Mapping[tuple[int, int], str]) -> Grid:
+    """Layer by head (or ``kv_head``), tooltips naming the head, the verdict's heads outlined."""
+    n_layers, n_heads = summary.sizes["layer"], summary.sizes[axis]
+    cells = {
+        (layer, head): head_label(layer, head) if axis == "head" else f"layer {layer}, kv_head {head}"
+        for layer in range(n_layers)
+        for head in range(n_heads)
+    }
+    kept = {at: kind for at, kind in marks.items() if axis == "head" and at[0] < n_layers and at[1] < n_heads}
+    return Grid.of(summary, "layer", axis, row_title="layer", column_title=axis, cells=cells, marks=kept)
 
 
 def _lines(label: str, width: float) -> list[str]:

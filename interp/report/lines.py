@@ -29,7 +29,7 @@ class Point:
 
 @dataclass(frozen=True)
 class Series:
-    """A named run of points, drawn in the tone ``a``, ``b`` or ``c`` (each with its own marker and dash)."""
+    """A named run of points, drawn in the tone ``a``, ``b``, ``c`` or ``d`` (each with its own marker and dash)."""
 
     name: str
     tone: str
@@ -69,10 +69,12 @@ def tick_text(value: float) -> str:
 
 
 def marker(tone: str, x: float, y: float, tip: str | None = None) -> Markup:
-    """The mark of a tone: a disc (a), a diamond (b), a small bar (c)."""
+    """The mark of a tone: a disc (a), a diamond (b), a small bar (c), a square (d)."""
     title = element("title", tip) if tip else Markup("")
     if tone == "b":
         return element("path", title, class_="dot b", d=f"M{x:.1f} {y - 5:.1f}l5 5l-5 5l-5 -5z")
+    if tone == "d":
+        return element("rect", title, class_="dot d", x=x - 3.5, y=y - 3.5, width=7.0, height=7.0)
     if tone == "c":
         return element("path", title, class_="dot c", d=f"M{x - 1.25:.2f} {y - 6:.1f}h2.5v12h-2.5z")
     return element("circle", title, class_=f"dot {tone}", cx=x, cy=y, r=4.2)

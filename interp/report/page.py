@@ -11,7 +11,7 @@ from markupsafe import Markup
 from interp.report import palette, verdict
 from interp.report.blocks import Notice, Script, Section
 from interp.report.bundle import Bundle
-from interp.report.inputs import RunInputs
+from interp.report.inputs import Result, RunInputs
 from interp.report.markup import embedded_json, figure_number, shown
 from interp.report.sections import behavior, certainty, heads, lesson, patching, probe, provenance
 from interp.report.tables import interval_text
@@ -94,13 +94,20 @@ def _answer(run: RunInputs, found: Verdict) -> str:
     if found.answer:
         return found.answer
     if not found.passed:
-        return f"On {run.first_attr('task') or 'this task'}, {run.first_attr('model') or 'this model'} does not do {found.rung or 'the task'}. There is no behaviour to explain."
+        task, model = run.first_attr("task") or "this task", run.first_attr("model") or "this model"
+        behaved = run.get("behavior")
+        rungs = f" at any rung ({', '.join(behaved.labels('rung'))})" if behaved and _fails_every(behaved) else ""
+        return f"{model} does not do {task}{rungs}. There is no behaviour to explain."
     return "This run has no verdict; the sections below show its results one by one."
+
+
+def _fails_every(behaved: Result) -> bool:
+    return not behaved.need("passes", "rung").values.any()
 
 
 def _gate_notice(run: RunInputs, found: Verdict) -> Notice | None:
     if found.passed:
-        return None
+        return _other_rung(run, found)
     reason = f" {behavior.verdict_text(False, found.reason).rstrip('.')}." if found.reason else ""
     held = [name for name in verdict.EXPLAINING if run.get(name)]
     withheld = " Results that would explain it are in the run's directory and are withheld here." if held else ""
@@ -109,6 +116,17 @@ def _gate_notice(run: RunInputs, found: Verdict) -> Notice | None:
         NOT_DONE,
         f"Behaviour gate, rung {found.rung or 'unknown'}.{reason} Only the baselines are shown.{withheld}",
     )
+
+
+def _other_rung(run: RunInputs, found: Verdict) -> Notice | None:
+    """Says so if the study's main rung is not the one that is explained."""
+    main = str(run.manifest.get("main_rung") or found.rung)
+    behaved = run.get("behavior")
+    if main == found.rung or behaved is None or main not in behaved.labels("rung"):
+        return None
+    reason = behaved.labels("reason")[behaved.labels("rung").index(main)]
+    text = f"{behavior.verdict_text(False, reason).rstrip('.')}. Everything below explains rung {found.rung} only."
+    return Notice("stop", f"The model does not do this study's main rung, {main}.", text)
 
 
 def _tiles(run: RunInputs, found: Verdict) -> list[Tile]:

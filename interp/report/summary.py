@@ -30,3 +30,14 @@ def mean_over(values: xr.DataArray, dim: str = "prompt") -> xr.Dataset:
             for name, data in (("mean", mean), ("low", low), ("high", high), ("n", count))
         }
     )
+
+
+def importance(summary: xr.Dataset, direction: str) -> xr.Dataset:
+    """How much a place matters, on one scale for both directions: 0 not at all, 1 the whole gap.
+
+    Recovered for denoising (is it sufficient?), 1 - recovered for noising (is it needed?), its bounds swapped along.
+    """
+    if direction == "denoising":
+        return summary
+    mean, low, high = (1 - summary[name] for name in ("mean", "high", "low"))
+    return xr.Dataset({"mean": mean, "low": low, "high": high, "n": summary["n"]})

@@ -193,7 +193,7 @@ def _columns(result: Result, *, skip: str | None) -> list[HeadColumn]:
     return columns
 
 
-def _bounds(result: Result, name: str, others: list[str]) -> tuple[np.ndarray, np.ndarray]:  # type: ignore[type-arg]
+def _bounds(result: Result, name: str, others: list[str]) -> tuple[np.ndarray, np.ndarray]:
     if result.has(f"{name}_interval"):
         both = result.need(f"{name}_interval", "head_label", *others, "ci_bound").values
         return both[..., 0], both[..., 1]
@@ -220,7 +220,6 @@ def _order(labels: tuple[str, ...], columns: list[HeadColumn], count: int) -> li
 
 
 def _reordered(column: HeadColumn, order: list[int]) -> HeadColumn:
-    pick = lambda values: tuple(values[i] for i in order)  # noqa: E731
-    return HeadColumn(
-        column.name, column.heading, column.units, pick(column.values), pick(column.low), pick(column.high)
-    )
+    values = tuple(column.values[i] for i in order)
+    low, high = (tuple(bound[i] for i in order) for bound in (column.low, column.high))
+    return HeadColumn(column.name, column.heading, column.units, values, low, high)

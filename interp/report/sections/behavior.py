@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -31,69 +32,130 @@ EXAMPLES = 2
 """Examples shown of the explained rung; the others show one."""
 
 
+@dataclass(frozen=True)
+class _Rungs:
+    """The baselines of every rung, as points with intervals, in ladder order."""
+
+    names: tuple[str, ...]
+    count: list[int]
+    passes: list[bool]
+    reasons: tuple[str, ...]
+    descriptions: tuple[str, ...]
+    accuracy: tuple[Point, ...]
+    preferred: tuple[Point, ...]
+    clean: tuple[Point, ...]
+    corrupted: tuple[Point, ...]
+    gap: list[float]
+    chance: list[float]
+    units: str
+
+    @classmethod
+    def of(cls, behavior: Result) -> _Rungs:
+        names = behavior.labels("rung")
+        count = [int(v) for v in behavior.need("n", "rung").values]
+        return cls(
+            names=names,
+            count=count,
+            passes=[bool(v) for v in behavior.need("passes", "rung").values],
+            reasons=behavior.labels("reason"),
+            descriptions=_descriptions(behavior),
+            accuracy=_shares(behavior, "accuracy", count),
+            preferred=_preferred(behavior, count),
+            clean=_mean_by_rung(behavior, "clean", names),
+            corrupted=_mean_by_rung(behavior, "corrupted", names),
+            gap=_per_rung(behavior, "gap"),
+            chance=_per_rung(behavior, "chance"),
+            units=behavior.units("clean"),
+        )
+
+    def table(self) -> Table:
+        columns = [Column("rung"), Column("n"), Column("passes")]
+        parts = (
+            ("top-1 accuracy", "share", self.accuracy),
+            ("preferred", "share", self.preferred),
+            ("clean", self.units, self.clean),
+            ("corrupted", self.units, self.corrupted),
+        )
+        for name, units, _ in parts:
+            columns += [Column(name, units), Column(f"{name} 95% low", units), Column(f"{name} 95% high", units)]
+        columns += [Column("gap", self.units), Column("chance", "share"), Column("reason")]
+        rows: list[tuple[Cell, ...]] = []
+        for i, name in enumerate(self.names):
+            numbers = [v for _, _, points in parts for v in (points[i].mean, points[i].low, points[i].high)]
+            passes = "yes" if self.passes[i] else "no"
+            rows.append((name, self.count[i], passes, *numbers, self.gap[i], self.chance[i], self.reasons[i]))
+        how = f"Wilson 95% for shares; {INTERVALS.format(dim='prompt')} for {self.units}"
+        return Table(f"Baselines. Intervals: {how}", tuple(columns), tuple(rows))
+
+
 def ladder(behavior: Result, verdict: Verdict) -> Section:
     """Baselines of every rung with intervals, and which ones the model does."""
-    rungs = behavior.labels("rung")
-    count = [int(v) for v in behavior.need("n", "rung").values]
-    passes = [bool(v) for v in behavior.need("passes", "rung").values]
-    accuracy = _shares(behavior, "accuracy", count)
-    preferred = _preferred(behavior, count)
-    chance, units = _per_rung(behavior, "chance"), behavior.units("clean")
-    top1 = Series("top token", "a", accuracy)
-    prefers = Series("preferred", "b", preferred)
-    at_chance = Series(
-        "chance", "c", tuple(Point(c, math.nan, math.nan, n) for c, n in zip(chance, count, strict=True))
-    )
-    clean, corrupted = (_mean_by_rung(behavior, name, rungs) for name in ("clean", "corrupted"))
-    gap_low, gap_high = _reach([*clean, *corrupted])
-    panels = (
-        Panel(
-            "How often is the answer right?",
-            dot_rows(
-                rungs, (top1, prefers, at_chance), axis="share of prompts", low=0.0, high=1.0, key="ladder-a",
-                title="Accuracy per rung", description="Share of prompts answered correctly, with 95% Wilson intervals.",
-                badges=["pass" if p else "fail" for p in passes],
-            ),
-            legend=line_legend(
-                [(top1.name, "a"), (prefers.name, "b"), ("chance", "mark"), ("95%", "band")], key="ladder-al"
-            ),
-        ),
-        Panel(
-            "How clear is the answer?",
-            dot_rows(
-                rungs, (Series("clean", "a", clean), Series("corrupted", "b", corrupted)), axis=f"logit difference ({units})",
-                low=gap_low, high=gap_high, key="ladder-b", title="Logit difference per rung",
-                description="Mean logit difference of clean and corrupted prompts, with 95% bootstrap intervals.",
-            ),
-            legend=line_legend([("clean", "a"), ("corrupted", "b"), ("95%", "band")], key="ladder-bl"),
-        ),
-    )  # fmt: skip
-    figure = Figure(
-        "ladder-figure", "Baselines per rung",
+    rungs = _Rungs.of(behavior)
+    reading = (
         "Top token: the correct answer beats the whole vocabulary. Preferred: it at least beats the incorrect answer. "
-        "Logit difference: logit(correct) − logit(incorrect); the further the clean and "
-        "the corrupted mean lie apart, the more there is to explain.",
-        panels, (_table(behavior, rungs, count, accuracy, preferred, chance, clean, corrupted, passes),),
-        source=behavior.attr("source"), file=behavior.file,
-    )  # fmt: skip
-    reasons = behavior.labels("reason")
-    descriptions = behavior.labels("description") if behavior.has("description") else ("",) * len(rungs)
+        "Logit difference: logit(correct) − logit(incorrect); the further the clean and the corrupted mean lie apart, "
+        "the more there is to explain."
+    )
+    figure = Figure.of(
+        behavior,
+        "ladder-figure",
+        "Baselines per rung",
+        reading,
+        panels=(_shares_panel(rungs), _logits_panel(rungs)),
+        tables=(rungs.table(),),
+    )
     items = tuple(
         (
-            rung,
-            " ".join(
-                part for part in (_sentence(descriptions[i]), _sentence(verdict_text(passes[i], reasons[i]))) if part
-            ),
+            name,
+            f"{_sentence(rungs.descriptions[i])} {_sentence(verdict_text(rungs.passes[i], rungs.reasons[i]))}".strip(),
         )
-        for i, rung in enumerate(rungs)
+        for i, name in enumerate(rungs.names)
     )
     blocks: list[Block] = [figure, Facts(items, "The rungs, easiest first")]
-    failed = [rung for rung, ok in zip(rungs, passes, strict=True) if not ok and rung != verdict.rung]
+    failed = [n for n, ok in zip(rungs.names, rungs.passes, strict=True) if not ok and n != verdict.rung]
     if failed and verdict.passed:
         text = f"The model does not do {_list(failed)}. The explanation below is about {verdict.rung} only."
         blocks.insert(0, Notice("warn", "Not every rung is done", text))
     lead = "An explanation is worth reading only for a behaviour the model has. Each rung asks for a little more."
     return Section("ladder", "Does the model do it?", lead, blocks, "Does it do it?")
+
+
+def _shares_panel(rungs: _Rungs) -> Panel:
+    pairs = zip(rungs.chance, rungs.count, strict=True)
+    series = (
+        Series("top token", "a", rungs.accuracy),
+        Series("preferred", "b", rungs.preferred),
+        Series("chance", "c", tuple(Point(chance, math.nan, math.nan, n) for chance, n in pairs)),
+    )
+    drawn = dot_rows(
+        rungs.names,
+        series,
+        axis="share of prompts",
+        low=0.0,
+        high=1.0,
+        key="ladder-a",
+        title="Accuracy per rung",
+        description="Share of prompts answered correctly, with 95% Wilson intervals.",
+        badges=["pass" if passes else "fail" for passes in rungs.passes],
+    )
+    entries = [("top token", "a"), ("preferred", "b"), ("chance", "mark"), ("95%", "band")]
+    return Panel("How often is the answer right?", drawn, legend=line_legend(entries, key="ladder-al"))
+
+
+def _logits_panel(rungs: _Rungs) -> Panel:
+    low, high = _reach([*rungs.clean, *rungs.corrupted])
+    drawn = dot_rows(
+        rungs.names,
+        (Series("clean", "a", rungs.clean), Series("corrupted", "b", rungs.corrupted)),
+        axis=f"logit difference ({rungs.units})",
+        low=low,
+        high=high,
+        key="ladder-b",
+        title="Logit difference per rung",
+        description="Mean logit difference of clean and corrupted prompts, with 95% bootstrap intervals.",
+    )
+    legend = line_legend([("clean", "a"), ("corrupted", "b"), ("95%", "band")], key="ladder-bl")
+    return Panel("How clear is the answer?", drawn, legend=legend)
 
 
 def prompts(behavior: Result, verdict: Verdict) -> Section:
@@ -224,22 +286,8 @@ def _reach(points: list[Point]) -> tuple[float, float]:
     return low - room, high + room
 
 
-def _table(
-    behavior: Result, rungs: tuple[str, ...], count: list[int], accuracy: tuple[Point, ...], preferred: tuple[Point, ...],
-    chance: list[float], clean: tuple[Point, ...], corrupted: tuple[Point, ...], passes: list[bool],
-) -> Table:  # fmt: skip
-    gap, units = _per_rung(behavior, "gap"), behavior.units("clean")
-    columns = [Column("rung"), Column("n"), Column("passes")]
-    for name, units in (("top-1 accuracy", "share"), ("preferred", "share"), ("clean", units), ("corrupted", units)):
-        columns += [Column(name, units), Column(f"{name} 95% low", units), Column(f"{name} 95% high", units)]
-    columns += [Column("gap", units), Column("chance", "share"), Column("reason")]
-    reasons = behavior.labels("reason")
-    rows: list[tuple[Cell, ...]] = []
-    for i, rung in enumerate(rungs):
-        numbers = [v for p in (accuracy[i], preferred[i], clean[i], corrupted[i]) for v in (p.mean, p.low, p.high)]
-        rows.append((rung, count[i], "yes" if passes[i] else "no", *numbers, gap[i], chance[i], reasons[i]))
-    title = f"Baselines. Intervals: Wilson 95% for shares; {INTERVALS.format(dim='prompt')} for {units}"
-    return Table(title, tuple(columns), tuple(rows))
+def _descriptions(behavior: Result) -> tuple[str, ...]:
+    return behavior.labels("description") if behavior.has("description") else ("",) * behavior.data.sizes["rung"]
 
 
 def _sentence(text: str) -> str:

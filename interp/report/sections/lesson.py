@@ -1,310 +1,270 @@
-"""How one attention head reads: the arithmetic of one destination word, and the patterns of the heads."""
+"""How one attention head reads: the arithmetic of one word, from q·k to z."""
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import numpy as np
 
-from interp.report.blocks import Block, Figure, Notice, Panel, Prose, Script, Section, Steps
+from interp.errors import InterpError
+from interp.report.blocks import Block, Figure, Notice, Panel, Prose, Section, Steps
 from interp.report.bundle import Bundle
 from interp.report.heat import Grid, colour_legend, heatmap
 from interp.report.inputs import Result, RunInputs
 from interp.report.markup import figure_number, token
 from interp.report.palette import Scale
+from interp.report.sections import patterns
 from interp.report.tables import Cell, Column, Table
-from interp.report.verdict import Verdict, place
+from interp.report.verdict import Verdict
 from interp.report.words import token_strip
 from interp.sites import head_label
 
 TOLERANCE = 1e-3
-"""How far the weights' sum may be from 1, and the mix of values from z, before the page says so (float32)."""
-
-CIRCUITSVIS_HEADS = 24
-"""At most this many heads go to CircuitsVis, which draws one canvas per head."""
+"""How far sums may be from what they should be before the page says so, as a share of their size (float32)."""
 
 MIXED = 4
 """How many source words the mix of values names; the others are summed."""
 
 
 def section(run: RunInputs, verdict: Verdict, bundle: Bundle | None) -> Section | None:
-    """The lesson, or ``None`` when neither of its results is there."""
-    lesson = run.get("attention_lesson")
-    holder = next(
-        (r for n in ("attention_patterns", "attention_lesson") if (r := run.get(n)) and r.has("pattern")), None
-    )
-    if lesson is None and holder is None:
+    """The lesson and the patterns, or ``None`` when neither is there."""
+    result, holder = run.get("attention_lesson"), patterns.holder(run)
+    if result is None and holder is None:
         return None
     blocks: list[Block] = []
     named: tuple[int, int] | None = None
-    if lesson is not None:
-        blocks += _arithmetic(lesson)
-        named = int(lesson.need_attr("layer")), int(lesson.need_attr("head"))
+    if result is not None:
+        lesson = _read(result)
+        blocks += _arithmetic(result, lesson)
+        named = lesson.layer, lesson.head
     if holder is not None:
-        blocks += _patterns(holder, verdict, named, bundle)
+        blocks += patterns.blocks(holder, verdict, named, bundle)
     else:
-        blocks.append(
-            Notice("note", "No attention patterns", "This run has no variable 'pattern', so no pattern is drawn.")
-        )
+        blocks.append(Notice("note", "", "This run has no results/attention_patterns.nc, so no pattern is drawn."))
     lead = (
-        "A word asks a question (its query q), every word before it offers a label (its key k) and something to hand over "
-        "(its value v). How well question and label match decides how much is handed over."
+        "A word asks a question (its query q). Every word up to it offers a label (its key k) and something to hand "
+        "over (its value v). How well question and label match decides how much is handed over."
     )
     return Section("lesson", "How one head reads", lead, blocks, "One head, by hand")
 
 
-def _arithmetic(lesson: Result) -> list[Block]:
-    tokens = lesson.labels("token")
-    weight, dot, score, norm = (lesson.need(n, "src_position").values for n in ("weight", "dot", "score", "value_norm"))
-    q, z = (lesson.need(name, "d_head").values for name in ("q", "z"))
-    k, v = (lesson.need(name, "src_position", "d_head").values for name in ("k", "v"))
-    layer, head, source = (int(lesson.need_attr(name)) for name in ("layer", "head", "src_of_interest"))
-    destination = int(lesson.need_attr("dest_position"))
+@dataclass(frozen=True)
+class _Lesson:
+    """The numbers of one head at one reading word; arrays are [src_position] or [.., d_head]."""
+
+    tokens: tuple[str, ...]
+    q: np.ndarray
+    k: np.ndarray
+    v: np.ndarray
+    z: np.ndarray
+    dot: np.ndarray
+    score: np.ndarray
+    weight: np.ndarray
+    norm: np.ndarray
+    layer: int
+    head: int
+    destination: int
+    source: int
+    reader: str
+    read: str
+
+    @property
+    def name(self) -> str:
+        return head_label(self.layer, self.head)
+
+    @property
+    def root(self) -> float:
+        """The square root of d_k."""
+        return math.sqrt(len(self.q))
+
+    @property
+    def mix_error(self) -> float:
+        """How far the sum of weight · v is from z."""
+        return float(np.max(np.abs(np.nansum(self.weight[:, None] * self.v, axis=0) - self.z)))
+
+    @property
+    def product_error(self) -> float:
+        """How far the products of q and k sum from the stated q·k."""
+        return abs(float((self.q * self.k[self.source]).sum()) - float(self.dot[self.source]))
+
+
+def _read(result: Result) -> _Lesson:
+    tokens = result.labels("token")
+    layer, head, destination, source = (
+        int(result.need_attr(name)) for name in ("layer", "head", "dest_position", "src_of_interest")
+    )
     if not 0 <= source < len(tokens):
-        raise_range(lesson, source, len(tokens))
-    name, d_head = head_label(layer, head), q.shape[0]
-    dest_word, src_word = token(lesson.attr("dest_token")), token(lesson.attr("src_token") or tokens[source])
-    total, error = float(np.nansum(weight)), float(np.max(np.abs(np.nansum(weight[:, None] * v, axis=0) - z)))
-    root = math.sqrt(d_head)
-    table = _table(tokens, dot, score, weight, norm, root)
-    file, paper = lesson.file, lesson.attr("source")
-    blocks: list[Block] = [
-        Prose((f"Head {name}, at the word {dest_word}{_role(lesson, 'dest')}: which words does it read, and why {src_word}{_role(lesson, 'src')}?{_chosen(lesson)}",)),
-        Figure(
-            "lesson-strip", f"Where {name} looks from {dest_word}",
-            f"The number under each token is the attention weight that {dest_word} gives it. {src_word} is outlined.",
-            (Panel("", token_strip(tokens, [float(w) for w in weight], destination=destination, interest=source, label=f"Attention weights of {name} from {dest_word}"), wide=True),),
-            (table,), legend=colour_legend(Scale.rising(0, 1, units="share", name="attention weight"), key="lesson-strip-l"), source=paper, file=file, open=True,
-        ),
-        _steps(name, dest_word, src_word, d_head, (float(dot[source]), float(score[source]), float(weight[source])), int(np.isfinite(score).sum()), error),
-        Notice(
-            "note" if abs(total - 1) <= TOLERANCE and weight.min() >= 0 and weight.max() <= 1 + TOLERANCE else "warn", "What a weight is",
-            f"Attention weights lie between 0 and 1, and the weights of one destination word sum to 1 (here: {figure_number(total, 6)}). "
-            "So a weight is a share, never negative, and not a correlation: it says where the head reads, not yet what that does to the answer.",
-        ),
-        _vectors(lesson, q, k[source], (name, dest_word, src_word), root),
-        _mix(lesson, tokens, weight, v, z, name),
-    ]  # fmt: skip
-    if error > TOLERANCE * max(1.0, float(np.abs(z).max())):
-        blocks.append(
-            Notice("warn", "The mix does not add up", f"Σ weight · v and the model's z differ by {error:.2e}.")
+        raise InterpError(
+            f"{result.file}: attribute 'src_of_interest' is {source}, outside the {len(tokens)} tokens; run the study "
+            "again."
         )
+    dot, score, weight, norm = (
+        result.need(name, "src_position").values for name in ("dot", "score", "weight", "value_norm")
+    )
+    q, z = (result.need(name, "d_head").values for name in ("q", "z"))
+    k, v = (result.need(name, "src_position", "d_head").values for name in ("k", "v"))
+    return _Lesson(
+        tokens, q, k, v, z, dot, score, weight, norm, layer, head, destination, source,
+        token(result.attr("dest_token")), token(result.attr("src_token") or tokens[source]),
+    )  # fmt: skip
+
+
+def _arithmetic(result: Result, lesson: _Lesson) -> list[Block]:
+    roles = {end: result.attr(end) for end in ("dest", "src")}
+    named = {end: f" ({role})" if role and not role.lstrip("-").isdigit() else "" for end, role in roles.items()}
+    chosen = result.attr("chosen_by")
+    why = f" The head was chosen by: {chosen}." if chosen and chosen != "given" else ""
+    opening = (
+        f"Head {lesson.name}, at the word {lesson.reader}{named['dest']}: which words does it read, and why "
+        f"{lesson.read}{named['src']}?{why}"
+    )
+    blocks: list[Block] = [Prose((opening,)), _strip(result, lesson), _steps(lesson), _what_a_weight_is(lesson)]
+    blocks += [_vectors(result, lesson), _mix(result, lesson)]
+    size = max(1.0, float(np.abs(lesson.z).max()), abs(float(lesson.dot[lesson.source])))
+    for error, what in ((lesson.mix_error, "Σ weight · v and z"), (lesson.product_error, "Σ q × k and q·k")):
+        if error > TOLERANCE * size:
+            blocks.append(Notice("warn", "The arithmetic does not add up", f"{what} differ by {error:.2e}."))
     return blocks
 
 
-def _role(lesson: Result, end: str) -> str:
-    role = lesson.attr(end)
-    return f" ({role})" if role and not role.lstrip("-").isdigit() else ""
-
-
-def _chosen(lesson: Result) -> str:
-    reason = lesson.attr("chosen_by")
-    return f" This head was chosen by: {reason}." if reason and reason != "given" else ""
-
-
-def _steps(
-    head: str, dest: str, src: str, d_head: int, numbers: tuple[float, float, float], count: int, error: float
-) -> Steps:
-    dot, score, weight = numbers
-    root = math.sqrt(d_head)
-    return Steps(
-        f"From q·k to z, for {dest} reading {src}",
-        (
-            (
-                "Match",
-                f"q({dest}) · k({src}) = {figure_number(dot, 3)}",
-                f"The sum of {d_head} products, one per dimension of the head (below).",
-            ),
-            (
-                "Scale",
-                f"{figure_number(dot, 3)} ÷ √d_k = {figure_number(dot, 3)} ÷ √{d_head} = {figure_number(score, 3)}",
-                "Without this, heads with more dimensions would have larger scores and a sharper softmax for no other reason.",
-            ),
-            (
-                "Share",
-                f"softmax: e^{figure_number(score, 3)} ÷ Σ e^score = {figure_number(weight, 4)}",
-                f"The sum runs over the {count} tokens that {dest} can read. The result is the attention weight.",
-            ),
-            (
-                "Mix",
-                f"z = {figure_number(weight, 4)} · v({src}) + … (Σ weight · v)",
-                f"The values of all words, each times its weight, are added up: {head}'s z. Recomputed here, it differs from the model's by at most {error:.1e}.",
-            ),
-        ),
+def _strip(result: Result, lesson: _Lesson) -> Figure:
+    drawn = token_strip(
+        lesson.tokens,
+        [float(weight) for weight in lesson.weight],
+        destination=lesson.destination,
+        interest=lesson.source,
+        label=f"Attention weights of {lesson.name} from {lesson.reader}",
+    )
+    scale = Scale.rising(0, 1, units="share", name="attention weight")
+    return Figure.of(
+        result,
+        "lesson-strip",
+        f"Where {lesson.name} looks from {lesson.reader}",
+        f"Under each token, the weight that {lesson.reader} (dashed) gives it. {lesson.read} has a solid outline.",
+        panels=(Panel("", drawn, wide=True),),
+        tables=(_table(lesson),),
+        legend=colour_legend(scale, key="lesson-strip-l"),
+        open=True,
     )
 
 
-def raise_range(lesson: Result, source: int, count: int) -> None:
-    """Refuse a source position outside the prompt."""
-    from interp.errors import InterpError
-
-    raise InterpError(
-        f"{lesson.file}: attribute 'src_of_interest' is {source}, outside the {count} tokens; run the study again."
-    )
-
-
-def _table(
-    tokens: tuple[str, ...], dot: np.ndarray, score: np.ndarray, weight: np.ndarray, norm: np.ndarray, root: float
-) -> Table:  # type: ignore[type-arg]
+def _table(lesson: _Lesson) -> Table:
     columns = (
-        Column("position"), Column("token"), Column("q·k", "", 4), Column(f"÷ √d_k = ÷ {figure_number(root, 3)}", "", 4),
-        Column("softmax: weight", "share", 4), Column("|v|", "", 3), Column("weight · |v|", "", 4),
-    )  # fmt: skip
+        Column("position"),
+        Column("token"),
+        Column("q·k", digits=4),
+        Column(f"÷ √d_k = ÷ {figure_number(lesson.root)}", digits=4),
+        Column("softmax: weight", "share", 4),
+        Column("|v|"),
+        Column("weight · |v|", digits=4),
+    )
+    share = lesson.weight * lesson.norm
     rows: list[tuple[Cell, ...]] = [
-        (i, token(text), float(dot[i]), float(score[i]), float(weight[i]), float(norm[i]), float(weight[i] * norm[i]))
-        for i, text in enumerate(tokens)
+        (i, token(text), *(float(part[i]) for part in (lesson.dot, lesson.score, lesson.weight, lesson.norm, share)))
+        for i, text in enumerate(lesson.tokens)
     ]
-    rows.append((None, "sum", None, None, float(np.nansum(weight)), None, float(np.nansum(weight * norm))))
+    rows.append((None, "sum", None, None, float(np.nansum(lesson.weight)), None, float(np.nansum(share))))
     return Table("Q·K, scaling, softmax and values, token by token", columns, tuple(rows))
 
 
-def _vectors(lesson: Result, q: np.ndarray, k: np.ndarray, names: tuple[str, str, str], root: float) -> Figure:  # type: ignore[type-arg]
-    head, dest_word, src_word = names
+def _steps(lesson: _Lesson) -> Steps:
+    dot, score, weight = (float(part[lesson.source]) for part in (lesson.dot, lesson.score, lesson.weight))
+    d_head, count = len(lesson.q), int(np.isfinite(lesson.score).sum())
+    match = f"q({lesson.reader}) · k({lesson.read}) = {figure_number(dot)}"
+    scaled = f"{figure_number(dot)} ÷ √d_k = {figure_number(dot)} ÷ √{d_head} = {figure_number(score)}"
+    mixed = f"z = {figure_number(weight, 4)} · v({lesson.read}) + … (Σ weight · v)"
+    return Steps(
+        f"From q·k to z, for {lesson.reader} reading {lesson.read}",
+        (
+            ("Match", match, f"The sum of {d_head} products, one per dimension of the head (below)."),
+            (
+                "Scale",
+                scaled,
+                "Without this, heads with more dimensions would have larger scores, and a sharper softmax for no other "
+                "reason.",
+            ),
+            (
+                "Share",
+                f"softmax: e^{figure_number(score)} ÷ Σ e^score = {figure_number(weight, 4)}",
+                f"The sum runs over the {count} tokens that {lesson.reader} can read. The result is the weight.",
+            ),
+            (
+                "Mix",
+                mixed,
+                f"The values of all words, each times its weight, are added up: {lesson.name}'s z. Recomputed here, it "
+                f"differs from the model's by at most {lesson.mix_error:.1e}.",
+            ),
+        ),
+    )
+
+
+def _what_a_weight_is(lesson: _Lesson) -> Notice:
+    total = float(np.nansum(lesson.weight))
+    sound = abs(total - 1) <= TOLERANCE and float(np.nanmin(lesson.weight)) >= 0
+    text = (
+        f"Attention weights lie between 0 and 1, and the weights of one reading word sum to 1 (here: "
+        f"{figure_number(total, 6)}). So a weight is a share: never negative, and not a correlation. It says where the "
+        "head reads, not yet what that does to the answer."
+    )
+    return Notice("note" if sound else "warn", "What a weight is", text)
+
+
+def _vectors(result: Result, lesson: _Lesson) -> Figure:
+    q, k = lesson.q, lesson.k[lesson.source]
     product = q * k
-    columns = [str(i) for i in range(q.shape[0])]
     own = Scale.centred(float(np.abs(np.stack([q, k])).max()), units="activation", name="q and k")
     sums = Scale.centred(float(np.abs(product).max()), units="activation²", name="q × k")
-
-    def strip(rows: np.ndarray, labels: list[str], scale: Scale, key: str) -> Panel:  # type: ignore[type-arg]
-        grid = Grid(rows, labels, columns if len(columns) <= 32 else [c if int(c) % 8 == 0 else "" for c in columns], "", "dimension of the head (d_head)",
-                    cells={(i, j): f"{labels[i]}, dimension {j}" for i in range(len(labels)) for j in range(len(columns))})  # fmt: skip
-        drawn = heatmap(
-            grid,
-            scale,
-            key=key,
-            title=scale.name,
-            description=f"{scale.name} by dimension",
-            cell=(max(12.0, min(22.0, 640 / len(columns))), 22.0),
-            annotate=False,
-        )
-        return Panel("", drawn, legend=colour_legend(scale, key=f"{key}-l"), wide=True)
-
-    panels = (
-        strip(np.stack([q, k]), [f"q {dest_word}", f"k {src_word}"], own, "lesson-qk"),
-        strip(product[None], ["q × k"], sums, "lesson-product"),
-    )
     rows = tuple((i, float(q[i]), float(k[i]), float(product[i])) for i in range(len(q)))
-    table = Table(
-        "q, k and their products",
-        (
-            Column("dimension"),
-            Column(f"q({dest_word})", "", 4),
-            Column(f"k({src_word})", "", 4),
-            Column("q × k", "", 4),
-        ),
-        rows,
-    )
+    names = (f"q({lesson.reader})", f"k({lesson.read})", "q × k")
+    table = Table("q, k and their products", (Column("dimension"), *(Column(n, digits=4) for n in names)), rows)
+    total = float(product.sum())
     reading = (
-        f"Dimension by dimension, q and k are multiplied; where both have the same sign the product is positive. The products sum to "
-        f"{figure_number(float(product.sum()), 3)}; divided by {figure_number(root, 3)}, {figure_number(float(product.sum()) / root, 3)}."
+        "q and k are multiplied dimension by dimension; where both have the same sign the product is positive. The "
+        f"products sum to {figure_number(total)}; divided by {figure_number(lesson.root)}, "
+        f"{figure_number(total / lesson.root)}."
     )
-    return Figure(
-        "lesson-vectors",
-        f"q·k in {head}, dimension by dimension",
-        reading,
-        panels,
-        (table,),
-        source=lesson.attr("source"),
-        file=lesson.file,
+    panels = (
+        _by_dimension(np.stack([q, k]), [f"q {lesson.reader}", f"k {lesson.read}"], own, "lesson-qk"),
+        _by_dimension(product[None], ["q × k"], sums, "lesson-product"),
     )
+    title = f"q·k in {lesson.name}, dimension by dimension"
+    return Figure.of(result, "lesson-vectors", title, reading, panels=panels, tables=(table,))
 
 
-def _mix(
-    lesson: Result, tokens: tuple[str, ...], weight: np.ndarray, v: np.ndarray, z: np.ndarray, head: str
-) -> Figure:  # type: ignore[type-arg]
-    top = [int(i) for i in np.argsort(-np.nan_to_num(weight), kind="stable")[:MIXED]]
-    rest = [i for i in range(len(tokens)) if i not in top]
-    labels = [f"{figure_number(float(weight[i]), 2)} · v {token(tokens[i])}" for i in top] + ["all others", "sum = z"]
-    others = np.nansum(weight[rest, None] * v[rest], axis=0) if rest else np.zeros_like(z)
-    rows = np.stack([*(weight[i] * v[i] for i in top), others, z])
-    columns = [str(i) for i in range(len(z))]
+def _mix(result: Result, lesson: _Lesson) -> Figure:
+    top = [int(i) for i in np.argsort(-np.nan_to_num(lesson.weight), kind="stable")[:MIXED]]
+    rest = [i for i in range(len(lesson.tokens)) if i not in top]
+    labels = [f"{figure_number(float(lesson.weight[i]), 2)} · v {token(lesson.tokens[i])}" for i in top]
+    labels += ["all others", "sum = z"]
+    weighted = np.nan_to_num(lesson.weight)[:, None] * np.nan_to_num(lesson.v)
+    rows = np.stack([*(weighted[i] for i in top), weighted[rest].sum(axis=0), lesson.z])
     scale = Scale.centred(float(np.abs(rows).max()), units="activation", name="share of z")
-    grid = Grid(rows, labels, columns if len(columns) <= 32 else [c if int(c) % 8 == 0 else "" for c in columns], "", "dimension of the head (d_head)",
-                cells={(i, j): f"{labels[i]}, dimension {j}" for i in range(len(labels)) for j in range(len(columns))})  # fmt: skip
-    drawn = heatmap(grid, scale, key="lesson-mix-map", title="The mix of values", description="Weighted values by dimension and their sum",
-                    cell=(max(12.0, min(22.0, 600 / len(columns))), 22.0), annotate=False)  # fmt: skip
-    table = Table(
-        "Weighted values by dimension", (Column("dimension"), *(Column(label, "", 4) for label in labels)),
-        tuple((j, *(float(rows[i, j]) for i in range(len(labels)))) for j in range(len(z))),
-    )  # fmt: skip
-    return Figure("lesson-mix", f"What {head} carries away", "Each row is one word's value times its weight; the last row is their sum, the vector z that the head writes (through W_O) into the residual stream.",
-                  (Panel("", drawn, legend=colour_legend(scale, key="lesson-mix-l"), wide=True),), (table,), source=lesson.attr("source"), file=lesson.file)  # fmt: skip
-
-
-def _patterns(holder: Result, verdict: Verdict, named: tuple[int, int] | None, bundle: Bundle | None) -> list[Block]:
-    pattern = holder.need("pattern", "layer", "head", "dest_position", "src_position").values
-    tokens = [token(text) for text in holder.labels("token")]
-    n_layers, n_heads = pattern.shape[:2]
-    chosen = _choose(pattern, verdict, named)
-    first = named if named is not None and named[0] < n_layers and named[1] < n_heads else chosen[0]
-    blocks: list[Block] = [
-        _one_pattern(holder, pattern[first], tokens, head_label(*first), 13.0 if bundle or len(tokens) > 40 else 18.0)
-    ]
-    if bundle is None:
-        text = "The package circuitsvis is not installed where this page was made, so the interactive patterns of all heads are left out; the pattern above does not need it."
-        return [*blocks, Notice("note", "No interactive patterns", text)]
-    data = {
-        "tokens": tokens,
-        "attention": [[[round(float(w), 4) for w in row] for row in pattern[at]] for at in chosen],
-        "attentionHeadNames": [head_label(*at) for at in chosen],
-        "minValue": 0,
-        "maxValue": 1,
-        "positiveColor": "#1b5f98",
-        "maskUpperTri": True,
-    }
-    count = n_layers * n_heads
-    which = (
-        f"all {count} heads"
-        if len(chosen) == count
-        else f"{len(chosen)} of {count} heads: those with a job in the verdict, the head above, then the most sharply focused ones"
+    columns = (Column("dimension"), *(Column(label, digits=4) for label in labels))
+    table_rows = tuple((j, *(float(value) for value in rows[:, j])) for j in range(rows.shape[1]))
+    reading = (
+        "Each row is one word's value times its weight; the last row is their sum, the vector z that the head writes "
+        "(through W_O) into the residual stream."
     )
-    reading = f"Interactive, drawn by CircuitsVis {bundle.version}: {which}. Rows read (destination), columns are read (source). Hover over a head to enlarge it, click to keep it, hover over a cell for its weight."
-    blocks.append(Script("circuitsvis-attention", "The patterns of the heads", reading, data, "AttentionHeads"))
-    return blocks
+    return Figure.of(
+        result,
+        "lesson-mix",
+        f"What {lesson.name} carries away",
+        reading,
+        panels=(_by_dimension(rows, labels, scale, "lesson-mix-map"),),
+        tables=(Table("Weighted values by dimension", columns, table_rows),),
+    )
 
 
-def _choose(pattern: np.ndarray, verdict: Verdict, named: tuple[int, int] | None) -> list[tuple[int, int]]:  # type: ignore[type-arg]
-    n_layers, n_heads = pattern.shape[:2]
-    every = [(layer, head) for layer in range(n_layers) for head in range(n_heads)]
-    focus = np.nan_to_num(pattern).max(axis=-1).mean(axis=-1)
-    wanted = [
-        *([named] if named else []),
-        *(place(h) for h, label in zip(verdict.heads, verdict.labels, strict=True) if label != "none"),
-    ]
-    ranked = [*wanted, *sorted(every, key=lambda at: (-float(focus[at]), at))]
-    kept = [at for at in dict.fromkeys(ranked) if at[0] < n_layers and at[1] < n_heads][:CIRCUITSVIS_HEADS]
-    first = [at for at in kept if at in wanted]
-    return first + sorted(at for at in kept if at not in first)
-
-
-def _one_pattern(holder: Result, weights: np.ndarray, tokens: list[str], name: str, side: float) -> Figure:  # type: ignore[type-arg]
-    size = len(tokens)
-    causal = np.where(np.tri(size, dtype=bool), weights, np.nan)
-    scale = Scale.rising(0, 1, units="share", name="attention weight")
-    cells = {(i, j): f"{name}: {tokens[i]} ({i}) reads {tokens[j]} ({j})" for i in range(size) for j in range(size)}
-    grid = Grid(causal, tokens, tokens, "destination (reads)", "source (is read)", cells=cells)
+def _by_dimension(rows: np.ndarray, labels: list[str], scale: Scale, key: str) -> Panel:
+    """Rows of d_head numbers as a strip of cells, with a legend of their own."""
+    size = rows.shape[1]
+    every = 1 if size <= 32 else 8
+    columns = [str(j) if j % every == 0 else "" for j in range(size)]
+    cells = {(i, j): f"{label}, dimension {j}" for i, label in enumerate(labels) for j in range(size)}
+    grid = Grid(rows, labels, columns, "", "dimension of the head (d_head)", cells=cells)
+    cell = (max(10.0, min(22.0, 640 / size)), 22.0)
     drawn = heatmap(
-        grid,
-        scale,
-        key="lesson-pattern-map",
-        title=f"Attention pattern of {name}",
-        description="Attention weights from destination rows to source columns",
-        cell=(side, side),
-        annotate=False,
+        grid, scale, key=key, title=scale.name, description=f"{scale.name} by dimension", cell=cell, annotate=False
     )
-    rows: list[tuple[Cell, ...]] = [
-        (i, tokens[i], j, tokens[j], float(weights[i, j])) for i in range(size) for j in range(i + 1)
-    ]
-    table = Table(
-        f"Attention weights of {name}",
-        (
-            Column("destination"),
-            Column("destination token"),
-            Column("source"),
-            Column("source token"),
-            Column("weight", "share", 4),
-        ),
-        tuple(rows),
-    )
-    return Figure("lesson-pattern", f"The whole pattern of {name}", "One row per reading word; each row sums to 1. The upper right is empty: a word cannot read what comes after it.",
-                  (Panel("", drawn, wide=True),), (table,), legend=colour_legend(scale, key="lesson-pattern-l"), source=holder.attr("source"), file=holder.file)  # fmt: skip
+    return Panel("", drawn, legend=colour_legend(scale, key=f"{key}-l"), wide=True)

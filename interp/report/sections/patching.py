@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import xarray as xr
 
+from interp.errors import InterpError
 from interp.report.blocks import Block, Facts, Figure, Notice, Panel, Section
-from interp.report.heat import Grid, colour_legend, heatmap
+from interp.report.heat import Grid, colour_legend, head_grid, heatmap
 from interp.report.inputs import Result
 from interp.report.markup import figure_number, token
 from interp.report.palette import Scale
-from interp.report.summary import INTERVALS, mean_over
+from interp.report.summary import INTERVALS, importance, mean_over
 from interp.report.tables import interval_text, joined, mean_table
 from interp.report.verdict import Verdict
 from interp.sites import SITES, head_label
@@ -20,35 +23,54 @@ from interp.sites import SITES, head_label
 BLOCK_SITES = ("resid_pre", "attn_out", "mlp_out")
 HEAD_SITES = ("z", "q", "k", "v", "pattern")
 GAP = "share of the clean–corrupted gap"
+
 _LIMITS = (1.0, 1.5)
 """The colours reach this far: to 1 unless an effect passes it by a tenth, and never beyond 1.5."""
+
+Marks = Mapping[tuple[int, int], str]
+
+
+@dataclass(frozen=True)
+class _Direction:
+    """How a direction is put to the reader."""
+
+    question: str
+    shown: str
+
+
 _DIRECTIONS = {
-    "denoising": ("Denoising: is it sufficient?", "Recovered: corrupted run, this one place made clean"),
-    "noising": ("Noising: is it needed?", "Lost = 1 − recovered: clean run, this one place corrupted"),
+    "denoising": _Direction("Denoising: is it sufficient?", "Recovered: corrupted run, this one place made clean"),
+    "noising": _Direction("Noising: is it needed?", "Lost = 1 − recovered: clean run, this one place corrupted"),
 }
+
+_HOW_TO_READ = (
+    (
+        "Denoising (left):",
+        "the corrupted prompt runs, one place is overwritten with its clean value. 1 means that this place alone "
+        "brings the clean answer back: it is sufficient.",
+    ),
+    (
+        "Noising (right):",
+        "the clean prompt runs, one place is overwritten with its corrupted value. Shown is what is lost, "
+        "1 − recovered: 1 means that without this place nothing is left: it is needed.",
+    ),
+    (
+        "Units:",
+        "0 is no effect, 1 the whole gap between the clean and the corrupted logit difference. Values beyond 0 and 1 "
+        "are real and kept; the tables give recovered itself for both directions.",
+    ),
+)
 
 
 def section(patching: Result, verdict: Verdict) -> Section:
     """Heatmaps of every patched site, denoising and noising side by side."""
-    directions = patching.labels("direction")
-    unknown = [name for name in directions if name not in _DIRECTIONS]
-    if unknown:
-        from interp.errors import InterpError
-
-        raise InterpError(
-            f"{patching.file}: direction '{unknown[0]}' is neither denoising nor noising; run the study again."
-        )
-    blocks: list[Block] = [
-        Facts(
-            (
-                ("Denoising (left):", "the corrupted prompt runs, one place is overwritten with its clean value. 1 means that this place alone brings the clean answer back: it is sufficient."),
-                ("Noising (right):", "the clean prompt runs, one place is overwritten with its corrupted value. Shown is what is lost, 1 − recovered: 1 means that without this place nothing is left: it is needed."),
-                ("Units:", "0 is no effect and 1 the whole gap between the clean and the corrupted logit difference. Values beyond 0 and 1 are real and kept; the tables give recovered itself for both directions."),
-            ),
-            "How to read these maps",
-        )
-    ]  # fmt: skip
-    blocks += _undefined(patching)
+    for name in patching.labels("direction"):
+        if name not in _DIRECTIONS:
+            raise InterpError(
+                f"{patching.file}: direction '{name}' is neither denoising nor noising; run the study again."
+            )
+    blocks: list[Block] = [Facts(_HOW_TO_READ, "How to read these maps"), *_undefined(patching), *_unmoved(patching)]
+    marks = verdict.marks()
     for site in BLOCK_SITES:
         if patching.has(f"recovered_{site}"):
             blocks.append(_block_figure(patching, site))
@@ -56,267 +78,198 @@ def section(patching: Result, verdict: Verdict) -> Section:
             blocks.append(_position_figure(patching, site))
     for site in HEAD_SITES:
         if patching.has(f"recovered_{site}"):
-            blocks.append(_head_figure(patching, site, verdict.marks()))
+            blocks.append(_head_figure(patching, site, marks))
         if patching.has(f"recovered_{site}_role"):
-            blocks.append(_role_figure(patching, site, verdict.marks()))
+            blocks.append(_role_figure(patching, site, marks))
     lead = patching.attr("question") or "Which activations carry the answer, at which word and layer?"
     return Section("patching", "What carries it", lead, blocks)
 
 
-def head_axis(array: xr.DataArray) -> str:
-    """``kv_head`` where a grouped-query model has fewer keys and values than queries, else ``head``."""
-    return "kv_head" if "kv_head" in array.dims else "head"
-
-
-def importance(summary: xr.Dataset, direction: str) -> xr.Dataset:
-    """What a direction's map shows: recovered for denoising, 1 − recovered for noising, bounds swapped along."""
-    if direction == "denoising":
-        return summary
-    return xr.Dataset(
-        {"mean": 1 - summary["mean"], "low": 1 - summary["high"], "high": 1 - summary["low"], "n": summary["n"]}
-    )
-
-
 def _undefined(patching: Result) -> list[Block]:
-    name = next(
-        (
-            str(n)
-            for n in patching.data.data_vars
-            if str(n).startswith("recovered_") and "prompt" in patching.data[n].dims
-        ),
-        None,
-    )
-    if name is None:
+    """A note if some prompts have no recovered at all."""
+    for name, array in patching.data.data_vars.items():
+        if str(name).startswith("recovered_") and "prompt" in array.dims:
+            values = array.transpose("prompt", ...).values
+            empty = int((~np.isfinite(values.reshape(values.shape[0], -1))).all(axis=1).sum())
+            if not empty:
+                return []
+            text = (
+                f"For {empty} of {values.shape[0]} prompts the gap between clean and corrupted is too small to divide "
+                "by; their recovered is undefined and left out (see n in the tables)."
+            )
+            return [Notice("note", "Small gaps", text)]
+    return []
+
+
+def _unmoved(patching: Result) -> list[Block]:
+    """A warning if some sweep changed nothing at all, which is more often a mistake than a finding."""
+    names = patching.attr("no_effect")
+    if names in ("", "none"):
         return []
-    array = patching.data[name].transpose("prompt", ...).values
-    empty = int((~np.isfinite(array.reshape(array.shape[0], -1))).all(axis=1).sum())
-    if not empty:
-        return []
-    text = f"For {empty} of {array.shape[0]} prompts the gap between clean and corrupted is too small to divide by; their recovered is undefined and left out (see n in the tables)."
-    return [Notice("note", "Small gaps", text)]
+    text = f"These sweeps changed no logit of any prompt: {names}. Check that the patched places differ at all."
+    return [Notice("warn", "Patches without effect", text)]
 
 
-def _scale(*values: np.ndarray) -> Scale:  # type: ignore[type-arg]
-    size = max((float(np.nanmax(np.abs(v))) for v in values if np.isfinite(v).any()), default=1.0)
-    limit = _LIMITS[0] if size <= 1.1 * _LIMITS[0] else min(np.ceil(size * 10) / 10, _LIMITS[1])
-    return Scale.centred(float(limit), units=GAP, name="recovered, or lost")
+@dataclass(frozen=True)
+class _Sweep:
+    """One variable ``recovered_*`` averaged over prompts, and how its maps are coloured and captioned.
+
+    Attributes:
+        patching: the result.
+        variable: the variable's name.
+        axes: the axes beside direction and layer, in table order.
+    """
+
+    patching: Result
+    variable: str
+    axes: tuple[str, ...]
+    mean: xr.Dataset
+    scale: Scale
+
+    @classmethod
+    def of(cls, patching: Result, variable: str, *axes: str) -> _Sweep:
+        mean = mean_over(patching.need(variable, "direction", "prompt", "layer", *axes))
+        return cls(patching, variable, axes, mean, _scale(mean["mean"].values))
+
+    def shown(self, direction: str, **at: int) -> xr.Dataset:
+        """What the map of a direction shows: recovered or lost."""
+        index = self.patching.labels("direction").index(direction)
+        return importance(self.mean.isel({"direction": index, **at}, drop=True), direction)
+
+    def figure(self, key: str, title: str, reading: str, panels: Sequence[Panel], *, marks: bool = False) -> Figure:
+        dims = [("layer", "layer"), *((axis, axis) for axis in self.axes)]
+        parts = [
+            (name, mean_table(name, self.mean.isel(direction=i, drop=True), dims, units=GAP, name="recovered"))
+            for i, name in enumerate(self.patching.labels("direction"))
+        ]
+        heading = f"{self.variable}: mean over prompts. Intervals: {INTERVALS.format(dim='prompt')}"
+        return Figure.of(
+            self.patching,
+            key,
+            title,
+            reading,
+            panels=tuple(panels),
+            tables=(joined(heading, "direction", parts),),
+            legend=colour_legend(self.scale, key=f"{key}-l", marks=marks),
+        )
+
+    def strongest(self) -> str:
+        """The most sufficient cell, in words; empty without denoising."""
+        if "denoising" not in self.patching.labels("direction"):
+            return ""
+        one = self.shown("denoising").transpose("layer", *self.axes)
+        values = one["mean"].values
+        if not np.isfinite(values).any():
+            return ""
+        at = np.unravel_index(int(np.nanargmax(values)), values.shape)
+        labels = {axis: self.patching.labels(axis)[int(i)] for axis, i in zip(("layer", *self.axes), at, strict=True)}
+        where = f"layer {labels['layer']}, " + ", ".join(f"{axis} {labels[axis]}" for axis in self.axes)
+        if self.axes[0] == "head":
+            where = head_label(int(at[0]), int(at[1])) + (f" at {labels['role']}" if "role" in labels else "")
+        low, high = (float(one[bound].values[at]) for bound in ("low", "high"))
+        size = figure_number(float(values[at]), 2)
+        return f"Most sufficient: {where}, recovering {size} {interval_text(low, high)} of the gap."
 
 
-def _figure(
-    patching: Result, variable: str, dims: Sequence[tuple[str, str]], panels: Sequence[Panel], *, key: str, title: str,
-    reading: str, scale: Scale, by: xr.Dataset, marks: bool = False,
-) -> Figure:  # fmt: skip
-    parts = [
-        (name, mean_table(name, by.isel(direction=i, drop=True), dims, units=GAP, name="recovered"))
-        for i, name in enumerate(patching.labels("direction"))
-    ]
-    table = joined(f"{variable}: mean over prompts. Intervals: {INTERVALS.format(dim='prompt')}", "direction", parts)
-    return Figure(
-        key,
-        title,
-        reading,
-        tuple(panels),
-        (table,),
-        legend=colour_legend(scale, key=f"{key}-l", marks=marks),
-        source=patching.attr("source"),
-        file=patching.file,
-    )
+def _scale(values: np.ndarray) -> Scale:
+    size = float(np.nanmax(np.abs(values))) if np.isfinite(values).any() else 1.0
+    limit = _LIMITS[0] if size <= 1.1 * _LIMITS[0] else min(math.ceil(size * 10) / 10, _LIMITS[1])
+    return Scale.centred(limit, units=GAP, name="recovered, or lost")
+
+
+def _panels(sweep: _Sweep, grids: Mapping[str, Grid], site: str, key: str, **drawing: object) -> list[Panel]:
+    """One panel per direction."""
+    panels = []
+    for direction, grid in grids.items():
+        words = _DIRECTIONS[direction]
+        drawn = heatmap(
+            grid,
+            sweep.scale,
+            key=f"{key}-{direction}",
+            title=f"{site}, {direction}",
+            description=f"{words.shown}, by {grid.row_title} and {grid.column_title}",
+            **drawing,  # type: ignore[arg-type]
+        )
+        panels.append(Panel(words.question, drawn, words.shown, wide=len(grid.columns) > 24))
+    return panels
 
 
 def _block_figure(patching: Result, site: str) -> Figure:
-    variable = f"recovered_{site}"
-    summary = mean_over(patching.need(variable, "direction", "prompt", "layer", "role"))
-    scale = _scale(summary["mean"].values)
-    panels = []
-    for i, direction in enumerate(patching.labels("direction")):
-        grid = Grid.of(
-            importance(summary.isel(direction=i, drop=True), direction),
-            "layer",
-            "role",
-            row_title="layer",
-            column_title="role",
-        )
-        panels.append(
-            Panel(
-                _DIRECTIONS[direction][0],
-                heatmap(
-                    grid,
-                    scale,
-                    key=f"{site}-{direction}",
-                    title=f"{site}, {direction}",
-                    description=f"{_DIRECTIONS[direction][1]}, by layer and role",
-                    cell=(49.0, 28.0),
-                ),
-                _DIRECTIONS[direction][1],
-            )
-        )
-    reading = f"{site}: {SITES[site].description}. {_strongest(patching, summary, 'role')}"
-    return _figure(
-        patching,
-        variable,
-        (("layer", "layer"), ("role", "role")),
-        panels,
-        key=f"patch-{site}",
-        title=f"{site} by layer and role",
-        reading=reading,
-        scale=scale,
-        by=summary,
-    )
+    sweep = _Sweep.of(patching, f"recovered_{site}", "role")
+    grids = {
+        direction: Grid.of(sweep.shown(direction), "layer", "role", row_title="layer", column_title="role")
+        for direction in patching.labels("direction")
+    }
+    reading = f"{site}: {SITES[site].description}. {sweep.strongest()}"
+    panels = _panels(sweep, grids, site, f"block-{site}", cell=(49.0, 28.0))
+    return sweep.figure(f"patch-{site}", f"{site} by layer and role", reading, panels)
 
 
 def _position_figure(patching: Result, site: str) -> Figure:
-    variable = f"recovered_{site}_position"
-    summary = mean_over(patching.need(variable, "direction", "prompt", "layer", "position"))
-    scale = _scale(summary["mean"].values)
+    sweep = _Sweep.of(patching, f"recovered_{site}_position", "position")
     count = patching.data.sizes["position"]
-    tokens = (
-        [token(text) for text in patching.labels("token")] if patching.has("token") else [str(i) for i in range(count)]
-    )
+    names = patching.labels("token") if patching.has("token") else tuple(str(i) for i in range(count))
+    tokens = [token(text) for text in names]
     layers = patching.labels("layer")
     cells = {(r, c): f"layer {layer} · {tokens[c]} ({c})" for r, layer in enumerate(layers) for c in range(count)}
-    panels = []
-    for i, direction in enumerate(patching.labels("direction")):
-        shown = importance(summary.isel(direction=i, drop=True), direction)
-        grid = Grid.of(
-            shown,
+    title = "position (token of the first prompt)"
+    grids = {
+        direction: Grid.of(
+            sweep.shown(direction),
             "layer",
             "position",
             row_title="layer",
-            column_title="position (token of the first prompt)",
+            column_title=title,
             columns=tokens,
             cells=cells,
         )
-        panels.append(
-            Panel(
-                _DIRECTIONS[direction][0],
-                heatmap(
-                    grid,
-                    scale,
-                    key=f"{site}-position-{direction}",
-                    title=f"{site} by position, {direction}",
-                    description=f"{_DIRECTIONS[direction][1]}, by layer and position",
-                    annotate=False,
-                    cell=(20.0, 22.0),
-                ),
-                _DIRECTIONS[direction][1],
-                wide=True,
-            )
-        )
+        for direction in patching.labels("direction")
+    }
     reading = (
         f"{site} at every position. All prompts share one template, so a column is the same place in each of them."
     )
-    return _figure(
-        patching,
-        variable,
-        (("layer", "layer"), ("position", "position")),
-        panels,
-        key=f"patch-{site}-position",
-        title=f"{site} by layer and position",
-        reading=reading,
-        scale=scale,
-        by=summary,
-    )
+    panels = _panels(sweep, grids, site, f"position-{site}", cell=(20.0, 22.0), annotate=False)
+    return sweep.figure(f"patch-{site}-position", f"{site} by layer and position", reading, panels)
 
 
-def _head_figure(patching: Result, site: str, marks: Mapping[tuple[int, int], str]) -> Figure:
-    variable = f"recovered_{site}"
-    axis = head_axis(patching.data[variable])
-    summary = mean_over(patching.need(variable, "direction", "prompt", "layer", axis))
-    scale = _scale(summary["mean"].values)
+def _head_figure(patching: Result, site: str, marks: Marks) -> Figure:
+    axis = _head_axis(patching, f"recovered_{site}")
+    sweep = _Sweep.of(patching, f"recovered_{site}", axis)
+    grids = {direction: head_grid(sweep.shown(direction), axis, marks) for direction in patching.labels("direction")}
+    shared = ""
+    if axis == "kv_head":
+        shared = " This model is grouped-query: several query heads share one key and value head (kv_head)."
+    reading = f"{site}: {SITES[site].description}; all positions at once.{shared} {sweep.strongest()}"
+    outlined = bool(marks) and axis == "head"
+    panels = _panels(sweep, grids, site, f"head-{site}")
+    return sweep.figure(f"patch-{site}", f"{site} of every head", reading, panels, marks=outlined)
+
+
+def _role_figure(patching: Result, site: str, marks: Marks) -> Figure:
+    axis = _head_axis(patching, f"recovered_{site}_role")
+    sweep = _Sweep.of(patching, f"recovered_{site}_role", axis, "role")
     panels = []
-    for i, direction in enumerate(patching.labels("direction")):
-        grid = head_grid(importance(summary.isel(direction=i, drop=True), direction), axis, marks)
-        panels.append(
-            Panel(
-                _DIRECTIONS[direction][0],
-                heatmap(
-                    grid,
-                    scale,
-                    key=f"head-{site}-{direction}",
-                    title=f"{site} of every head, {direction}",
-                    description=f"{_DIRECTIONS[direction][1]}, by layer and {axis}",
-                ),
-                _DIRECTIONS[direction][1],
-            )
-        )
-    shared = (
-        " This model is grouped-query: several query heads share one key and value head (kv_head)."
-        if axis == "kv_head"
-        else ""
-    )
-    reading = f"{site}: {SITES[site].description}; all positions at once.{shared} {_strongest(patching, summary, axis)}"
-    return _figure(
-        patching,
-        variable,
-        (("layer", "layer"), (axis, axis)),
-        panels,
-        key=f"patch-{site}",
-        title=f"{site} of every head",
-        reading=reading,
-        scale=scale,
-        by=summary,
-        marks=bool(marks) and axis == "head",
-    )
-
-
-def _role_figure(patching: Result, site: str, marks: Mapping[tuple[int, int], str]) -> Figure:
-    variable = f"recovered_{site}_role"
-    axis = head_axis(patching.data[variable])
-    summary = mean_over(patching.need(variable, "direction", "prompt", "layer", axis, "role"))
-    scale = _scale(summary["mean"].values)
-    panels = []
-    for i, direction in enumerate(patching.labels("direction")):
+    for direction in patching.labels("direction"):
+        words = _DIRECTIONS[direction]
+        group = f"{words.question} {words.shown}"
         for r, role in enumerate(patching.labels("role")):
-            grid = head_grid(importance(summary.isel(direction=i, role=r, drop=True), direction), axis, marks)
+            if not np.isfinite(sweep.shown(direction, role=r)["mean"].values).any():
+                continue
             drawn = heatmap(
-                grid,
-                scale,
+                head_grid(sweep.shown(direction, role=r), axis, marks),
+                sweep.scale,
                 key=f"role-{site}-{r}-{direction}",
                 title=f"{site} at {role}, {direction}",
-                description=_DIRECTIONS[direction][1],
+                description=words.shown,
             )
-            panels.append(Panel(f"at {role}", drawn, group=" ".join(_DIRECTIONS[direction]) if r == 0 else ""))
-    reading = f"{site} of one head at one word only: where a head does its work. {_strongest(patching, summary, axis, 'role')}"
-    return _figure(
-        patching,
-        variable,
-        (("layer", "layer"), (axis, axis), ("role", "role")),
-        panels,
-        key=f"patch-{site}-role",
-        title=f"{site} of every head, one word at a time",
-        reading=reading,
-        scale=scale,
-        by=summary,
-        marks=bool(marks) and axis == "head",
-    )
+            panels.append(Panel(f"at {role}", drawn, group=group))
+            group = ""
+    reading = f"{site} of one head at one word only: where a head does its work. {sweep.strongest()}"
+    title = f"{site} of every head, one word at a time"
+    outlined = bool(marks) and axis == "head"
+    return sweep.figure(f"patch-{site}-role", title, reading, panels, marks=outlined)
 
 
-def head_grid(summary: xr.Dataset, axis: str, marks: Mapping[tuple[int, int], str]) -> Grid:
-    """Layer by head, tooltips naming the head, the verdict's heads outlined."""
-    n_layers, n_heads = summary.sizes["layer"], summary.sizes[axis]
-    cells = {
-        (layer, head): head_label(layer, head) if axis == "head" else f"layer {layer}, kv_head {head}"
-        for layer in range(n_layers)
-        for head in range(n_heads)
-    }
-    kept = {at: kind for at, kind in marks.items() if axis == "head" and at[0] < n_layers and at[1] < n_heads}
-    return Grid.of(summary, "layer", axis, row_title="layer", column_title=axis, cells=cells, marks=kept)
-
-
-def _strongest(patching: Result, summary: xr.Dataset, *axes: str) -> str:
-    """The most sufficient cell of a site, in words."""
-    directions = patching.labels("direction")
-    if "denoising" not in directions:
-        return ""
-    one = summary.isel(direction=directions.index("denoising"), drop=True).transpose("layer", *axes)
-    values = one["mean"].values
-    if not np.isfinite(values).any():
-        return ""
-    at = np.unravel_index(int(np.nanargmax(values)), values.shape)
-    names = [patching.labels(axis)[int(i)] for axis, i in zip(axes, at[1:], strict=True)]
-    if axes[0] == "head":
-        where = head_label(int(at[0]), int(at[1])) + (f" at {names[1]}" if len(axes) > 1 else "")
-    else:
-        where = f"layer {patching.labels('layer')[int(at[0])]}, {' '.join(f'{axis} {name}' for axis, name in zip(axes, names, strict=True))}"
-    low, high = (float(one[bound].values[at]) for bound in ("low", "high"))
-    return f"Most sufficient: {where}, recovering {figure_number(float(values[at]), 2)} {interval_text(low, high)} of the gap."
+def _head_axis(patching: Result, variable: str) -> str:
+    """``kv_head`` where a grouped-query model has fewer keys and values than queries, else ``head``."""
+    return "kv_head" if "kv_head" in patching.data[variable].dims else "head"

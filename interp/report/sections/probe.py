@@ -16,11 +16,26 @@ from interp.report.tables import Column, Table, joined, mean_table
 
 _DIMS = ("site", "layer", "role", "fold")
 
+_LINES = {
+    "control_accuracy": ("control", "b"),
+    "distractor_rate": ("gives the distractor's answer", "d"),
+    "accuracy": ("probe", "a"),
+}
+"""Variable -> name and tone of its line, in drawing order."""
+
+_TABLED = {
+    "accuracy": "probe",
+    "control_accuracy": "control",
+    "selectivity": "selectivity",
+    "distractor_rate": "distractor's answer",
+}
+
 
 def section(probing: Result) -> Section:
     """One figure per site: accuracy and control accuracy over layers, one panel per role."""
-    parts = {name: probing.need(name, *_DIMS) for name in ("accuracy", "control_accuracy", "selectivity")}
-    means = {name: mean_over(array, "fold") for name, array in parts.items()}
+    names = ["accuracy", "control_accuracy", "selectivity"]
+    names += ["distractor_rate"] if probing.has("distractor_rate") else []
+    means = {name: mean_over(probing.need(name, *_DIMS), "fold") for name in names}
     majority = _majority(probing)
     sites = probing.labels("site")
     blocks = [_figure(probing, means, majority, site) for site in sites]
@@ -32,49 +47,50 @@ def section(probing: Result) -> Section:
 def _figure(probing: Result, means: dict[str, xr.Dataset], majority: dict[str, float], site: str) -> Figure:
     index = probing.labels("site").index(site)
     at_site = {name: summary.isel(site=index, drop=True) for name, summary in means.items()}
-    layers = probing.labels("layer")
     panels = []
     for r, role in enumerate(probing.labels("role")):
-        series = tuple(
+        series = [
             Series(label, tone, _points(at_site[name].isel(role=r)))
-            for name, label, tone in (("control_accuracy", "control", "b"), ("accuracy", "probe", "a"))
-        )
+            for name, (label, tone) in _LINES.items()
+            if name in at_site
+        ]
         if all(math.isnan(p.mean) for one in series for p in one.points):
             continue
         drawn = curves(
-            layers, series, axis="layer", low=0.0, high=1.0, key=f"probe-{index}-{r}", title=f"Probe accuracy at {role}, {site}",
+            probing.labels("layer"),
+            series,
+            axis="layer",
+            low=0.0,
+            high=1.0,
+            key=f"probe-{index}-{r}",
+            title=f"Probe accuracy at {role}, {site}",
             description="Accuracy of the probe and of its control by layer, with 95% intervals.",
             rule=(majority.get(role, math.nan), "majority class"),
-        )  # fmt: skip
-        panels.append(Panel(f"at {role}", drawn))
-    tables = [
-        (
-            heading,
-            mean_table(heading, at_site[name], (("layer", "layer"), ("role", "role")), units="share", name="mean"),
         )
-        for name, heading in (("accuracy", "probe"), ("control_accuracy", "control"), ("selectivity", "selectivity"))
-    ]
-    both = joined(
-        f"{site}: accuracy, control and selectivity. Intervals: {INTERVALS.format(dim='fold')}", "quantity", tables
-    )
-    levels = Table(
-        "Majority class", (Column("role"), Column("accuracy of the majority class", "share")), tuple(majority.items())
-    )
-    legend = line_legend([("probe", "a"), ("control (random labels)", "b"), ("majority class", "c")], key=f"probe-{index}-l", units="accuracy, share of held-out prompts")  # fmt: skip
-    reading = (
-        probing.attr("reading")
-        or "A probe that beats both its control and the majority class reads something that is there."
-    )
-    return Figure(
+        panels.append(Panel(f"at {role}", drawn))
+    entries = [(label, tone) for label, tone in reversed([_LINES[name] for name in _LINES if name in at_site])]
+    entries.append(("majority class", "c"))
+    return Figure.of(
+        probing,
         f"probe-{index}",
         f"Probe accuracy on {site}",
-        reading,
-        tuple(panels),
-        (both, levels),
-        legend=legend,
-        source=probing.attr("source"),
-        file=probing.file,
+        probing.attr("reading") or "A probe that beats its control and the majority reads something that is there.",
+        panels=tuple(panels),
+        tables=_tables(at_site, majority, site),
+        legend=line_legend(entries, key=f"probe-{index}-l", units="(share of held-out prompts; shaded: 95% interval)"),
     )
+
+
+def _tables(at_site: dict[str, xr.Dataset], majority: dict[str, float], site: str) -> tuple[Table, Table]:
+    dims = (("layer", "layer"), ("role", "role"))
+    parts = [
+        (heading, mean_table(heading, at_site[name], dims, units="share", name="mean"))
+        for name, heading in _TABLED.items()
+        if name in at_site
+    ]
+    title = f"{site}, mean over folds. Intervals: {INTERVALS.format(dim='fold')}"
+    columns = (Column("role"), Column("accuracy of the majority class", "share"))
+    return joined(title, "quantity", parts), Table("Majority class", columns, tuple(majority.items()))
 
 
 def _points(summary: xr.Dataset) -> tuple[Point, ...]:

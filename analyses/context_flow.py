@@ -1,0 +1,451 @@
+"""The verdict: what attention, patching, attribution, ablation and probing say together about every head.
+
+Runs nothing: it joins the results of the other analyses. A head is named only for what patching it alone at one word
+does, corrected for the number of heads that were tried; the other methods are asked whether they agree.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from analyses._head_evidence import LEVEL, READING_ROLES, Estimate, Evidence, number, rung_index
+from interp import results as labelled
+from interp.errors import InterpError
+from interp.results import Variable
+
+EXPLAINING = ("activation_patching", "head_attribution", "probing")
+WIDE = 0.3
+"""An interval of a recovered fraction that is wider than this is called wide in the answer."""
+NAMED = 3
+"""At most this many heads of a kind are named in the answer; the rest are counted."""
+
+_PLACES = {"noun": "the noun", "color": "the colour", "asked": "the asked noun", "answer": "the answer position"}
+_IDENTITY = ("model", "weights_sha256", "architecture", "numerics", "dtype", "device", "bos", "answer_policy")
+
+
+def run(
+    results: Mapping[str, xr.Dataset],
+    *,
+    source: str = "color",
+    target: str = "noun",
+    minimum_effect: float = 0.1,
+    seed: int = 0,
+) -> xr.Dataset:
+    """Join the results of a run into one row per head, a label for each, and an answer in two sentences.
+
+    The *meeting* role is ``target`` or ``source``, whichever comes later in the prompts: attention only looks back, so
+    that is the only word at which the two can meet. An effect is the recovered fraction when the head's ``z`` alone is
+    patched in at one role (denoising), or 1 - recovered when it is patched out (noising). It counts if its mean is at
+    least ``minimum_effect``, its 95% bootstrap interval lies above 0, and its p-value, adjusted over all heads, roles
+    and directions (``stats.max_t_p_values``), is at most 0.05. A head is a ``mover`` if an effect at the meeting role
+    counts, a ``reader`` if one at ``asked`` or ``answer`` does, by the larger where both do; else ``none``.
+
+    Where the source comes last (the colour after its noun) clean and corrupted differ at the meeting role itself, so
+    patching there also shows heads that copy the colour's own token: a mover must then also look at the target.
+
+    Args:
+        results: analysis name -> result; ``behavior`` is needed, ``activation_patching``, ``head_attribution`` and
+            ``probing`` are used where given, others are ignored.
+        source: role of the word that carries the context.
+        target: role of the word that it belongs to.
+        minimum_effect: least fraction of the clean-corrupted gap that counts.
+        seed: of the bootstrap and of the sign flips.
+
+    Returns:
+        Per head (``head_label``): ``label``, ``acts_at`` (role), ``directions`` (``both``, or the one that counts),
+        ``agreement`` (what each method says), ``p_value`` (smallest adjusted), and the means with 95% intervals
+        (``*_interval``) of ``attention`` (meeting role to the other, a share), ``recovered_z_{role}`` (direction),
+        ``contribution`` (logits) and ``ablation_effect`` (ablation, logits), as far as they were measured. Attributes
+        ``answer``, ``gate`` (passed or failed), ``gate_reason``, ``rung``, ``meeting``, ``agreement``,
+        ``disagreement``, ``limits``. If the behaviour gate failed there are no heads, and the answer says so.
+
+    Raises:
+        InterpError: no ``behavior``, results of different models or different rungs, or a bad ``minimum_effect``.
+    """
+    if "behavior" not in results:
+        raise InterpError("context_flow needs the result 'behavior': without it nothing says the model does the task.")
+    if not 0 < minimum_effect < 1:
+        raise InterpError(f"minimum_effect is {minimum_effect}. Give a fraction between 0 and 1.")
+    used = {name: results[name] for name in ("behavior", *EXPLAINING) if name in results}
+    _check_same(used)
+    behavior = _Behavior.of(used, source)
+    extra: dict[str, str | int | float] = {
+        "rung": behavior.rung,
+        "gate": "passed" if behavior.passes else "failed",
+        "gate_reason": behavior.reason,
+        "source_role": source,
+        "target_role": target,
+        "minimum_effect": minimum_effect,
+        "level": LEVEL,
+    }
+    if not behavior.passes:
+        answer = (
+            f"{behavior.model} does not do {behavior.task} ({behavior.reason.removeprefix('fails: ')}). "
+            "So nothing is explained and no head is named."
+        )
+        return _build(used, behavior.variables(), {}, {**extra, "answer": answer}, seed, ("behavior",))
+    verdict = _Verdict.of(used, source, target, minimum_effect, seed)
+    extra |= {
+        "answer": f"{behavior.sentence()} {verdict.sentence()}",
+        "meeting": verdict.heads.meeting.role,
+        "meeting_note": verdict.heads.meeting.note,
+        "n_cells_tested": verdict.heads.n_tested,
+        "agreement": verdict.agreement(),
+        "disagreement": verdict.disagreement(),
+        "limits": verdict.limits(),
+    }
+    coords = verdict.coords()
+    return _build(used, {**behavior.variables(), **verdict.variables()}, coords, extra, seed, (*EXPLAINING, "behavior"))
+
+
+# ---- what the results are about ----
+
+
+def _check_same(used: Mapping[str, xr.Dataset]) -> None:
+    """Refuse results of different models, or explanations of different rungs."""
+    for key, names in (("weights_sha256", tuple(used)), ("task", tuple(name for name in EXPLAINING if name in used))):
+        values = {name: str(used[name].attrs[key]) for name in names}
+        if len(set(values.values())) > 1:
+            listed = ", ".join(f"{name} {value[:24]}" for name, value in values.items())
+            raise InterpError(f"The results to join have different {key} ({listed}). Join the results of one run.")
+
+
+@dataclass(frozen=True)
+class _Behavior:
+    """What the model does on the rung that is explained."""
+
+    model: str
+    task: str
+    rung: str
+    passes: bool
+    reason: str
+    n: int
+    accuracy: float
+    interval: tuple[float, float]
+    preferred: float
+    wanted: str
+
+    @classmethod
+    def of(cls, used: Mapping[str, xr.Dataset], source: str) -> _Behavior:
+        index = rung_index(used)
+        row = used["behavior"].isel(rung=index)
+        low, high = (float(bound) for bound in row["accuracy_interval"].values)
+        rung, task = str(row["rung"].values), str(used["behavior"].attrs["task"]).partition("/")[0]
+        return cls(
+            model=str(used["behavior"].attrs["model"]),
+            task=task if task == rung else f"{task}/{rung}",
+            rung=rung,
+            passes=bool(row["passes"].values),
+            reason=str(row["reason"].values) if "reason" in row else "",
+            n=int(row["n"].values),
+            accuracy=float(row["accuracy"].values),
+            interval=(low, high),
+            preferred=float(row["preferred"].values),
+            wanted="the asked noun's colour" if source == "color" else "the correct answer",
+        )
+
+    def sentence(self) -> str:
+        low, high = self.interval
+        return (
+            f"On {self.n} prompts of {self.task} {self.model} gives {self.wanted} as its top token in "
+            f"{self.accuracy:.0%} (95% CI {low:.0%} to {high:.0%}) and prefers it to the other answer in "
+            f"{self.preferred:.0%}."
+        )
+
+    def variables(self) -> dict[str, Variable]:
+        return {
+            "accuracy": Variable((), self.accuracy, "share", "share of clean prompts whose top token is correct"),
+            "accuracy_interval": Variable(
+                ("ci_bound",), list(self.interval), "share", "95% Wilson interval of accuracy"
+            ),
+            "preferred": Variable((), self.preferred, "share", "share of clean prompts that prefer the correct answer"),
+        }
+
+
+# ---- what the evidence says, in words and as a table ----
+
+
+@dataclass(frozen=True)
+class _Verdict:
+    """The evidence on the heads, and what else the words need."""
+
+    heads: Evidence
+    thing: str
+    n_prompts: Mapping[str, int]
+    missing: tuple[str, ...]
+    probe: str
+
+    @classmethod
+    def of(cls, used: Mapping[str, xr.Dataset], source: str, target: str, minimum_effect: float, seed: int) -> _Verdict:
+        heads = Evidence.of(used, source, target, minimum_effect, seed)
+        return cls(
+            heads=heads,
+            thing="colour" if source == "color" else source,
+            n_prompts={name: int(data.attrs["n_prompts"]) for name, data in used.items() if name in EXPLAINING},
+            missing=tuple(name for name in EXPLAINING if name not in used),
+            probe=_probe(used.get("probing"), heads.meeting.role),
+        )
+
+    # ---- do the methods agree ----
+
+    def checks(self, head: int) -> Iterator[tuple[str, bool, str]]:
+        """(method, whether it points the way the label does, number), for a labelled head."""
+        role, edge, direct = self.heads.acts_at(head), self.heads.strongest_edge(head), self.heads.contribution
+        if edge is not None:
+            src, weight = edge.partition("<-")[2], self.heads.attention[edge].mean[head]
+            yield f"attention to {src}", bool(self.heads.looks(head, role, src)), number(weight)
+        for cell in self.heads.cells:
+            if cell.role == role:
+                yield cell.direction, bool(cell.counts[head]), cell.effect.text(head)
+        for kind, estimate in self.heads.ablation.items():
+            yield f"{kind} ablation", bool(estimate.high[head] < 0), f"{estimate.text(head)} logits"
+        if direct is not None and role == "answer":
+            yield "direct contribution", bool(direct.low[head] > 0), f"{direct.text(head)} logits"
+
+    def agreement_of(self, head: int) -> str:
+        """What every method says of a head, in words; for a head without a label only what contradicts that."""
+        if self.heads.label(head) == "none":
+            return "; ".join(self._unexplained(head))
+        checks = list(self.checks(head))
+        yes = [name for name, agrees, _ in checks if agrees]
+        no = [f"{name} {size}" for name, agrees, size in checks if not agrees]
+        if not no:
+            return f"all {len(yes)} agree"
+        return f"agree: {', '.join(yes)}; disagree: {', '.join(no)}"
+
+    def _unexplained(self, head: int) -> Iterator[str]:
+        """Signs of a head that is not labelled: worth knowing, since a label needs patching at these words."""
+        for cell in self.heads.cells:
+            if cell.against[head]:
+                yield f"works against the answer at {cell.role}: {cell.direction} {cell.effect.text(head)}"
+            if cell.counts[head] and not self.heads.believed(cell, head):
+                size = f"{cell.direction} at {cell.role} {cell.effect.text(head)}"
+                yield f"{size}, but it does not look at {self.heads.meeting.other}"
+        least, direct = self.heads.minimum_effect * abs(self.heads.gap), self.heads.contribution
+        hurts = [one for one in self.heads.ablation.values() if one.high[head] < 0 and one.mean[head] <= -least]
+        if hurts and len(hurts) == len(self.heads.ablation):
+            mildest = max(hurts, key=lambda one: one.mean[head])
+            yield f"every ablation hurts (by {mildest.text(head)} logits or more), though patching does little"
+        if direct is not None and direct.low[head] > 0 and direct.mean[head] >= least:
+            yield f"writes {direct.text(head)} logits directly, though patching does little"
+
+    def agreement(self) -> str:
+        """How many labelled heads all methods agree on, and what the probe says."""
+        named = self.heads.labelled("mover") + self.heads.labelled("reader")
+        agreeing = sum(all(agrees for _, agrees, _ in self.checks(head)) for head in named)
+        heads = f"Every method that was run agrees on {agreeing} of {len(named)} named heads." if named else ""
+        return " ".join(part for part in (heads, self.probe) if part) or "No head is named."
+
+    def disagreement(self) -> str:
+        """Heads on which the methods do not agree, spelled out."""
+        named = self.heads.labelled("mover") + self.heads.labelled("reader")
+        rest = [head for head in range(len(self.heads)) if head not in named]
+        parts = [f"{self.heads.names[head]} ({self.heads.label(head)}): {self.agreement_of(head)}" for head in named]
+        lines = [part for part in parts if "disagree" in part]
+        lines += [f"{self.heads.names[head]}: {self.agreement_of(head)}" for head in rest if self.agreement_of(head)]
+        return ". ".join(lines) or "none"
+
+    # ---- in words ----
+
+    def sentence(self) -> str:
+        """Which heads bring the context to the word and which read it there."""
+        if not self.heads.cells:
+            lacking = "activation_patching" if "activation_patching" in self.missing else "z patched by role"
+            return f"Which heads carry the {self.thing} is not answered: this run has no {lacking}."
+        movers, readers = self.heads.labelled("mover"), self.heads.labelled("reader")
+        if not movers and not readers:
+            return f"No single head stands out: {self._largest(None)}."
+        by_role = {role: [head for head in readers if self.heads.acts_at(head) == role] for role in READING_ROLES}
+        read = [f"at {_place(role)} by {self._listed(heads)}" for role, heads in by_role.items() if heads]
+        where = _place(self.heads.meeting.role)
+        if not movers:
+            measured = any(cell.role == self.heads.meeting.role for cell in self.heads.cells)
+            why = self._largest(self.heads.meeting.role) if measured else "nothing was patched there"
+            return f"No single head brings the {self.thing} to {where} ({why}); it is read {' and '.join(read)}."
+        route = f"The {self.thing} reaches {where} through {self._listed(movers)}"
+        if not readers:
+            return f"{route}, and no single head stands out as the one that reads it there."
+        return f"{route}, and is read {' and '.join(read)}."
+
+    def _listed(self, heads: Sequence[int]) -> str:
+        """Heads with their numbers: the first in full, two more in short, the rest counted."""
+        told = [f"{self.heads.names[head]} ({self._told(head, brief=head != heads[0])})" for head in heads[:NAMED]]
+        if len(heads) > NAMED:
+            told.append(f"{len(heads) - NAMED} more")
+        return told[0] if len(told) == 1 else f"{', '.join(told[:-1])} and {told[-1]}"
+
+    def _told(self, head: int, *, brief: bool) -> str:
+        role, said = self.heads.acts_at(head), []
+        here = {cell.direction: cell for cell in self.heads.cells if cell.role == role}
+        edge = self.heads.strongest_edge(head)
+        if edge is not None and not brief:
+            weight = number(self.heads.attention[edge].mean[head])
+            said.append(f"attention to {_place(edge.partition('<-')[2])} {weight}")
+        for direction, verb, how in (("denoising", "recovered", "in alone"), ("noising", "lost", "out")):
+            if direction in here:
+                effect = here[direction].effect
+                size = number(effect.mean[head]) if brief else f"{effect.text(head)} when patched {how}"
+                said.append(f"{verb} {size}")
+        if len(here) == 2 and self.heads.directions(head) != "both":
+            only = self.heads.directions(head) == "denoising only"
+            said.append("sufficient but not needed" if only else "needed but not sufficient")
+        counting = [cell.effect for cell in here.values() if cell.counts[head]]
+        if any(effect.high[head] - effect.low[head] > WIDE for effect in counting):
+            said.append("a wide interval" if brief else "a wide interval, so take the size as rough")
+        return ", ".join(said)
+
+    def _largest(self, role: str | None) -> str:
+        """The largest effect that still does not count, at one role or anywhere."""
+        cells = [cell for cell in self.heads.cells if role in (None, cell.role) and np.isfinite(cell.effect.mean).any()]
+        if not cells:
+            return "no effect could be measured, since the gap between clean and corrupted is too small"
+        cell = max(cells, key=lambda cell: float(np.nanmax(cell.effect.mean)))
+        head = int(np.nanargmax(cell.effect.mean))
+        effect = cell.effect.mean[head]
+        if effect < self.heads.minimum_effect:
+            why = f"below the {self.heads.minimum_effect:.2f} that counts"
+        elif cell.counts[head]:
+            why = f"of a head that does not look at {_place(self.heads.meeting.other)}"
+        else:
+            why = f"not certain among {self.heads.n_tested} cells tried (adjusted p {cell.p_values[head]:.2g})"
+        return (
+            f"the largest effect is {self.heads.names[head]} at {_place(cell.role)} with {cell.effect.text(head)} of "
+            f"the gap ({cell.direction}), {why}"
+        )
+
+    def limits(self) -> str:
+        """What the labels do not say."""
+        places = ", ".join(dict.fromkeys(cell.role for cell in self.heads.cells)) or "no role"
+        said = [
+            f"A label is about one head patched alone at {places}: heads that only work together, or at other words, "
+            "have none",
+            self.heads.meeting.note,
+        ]
+        if len(set(self.n_prompts.values())) > 1:
+            counts = ", ".join(f"{name} {n}" for name, n in self.n_prompts.items())
+            said.append(f"the analyses used different numbers of prompts ({counts})")
+        if self.missing:
+            said.append(f"not run: {', '.join(self.missing)}")
+        return "; ".join(said) + "."
+
+    # ---- as arrays ----
+
+    def coords(self) -> dict[str, Any]:
+        if not len(self.heads):
+            return {}
+        coords: dict[str, Any] = {
+            "head_label": self.heads.names,
+            "layer": ("head_label", self.heads.layer),
+            "head": ("head_label", self.heads.head),
+        }
+        directions = list(dict.fromkeys(direction for _, direction in self.heads.recovered))
+        coords |= {"direction": directions} if directions else {}
+        return coords | ({"ablation": list(self.heads.ablation)} if self.heads.ablation else {})
+
+    def variables(self) -> dict[str, Variable]:
+        """The columns of the head table, and their intervals."""
+        if not len(self.heads):
+            return {}
+        rows = range(len(self.heads))
+        out = {
+            name: Variable(("head_label",), np.array([tell(head) for head in rows]), "", long_name)
+            for name, tell, long_name in (
+                ("label", self.heads.label, "mover, reader or none"),
+                ("acts_at", self.heads.acts_at, "acts at"),
+                ("directions", self.heads.directions, "directions that count"),
+                ("agreement", self.agreement_of, "what the methods say"),
+            )
+        }
+        edge = f"{self.heads.meeting.role}<-{self.heads.meeting.other}"
+        if edge in self.heads.attention:
+            out |= _columns("attention", [self.heads.attention[edge]], None, "share", f"attention {edge}")
+        for role in dict.fromkeys(role for role, _ in self.heads.recovered):
+            estimates = [one for (at, _), one in self.heads.recovered.items() if at == role]
+            out |= _columns(f"recovered_z_{role}", estimates, "direction", "fraction", f"recovered, z at {role}")
+        if self.heads.contribution is not None:
+            out |= _columns("contribution", [self.heads.contribution], None, "logits", "direct contribution")
+        if self.heads.ablation:
+            estimates = list(self.heads.ablation.values())
+            out |= _columns("ablation_effect", estimates, "ablation", "logits", "ablated - clean logit difference")
+        if self.heads.cells:
+            smallest = np.min([cell.p_values for cell in self.heads.cells], axis=0)
+            out["p_value"] = Variable(("head_label",), smallest, "", "smallest p-value, adjusted over all cells")
+        return out
+
+
+def _columns(
+    name: str, estimates: Sequence[Estimate], dim: str | None, units: str, long_name: str
+) -> dict[str, Variable]:
+    dims = ("head_label",) if dim is None else (dim, "head_label")
+    mean = np.stack([one.mean for one in estimates])
+    both = np.stack([np.stack([one.low, one.high], axis=-1) for one in estimates])
+    return {
+        name: Variable(dims, mean[0] if dim is None else mean, units, long_name),
+        f"{name}_interval": Variable(
+            (*dims, "ci_bound"), both[0] if dim is None else both, units, f"95% bootstrap interval of {long_name}"
+        ),
+    }
+
+
+def _place(role: str) -> str:
+    return _PLACES.get(role, f"'{role}'")
+
+
+def _probe(probing: xr.Dataset | None, role: str) -> str:
+    """Where a probe reads the target best at a role, with its control."""
+    if probing is None or role not in probing["role"].values:
+        return ""
+    means = probing[["accuracy", "control_accuracy"]].sel(role=role).mean("fold").isel(site=0)
+    accuracy = means["accuracy"].values
+    if not np.isfinite(accuracy).any():
+        return ""
+    best = int(np.nanargmax(accuracy))
+    control, layer = float(means["control_accuracy"].values[best]), means["layer"].values[best]
+    target = str(probing.attrs.get("target", "target"))
+    return (
+        f"A probe reads {target} at {role} best at layer {layer}: {accuracy[best]:.2f} on held-out "
+        f"{probing.attrs.get('held_out', 'group')}s, control {control:.2f}, chance {float(probing['chance']):.2f}."
+    )
+
+
+# ---- the result ----
+
+
+@dataclass(frozen=True)
+class _Origin:
+    """Provenance taken over from the results that are joined."""
+
+    attrs: Mapping[str, Any]
+
+    def provenance(self) -> dict[str, str | int]:
+        """What identifies the model and the prompts."""
+        keys = ("task", "n_prompts", "tokens_sha256", *_IDENTITY)
+        return {key: self.attrs[key] for key in keys if key in self.attrs}
+
+
+def _build(
+    used: Mapping[str, xr.Dataset],
+    variables: Mapping[str, Variable],
+    coords: Mapping[str, Any],
+    extra: Mapping[str, str | int | float],
+    seed: int,
+    about: Sequence[str],
+) -> xr.Dataset:
+    first = next(used[name] for name in about if name in used)
+    return labelled.build(
+        variables,
+        coords={**coords, "ci_bound": ["lower", "upper"]},
+        title="Verdict",
+        question="Which heads bring the context to the word, which read it there, and do the methods agree?",
+        reading="mover: patching this head alone at the meeting word changes the answer; reader: patching it at the "
+        "asked word or at the answer does. Effects count from the stated minimum, with p adjusted over all heads.",
+        source="max-T: Westfall and Young 1993; patching directions: Heimersheim and Nanda 2024, arXiv 2404.15255",
+        of=(_Origin(first.attrs),),
+        seed=seed,
+        extra=extra,
+    )

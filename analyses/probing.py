@@ -1,0 +1,392 @@
+"""At which layer, and at which word, can a linear probe read the colour that is bound to the noun?
+
+A probe may score by memory instead of by reading. Two guards: the nouns of the tested prompts are never in the fit, and
+a control task measures what the same probe can do by memory.
+
+The control (Hewitt and Liang 2019) gives every *type* a random label, which only memory can connect to its input. A
+label per noun would be the obvious choice, and a vacuous one: with the nouns held out no probe can learn it, so the
+control would sit at chance by construction and selectivity would be accuracy minus chance. Here a type is a pair of
+prompts: clean and corrupted hold the same sentence about the same noun and differ in colours alone, so a label that
+both share says nothing about the colour and everything about which sentence this is. The two prompts of a pair go to
+different folds: every tested sentence was in the fit, with the other colour. The control thus has an advantage that the
+probe lacks (its nouns are not held out), and selectivity errs on the low side; below 0 it says that the sentence is
+easier to recognise there than the colour is to read.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import xarray as xr
+from jaxtyping import Float, Int, Shaped
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import GroupKFold
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from interp import results
+from interp.errors import InterpError
+from interp.prompts import PromptPairs
+from interp.results import Variable
+from interp.run import capture
+from interp.tokens import Prompts, unknown_name
+
+if TYPE_CHECKING:
+    from interp.model import HookedTransformer
+
+Progress = Callable[[int, int], None]
+
+STREAM = "resid_pre"
+"""The site whose layer axis has one more entry: after the last block, which is ``resid_post`` of the last layer."""
+
+REGULARISATION = 0.1
+"""C of ``LogisticRegression``: the inverse strength of its L2 penalty, on features of unit variance."""
+
+MAX_ITERATIONS = 300
+
+
+def run(
+    model: HookedTransformer,
+    pairs: PromptPairs | Prompts,
+    *,
+    target: str = "color",
+    group: str = "noun",
+    sites: Sequence[str] = (STREAM,),
+    roles: Sequence[str] | None = None,
+    layers: Sequence[int] | None = None,
+    n_folds: int = 5,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> xr.Dataset:
+    """Fit a probe at every site, layer and role, and test it on nouns it has not seen.
+
+    The probe is scikit-learn's multinomial ``LogisticRegression`` (L2, C = 0.1, lbfgs) on features standardised inside
+    each fold. Clean and corrupted prompts are data alike, each with its own label; one that occurs twice counts once.
+
+    Args:
+        model: the model.
+        pairs: pairs of prompts, or ``Prompts`` (whose control type is then the prompt without the target's tokens).
+        target: what to read: a slot of the pairs, else a role, whose tokens are the label.
+        group: what to hold out, likewise: prompts that share it are in one fold.
+        sites: sites with a position; heads are laid side by side.
+        roles: where to read (a role of several tokens at its last); None is every role.
+        layers: layer indices; None is all. ``n_layers`` is the stream after the last block (``resid_pre`` only).
+        n_folds: at most this many folds; fewer where there are fewer groups.
+        seed: of the control's labels and folds.
+        progress: called with probes done and probes in all.
+
+    Returns:
+        ``accuracy``, ``control_accuracy`` and ``selectivity`` = accuracy - control_accuracy, all (site, layer, role,
+        fold), shares of held-out prompts; NaN for sites without a last layer ``n_layers``. ``distractor_rate``, alike,
+        where the pairs have a slot or role ``{target}_other``: how often the probe answers with the distractor's
+        label; a probe that reads "a colour of this context" without binding has both near 0.5. ``majority`` (role): of
+        always giving the fit's most frequent label; ``chance``: 1 / number of labels. ``n_train``, ``n_test`` (fold).
+        Attributes: ``control_seen``, the share of prompts whose control type is in their fold's fit (0 would make the
+        control vacuous), and ``n_unconverged``, fits stopped by the iteration limit.
+
+    Raises:
+        InterpError: an unknown target, group, site, role or layer, one label only, or one group only.
+    """
+    if n_folds < 2:
+        raise InterpError(f"n_folds is {n_folds}. Give at least 2.")
+    data = _data(pairs, target, group)
+    places = _names(roles, data.prompts.roles, "role")
+    features = _Features(model, data.prompts, sites, places, layers)
+    held_out = _group_folds(data, n_folds, group)
+    control = _control(data, len(held_out), seed)
+    shape = (len(features.sites), len(features.layers), len(places), len(held_out))
+    scores = {name: np.full(shape, np.nan) for name in ("accuracy", "control_accuracy", "distractor_rate")}
+    unconverged = 0
+    for done, (index, x) in enumerate(features, start=1):
+        for fold, (test, control_test) in enumerate(zip(held_out, control.folds, strict=True)):
+            said, converged = _predict(x[~test], data.labels[~test], x[test])
+            recalled, control_converged = _predict(x[~control_test], control.labels[~control_test], x[control_test])
+            scores["accuracy"][index][fold] = np.mean(said == data.labels[test])
+            scores["control_accuracy"][index][fold] = np.mean(recalled == control.labels[control_test])
+            if data.distractors is not None:
+                scores["distractor_rate"][index][fold] = np.mean(said == data.distractors[test])
+            unconverged += (not converged) + (not control_converged)
+        if progress is not None:
+            progress(done, len(features))
+    return results.build(
+        _variables(data, scores, held_out, len(places)),
+        coords={
+            "site": list(features.sites),
+            "layer": list(features.layers),
+            "role": list(places),
+            "fold": np.arange(len(held_out)),
+        },
+        title="Probing",
+        question=f"At which layer, and at which word, can a linear probe read the {target} bound to the {group}?",
+        reading=f"Accuracy on prompts whose {group} was not in the fit. The control has a random label per sentence, "
+        f"the same for both its {target}s, and has seen every sentence with the other {target}: what memory alone can "
+        "do. A probe that beats its control and the majority reads something that is there; that the model uses it is "
+        "for patching to show.",
+        source="Alain and Bengio 2016, arXiv 1610.01644; control task and selectivity: Hewitt and Liang 2019, "
+        "arXiv 1909.03368",
+        of=(model, _Provenance(pairs)),
+        seed=seed,
+        extra={
+            "target": target,
+            "held_out": group,
+            "n_folds": len(held_out),
+            "n_data": len(data.labels),
+            "n_repeated": data.n_repeated,
+            "n_labels": len(np.unique(data.labels)),
+            "n_groups": len(np.unique(data.groups)),
+            "n_control_types": len(np.unique(data.types)),
+            "control": "a random label per pair of prompts, which are split over the folds",
+            "control_seen": control.seen,
+            "probe": f"logistic regression, L2 with C = {REGULARISATION:g}, features standardised within the fold",
+            "n_unconverged": unconverged,
+        },
+    )
+
+
+# ---- what is read, from what, held out by what ----
+
+
+@dataclass(frozen=True)
+class _Data:
+    """The prompts with, for each, its label, its group, its control type and the distractor's label."""
+
+    prompts: Prompts
+    labels: Shaped[np.ndarray, " prompt"]
+    groups: Shaped[np.ndarray, " prompt"]
+    types: Int[np.ndarray, " prompt"]
+    distractors: Shaped[np.ndarray, " prompt"] | None
+    n_repeated: int
+
+
+def _data(pairs: PromptPairs | Prompts, target: str, group: str) -> _Data:
+    labels, groups = _words(pairs, target, "target"), _words(pairs, group, "group")
+    other = f"{target}_other"
+    distractors = _words(pairs, other, "target") if _has(pairs, other) else None
+    if isinstance(pairs, PromptPairs):
+        prompts = Prompts.concat([pairs.clean, pairs.corrupted])
+        types = np.tile(np.arange(len(pairs)), 2)
+    else:
+        prompts = pairs
+        types = _without(prompts, target) if target in prompts.roles else np.arange(len(prompts))
+    seen: dict[tuple[int, ...], int] = {}
+    for i, row in enumerate(prompts.rows()):
+        seen.setdefault(tuple(row), i)
+    kept = np.array(list(seen.values()))
+    if len(np.unique(labels[kept])) < 2:
+        raise InterpError(f"Every prompt has the same {target} ({labels[0]}), so there is nothing to read. Vary it.")
+    return _Data(
+        prompts.select(kept), labels[kept], groups[kept], types[kept],
+        None if distractors is None else distractors[kept], len(labels) - len(kept),
+    )  # fmt: skip
+
+
+def _has(pairs: PromptPairs | Prompts, name: str) -> bool:
+    if isinstance(pairs, Prompts):
+        return name in pairs.roles
+    return name in pairs.roles or all(name in slots for slots in (*pairs.slots, *pairs.corrupted_slots))
+
+
+def _words(pairs: PromptPairs | Prompts, name: str, what: str) -> Shaped[np.ndarray, " prompt"]:
+    """What each prompt has in a slot, clean prompts first; without such a slot, the tokens of the role of that name."""
+    if isinstance(pairs, Prompts):
+        return _spans(pairs, name, what, ())
+    slots: tuple[Mapping[str, str], ...] = (*pairs.slots, *pairs.corrupted_slots)
+    if all(name in words for words in slots):
+        return np.array([words[name] for words in slots])
+    known = [slot for slot in slots[0] if all(slot in words for words in slots)]
+    return np.concatenate([_spans(prompts, name, what, known) for prompts in (pairs.clean, pairs.corrupted)])
+
+
+def _spans(prompts: Prompts, role: str, what: str, slots: Sequence[str]) -> Shaped[np.ndarray, " prompt"]:
+    if role not in prompts.roles:
+        raise unknown_name(what, role, dict.fromkeys((*slots, *prompts.roles)))
+    rows = zip(prompts.rows(), prompts.spans(role), strict=True)
+    return np.array([" ".join(map(str, row[start:stop])) for row, (start, stop) in rows])
+
+
+def _without(prompts: Prompts, role: str) -> Int[np.ndarray, " prompt"]:
+    """Prompts numbered by what they hold besides a role."""
+    rows = zip(prompts.rows(), prompts.spans(role), strict=True)
+    rest = [(*row[:start], -1, *row[stop:]) for row, (start, stop) in rows]
+    numbers = {content: number for number, content in enumerate(dict.fromkeys(rest))}
+    return np.array([numbers[content] for content in rest])
+
+
+def _names(chosen: Sequence[str] | None, known: Mapping[str, Any], what: str) -> tuple[str, ...]:
+    names = tuple(known if chosen is None else dict.fromkeys([chosen] if isinstance(chosen, str) else chosen))
+    for name in names:
+        if name not in known:
+            raise unknown_name(what, name, known)
+    if not names:
+        raise InterpError(f"There is no {what} to probe. Give at least one of {', '.join(known) or 'none'}.")
+    return names
+
+
+class _Features:
+    """Iterates over the cells: (site, layer, role) index and activations [prompt, feature]. One site in memory."""
+
+    def __init__(
+        self,
+        model: HookedTransformer,
+        prompts: Prompts,
+        sites: Sequence[str],
+        roles: Sequence[str],
+        layers: Sequence[int] | None,
+    ) -> None:
+        self.model, self.prompts, self.roles = model, prompts, roles
+        self.sites = tuple(dict.fromkeys([sites] if isinstance(sites, str) else sites))
+        if not self.sites:
+            raise InterpError(f"There is no site to probe. Give at least one, such as '{STREAM}'.")
+        for name in self.sites:
+            site = model.check_site(name)
+            if site.is_pattern or not site.per_layer:
+                raise InterpError(f"Site '{name}' has no vector per layer and position. Probe '{STREAM}' or 'z'.")
+        last = model.cfg.n_layers
+        extra = [last] if STREAM in self.sites else []
+        possible = [*range(last), *extra]
+        self.layers = tuple(possible if layers is None else sorted(set(layers)))
+        outside = [layer for layer in self.layers if layer not in possible]
+        if outside or not self.layers:
+            raise InterpError(
+                f"Layers {list(outside)} cannot be probed. {model.name} has 0 to {last - 1}, and {last} is '{STREAM}' "
+                "after the last block."
+            )
+
+    def __len__(self) -> int:
+        per_site = [
+            len(self.layers) - (name != STREAM and self.model.cfg.n_layers in self.layers) for name in self.sites
+        ]
+        return sum(per_site) * len(self.roles)
+
+    def __iter__(self) -> Iterator[tuple[tuple[int, int, int], Float[np.ndarray, "prompt feature"]]]:
+        last = self.model.cfg.n_layers
+        for s, name in enumerate(self.sites):
+            within = [layer for layer in self.layers if layer < last]
+            parts = {layer: (name, layer) for layer in within}
+            if name == STREAM and last in self.layers:
+                parts[last] = ("resid_post", last - 1)
+            read = {
+                site: capture(
+                    self.model, self.prompts, site, at=self.roles, layers=[at for n, at in parts.values() if n == site]
+                )
+                for site in dict.fromkeys(site for site, _ in parts.values())
+            }
+            for slot, layer in enumerate(self.layers):
+                if layer not in parts:
+                    continue
+                site, at = parts[layer]
+                for r, role in enumerate(self.roles):
+                    values = read[site][site].sel(layer=at, role=role).values
+                    yield (s, slot, r), values.reshape(len(values), -1).astype(np.float64)
+
+
+# ---- folds ----
+
+
+def _group_folds(data: _Data, n_folds: int, group: str) -> list[Shaped[np.ndarray, " prompt"]]:
+    """Which prompts each fold tests; no group is in two folds."""
+    n_groups = len(np.unique(data.groups))
+    if n_groups < 2:
+        raise InterpError(
+            f"Every prompt has the same {group}, so none can be held out. Vary it or give another group=."
+        )
+    folds = []
+    for _, test in GroupKFold(n_splits=min(n_folds, n_groups)).split(data.labels, groups=data.groups):
+        folds.append(np.isin(np.arange(len(data.labels)), test))
+    return folds
+
+
+@dataclass(frozen=True)
+class _Control:
+    """The control task: labels, which prompts each fold tests, and the share of prompts whose type is in the fit."""
+
+    labels: Shaped[np.ndarray, " prompt"]
+    folds: list[Shaped[np.ndarray, " prompt"]]
+    seen: float
+
+
+def _control(data: _Data, n_folds: int, seed: int) -> _Control:
+    """Labels drawn per type from the task's own labels; a type's prompts are dealt to different folds."""
+    rng = np.random.default_rng(seed)
+    _, first, type_of = np.unique(data.types, return_index=True, return_inverse=True)
+    labels = data.labels[rng.permutation(first)][type_of]
+    dealt = np.lexsort((rng.random(len(type_of)), rng.permutation(len(first))[type_of]))
+    fold_of = np.empty(len(type_of), dtype=int)
+    fold_of[dealt] = np.arange(len(dealt)) % n_folds
+    elsewhere = [((type_of == kind) & (fold_of != fold)).any() for kind, fold in zip(type_of, fold_of, strict=True)]
+    return _Control(labels, [fold_of == fold for fold in range(n_folds)], float(np.mean(elsewhere)))
+
+
+# ---- the probe ----
+
+
+def _predict(
+    x: Float[np.ndarray, "fit feature"], y: Shaped[np.ndarray, " fit"], x_test: Float[np.ndarray, "test feature"]
+) -> tuple[Shaped[np.ndarray, " test"], bool]:
+    """What a probe fitted on one part says of the other, and whether the fit converged."""
+    if len(np.unique(y)) == 1:
+        return np.repeat(y[:1], len(x_test)), True
+    probe = LogisticRegression(C=REGULARISATION, max_iter=MAX_ITERATIONS)
+    pipeline = make_pipeline(StandardScaler(), probe)
+    with warnings.catch_warnings():
+        # Counted and reported instead: a fit stopped early is still a fair probe.
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        pipeline.fit(x, y)
+    return pipeline.predict(x_test), int(np.max(probe.n_iter_)) < MAX_ITERATIONS
+
+
+# ---- the result ----
+
+
+def _variables(
+    data: _Data,
+    scores: Mapping[str, Float[np.ndarray, "site layer role fold"]],
+    held_out: Sequence[Shaped[np.ndarray, " prompt"]],
+    n_roles: int,
+) -> dict[str, Variable]:
+    dims = ("site", "layer", "role", "fold")
+    accuracy, control = scores["accuracy"], scores["control_accuracy"]
+    majority = np.mean([_majority(data.labels[~test], data.labels[test]) for test in held_out])
+    variables = {
+        "accuracy": Variable(dims, accuracy, "share", "accuracy of the probe on held-out groups"),
+        "control_accuracy": Variable(dims, control, "share", "accuracy of the same probe on the control task"),
+        "selectivity": Variable(dims, accuracy - control, "share", "accuracy - control accuracy"),
+        "majority": Variable(
+            ("role",), np.full(n_roles, majority), "share", "accuracy of the fit's most frequent label"
+        ),
+        "chance": Variable((), 1 / len(np.unique(data.labels)), "share", "1 / number of labels"),
+        "n_train": Variable(("fold",), [int((~test).sum()) for test in held_out], "prompts", "prompts fitted on"),
+        "n_test": Variable(("fold",), [int(test.sum()) for test in held_out], "prompts", "prompts tested on"),
+    }
+    if data.distractors is not None:
+        rate = scores["distractor_rate"]
+        variables["distractor_rate"] = Variable(dims, rate, "share", "how often the probe gives the distractor's label")
+    return variables
+
+
+def _majority(fit: Shaped[np.ndarray, " fit"], test: Shaped[np.ndarray, " test"]) -> float:
+    labels, counts = np.unique(fit, return_counts=True)
+    return float(np.mean(test == labels[counts.argmax()]))
+
+
+@dataclass(frozen=True)
+class _Provenance:
+    """Pairs know where they came from; bare prompts state their tokens."""
+
+    pairs: PromptPairs | Prompts
+
+    def provenance(self) -> dict[str, str | int]:
+        """Attributes that identify the prompts."""
+        if isinstance(self.pairs, PromptPairs):
+            return self.pairs.provenance()
+        return {
+            "task": "own prompts",
+            "n_prompts": len(self.pairs),
+            "tokens_sha256": self.pairs.sha256(),
+            "bos": self.pairs.bos,
+        }
