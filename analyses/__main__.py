@@ -140,6 +140,7 @@ def _run(arguments: argparse.Namespace, terminal: Terminal) -> None:
         command=arguments.command_line,
         device=arguments.device,
         dtype=arguments.dtype,
+        every_prompt=arguments.n is not None,
     )
     terminal.line(outcome.answer)
     terminal.line(f"Report: {outcome.report}")

@@ -44,6 +44,12 @@ _SETTING = ("model", "task", "n", "seed", "main_rung", "versions", "code_sha256"
 
 _DROP = ("index", "reason", "clean_text", "corrupted_text")
 
+CPU_BUDGET = 5e13
+"""Floating-point operations of patching that a run spends unasked: some ten minutes on two cores."""
+GPU_BUDGET = 5e15
+FEWEST = 8
+"""Prompts that are explained however large the model; fewer would have no intervals worth reading."""
+
 Progress = Callable[[int, int], None]
 """Told (done, total) as a stage goes on."""
 
@@ -71,6 +77,8 @@ class Tools:
     save: Callable[[xr.Dataset, Path], object]
     load: Callable[[Path], xr.Dataset]
     render: Callable[[Path], Path]
+    affordable: Callable[[HookedTransformer, PromptPairs], int] = lambda model, pairs: len(pairs)
+    """How many of the pairs can be explained within the budget."""
 
 
 def real_tools() -> Tools:
@@ -92,7 +100,15 @@ def real_tools() -> Tools:
         save=results.save,
         load=results.load,
         render=report.render,
+        affordable=affordable,
     )
+
+
+def affordable(model: HookedTransformer, pairs: PromptPairs) -> int:
+    """How many of the pairs patching can afford: all of them on a small model or a GPU, at least ``FEWEST``."""
+    cost: Callable[..., float] = importlib.import_module(ANALYSES["activation_patching"]).cost
+    budget = CPU_BUDGET if model.device.type == "cpu" else GPU_BUDGET
+    return min(len(pairs), max(FEWEST, int(len(pairs) * budget / cost(model, pairs))))
 
 
 @dataclass(frozen=True)
@@ -138,6 +154,7 @@ def execute(
     command: str,
     device: str = "auto",
     dtype: str = "float32",
+    every_prompt: bool = False,
 ) -> Outcome:
     """Run a study into a directory and write its report.
 
@@ -151,6 +168,7 @@ def execute(
         command: the command line, for the manifest.
         device: what ``HookedTransformer.from_pretrained`` takes.
         dtype: likewise.
+        every_prompt: explain every prompt, however long that takes; otherwise as many as the budget allows.
 
     Raises:
         InterpError: bad input. Most is found before anything is written; what comes to light later (a role that
@@ -169,7 +187,7 @@ def execute(
         ladder, main, skipped = _build(study, model, tools)
     for rung, reason in skipped.items():
         watcher.note(f"rung {rung} left out: {reason}")
-    run = _Run(study, out, tools, watcher, model, ladder, main, runners)
+    run = _Run(study, out, tools, watcher, model, ladder, main, runners, every_prompt)
     run.begin(command, skipped, load_seconds=loaded)
     try:
         run.compute()
@@ -228,9 +246,11 @@ class _Run:
         ladder: Mapping[str, PromptPairs],
         main: str,
         runners: Mapping[str, Callable[..., Any]],
+        every_prompt: bool,
     ) -> None:
         self.study, self.out, self.tools, self.watcher = study, out, tools, watcher
         self.model, self.ladder, self.main, self.runners = model, ladder, main, runners
+        self.every_prompt = every_prompt
         self.manifest: dict[str, Any] = {}
         self.done: dict[str, xr.Dataset] = {}
         self.keys: dict[str, str] = {}
@@ -287,12 +307,22 @@ class _Run:
         self.manifest["explained_rung"] = rung
         if rung is None:
             self.watcher.note("no rung passes the behavior gate: nothing is explained")
+        explained = None if rung is None else self._affordable(self.ladder[rung])
         for name, options in self.study.analyses.items():
-            if name not in ("behavior", VERDICT) and rung is not None:
-                self.result(name, self.ladder[rung], options)
+            if name not in ("behavior", VERDICT) and explained is not None:
+                self.result(name, explained, options)
         if VERDICT in self.study.analyses and rung is not None:
             self.result(VERDICT, dict(self.done), self.study.analyses[VERDICT])
         self._remove(path for path in self._saved() if path.stem not in self.done)
+
+    def _affordable(self, pairs: PromptPairs) -> PromptPairs:
+        """The pairs to explain: all, or an even spread of as many as the budget allows."""
+        n = len(pairs) if self.every_prompt else self.tools.affordable(self.model, pairs)
+        self.manifest["n_explained"] = n
+        if n >= len(pairs):
+            return pairs
+        self.watcher.note(f"explaining {n} of {len(pairs)} prompts, to bound the time; --n chooses the number")
+        return pairs.select([round(i * (len(pairs) - 1) / (n - 1)) for i in range(n)])
 
     def result(self, name: str, given: Any, options: Mapping[str, Any]) -> None:
         """One analysis: reused if the directory already has it under the same key, else run and saved."""

@@ -130,6 +130,7 @@ class Evidence:
         minimum_effect: least fraction of the clean-corrupted gap that counts.
         cells: effects of patching ``z`` at one role in one direction.
         recovered: (role, direction) -> recovered fraction.
+        everywhere: direction -> effect of patching ``z`` at all words at once.
         attention: edge -> attention weight.
         uniform: role -> weight of one token if its attention were spread evenly over what it sees.
         contribution: direct logit attribution, in logits; None where it was not run.
@@ -143,6 +144,7 @@ class Evidence:
     minimum_effect: float
     cells: tuple[Cell, ...]
     recovered: Mapping[tuple[str, str], Estimate]
+    everywhere: Mapping[str, Estimate]
     attention: Mapping[str, Estimate]
     uniform: Mapping[str, float]
     contribution: Estimate | None
@@ -182,6 +184,7 @@ class Evidence:
             minimum_effect=minimum_effect,
             cells=_cells(recovered, minimum_effect, seed),
             recovered={key: Estimate.of(values, seed) for key, values in recovered.items()},
+            everywhere=_everywhere(patching, seed),
             attention=attention,
             uniform=uniform,
             contribution=_contribution(attribution, seed),
@@ -263,7 +266,10 @@ class Evidence:
 
 
 def _head_arrays(patching: xr.Dataset | None, attribution: xr.Dataset | None) -> Iterator[tuple[xr.Dataset, str]]:
-    for data, names in ((patching, ("recovered_z_role",)), (attribution, ("attention", "ablation_effect"))):
+    for data, names in (
+        (patching, ("recovered_z_role", "recovered_z")),
+        (attribution, ("attention", "ablation_effect")),
+    ):
         for name in names:
             if data is not None and name in data:
                 yield data, name
@@ -286,6 +292,16 @@ def _recovered(patching: xr.Dataset | None, meeting: str) -> dict[tuple[str, str
             values = _flat(array.sel(role=role, direction=direction))
             if np.isfinite(values).any():
                 found[role, direction] = values
+    return found
+
+
+def _everywhere(patching: xr.Dataset | None, seed: int) -> dict[str, Estimate]:
+    if patching is None or "recovered_z" not in patching:
+        return {}
+    found = {}
+    for direction in map(str, patching["recovered_z"]["direction"].values):
+        values = _flat(patching["recovered_z"].sel(direction=direction))
+        found[direction] = Estimate.of(values if direction == "denoising" else 1 - values, seed)
     return found
 
 

@@ -14,11 +14,10 @@ import numpy as np
 import xarray as xr
 
 from interp import results, sweep
-from interp.errors import InterpError
+from interp.errors import InterpError, unknown_name
 from interp.results import Variable
 from interp.sites import Site
 from interp.sweep import Axis, Direction
-from interp.tokens import unknown_name
 
 if TYPE_CHECKING:
     from interp.model import HookedTransformer
@@ -84,19 +83,25 @@ def run(
     swept: dict[str, list[xr.Dataset]] = {plan.name: [] for plan in plans}
     for direction in ways:
         for plan in plans:
-            found = sweep(
-                model,
-                pairs,
-                plan.site,
-                direction,
-                metric,
-                axis=plan.axis,
-                roles=plan.roles,
-                progress=meter.part(plan.rows),
+            told = meter.part(plan.rows)
+            swept[plan.name].append(
+                sweep(model, pairs, plan.site, direction, metric, axis=plan.axis, roles=plan.roles, progress=told)
             )
             meter.end_part()
-            swept[plan.name].append(found)
     return _result(model, pairs, plans, swept, ways, metric)
+
+
+def cost(model: HookedTransformer, pairs: PromptPairs) -> float:
+    """Floating-point operations of ``run`` with its defaults, from above: rows that cannot matter are skipped.
+
+    A row runs half the layers on average; a layer costs two operations per weight and token.
+    """
+    wanted = [model.check_site(name) for name in SITES]
+    rows = 2 * sum(plan.rows for plan in _plans(model, pairs, wanted, None, None, by_position=True))
+    cfg = model.cfg
+    weights = 2 * cfg.d_model * cfg.d_head * (cfg.n_heads + cfg.n_kv_heads) + 3 * cfg.d_model * cfg.d_mlp
+    per_token = cfg.n_layers / 2 * 2 * weights
+    return float(rows * pairs.clean.ids.shape[1] * per_token)
 
 
 # ---- what was asked for ----

@@ -19,7 +19,7 @@ import xarray as xr
 from jaxtyping import Float, Int
 
 from interp import results, stats, tasks, tokens
-from interp.errors import InterpError
+from interp.errors import InterpError, unknown_name
 from interp.prompts import PromptPairs
 from interp.results import Variable
 from interp.run import logits_at
@@ -126,7 +126,7 @@ def _ladder(rungs: Mapping[str, PromptPairs] | PromptPairs) -> dict[str, PromptP
 def _main(ladder: Mapping[str, PromptPairs], main: str | None) -> str:
     if main is not None:
         if main not in ladder:
-            raise tokens.unknown_name("main rung", main, ladder)
+            raise unknown_name("main rung", main, ladder)
         return main
     for name, pairs in ladder.items():
         rung = _task_rung(pairs)
@@ -138,7 +138,7 @@ def _main(ladder: Mapping[str, PromptPairs], main: str | None) -> str:
 def _descriptions(ladder: Mapping[str, PromptPairs], descriptions: Mapping[str, str] | None) -> dict[str, str]:
     for name in descriptions or {}:
         if name not in ladder:
-            raise tokens.unknown_name("rung in descriptions", name, ladder)
+            raise unknown_name("rung in descriptions", name, ladder)
     found = {}
     for name, pairs in ladder.items():
         rung = _task_rung(pairs)

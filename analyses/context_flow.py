@@ -23,6 +23,8 @@ WIDE = 0.3
 """An interval of a recovered fraction that is wider than this is called wide in the answer."""
 NAMED = 3
 """At most this many heads of a kind are named in the answer; the rest are counted."""
+LISTED = 8
+"""At most this many heads are spelled out where the methods disagree; the table has all."""
 
 _PLACES = {"noun": "the noun", "color": "the colour", "asked": "the asked noun", "answer": "the answer position"}
 _IDENTITY = ("model", "weights_sha256", "architecture", "numerics", "dtype", "device", "bos", "answer_policy")
@@ -230,9 +232,12 @@ class _Verdict:
         hurts = [one for one in self.heads.ablation.values() if one.high[head] < 0 and one.mean[head] <= -least]
         if hurts and len(hurts) == len(self.heads.ablation):
             mildest = max(hurts, key=lambda one: one.mean[head])
-            yield f"every ablation hurts (by {mildest.text(head)} logits or more), though patching does little"
+            yield f"every ablation hurts (the mildest by {mildest.text(head)} logits), though patching here does little"
         if direct is not None and direct.low[head] > 0 and direct.mean[head] >= least:
-            yield f"writes {direct.text(head)} logits directly, though patching does little"
+            yield f"writes {direct.text(head)} logits directly, though patching here does little"
+        for direction, one in self.heads.everywhere.items():
+            if one.mean[head] >= self.heads.minimum_effect and one.low[head] > 0:
+                yield f"{direction} at all words at once {one.text(head)}, so it acts at a word that was not tested"
 
     def agreement(self) -> str:
         """How many labelled heads all methods agree on, and what the probe says."""
@@ -248,6 +253,8 @@ class _Verdict:
         parts = [f"{self.heads.names[head]} ({self.heads.label(head)}): {self.agreement_of(head)}" for head in named]
         lines = [part for part in parts if "disagree" in part]
         lines += [f"{self.heads.names[head]}: {self.agreement_of(head)}" for head in rest if self.agreement_of(head)]
+        if len(lines) > LISTED:
+            lines[LISTED:] = [f"{len(lines) - LISTED} more heads: see the table"]
         return ". ".join(lines) or "none"
 
     # ---- in words ----
@@ -255,19 +262,25 @@ class _Verdict:
     def sentence(self) -> str:
         """Which heads bring the context to the word and which read it there."""
         if not self.heads.cells:
-            lacking = "activation_patching" if "activation_patching" in self.missing else "z patched by role"
+            lacking = "activation_patching"
+            if lacking not in self.missing:
+                lacking = "head patched at one of these words with a gap that is large enough to divide by"
             return f"Which heads carry the {self.thing} is not answered: this run has no {lacking}."
         movers, readers = self.heads.labelled("mover"), self.heads.labelled("reader")
         if not movers and not readers:
             return f"No single head stands out: {self._largest(None)}."
         by_role = {role: [head for head in readers if self.heads.acts_at(head) == role] for role in READING_ROLES}
         read = [f"at {_place(role)} by {self._listed(heads)}" for role, heads in by_role.items() if heads]
-        where = _place(self.heads.meeting.role)
+        where, own = _place(self.heads.meeting.role), self.heads.meeting.source_is_last
         if not movers:
             measured = any(cell.role == self.heads.meeting.role for cell in self.heads.cells)
             why = self._largest(self.heads.meeting.role) if measured else "nothing was patched there"
-            return f"No single head brings the {self.thing} to {where} ({why}); it is read {' and '.join(read)}."
-        route = f"The {self.thing} reaches {where} through {self._listed(movers)}"
+            brings = f"brings the {self.thing} to {where}"
+            if own:
+                brings = f"brings {_place(self.heads.meeting.other)} to the {self.thing}'s own word"
+            return f"No single head {brings} ({why}); the {self.thing} is read {' and '.join(read)}."
+        meets = f"meets {_place(self.heads.meeting.other)} at its own word" if own else f"reaches {where}"
+        route = f"The {self.thing} {meets} through {self._listed(movers)}"
         if not readers:
             return f"{route}, and no single head stands out as the one that reads it there."
         return f"{route}, and is read {' and '.join(read)}."

@@ -17,14 +17,14 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from interp import results
-from interp.errors import InterpError
+from interp.errors import InterpError, unknown_name
 from interp.interventions import ABLATIONS, Ablate, AblationKind
 from interp.prompts import ANSWER, PromptPairs
 from interp.results import Variable
 from interp.run import activations, batches, capture, edit_hooks, token_mask
 from interp.sites import head_label
 from interp.sweep import Readout, score
-from interp.tokens import Prompts, extend, unknown_name
+from interp.tokens import Prompts, extend
 
 if TYPE_CHECKING:
     from interp.model import HookedTransformer

@@ -30,11 +30,11 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from interp import results
-from interp.errors import InterpError
+from interp.errors import InterpError, unknown_name
 from interp.prompts import PromptPairs
 from interp.results import Variable
 from interp.run import capture
-from interp.tokens import Prompts, unknown_name
+from interp.tokens import Prompts
 
 if TYPE_CHECKING:
     from interp.model import HookedTransformer

@@ -156,6 +156,8 @@ def _read(place: str | Path, dtype: torch.dtype, *, local: bool, **options: str)
     """Read model and tokenizer with Hugging Face's Auto classes; every failure becomes one line."""
     from transformers import AutoModelForCausalLM
 
+    named = Path(place, options["gguf_file"]) if "gguf_file" in options else place
+
     with _quiet_transformers():
         try:
             model = AutoModelForCausalLM.from_pretrained(
@@ -168,7 +170,7 @@ def _read(place: str | Path, dtype: torch.dtype, *, local: bool, **options: str)
                 **options,
             )
         except Exception as error:  # Hugging Face raises many types; all mean "cannot load this"
-            raise InterpError(f"Cannot load a model from {place}: {_first_line(error)}") from error
+            raise InterpError(f"Cannot load a model from {named}: {_first_line(error)}") from error
         return model, _read_tokenizer(place, local=local, **options)
 
 

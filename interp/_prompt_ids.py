@@ -5,16 +5,15 @@ Import from `interp.tokens`, which makes them from text.
 
 from __future__ import annotations
 
-import difflib
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, TypeVar
 
 import numpy as np
 from jaxtyping import Int
 
-from interp.errors import InterpError
+from interp.errors import InterpError, unknown_name
 
 _T = TypeVar("_T")
 
@@ -213,15 +212,6 @@ def excerpt(text: str, *, end: bool = False, limit: int = 48) -> str:
     if len(line) <= limit:
         return line
     return f"...{line[-limit:]}" if end else f"{line[:limit]}..."
-
-
-def unknown_name(what: str, name: object, options: Iterable[str], where: str = "") -> InterpError:
-    """The error for a name that is not one of ``options``: lists them and the nearest match."""
-    options = list(options)
-    begun = [option for option in options if name and option.startswith(str(name))]
-    near = difflib.get_close_matches(str(name), options, n=1) or begun
-    hint = f" Did you mean {near[0]!r}?" if near else ""
-    return InterpError(f"Unknown {what} {name!r}{where}.{hint} Choose from: {', '.join(options) or 'none'}.")
 
 
 def decode(tokenizer: Any, ids: Sequence[int]) -> str:

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
 
-from interp.errors import InterpError
-from interp.tokens import excerpt, unknown_name
+from interp.errors import InterpError, unknown_name
+from interp.tokens import excerpt
 
 ANSWER = "answer"  # the reserved role of the position that predicts the answer
 

@@ -10,7 +10,8 @@ from typing import Literal, NamedTuple, get_args
 
 import numpy as np
 
-from interp.tokens import Prompts, SupportsTokenizer, encode_plain, excerpt, token_texts, unknown_name
+from interp.errors import unknown_name
+from interp.tokens import Prompts, SupportsTokenizer, encode_plain, excerpt, token_texts
 
 AnswerPolicy = Literal["single", "first_differing", "sum_logprob"]
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable
 from typing import TypeAlias
 
@@ -10,7 +9,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from interp.errors import InterpError
+from interp.errors import unknown_name
 
 Metric: TypeAlias = Callable[
     [Float[Tensor, "prompt vocab"], Int[Tensor, " prompt"], Int[Tensor, " prompt"]], Float[Tensor, " prompt"]
@@ -76,11 +75,9 @@ def metric(name: str) -> Metric:
     Raises:
         InterpError: the name is unknown.
     """
-    if name in METRICS:
-        return METRICS[name]
-    near = difflib.get_close_matches(name, METRICS, n=1)
-    hint = f" Did you mean '{near[0]}'?" if near else ""
-    raise InterpError(f"Unknown metric '{name}'.{hint} The metrics are: {', '.join(METRICS)}.")
+    if name not in METRICS:
+        raise unknown_name("metric", name, METRICS)
+    return METRICS[name]
 
 
 def recovered(

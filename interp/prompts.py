@@ -20,7 +20,7 @@ from jaxtyping import Int
 from interp._pairing import SHORTFALL, Drop, align_template, first_reasons, shortfall
 from interp._template import ANSWER, Slots, Template
 from interp.alignment import AnswerPolicy, misalignments
-from interp.errors import InterpError
+from interp.errors import InterpError, unknown_name
 from interp.tokens import (
     Prompts,
     RoleSpec,
@@ -29,7 +29,6 @@ from interp.tokens import (
     extend,
     numbers,
     token_texts,
-    unknown_name,
 )
 
 __all__ = [

@@ -6,11 +6,10 @@ has besides ``prompt`` and ``layer``, and which TransformerLens hook carries it.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from interp.errors import InterpError
+from interp.errors import InterpError, unknown_name
 
 
 @dataclass(frozen=True)
@@ -88,11 +87,9 @@ def site(name: str) -> Site:
     Raises:
         InterpError: the name is unknown; the message gives the nearest match and the whole list.
     """
-    if name in SITES:
-        return SITES[name]
-    near = difflib.get_close_matches(name, SITES, n=1)
-    hint = f" Did you mean '{near[0]}'?" if near else ""
-    raise InterpError(f"Unknown site '{name}'.{hint} The sites are: {', '.join(SITES)}.")
+    if name not in SITES:
+        raise unknown_name("site", name, SITES)
+    return SITES[name]
 
 
 def check_sites(names: str | Iterable[str]) -> tuple[Site, ...]:

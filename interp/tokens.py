@@ -22,9 +22,8 @@ from interp._prompt_ids import (
     numbers,
     padded,
     token_texts,
-    unknown_name,
 )
-from interp.errors import InterpError
+from interp.errors import InterpError, unknown_name
 
 __all__ = [
     "CharSpans",
@@ -40,7 +39,6 @@ __all__ = [
     "extend",
     "numbers",
     "token_texts",
-    "unknown_name",
     "usable_ids",
 ]
 

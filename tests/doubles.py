@@ -58,6 +58,10 @@ class Pairs:
     def sha256(self) -> str:
         return f"{self.rung}/{self.n}/{self.seed}"
 
+    def select(self, indices: list[int]) -> Pairs:
+        self.chosen = indices
+        return Pairs(self.rung, len(indices), self.seed)
+
     def provenance(self) -> dict[str, str | int]:
         return {"task": "color-noun", "n_prompts": self.n, "tokens_sha256": self.sha256()}
 
@@ -78,6 +82,7 @@ class House:
     failing: str | None = None
     failure: BaseException | None = None
     unbuildable: tuple[str, ...] = ()
+    afford: int | None = None
 
     def tools(self) -> Tools:
         return Tools(
@@ -88,6 +93,7 @@ class House:
             save=results.save,
             load=results.load,
             render=self.render,
+            affordable=lambda model, pairs: self.afford or len(pairs),
         )
 
     def load_model(self, name: str, *, device: str, dtype: str) -> Any:

@@ -78,8 +78,8 @@ def serial_loop(
     with torch.no_grad():
         model.bridge.run_with_hooks(source, fwd_hooks=[(name, keep)])
         logits = model.bridge.run_with_hooks(base, fwd_hooks=[(name, put)])[:, -1]
-    rows = torch.arange(len(pairs))
-    return np.asarray((logits[rows, pairs.correct] - logits[rows, pairs.incorrect]).double())
+    rows, found = np.arange(len(pairs)), logits.double().numpy()
+    return np.asarray(found[rows, pairs.correct] - found[rows, pairs.incorrect])
 
 
 def test_stream_and_block_sites_equal_the_serial_loop(

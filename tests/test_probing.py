@@ -25,7 +25,7 @@ NOUN, COLOR = range(10, 10 + N_NOUNS), range(40, 40 + N_COLORS)
 
 
 def make_pairs(n: int = 60, *, seed: int = 0) -> PromptPairs:
-    """ "filler color filler noun filler": every noun five times, colours drawn evenly; corrupted has another colour."""
+    """Rows of filler, colour, filler, noun, filler: every noun five times; corrupted has another colour."""
     rng = np.random.default_rng(seed)
     clean, corrupted, slots, other_slots = [], [], [], []
     for i in range(n):

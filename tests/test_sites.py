@@ -22,9 +22,7 @@ def test_hook_names_are_those_of_transformer_lens() -> None:
 
 
 def test_unknown_site_names_the_nearest_and_the_list() -> None:
-    with pytest.raises(
-        InterpError, match=r"Unknown site 'resid_pr'\. Did you mean 'resid_pre'\? The sites are: embed, "
-    ):
+    with pytest.raises(InterpError, match=r"Unknown site 'resid_pr'\. Did you mean 'resid_pre'\? Choose from: embed, "):
         sites.site("resid_pr")
 
 

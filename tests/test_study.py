@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 
@@ -15,6 +17,7 @@ from analyses import _manifest
 from analyses import study as studies
 from analyses.study import Study
 from interp.errors import InterpError
+from interp.prompts import PromptPairs
 from tests.doubles import DROP, MINIMAL, House, Said
 
 
@@ -397,3 +400,34 @@ def test_a_directory_that_cannot_be_written_is_found_before_any_work(
         execute(house, tmp_path / "new")
     assert house.ran == []
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "full"]
+
+
+def test_a_costly_model_is_explained_on_fewer_prompts_and_says_so(tmp_path: Path) -> None:
+    house, said = House(afford=3), Said()
+    execute(house, tmp_path / "run", replace(SMALL, n=9), said)
+    assert len(house.given["behavior"]["two"]) == 9
+    assert len(house.given["probing"]) == 3
+    assert manifest(tmp_path / "run")["n_explained"] == 3
+    assert "explaining 3 of 9 prompts, to bound the time; --n chooses the number" in said.notes
+
+
+def test_every_prompt_is_explained_when_the_number_was_asked_for(tmp_path: Path) -> None:
+    house = House(afford=3)
+    execution.execute(
+        replace(SMALL, n=9), tmp_path / "run", tools=house.tools(), watcher=Said(), command="interp", every_prompt=True
+    )
+    assert len(house.given["probing"]) == 9
+
+
+def test_the_budget_leaves_a_small_model_alone_and_cuts_a_large_one(gpt2: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    ids = np.random.default_rng(0).integers(1, 60, (20, 8))
+    pairs = PromptPairs.from_tokens(ids, np.roll(ids, 1, axis=1), correct=5, incorrect=9, roles={"color": 3})
+    assert execution.affordable(gpt2, pairs) == 20
+    cost = importlib.import_module("analyses.activation_patching").cost(gpt2, pairs)
+    # By hand: 2 directions x 20 prompts x 3 layers x (3 sites x 2 roles + 8 positions + 4 heads x (5 sites + 2 roles))
+    # rows of 8 tokens, 3/2 layers each, 2 x (4 x 32^2 + 3 x 32 x 128) operations a token and layer.
+    assert cost == 2 * 20 * 3 * (3 * 2 + 8 + 4 * (5 + 2)) * 8 * 1.5 * 2 * (4 * 32**2 + 3 * 32 * 128)
+    monkeypatch.setattr(execution, "CPU_BUDGET", cost / 2)
+    assert execution.affordable(gpt2, pairs) == 10
+    monkeypatch.setattr(execution, "CPU_BUDGET", cost / 1000)
+    assert execution.affordable(gpt2, pairs) == execution.FEWEST

@@ -79,7 +79,7 @@ def initialise(model: GPT2LMHeadModel, generator: torch.Generator) -> None:
 
     eye = torch.eye(D_HEAD)
     output = model.get_parameter("transformer.h.0.attn.c_proj.weight")
-    query, key, value = model.get_parameter("transformer.h.0.attn.c_attn.weight").split(D_MODEL, dim=1)
+    query, key, value = model.get_parameter("transformer.h.0.attn.c_attn.weight").chunk(3, dim=1)
     for head in range(3):
         mine = slice(head * D_HEAD, (head + 1) * D_HEAD)
         for matrix in (query, key, value):
@@ -98,7 +98,7 @@ def initialise(model: GPT2LMHeadModel, generator: torch.Generator) -> None:
             output[mine] = COPY_GAIN * torch.linalg.qr(torch.randn(D_MODEL, D_HEAD, generator=generator)).Q.T
 
     for layer, head, asking, offered, gain in MATCHES:
-        query, key, _ = model.get_parameter(f"transformer.h.{layer}.attn.c_attn.weight").split(D_MODEL, dim=1)
+        query, key, _ = model.get_parameter(f"transformer.h.{layer}.attn.c_attn.weight").chunk(3, dim=1)
         mine = slice(head * D_HEAD, (head + 1) * D_HEAD)
         query[asking, mine] += gain * eye
         key[offered, mine] += gain * eye

@@ -71,7 +71,7 @@ class Recipe:
         return min(1.0, max(0.0, (1 - progress) / (1 - self.decay_from)))
 
 
-QUICK = Recipe(total_tokens=60_000, n_layers=3, chunk_rows=256)
+QUICK = Recipe(total_tokens=12_000, n_layers=3, batch_tokens=512, chunk_rows=96)
 
 
 def loss_of(model: GPT2LMHeadModel, batch: Batch, generator: torch.Generator) -> Float[Tensor, ""]:
@@ -168,6 +168,10 @@ def train_chunk(run: Run, maker: RowMaker) -> float:
             optimizer.zero_grad()
         losses.append(loss.item())
         run.tokens += batch[0].numel()
+    if not losses:
+        raise ValueError(
+            f"A chunk of {recipe.chunk_rows} rows fills no batch of {recipe.batch_tokens} tokens. Use more rows."
+        )
     run.chunk += 1
     return sum(losses) / len(losses)
 
@@ -244,7 +248,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m interp.mini.train", description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("mini-weights"), help="where the model goes")
     parser.add_argument("--seed", type=int, default=Recipe.seed)
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--threads", type=int, default=1, help="more help only where no other job wants the cores")
     parser.add_argument("--quick", action="store_true", help="a smoke test of under a minute; learns nothing")
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")

@@ -18,6 +18,9 @@ from interp.sites import head_label
 CHARACTER = 6.6
 """Width of one character of a label, in SVG units (the label font is 11 units high and monospaced)."""
 
+LONGEST = 20
+"""Slanted labels are cut to so many characters; the tooltip and the table have them whole."""
+
 ANNOTATED_CELLS = 480
 """Above this many cells, values are left to the tooltip and the table."""
 
@@ -118,9 +121,9 @@ def heatmap(
     longest = max((len(label) for label in grid.columns), default=1)
     slanted = any(len(part) * CHARACTER > width - 1 for parts in lines for part in parts)
     depth = 1 if slanted else max((len(parts) for parts in lines), default=1)
-    top = 22.0 + (min(longest, 16) * CHARACTER * 0.72 + 8 if slanted else 3 + 13 * depth)
+    top = 22.0 + (min(longest, LONGEST) * CHARACTER * 0.72 + 8 if slanted else 3 + 13 * depth)
     left = 30.0 + max((len(label) for label in grid.rows), default=1) * CHARACTER
-    overhang = min(longest, 16) * CHARACTER * 0.72 if slanted else 0.0
+    overhang = min(longest, LONGEST) * CHARACTER * 0.72 if slanted else 0.0
     total = (left + n_columns * width + 8 + overhang, top + n_rows * height + 6)
     parts = [
         element("text", grid.column_title, class_="axis", x=left, y=11.0),
@@ -134,7 +137,7 @@ def heatmap(
     ]
     for j, label in enumerate(grid.columns):
         x = left + (j + 0.5) * width
-        shown = label if len(label) <= 16 else label[:15] + "…"
+        shown = label if len(label) <= LONGEST else label[: LONGEST - 1] + "…"
         if slanted:
             parts.append(
                 element("text", shown, class_="tick", transform=f"translate({x:.1f} {top - 6:.1f}) rotate(-46)")

@@ -97,7 +97,7 @@ def dot_rows(
 
     ``badges`` are ``pass`` or ``fail``, written after each row.
     """
-    left = 12.0 + max((len(label) for label in labels), default=1) * CHARACTER
+    left = 14.0 + max((len(label) for label in labels), default=1) * 1.06 * CHARACTER
     right = left + width
     row, top = 18.0 + 13.0 * len(series), 12.0
     span = Span(low, high, left, right)

@@ -117,8 +117,11 @@ def contrast(first: str, second: str) -> float:
 
 
 def text_on(colour: str) -> str:
-    """Black or white, whichever reads better on a colour."""
-    return max(("#14171c", "#ffffff"), key=lambda ink: contrast(colour, ink))
+    """The ink that reads on a colour: soft black or white where that is enough (4.5 : 1), else the better of both."""
+    for ink in ("#14171c", "#ffffff"):
+        if contrast(colour, ink) >= 4.5:
+            return ink
+    return max(("#000000", "#ffffff"), key=lambda ink: contrast(colour, ink))
 
 
 def stylesheet() -> str:

@@ -17,6 +17,7 @@ EXPLAINING = ("attention_lesson", "attention_patterns", "probing", "activation_p
 """Results that explain a behaviour, and are withheld when there is none."""
 
 _LABEL_NAMES = ("label", "labels", "head_role", "kind")
+_SHORT = 16
 _LABEL_ORDER = {"mover": 0, "reader": 1}
 _CLOSED = {"failed", "fail", "closed", "false", "0", "no"}
 _OPEN = {"passed", "pass", "passes", "open", "true", "1", "yes"}
@@ -120,10 +121,13 @@ def of(run: RunInputs) -> Verdict:
     if "head_label" not in result.data.sizes:
         return Verdict(answer, passed, reason, rung, (), (), ())
     heads = result.labels("head_label")
+    for head in heads:
+        place(head)
     label_name = next((name for name in _LABEL_NAMES if result.has(name)), None)
     labels = result.labels(label_name) if label_name else ("none",) * len(heads)
     columns = _columns(result, skip=label_name)
     order = _order(labels, columns, len(heads))
+    columns = sorted((c for c in columns if any(v != "" for v in c.values)), key=_place_in_table)
     return Verdict(
         answer, passed, reason, rung,
         tuple(heads[i] for i in order),
@@ -172,7 +176,7 @@ def _columns(result: Result, *, skip: str | None) -> list[HeadColumn]:
         others = [str(dim) for dim in array.dims if dim != "head_label"]
         values = result.need(name, "head_label", *others)
         low, high = _bounds(result, name, others)
-        heading = str(array.attrs["long_name"])
+        heading = str(array.attrs["long_name"]).replace("<-", " ← ")
         for index in np.ndindex(*values.shape[1:]):
             where = [
                 str(values[dim].values[i]) if dim in values.coords else str(i)
@@ -217,6 +221,13 @@ def _order(labels: tuple[str, ...], columns: list[HeadColumn], count: int) -> li
             size = np.abs(np.nan_to_num(np.array(column.values, dtype=np.float64)))
             weight = np.maximum(weight, size / (size.max() or 1.0))
     return sorted(range(count), key=lambda i: (_LABEL_ORDER.get(labels[i], 2), -weight[i], i))
+
+
+def _place_in_table(column: HeadColumn) -> int:
+    """Short words first, then numbers, then sentences; otherwise as the file has them."""
+    if column.numeric:
+        return 1
+    return 0 if max((len(str(value)) for value in column.values), default=0) <= _SHORT else 2
 
 
 def _reordered(column: HeadColumn, order: list[int]) -> HeadColumn:

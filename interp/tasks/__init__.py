@@ -13,9 +13,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from interp.errors import InterpError
+from interp.errors import InterpError, unknown_name
 from interp.tasks.schema import Corruption, Rung, Task, read_task
-from interp.tokens import unknown_name
 
 if TYPE_CHECKING:
     from interp.alignment import AnswerPolicy

@@ -13,9 +13,8 @@ from typing import Any, Literal, NoReturn, get_args
 import yaml
 
 from interp.alignment import AnswerPolicy
-from interp.errors import InterpError
+from interp.errors import InterpError, unknown_name
 from interp.prompts import ANSWER, Template
-from interp.tokens import unknown_name
 
 Kind = Literal["words", "random_tokens"]
 

@@ -56,7 +56,9 @@ def section(run: RunInputs, verdict: Verdict) -> Section:
             blocks.append(Facts((("Sufficient against needed:", text),)))
     own = run.get("verdict")
     names = ("agreement", "disagreement", "disagreements", "limits")
-    said = tuple((f"{name.capitalize()}:", own.attr(name)) for name in names if own and own.attr(name))
+    said = tuple(
+        (f"{name.capitalize()}:", own.attr(name)) for name in names if own and own.attr(name) not in ("", "none")
+    )
     if said:
         blocks.append(Facts(said, "The verdict adds"))
     blocks.append(Facts(LIMITS, "What this cannot say"))

@@ -113,7 +113,7 @@ def _read(result: Result) -> _Lesson:
 def _arithmetic(result: Result, lesson: _Lesson) -> list[Block]:
     roles = {end: result.attr(end) for end in ("dest", "src")}
     named = {end: f" ({role})" if role and not role.lstrip("-").isdigit() else "" for end, role in roles.items()}
-    chosen = result.attr("chosen_by")
+    chosen = result.attr("chosen_by").replace("<-", " ← ")
     why = f" The head was chosen by: {chosen}." if chosen and chosen != "given" else ""
     opening = (
         f"Head {lesson.name}, at the word {lesson.reader}{named['dest']}: which words does it read, and why "

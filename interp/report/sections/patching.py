@@ -129,7 +129,11 @@ class _Sweep:
     @classmethod
     def of(cls, patching: Result, variable: str, *axes: str) -> _Sweep:
         mean = mean_over(patching.need(variable, "direction", "prompt", "layer", *axes))
-        return cls(patching, variable, axes, mean, _scale(mean["mean"].values))
+        shown = [
+            importance(mean.isel(direction=i), direction)["mean"].values
+            for i, direction in enumerate(patching.labels("direction"))
+        ]
+        return cls(patching, variable, axes, mean, _scale(np.stack(shown)))
 
     def shown(self, direction: str, **at: int) -> xr.Dataset:
         """What the map of a direction shows: recovered or lost."""

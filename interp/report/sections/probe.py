@@ -68,16 +68,19 @@ def _figure(probing: Result, means: dict[str, xr.Dataset], majority: dict[str, f
             rule=(majority.get(role, math.nan), "majority class"),
         )
         panels.append(Panel(f"at {role}", drawn))
+    reading = (
+        probing.attr("reading") or "A probe that beats its control and the majority reads something that is there."
+    )
     entries = [(label, tone) for label, tone in reversed([_LINES[name] for name in _LINES if name in at_site])]
     entries.append(("majority class", "c"))
     return Figure.of(
         probing,
         f"probe-{index}",
         f"Probe accuracy on {site}",
-        probing.attr("reading") or "A probe that beats its control and the majority reads something that is there.",
+        f"{reading} Shaded: 95% interval over folds.",
         panels=tuple(panels),
         tables=_tables(at_site, majority, site),
-        legend=line_legend(entries, key=f"probe-{index}-l", units="(share of held-out prompts; shaded: 95% interval)"),
+        legend=line_legend(entries, key=f"probe-{index}-l", units="(share of held-out prompts)"),
     )
 
 
@@ -117,13 +120,13 @@ def _best(means: dict[str, xr.Dataset], sites: tuple[str, ...], probing: Result)
         s, layer = np.unravel_index(int(np.nanargmax(values)), values.shape)
         one = accuracy.isel(site=int(s), layer=int(layer), role=r)
         label = probing.labels("layer")[int(layer)]
-        found.append(
-            (
-                f"{role}:",
-                f"most selective at {sites[int(s)]}, layer {label}: accuracy {figure_number(float(one['mean']), 2)}, "
-                f"{figure_number(float(values[s, layer]), 2)} above its control.",
-            )
+        text = (
+            f"most selective at {sites[int(s)]}, layer {label}: accuracy {figure_number(float(one['mean']), 2)}, "
+            f"{figure_number(float(values[s, layer]), 2)} above its control."
         )
+        if values[s, layer] <= 0:
+            text = "at no layer does the probe beat its control."
+        found.append((f"{role}:", text))
     return found
 
 
