@@ -37,7 +37,12 @@ def rung_index(used: Mapping[str, xr.Dataset]) -> int:
 
 @dataclass(frozen=True)
 class Meeting:
-    """The later of source and target, the earlier one, and what has to be said about it."""
+    """The later of source and target, the earlier one, and what has to be said about it.
+
+    The token behind the later one and the end of its clause have seen both words whole too, and models often gather
+    things there (full stops: Tigges et al. 2023, arXiv 2310.15154): where the results have those roles, they count
+    as places to meet as well.
+    """
 
     role: str
     other: str
@@ -62,6 +67,11 @@ class Meeting:
         mixed = min(share, 1 - share)
         note += f"; in {mixed:.0%} of prompts it is the other way round" if mixed else ""
         return cls(role, other, role == source, note)
+
+    @property
+    def places(self) -> tuple[str, ...]:
+        """The roles at which the two can meet: the later word, the token behind it, the end of their clause."""
+        return self.role, f"after_{self.role}", "clause_end"
 
 
 def _target_comes_later(used: Mapping[str, xr.Dataset], source: str, target: str) -> Bool[np.ndarray, " prompt"] | None:
@@ -175,7 +185,7 @@ class Evidence:
                     f"The results to join have {layers} x {heads} and {grid.sizes['layer']} x {grid.sizes['head']} "
                     "(layers x heads). Join the results of one run."
                 )
-        recovered = _recovered(patching, meeting.role)
+        recovered = _recovered(patching, meeting.places)
         attention, uniform = _attention(attribution, seed)
         return cls(
             layer=np.repeat(np.arange(layers), heads),
@@ -223,7 +233,13 @@ class Evidence:
         acting = self.acting(head)
         if not acting:
             return "none"
-        return "mover" if acting[0].role == self.meeting.role else "reader"
+        return "mover" if acting[0].role in self.meeting.places else "reader"
+
+    @property
+    def arrival(self) -> str:
+        """Where the strongest mover acts; the later word itself where there is no mover."""
+        movers = self.labelled("mover")
+        return self.acts_at(movers[0]) if movers else self.meeting.role
 
     def acts_at(self, head: int) -> str:
         """The role at which a labelled head does most; empty for the others."""
@@ -280,12 +296,14 @@ def _flat(array: xr.DataArray) -> Float[np.ndarray, "prompt head"]:
     return values.reshape(len(values), -1)
 
 
-def _recovered(patching: xr.Dataset | None, meeting: str) -> dict[tuple[str, str], Float[np.ndarray, "prompt head"]]:
+def _recovered(
+    patching: xr.Dataset | None, places: tuple[str, ...]
+) -> dict[tuple[str, str], Float[np.ndarray, "prompt head"]]:
     """(role, direction) -> recovered, for the roles where a head can be named."""
     if patching is None or "recovered_z_role" not in patching:
         return {}
     array = patching["recovered_z_role"]
-    roles = [role for role in dict.fromkeys((meeting, *READING_ROLES)) if role in array["role"].values]
+    roles = [role for role in dict.fromkeys((*places, *READING_ROLES)) if role in array["role"].values]
     found = {}
     for role in roles:
         for direction in map(str, array["direction"].values):

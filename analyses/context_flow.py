@@ -26,7 +26,14 @@ NAMED = 3
 LISTED = 8
 """At most this many heads are spelled out where the methods disagree; the table has all."""
 
-_PLACES = {"noun": "the noun", "color": "the colour", "asked": "the asked noun", "answer": "the answer position"}
+_PLACES = {
+    "noun": "the noun",
+    "after_noun": "the token after the noun",
+    "clause_end": "the full stop that ends its clause",
+    "color": "the colour",
+    "asked": "the asked noun",
+    "answer": "the answer position",
+}
 _IDENTITY = ("model", "weights_sha256", "architecture", "numerics", "dtype", "device", "bos", "answer_policy")
 
 
@@ -40,12 +47,14 @@ def run(
 ) -> xr.Dataset:
     """Join the results of a run into one row per head, a label for each, and an answer in two sentences.
 
-    The *meeting* role is ``target`` or ``source``, whichever comes later in the prompts: attention only looks back, so
-    that is the only word at which the two can meet. An effect is the recovered fraction when the head's ``z`` alone is
-    patched in at one role (denoising), or 1 - recovered when it is patched out (noising). It counts if its mean is at
-    least ``minimum_effect``, its 95% bootstrap interval lies above 0, and its p-value, adjusted over all heads, roles
-    and directions (``stats.max_t_p_values``), is at most 0.05. A head is a ``mover`` if an effect at the meeting role
-    counts, a ``reader`` if one at ``asked`` or ``answer`` does, by the larger where both do; else ``none``.
+    Attention only looks back, so ``target`` and ``source`` can meet at whichever comes later in the prompts, at the
+    token behind it (role ``after_...``) or at the end of their clause (role ``clause_end``), where the pairs have those
+    roles; ``meeting`` is the one where the strongest mover acts. An effect is the recovered fraction when the head's
+    ``z`` alone is patched in at one role (denoising), or 1 - recovered when it is patched out (noising). It counts if
+    its mean is at least ``minimum_effect``, its 95% bootstrap interval lies above 0, and its p-value, adjusted over all
+    heads, roles and directions (``stats.max_t_p_values``), is at most 0.05. A head is a ``mover`` if an effect where
+    they can meet counts, a ``reader`` if one at ``asked`` or ``answer`` does, by the larger where both do; else
+    ``none``.
 
     Where the source comes last (the colour after its noun) clean and corrupted differ at the meeting role itself, so
     patching there also shows heads that copy the colour's own token: a mover must then also look at the target.
@@ -94,7 +103,7 @@ def run(
     verdict = _Verdict.of(used, source, target, minimum_effect, seed)
     extra |= {
         "answer": f"{behavior.sentence()} {verdict.sentence()}",
-        "meeting": verdict.heads.meeting.role,
+        "meeting": verdict.heads.arrival,
         "meeting_note": verdict.heads.meeting.note,
         "n_cells_tested": verdict.heads.n_tested,
         "agreement": verdict.agreement(),
@@ -190,7 +199,7 @@ class _Verdict:
             thing="colour" if source == "color" else source,
             n_prompts={name: int(data.attrs["n_prompts"]) for name, data in used.items() if name in EXPLAINING},
             missing=tuple(name for name in EXPLAINING if name not in used),
-            probe=_probe(used.get("probing"), heads.meeting.role),
+            probe=_probe(used.get("probing"), heads.arrival),
         )
 
     # ---- do the methods agree ----
@@ -271,10 +280,10 @@ class _Verdict:
             return f"No single head stands out: {self._largest(None)}."
         by_role = {role: [head for head in readers if self.heads.acts_at(head) == role] for role in READING_ROLES}
         read = [f"at {_place(role)} by {self._listed(heads)}" for role, heads in by_role.items() if heads]
-        where, own = _place(self.heads.meeting.role), self.heads.meeting.source_is_last
+        where, own = _place(self.heads.arrival), self.heads.meeting.source_is_last
         if not movers:
-            measured = any(cell.role == self.heads.meeting.role for cell in self.heads.cells)
-            why = self._largest(self.heads.meeting.role) if measured else "nothing was patched there"
+            measured = any(cell.role == self.heads.arrival for cell in self.heads.cells)
+            why = self._largest(self.heads.arrival) if measured else "nothing was patched there"
             brings = f"brings the {self.thing} to {where}"
             if own:
                 brings = f"brings {_place(self.heads.meeting.other)} to the {self.thing}'s own word"
@@ -374,7 +383,7 @@ class _Verdict:
                 ("agreement", self.agreement_of, "what the methods say"),
             )
         }
-        edge = f"{self.heads.meeting.role}<-{self.heads.meeting.other}"
+        edge = f"{self.heads.arrival}<-{self.heads.meeting.other}"
         if edge in self.heads.attention:
             out |= _columns("attention", [self.heads.attention[edge]], None, "share", f"attention {edge}")
         for role in dict.fromkeys(role for role, _ in self.heads.recovered):

@@ -31,7 +31,19 @@ if TYPE_CHECKING:
 
 Progress = Callable[[int, int], None]
 
-EDGES = ("noun<-color", "color<-noun", "asked<-noun", "asked<-color", "answer<-color", "answer<-noun")
+EDGES = (
+    "noun<-color",
+    "after_noun<-color",
+    "clause_end<-color",
+    "clause_end<-noun",
+    "color<-noun",
+    "asked<-noun",
+    "asked<-color",
+    "answer<-color",
+    "answer<-noun",
+    "answer<-after_noun",
+    "answer<-clause_end",
+)
 """The edges read by default, as destination<-source, where the roles exist and the source comes first somewhere."""
 
 TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4, torch.bfloat16: 5e-2, torch.float16: 1e-2}

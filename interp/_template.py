@@ -18,11 +18,15 @@ Slots = Mapping[str, str]
 
 
 class _Piece(NamedTuple):
-    """A stretch of literal text, then a slot under a role (both empty at the end of a template)."""
+    """A stretch of literal text, then a place under a role (empty at the end of a template).
+
+    The place is filled by a slot, or holds a fixed text.
+    """
 
     literal: str
     slot: str
     role: str
+    fixed: str = ""
 
 
 class Rendered(NamedTuple):
@@ -38,7 +42,8 @@ class Template:
     """A text with slots, and the answer that should follow it.
 
     ``{noun}`` is a slot and also names a role. A slot that returns gives the roles ``noun@2``, ``noun@3``;
-    ``{noun:asked}`` fills slot ``noun`` and names this place ``asked``. ``{{`` and ``}}`` are plain braces.
+    ``{noun:asked}`` fills slot ``noun`` and names this place ``asked``. ``{'.':stop}`` is the text ``.`` under the
+    role ``stop``. ``{{`` and ``}}`` are plain braces.
 
     Raises:
         InterpError: unbalanced braces, a slot without a proper name, or two places with the same role.
@@ -68,7 +73,7 @@ class Template:
     @property
     def roles(self) -> tuple[str, ...]:
         """The roles of the text, in order."""
-        return tuple(piece.role for piece in self._pieces if piece.slot)
+        return tuple(piece.role for piece in self._pieces if piece.role)
 
     @property
     def slots(self) -> tuple[str, ...]:
@@ -98,8 +103,8 @@ class Template:
         text, roles = "", {}
         for piece in self._pieces:
             text += piece.literal
-            if piece.slot:
-                words = _words(slots, piece.slot, self.text, where)
+            if piece.role:
+                words = piece.fixed or _words(slots, piece.slot, self.text, where)
                 roles[piece.role] = (len(text), len(text) + len(words))
                 text += words
         return Rendered(text, fill(self.answer, slots, where=where), roles)
@@ -107,7 +112,8 @@ class Template:
 
 def fill(text: str, slots: Slots, *, where: str = "") -> str:
     """``text`` with its slots filled, for a text whose places need no roles, such as an answer."""
-    return "".join(p.literal + (_words(slots, p.slot, text, where) if p.slot else "") for p in parse(text))
+    words = (p.literal + (p.fixed or (_words(slots, p.slot, text, where) if p.slot else "")) for p in parse(text))
+    return "".join(words)
 
 
 def parse(text: str) -> tuple[_Piece, ...]:
@@ -124,6 +130,9 @@ def parse(text: str) -> tuple[_Piece, ...]:
     for literal, slot, role, conversion in parts:
         if slot is None:
             pieces.append(_Piece(literal, "", ""))
+            continue
+        if len(slot) > 2 and slot[0] == slot[-1] == "'" and (role or "").isidentifier() and not conversion:
+            pieces.append(_Piece(literal, "", str(role), slot[1:-1]))
             continue
         if not slot.isidentifier() or conversion or not (role or slot).isidentifier():
             inside = slot + (f"!{conversion}" if conversion else "") + (f":{role}" if role else "")

@@ -315,6 +315,23 @@ class PromptPairs:
         }
         return replace(self, clean=clean, corrupted=self.corrupted.select(indices), **chosen)
 
+    def with_role_after(self, role: str) -> PromptPairs:
+        """The same pairs with one more role, ``after_{role}``: the one token that follows ``role``.
+
+        Models often gather what is said of a word on the token behind it, the first that has seen the whole word.
+
+        Raises:
+            InterpError: an unknown role, or a prompt that ends with it.
+        """
+        spans = self.clean.spans(role)
+        after = np.stack([spans[:, 1], spans[:, 1] + 1], axis=1)
+        more = {f"after_{role}": after}
+        return replace(
+            self,
+            clean=self.clean.with_roles({**self.clean.roles, **more}),
+            corrupted=self.corrupted.with_roles({**self.corrupted.roles, **more}),
+        )
+
     def keep_roles(self, roles: Sequence[str]) -> PromptPairs:
         """The same pairs with only these roles, in this order, and ``answer`` last."""
         names = [*(role for role in roles if role != ANSWER), ANSWER]

@@ -492,7 +492,9 @@ def verdict(spec: RunSpec, rng: np.random.Generator) -> xr.Dataset:
     add("contribution", "logits", {reader: 4.2, mover: 0.4})
     add("ablation_effect", "logits", {reader: -4.5, mover: -3.0})
     variables["label"] = (("head_label",), labels, "")
-    variables["agreement"] = (("head_label",), [3 if label != "none" else 0 for label in labels], "methods of 3")
+    words = ["agree: denoising, noising, direct contribution" if label != "none" else "" for label in labels]
+    variables["acts_at"] = (("head_label",), ["noun" if label == "mover" else "" for label in labels], "")
+    variables["agreement"] = (("head_label",), words, "")
     answer = (
         "L1H2 reads the colour from the noun (attention 0.86) and carries it there: patching its output at the noun "
         "restores 65% of the gap between clean and corrupted. L2H1 fetches it at the end of the question and writes "

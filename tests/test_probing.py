@@ -82,6 +82,7 @@ def test_a_planted_color_is_found_on_nouns_never_seen(
     for role in ("color", "answer"):  # noise there
         assert abs(float(means["accuracy"].sel(role=role)) - 0.25) < 0.15
         assert abs(float(means["selectivity"].sel(role=role))) < 0.2
+        assert abs(float(means["distractor_rate"].sel(role=role)) - 0.25) < 0.15
     assert float(got["chance"]) == 1 / N_COLORS
     assert (got.attrs["n_data"], got.attrs["n_groups"], got.attrs["n_labels"]) == (120, N_NOUNS, N_COLORS)
 

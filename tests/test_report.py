@@ -312,6 +312,14 @@ def test_the_page_says_which_rungs_the_model_does_not_do(full: Page, tmp_path: P
     assert "Everything below explains rung two only." in text
 
 
+def test_words_about_heads_stand_beside_the_table_not_in_it(full: Page, full_run: Path) -> None:
+    assert "L1H2 (mover): agree: denoising, noising, direct contribution" in full.text
+    raw = (full_run / "report.html").read_text(encoding="utf-8")
+    first = raw[raw.index("1 mover and 1 reader among 12 heads") :].split("</table>")[0]
+    assert "acts at" in first
+    assert "direct contribution" not in first
+
+
 def test_missing_results_leave_a_line_in_their_place(tmp_path: Path) -> None:
     text = rendered(tmp_path, only("verdict")).text
     for name in ("behavior", "attention_lesson", "probing", "activation_patching"):

@@ -128,14 +128,14 @@ def test_head_sites_equal_the_serial_loop(
 
 @BOTH
 @DIRECTIONS
-@pytest.mark.parametrize("site", ["z", "resid_pre", "pattern"])
+@pytest.mark.parametrize("site", ["z", "resid_pre", "pattern", "k", "v", "mlp_out"])
 def test_ragged_roles_equal_the_serial_loop(
     model: HookedTransformer, ragged: PromptPairs, site: str, direction: str
 ) -> None:
     roles = ["color", "noun", "answer"]
     effect = sweep(model, ragged, site, direction, roles=roles)
     masks = [run.token_mask(ragged.clean, role) for role in roles]
-    heads = list(range(4)) if sites.site(site).has_heads else [None]
+    heads = list(range(model.n_heads_of(site))) if sites.site(site).has_heads else [None]
     expected = serial_loop(model, ragged, site, direction, masks, heads)
     got = effect.patched.values if len(heads) > 1 else effect.patched.values[:, :, None]
     np.testing.assert_allclose(got, expected, atol=1e-5)

@@ -40,13 +40,12 @@ def html(run: RunInputs, bundle: Bundle | None) -> str:
     sections = _sections(run, found, bundle)
     scripts = [block for section in sections for block in section.blocks if isinstance(block, Script)]
     data = {block.key: {"component": block.component, "props": block.data} for block in scripts}
+    head = (str(run.study.get("name", "")), run.first_attr("task"), run.first_attr("model"))
     template = _environment().get_template("page.html")
     return template.render(
         title=_title(run),
         question=str(run.study.get("question") or run.first_attr("question", ("verdict", "behavior")) or _title(run)),
-        eyebrow=[
-            text for text in (str(run.study.get("name", "")), run.first_attr("task"), run.first_attr("model")) if text
-        ],
+        eyebrow=[text for text in dict.fromkeys(head) if text],
         made=run.first_attr("created_at"),
         answer=_answer(run, found),
         gate=_gate_notice(run, found),

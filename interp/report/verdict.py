@@ -40,6 +40,11 @@ class HeadColumn:
         return not any(isinstance(value, str) for value in self.values)
 
     @property
+    def sentences(self) -> bool:
+        """Whether the values are longer than a table cell should be."""
+        return not self.numeric and max((len(str(value)) for value in self.values), default=0) > _SHORT
+
+    @property
     def bounded(self) -> bool:
         """Whether there is any interval."""
         return any(math.isfinite(value) for value in self.low)
@@ -79,13 +84,22 @@ class Verdict:
         }
 
     def reading_table(self, title: str, count: int) -> Table:
-        """The first heads, for reading: a mean and its interval in one cell."""
-        columns = (Column("head"), Column("job"), *(Column(c.heading, c.units) for c in self.columns))
+        """The first heads, for reading: a mean and its interval in one cell, and no sentences."""
+        shown = [c for c in self.columns if not c.sentences]
+        columns = (Column("head"), Column("job"), *(Column(c.heading, c.units) for c in shown))
         rows = [
-            (self.heads[i], self.labels[i], *(c.text(i) for c in self.columns))
-            for i in range(min(count, len(self.heads)))
+            (self.heads[i], self.labels[i], *(c.text(i) for c in shown)) for i in range(min(count, len(self.heads)))
         ]
         return Table(title, columns, tuple(rows))
+
+    def sentences(self) -> tuple[tuple[str, str], ...]:
+        """What the result says of a head in words, named heads first; heads without words are left out."""
+        found = []
+        for i, head in enumerate(self.heads):
+            words = "; ".join(str(c.values[i]) for c in self.columns if c.sentences and c.values[i])
+            if words:
+                found.append((f"{head} ({self.labels[i]}):" if self.labels[i] != "none" else f"{head}:", words))
+        return tuple(found)
 
     def full_table(self, title: str) -> Table:
         """All heads, for copying: a mean and its two bounds in three columns."""
@@ -225,9 +239,7 @@ def _order(labels: tuple[str, ...], columns: list[HeadColumn], count: int) -> li
 
 def _place_in_table(column: HeadColumn) -> int:
     """Short words first, then numbers, then sentences; otherwise as the file has them."""
-    if column.numeric:
-        return 1
-    return 0 if max((len(str(value)) for value in column.values), default=0) <= _SHORT else 2
+    return 1 if column.numeric else 2 * column.sentences
 
 
 def _reordered(column: HeadColumn, order: list[int]) -> HeadColumn:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from itertools import zip_longest
 
 from interp.errors import InterpError
-from interp.prompts import Drop, PromptPairs, align_template, first_reasons, shortfall
+from interp.prompts import ANSWER, Drop, PromptPairs, align_template, first_reasons, shortfall
 from interp.tasks.schema import Rung, Task
 from interp.tokens import SupportsTokenizer
 
@@ -55,7 +55,11 @@ def build(task: Task, rung: Rung, model: SupportsTokenizer, *, n: int, seed: int
     if sum(sizes) < n:
         drops.append(shortfall(n, sum(sizes)))
     pairs = PromptPairs.concat([part for parts in built.values() for part in parts])
-    pairs = pairs.select(_taking_turns(sizes)).keep_roles(rung.roles)
+    pairs = pairs.select(_taking_turns(sizes))
+    for role in rung.roles:
+        if role not in (*pairs.roles, ANSWER):
+            pairs = pairs.with_role_after(role.removeprefix("after_"))
+    pairs = pairs.keep_roles(rung.roles)
     return replace(pairs, drops=tuple(drops))
 
 

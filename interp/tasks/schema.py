@@ -52,7 +52,7 @@ class Rung:
         same: slot -> the slot whose clean word it repeats.
         incorrect_answer: template of the incorrect answer, filled with the clean words; None for the
             corrupted prompt's own answer.
-        roles: roles of interest, in the order in which results show them.
+        roles: roles of interest, in the order in which results show them; ``after_noun`` is the token behind ``noun``.
         block: length of the repeated block, for ``random_tokens``.
     """
 
@@ -171,7 +171,7 @@ class _Reader:
         shared = [r for r in next(iter(templates.values())).roles if all(r in t.roles for t in templates.values())]
         roles = tuple(map(str, self.items(rung.get("roles", shared), f"roles of {where}")))
         for role in roles:
-            self.known(role, (*shared, ANSWER), "role", where)
+            self.known(role, (*shared, *(f"after_{one}" for one in shared), ANSWER), "role", where)
         other = rung.get("incorrect_answer")
         if other is not None:
             other = self.text(rung, "incorrect_answer", where)

@@ -66,8 +66,11 @@ def _head_table(verdict: Verdict) -> list[Block]:
     title = f"{kinds[0]} and {kinds[1]} among {len(verdict.heads)} heads"
     what = "Means over prompts with 95% intervals"
     part = f", the first {shown} heads" if shown < len(verdict.heads) else ""
+    said = verdict.sentences()
+    blocks: list[Block] = [Facts(said, "What the methods say of single heads")] if said else []
     return [
         Details(title, (verdict.reading_table(what + part, shown),), open=True),
+        *blocks,
         Details(f"All {len(verdict.heads)} heads, bounds in columns of their own", (verdict.full_table(what),)),
     ]
 

@@ -27,6 +27,9 @@ GAP = "share of the clean–corrupted gap"
 _LIMITS = (1.0, 1.5)
 """The colours reach this far: to 1 unless an effect passes it by a tenth, and never beyond 1.5."""
 
+_NOTHING = 0.05
+"""Below this recovered fraction no place is called the most sufficient one."""
+
 Marks = Mapping[tuple[int, int], str]
 
 
@@ -165,6 +168,8 @@ class _Sweep:
         values = one["mean"].values
         if not np.isfinite(values).any():
             return ""
+        if np.nanmax(values) < _NOTHING:
+            return f"No place recovers {_NOTHING:.0%} of the gap."
         at = np.unravel_index(int(np.nanargmax(values)), values.shape)
         labels = {axis: self.patching.labels(axis)[int(i)] for axis, i in zip(("layer", *self.axes), at, strict=True)}
         where = f"layer {labels['layer']}, " + ", ".join(f"{axis} {labels[axis]}" for axis in self.axes)

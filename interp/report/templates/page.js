@@ -94,13 +94,6 @@
     document.querySelectorAll("main > section, main > header").forEach(function (part) { watcher.observe(part); });
   }
 
-  // Tables open for printing.
-  window.addEventListener("beforeprint", function () {
-    document.querySelectorAll("section .card > .table-block").forEach(function (table) {
-      if (table.parentElement.tagName === "DETAILS") table.parentElement.open = true;
-    });
-  });
-
   // CircuitsVis draws into the divisions that name one of its components.
   var data = JSON.parse(document.getElementById("report-data").textContent);
   if (window.CircuitsVis) {
