@@ -102,6 +102,7 @@ def _parser() -> argparse.ArgumentParser:
 
     report = commands.add_parser("report", help="write the report of a finished run again")
     report.add_argument("directory", metavar="DIR", type=Path)
+    report.add_argument("--plain", action="store_true", help="without the CircuitsVis script: 1.3 MB less")
     report.set_defaults(handler=_report)
 
     compare = commands.add_parser("compare", help="two runs beside each other: baselines and leading heads")
@@ -154,7 +155,7 @@ def _default_out(name: str, model: str) -> Path:
 def _report(arguments: argparse.Namespace, terminal: Terminal) -> None:
     from interp import report
 
-    terminal.line(f"Report: {report.render(arguments.directory)}")
+    terminal.line(f"Report: {report.render(arguments.directory, interactive=not arguments.plain)}")
 
 
 def _studies(arguments: argparse.Namespace, terminal: Terminal) -> None:

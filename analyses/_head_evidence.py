@@ -55,12 +55,12 @@ class Meeting:
         later = _target_comes_later(used, source, target)
         share = 1.0 if later is None else float(np.mean(later))
         role, other = (target, source) if share >= 0.5 else (source, target)
-        note = f"{target} comes after {source}, so they can meet at {target}"
+        note = f"{target} comes after {source}, so they can meet at {target} or behind it"
         if later is None:
             note = f"it is not known which of {source} and {target} comes later; {target} is assumed"
         elif role == source:
             note = (
-                f"{source} comes after {target}, so they can only meet at {source}; clean and corrupted differ there, "
+                f"{source} comes after {target}, so they can meet at {source} or behind it; the prompts differ there, "
                 f"so patching at {source} also counts what a head copies of the {source}'s own token and cannot see "
                 f"a head that brings the {target}, the same in both; a mover must therefore also look at {target}"
             )

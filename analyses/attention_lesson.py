@@ -31,8 +31,8 @@ SOURCE = "Vaswani et al. 2017, Attention Is All You Need, arXiv 1706.03762, equa
 TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4, torch.bfloat16: 5e-2, torch.float16: 1e-2}
 """How far a recomputed number may be from the model's, as a share of the sizes summed: rounding in that data type."""
 
-READERS = ("noun", "asked", "answer")
-"""The roles that read by default, in the order they are tried: the first that stands after the word it reads."""
+READERS = ("noun", "after_noun", "clause_end", "asked", "answer")
+"""The roles that may read by default: of those behind the word that is read, the one that looks at it most."""
 
 
 def run(
@@ -54,8 +54,8 @@ def run(
         layer: the layer; None lets the numbers choose.
         head: the head; None lets the numbers choose. Chosen is the head with the largest mean attention from ``dest``
             to ``src`` over all clean prompts, among those of the given layer or index if one is given.
-        dest: the reading word: a role (its last token) or a position (negative: from the end). None is ``noun``, or
-            where that is absent or stands before ``src``, ``asked``, else ``answer``.
+        dest: the reading word: a role (its last token) or a position (negative: from the end). None is the role of
+            ``READERS``, among those behind ``src``, from which any one head looks at ``src`` most.
         src: the word of interest among those read: a role (its last token) or a position. None is ``color``, else the
             first role that holds the correct answer in every prompt.
         prompt: which prompt.
@@ -73,7 +73,7 @@ def run(
             cannot see; or a model whose attention is not softmax(q·k / sqrt(d_head)) v.
     """
     _check_prompt(pairs, prompt)
-    reader, read = _ends(pairs, dest, src)
+    reader, read = _ends(model, pairs, dest, src)
     layer, head, chosen_by = _choose(model, pairs, layer, head, reader, read)
     if progress is not None:
         progress(1, 2)
@@ -185,11 +185,14 @@ def _check_prompt(pairs: PromptPairs, prompt: int) -> None:
         raise InterpError(f"There is no prompt {prompt}: there are {len(pairs)} (0 to {len(pairs) - 1}).")
 
 
-def _ends(pairs: PromptPairs, dest: str | int | None, src: str | int | None) -> tuple[_End, _End]:
+def _ends(
+    model: HookedTransformer, pairs: PromptPairs, dest: str | int | None, src: str | int | None
+) -> tuple[_End, _End]:
     read = _end(pairs.clean, _default_src(pairs) if src is None else src)
     if dest is None:
         readers = [_end(pairs.clean, role) for role in READERS if role in pairs.roles]
-        dest_end = next((end for end in readers if (end.positions >= read.positions).all()), readers[-1])
+        behind = [end for end in readers if (end.positions > read.positions).all()] or readers[-1:]
+        dest_end = max(behind, key=lambda end: mean_attention(model, pairs, end.positions, read.positions).max())
     else:
         dest_end = _end(pairs.clean, dest)
     before = dest_end.positions < read.positions

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from analyses._head_evidence import LEVEL, READING_ROLES, Estimate, Evidence, number, rung_index
+from analyses._head_evidence import LEVEL, Estimate, Evidence, number, rung_index
 from interp import results as labelled
 from interp.errors import InterpError
 from interp.results import Variable
@@ -278,21 +278,31 @@ class _Verdict:
         movers, readers = self.heads.labelled("mover"), self.heads.labelled("reader")
         if not movers and not readers:
             return f"No single head stands out: {self._largest(None)}."
-        by_role = {role: [head for head in readers if self.heads.acts_at(head) == role] for role in READING_ROLES}
-        read = [f"at {_place(role)} by {self._listed(heads)}" for role, heads in by_role.items() if heads]
-        where, own = _place(self.heads.arrival), self.heads.meeting.source_is_last
+        read = " and ".join(f"at {_place(role)} by {self._listed(found)}" for role, found in self._by_place(readers))
+        where, own = _place(self.heads.meeting.role), self.heads.meeting.source_is_last
         if not movers:
-            measured = any(cell.role == self.heads.arrival for cell in self.heads.cells)
-            why = self._largest(self.heads.arrival) if measured else "nothing was patched there"
+            measured = any(cell.role in self.heads.meeting.places for cell in self.heads.cells)
+            why = self._largest(self.heads.meeting.places) if measured else "nothing was patched there"
             brings = f"brings the {self.thing} to {where}"
             if own:
                 brings = f"brings {_place(self.heads.meeting.other)} to the {self.thing}'s own word"
-            return f"No single head {brings} ({why}); the {self.thing} is read {' and '.join(read)}."
-        meets = f"meets {_place(self.heads.meeting.other)} at its own word" if own else f"reaches {where}"
-        route = f"The {self.thing} {meets} through {self._listed(movers)}"
+            return f"No single head {brings} ({why}); the {self.thing} is read {read}."
+        ways = []
+        for role, found in self._by_place(movers):
+            meets = own and role == self.heads.meeting.role
+            reaches = (
+                f"meets {_place(self.heads.meeting.other)} at its own word" if meets else f"reaches {_place(role)}"
+            )
+            ways.append(f"{reaches} through {self._listed(found)}")
+        route = f"The {self.thing} {' and '.join(ways)}"
         if not readers:
             return f"{route}, and no single head stands out as the one that reads it there."
-        return f"{route}, and is read {' and '.join(read)}."
+        return f"{route}, and is read {read}."
+
+    def _by_place(self, heads: Sequence[int]) -> list[tuple[str, list[int]]]:
+        """Labelled heads by the role where they act, the strongest first."""
+        roles = dict.fromkeys(self.heads.acts_at(head) for head in heads)
+        return [(role, [head for head in heads if self.heads.acts_at(head) == role]) for role in roles]
 
     def _listed(self, heads: Sequence[int]) -> str:
         """Heads with their numbers: the first in full, two more in short, the rest counted."""
@@ -321,9 +331,13 @@ class _Verdict:
             said.append("a wide interval" if brief else "a wide interval, so take the size as rough")
         return ", ".join(said)
 
-    def _largest(self, role: str | None) -> str:
-        """The largest effect that still does not count, at one role or anywhere."""
-        cells = [cell for cell in self.heads.cells if role in (None, cell.role) and np.isfinite(cell.effect.mean).any()]
+    def _largest(self, roles: Sequence[str] | None) -> str:
+        """The largest effect that still does not count, at some roles or anywhere."""
+        cells = [
+            cell
+            for cell in self.heads.cells
+            if (roles is None or cell.role in roles) and np.isfinite(cell.effect.mean).any()
+        ]
         if not cells:
             return "no effect could be measured, since the gap between clean and corrupted is too small"
         cell = max(cells, key=lambda cell: float(np.nanmax(cell.effect.mean)))

@@ -44,13 +44,14 @@ def bootstrap_interval(
     with np.errstate(invalid="ignore", divide="ignore"):
         means = totals / weights
     tail = (1 - level) / 2
-    low = np.full(flat.shape[1], np.nan)
-    high = np.full(flat.shape[1], np.nan)
-    usable = present.any(axis=0)
-    if usable.any():
-        low[usable] = np.nanquantile(means[:, usable], tail, axis=0)
-        high[usable] = np.nanquantile(means[:, usable], 1 - tail, axis=0)
-    return low.reshape(data.shape[1:]), high.reshape(data.shape[1:])
+    bounds = np.full((2, flat.shape[1]), np.nan)
+    known = np.isfinite(means)
+    # Resamples without a finite row need the slow quantile; nearly all columns have none.
+    whole, holed = known.all(axis=0), known.any(axis=0) & ~known.all(axis=0)
+    bounds[:, whole] = np.quantile(np.ascontiguousarray(means[:, whole].T), [tail, 1 - tail], axis=1)
+    if holed.any():
+        bounds[:, holed] = np.nanquantile(means[:, holed], [tail, 1 - tail], axis=0)
+    return bounds[0].reshape(data.shape[1:]), bounds[1].reshape(data.shape[1:])
 
 
 def wilson_interval(successes: int, n: int, *, level: float = 0.95) -> tuple[float, float]:

@@ -188,7 +188,7 @@ HAND: Any = SimpleNamespace(
 def hand_lesson(monkeypatch: pytest.MonkeyPatch, sites: xr.Dataset) -> xr.Dataset:
     monkeypatch.setattr(attention_lesson, "capture", lambda *_, **__: sites)
     pairs = PromptPairs.from_tokens([[7, 8]], [[9, 8]], correct=7, incorrect=9, roles={"color": 0, "noun": 1})
-    return attention_lesson.run(HAND, pairs, layer=0, head=0)
+    return attention_lesson.run(HAND, pairs, layer=0, head=0, dest="noun")
 
 
 def test_two_words_worked_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -272,20 +272,28 @@ def moved(pairs: PromptPairs, **places: int) -> PromptPairs:
 
 
 @pytest.mark.parametrize(
-    ("places", "reader", "read"),
+    ("places", "readers", "read"),
     [
-        ({"color": 2, "noun": 4, "asked": 7}, 4, 2),
-        ({"noun": 1, "color": 2, "asked": 7}, 7, 2),
-        ({"noun": 1, "color": 2}, 8, 2),
-        ({"first": 3, "second": 2}, 8, 2),
+        ({"color": 2, "noun": 4, "asked": 7}, (4, 7, 8), 2),
+        ({"color": 4, "noun": 5, "clause_end": 6, "asked": 7}, (5, 6, 7, 8), 4),
+        ({"noun": 1, "color": 2, "asked": 7}, (7, 8), 2),
+        ({"noun": 1, "color": 2}, (8,), 2),
+        ({"first": 3, "second": 2}, (8,), 2),
     ],
-    ids=["the noun", "asked, the noun being first", "the answer", "the role that holds the answer"],
+    ids=["three", "four", "asked or answer, the noun being first", "the answer", "the role that holds the answer"],
 )
-def test_by_default_the_first_word_after_the_colour_reads_it(
-    gpt2: HookedTransformer, pairs: PromptPairs, places: dict[str, int], reader: int, read: int
+def test_by_default_the_word_that_looks_at_the_colour_most_reads_it(
+    gpt2: HookedTransformer, pairs: PromptPairs, places: dict[str, int], readers: tuple[int, ...], read: int
 ) -> None:
-    result = attention_lesson.run(gpt2, moved(pairs, **places), layer=0, head=0)
-    assert (result.attrs["dest_position"], result.attrs["src_of_interest"]) == (reader, read)
+    result = attention_lesson.run(gpt2, moved(pairs, **places))
+    with torch.inference_mode():
+        _, cache = gpt2.bridge.run_with_cache(torch.tensor(pairs.clean.ids))
+    looks = {
+        reader: max(float(cache[f"blocks.{at}.attn.hook_pattern"][:, :, reader, read].mean(0).max()) for at in range(3))
+        for reader in readers
+    }
+    assert result.attrs["dest_position"] == max(looks, key=looks.__getitem__)
+    assert result.attrs["src_of_interest"] == read
 
 
 def test_words_can_be_given_as_positions(gpt2: HookedTransformer, pairs: PromptPairs) -> None:

@@ -65,14 +65,14 @@ def behavior(*, passes: bool = True, n: int = N, made: Made | None = None) -> xr
 
 def patching(
     effects: Mapping[tuple[int, int, str], tuple[float, float]], *, n: int = N, spread: float = 0.1,
-    noise: float = 0.01, made: Made | None = None,
+    noise: float = 0.01, roles: tuple[str, ...] = ROLES, made: Made | None = None,
 ) -> xr.Dataset:  # fmt: skip
     """(layer, head, role) -> what denoising recovers and what noising loses; elsewhere noise around nothing."""
     rng = np.random.default_rng(0)
-    values = rng.normal(size=(2, n, LAYERS, HEADS, len(ROLES))) * noise
+    values = rng.normal(size=(2, n, LAYERS, HEADS, len(roles))) * noise
     values[1] += 1
     for (layer, head, role), (recovered, lost) in effects.items():
-        at = (slice(None), layer, head, ROLES.index(role))
+        at = (slice(None), layer, head, roles.index(role))
         values[(0, *at)] = recovered + balanced(n, spread)
         values[(1, *at)] = 1 - lost - balanced(n, spread, seed=1)
     dims = ("direction", "prompt", "layer", "head", "role")
@@ -81,7 +81,7 @@ def patching(
         "clean": Variable(("prompt",), np.full(n, 5.0), "logits", "clean"),
         "corrupted": Variable(("prompt",), np.full(n, -5.0), "logits", "corrupted"),
     }
-    return build(variables, {"direction": list(DIRECTIONS), "role": list(ROLES)}, made or Made(n=n))
+    return build(variables, {"direction": list(DIRECTIONS), "role": list(roles)}, made or Made(n=n))
 
 
 def attribution(
@@ -403,6 +403,19 @@ def test_where_the_color_comes_last_it_is_where_they_meet(planted: dict[str, xr.
     )
     assert "but it does not look at noun" in str(found.sel(head_label="L0H1")["agreement"].values)
     assert "recovered_z_color" in found
+
+
+def test_what_follows_the_later_word_is_a_place_to_meet_too(planted: dict[str, xr.Dataset]) -> None:
+    """Both words can be gathered at the full stop; heads are listed by the place where they act."""
+    effects = {(*MOVER, "clause_end"): (0.6, 0.5), (0, 0, "noun"): (0.3, 0.3), (*READER, "answer"): (0.8, 0.7)}
+    given = patching(effects, roles=(*ROLES, "clause_end"))
+    found = context_flow.run({**planted, "activation_patching": given})
+    assert labels(found) == {"L0H0": "mover", "L1H2": "mover", "L2H1": "reader"}
+    assert found.attrs["meeting"] == "clause_end"
+    second = found.attrs["answer"].split(". ")[1]
+    assert second.startswith("The colour reaches the full stop that ends its clause through L1H2 (recovered 0.60 [")
+    assert " and reaches the noun through L0H0 (" in second
+    assert "noun comes after color, so they can meet at noun or behind it" in found.attrs["limits"]
 
 
 # ---- parts that are missing or do not fit ----

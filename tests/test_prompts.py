@@ -448,3 +448,26 @@ def test_pairs_can_be_iterated_and_end(model):
     with pytest.raises(IndexError, match="There is no pair 2: there are 2"):
         pairs[2]
     assert isinstance(pairs.correct, np.ndarray)
+
+
+def test_a_quoted_place_is_fixed_text_under_a_role(model) -> None:
+    template = Template("The {color} {noun}{'.':stop} It is{' so':degree}", answer=" {color}")
+    assert template.slots == ("color", "noun")
+    assert template.roles == ("color", "noun", "stop", "degree")
+    rendered = template.render({"color": "black", "noun": "cat"})
+    assert rendered.text == "The black cat. It is so"
+    assert rendered.roles["stop"] == (13, 14)
+    assert rendered.text[slice(*rendered.roles["degree"])] == " so"
+    with pytest.raises(InterpError, match="needs a name"):
+        Template("The {'.'}", answer="x")
+
+
+def test_the_token_after_a_role_is_a_role_of_its_own(model) -> None:
+    pairs = build(model, ["black"], ["white"])
+    longer = pairs.with_role_after("noun")
+    assert longer.clean.spans("after_noun").tolist() == [[stop, stop + 1] for _, stop in pairs.clean.spans("noun")]
+    assert (longer.corrupted.spans("after_noun") == longer.clean.spans("after_noun")).all()
+    with pytest.raises(InterpError, match="after_answer"):
+        pairs.with_role_after("answer")
+    with pytest.raises(InterpError, match="adverb"):
+        pairs.with_role_after("adverb")

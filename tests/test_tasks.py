@@ -79,7 +79,16 @@ def test_the_ladder_is_in_order_and_two_is_the_main_rung(name):
     assert [rung.name for rung in task.rungs] == ["recall", "repeated_frame", "two", "three"]
     assert task.main.name == "two"
     assert task.answer_policy == "first_differing"
-    assert task.main.roles == ("color", "noun", "color_other", "noun_other", "asked", "answer")
+    assert task.main.roles == (
+        "color",
+        "noun",
+        "after_noun",
+        "clause_end",
+        "color_other",
+        "noun_other",
+        "asked",
+        "answer",
+    )
 
 
 @pytest.mark.parametrize(
@@ -162,8 +171,11 @@ def test_every_rung_builds_what_was_asked_for(name, rung, words, request):
         assert [tokens[-1] for tokens in pairs.correct_tokens] == pairs.correct.tolist()
     for i in range(12):
         for role in pairs.roles[:-1]:
-            word = pairs.slots[i][{"asked": "noun"}.get(role, role)]
             start, stop = pairs.clean.spans(role)[i]
+            if role == "after_noun":
+                assert (start, stop) == (pairs.clean.spans("noun")[i, 1], start + 1)
+                continue
+            word = {**pairs.slots[i], "clause_end": "."}[{"asked": "noun"}.get(role, role)]
             assert model.tokenizer.decode(pairs.clean.ids[i, start:stop]).strip() == word
         assert pairs.answers[i].strip() == pairs.slots[i].get("color", pairs.slots[i].get("io"))
 

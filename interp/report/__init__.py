@@ -17,10 +17,15 @@ from interp.report import bundle, inputs, page, twin
 __all__ = ["render"]
 
 
-def render(directory: str | Path) -> Path:
+def render(directory: str | Path, *, interactive: bool = True) -> Path:
     """Write ``report.html`` and ``report.json`` into a run's directory and return the path of the page.
 
     Reads ``results/*.nc``, ``manifest.json`` and ``study.yaml``. Both files are made whole before either is written.
+
+    Args:
+        directory: the run's directory.
+        interactive: inline the CircuitsVis script (1.3 MB) for the attention patterns; otherwise they are plain
+            figures like the others, and the page holds no code but this library's own.
 
     Raises:
         InterpError: no results, an incomplete result (the message names the file and the variable), or a directory
@@ -28,7 +33,10 @@ def render(directory: str | Path) -> Path:
     """
     where = Path(directory)
     run = inputs.read(where)
-    texts = {"report.json": twin.text(run), "report.html": page.html(run, bundle.circuitsvis())}
+    texts = {
+        "report.json": twin.text(run),
+        "report.html": page.html(run, bundle.circuitsvis() if interactive else None),
+    }
     partial = {name: where / f"{name}.part" for name in texts}
     try:
         for name, text in texts.items():

@@ -46,8 +46,8 @@ def blocks(result: Result, verdict: Verdict, named: Place | None, bundle: Bundle
     made: list[Block] = [_one_pattern(result, pattern[first], tokens, head_label(*first), side)]
     if bundle is None:
         text = (
-            "The package circuitsvis is not installed where this page was made, so the interactive patterns of all "
-            "heads are left out. The pattern above does not need it."
+            "This page was made without the CircuitsVis script (interp report --plain, or the package circuitsvis is "
+            "not installed), so the interactive patterns of all heads are left out. The pattern above does not need it."
         )
         return [*made, Notice("note", "No interactive patterns", text)]
     data = {

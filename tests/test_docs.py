@@ -1,0 +1,57 @@
+"""The README and the notebook do what they say."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import re
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).parent.parent
+README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
+NOTEBOOKS = sorted((REPOSITORY / "analyses" / "notebooks").glob("*.ipynb"))
+
+
+def block(language: str) -> str:
+    """The first fenced block of a language in the README."""
+    found = re.search(rf"```{language}\n(.*?)```", README, flags=re.DOTALL)
+    assert found is not None
+    return found.group(1)
+
+
+def numbers(text: str) -> list[float]:
+    return [float(number) for number in re.findall(r"-?\d+(?:\.\d+)?", text)]
+
+
+def test_the_readme_example_prints_what_the_readme_shows() -> None:
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        exec(block("python"), {})
+    shown, made = block("text"), printed.getvalue()
+    assert re.sub(r"[-\d.\s]+", " ", made) == re.sub(r"[-\d.\s]+", " ", shown)
+    assert numbers(made) == pytest.approx(numbers(shown), abs=0.02)
+
+
+def test_everything_the_readme_points_at_is_there() -> None:
+    links = re.findall(r"\]\((?!http)([^)]+)\)", README)
+    assert links
+    for link in [*links, "analyses/notebooks/color_noun.ipynb"]:
+        assert (REPOSITORY / link).exists(), link
+    for name in re.findall(r"^    +(?:  )?([a-z_]+\.py)\b", README, flags=re.MULTILINE):
+        assert list((REPOSITORY / "interp").glob(f"**/{name}")), name
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+@pytest.mark.filterwarnings("ignore")
+def test_the_notebook_runs(path: Path) -> None:
+    import nbformat
+    from nbclient import NotebookClient
+
+    notebook = nbformat.read(path, 4)
+    saved = ["".join(str(output) for output in cell.get("outputs", ())) for cell in notebook.cells]
+    NotebookClient(notebook, timeout=300, kernel_name="python3").execute()
+    for cell, before in zip(notebook.cells, saved, strict=True):
+        assert bool(before) == any(o.get("name") != "stderr" for o in cell.get("outputs", ())), cell.source
