@@ -322,7 +322,7 @@ class _Run:
         if n >= len(pairs):
             return pairs
         self.watcher.note(f"explaining {n} of {len(pairs)} prompts, to bound the time; --n chooses the number")
-        return pairs.select([round(i * (len(pairs) - 1) / (n - 1)) for i in range(n)])
+        return pairs.spread(n)
 
     def result(self, name: str, given: Any, options: Mapping[str, Any]) -> None:
         """One analysis: reused if the directory already has it under the same key, else run and saved."""

@@ -77,7 +77,7 @@ def run(
     """
     wanted = _sites(model, sites)
     ways = _directions(directions)
-    pairs = _some(pairs, max_prompts)
+    pairs = pairs.spread(max_prompts)
     plans = _plans(model, pairs, wanted, roles, head_roles, by_position)
     meter = _Meter(progress, len(ways) * sum(plan.rows for plan in plans))
     swept: dict[str, list[xr.Dataset]] = {plan.name: [] for plan in plans}
@@ -123,15 +123,6 @@ def _directions(directions: Sequence[Direction]) -> list[Direction]:
     if not names:
         raise InterpError("There is no direction to patch in. Give 'denoising', 'noising' or both.")
     return [name for name in known if name in names]
-
-
-def _some(pairs: PromptPairs, max_prompts: int | None) -> PromptPairs:
-    """At most so many pairs, spread evenly, so that templates that take turns stay balanced as far as they can."""
-    if max_prompts is None or max_prompts >= len(pairs):
-        return pairs
-    if max_prompts < 1:
-        raise InterpError(f"max_prompts is {max_prompts}. Patch at least one prompt.")
-    return pairs.select(np.unique(np.linspace(0, len(pairs) - 1, max_prompts).round().astype(int)))
 
 
 @dataclass(frozen=True)

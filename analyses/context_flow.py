@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from analyses._head_evidence import LEVEL, Estimate, Evidence, number, rung_index
+from analyses._head_evidence import LEVEL, Cell, Estimate, Evidence, number, rung_index
 from interp import results as labelled
 from interp.errors import InterpError
 from interp.results import Variable
@@ -102,7 +102,7 @@ def run(
         return _build(used, behavior.variables(), {}, {**extra, "answer": answer}, seed, ("behavior",))
     verdict = _Verdict.of(used, source, target, minimum_effect, seed)
     extra |= {
-        "answer": f"{behavior.sentence()} {verdict.sentence()}",
+        "answer": f"{behavior.sentence()} {_on_fewer(verdict.sentence(), used, behavior.n)}",
         "meeting": verdict.heads.arrival,
         "meeting_note": verdict.heads.meeting.note,
         "n_cells_tested": verdict.heads.n_tested,
@@ -324,12 +324,19 @@ class _Verdict:
                 size = number(effect.mean[head]) if brief else f"{effect.text(head)} when patched {how}"
                 said.append(f"{verb} {size}")
         if len(here) == 2 and self.heads.directions(head) != "both":
-            only = self.heads.directions(head) == "denoising only"
-            said.append("sufficient but not needed" if only else "needed but not sufficient")
+            said.append(self._one_way(head, here))
         counting = [cell.effect for cell in here.values() if cell.counts[head]]
         if any(effect.high[head] - effect.low[head] > WIDE for effect in counting):
             said.append("a wide interval" if brief else "a wide interval, so take the size as rough")
         return ", ".join(said)
+
+    def _one_way(self, head: int, here: Mapping[str, Cell]) -> str:
+        """What to say of a head whose effect counts in one direction only: absent in the other, or just not certain."""
+        counts, other = ("denoising", "noising") if here["denoising"].counts[head] else ("noising", "denoising")
+        effect = here[other].effect
+        if effect.mean[head] >= self.heads.minimum_effect and effect.low[head] > 0:
+            return f"certain only when patched {'in' if counts == 'denoising' else 'out'}"
+        return "sufficient but not needed" if counts == "denoising" else "needed but not sufficient"
 
     def _largest(self, roles: Sequence[str] | None) -> str:
         """The largest effect that still does not count, at some roles or anywhere."""
@@ -426,6 +433,14 @@ def _columns(
             (*dims, "ci_bound"), both[0] if dim is None else both, units, f"95% bootstrap interval of {long_name}"
         ),
     }
+
+
+def _on_fewer(sentence: str, used: Mapping[str, xr.Dataset], n: int) -> str:
+    """The sentence, with the number of prompts it rests on where that is smaller than the number of the gate."""
+    explained = min((int(used[name].attrs["n_prompts"]) for name in EXPLAINING if name in used), default=n)
+    if explained >= n:
+        return sentence
+    return f"On the {explained} of them that were patched, {sentence[0].lower()}{sentence[1:]}"
 
 
 def _place(role: str) -> str:

@@ -96,7 +96,7 @@ def run(
             edge, or pairs from ``expand_answers``.
     """
     kinds = _kinds(ablations)
-    pairs = _some(pairs, max_prompts)
+    pairs = pairs.spread(max_prompts)
     scored = _first_differing(pairs)
     wanted = _edges(scored.clean, edges)
     parts = _contributions(model, scored)
@@ -164,15 +164,6 @@ def _kinds(ablations: Sequence[AblationKind]) -> tuple[AblationKind, ...]:
         if name not in ABLATIONS:
             raise unknown_name("ablation", name, ABLATIONS)
     return tuple(kind for kind in ABLATIONS if kind in names)
-
-
-def _some(pairs: PromptPairs, max_prompts: int | None) -> PromptPairs:
-    """At most so many pairs, spread evenly, so that templates that take turns stay balanced as far as they can."""
-    if max_prompts is None or max_prompts >= len(pairs):
-        return pairs
-    if max_prompts < 1:
-        raise InterpError(f"max_prompts is {max_prompts}. Attribute at least one prompt.")
-    return pairs.select(np.unique(np.linspace(0, len(pairs) - 1, max_prompts).round().astype(int)))
 
 
 def _first_differing(pairs: PromptPairs) -> PromptPairs:

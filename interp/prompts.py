@@ -315,6 +315,18 @@ class PromptPairs:
         }
         return replace(self, clean=clean, corrupted=self.corrupted.select(indices), **chosen)
 
+    def spread(self, n: int | None) -> PromptPairs:
+        """At most ``n`` pairs (None: all), evenly spaced, so that templates that take turns stay balanced.
+
+        Raises:
+            InterpError: ``n`` below 1.
+        """
+        if n is None or n >= len(self):
+            return self
+        if n < 1:
+            raise InterpError(f"max_prompts is {n}. Use at least one prompt.")
+        return self.select(np.unique(np.linspace(0, len(self) - 1, n).round().astype(int)))
+
     def with_role_after(self, role: str) -> PromptPairs:
         """The same pairs with one more role, ``after_{role}``: the one token that follows ``role``.
 

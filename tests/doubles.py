@@ -58,9 +58,8 @@ class Pairs:
     def sha256(self) -> str:
         return f"{self.rung}/{self.n}/{self.seed}"
 
-    def select(self, indices: list[int]) -> Pairs:
-        self.chosen = indices
-        return Pairs(self.rung, len(indices), self.seed)
+    def spread(self, n: int) -> Pairs:
+        return Pairs(self.rung, n, self.seed)
 
     def provenance(self) -> dict[str, str | int]:
         return {"task": "color-noun", "n_prompts": self.n, "tokens_sha256": self.sha256()}

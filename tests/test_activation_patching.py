@@ -330,7 +330,7 @@ def test_the_metric_can_be_chosen(gpt2: HookedTransformer, pairs: PromptPairs) -
         ({"head_roles": ["colour"]}, "Unknown role 'colour' in head_roles. Did you mean 'color'?"),
         ({"roles": []}, "Site 'resid_pre' is patched by role, but no role was asked for."),
         ({"metric": "logit_diff"}, "Unknown metric 'logit_diff'. Did you mean 'logit_difference'?"),
-        ({"max_prompts": 0}, "max_prompts is 0. Patch at least one prompt."),
+        ({"max_prompts": 0}, "max_prompts is 0. Use at least one prompt."),
     ],
 )
 def test_wrong_options_are_named_in_one_line(

@@ -497,3 +497,20 @@ def test_max_t_of_missing_constant_and_single_values() -> None:
     assert stats.max_t_p_values(np.ones((12, 1)))[0] < 0.01
     with pytest.raises(InterpError, match="shape"):
         stats.max_t_p_values(np.ones(3))
+
+
+def test_the_answer_says_how_many_prompts_were_patched(planted: dict[str, xr.Dataset]) -> None:
+    more = context_flow.run({**planted, "behavior": behavior(n=3 * N)})
+    first, second = more.attrs["answer"].split(". ", 1)
+    assert first.startswith(f"On {3 * N} prompts of ")
+    assert second.startswith(f"On the {N} of them that were patched, the colour reaches the noun through L1H2 (")
+
+
+def test_an_effect_that_is_only_uncertain_in_one_direction_is_not_called_absent(planted: dict[str, xr.Dataset]) -> None:
+    patched = patching({(*MOVER, "noun"): (0.3, 0.6), (*READER, "answer"): (0.8, 0.7)})
+    at = {"direction": 0, "layer": MOVER[0], "head": MOVER[1], "role": list(ROLES).index("noun")}
+    patched["recovered_z_role"][at] = 0.4 + balanced(N, spread=1.5)
+    found = context_flow.run({**planted, "activation_patching": patched})
+    assert str(found.sel(head_label="L1H2")["directions"].values) == "noising only"
+    assert "certain only when patched out" in found.attrs["answer"]
+    assert "not sufficient" not in found.attrs["answer"]

@@ -471,3 +471,13 @@ def test_the_token_after_a_role_is_a_role_of_its_own(model) -> None:
         pairs.with_role_after("answer")
     with pytest.raises(InterpError, match="adverb"):
         pairs.with_role_after("adverb")
+
+
+def test_spread_takes_evenly_spaced_pairs(model) -> None:
+    ids = [[0, i, 1] for i in range(2, 12)]
+    pairs = PromptPairs.from_tokens(ids, [[0, i + 1, 1] for i in range(2, 12)], correct=1, incorrect=2)
+    assert pairs.spread(4).clean.ids[:, 1].tolist() == [2, 5, 8, 11]
+    assert pairs.spread(None) is pairs
+    assert pairs.spread(99) is pairs
+    with pytest.raises(InterpError, match="max_prompts is 0"):
+        pairs.spread(0)
