@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +13,12 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel
 
-from interp import run
+from interp import mini, run
 from interp._loading import weights_sha256
 from interp._selfcheck import self_check
 from interp.errors import InterpError
 from interp.model import HookedTransformer, resolve_device
+from tests.conftest import REPOSITORY
 from tests.tiny import VOCAB, make_gpt2, random_ids
 
 BOTH = pytest.mark.parametrize("name", ["gpt2", "llama"])
@@ -260,6 +263,26 @@ def test_a_hub_name_that_cannot_be_had_offers_a_way_out() -> None:
     ) as e:
         HookedTransformer.from_pretrained("no-such-model")
     assert "\n" not in str(e.value)
+
+
+def test_a_hub_name_is_read_through_the_hub_cache(
+    gpt2_directory: Path, gpt2: HookedTransformer, tmp_path: Path, python: Callable[..., Any]
+) -> None:
+    """The hub itself is out of reach of tests; its cache, as a download leaves it, is not."""
+    revision = "0" * 40
+    repository = tmp_path / "hub" / "models--someone--tiny"
+    shutil.copytree(gpt2_directory, repository / "snapshots" / revision)
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text(revision)
+    tokenizer = Path(mini.WEIGHTS)
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        shutil.copy(tokenizer / name, repository / "snapshots" / revision)
+    code = (
+        "from interp import HookedTransformer; m = HookedTransformer.from_pretrained('someone/tiny'); "
+        "print(m.name, m.bos_policy, m.weights_sha256)"
+    )
+    done = python("-c", code, env={**os.environ, "HF_HOME": str(tmp_path), "PYTHONPATH": str(REPOSITORY)})
+    assert done.stdout.split() == ["someone/tiny", "prepend", gpt2.weights_sha256], done.stderr
 
 
 def test_unknown_device_dtype_and_site(gpt2: HookedTransformer, llama: HookedTransformer) -> None:
