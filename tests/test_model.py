@@ -45,7 +45,8 @@ def test_log_probabilities_equal_hugging_face(model: HookedTransformer, referenc
     ids = torch.from_numpy(random_ids(4, 13))
     with torch.no_grad():
         expected = reference(ids).logits
-    np.testing.assert_allclose(log_probabilities(model.forward(ids)), log_probabilities(expected), atol=1e-5)
+    # Logits are near 30 here, where one rounding of float32 is 2e-6; folding the norms reorders a few of them.
+    np.testing.assert_allclose(log_probabilities(model.forward(ids)), log_probabilities(expected), atol=2e-5)
 
 
 def test_raw_numerics_equal_hugging_face_logits(llama_directory: Path, gpt2_directory: Path) -> None:
