@@ -14,6 +14,7 @@ import numpy as np
 import xarray as xr
 
 from analyses._head_evidence import LEVEL, Cell, Estimate, Evidence, number, rung_index
+from interp import mini
 from interp import results as labelled
 from interp.errors import InterpError
 from interp.results import Variable
@@ -108,7 +109,7 @@ def run(
         "n_cells_tested": verdict.heads.n_tested,
         "agreement": verdict.agreement(),
         "disagreement": verdict.disagreement(),
-        "limits": verdict.limits(),
+        "limits": verdict.limits(behavior.model),
     }
     coords = verdict.coords()
     return _build(used, {**behavior.variables(), **verdict.variables()}, coords, extra, seed, (*EXPLAINING, "behavior"))
@@ -361,7 +362,7 @@ class _Verdict:
             f"the gap ({cell.direction}), {why}"
         )
 
-    def limits(self) -> str:
+    def limits(self, model: str) -> str:
         """What the labels do not say."""
         places = ", ".join(dict.fromkeys(cell.role for cell in self.heads.cells)) or "no role"
         said = [
@@ -374,6 +375,8 @@ class _Verdict:
             said.append(f"the analyses used different numbers of prompts ({counts})")
         if self.missing:
             said.append(f"not run: {', '.join(self.missing)}")
+        if model == mini.NAME:
+            said.append(mini.CAVEAT)
         return "; ".join(said) + "."
 
     # ---- as arrays ----

@@ -24,7 +24,7 @@ from interp.errors import InterpError
 
 log = logging.getLogger(__name__)
 
-BUNDLED = "mini"
+BUNDLED = mini.NAME
 DTYPES = {
     "float32": torch.float32,
     "bfloat16": torch.bfloat16,

@@ -514,3 +514,13 @@ def test_an_effect_that_is_only_uncertain_in_one_direction_is_not_called_absent(
     assert str(found.sel(head_label="L1H2")["directions"].values) == "noising only"
     assert "certain only when patched out" in found.attrs["answer"]
     assert "not sufficient" not in found.attrs["answer"]
+
+
+def test_a_finding_about_the_model_organism_says_how_it_started(verdict: xr.Dataset) -> None:
+    assert verdict.attrs["model"] == "mini"
+    assert "mini is a model organism: it started with heads that look back" in verdict.attrs["limits"]
+
+
+def test_a_finding_about_another_model_does_not(planted: dict[str, xr.Dataset]) -> None:
+    others = {name: data.assign_attrs(model="gpt2") for name, data in planted.items()}
+    assert "organism" not in context_flow.run(others).attrs["limits"]
