@@ -10,8 +10,8 @@ NAME = "mini"
 WEIGHTS = Path(__file__).parent / "weights"
 
 CAVEAT = (
-    "mini is a model organism: it started with heads that look back (L0H0, L0H1), average over recent tokens (L0H2) and "
-    "match tokens (L1H0, L1H1, L2H0), so where such heads are found is no accident of training (MODEL_CARD.md)"
+    "mini is a model organism: it started with heads that look back (L0H0, L0H1), average over recent tokens (L0H2) "
+    "and match tokens (L1H0, L1H1, L2H0), so where such heads are found is no accident of training (MODEL_CARD.md)"
 )
 """What every finding about this model has to be read with."""
 
