@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
@@ -25,6 +24,9 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 Texts: TypeAlias = "str | Sequence[str] | Sequence[Sequence[int]] | np.ndarray | Tensor | Prompts"
+
+SiteChange: TypeAlias = Replace | Steer | Erase | AddNoise
+"""What is compiled into an edit of one site: knockouts mask scores, and ablations become replacements first."""
 
 MEMORY_SHARE = 0.5
 """Share of free memory that one captured dataset may take before it is refused."""
@@ -54,11 +56,16 @@ def row_bytes(model: HookedTransformer) -> int:
     return ROW_BYTES if model.device.type == "cpu" else ACCELERATOR_ROW_BYTES
 
 
+def rows_per_batch(model: HookedTransformer, length: int) -> int:
+    """How many prompts of ``length`` tokens keep a batch's activations near ``row_bytes``; at least one."""
+    cfg = model.cfg
+    per_row = 4 * length * (8 * cfg.d_model + 2 * cfg.d_mlp + 3 * cfg.n_heads * length)
+    return int(max(1, row_bytes(model) // per_row))
+
+
 def batches(model: HookedTransformer, prompts: Prompts) -> Iterator[np.ndarray]:
     """Row indices in batches whose activations stay near ``row_bytes``."""
-    length, cfg = prompts.ids.shape[1], model.cfg
-    per_row = 4 * length * (8 * cfg.d_model + 2 * cfg.d_mlp + 3 * cfg.n_heads * length)
-    size = int(max(1, min(len(prompts), row_bytes(model) // per_row)))
+    size = rows_per_batch(model, prompts.ids.shape[1])
     for start in range(0, len(prompts), size):
         yield np.arange(start, min(start + size, len(prompts)))
 
@@ -433,10 +440,9 @@ def edit_hooks(model: HookedTransformer, name: str, layer: int, edit: Any) -> li
     return [(_hook_name(read_from, layer), remember), (_hook_name("attn_out", layer), change)]
 
 
-def _edit(model: HookedTransformer, prompts: Prompts, item: Intervention, layer: int, rows: np.ndarray) -> Any:
+def _edit(model: HookedTransformer, prompts: Prompts, item: SiteChange, layer: int, rows: np.ndarray) -> Any:
     """The function activation -> changed activation, acting only where the intervention says."""
-    assert not isinstance(item, Knockout | Ablate) or isinstance(item, Ablate)
-    name = item.site if not isinstance(item, Knockout) else "scores"
+    name = item.site
     site = sites.site(name)
     where = torch.from_numpy(token_mask(prompts, item.at))  # prompt position
     heads = _head_mask(model, name, item.heads) if site.has_heads else None
@@ -456,7 +462,7 @@ def _edit(model: HookedTransformer, prompts: Prompts, item: Intervention, layer:
     return edit
 
 
-def _new_value(item: Intervention, tensor: Tensor, layer: int, rows: np.ndarray) -> Tensor:
+def _new_value(item: SiteChange, tensor: Tensor, layer: int, rows: np.ndarray) -> Tensor:
     if isinstance(item, Replace):
         return _fitted(item.values[layer][torch.from_numpy(rows).to(item.values[layer].device)], tensor)
     if isinstance(item, Steer):
@@ -466,9 +472,7 @@ def _new_value(item: Intervention, tensor: Tensor, layer: int, rows: np.ndarray)
         centred = tensor if item.offset is None else tensor - item.offset.to(tensor)
         erased: Tensor = tensor - (centred @ basis) @ basis.T
         return erased
-    if isinstance(item, AddNoise):
-        return tensor + item.scale * _noise(item.seed, layer, rows, tensor.shape[1:]).to(tensor)
-    raise InterpError(f"{type(item).__name__} cannot be applied to a site.")
+    return tensor + item.scale * _noise(item.seed, layer, rows, tensor.shape[1:]).to(tensor)
 
 
 def _noise(seed: int, layer: int, rows: np.ndarray, shape: Sequence[int]) -> Float[Tensor, "row ..."]:
@@ -571,9 +575,3 @@ def resample_donors(prompts: Prompts, *, seed: int) -> Int[np.ndarray, " prompt"
             )
         donors[group] = np.roll(group, 1)
     return donors
-
-
-def extended(prompts: Prompts, length: int) -> Prompts:
-    """The same prompts padded to ``length`` columns."""
-    more = length - prompts.ids.shape[1]
-    return prompts if more <= 0 else replace(prompts, ids=np.pad(prompts.ids, ((0, 0), (0, more))))

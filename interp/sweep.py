@@ -67,17 +67,13 @@ class Readout:
     metric: str
 
     @classmethod
-    def of(cls, pairs: PromptPairs, metric: str, *, which: str = "clean") -> Readout:
-        """The readout of a set of pairs; expanded pairs are scored over their whole continuation.
-
-        ``which="corrupted"`` scores the corrupted prompts' own answers, by exchanging the two.
-        """
+    def of(cls, pairs: PromptPairs, metric: str) -> Readout:
+        """The readout of a set of pairs; expanded pairs are scored over their whole continuation."""
         metrics.metric(metric)
-        right, wrong = (pairs.correct, pairs.incorrect) if which == "clean" else (pairs.incorrect, pairs.correct)
         if not pairs.continuation:
             at, correct, incorrect = (
                 torch.tensor(np.asarray(a).reshape(-1, 1), dtype=torch.long)
-                for a in (pairs.answer_position, right, wrong)
+                for a in (pairs.answer_position, pairs.correct, pairs.incorrect)
             )
             return cls(at, correct, incorrect, torch.ones_like(at, dtype=torch.bool), metric)
         longest = max(len(tokens) for tokens in pairs.continuation)
@@ -444,9 +440,7 @@ def _rows_to_run(
 def _row_batches(
     model: HookedTransformer, rows: Int[Tensor, "row two"], length: int
 ) -> Iterator[Int[Tensor, "row two"]]:
-    cfg = model.cfg
-    per_row = 4 * length * (8 * cfg.d_model + 2 * cfg.d_mlp + 3 * cfg.n_heads * length)
-    size = int(max(1, run.row_bytes(model) // per_row))
+    size = run.rows_per_batch(model, length)
     for start in range(0, len(rows), size):
         yield rows[start : start + size]
 
