@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from interp import blocks
 from interp.errors import InterpError
 from interp.sites import SITES
 
@@ -55,6 +56,23 @@ def self_check(model: HookedTransformer) -> dict[str, float]:
                 f"difference {difference:.3g}, allowed {tolerance:.0e}. Load it with numerics='raw' or another dtype."
             )
     return checks
+
+
+def check_blocks(model: HookedTransformer) -> str:
+    """Compare ``interp.blocks`` with the bridge at every site of every layer, and note the difference in ``checks``.
+
+    Returns:
+        Why the pieces cannot be used for this model; empty where they can. The model itself stays usable through hooks.
+    """
+    try:
+        difference = blocks.check(blocks.Blocks.of(model), model, _probe_ids(model))
+    except blocks.UnsupportedModelError as error:
+        return str(error)
+    model.checks["blocks"] = difference
+    allowed = TOLERANCE.get(model.dtype, 5e-2)
+    if difference <= allowed:
+        return ""
+    return f"its pieces differ from the bridge by {difference:.3g} of the largest value, {allowed:.0e} is allowed"
 
 
 CHECKS = {

@@ -19,7 +19,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from interp import sites
-from interp._selfcheck import live_sites, self_check
+from interp._selfcheck import check_blocks, live_sites, self_check
+from interp.blocks import Blocks, UnsupportedModelError
 from interp.errors import InterpError
 from interp.sites import Site
 
@@ -76,6 +77,7 @@ class HookedTransformer:
         bos_policy: ``"prepend"`` puts exactly one beginning-of-sequence token before every text; ``"none"`` puts none.
         sites: names of the sites this model has (those whose hooks fire), in the order of the table.
         checks: the figures of the self-check at load.
+        no_blocks: why the model's arithmetic cannot be run piece by piece (``blocks``); empty where it can.
     """
 
     def __init__(
@@ -100,8 +102,10 @@ class HookedTransformer:
         self._block_calls: dict[int, BlockCall] = {}
         self.sites: tuple[str, ...] = live_sites(self)
         self.checks: dict[str, float] = {}
+        self.no_blocks = ""
         if check:
             self.checks = self_check(self)
+            self.no_blocks = check_blocks(self)
 
     @classmethod
     def from_pretrained(
@@ -266,6 +270,17 @@ class HookedTransformer:
         """Unembedding weights, in the numerics in force."""
         weight: Tensor = self.bridge.unembed.W_U
         return weight.detach()
+
+    def blocks(self) -> Blocks:
+        """The model's arithmetic piece by piece, on the bridge's weights as they are now.
+
+        Raises:
+            UnsupportedModelError: an architecture that ``interp.blocks`` does not know, or one whose numbers differed
+                from the bridge's at load; ``no_blocks`` says which.
+        """
+        if self.no_blocks:
+            raise UnsupportedModelError(self.no_blocks)
+        return Blocks.of(self)
 
     # ---- running ----
 

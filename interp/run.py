@@ -263,7 +263,7 @@ def _layout(
 
 
 def _check_memory(needed: int, wanted: Sequence[sites.Site]) -> None:
-    free = _free_memory()
+    free = free_memory()
     log.debug("capture of %s needs %.1f MiB", [site.name for site in wanted], needed / 2**20)
     if free is not None and needed > MEMORY_SHARE * free:
         raise InterpError(
@@ -272,7 +272,7 @@ def _check_memory(needed: int, wanted: Sequence[sites.Site]) -> None:
         )
 
 
-def _free_memory() -> int | None:
+def free_memory() -> int | None:
     """Bytes of memory that can be had without swapping, where the system says so."""
     try:
         with open("/proc/meminfo", encoding="ascii") as lines:

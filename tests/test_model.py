@@ -168,7 +168,7 @@ def test_the_model_is_untouched_after_an_exception_in_a_hook(model: HookedTransf
 
 
 def test_self_check_reports_every_identity(gpt2: HookedTransformer) -> None:
-    assert set(gpt2.checks) == {"result_sum", "pattern_sum", "padding", "resume"}
+    assert set(gpt2.checks) == {"result_sum", "pattern_sum", "padding", "resume", "blocks"}
     assert all(value < 1e-5 for value in gpt2.checks.values())
 
 

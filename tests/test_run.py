@@ -124,7 +124,7 @@ def test_capture_leaves_no_hook_behind(gpt2: HookedTransformer, prompts: Prompts
 def test_capture_too_large_for_memory_is_refused_before_running(
     gpt2: HookedTransformer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(run, "_free_memory", lambda: 1000)
+    monkeypatch.setattr(run, "free_memory", lambda: 1000)
     with pytest.raises(InterpError, match=r"Capturing resid_pre needs .* GiB.*roles with at="):
         run.capture(gpt2, random_ids(4, 11), "resid_pre")
 

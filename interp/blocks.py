@@ -1,0 +1,383 @@
+"""The arithmetic of a GPT-2 or Llama model, piece by piece, on the bridge's own weights.
+
+TransformerLens runs a whole block or nothing. What an exact sweep and a gradient need is less: the queries of some
+tokens, the attention of one head, the MLP of the tokens that changed. The pieces are here, for the two families that
+most of the field's models belong to: GPT-2 (LayerNorm, learned positions, plain MLP; Radford et al. 2019) and Llama
+(RMSNorm, rotary positions, gated MLP, grouped-query attention; Touvron et al. 2023, arXiv 2302.13971). Weights are
+views of the bridge's, never copies, and whoever loads a model compares the whole with the bridge (``check``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from interp.model import HookedTransformer
+
+FAMILIES = ("GPT2LMHeadModel", "LlamaForCausalLM")
+"""Architectures whose arithmetic is written here."""
+
+_ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "gelu_new": lambda x: F.gelu(x, approximate="tanh"),
+    "gelu_pytorch_tanh": lambda x: F.gelu(x, approximate="tanh"),
+    "gelu": F.gelu,
+    "silu": F.silu,
+    "relu": F.relu,
+}
+
+Tap: TypeAlias = Callable[[str, int, Tensor], Tensor]
+"""Called with site, layer and activation; what it returns is used from there on."""
+
+
+class UnsupportedModelError(Exception):
+    """Why a model's arithmetic is not written here; its sweeps run through hooks instead."""
+
+
+@dataclass(frozen=True)
+class Norm:
+    """LayerNorm (``centred``) or RMSNorm."""
+
+    weight: Float[Tensor, " d_model"]
+    bias: Float[Tensor, " d_model"] | None
+    eps: float
+    centred: bool
+
+    def __call__(self, x: Float[Tensor, "... d_model"]) -> Float[Tensor, "... d_model"]:
+        """Normalise the last axis."""
+        if self.centred:
+            return F.layer_norm(x, self.weight.shape, self.weight, self.bias, self.eps)
+        return F.rms_norm(x, self.weight.shape, self.weight, self.eps)
+
+
+@dataclass(frozen=True)
+class Linear:
+    """``x @ weight + bias``, computed in the weight's data type and returned in that of ``x``."""
+
+    weight: Float[Tensor, "d_in d_out"]
+    bias: Float[Tensor, " d_out"] | None
+
+    def __call__(self, x: Float[Tensor, "... d_in"]) -> Float[Tensor, "... d_out"]:
+        """Apply to the last axis."""
+        flat = x.reshape(-1, x.shape[-1]).to(self.weight.dtype)
+        out = flat @ self.weight if self.bias is None else torch.addmm(self.bias, flat, self.weight)
+        return out.to(x.dtype).reshape(*x.shape[:-1], -1)
+
+    def cast(self, dtype: torch.dtype) -> Linear:
+        """The same map in another data type."""
+        return Linear(self.weight.to(dtype), None if self.bias is None else self.bias.to(dtype))
+
+
+@dataclass(frozen=True)
+class Block:
+    """The weights of one layer. ``gate`` is None where the MLP is not gated."""
+
+    ln1: Norm
+    q: Linear
+    k: Linear
+    v: Linear
+    o: Linear
+    ln2: Norm
+    mlp_in: Linear
+    gate: Linear | None
+    mlp_out: Linear
+
+
+@dataclass(frozen=True)
+class Blocks:
+    """A whole model as its pieces.
+
+    Attributes:
+        layers: the blocks.
+        token: [vocab, d_model] token embedding.
+        place: [n_ctx, d_model] learned positions, or None.
+        final: the final norm.
+        unembed: the unembedding.
+        n_heads: query heads.
+        n_kv_heads: key-value heads; each serves ``n_heads / n_kv_heads`` query heads.
+        d_head: width of a head.
+        scale: what scores are multiplied by.
+        activation: the MLP's nonlinearity.
+        angles: cos and sin of the rotary angles for a prompt length, each [position, d_head]; None without rotation.
+    """
+
+    layers: tuple[Block, ...]
+    token: Float[Tensor, "vocab d_model"]
+    place: Float[Tensor, "n_ctx d_model"] | None
+    final: Norm
+    unembed: Linear
+    n_heads: int
+    n_kv_heads: int
+    d_head: int
+    scale: float
+    activation: Callable[[Tensor], Tensor]
+    angles: Callable[[int], tuple[Tensor, Tensor]] | None
+
+    @classmethod
+    def of(cls, model: HookedTransformer) -> Blocks:
+        """The pieces of a loaded model.
+
+        Raises:
+            UnsupportedModelError: another architecture, or a variant of these two that is not written here.
+        """
+        return _read(model)
+
+    def cast(self, dtype: torch.dtype) -> Blocks:
+        """The same model with its matrix products in another data type; norms and streams stay as they are."""
+        cast_layers = tuple(
+            replace(
+                block,
+                **{name: getattr(block, name).cast(dtype) for name in ("q", "k", "v", "o", "mlp_in", "mlp_out")},
+                gate=None if block.gate is None else block.gate.cast(dtype),
+            )
+            for block in self.layers
+        )
+        return replace(self, layers=cast_layers)
+
+    # ---- pieces ----
+
+    def embed(self, ids: Int[Tensor, "prompt position"]) -> Float[Tensor, "prompt position d_model"]:
+        """The residual stream before layer 0."""
+        stream = self.token[ids]
+        return stream if self.place is None else stream + self.place[: ids.shape[1]]
+
+    def heads(self, x: Float[Tensor, "... width"]) -> Float[Tensor, "... head d_head"]:
+        """Split the last axis into heads."""
+        return x.reshape(*x.shape[:-1], -1, self.d_head)
+
+    def rotate(
+        self, x: Float[Tensor, "... head d_head"], positions: Int[Tensor, "..."], length: int
+    ) -> Float[Tensor, "... head d_head"]:
+        """Rotate queries or keys that stand at ``positions`` (as they are where positions are not rotary)."""
+        if self.angles is None:
+            return x
+        cos, sin = (angle[positions].unsqueeze(-2) for angle in self.angles(length))
+        left, right = x.chunk(2, dim=-1)
+        return x * cos + torch.cat((-right, left), dim=-1) * sin
+
+    def scores(
+        self, q: Float[Tensor, "row dest head d_head"], k: Float[Tensor, "row src kv_head d_head"]
+    ) -> Float[Tensor, "row head dest src"]:
+        """QK^T times the scale, of rotated queries and keys, not masked."""
+        keys = self.spread(k)
+        return torch.einsum("rdhx,rshx->rhds", q, keys) * self.scale
+
+    def mix(
+        self, pattern: Float[Tensor, "row head dest src"], v: Float[Tensor, "row src kv_head d_head"]
+    ) -> Float[Tensor, "row dest head d_head"]:
+        """Attention-weighted values, ``z``."""
+        return torch.einsum("rhds,rshx->rdhx", pattern, self.spread(v))
+
+    def spread(self, x: Float[Tensor, "row src kv_head d_head"]) -> Float[Tensor, "row src head d_head"]:
+        """Repeat key-value heads for the query heads that share them."""
+        group = self.n_heads // self.n_kv_heads
+        return x if group == 1 else x.repeat_interleave(group, dim=2)
+
+    def attend(
+        self,
+        q: Float[Tensor, "row dest head d_head"],
+        k: Float[Tensor, "row src kv_head d_head"],
+        v: Float[Tensor, "row src kv_head d_head"],
+        seen: Tensor | None,
+    ) -> Float[Tensor, "row dest head d_head"]:
+        """``z`` from rotated queries and keys; ``seen`` (broadcast to [row, head, dest, src]) says who sees whom."""
+        z = F.scaled_dot_product_attention(
+            q.transpose(1, 2),
+            self.spread(k).transpose(1, 2),
+            self.spread(v).transpose(1, 2),
+            attn_mask=seen,
+            scale=self.scale,
+        )
+        return z.transpose(1, 2)
+
+    def neurons(self, layer: int, resid_mid: Float[Tensor, "... d_model"]) -> Float[Tensor, "... neuron"]:
+        """``mlp_post``: the MLP's neurons after the activation (and the gate)."""
+        block = self.layers[layer]
+        x = block.ln2(resid_mid)
+        if block.gate is None:
+            return self.activation(block.mlp_in(x))
+        return self.activation(block.gate(x)) * block.mlp_in(x)
+
+    def after_mlp(self, layer: int, resid_mid: Float[Tensor, "... d_model"]) -> Float[Tensor, "... d_model"]:
+        """``resid_post`` from ``resid_mid``."""
+        return resid_mid + self.layers[layer].mlp_out(self.neurons(layer, resid_mid))
+
+    def logits(self, stream: Float[Tensor, "... d_model"]) -> Float[Tensor, "... vocab"]:
+        """Final norm and unembedding."""
+        return self.unembed(self.final(stream))
+
+    # ---- all of it ----
+
+    def forward(
+        self, ids: Int[Tensor, "prompt position"], *, tap: Tap | None = None, stop_at_layer: int | None = None
+    ) -> Float[Tensor, "prompt position d_model"]:
+        """The residual stream after the last block (or before block ``stop_at_layer``).
+
+        Args:
+            ids: token ids, padded on the right.
+            tap: sees and may change every activation: ``resid_pre q k v scores pattern z attn_out resid_mid mlp_post
+                mlp_out resid_post`` of each layer in that order, shapes as in ``interp.sites``; ``scores`` are masked.
+                Changing ``resid_mid`` changes the skip connection too.
+            stop_at_layer: stop before this block.
+        """
+        see: Tap = tap or (lambda site, layer, value: value)
+        length = ids.shape[1]
+        positions = torch.arange(length, device=ids.device)
+        causal = positions[:, None] >= positions[None, :]
+        stream = self.embed(ids)
+        for layer, block in enumerate(self.layers[:stop_at_layer]):
+            stream = see("resid_pre", layer, stream)
+            x = block.ln1(stream)
+            q = see("q", layer, self.heads(block.q(x)))
+            k = see("k", layer, self.heads(block.k(x)))
+            v = see("v", layer, self.heads(block.v(x)))
+            q, k = self.rotate(q, positions, length), self.rotate(k, positions, length)
+            if tap is None:
+                z = self.attend(q, k, v, causal)
+            else:
+                scores = see("scores", layer, self.scores(q, k).masked_fill(~causal, -torch.inf))
+                pattern = see("pattern", layer, scores.softmax(dim=-1))
+                z = see("z", layer, self.mix(pattern, v))
+            stream = stream + see("attn_out", layer, block.o(z.flatten(-2)))
+            stream = see("resid_mid", layer, stream)
+            post = see("mlp_post", layer, self.neurons(layer, stream))
+            stream = stream + see("mlp_out", layer, block.mlp_out(post))
+            stream = see("resid_post", layer, stream)
+        return stream
+
+    # ---- counting ----
+
+    def flop_per_token(self) -> dict[str, float]:
+        """Floating-point operations per token of each matrix product of a block (two per weight)."""
+        block = self.layers[0]
+        names = ("q", "k", "v", "o", "mlp_in", "mlp_out")
+        count = {name: 2.0 * getattr(block, name).weight.numel() for name in names}
+        if block.gate is not None:
+            count["mlp_in"] += 2.0 * block.gate.weight.numel()
+        return count
+
+
+def check(blocks: Blocks, model: HookedTransformer, ids: Int[Tensor, "prompt position"]) -> float:
+    """Largest difference between this arithmetic and the bridge's, over every site of every layer and the logits.
+
+    As a share of the largest value of what is compared.
+    """
+    from interp.sites import SITES
+
+    kept: dict[tuple[str, int], Tensor] = {}
+
+    def tap(site: str, layer: int, value: Tensor) -> Tensor:
+        kept[site, layer] = value
+        return value
+
+    names = [
+        name for name in model.sites if SITES[name].per_layer and name not in ("scores", "result", "rot_q", "rot_k")
+    ]
+    theirs: dict[tuple[str, int], Tensor] = {}
+
+    def keep(name: str, layer: int) -> Callable[[Tensor], None]:
+        def hook(value: Tensor) -> None:
+            theirs[name, layer] = value.detach().clone()
+
+        return hook
+
+    places = [(name, layer) for name in names for layer in range(model.cfg.n_layers)]
+    plain = model.forward(ids, hooks=[(SITES[name].hook_name(layer), keep(name, layer)) for name, layer in places])
+    with torch.inference_mode():
+        ours = blocks.logits(blocks.forward(ids.to(model.device), tap=tap))
+        fused = blocks.logits(blocks.forward(ids.to(model.device)))
+    pairs = [(ours, plain), (fused, plain), *((kept[place], theirs[place]) for place in places if place in kept)]
+    return max(_share(a, b) for a, b in pairs)
+
+
+def _share(ours: Tensor, theirs: Tensor) -> float:
+    if ours.shape != theirs.shape:
+        return float("inf")
+    share = float((ours - theirs).abs().max()) / max(float(theirs.abs().max()), 1e-12)
+    return share if share == share else float("inf")
+
+
+# ---- reading the weights off a bridge ----
+
+
+def _read(model: HookedTransformer) -> Blocks:
+    bridge, cfg = model.bridge, model.bridge.cfg
+    architecture = model.cfg.architecture
+    if architecture not in FAMILIES:
+        raise UnsupportedModelError(f"{architecture} is neither of {', '.join(FAMILIES)}")
+    if str(cfg.act_fn) not in _ACTIVATIONS:
+        raise UnsupportedModelError(f"the activation {cfg.act_fn} is not written here")
+    if getattr(cfg, "scale_attn_by_inverse_layer_idx", False):
+        raise UnsupportedModelError("attention is scaled by layer")
+    scale = getattr(_original(bridge.blocks[0].attn), "scaling", None)
+    positions = getattr(bridge, "pos_embed", None)
+    rotary = architecture == "LlamaForCausalLM"
+    unembed = bridge.unembed
+    return Blocks(
+        layers=tuple(_block(block) for block in bridge.blocks),
+        token=_original(bridge.embed).weight.detach(),
+        place=None if rotary or positions is None else _original(positions).weight.detach(),
+        final=_norm(bridge.ln_final),
+        unembed=Linear(unembed.W_U.detach(), _bias(unembed.b_U)),
+        n_heads=model.cfg.n_heads,
+        n_kv_heads=model.cfg.n_kv_heads,
+        d_head=model.cfg.d_head,
+        scale=float(scale if scale is not None else model.cfg.d_head**-0.5),
+        activation=_ACTIVATIONS[str(cfg.act_fn)],
+        angles=_angles(model) if rotary else None,
+    )
+
+
+def _block(block: Any) -> Block:
+    mlp = block.mlp
+    gate = getattr(mlp, "gate", None)
+    return Block(
+        ln1=_norm(block.ln1),
+        q=_linear(block.attn.q),
+        k=_linear(block.attn.k),
+        v=_linear(block.attn.v),
+        o=_linear(block.attn.o),
+        ln2=_norm(block.ln2),
+        mlp_in=_linear(getattr(mlp, "in")),
+        gate=None if gate is None else _linear(gate),
+        mlp_out=_linear(mlp.out),
+    )
+
+
+def _original(component: Any) -> Any:
+    found = getattr(component, "original_component", None)
+    return component if found is None else found
+
+
+def _linear(component: Any) -> Linear:
+    """A linear map as ``x @ weight``: Conv1D keeps its weight that way, ``nn.Linear`` the other way round."""
+    module = _original(component)
+    weight = module.weight.detach()
+    return Linear(weight.T if isinstance(module, torch.nn.Linear) else weight, _bias(module.bias))
+
+
+def _bias(bias: Tensor | None) -> Tensor | None:
+    return None if bias is None else bias.detach()
+
+
+def _norm(component: Any) -> Norm:
+    module = _original(component)
+    centred = isinstance(module, torch.nn.LayerNorm)
+    eps = module.eps if centred else module.variance_epsilon
+    return Norm(module.weight.detach(), _bias(getattr(module, "bias", None)), float(eps), centred)
+
+
+def _angles(model: HookedTransformer) -> Callable[[int], tuple[Tensor, Tensor]]:
+    """The rotary angles that the model itself uses for prompts of a length, scaling included."""
+
+    def angles(length: int) -> tuple[Tensor, Tensor]:
+        cos, sin = model.block_call(length).kwargs[0]["position_embeddings"]
+        return cos[0], sin[0]
+
+    return angles

@@ -1,0 +1,27 @@
+"""Exact sweeps: what one changed activation, edge or attention link does to the answer, for every one of them.
+
+Every number is exact: the model is really run with that one change. What the change cannot reach is not run again
+(``interp.sweep.plan`` says what can), and the rest runs in large batches on the model's own weights.
+``tests/test_sweep.py`` holds it to the plain loop over TransformerLens hooks.
+"""
+
+from interp.sweep.cells import NOT_PATCHED, Axis
+from interp.sweep.execute import Progress
+from interp.sweep.patch import MINIMUM_GAP, Direction, plan, sweep
+from interp.sweep.paths import path_patching
+from interp.sweep.plan import Plan
+from interp.sweep.readout import Readout, score
+
+__all__ = [
+    "MINIMUM_GAP",
+    "NOT_PATCHED",
+    "Axis",
+    "Direction",
+    "Plan",
+    "Progress",
+    "Readout",
+    "path_patching",
+    "plan",
+    "score",
+    "sweep",
+]

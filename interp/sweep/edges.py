@@ -1,0 +1,80 @@
+"""The graph of a transformer's residual stream: who writes to it (senders) and who reads it (receivers)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, TypeAlias
+
+from interp.errors import unknown_name
+from interp.sites import head_label
+
+if TYPE_CHECKING:
+    from interp.model import HookedTransformer
+
+Kind: TypeAlias = Literal["embed", "head", "mlp", "q", "k", "v", "logits"]
+
+
+@dataclass(frozen=True)
+class Node:
+    """A sender (``embed head mlp``) or a receiver (``q k v mlp logits``).
+
+    Attributes:
+        label: ``embed``, ``L3H2``, ``MLP3``; ``L5H3.q``, ``L5KV1.k`` (key-value heads that are shared), ``logits``.
+        kind: what it is.
+        layer: its layer; -1 for ``embed``, the number of layers for ``logits``.
+        head: head or key-value head; -1 where it has none.
+    """
+
+    label: str
+    kind: Kind
+    layer: int
+    head: int = -1
+
+    def reaches(self, receiver: Node) -> bool:
+        """Whether this sender writes before that receiver reads."""
+        if receiver.kind == "mlp" and self.kind == "head":
+            return self.layer <= receiver.layer
+        return self.layer < receiver.layer
+
+
+def senders(model: HookedTransformer, names: Sequence[str] | None = None) -> tuple[Node, ...]:
+    """Everything that writes to the stream, in the order of writing, or those named.
+
+    Raises:
+        InterpError: an unknown name.
+    """
+    nodes = [Node("embed", "embed", -1)]
+    for layer in range(model.cfg.n_layers):
+        nodes += [Node(head_label(layer, head), "head", layer, head) for head in range(model.cfg.n_heads)]
+        nodes.append(Node(f"MLP{layer}", "mlp", layer))
+    return _named(nodes, names, "sender")
+
+
+def receivers(model: HookedTransformer, names: Sequence[str] | None = None) -> tuple[Node, ...]:
+    """Everything that reads the stream, in the order of reading, or those named.
+
+    Raises:
+        InterpError: an unknown name.
+    """
+    cfg = model.cfg
+    nodes: list[Node] = []
+    for layer in range(cfg.n_layers):
+        nodes += [Node(f"{head_label(layer, head)}.q", "q", layer, head) for head in range(cfg.n_heads)]
+        shared = "KV" if cfg.grouped_query else "H"
+        kinds: tuple[Kind, ...] = ("k", "v")
+        for kind in kinds:
+            nodes += [Node(f"L{layer}{shared}{h}.{kind}", kind, layer, h) for h in range(cfg.n_kv_heads)]
+        nodes.append(Node(f"MLP{layer}", "mlp", layer))
+    nodes.append(Node("logits", "logits", cfg.n_layers))
+    return _named(nodes, names, "receiver")
+
+
+def _named(nodes: Sequence[Node], names: Sequence[str] | None, what: str) -> tuple[Node, ...]:
+    if names is None:
+        return tuple(nodes)
+    by_label = {node.label: node for node in nodes}
+    for name in names:
+        if name not in by_label:
+            raise unknown_name(what, name, by_label)
+    return tuple(by_label[name] for name in dict.fromkeys(names))

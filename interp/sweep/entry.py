@@ -1,0 +1,359 @@
+"""What a change makes of the residual stream, up to where its rows join the batch.
+
+Only the changed tokens and heads of the changed layer are computed again, then what reads them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from interp.sweep.cells import Cells, Part
+from interp.sweep.plan import AFTER_MLP, Entry
+from interp.sweep.ride import Chunk
+from interp.sweep.stored import Source
+
+OF_HEADS = frozenset({"q", "k", "v", "scores", "pattern", "z"})
+
+
+@dataclass(frozen=True)
+class Change:
+    """What a sweep changes: the site, its cells, and the new values."""
+
+    chunk: Chunk
+    site: str
+    cells: Cells
+    source: Source
+
+    def values(self, entry: Entry) -> Float[Tensor, "row token d_model"]:
+        """The stream of an entry's rows where they join."""
+        rows = _Rows.of(self, entry)
+        if entry.general:
+            return _edited(self, rows)
+        layer, last = entry.layer, self.chunk.n_layers - 1
+        if self.site == "resid_pre":
+            return _from_pre(self.chunk, rows, layer, rows.changed(), _new(self, rows, layer))
+        if self.site in AFTER_MLP:
+            post = _after_mlp(self, rows, layer)
+            return post if layer == last else _from_pre(self.chunk, rows, layer + 1, rows.changed(), post)
+        mid = _mid(self, rows, layer)
+        if layer == last or entry.dense:
+            return mid
+        changed = rows.changed()
+        post = self.chunk.gather("resid_pre", layer + 1, rows.prompt, entry.start, entry.end)
+        post[changed] = self.chunk.blocks.after_mlp(layer, mid[changed])
+        return _from_pre(self.chunk, rows, layer + 1, changed, post)
+
+    def mask(self, rows: _Rows) -> Bool[Tensor, "row position"]:
+        """Which tokens each row changes."""
+        places = torch.from_numpy(self.cells.place[rows.entry.cell])
+        return self.cells.tokens[places, rows.prompt.cpu()].to(rows.prompt.device)
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """The rows of one entry, on the model's device.
+
+    ``at`` [row or 1, token] are the positions that are computed: ``start`` to ``end``, or the scored ones where the
+    change is in the last layer after its keys and values.
+    """
+
+    change: Change
+    entry: Entry
+    prompt: Int[Tensor, " row"]
+    at: Int[Tensor, "row token"]
+    scored: bool
+
+    @classmethod
+    def of(cls, change: Change, entry: Entry) -> _Rows:
+        chunk = change.chunk
+        prompt = chunk.index(entry.prompt)
+        scored = not entry.general and entry.layer == chunk.n_layers - 1 and change.site != "resid_pre"
+        at = chunk.answers[prompt] if scored else chunk.span(entry.start, entry.end)
+        return cls(change, entry, prompt, at, scored)
+
+    def changed(self) -> Bool[Tensor, "row token"]:
+        """Which of the computed tokens the cell names."""
+        mask = self.change.mask(self)
+        return mask.gather(1, self.at.expand(len(mask), -1))
+
+    def pick(self, values: Float[Tensor, "prompt position ..."]) -> Float[Tensor, "row token ..."]:
+        """Stored values at the computed tokens."""
+        if self.scored:
+            return values[self.prompt.unsqueeze(1), self.at]
+        return values[:, self.entry.start : self.entry.end].index_select(0, self.prompt)
+
+    def base(self, site: str, layer: int) -> Tensor:
+        """The unchanged run at the computed tokens."""
+        return self.pick(self.change.chunk.base[site, layer])
+
+    def by_units(self) -> Iterator[tuple[tuple[int, ...] | None, slice]]:
+        """Consecutive rows that change the same heads or neurons."""
+        units = [self.change.cells.parts[cell][0].units for cell in self.entry.cell.tolist()]
+        start = 0
+        for i in range(1, len(units) + 1):
+            if i == len(units) or units[i] != units[start]:
+                yield units[start], slice(start, i)
+                start = i
+
+
+def _new(change: Change, rows: _Rows, layer: int) -> Float[Tensor, "row token d_model"]:
+    """The unchanged activation with the new one at the changed tokens."""
+    new = rows.pick(change.source.at(change.site, layer))
+    if change.site == "resid_pre":
+        return torch.where(
+            rows.changed().unsqueeze(-1), new.to(rows.base("resid_pre", layer).dtype), rows.base("resid_pre", layer)
+        )
+    return new
+
+
+# ---- changes after attention ----
+
+
+def _mid(change: Change, rows: _Rows, layer: int) -> Float[Tensor, "row token d_model"]:
+    """``resid_mid`` at the computed tokens."""
+    mid = rows.base("resid_mid", layer)
+    changed = rows.changed().unsqueeze(-1)
+    if change.site in OF_HEADS:
+        _add_heads(change, rows, layer, mid)
+        return mid
+    new = rows.pick(change.source.at(change.site, layer)).to(mid.dtype)
+    if change.site == "attn_out":
+        new = rows.base("resid_pre", layer) + new
+    return torch.where(changed, new, mid)
+
+
+def _after_mlp(change: Change, rows: _Rows, layer: int) -> Float[Tensor, "row token d_model"]:
+    """``resid_post`` at the computed tokens."""
+    base = rows.base("resid_pre", layer + 1)
+    changed = rows.changed()
+    new = change.source.at(change.site, layer)
+    if change.site == "mlp_post":
+        weight = change.chunk.blocks.layers[layer].mlp_out
+        for units, part in rows.by_units():
+            where = changed[part].nonzero(as_tuple=True)
+            picked = _sub(rows, part)
+            mid = picked.base("resid_mid", layer)[where]
+            own = change.chunk.blocks.neurons(layer, mid)
+            moved = picked.pick(new)[where].to(own.dtype) - own
+            index = slice(None) if units is None else torch.tensor(units, device=own.device)
+            delta = moved[:, index].to(weight.weight.dtype) @ weight.weight[index]
+            base[part][where] += delta.to(base.dtype)
+        return base
+    value = rows.pick(new).to(base.dtype)
+    if change.site == "mlp_out":
+        value = rows.base("resid_mid", layer) + value
+    return torch.where(changed.unsqueeze(-1), value, base)
+
+
+def _sub(rows: _Rows, part: slice) -> _Rows:
+    at = rows.at[part] if len(rows.at) > 1 or rows.scored else rows.at
+    return _Rows(rows.change, rows.entry.part(part), rows.prompt[part], at, rows.scored)
+
+
+def _add_heads(change: Change, rows: _Rows, layer: int, mid: Float[Tensor, "row token d_model"]) -> None:
+    """Add to ``mid`` what the changed heads write differently."""
+    blocks = change.chunk.blocks
+    weight = blocks.layers[layer].o.weight.reshape(blocks.n_heads, blocks.d_head, -1)  # head d_head d_model
+    for units, part in rows.by_units():
+        sub = _sub(rows, part)
+        heads = _query_heads(change, units)
+        old = sub.base("z", layer)[:, :, heads]
+        new = _new_z(change, sub, layer, units, heads).to(old.dtype)
+        moved = new - old
+        if change.site not in ("k", "v"):
+            moved = torch.where(sub.changed()[..., None, None], moved, 0)
+        delta = moved.flatten(2).to(weight.dtype) @ weight[heads].flatten(0, 1)
+        mid[part] += delta.to(mid.dtype)
+
+
+def _query_heads(change: Change, units: tuple[int, ...] | None) -> Int[Tensor, " head"]:
+    """The query heads whose output a change of these heads (key-value heads, at ``k`` and ``v``) reaches."""
+    blocks = change.chunk.blocks
+    group = blocks.n_heads // blocks.n_kv_heads
+    if units is None:
+        chosen = list(range(blocks.n_heads))
+    elif change.site in ("k", "v"):
+        chosen = [head * group + i for head in units for i in range(group)]
+    else:
+        chosen = list(units)
+    return torch.tensor(chosen, device=change.chunk.answers.device)
+
+
+def _new_z(
+    change: Change, rows: _Rows, layer: int, units: Sequence[int] | None, heads: Int[Tensor, " head"]
+) -> Float[Tensor, "row token head d_head"]:
+    """``z`` of some heads after the change."""
+    chunk, blocks, entry = change.chunk, change.chunk.blocks, rows.entry
+    if change.site == "z":
+        return rows.pick(change.source.at("z", layer))[:, :, heads]
+    group = blocks.n_heads // blocks.n_kv_heads
+    shared = heads // group  # the key-value head of each query head
+    q = rows.base("q", layer)[:, :, heads]
+    k, v = (chunk.gather(site, layer, rows.prompt, 0, entry.end)[:, :, shared] for site in ("k", "v"))
+    changed = change.mask(rows)
+    seen = chunk.seen(rows.at, entry.end)
+    if change.site == "pattern":
+        pattern = rows.pick(change.source.at("pattern", layer).transpose(1, 2))[:, :, heads, : entry.end]
+        return torch.einsum("rdhs,rshx->rdhx", pattern.to(v.dtype), v)
+    if change.site == "scores":
+        assert change.cells.sources is not None
+        places = torch.from_numpy(change.cells.place[entry.cell])
+        cut = change.cells.sources[places, rows.prompt.cpu(), : entry.end].to(q.device)
+        cut = rows.changed()[:, None, :, None] & cut[:, None, None, :]
+        seen = ~cut if seen is None else seen & ~cut
+    else:
+        new = change.source.at(change.site, layer)
+        if change.site == "q":
+            q = torch.where(rows.changed()[..., None, None], rows.pick(new)[:, :, heads].to(q.dtype), q)
+        else:
+            where = changed[:, : entry.end, None, None]
+            value = new[:, : entry.end].index_select(0, rows.prompt)[:, :, shared].to(k.dtype)
+            if change.site == "k":
+                k = torch.where(where, value, k)
+            else:
+                v = torch.where(where, value, v)
+    return attend_heads(chunk, q, k, v, seen)
+
+
+def attend_heads(chunk: Chunk, q: Tensor, k: Tensor, v: Tensor, seen: Tensor | None) -> Tensor:
+    """Attention of some heads, each with its own keys and values already."""
+    scale = chunk.blocks.scale
+    out = torch.nn.functional.scaled_dot_product_attention(
+        q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), attn_mask=seen, scale=scale
+    )
+    return out.transpose(1, 2)
+
+
+# ---- changes before attention ----
+
+
+def _from_pre(
+    chunk: Chunk,
+    rows: _Rows,
+    layer: int,
+    changed: Bool[Tensor, "row token"],
+    stream: Float[Tensor, "row token d_model"],
+) -> Float[Tensor, "row token d_model"]:
+    """``resid_mid`` of a layer whose ``resid_pre`` is changed at some tokens: only their q, k and v are new."""
+    blocks, block, entry = chunk.blocks, chunk.blocks.layers[layer], rows.entry
+    start, end, prompt = entry.start, entry.end, rows.prompt
+    own_at = chunk.span(start, end)
+    length = chunk.base.length
+    every = bool(changed.all())
+    where = changed.nonzero(as_tuple=True)
+    x = block.ln1(stream if every else stream[where])
+    positions = own_at if every else own_at[0][where[1]]
+
+    def fresh(site: str) -> Tensor:
+        linear = block.k if site == "k" else block.v if site == "v" else block.q
+        new = blocks.heads(linear(x))
+        if site != "v":
+            new = blocks.rotate(new, positions, length)
+        if every:
+            return new
+        old = chunk.gather(site, layer, prompt, start, end)
+        old[where] = new
+        return old
+
+    k, v = chunk.keys_and_values(layer, prompt, start, fresh("k"), fresh("v"))
+    if layer < chunk.n_layers - 1:
+        z = blocks.attend(fresh("q"), k, v, chunk.seen(own_at, end))
+        return stream + block.o(z.flatten(-2))
+    at = chunk.answers[prompt]
+    picked = chunk.at_answers(stream, prompt, start)
+    q = blocks.rotate(blocks.heads(block.q(block.ln1(picked))), at, length)
+    return picked + block.o(blocks.attend(q, k, v, chunk.seen(at, end)).flatten(-2))
+
+
+# ---- changes in several layers ----
+
+
+def _edited(change: Change, rows: _Rows) -> Float[Tensor, "row token d_model"]:
+    """The stream after the last changed layer, every layer from the first run with its changes made in place."""
+    chunk, blocks, entry = change.chunk, change.chunk.blocks, rows.entry
+    stream = rows.base("resid_pre", entry.layer)
+    own_at, end = rows.at, entry.end
+    length = chunk.base.length
+    parts = [{part.layer: part for part in change.cells.parts[cell]} for cell in entry.cell.tolist()]
+    for layer in range(entry.layer, entry.join[0]):
+        edit = _Edit.of(change, rows, layer, [by_layer.get(layer) for by_layer in parts])
+        block = blocks.layers[layer]
+        stream = edit("resid_pre", stream)
+        x = block.ln1(stream)
+        q, k = (blocks.rotate(blocks.heads(linear(x)), own_at, length) for linear in (block.q, block.k))
+        q, k, v = edit("q", q), edit("k", k), edit("v", blocks.heads(block.v(x)))
+        k, v = chunk.keys_and_values(layer, rows.prompt, entry.start, k, v)
+        if change.site in ("scores", "pattern"):
+            scores = blocks.scores(q, k)
+            seen = chunk.seen(own_at, end)
+            scores = scores if seen is None else scores.masked_fill(~seen, -torch.inf)
+            pattern = edit("pattern", edit("scores", scores).softmax(dim=-1))
+            z = blocks.mix(pattern, v)
+        else:
+            z = edit("z", blocks.attend(q, k, v, chunk.seen(own_at, end)))
+        stream = edit("resid_mid", stream + edit("attn_out", block.o(z.flatten(-2))))
+        post = edit("mlp_post", blocks.neurons(layer, stream))
+        stream = edit("resid_post", stream + edit("mlp_out", block.mlp_out(post)))
+    if entry.join[0] == chunk.n_layers:
+        return chunk.at_answers(stream, rows.prompt, entry.start)
+    return stream
+
+
+@dataclass(frozen=True)
+class _Edit:
+    """The changes of one layer, as a function on each site's activation."""
+
+    change: Change
+    rows: _Rows
+    layer: int
+    changed: Bool[Tensor, "row token"]
+    units: Bool[Tensor, "row unit"] | None
+
+    @classmethod
+    def of(cls, change: Change, rows: _Rows, layer: int, parts: Sequence[Part | None]) -> _Edit:
+        device = rows.prompt.device
+        active = torch.tensor([part is not None for part in parts], device=device)
+        changed = rows.changed() & active.unsqueeze(1)
+        units: Tensor | None = None
+        if any(part is not None and part.units is not None for part in parts):
+            blocks = change.chunk.blocks
+            width = {
+                "k": blocks.n_kv_heads,
+                "v": blocks.n_kv_heads,
+                "mlp_post": blocks.layers[0].mlp_in.weight.shape[1],
+            }
+            mask = np.zeros((len(parts), width.get(change.site, blocks.n_heads)), dtype=bool)
+            for i, part in enumerate(parts):
+                if part is not None:
+                    mask[i, list(part.units) if part.units is not None else slice(None)] = True
+            units = torch.from_numpy(mask).to(device)
+        return cls(change, rows, layer, changed, units)
+
+    def __call__(self, site: str, value: Tensor) -> Tensor:
+        change, rows = self.change, self.rows
+        if site != change.site or not bool(self.changed.any()):
+            return value
+        where = self.changed
+        if site in ("scores", "pattern"):
+            units = self.units
+            mask = where[:, None, :, None]
+            mask = mask if units is None else mask & units[:, :, None, None]
+            if site == "scores":
+                assert change.cells.sources is not None
+                places = torch.from_numpy(change.cells.place[rows.entry.cell])
+                cut = change.cells.sources[places, rows.prompt.cpu(), : rows.entry.end].to(value.device)
+                return value.masked_fill(mask & cut[:, None, None, :], -torch.inf)
+            new = rows.pick(change.source.at(site, self.layer).transpose(1, 2)).transpose(1, 2)
+            return torch.where(mask, new[..., : rows.entry.end].to(value.dtype), value)
+        new = rows.pick(change.source.at(site, self.layer)).to(value.dtype)
+        mask = where.reshape(*where.shape, *(1,) * (value.ndim - 2))
+        if self.units is not None:
+            units = self.units[:, None, :]
+            mask = mask & (units.unsqueeze(-1) if value.ndim == 4 else units)
+        return torch.where(mask, new, value)

@@ -1,0 +1,369 @@
+"""The executor: runs a plan, chunk by chunk and batch by batch, on the model's own weights."""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeAlias
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from interp import run, sites
+from interp.blocks import Blocks
+from interp.errors import InterpError
+from interp.sweep.cells import Cells
+from interp.sweep.entry import Change
+from interp.sweep.plan import Entry, Plan, Rows, Sizes, find_entries, find_rows, flop, into_rides
+from interp.sweep.readout import Readout
+from interp.sweep.ride import Chunk, Values, ride
+from interp.sweep.stored import BASE_SITES, Constant, FromRun, Nothing, Source, Stored, trace
+from interp.tokens import Prompts
+
+if TYPE_CHECKING:
+    from interp.model import HookedTransformer
+
+log = logging.getLogger(__name__)
+
+Progress: TypeAlias = Callable[[int, int], None]
+"""Called with rows done and rows in all."""
+
+MEMORY_SHARE = 0.5
+"""Share of free memory that a sweep may plan with."""
+STORED_BYTES = 512 * 2**20
+"""Activations of the unchanged runs that are kept at a time, where memory allows."""
+TOKENS_PER_RIDE = {"cpu": 2048, "cuda": 2**17}
+"""Tokens of a batch beyond which it gets no faster; only less fits in memory."""
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """One sweep, stated: which run is changed, where, to what, and how it is read.
+
+    Attributes:
+        base: prompts of the run that is changed.
+        site: what is changed; ``scores`` for knockouts.
+        cells: every change.
+        readout: how the number is read off.
+        source: prompts whose activations are put in, a constant per layer (``sites``' shapes without the prompt axis),
+            or None where attention is cut.
+    """
+
+    base: Prompts
+    site: str
+    cells: Cells
+    readout: Readout
+    source: Prompts | Mapping[int, Tensor] | None
+
+    @property
+    def differs(self) -> Bool[np.ndarray, "prompt position"] | None:
+        """Where the tokens of the two runs differ; None where there are no two runs."""
+        if not isinstance(self.source, Prompts):
+            return None
+        inside = np.arange(self.base.ids.shape[1]) < self.base.lengths[:, None]
+        return np.asarray((self.base.ids != self.source.ids) & inside)
+
+    @property
+    def layers(self) -> tuple[int, ...]:
+        """Every layer that some cell changes."""
+        return tuple(sorted({part.layer for parts in self.cells.parts for part in parts}))
+
+    def of_prompts(self, rows: Int[np.ndarray, " prompt"]) -> Sweep:
+        """The same sweep over some of the prompts."""
+        source = self.source.select(rows) if isinstance(self.source, Prompts) else self.source
+        index = torch.from_numpy(rows)
+        return Sweep(self.base.select(rows), self.site, self.cells.of_prompts(rows), self.readout.rows(index), source)
+
+
+@dataclass(frozen=True)
+class Done:
+    """What a sweep found.
+
+    Attributes:
+        changed: [prompt, cell] the metric after each change; that of the unchanged run where a change cannot matter.
+        base: [prompt] the metric of the unchanged run.
+        source: [prompt] the metric of the other run; None without one.
+        plan: what was computed.
+    """
+
+    changed: Float[np.ndarray, "prompt cell"]
+    base: Float[np.ndarray, " prompt"]
+    source: Float[np.ndarray, " prompt"] | None
+    plan: Plan
+
+
+def free_memory(device: torch.device) -> int | None:
+    """Bytes that can be had on a device, where that can be known."""
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    return run.free_memory()
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How much is held at a time: prompts whose activations are stored, and tokens of a batch."""
+
+    prompts: int
+    tokens: int
+
+    @classmethod
+    def of(cls, model: HookedTransformer, sizes: Sizes, length: int, width: int, memory: int | None) -> Limits:
+        """From the memory that may be used (None: half of what is free)."""
+        free = free_memory(model.device)
+        given = memory if memory is not None else None if free is None else int(MEMORY_SHARE * free)
+        kept = STORED_BYTES if given is None else min(STORED_BYTES, given // 2)
+        per_prompt = sizes.stored_bytes(length, site_width=width)
+        tokens = TOKENS_PER_RIDE.get(model.device.type, TOKENS_PER_RIDE["cpu"])
+        if given is not None:
+            prompts = max(1, kept // per_prompt)
+            room = given - min(prompts * per_prompt, kept)
+            tokens = min(tokens, room // (sizes.token_bytes(length) + sizes.row_bytes(length)))
+        if tokens < 1 or (given is not None and per_prompt > given):
+            raise InterpError(
+                f"A sweep of one prompt of {length} tokens needs "
+                f"{(per_prompt + sizes.token_bytes(length)) / 2**20:.0f} MiB, {(given or 0) / 2**20:.0f} MiB may be "
+                "used. Give memory=..., free some, or use shorter prompts."
+            )
+        return cls(int(max(1, kept // per_prompt)), int(tokens))
+
+
+def make_plan(model: HookedTransformer, blocks: Blocks, wanted: Sweep, *, memory: int | None = None) -> Plan:
+    """What the sweep will compute, known from the tokens alone; activations that turn out equal save more."""
+    sizes, limits = _sizes(model, blocks, wanted, memory)
+    chunks = list(chunks_of(len(wanted.base), limits.prompts))
+    parts = []
+    for chunk in chunks:
+        part = wanted.of_prompts(chunk)
+        parts.append((part.cells, _entries(part, _rows(part, sizes.n_layers), sizes.n_layers)))
+    return _plan(wanted, sizes, limits, [len(chunk) for chunk in chunks], parts)
+
+
+def _plan(
+    wanted: Sweep, sizes: Sizes, limits: Limits, chunks: Sequence[int], parts: Sequence[tuple[Cells, Sequence[Entry]]]
+) -> Plan:
+    length = wanted.base.ids.shape[1]
+    traces = 2 if isinstance(wanted.source, Prompts) else 1
+    rides = tuple(tuple(into_rides(entries, sizes.n_layers, limits.tokens)) for _, entries in parts)
+    return Plan(
+        site=wanted.site,
+        rows_in_all=len(wanted.cells) * len(wanted.base),
+        rows=sum(len(entry.cell) for _, entries in parts for entry in entries),
+        chunks=tuple(chunks),
+        rides=rides,
+        flop=sum(flop(sizes, wanted.site, entries, cells) for cells, entries in parts)
+        + traces * sizes.trace(len(wanted.base), length),
+        peak_bytes=planned_bytes(sizes, rides, max(chunks), length, _width(wanted.site, sizes, length))
+        + 8 * len(wanted.base) * len(wanted.cells),
+        tokens_per_ride=limits.tokens,
+    )
+
+
+def planned_bytes(
+    sizes: Sizes, rides: Sequence[Sequence[Sequence[Entry]]], n_prompts: int, length: int, width: int
+) -> int:
+    """Bytes that a chunk of prompts takes at most: its stored activations, and the widest batch or the traces."""
+    stored = n_prompts * sizes.stored_bytes(length, site_width=width)
+    riding = max((_ride_bytes(sizes, batch, length) for chunk in rides for batch in chunk), default=0)
+    return int(stored + max(riding, n_prompts * length * sizes.token_bytes(length)))
+
+
+def _ride_bytes(sizes: Sizes, batch: Sequence[Entry], length: int) -> int:
+    rows = sum(len(entry.cell) for entry in batch)
+    tokens = sum(len(entry.cell) * (entry.end - entry.start) for entry in batch)
+    return tokens * sizes.token_bytes(length) + rows * sizes.row_bytes(length)
+
+
+def execute(
+    model: HookedTransformer,
+    blocks: Blocks,
+    wanted: Sweep,
+    *,
+    memory: int | None = None,
+    only: Bool[np.ndarray, "prompt cell"] | None = None,
+    progress: Progress | None = None,
+) -> Done:
+    """Run every row of a sweep (of ``only``, if given).
+
+    Raises:
+        InterpError: a number that is not finite, or one row that does not fit in memory.
+    """
+    sizes, limits = _sizes(model, blocks, wanted, memory)
+    n, n_cells = len(wanted.base), len(wanted.cells)
+    out = np.empty((n, n_cells))
+    metrics = {name: np.empty(n) for name in ("base", "source")}
+    meter = Meter(progress, n * n_cells)
+    chunks = list(chunks_of(n, limits.prompts))
+    done: list[tuple[Cells, Sequence[Entry]]] = []
+    with torch.inference_mode():
+        for chunk in chunks:
+            part = wanted.of_prompts(chunk)
+            base, source, numbers = _traces(model, blocks, part)
+            metrics["base"][chunk], metrics["source"][chunk] = numbers
+            out[chunk] = numbers[0][:, None]
+            rows = _rows(part, sizes.n_layers)
+            if only is not None:
+                rows = rows.where(only[chunk[rows.prompt], rows.cell])
+            rows = _really_changed(part, rows, base, source)
+            entries = _entries(part, rows, sizes.n_layers)
+            done.append((part.cells, entries))
+            meter.add(len(chunk) * n_cells - len(rows))
+            shared = Chunk(blocks, base, part.readout.positions.to(model.device))
+            change = Change(shared, part.site, part.cells, source)
+            for entry, scores in ride_all(shared, entries, change.values, part.readout, limits.tokens):
+                out[chunk[entry.prompt], entry.cell] = scores.numpy()
+                meter.add(len(entry.cell))
+            del base, source, shared, change
+    _check_finite(out, wanted)
+    plan = _plan(wanted, sizes, limits, [len(chunk) for chunk in chunks], done)
+    return Done(out, metrics["base"], metrics["source"] if isinstance(wanted.source, Prompts) else None, plan)
+
+
+def ride_all(
+    chunk: Chunk, entries: Sequence[Entry], values: Values, readout: Readout, tokens: int
+) -> Iterator[tuple[Entry, Float[Tensor, " row"]]]:
+    """Every entry with its numbers. A batch that does not fit in memory is halved; what is finished stays finished.
+
+    Raises:
+        InterpError: a single row does not fit.
+    """
+    waiting = deque(into_rides(entries, chunk.n_layers, tokens))
+    while waiting:
+        batch = waiting.popleft()
+        try:
+            scores = ride(chunk, batch, values, readout)
+        except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+            if not _out_of_memory(error):
+                raise
+            held = sum(entry.tokens(chunk.n_layers) for entry in batch)
+            if sum(len(entry.cell) for entry in batch) == 1:
+                raise InterpError(
+                    "A sweep ran out of memory with a single row in its batch. Use shorter prompts or a smaller model."
+                ) from error
+            tokens = max(1, min(tokens, held) // 2)
+            log.warning("Out of memory with %d tokens in a batch; going on with %d.", held, tokens)
+            left = [entry for later in (batch, *waiting) for entry in later]
+            waiting = deque(into_rides(left, chunk.n_layers, tokens))
+            if chunk.answers.device.type == "cuda":
+                torch.cuda.empty_cache()
+            continue
+        yield from zip(batch, scores, strict=True)
+
+
+def _out_of_memory(error: BaseException) -> bool:
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    words = str(error).lower()
+    return "can't allocate memory" in words or "not enough memory" in words or "out of memory" in words
+
+
+class Meter:
+    """Counts rows for whoever wants to know."""
+
+    def __init__(self, progress: Progress | None, total: int) -> None:
+        self.progress, self.total, self.done = progress, total, 0
+
+    def add(self, rows: int) -> None:
+        """Count rows that are done."""
+        self.done += rows
+        if self.progress is not None:
+            self.progress(self.done, self.total)
+
+
+def _sizes(model: HookedTransformer, blocks: Blocks, wanted: Sweep, memory: int | None) -> tuple[Sizes, Limits]:
+    sizes = Sizes.of(blocks, wanted.readout.metric)
+    length = wanted.base.ids.shape[1]
+    return sizes, Limits.of(model, sizes, length, _width(wanted.site, sizes, length), memory)
+
+
+def _width(site: str, sizes: Sizes, length: int) -> int:
+    """Numbers per token and layer that the source keeps."""
+    if site in ("pattern", "scores"):
+        return length * sizes.d_q // sizes.d_head
+    return {"k": sizes.d_kv, "v": sizes.d_kv, "q": sizes.d_q, "z": sizes.d_q, "mlp_post": sizes.d_mlp}.get(
+        site, sizes.d_model
+    )
+
+
+def chunks_of(n: int, size: int) -> Iterator[Int[np.ndarray, " prompt"]]:
+    """The numbers of ``n`` prompts, ``size`` at a time."""
+    for start in range(0, n, size):
+        yield np.arange(start, min(start + size, n))
+
+
+def _rows(part: Sweep, n_layers: int) -> Rows:
+    return find_rows(part.cells, part.site, n_layers, answers=part.readout.positions.numpy(), differs=part.differs)
+
+
+def _entries(part: Sweep, rows: Rows, n_layers: int) -> list[Entry]:
+    end = part.readout.end.numpy()
+    return find_entries(rows, part.cells, part.site, n_layers, end, part.readout.positions.shape[1])
+
+
+def _traces(
+    model: HookedTransformer, blocks: Blocks, part: Sweep
+) -> tuple[Stored, Source, tuple[Float[np.ndarray, " prompt"], Float[np.ndarray, " prompt"]]]:
+    """The unchanged run, what is put into it, and the metric of both runs (of the first twice where there is one)."""
+    base_ids = run.ids_of(part.base).to(model.device)
+    two = isinstance(part.source, Prompts)
+    base = trace(blocks, base_ids, BASE_SITES | ({part.site} if two else set()), final=True)
+    unchanged = read_stored(blocks, base, part.readout)
+    if isinstance(part.source, Prompts):
+        stored = trace(blocks, run.ids_of(part.source).to(model.device), {part.site}, part.layers, final=True)
+        return base, FromRun(stored), (unchanged, read_stored(blocks, stored, part.readout))
+    if part.source is None:
+        return base, Nothing(), (unchanged, unchanged)
+    return base, Constant(len(part.base), part.source, blocks, base.length), (unchanged, unchanged)
+
+
+def read_stored(blocks: Blocks, stored: Stored, readout: Readout) -> Float[np.ndarray, " prompt"]:
+    """The metric of a traced run."""
+    stream = stored["resid_pre", len(blocks.layers)]
+    rows = torch.arange(len(stream), device=stream.device).unsqueeze(1)
+    picked = stream[rows, readout.positions.to(stream.device)]
+    return np.asarray(readout.of_streams(blocks, picked).numpy())
+
+
+def _really_changed(part: Sweep, rows: Rows, base: Stored, source: Source) -> Rows:
+    """Without rows whose two activations are equal at every token and head they change."""
+    if not isinstance(source, FromRun):
+        return rows
+    keep = np.ones(len(rows), dtype=bool)
+    has_heads = sites.site(part.site).has_heads
+    single = np.array([parts[0].layer if len(parts) == 1 else -1 for parts in part.cells.parts])
+    masks = part.cells.tokens.numpy()
+    for layer in part.layers:
+        chosen = np.flatnonzero(single[rows.cell] == layer)
+        if not len(chosen):
+            continue
+        differs = (base[part.site, layer] != source.at(part.site, layer)).any(dim=-1)
+        if part.site == "pattern":
+            differs = differs.transpose(1, 2)  # prompt position head
+        table = differs.cpu().numpy()
+        cell, prompt = rows.cell[chosen], rows.prompt[chosen]
+        hit = masks[part.cells.place[cell], prompt]
+        if not has_heads:
+            keep[chosen] = (hit & table[prompt]).any(axis=1)
+            continue
+        units = np.zeros((len(part.cells), table.shape[2]), dtype=bool)
+        for c in set(cell.tolist()):
+            chosen_units = part.cells.parts[c][0].units
+            units[c, slice(None) if chosen_units is None else list(chosen_units)] = True
+        for start in range(0, len(chosen), 4096):
+            span = slice(start, start + 4096)
+            seen = hit[span, :, None] & table[prompt[span]] & units[cell[span], None, :]
+            keep[chosen[span]] = seen.any(axis=(1, 2))
+    return rows.where(keep)
+
+
+def _check_finite(out: Float[np.ndarray, "prompt cell"], wanted: Sweep) -> None:
+    bad = ~np.isfinite(out)
+    if bad.any():
+        prompt, cell = np.argwhere(bad)[0]
+        raise InterpError(
+            f"The metric is not finite for prompt {prompt} after changing {wanted.site} "
+            f"({wanted.cells.parts[cell]}). Use a model in float32 and check the prompts."
+        )

@@ -1,0 +1,408 @@
+"""Path patching: the exact effect of every edge from what writes to the residual stream to what reads it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+import xarray as xr
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from interp import metrics, results, run
+from interp.blocks import Blocks
+from interp.errors import InterpError
+from interp.prompts import PromptPairs
+from interp.results import Variable
+from interp.sweep.edges import Node, receivers, senders
+from interp.sweep.entry import attend_heads
+from interp.sweep.execute import Limits, Meter, Progress, chunks_of, planned_bytes, read_stored, ride_all
+from interp.sweep.patch import MINIMUM_GAP, Direction, check_direction
+from interp.sweep.plan import Entry, Join, Plan, Sizes, into_rides
+from interp.sweep.readout import Readout, whole_answers
+from interp.sweep.ride import Chunk
+from interp.sweep.stored import BASE_SITES, Stored, trace
+from interp.tokens import Prompts
+
+if TYPE_CHECKING:
+    from interp.model import HookedTransformer
+
+
+def path_patching(
+    model: HookedTransformer,
+    pairs: PromptPairs,
+    *,
+    direction: Direction = "denoising",
+    metric: str = "logit_difference",
+    senders: Sequence[str] | None = None,
+    receivers: Sequence[str] | None = None,
+    minimum_gap: float | None = None,
+    memory: int | None = None,
+    progress: Progress | None = None,
+) -> xr.Dataset:
+    """Patch every edge from a sender to a receiver, with everything else frozen.
+
+    What the sender writes in the other run, minus what it writes in this one, is added at every position to the
+    receiver's own input, before its norm; every other reader still sees this run. From the receiver on, the model runs
+    as usual. Wang et al. 2022 (arXiv 2211.00593); the same intervention as TransformerLens's direct path patching.
+
+    Args:
+        model: GPT-2 or Llama family (``model.no_blocks`` is empty).
+        pairs: clean and corrupted prompts.
+        direction: ``"denoising"`` adds clean minus corrupted to the corrupted run, ``"noising"`` the reverse.
+        metric: name from ``interp.metrics``.
+        senders: labels of the senders; None is ``embed``, every head (``L3H2``) and every MLP (``MLP3``).
+        receivers: labels of the receivers; None is every head's query, key and value input (``L5H3.q``; shared
+            key-value heads are ``L5KV1.k``), every MLP (``MLP5``) and ``logits``.
+        minimum_gap: clean-corrupted gap below which ``recovered`` is NaN; default by metric.
+        memory: bytes that may be used beside the model; None is half of what is free.
+        progress: called with rows done and rows in all; a row is one prompt with one edge patched.
+
+    Returns:
+        ``patched`` (prompt, sender, receiver) in the metric's units, NaN where the sender does not come before the
+        receiver; ``recovered`` = (patched - corrupted) / (clean - corrupted); ``clean`` and ``corrupted`` (prompt).
+
+    Raises:
+        InterpError: an architecture without arithmetic of its own here, an unknown label, or no edge at all.
+    """
+    check_direction(direction)
+    if model.no_blocks:
+        raise InterpError(f"Path patching runs on the model's own weights only, and {model.no_blocks}.")
+    if whole_answers(pairs, metric):
+        raise InterpError("Path patching scores one token: give the pairs an answer of one token, or expand_answers().")
+    wanted = _Wanted.of(model, pairs, direction, metric, senders, receivers)
+    found = _execute(model, model.blocks(), wanted, memory, progress)
+    return _labelled(model, pairs, wanted, found, MINIMUM_GAP[metric] if minimum_gap is None else minimum_gap)
+
+
+@dataclass(frozen=True)
+class _Wanted:
+    """Which edges of which runs: ``edges`` [edge, 2] index ``senders`` and ``receivers``."""
+
+    base: Prompts
+    source: Prompts
+    readout: Readout
+    direction: str
+    senders: tuple[Node, ...]
+    receivers: tuple[Node, ...]
+    edges: Int[np.ndarray, "edge two"]
+
+    @classmethod
+    def of(
+        cls, model: HookedTransformer, pairs: PromptPairs, direction: str, metric: str,
+        sender_names: Sequence[str] | None, receiver_names: Sequence[str] | None,
+    ) -> _Wanted:  # fmt: skip
+        writing, reading = senders(model, sender_names), receivers(model, receiver_names)
+        edges = [
+            (s, r) for r, receiver in enumerate(reading) for s, sender in enumerate(writing) if sender.reaches(receiver)
+        ]
+        if not edges:
+            raise InterpError("No sender comes before a receiver: name senders of earlier layers.")
+        base, source = (pairs.corrupted, pairs.clean) if direction == "denoising" else (pairs.clean, pairs.corrupted)
+        return cls(base, source, Readout.of(pairs, metric), direction, writing, reading, np.array(edges))
+
+    def of_prompts(self, rows: Int[np.ndarray, " prompt"]) -> _Wanted:
+        index = torch.from_numpy(rows)
+        return _Wanted(
+            self.base.select(rows), self.source.select(rows), self.readout.rows(index), self.direction,
+            self.senders, self.receivers, self.edges,
+        )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class _Found:
+    """The metric after each edge [prompt, edge], of both plain runs, and what was computed."""
+
+    patched: Float[np.ndarray, "prompt edge"]
+    base: Float[np.ndarray, " prompt"]
+    source: Float[np.ndarray, " prompt"]
+    plan: Plan
+
+
+def _execute(
+    model: HookedTransformer, blocks: Blocks, wanted: _Wanted, memory: int | None, progress: Progress | None
+) -> _Found:
+    sizes = Sizes.of(blocks, wanted.readout.metric)
+    n, length = wanted.base.ids.shape
+    limits = Limits.of(model, sizes, length, sizes.d_q + sizes.d_model, memory)
+    patched, base_score, source_score = np.empty((n, len(wanted.edges))), np.empty(n), np.empty(n)
+    meter = Meter(progress, patched.size)
+    done: list[tuple[int, list[Entry]]] = []
+    with torch.inference_mode():
+        for rows in chunks_of(n, limits.prompts):
+            part = wanted.of_prompts(rows)
+            base_ids, source_ids = (run.ids_of(prompts).to(model.device) for prompts in (part.base, part.source))
+            base = trace(blocks, base_ids, BASE_SITES | {"mlp_out"}, final=True)
+            source = trace(blocks, source_ids, {"resid_pre", "z", "mlp_out"}, final=True)
+            base_score[rows], source_score[rows] = (read_stored(blocks, run_, part.readout) for run_ in (base, source))
+            patched[rows] = base_score[rows, None]
+            chunk = Chunk(blocks, base, part.readout.positions.to(model.device))
+            written = _Written(chunk, source, part)
+            entries = _entries(part, written.differ(), sizes.n_layers)
+            done.append((len(rows), entries))
+            meter.add(len(rows) * len(wanted.edges) - sum(len(entry.cell) for entry in entries))
+            for entry, scores in ride_all(chunk, entries, written.values, part.readout, limits.tokens):
+                patched[rows[entry.prompt], entry.cell] = scores.numpy()
+                meter.add(len(entry.cell))
+    return _Found(patched, base_score, source_score, _plan(wanted, sizes, limits, done, length))
+
+
+def _entries(part: _Wanted, differ: Bool[np.ndarray, "sender prompt"], n_layers: int) -> list[Entry]:
+    """Rows by where they join and which tokens they compute, ordered so that neighbours share a sender's work."""
+    differs = (part.base.ids != part.source.ids) & (np.arange(part.base.ids.shape[1]) < part.base.lengths[:, None])
+    end = part.readout.end.numpy()
+    start = np.where(differs.any(axis=1), differs.argmax(axis=1), part.base.ids.shape[1])
+    entries: list[Entry] = []
+    reading = [_reading(node, n_layers) for node in part.receivers]
+    for layer, kind in sorted(set(reading)):
+        chosen = np.flatnonzero([reading[r] == (layer, kind) for r in part.edges[:, 1]])
+        chosen = chosen[np.lexsort((part.edges[chosen, 1], part.edges[chosen, 0]))]
+        for first, last in sorted({(int(s), int(e)) for s, e in zip(start, end, strict=True) if s < e}):
+            prompts = np.flatnonzero((start == first) & (end == last))
+            live = differ[part.edges[chosen, 0]][:, prompts]
+            edge, prompt = np.nonzero(live)
+            if len(edge):
+                entries.append(
+                    Entry(
+                        layer=layer, start=first, end=last, dense=True, general=False, cell=chosen[edge],
+                        prompt=prompts[prompt], join=_join(layer, kind, n_layers),
+                        answers=part.readout.positions.shape[1],
+                    )
+                )  # fmt: skip
+    return sorted(entries, key=lambda entry: (entry.order, entry.start))
+
+
+def _reading(node: Node, n_layers: int) -> tuple[int, str]:
+    if node.kind == "logits":
+        return n_layers, "logits"
+    return node.layer, "mlp" if node.kind == "mlp" else "attention"
+
+
+def _join(layer: int, kind: str, n_layers: int) -> Join:
+    if kind == "attention":
+        return layer, "mid"
+    return (layer + 1, "pre") if kind == "mlp" else (n_layers, "pre")
+
+
+@dataclass(frozen=True)
+class _Written:
+    """What each sender writes differently in the other run, and what a receiver makes of it."""
+
+    chunk: Chunk
+    source: Stored
+    wanted: _Wanted
+
+    def differ(self) -> Bool[np.ndarray, "sender prompt"]:
+        """Whether a sender writes anything different for a prompt."""
+        out = np.zeros((len(self.wanted.senders), len(self.wanted.base)), dtype=bool)
+        for i, node in enumerate(self.wanted.senders):
+            site, layer = _site(node)
+            new, old = self.source[site, layer], self.chunk.base[site, layer]
+            moved = new != old if node.head < 0 else new[:, :, node.head] != old[:, :, node.head]
+            out[i] = moved.flatten(1).any(dim=1).cpu().numpy()
+        return out
+
+    def delta(
+        self, node: Node, prompt: Int[Tensor, " row"], start: int, end: int
+    ) -> Float[Tensor, "row token d_model"]:
+        """What the sender writes in the other run minus what it writes in this one."""
+        site, layer = _site(node)
+        new, old = (kept[site, layer][:, start:end].index_select(0, prompt) for kept in (self.source, self.chunk.base))
+        if node.head < 0:
+            return new - old
+        blocks = self.chunk.blocks
+        weight = blocks.layers[layer].o.weight[node.head * blocks.d_head : (node.head + 1) * blocks.d_head]
+        return (new[:, :, node.head] - old[:, :, node.head]) @ weight.to(new.dtype)
+
+    def values(self, entry: Entry) -> Float[Tensor, "row token d_model"]:
+        """The stream of an entry's rows where they join."""
+        edges = self.wanted.edges[entry.cell]
+        prompt = self.chunk.index(entry.prompt)
+        kind = self.wanted.receivers[edges[0, 1]].kind
+        scored = entry.order >= 2 * self.chunk.n_layers - 1
+        parts = []
+        for sender, rows in _runs(edges[:, 0]):
+            node = self.wanted.senders[sender]
+            reading = [self.wanted.receivers[r] for r in edges[rows, 1].tolist()]
+            part = entry.part(rows)
+            if kind in ("mlp", "logits"):
+                parts.append(self._one_input(node, kind, part, prompt[rows], scored=scored))
+            else:
+                parts.append(self._heads(node, reading, part, prompt[rows], scored=scored))
+        return torch.cat(parts) if len(parts) > 1 else parts[0]
+
+    def _one_input(
+        self, node: Node, kind: str, entry: Entry, prompt: Int[Tensor, " row"], *, scored: bool
+    ) -> Float[Tensor, "row token d_model"]:
+        """The stream after an MLP that reads it, or the final stream itself."""
+        chunk = self.chunk
+        site, layer = ("resid_mid", entry.layer) if kind == "mlp" else ("resid_pre", chunk.n_layers)
+        old = chunk.gather(site, layer, prompt, entry.start, entry.end)
+        new = old + self.delta(node, prompt, entry.start, entry.end)
+        if scored:
+            old, new = (chunk.at_answers(part, prompt, entry.start) for part in (old, new))
+        if kind == "logits":
+            return new
+        return old + chunk.blocks.layers[layer].mlp_out(chunk.blocks.neurons(layer, new))
+
+    def _heads(
+        self, node: Node, reading: Sequence[Node], entry: Entry, prompt: Int[Tensor, " row"], *, scored: bool
+    ) -> Float[Tensor, "row token d_model"]:
+        """``resid_mid`` after heads whose query, key or value input alone was changed by one sender."""
+        chunk, blocks, layer = self.chunk, self.chunk.blocks, entry.layer
+        block = blocks.layers[layer]
+        start, end = entry.start, entry.end
+        once, which = torch.unique(prompt, return_inverse=True)
+        x = block.ln1(chunk.gather("resid_pre", layer, once, start, end) + self.delta(node, once, start, end))
+        own_at = chunk.span(start, end)
+        at = chunk.answers[prompt] if scored else own_at
+        length = chunk.base.length
+        new: dict[str, Tensor] = {}
+        for kind in {node.kind for node in reading}:
+            linear = {"q": block.q, "k": block.k, "v": block.v}[kind]
+            value = blocks.heads(linear(x))
+            new[kind] = value if kind == "v" else blocks.rotate(value, own_at, length)
+        mid = _at(chunk, "resid_mid", layer, prompt, entry, scored=scored)
+        weight = block.o.weight.reshape(blocks.n_heads, blocks.d_head, -1)
+        group = blocks.n_heads // blocks.n_kv_heads
+        order = [(node.kind, node.head) for node in reading]
+        for (kind, head), rows in _runs(order):
+            mine = prompt[rows]
+            heads = range(head, head + 1) if kind == "q" else range(head * group, (head + 1) * group)
+            shared = head // group if kind == "q" else head
+            own = entry.part(rows)
+            q = _at(chunk, "q", layer, mine, own, scored=scored)[:, :, heads.start : heads.stop]
+            k, v = (chunk.gather(site, layer, mine, 0, end)[:, :, shared : shared + 1] for site in ("k", "v"))
+            fresh = new[kind][which[rows]][:, :, head : head + 1]
+            if kind == "q":
+                q = chunk.at_answers(fresh, mine, start) if scored else fresh
+            elif kind == "k":
+                k[:, start:] = fresh
+            else:
+                v[:, start:] = fresh
+            seen = chunk.seen(at[rows] if len(at) > 1 or scored else at, end)
+            k, v = (part.expand(-1, -1, len(heads), -1) for part in (k, v))
+            z = attend_heads(chunk, q, k, v, seen)
+            old = _at(chunk, "z", layer, mine, own, scored=scored)[:, :, heads.start : heads.stop]
+            written = weight[heads.start : heads.stop].flatten(0, 1)
+            mid[rows] += ((z - old).flatten(2).to(written.dtype) @ written).to(mid.dtype)
+        return mid
+
+
+def _site(node: Node) -> tuple[str, int]:
+    if node.kind == "embed":
+        return "resid_pre", 0
+    return ("z" if node.kind == "head" else "mlp_out"), node.layer
+
+
+def _at(
+    chunk: Chunk, site: str, layer: int, prompt: Int[Tensor, " row"], entry: Entry, *, scored: bool
+) -> Float[Tensor, "row token ..."]:
+    """The unchanged run at a row's tokens, or at its scored positions alone."""
+    if not scored:
+        return chunk.gather(site, layer, prompt, entry.start, entry.end)
+    return chunk.base[site, layer][prompt.unsqueeze(1), chunk.answers[prompt]]
+
+
+def _runs(keys: Sequence[Any] | np.ndarray) -> Iterator[tuple[Any, slice]]:
+    """Consecutive equal keys."""
+    start = 0
+    for i in range(1, len(keys) + 1):
+        if i == len(keys) or keys[i] != keys[start]:
+            yield keys[start], slice(start, i)
+            start = i
+
+
+# ---- what it cost, and the result ----
+
+
+def _plan(wanted: _Wanted, sizes: Sizes, limits: Limits, done: Sequence[tuple[int, list[Entry]]], length: int) -> Plan:
+    rides = tuple(tuple(into_rides(entries, sizes.n_layers, limits.tokens)) for _, entries in done)
+    flop = 2 * sizes.trace(len(wanted.base), length)
+    for _, entries in done:
+        flop += sum(_entry_flop(wanted, sizes, entry) for entry in entries)
+    chunk = max(count for count, _ in done)
+    return Plan(
+        site="edges",
+        rows_in_all=len(wanted.base) * len(wanted.edges),
+        rows=sum(len(entry.cell) for _, entries in done for entry in entries),
+        chunks=tuple(count for count, _ in done),
+        rides=rides,
+        flop=flop,
+        peak_bytes=planned_bytes(sizes, rides, chunk, length, sizes.d_q + sizes.d_model)
+        + 8 * len(wanted.base) * len(wanted.edges),
+        tokens_per_ride=limits.tokens,
+    )
+
+
+def _entry_flop(wanted: _Wanted, sizes: Sizes, entry: Entry) -> float:
+    edges = wanted.edges[entry.cell]
+    tokens, rows = entry.end - entry.start, len(entry.cell)
+    total = rows * sizes.ride(entry.join, entry.start, entry.end, entry.answers)
+    kind = wanted.receivers[edges[0, 1]].kind
+    scored = entry.order >= 2 * sizes.n_layers - 1
+    computed = entry.answers if scored else tokens
+    if kind == "logits":
+        return total
+    if kind == "mlp":
+        return total + rows * sizes.mlp * computed
+    once = len({(sender, prompt) for sender, prompt in zip(edges[:, 0].tolist(), entry.prompt.tolist(), strict=True)})
+    kinds = {wanted.receivers[r].kind for r in set(edges[:, 1].tolist())}
+    total += once * tokens * sum(sizes.products[kind] for kind in kinds)
+    group = sizes.d_q // sizes.d_kv
+    heads = sum(1 if wanted.receivers[r].kind == "q" else group for r in edges[:, 1].tolist())
+    per_head = 2.0 * sizes.d_head * sizes.d_model * computed
+    seen = 4.0 * sizes.d_head * (computed * entry.end if scored else tokens * (entry.start + entry.end) / 2)
+    return total + heads * (per_head + seen)
+
+
+def _labelled(
+    model: HookedTransformer, pairs: PromptPairs, wanted: _Wanted, found: _Found, minimum_gap: float
+) -> xr.Dataset:
+    metric = wanted.readout.metric
+    clean, corrupted = (found.source, found.base) if wanted.direction == "denoising" else (found.base, found.source)
+    patched = np.full((len(pairs), len(wanted.senders), len(wanted.receivers)), np.nan)
+    patched[:, wanted.edges[:, 0], wanted.edges[:, 1]] = found.patched
+    recovered = metrics.recovered(
+        *(torch.from_numpy(part) for part in (patched, clean, corrupted)), minimum_gap=minimum_gap
+    ).numpy()
+    units = metrics.UNITS[metric]
+    dims = ("prompt", "sender", "receiver")
+    return results.build(
+        {
+            "patched": Variable(dims, patched, units, f"{metric} after the patch"),
+            "clean": Variable(("prompt",), clean, units, f"{metric} of the clean run"),
+            "corrupted": Variable(("prompt",), corrupted, units, f"{metric} of the corrupted run"),
+            "recovered": Variable(dims, recovered, "fraction", "(patched - corrupted) / (clean - corrupted)"),
+        },
+        coords={
+            "prompt": np.arange(len(pairs)),
+            "sender": [node.label for node in wanted.senders],
+            "sender_layer": ("sender", [node.layer for node in wanted.senders]),
+            "receiver": [node.label for node in wanted.receivers],
+            "receiver_layer": ("receiver", [node.layer for node in wanted.receivers]),
+        },
+        title=f"{wanted.direction} path patching",
+        question="Which component's output reaches the answer through which reader?",
+        reading="recovered: 0 is corrupted behaviour, 1 is clean, after changing what one receiver reads of one "
+        "sender; NaN: the sender does not come before the receiver, or the gap is too small.",
+        source="Wang et al. 2022, arXiv 2211.00593; Goldowsky-Dill et al. 2023, arXiv 2304.05969",
+        of=(model, pairs),
+        seed=0,
+        extra={
+            "direction": wanted.direction,
+            "metric": metric,
+            "minimum_gap": minimum_gap,
+            "n_small_gap": int((np.abs(clean - corrupted) < minimum_gap).sum()),
+            "changed_something": int((found.patched != found.base[:, None]).any()),
+            "engine": "weights",
+            "rows_run": found.plan.rows,
+            "rows_in_all": found.plan.rows_in_all,
+            "batches": found.plan.batches,
+            "planned_flop": found.plan.flop,
+            "planned_peak_bytes": found.plan.peak_bytes,
+        },
+    )

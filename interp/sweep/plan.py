@@ -1,0 +1,439 @@
+"""The planner: which tokens of which rows are computed again, in which batches, within which memory, at what cost.
+
+A *row* is one prompt with one cell changed. Only what a change can reach is computed again, and exactly so:
+
+* nothing before the changed layer, and nothing before the first changed token (attention looks back): a row is the
+  tokens ``start`` to ``end``, which read the unchanged keys and values of the tokens before them;
+* at the changed layer only the changed tokens and heads, then everything that reads them;
+* in the last layer keys and values of the row's tokens, but queries, MLP and unembedding of the scored positions only;
+* a row whose two activations are equal is no row.
+
+Rows that enter at one layer with the same tokens form an *entry*; entries ride through the layers in one growing batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Literal, TypeAlias
+
+import numpy as np
+from jaxtyping import Bool, Int
+
+from interp.blocks import Blocks
+from interp.sweep.cells import Cells
+
+Join: TypeAlias = tuple[int, Literal["pre", "mid"]]
+"""Where rows join the batch: before attention or before the MLP of a layer; (n_layers, "pre") is the final stream."""
+
+READ_BY_LATER_TOKENS = frozenset({"resid_pre", "k", "v"})
+"""Sites whose token is read by other tokens in the same layer's attention."""
+AFTER_MLP = frozenset({"mlp_post", "mlp_out", "resid_post"})
+"""Sites whose change is a change of the next layer's ``resid_pre``."""
+OF_THE_TOKEN_ALONE = frozenset({"resid_pre", "q", "k", "v"})
+"""Sites that in layer 0 depend on their own token and nothing else."""
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """What the cost of a model is made of.
+
+    Attributes:
+        products: operations per token of each matrix product of a block.
+        n_layers: layers.
+        d_model: width of the stream.
+        d_kv: width of the keys, and of the values, of all heads together.
+        d_q: width of the queries of all heads together.
+        d_head: width of one head.
+        d_mlp: neurons of a layer.
+        gated: whether the MLP has a gate.
+        vocab: rows of the unembedding that a metric needs: all of them, or two.
+        itemsize: bytes of one number of the stream.
+    """
+
+    products: dict[str, float]
+    n_layers: int
+    d_model: int
+    d_kv: int
+    d_q: int
+    d_head: int
+    d_mlp: int
+    gated: bool
+    vocab: int
+    itemsize: int
+
+    @classmethod
+    def of(cls, blocks: Blocks, metric: str) -> Sizes:
+        """Sizes of a model, for one metric."""
+        block = blocks.layers[0]
+        return cls(
+            products=blocks.flop_per_token(),
+            n_layers=len(blocks.layers),
+            d_model=block.q.weight.shape[0],
+            d_kv=block.k.weight.shape[1],
+            d_q=block.q.weight.shape[1],
+            d_head=blocks.d_head,
+            d_mlp=block.mlp_in.weight.shape[1],
+            gated=block.gate is not None,
+            vocab=2 if metric == "logit_difference" else blocks.unembed.weight.shape[1],
+            itemsize=blocks.token.element_size(),
+        )
+
+    # ---- operations ----
+
+    @property
+    def qkv(self) -> float:
+        """Operations per token of queries, keys and values."""
+        return self.products["q"] + self.products["k"] + self.products["v"]
+
+    @property
+    def mlp(self) -> float:
+        """Operations per token of the MLP."""
+        return self.products["mlp_in"] + self.products["mlp_out"]
+
+    def attention(self, start: int, end: int) -> float:
+        """Scores and mixing of the tokens ``start`` to ``end``, each over itself and all before."""
+        return 4.0 * self.d_q * (end * (end + 1) - start * (start + 1)) / 2
+
+    def layer(self, layer: int, start: int, end: int, answers: int) -> float:
+        """Attention of one layer for one row, with its matrix products."""
+        tokens = end - start
+        if layer < self.n_layers - 1:
+            return (self.qkv + self.products["o"]) * tokens + self.attention(start, end)
+        kv = (self.products["k"] + self.products["v"]) * tokens
+        return kv + (self.products["q"] + self.products["o"] + 4.0 * self.d_q * end) * answers
+
+    def ride(self, join: Join, start: int, end: int, answers: int) -> float:
+        """Everything from where a row joins to its number."""
+        first, stage = join
+        total = 2.0 * self.d_model * self.vocab * answers
+        for layer in range(first, self.n_layers):
+            if layer > first or stage == "pre":
+                total += self.layer(layer, start, end, answers)
+            total += self.mlp * (answers if layer == self.n_layers - 1 else end - start)
+        return total
+
+    def trace(self, n_prompts: int, length: int) -> float:
+        """One whole pass without the unembedding."""
+        return (
+            n_prompts
+            * self.n_layers
+            * ((self.qkv + self.products["o"] + self.mlp) * length + self.attention(0, length))
+        )
+
+    # ---- bytes ----
+
+    def row_bytes(self, length: int) -> int:
+        """What one row holds beside its tokens: the keys and values it reads, once gathered and once laid out."""
+        return self.itemsize * length * 2 * (2 * self.d_kv + self.d_q)
+
+    def token_bytes(self, length: int) -> int:
+        """What one token of a batch holds at the widest moment of a layer, entering included."""
+        hidden = (3 if self.gated else 2) * self.d_mlp
+        scores = 3 * length * self.d_q // self.d_head
+        return self.itemsize * (8 * self.d_model + 3 * self.d_q + max(hidden, scores))
+
+    def stored_bytes(self, length: int, *, site_width: int) -> int:
+        """What one prompt's two traces keep: base streams, queries, keys, values, head outputs; the source's site."""
+        per_layer = 2 * self.d_model + 2 * self.d_q + 2 * self.d_kv + 2 * site_width
+        return self.itemsize * length * (self.n_layers * per_layer + self.d_model)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """Rows that enter at one layer with the same tokens.
+
+    Attributes:
+        layer: first changed layer.
+        start: first token that is computed again.
+        end: one after the last.
+        dense: whether every token from ``start`` on changes at once.
+        general: whether the cells change several layers.
+        cell: [row] which cell.
+        prompt: [row] which prompt of the chunk.
+        join: where the rows join the batch.
+        answers: scored positions of a row.
+    """
+
+    layer: int
+    start: int
+    end: int
+    dense: bool
+    general: bool
+    cell: Int[np.ndarray, " row"]
+    prompt: Int[np.ndarray, " row"]
+    join: Join
+    answers: int
+
+    @property
+    def order(self) -> int:
+        """When it joins."""
+        return 2 * self.join[0] + (self.join[1] == "mid")
+
+    def tokens(self, n_layers: int) -> int:
+        """Tokens that its rows bring into a batch."""
+        return len(self.cell) * (self.answers if self.order >= 2 * n_layers - 1 else self.end - self.start)
+
+    def part(self, rows: slice) -> Entry:
+        """Some of its rows."""
+        return Entry(
+            self.layer, self.start, self.end, self.dense, self.general,
+            self.cell[rows], self.prompt[rows], self.join, self.answers,
+        )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a sweep will compute.
+
+    Attributes:
+        site: what is changed.
+        rows_in_all: cells times prompts.
+        rows: how many of them are computed; the others cannot change the number.
+        chunks: prompts per chunk; activations of one chunk are stored at a time.
+        rides: per chunk, batches of entries.
+        flop: floating-point operations of every matrix product that is made, a multiplication and an addition each.
+        peak_bytes: memory that the sweep takes beside the model, from above.
+        tokens_per_ride: how many tokens a batch may hold.
+        engine: ``weights`` (on the model's own weights) or ``hooks``, with the reason.
+    """
+
+    site: str
+    rows_in_all: int
+    rows: int
+    chunks: tuple[int, ...]
+    rides: tuple[tuple[tuple[Entry, ...], ...], ...] = field(repr=False)
+    flop: float
+    peak_bytes: int
+    tokens_per_ride: int
+    engine: str = "weights"
+
+    @cached_property
+    def batches(self) -> int:
+        """How many batches run."""
+        return sum(len(rides) for rides in self.rides)
+
+    def __str__(self) -> str:
+        """What will be recomputed, in which batches, within which memory, and the floor in operations."""
+        if self.engine != "weights":
+            return f"{self.site}: {self.rows_in_all} rows at most, through hooks ({self.engine})."
+        share = 1 - self.rows / max(self.rows_in_all, 1)
+        return (
+            f"{self.site}: {self.rows} of {self.rows_in_all} rows are computed ({share:.0%} cannot change the number), "
+            f"in {self.batches} batches of up to {self.tokens_per_ride} tokens over {len(self.chunks)} "
+            f"{'chunk' if len(self.chunks) == 1 else 'chunks'} of prompts; {self.flop:.3g} floating-point operations "
+            f"at least, {self.peak_bytes / 2**20:.0f} MiB at most."
+        )
+
+
+@dataclass(frozen=True)
+class Rows:
+    """The rows of a chunk: which cell of which prompt, from which token.
+
+    Attributes:
+        cell: [row].
+        prompt: [row].
+        start: [row] first changed token.
+        dense: [row] whether every token from there on is changed.
+    """
+
+    cell: Int[np.ndarray, " row"]
+    prompt: Int[np.ndarray, " row"]
+    start: Int[np.ndarray, " row"]
+    dense: Bool[np.ndarray, " row"]
+
+    def __len__(self) -> int:
+        """How many rows."""
+        return len(self.cell)
+
+    def where(self, keep: Bool[np.ndarray, " row"]) -> Rows:
+        """Only these rows."""
+        return Rows(self.cell[keep], self.prompt[keep], self.start[keep], self.dense[keep])
+
+
+def find_rows(
+    cells: Cells,
+    site: str,
+    n_layers: int,
+    *,
+    answers: Int[np.ndarray, "prompt answer"],
+    differs: Bool[np.ndarray, "prompt position"] | None,
+) -> Rows:
+    """The rows whose change can reach the number.
+
+    Args:
+        cells: what is changed.
+        site: where.
+        n_layers: layers of the model.
+        answers: scored positions.
+        differs: where the two prompts differ; None where every token may change (ablations, knockouts).
+    """
+    masks = cells.tokens.numpy()
+    _, n, length = masks.shape
+    positions = np.arange(length)
+    end = answers.max(axis=1) + 1
+    possible = masks & (positions < end[:, None])
+    if cells.sources is not None:
+        first_source = np.where(cells.sources.any(dim=2), cells.sources.int().argmax(dim=2), length)
+        possible = possible & (positions >= first_source[:, :, None])
+    if differs is not None:
+        first = np.where(differs.any(axis=1), differs.argmax(axis=1), length)
+        possible = possible & (positions >= first[:, None])
+    scored = np.zeros((n, length), dtype=bool)
+    scored[np.arange(n)[:, None], answers] = True
+    in_first = np.array([len(parts) == 1 and parts[0].layer == 0 for parts in cells.parts])
+    in_last = np.array([parts[0].layer == n_layers - 1 for parts in cells.parts])
+    narrow_first = differs is not None and site in OF_THE_TOKEN_ALONE
+    narrow_last = site not in READ_BY_LATER_TOKENS
+    found: list[Rows] = []
+    for first_layer in (False, True):
+        for last_layer in (False, True):
+            chosen = np.flatnonzero((in_first == first_layer) & (in_last == last_layer))
+            if not len(chosen):
+                continue
+            mask = possible
+            if first_layer and narrow_first and differs is not None:
+                mask = mask & differs
+            if last_layer and narrow_last:
+                mask = mask & scored
+            found.append(_rows(chosen, cells.place, mask, site, end))
+    return Rows(
+        *(np.concatenate(parts) for parts in zip(*((r.cell, r.prompt, r.start, r.dense) for r in found), strict=True))
+    )
+
+
+def _rows(
+    cells: Int[np.ndarray, " cell"],
+    place: Int[np.ndarray, " cell"],
+    mask: Bool[np.ndarray, "place prompt position"],
+    site: str,
+    end: Int[np.ndarray, " prompt"],
+) -> Rows:
+    some = np.asarray(mask.any(axis=2))
+    start = np.asarray(mask.argmax(axis=2))
+    dense = np.asarray(mask.sum(axis=2) == end - start)
+    if site in ("k", "v"):
+        dense = some  # every later token may attend to it
+    which, prompt = np.nonzero(some[place[cells]])
+    cell = cells[which]
+    return Rows(cell, prompt, start[place[cell], prompt], dense[place[cell], prompt])
+
+
+def find_entries(
+    rows: Rows, cells: Cells, site: str, n_layers: int, end: Int[np.ndarray, " prompt"], answers: int
+) -> list[Entry]:
+    """Rows in groups that enter at one layer with the same tokens, in the order in which they join."""
+    layer = np.array([parts[0].layer for parts in cells.parts])[rows.cell]
+    last_layer = np.array([parts[-1].layer for parts in cells.parts])[rows.cell]
+    general = np.array([len(parts) > 1 for parts in cells.parts])[rows.cell]
+    row_end = end[rows.prompt]
+    order = np.lexsort((rows.prompt, rows.cell, row_end, rows.start, rows.dense, last_layer, general, layer))
+    keys = np.stack([layer, general, last_layer, rows.dense, rows.start, row_end], axis=1)[order]
+    cuts = np.flatnonzero((keys[1:] != keys[:-1]).any(axis=1)) + 1
+    entries = []
+    for part in np.split(order, cuts):
+        if not len(part):
+            continue
+        i = part[0]
+        dense, many = bool(rows.dense[i]), bool(general[i])
+        entries.append(
+            Entry(
+                layer=int(layer[i]),
+                start=int(rows.start[i]),
+                end=int(row_end[i]),
+                dense=dense,
+                general=many,
+                cell=rows.cell[part],
+                prompt=rows.prompt[part],
+                join=_join(site, int(last_layer[i]), n_layers, dense=dense, general=many),
+                answers=answers,
+            )
+        )
+    return sorted(entries, key=lambda entry: (entry.order, entry.start))
+
+
+def _join(site: str, layer: int, n_layers: int, *, dense: bool, general: bool) -> Join:
+    if general:
+        return layer + 1, "pre"
+    if site == "resid_pre":
+        return layer, "mid"
+    if site in AFTER_MLP:
+        return (layer + 1, "mid") if layer < n_layers - 1 else (n_layers, "pre")
+    return (layer, "mid") if dense or layer == n_layers - 1 else (layer + 1, "mid")
+
+
+def into_rides(entries: Sequence[Entry], n_layers: int, budget: int) -> Iterator[tuple[Entry, ...]]:
+    """Entries in batches of at most ``budget`` tokens (at least one row)."""
+    ride: list[Entry] = []
+    held = 0
+    for whole in entries:
+        width = max(1, whole.tokens(n_layers) // len(whole.cell))
+        at = 0
+        while at < len(whole.cell):
+            room = (budget - held) // width
+            if room < 1 and ride:
+                yield tuple(ride)
+                ride, held = [], 0
+                continue
+            taken = min(max(room, 1), len(whole.cell) - at)
+            ride.append(whole.part(slice(at, at + taken)))
+            held += taken * width
+            at += taken
+    if ride:
+        yield tuple(ride)
+
+
+def entry_flop(sizes: Sizes, site: str, entry: Entry, changed: float, cells: Cells) -> float:
+    """Operations of one entry before its rows join the batch; ``changed`` tokens per row on average."""
+    n, start, end = len(entry.cell), entry.start, entry.end
+    last = sizes.n_layers - 1
+    if entry.general:
+        layers = range(entry.layer, entry.join[0])
+        whole = sum(sizes.layer(layer, start, end, entry.answers) for layer in layers)
+        return n * (whole + sum(sizes.mlp * (entry.answers if layer == last else end - start) for layer in layers))
+    units = cells.parts[int(entry.cell[0])][0].units
+    own = 0.0
+    if site in ("z", "q", "k", "v", "pattern", "scores"):
+        heads = len(units) if units is not None else sizes.d_q // sizes.d_head
+        if site in ("k", "v"):
+            heads *= sizes.d_q // sizes.d_kv
+        queries = entry.answers if entry.layer == last else changed if site != "k" else end - start
+        own = 2.0 * sizes.d_head * sizes.d_model * heads * queries
+        if site != "z":
+            own += 4.0 * sizes.d_head * heads * queries * (start + end) / 2
+    elif site == "mlp_post":
+        neurons = len(units) if units is not None else sizes.d_mlp
+        own = 2.0 * neurons * sizes.d_model * changed
+    if entry.order >= 2 * last + 1 and site != "resid_pre" and entry.layer == last:
+        return n * own
+    layer = entry.layer
+    if site in AFTER_MLP:
+        layer += 1
+    elif site != "resid_pre":
+        if entry.dense:
+            return n * own
+        own += sizes.mlp * changed
+        layer += 1
+    tokens = end - start
+    if layer < last:
+        own += sizes.qkv * changed + sizes.products["o"] * tokens + sizes.attention(start, end)
+    else:
+        own += (sizes.products["k"] + sizes.products["v"]) * changed
+        own += (sizes.products["q"] + sizes.products["o"] + 4.0 * sizes.d_q * end) * entry.answers
+    return n * own
+
+
+def flop(sizes: Sizes, site: str, entries: Sequence[Entry], cells: Cells) -> float:
+    """Operations of all entries and their rides."""
+    masks = cells.tokens.numpy()
+    total = 0.0
+    for entry in entries:
+        if entry.dense:
+            changed = float(entry.end - entry.start)
+        else:
+            picked = masks[cells.place[entry.cell], entry.prompt, entry.start : entry.end]
+            changed = float(picked.sum(axis=1).mean())
+        total += entry_flop(sizes, site, entry, changed, cells)
+        total += len(entry.cell) * sizes.ride(entry.join, entry.start, entry.end, entry.answers)
+    return total
