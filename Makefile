@@ -1,19 +1,21 @@
 # make report   install everything and write a report to open
 # make test     install everything and run the tests
 # make check    format, lint, types
-# make bench    how long the main job takes here
+# make bench    how long the main job takes here, then patch sweeps beside other tools
 #
 # PYTHON=python3.12 picks the interpreter, VENV=dir the environment,
-# TESTS="tests/test_cli.py" and MARKERS="not weights" what to test.
+# TESTS="tests/test_cli.py" and MARKERS="not weights" what to test, BENCH="--quick" how much to measure.
 
 PYTHON  ?= python3
 VENV    ?= .venv
 OUT     ?= reports/color-noun
 TESTS   ?=
 MARKERS ?=
+BENCH   ?=
 
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint tests/constraints.txt
+PEERS := $(VENV)-peers
 NEW_ENOUGH := import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, this is " \
 	+ sys.version.split()[0] + ": try make PYTHON=python3.12")
 
@@ -35,8 +37,9 @@ check: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/mypy --strict interp analyses
 
-bench: $(VENV)/.installed-dev
-	$(BIN)/python tests/benchmarks/main_job.py
+bench: $(PEERS)/.installed
+	$(PEERS)/bin/python tests/benchmarks/main_job.py
+	$(PEERS)/bin/python -m tests.benchmarks.bench $(BENCH)
 
 $(BIN)/python:
 	@$(PYTHON) -c '$(NEW_ENOUGH)'
@@ -51,3 +54,11 @@ $(VENV)/.installed-dev: pyproject.toml tests/constraints.txt | $(BIN)/python
 	@echo "Installing interp and its development tools into $(VENV) (a few minutes, once)."
 	$(PIP) --editable '.[dev]'
 	@touch $(VENV)/.installed $@
+
+$(PEERS)/.installed: pyproject.toml tests/constraints.txt tests/benchmarks/peers.txt
+	@$(PYTHON) -c '$(NEW_ENOUGH)'
+	@echo "Installing interp and the tools it is measured against into $(PEERS) (a few minutes, once)."
+	$(PYTHON) -m venv $(PEERS)
+	$(PEERS)/bin/python -m pip --disable-pip-version-check install --quiet --constraint tests/constraints.txt \
+		--requirement tests/benchmarks/peers.txt --editable .
+	@touch $@

@@ -18,6 +18,7 @@ from interp.errors import InterpError, unknown_name
 from interp.results import Variable
 from interp.sites import Site
 from interp.sweep import Axis, Direction
+from interp.sweep import plan as plan_sweep
 
 if TYPE_CHECKING:
     from interp.model import HookedTransformer
@@ -92,12 +93,25 @@ def run(
 
 
 def cost(model: HookedTransformer, pairs: PromptPairs) -> float:
-    """Floating-point operations of ``run`` with its defaults, from above: rows that cannot matter are skipped.
+    """Floating-point operations of ``run`` with its defaults.
 
-    A row runs half the layers on average; a layer costs two operations per weight and token.
+    Those of the sweeps' own plans; for a model that is swept through hooks, from above: a row runs half the layers on
+    average, and a layer costs two operations per weight and token.
     """
     wanted = [model.check_site(name) for name in SITES]
-    rows = 2 * sum(plan.rows for plan in _plans(model, pairs, wanted, None, None, by_position=True))
+    plans = _plans(model, pairs, wanted, None, None, by_position=True)
+    if not model.no_blocks:
+        whole = pairs.answer_policy == "sum_logprob" and not pairs.continuation
+        parts = pairs.expand_answers() if whole else (pairs,)
+        metric = "log_probability" if whole else "logit_difference"
+        ways: tuple[Direction, ...] = get_args(Direction)
+        return sum(
+            plan_sweep(model, part, one.site, way, metric, axis=one.axis, roles=one.roles).flop
+            for one in plans
+            for way in ways
+            for part in parts
+        )
+    rows = 2 * sum(one.rows for one in plans)
     cfg = model.cfg
     weights = 2 * cfg.d_model * cfg.d_head * (cfg.n_heads + cfg.n_kv_heads) + 3 * cfg.d_model * cfg.d_mlp
     per_token = cfg.n_layers / 2 * 2 * weights
@@ -278,6 +292,7 @@ def _result(
             "no_effect": "; ".join(unmoved) or "none",
             "rows_run": sum(n for name, n in counts.items() if name.startswith("rows_run")),
             "rows_in_all": sum(n for name, n in counts.items() if name.startswith("rows_in_all")),
+            "engine": str(first.attrs["engine"]),
             **counts,
         },
     )

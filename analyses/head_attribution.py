@@ -6,7 +6,7 @@ attention between roles (where it looks), and ablation (what the answer loses wh
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -18,12 +18,12 @@ from torch import Tensor
 
 from interp import results
 from interp.errors import InterpError, unknown_name
-from interp.interventions import ABLATIONS, Ablate, AblationKind
+from interp.interventions import ABLATIONS, AblationKind
 from interp.prompts import ANSWER, PromptPairs
 from interp.results import Variable
-from interp.run import activations, batches, capture, edit_hooks, token_mask
+from interp.run import capture, token_mask
 from interp.sites import head_label
-from interp.sweep import Readout, score
+from interp.sweep import ablation_sweep, score
 from interp.tokens import Prompts, extend
 
 if TYPE_CHECKING:
@@ -48,9 +48,6 @@ EDGES = (
 
 TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4, torch.bfloat16: 5e-2, torch.float16: 1e-2}
 """Allowed gap between a logit difference and its contributions, as a share of the contributions' absolute sum."""
-
-VALUES_BYTES = 256 * 2**20
-"""Stored activations of the layers that are ablated together, roughly."""
 
 
 def run(
@@ -352,66 +349,26 @@ def _ablated(
     seed: int,
     progress: Progress | None,
 ) -> Float[np.ndarray, "ablation prompt layer head"]:
-    """The logit difference with one head's ``z`` ablated at all tokens; all heads of a layer share batches.
-
-    What a head is replaced by is what ``Ablate`` puts there: the run with every head of the layer ablated is read.
-    """
+    """The logit difference with one head's ``z`` ablated at all tokens."""
     cfg = model.cfg
     out = np.full((len(kinds), len(pairs), cfg.n_layers, cfg.n_heads), np.nan)
-    done = 0
     for k, kind in enumerate(kinds):
         rows = _with_donor(pairs.clean) if kind == "resample" else np.arange(len(pairs))
         if not len(rows):
             continue
-        part = pairs.select(rows)
-        for layers in _layer_groups(model, part.clean):
-            ablate = Ablate(site="z", kind=kind, layers=layers, seed=seed)
-            values = activations(model, part.clean, "z", layers=layers, interventions=[ablate])
-            streams = activations(model, part.clean, "resid_pre", layers=layers)
-            for layer in layers:
-                for prompt, head, scores in _without_heads(model, part, layer, streams[layer], values[layer]):
-                    out[k, rows[prompt], layer, head] = scores
-                    done += len(scores)
-                    if progress is not None:
-                        progress(done, out.size)
+        before = k * out[0].size
+
+        def told(done: int, total: int, before: int = before) -> None:
+            if progress is not None:
+                progress(before + done, out.size)
+
+        out[k, rows] = ablation_sweep(model, pairs.select(rows), "z", kind, seed=seed, progress=told)["ablated"].values
     if progress is not None:
         progress(out.size, out.size)
     return out
-
-
-def _without_heads(
-    model: HookedTransformer,
-    pairs: PromptPairs,
-    layer: int,
-    stream: Float[Tensor, "prompt position d_model"],
-    values: Float[Tensor, "prompt position head d_head"],
-) -> Iterator[tuple[np.ndarray, np.ndarray, Float[np.ndarray, " row"]]]:
-    """Batches of (prompt, head, logit difference without that head), resumed at the layer."""
-    n, n_heads = len(pairs), model.cfg.n_heads
-    readout = Readout.of(pairs, "logit_difference")
-    for rows in batches(model, pairs.clean.select(np.tile(np.arange(n), n_heads))):
-        prompt, head = torch.from_numpy(rows % n), torch.from_numpy(rows // n)
-        mask = (torch.arange(n_heads) == head.unsqueeze(1))[:, None, :, None].to(stream.device)
-        new = values[prompt.to(values.device)]
-
-        def edit(z: Tensor, mask: Tensor = mask, new: Tensor = new) -> Tensor:
-            return torch.where(mask, new.to(z.dtype), z)
-
-        hooks = edit_hooks(model, "z", layer, edit)
-        logits = model.resume(stream[prompt.to(stream.device)], layer, logits_at=readout.positions[prompt], hooks=hooks)
-        yield prompt.numpy(), head.numpy(), readout.rows(prompt)(logits).numpy()
 
 
 def _with_donor(prompts: Prompts) -> Int[np.ndarray, " row"]:
     """Prompts that share their length with another, which a resample can draw from."""
     lengths, counts = np.unique(prompts.lengths, return_counts=True)
     return np.flatnonzero(np.isin(prompts.lengths, lengths[counts > 1]))
-
-
-def _layer_groups(model: HookedTransformer, prompts: Prompts) -> Iterator[list[int]]:
-    """Layers in groups whose stored streams and head outputs stay near ``VALUES_BYTES``."""
-    cfg = model.cfg
-    per_layer = 4 * prompts.ids.size * (cfg.d_model + 2 * cfg.n_heads * cfg.d_head)
-    size = max(1, VALUES_BYTES // per_layer)
-    for start in range(0, cfg.n_layers, size):
-        yield list(range(start, min(start + size, cfg.n_layers)))

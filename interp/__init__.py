@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from interp.model import HookedTransformer
     from interp.prompts import PromptPair, PromptPairs, Template
     from interp.run import capture
-    from interp.sweep import sweep
+    from interp.sweep import ablation_sweep, knockout_sweep, path_patching, sweep
     from interp.tokens import Prompts
 
 __version__ = "0.1.0"
@@ -30,9 +30,12 @@ __all__ = [
     "Prompts",
     "Template",
     "__version__",
+    "ablation_sweep",
     "capture",
     "interventions",
+    "knockout_sweep",
     "metrics",
+    "path_patching",
     "results",
     "run",
     "sites",
@@ -49,7 +52,7 @@ _HOME = {
     "Prompts": "tokens",
     "Template": "prompts",
     "capture": "run",
-    "sweep": "sweep",
+    **{name: "sweep" for name in ("sweep", "path_patching", "ablation_sweep", "knockout_sweep")},
     **{name: name for name in ("interventions", "metrics", "results", "run", "sites", "stats", "tasks")},
 }
 _FUNCTIONS_NAMED_LIKE_THEIR_MODULE = frozenset({"sweep"})

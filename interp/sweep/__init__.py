@@ -5,6 +5,7 @@ Every number is exact: the model is really run with that one change. What the ch
 ``tests/test_sweep.py`` holds it to the plain loop over TransformerLens hooks.
 """
 
+from interp.sweep.ablation import ablation_sweep, knockout_sweep
 from interp.sweep.cells import NOT_PATCHED, Axis
 from interp.sweep.execute import Progress
 from interp.sweep.patch import MINIMUM_GAP, Direction, plan, sweep
@@ -20,6 +21,8 @@ __all__ = [
     "Plan",
     "Progress",
     "Readout",
+    "ablation_sweep",
+    "knockout_sweep",
     "path_patching",
     "plan",
     "score",

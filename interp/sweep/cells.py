@@ -108,7 +108,7 @@ def patch_cells(
         groups = [_set_parts(model, name, label, members) for label, members in sets.items()]
         return _crossed(groups, [("set", list(sets))], found)
     chosen = sites.check_layers(layers, model.cfg.n_layers)
-    spans = [_window(layer, window, model.cfg.n_layers) for layer in chosen]
+    spans = [window_of(layer, window, model.cfg.n_layers) for layer in chosen]
     unit_axes, units = _units(model, name, neuron_groups)
     groups = [tuple(Part(layer, unit) for layer in span) for span in spans for unit in units]
     return _crossed(groups, [("layer", list(chosen)), *unit_axes], found)
@@ -148,7 +148,8 @@ def _units(
     return [("neuron_group", [f"{part[0]}-{part[-1]}" for part in split])], list(split)
 
 
-def _window(layer: int, window: int, n_layers: int) -> range:
+def window_of(layer: int, window: int, n_layers: int) -> range:
+    """The layers of a window centred on a layer, cut off at the first and last."""
     if window < 1:
         raise InterpError(f"window is {window}; it counts layers and is at least 1.")
     first = layer - (window - 1) // 2

@@ -1,0 +1,284 @@
+"""Sweeps without a second prompt: what the answer loses when a site is ablated, or attention between words is cut."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import torch
+import xarray as xr
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from interp import metrics, results, run, sites
+from interp.errors import InterpError, unknown_name
+from interp.interventions import ABLATIONS, AblationKind
+from interp.prompts import PromptPairs
+from interp.results import Variable
+from interp.sweep.cells import Axis, Cells, Part, Sets, patch_cells, window_of
+from interp.sweep.execute import Done, Progress, Sweep
+from interp.sweep.patch import Precision, how_computed, run_sweep, token_coords
+from interp.sweep.readout import Readout, check_which, whole_answers
+from interp.tokens import Prompts
+
+if TYPE_CHECKING:
+    from interp.model import HookedTransformer
+
+Which = Literal["clean", "corrupted"]
+
+
+def ablation_sweep(
+    model: HookedTransformer,
+    pairs: PromptPairs,
+    site: str,
+    kind: AblationKind,
+    metric: str = "logit_difference",
+    *,
+    which: Which = "clean",
+    axis: Axis | None = None,
+    roles: Sequence[str] | None = None,
+    positions: Sequence[int] | None = None,
+    layers: Sequence[int] | int | None = None,
+    window: int = 1,
+    sets: Sets | None = None,
+    neuron_groups: int | None = None,
+    seed: int = 0,
+    precision: Precision = "float32",
+    memory: int | None = None,
+    progress: Progress | None = None,
+) -> xr.Dataset:
+    """Ablate every cell of a site, one at a time, and report the metric without it.
+
+    Args:
+        model: the model.
+        pairs: prompts with their answers.
+        site: as in ``sweep``.
+        kind: ``zero``; ``mean`` (over these prompts: per position where all have one length, else over all tokens); or
+            ``resample`` (another prompt of equal length, drawn with ``seed``). As ``interp.interventions.Ablate``.
+        metric: name from ``interp.metrics``.
+        which: ablate the clean or the corrupted run.
+        axis: as in ``sweep``.
+        roles: as in ``sweep``.
+        positions: as in ``sweep``.
+        layers: as in ``sweep``.
+        window: as in ``sweep``.
+        sets: as in ``sweep``.
+        neuron_groups: as in ``sweep``.
+        seed: of the resample.
+        precision: as in ``sweep``.
+        memory: as in ``sweep``.
+        progress: called with rows done and rows in all.
+
+    Returns:
+        ``ablated`` (prompt, layer, ...) and ``unchanged`` (prompt) in the metric's units, and ``ablation_effect`` =
+        ablated - unchanged: negative where the site helps.
+
+    Raises:
+        InterpError: an unknown site, kind, metric or role; a prompt that no other can be resampled for.
+    """
+    check_which(which)
+    if kind not in ABLATIONS:
+        raise unknown_name("ablation", kind, ABLATIONS)
+    options: dict[str, Any] = {
+        "axis": axis, "roles": roles, "positions": positions, "layers": layers, "window": window, "sets": sets,
+        "neuron_groups": neuron_groups,
+    }  # fmt: skip
+    _one_token(pairs, metric)
+    cells = patch_cells(model, pairs, site, **options)
+    prompts: Prompts = getattr(pairs, which)
+    wanted = Sweep(prompts, site, cells, Readout.of(pairs, metric), _new(model, prompts, site, kind, cells, seed))
+    found, screening = run_sweep(model, wanted, precision=precision, memory=memory, progress=progress)
+    return _labelled(
+        model, pairs, found, "ablated", metric, cells,
+        title=f"{kind} ablation of {site}",
+        question=f"What does the answer lose without {site}?",
+        source="Wang et al. 2022, arXiv 2211.00593; Zhang and Nanda 2023, arXiv 2309.16042",
+        seed=seed,
+        extra={"site": site, "ablation_kind": kind, "run": which, **how_computed(found, screening)},
+    )  # fmt: skip
+
+
+def knockout_sweep(
+    model: HookedTransformer,
+    pairs: PromptPairs,
+    edges: Sequence[str],
+    metric: str = "logit_difference",
+    *,
+    which: Which = "clean",
+    layers: Sequence[int] | int | None = None,
+    window: int = 1,
+    by_head: bool = False,
+    memory: int | None = None,
+    progress: Progress | None = None,
+) -> xr.Dataset:
+    """Cut attention from one role to another, layer by layer (or window by window), and report the metric without it.
+
+    Scores are cut before the softmax, so what is left of a destination's attention still sums to 1. Geva et al. 2023
+    (arXiv 2304.14767), who cut windows of layers.
+
+    Args:
+        model: the model.
+        pairs: prompts with their answers and roles.
+        edges: ``"noun<-color"``: destination, then source; every token of each.
+        metric: name from ``interp.metrics``.
+        which: cut in the clean or the corrupted run.
+        layers: only these layers.
+        window: cut in that many layers together, centred on each.
+        by_head: cut one head at a time; otherwise all heads of a layer at once.
+        memory: as in ``sweep``.
+        progress: called with rows done and rows in all.
+
+    Returns:
+        ``cut`` (prompt, layer, [head,] edge) and ``unchanged`` (prompt) in the metric's units, and ``cut_effect`` =
+        cut - unchanged: negative where that attention helps.
+
+    Raises:
+        InterpError: a malformed edge, an unknown role, or a token that is left with nothing to attend to.
+    """
+    check_which(which)
+    _one_token(pairs, metric)
+    model.check_site("scores")
+    prompts: Prompts = getattr(pairs, which)
+    cells = _edge_cells(model, prompts, edges, sites.check_layers(layers, model.cfg.n_layers), window, by_head=by_head)
+    wanted = Sweep(prompts, "scores", cells, Readout.of(pairs, metric), None)
+    found, screening = run_sweep(model, wanted, memory=memory, progress=progress)
+    return _labelled(
+        model, pairs, found, "cut", metric, cells,
+        title="attention knockout",
+        question="What does the answer lose when one word may not look at another?",
+        source="Geva et al. 2023, arXiv 2304.14767",
+        seed=0,
+        extra={"run": which, "window": window, **how_computed(found, screening)},
+    )  # fmt: skip
+
+
+def _one_token(pairs: PromptPairs, metric: str) -> None:
+    if whole_answers(pairs, metric):
+        raise InterpError(
+            "Ablation and knockout sweeps score one set of tokens: use the parts of expand_answers() with "
+            "metric='log_probability', or pairs with one-token answers."
+        )
+
+
+# ---- ablation ----
+
+
+def _new(
+    model: HookedTransformer, prompts: Prompts, site: str, kind: AblationKind, cells: Cells, seed: int
+) -> Prompts | dict[int, Tensor]:
+    """What the activations are replaced by: another prompt's, or a constant per layer."""
+    if kind == "resample":
+        return prompts.select(run.resample_donors(prompts, seed=seed))
+    layers = sorted({part.layer for parts in cells.parts for part in parts})
+    total: dict[int, Tensor] = {}
+    equal = bool((prompts.lengths == prompts.lengths[0]).all())
+    if kind == "mean" and sites.site(site).is_pattern and not equal:
+        raise InterpError(
+            "A mean over attention patterns needs prompts of one length. Ablate 'z' instead, or group by length."
+        )
+    if kind == "zero":
+        one = run.activations(model, prompts.select(np.arange(1)), site, layers=layers)
+        shape = (model.cfg.n_heads, 1, 1) if sites.site(site).is_pattern else one[layers[0]].shape[2:]
+        return {layer: value.new_zeros(shape) for layer, value in one.items()}
+    for rows in run.batches(model, prompts):
+        part = prompts.select(rows)
+        for layer, value in run.activations(model, part, site, layers=layers).items():
+            if not equal:
+                value = value[torch.from_numpy(run.token_mask(part, None)).to(value.device)]
+            total[layer] = total.get(layer, 0) + value.double().sum(dim=0)
+    count = len(prompts) if equal else int(prompts.lengths.sum())
+    return {layer: (value / count).to(model.dtype) for layer, value in total.items()}
+
+
+# ---- knockout ----
+
+
+def _edge_cells(
+    model: HookedTransformer,
+    prompts: Prompts,
+    edges: Sequence[str],
+    layers: Sequence[int],
+    window: int,
+    *,
+    by_head: bool,
+) -> Cells:
+    names = [edges] if isinstance(edges, str) else list(dict.fromkeys(edges))
+    if not names:
+        raise InterpError("There are no edges to cut. Name at least one, like 'noun<-color'.")
+    masks = [_edge(prompts, name) for name in names]
+    spans = [window_of(layer, window, model.cfg.n_layers) for layer in layers]
+    heads: list[tuple[int, ...] | None] = [(head,) for head in range(model.cfg.n_heads)] if by_head else [None]
+    axes: list[tuple[str, list[Any]]] = [("layer", list(layers))]
+    if by_head:
+        axes.append(("head", list(range(model.cfg.n_heads))))
+    axes.append(("edge", names))
+    groups = [tuple(Part(layer, unit) for layer in span) for span in spans for unit in heads]
+    return Cells(
+        parts=tuple(group for group in groups for _ in names),
+        place=np.tile(np.arange(len(names)), len(groups)),
+        tokens=torch.stack([dest for dest, _ in masks]),
+        shape=tuple(len(labels) for _, labels in axes),
+        dims=tuple(dim for dim, _ in axes),
+        coords=dict(axes),
+        sources=torch.stack([src for _, src in masks]),
+    )
+
+
+def _edge(prompts: Prompts, name: str) -> tuple[Bool[Tensor, "prompt position"], Bool[Tensor, "prompt position"]]:
+    """Destination and source tokens of an edge.
+
+    Raises:
+        InterpError: malformed, or a destination token would be left with nothing to attend to.
+    """
+    dest_role, arrow, src_role = (part.strip() for part in name.partition("<-"))
+    if not (dest_role and arrow and src_role):
+        raise InterpError(f"Edge '{name}' is not destination<-source. Write it like 'noun<-color'.")
+    dest, src = run.token_mask(prompts, dest_role), run.token_mask(prompts, src_role)
+    places = np.arange(dest.shape[1])
+    left = (places[:, None] >= places[None, :]) & ~src[:, None, :]
+    blind = dest & ~left.any(axis=2)
+    if blind.any():
+        prompt, position = np.argwhere(blind)[0]
+        raise InterpError(
+            f"Cutting '{name}' leaves token {position} of prompt {prompt} with nothing to attend to. Cut fewer tokens."
+        )
+    return torch.from_numpy(dest), torch.from_numpy(src)
+
+
+# ---- the result ----
+
+
+def _labelled(
+    model: HookedTransformer,
+    pairs: PromptPairs,
+    found: Done,
+    name: str,
+    metric: str,
+    cells: Cells,
+    *,
+    title: str,
+    question: str,
+    source: str,
+    seed: int,
+    extra: dict[str, Any],
+) -> xr.Dataset:
+    values: Float[np.ndarray, "prompt ..."] = found.changed.reshape(len(pairs), *cells.shape)
+    effect = values - found.base.reshape(-1, *(1,) * (values.ndim - 1))
+    dims, units = ("prompt", *cells.dims), metrics.UNITS[metric]
+    effect_name = {"ablated": "ablation_effect", "cut": "cut_effect"}[name]
+    return results.build(
+        {
+            name: Variable(dims, values, units, f"{metric} after the change"),
+            "unchanged": Variable(("prompt",), found.base, units, f"{metric} of the unchanged run"),
+            effect_name: Variable(dims, effect, units, f"{name} - unchanged"),
+        },
+        coords=token_coords(pairs, cells),
+        title=title,
+        question=question,
+        reading=f"{effect_name}: the metric after the change minus before; negative means that it helps the answer.",
+        source=source,
+        of=(model, pairs),
+        seed=seed,
+        extra={"metric": metric, "changed_something": int((effect != 0).any()), **extra},
+    )
