@@ -234,7 +234,7 @@ class Rows:
     Attributes:
         cell: [row].
         prompt: [row].
-        start: [row] first changed token.
+        start: [row] first changed token, or first scored position if that comes before.
         dense: [row] whether every token from there on is changed.
     """
 
@@ -297,7 +297,7 @@ def find_rows(
                 mask = mask & differs
             if last_layer and narrow_last:
                 mask = mask & scored
-            found.append(_rows(chosen, cells.place, mask, site, end))
+            found.append(_rows(chosen, cells.place, mask, site, answers))
     return Rows(
         *(np.concatenate(parts) for parts in zip(*((r.cell, r.prompt, r.start, r.dense) for r in found), strict=True))
     )
@@ -308,11 +308,12 @@ def _rows(
     place: Int[np.ndarray, " cell"],
     mask: Bool[np.ndarray, "place prompt position"],
     site: str,
-    end: Int[np.ndarray, " prompt"],
+    answers: Int[np.ndarray, "prompt answer"],
 ) -> Rows:
     some = np.asarray(mask.any(axis=2))
-    start = np.asarray(mask.argmax(axis=2))
-    dense = np.asarray(mask.sum(axis=2) == end - start)
+    # A row holds every scored position, also one before its change (answers of several tokens, swept by position).
+    start = np.minimum(mask.argmax(axis=2), answers.min(axis=1))
+    dense = np.asarray(mask.sum(axis=2) == answers.max(axis=1) + 1 - start)
     if site in ("k", "v"):
         dense = some  # every later token may attend to it
     which, prompt = np.nonzero(some[place[cells]])
