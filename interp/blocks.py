@@ -250,7 +250,12 @@ class Blocks:
     # ---- all of it ----
 
     def forward(
-        self, ids: Int[Tensor, "prompt position"], *, tap: Tap | None = None, stop_at_layer: int | None = None
+        self,
+        ids: Int[Tensor, "prompt position"],
+        *,
+        tap: Tap | None = None,
+        fused: bool | None = None,
+        stop_at_layer: int | None = None,
     ) -> Float[Tensor, "prompt position d_model"]:
         """The residual stream after the last block (or before block ``stop_at_layer``).
 
@@ -259,6 +264,8 @@ class Blocks:
             tap: sees and may change every activation: ``resid_pre q k v scores pattern z attn_out resid_mid mlp_post
                 mlp_out resid_post`` of each layer in that order, shapes as in ``interp.sites``; ``scores`` are masked.
                 Changing ``resid_mid`` changes the skip connection too.
+            fused: compute attention in one step, in which ``scores`` and ``pattern`` are not seen; None is where there
+                is no ``tap``.
             stop_at_layer: stop before this block.
         """
         see: Tap = tap or (lambda site, layer, value: value)
@@ -273,12 +280,13 @@ class Blocks:
             k = see("k", layer, self.heads(block.k(x)))
             v = see("v", layer, self.heads(block.v(x)))
             q, k = self.rotate(q, positions, length), self.rotate(k, positions, length)
-            if tap is None:
+            if (tap is None) if fused is None else fused:
                 z = self.attend(q, k, v, causal)
             else:
                 scores = see("scores", layer, self.scores(q, k).masked_fill(~causal, -torch.inf))
                 pattern = see("pattern", layer, scores.softmax(dim=-1))
-                z = see("z", layer, self.mix(pattern, v))
+                z = self.mix(pattern, v)
+            z = see("z", layer, z)
             stream = stream + see("attn_out", layer, block.o(z.flatten(-2)))
             stream = see("resid_mid", layer, stream)
             post = see("mlp_post", layer, self.neurons(layer, stream))

@@ -21,7 +21,7 @@ from interp.sweep.entry import Change
 from interp.sweep.plan import Entry, Plan, Rows, Sizes, find_entries, find_rows, flop, into_rides
 from interp.sweep.readout import Readout
 from interp.sweep.ride import Chunk, Values, ride
-from interp.sweep.stored import BASE_SITES, Constant, FromRun, Nothing, Source, Stored, trace
+from interp.sweep.stored import BASE_SITES, Constant, FromRun, Nothing, Source, Stored, trace, trace_both
 from interp.tokens import Prompts
 
 if TYPE_CHECKING:
@@ -138,7 +138,7 @@ def make_plan(model: HookedTransformer, blocks: Blocks, wanted: Sweep, *, memory
     parts = []
     for chunk in chunks:
         part = wanted.of_prompts(chunk)
-        parts.append((part.cells, _entries(part, _rows(part, sizes.n_layers), sizes.n_layers)))
+        parts.append((part.cells, _entries(part, _rows(part, sizes.n_layers), sizes)))
     return _plan(wanted, sizes, limits, [len(chunk) for chunk in chunks], parts)
 
 
@@ -208,7 +208,7 @@ def execute(
             if only is not None:
                 rows = rows.where(only[chunk[rows.prompt], rows.cell])
             rows = _really_changed(part, rows, base, source)
-            entries = _entries(part, rows, sizes.n_layers)
+            entries = _entries(part, rows, sizes)
             done.append((part.cells, entries))
             meter.add(len(chunk) * n_cells - len(rows))
             shared = Chunk(blocks, base, part.readout.positions.to(model.device))
@@ -298,9 +298,8 @@ def _rows(part: Sweep, n_layers: int) -> Rows:
     return find_rows(part.cells, part.site, n_layers, answers=part.readout.positions.numpy(), differs=part.differs)
 
 
-def _entries(part: Sweep, rows: Rows, n_layers: int) -> list[Entry]:
-    end = part.readout.end.numpy()
-    return find_entries(rows, part.cells, part.site, n_layers, end, part.readout.positions.shape[1])
+def _entries(part: Sweep, rows: Rows, sizes: Sizes) -> list[Entry]:
+    return find_entries(rows, part.cells, part.site, sizes, answers=part.readout.positions.numpy())
 
 
 def _traces(
@@ -308,12 +307,19 @@ def _traces(
 ) -> tuple[Stored, Source, tuple[Float[np.ndarray, " prompt"], Float[np.ndarray, " prompt"]]]:
     """The unchanged run, what is put into it, and the metric of both runs (of the first twice where there is one)."""
     base_ids = run.ids_of(part.base).to(model.device)
-    two = isinstance(part.source, Prompts)
-    base = trace(blocks, base_ids, BASE_SITES | ({part.site} if two else set()), final=True)
-    unchanged = read_stored(blocks, base, part.readout)
     if isinstance(part.source, Prompts):
-        stored = trace(blocks, run.ids_of(part.source).to(model.device), {part.site}, part.layers, final=True)
-        return base, FromRun(stored), (unchanged, read_stored(blocks, stored, part.readout))
+        source_ids = run.ids_of(part.source).to(model.device)
+        base, stored = trace_both(blocks, base_ids, source_ids, BASE_SITES | {part.site}, {part.site})
+        return (
+            base,
+            FromRun(stored),
+            (
+                read_stored(blocks, base, part.readout),
+                read_stored(blocks, stored, part.readout),
+            ),
+        )
+    base = trace(blocks, base_ids, BASE_SITES)
+    unchanged = read_stored(blocks, base, part.readout)
     if part.source is None:
         return base, Nothing(), (unchanged, unchanged)
     return base, Constant(len(part.base), part.source, blocks, base.length), (unchanged, unchanged)

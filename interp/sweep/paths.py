@@ -24,7 +24,7 @@ from interp.sweep.patch import MINIMUM_GAP, Direction, check_direction
 from interp.sweep.plan import Entry, Join, Plan, Sizes, into_rides
 from interp.sweep.readout import Readout, whole_answers
 from interp.sweep.ride import Chunk
-from interp.sweep.stored import BASE_SITES, Stored, trace
+from interp.sweep.stored import BASE_SITES, Stored, trace_both
 from interp.tokens import Prompts
 
 if TYPE_CHECKING:
@@ -135,8 +135,8 @@ def _execute(
         for rows in chunks_of(n, limits.prompts):
             part = wanted.of_prompts(rows)
             base_ids, source_ids = (run.ids_of(prompts).to(model.device) for prompts in (part.base, part.source))
-            base = trace(blocks, base_ids, BASE_SITES | {"mlp_out"}, final=True)
-            source = trace(blocks, source_ids, {"resid_pre", "z", "mlp_out"}, final=True)
+            written_sites = {"resid_pre", "z", "mlp_out"}
+            base, source = trace_both(blocks, base_ids, source_ids, BASE_SITES | written_sites, written_sites)
             base_score[rows], source_score[rows] = (read_stored(blocks, run_, part.readout) for run_ in (base, source))
             patched[rows] = base_score[rows, None]
             chunk = Chunk(blocks, base, part.readout.positions.to(model.device))

@@ -31,6 +31,8 @@ READ_BY_LATER_TOKENS = frozenset({"resid_pre", "k", "v"})
 """Sites whose token is read by other tokens in the same layer's attention."""
 AFTER_MLP = frozenset({"mlp_post", "mlp_out", "resid_post"})
 """Sites whose change is a change of the next layer's ``resid_pre``."""
+GROUP_FLOP = 5e7
+"""Operations that the small steps of one more group are worth on a CPU: a third of a millisecond's."""
 OF_THE_TOKEN_ALONE = frozenset({"resid_pre", "q", "k", "v"})
 """Sites that in layer 0 depend on their own token and nothing else."""
 
@@ -322,36 +324,78 @@ def _rows(
 
 
 def find_entries(
-    rows: Rows, cells: Cells, site: str, n_layers: int, end: Int[np.ndarray, " prompt"], answers: int
+    rows: Rows, cells: Cells, site: str, sizes: Sizes, *, answers: Int[np.ndarray, "prompt answer"]
 ) -> list[Entry]:
-    """Rows in groups that enter at one layer with the same tokens, in the order in which they join."""
+    """Rows in groups that enter at one layer with the same tokens, in the order in which they join.
+
+    Groups that differ only in where they start are put together, a few tokens longer, where that costs fewer
+    operations than a group of its own is worth (``GROUP_FLOP``).
+    """
     layer = np.array([parts[0].layer for parts in cells.parts])[rows.cell]
     last_layer = np.array([parts[-1].layer for parts in cells.parts])[rows.cell]
     general = np.array([len(parts) > 1 for parts in cells.parts])[rows.cell]
-    row_end = end[rows.prompt]
-    order = np.lexsort((rows.prompt, rows.cell, row_end, rows.start, rows.dense, last_layer, general, layer))
-    keys = np.stack([layer, general, last_layer, rows.dense, rows.start, row_end], axis=1)[order]
-    cuts = np.flatnonzero((keys[1:] != keys[:-1]).any(axis=1)) + 1
+    end = answers.max(axis=1)[rows.prompt] + 1
+    alike = np.stack([layer, general, last_layer, rows.dense, end], axis=1)
+    order = np.lexsort((rows.prompt, rows.cell, rows.start, *alike.T[::-1]))
     entries = []
-    for part in np.split(order, cuts):
-        if not len(part):
-            continue
+    for part in _split(order, alike):
         i = part[0]
         dense, many = bool(rows.dense[i]), bool(general[i])
-        entries.append(
-            Entry(
-                layer=int(layer[i]),
-                start=int(rows.start[i]),
-                end=int(row_end[i]),
-                dense=dense,
-                general=many,
-                cell=rows.cell[part],
-                prompt=rows.prompt[part],
-                join=_join(site, int(last_layer[i]), n_layers, dense=dense, general=many),
-                answers=answers,
+        join = _join(site, int(last_layer[i]), sizes.n_layers, dense=dense, general=many)
+        apart = dense and site not in ("k", "v")
+        for own in _together(part, rows.start, int(end[i]), join, sizes, answers.shape[1], apart=apart):
+            own = own[np.lexsort((rows.prompt[own], rows.cell[own]))]
+            entries.append(
+                Entry(
+                    layer=int(layer[i]),
+                    start=int(rows.start[own].min()),
+                    end=int(end[i]),
+                    dense=dense,
+                    general=many,
+                    cell=rows.cell[own],
+                    prompt=rows.prompt[own],
+                    join=join,
+                    answers=answers.shape[1],
+                )
             )
-        )
     return sorted(entries, key=lambda entry: (entry.order, entry.start))
+
+
+def _split(order: Int[np.ndarray, " row"], keys: Int[np.ndarray, "row ..."]) -> list[Int[np.ndarray, " row"]]:
+    """Sorted rows cut wherever their keys change."""
+    if not len(order):
+        return []
+    sorted_keys = keys[order].reshape(len(order), -1)
+    cuts = np.flatnonzero((sorted_keys[1:] != sorted_keys[:-1]).any(axis=1)) + 1
+    return np.split(order, cuts)
+
+
+def _together(
+    part: Int[np.ndarray, " row"],
+    start: Int[np.ndarray, " row"],
+    end: int,
+    join: Join,
+    sizes: Sizes,
+    answers: int,
+    *,
+    apart: bool,
+) -> Iterator[Int[np.ndarray, " row"]]:
+    """Rows of one start each, or of several where that is cheaper (never if ``apart``)."""
+    held: list[Int[np.ndarray, " row"]] = []
+    first = 0
+    extra = 0.0
+    for own in _split(part, start):
+        at = int(start[own[0]])
+        if held:
+            extra += len(own) * (sizes.ride(join, first, end, answers) - sizes.ride(join, at, end, answers))
+            if apart or extra > GROUP_FLOP:
+                yield np.concatenate(held)
+                held = []
+        if not held:
+            first, extra = at, 0.0
+        held.append(own)
+    if held:
+        yield np.concatenate(held)
 
 
 def _join(site: str, layer: int, n_layers: int, *, dense: bool, general: bool) -> Join:

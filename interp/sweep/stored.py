@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -31,39 +31,46 @@ class Stored:
         return self.values[key]
 
 
-def trace(
-    blocks: Blocks,
-    ids: Int[Tensor, "prompt position"],
-    sites: Iterable[str],
-    layers: Iterable[int] | None = None,
-    *,
-    final: bool = False,
-) -> Stored:
-    """Run the model and keep what is asked for.
+def trace(blocks: Blocks, ids: Int[Tensor, "prompt position"], sites: Collection[str]) -> Stored:
+    """Run the model and keep some sites of every layer, and the final stream as ``resid_pre`` of one layer more."""
+    (kept,) = _trace(blocks, (ids,), (sites,))
+    return kept
 
-    Args:
-        blocks: the model.
-        ids: token ids.
-        sites: which sites.
-        layers: of which layers; None is all.
-        final: also keep the stream after the last block, as ``resid_pre`` of the layer that would come next.
-    """
-    n_layers = len(blocks.layers)
-    wanted = set(sites)
-    chosen = set(range(n_layers) if layers is None else layers)
-    kept = Stored(ids.shape[1])
-    positions = torch.arange(ids.shape[1], device=ids.device)
+
+def trace_both(
+    blocks: Blocks,
+    first: Int[Tensor, "prompt position"],
+    second: Int[Tensor, "prompt position"],
+    first_sites: Collection[str],
+    second_sites: Collection[str],
+) -> tuple[Stored, Stored]:
+    """Two runs in one pass, each with its own sites."""
+    one, other = _trace(blocks, (first, second), (first_sites, second_sites))
+    return one, other
+
+
+def _trace(
+    blocks: Blocks, ids: Sequence[Int[Tensor, "prompt position"]], sites: Sequence[Collection[str]]
+) -> tuple[Stored, ...]:
+    length = ids[0].shape[1]
+    kept = tuple(Stored(length) for _ in ids)
+    positions = torch.arange(length, device=ids[0].device)
+    sizes = [len(part) for part in ids]
+
+    def keep(site: str, layer: int, value: Tensor) -> None:
+        for stored, wanted, part in zip(kept, sites, torch.split(value, sizes), strict=True):
+            if site in wanted:
+                stored.values[site, layer] = part if all(site in other for other in sites) else part.clone()
 
     def tap(site: str, layer: int, value: Tensor) -> Tensor:
-        if site in wanted and layer in chosen:
-            rotated = site in ("q", "k")
-            kept.values[site, layer] = blocks.rotate(value, positions, ids.shape[1]) if rotated else value
+        if any(site in wanted for wanted in sites):
+            keep(site, layer, blocks.rotate(value, positions, length) if site in ("q", "k") else value)
         return value
 
-    stop = None if final else min(n_layers, max(chosen) + 1)
-    stream = blocks.forward(ids, tap=tap, stop_at_layer=stop)
-    if final:
-        kept.values["resid_pre", n_layers] = stream
+    fused = not any("pattern" in wanted for wanted in sites)
+    stream = blocks.forward(torch.cat(list(ids)), tap=tap, fused=fused)
+    for stored, part in zip(kept, torch.split(stream, sizes), strict=True):
+        stored.values["resid_pre", len(blocks.layers)] = part
     return kept
 
 

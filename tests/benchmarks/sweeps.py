@@ -234,7 +234,7 @@ def times_floor(seconds: float, flop: float | None, rate: float) -> float | None
     return None if not flop else seconds / (flop / rate)
 
 
-def lines(figures: dict[str, Any], *, judged: bool) -> list[str]:
+def lines(figures: dict[str, Any], *, target: float | None, judged: bool) -> list[str]:
     """The figures as a table; the target is judged at GPT-2 small's shape."""
     mine = figures["ours"]
     rows = [
@@ -262,7 +262,22 @@ def lines(figures: dict[str, Any], *, judged: bool) -> list[str]:
         if lacking:
             parts.append(f"without {', '.join(lacking)}; the rest takes ours {one['ours_seconds']:.3f} s")
         rows.append(f"  {name:<17}{one['seconds']:10.3f} s  {'; '.join(parts)}")
-    return rows
+    return [*rows, *_fastest(figures["peers"], target)]
+
+
+def _fastest(found: dict[str, dict[str, Any]], target: float | None) -> list[str]:
+    """The smallest ratio among the peers as documented, beside the target, and among those that were helped."""
+    documented = {name: one["ratio"] for name, one in found.items() if one["agrees"] and "helped" not in name}
+    helped = {name: one["ratio"] for name, one in found.items() if one["agrees"] and "helped" in name}
+    if not documented:
+        return []
+    name = min(documented, key=documented.__getitem__)
+    line = f"  fastest peer as documented: {name}, {documented[name]:.1f} times"
+    if target is not None:
+        line += f" (target {target:g}: {'met' if documented[name] >= target else 'MISSED'})"
+    if helped:
+        line += "; " + ", ".join(f"{other} {ratio:.1f} times" for other, ratio in helped.items())
+    return [line]
 
 
 def _floor(mine: dict[str, Any], judged: bool) -> str:

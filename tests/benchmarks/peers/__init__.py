@@ -16,7 +16,7 @@ class Peer(Protocol):
     """One tool with one workload loaded.
 
     Attributes:
-        name: of the distribution.
+        name: of the distribution, and how it is used where that is not as its documentation says.
         absent: sites that it cannot patch as asked, with the reason.
         unit: how many cells it runs at once: ``"cell"``, ``"layer"`` (every cell of one site and layer) or ``"sender"``
             (every edge out of one head into queries, keys or values).
@@ -33,12 +33,12 @@ class Peer(Protocol):
         """Mean metric after each patch, group after group."""
 
 
-def load(name: str, work: Workload) -> Peer:
-    """The peer of that name on the same weights and prompts.
+def load(name: str, work: Workload) -> list[Peer]:
+    """The peer of that name on the same weights and prompts, in each way it is measured.
 
     Raises:
         ImportError: it is not installed.
     """
     module = importlib.import_module(f"tests.benchmarks.peers.{NAMES[name]}")
-    peer: Peer = module.load(work)
-    return peer
+    found: list[Peer] = module.load(work)
+    return found

@@ -86,6 +86,6 @@ class Lens:
         return [float(patched[parse_head(to.split(".")[0])]) for _, to in edges]
 
 
-def load(work: Workload) -> Lens:
+def load(work: Workload) -> list[Lens]:
     """The bridge is loaded already."""
-    return Lens(work)
+    return [Lens(work)]

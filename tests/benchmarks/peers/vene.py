@@ -90,6 +90,6 @@ def _unit(site: str) -> str:
     return "pos" if site in AT_POSITIONS else "h"
 
 
-def load(work: Workload) -> Vene:
+def load(work: Workload) -> list[Vene]:
     """Load the weights once more, as Hugging Face has them."""
-    return Vene(work)
+    return [Vene(work)]
