@@ -9,7 +9,7 @@ from interp.sweep.ablation import ablation_sweep, knockout_sweep
 from interp.sweep.cells import NOT_PATCHED, Axis
 from interp.sweep.execute import Progress
 from interp.sweep.patch import MINIMUM_GAP, Direction, plan, sweep
-from interp.sweep.paths import path_patching
+from interp.sweep.paths import path_patching, plan_paths
 from interp.sweep.plan import Plan
 from interp.sweep.readout import Readout, score
 
@@ -25,6 +25,7 @@ __all__ = [
     "knockout_sweep",
     "path_patching",
     "plan",
+    "plan_paths",
     "score",
     "sweep",
 ]

@@ -147,7 +147,7 @@ def _plan(
 ) -> Plan:
     length = wanted.base.ids.shape[1]
     traces = 2 if isinstance(wanted.source, Prompts) else 1
-    rides = tuple(tuple(into_rides(entries, sizes.n_layers, limits.tokens)) for _, entries in parts)
+    rides = tuple(tuple(into_rides(entries, limits.tokens)) for _, entries in parts)
     return Plan(
         site=wanted.site,
         rows_in_all=len(wanted.cells) * len(wanted.base),
@@ -173,7 +173,7 @@ def planned_bytes(
 
 def _ride_bytes(sizes: Sizes, batch: Sequence[Entry], length: int) -> int:
     rows = sum(len(entry.cell) for entry in batch)
-    tokens = sum(len(entry.cell) * (entry.end - entry.start) for entry in batch)
+    tokens = sum(entry.tokens for entry in batch)
     return tokens * sizes.token_bytes(length) + rows * sizes.row_bytes(length)
 
 
@@ -230,7 +230,7 @@ def ride_all(
     Raises:
         InterpError: a single row does not fit.
     """
-    waiting = deque(into_rides(entries, chunk.n_layers, tokens))
+    waiting = deque(into_rides(entries, tokens))
     while waiting:
         batch = waiting.popleft()
         try:
@@ -238,7 +238,7 @@ def ride_all(
         except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
             if not _out_of_memory(error):
                 raise
-            held = sum(entry.tokens(chunk.n_layers) for entry in batch)
+            held = sum(entry.tokens for entry in batch)
             if sum(len(entry.cell) for entry in batch) == 1:
                 raise InterpError(
                     "A sweep ran out of memory with a single row in its batch. Use shorter prompts or a smaller model."
@@ -246,7 +246,7 @@ def ride_all(
             tokens = max(1, min(tokens, held) // 2)
             log.warning("Out of memory with %d tokens in a batch; going on with %d.", held, tokens)
             left = [entry for later in (batch, *waiting) for entry in later]
-            waiting = deque(into_rides(left, chunk.n_layers, tokens))
+            waiting = deque(into_rides(left, tokens))
             if chunk.answers.device.type == "cuda":
                 torch.cuda.empty_cache()
             continue

@@ -68,14 +68,45 @@ def path_patching(
     Raises:
         InterpError: an architecture without arithmetic of its own here, an unknown label, or no edge at all.
     """
+    _check(model, pairs, direction, metric)
+    wanted = _Wanted.of(model, pairs, direction, metric, senders, receivers)
+    found = _execute(model, model.blocks(), wanted, memory, progress)
+    return _labelled(model, pairs, wanted, found, MINIMUM_GAP[metric] if minimum_gap is None else minimum_gap)
+
+
+def plan_paths(
+    model: HookedTransformer,
+    pairs: PromptPairs,
+    *,
+    direction: Direction = "denoising",
+    metric: str = "logit_difference",
+    senders: Sequence[str] | None = None,
+    receivers: Sequence[str] | None = None,
+    memory: int | None = None,
+) -> Plan:
+    """What ``path_patching`` would compute with the same arguments, without computing it; printing it says it in words.
+
+    Known from the tokens alone: senders that turn out to write the same in both runs save more.
+    """
+    _check(model, pairs, direction, metric)
+    wanted = _Wanted.of(model, pairs, direction, metric, senders, receivers)
+    sizes = Sizes.of(model.blocks(), metric)
+    n, length = wanted.base.ids.shape
+    limits = Limits.of(model, sizes, length, sizes.d_q + sizes.d_model, memory)
+    done = []
+    for rows in chunks_of(n, limits.prompts):
+        part = wanted.of_prompts(rows)
+        every = np.ones((len(wanted.senders), len(rows)), dtype=bool)
+        done.append((len(rows), _entries(part, every, sizes.n_layers)))
+    return _plan(wanted, sizes, limits, done, length)
+
+
+def _check(model: HookedTransformer, pairs: PromptPairs, direction: str, metric: str) -> None:
     check_direction(direction)
     if model.no_blocks:
         raise InterpError(f"Path patching runs on the model's own weights only, and {model.no_blocks}.")
     if whole_answers(pairs, metric):
         raise InterpError("Path patching scores one token: give the pairs an answer of one token, or expand_answers().")
-    wanted = _Wanted.of(model, pairs, direction, metric, senders, receivers)
-    found = _execute(model, model.blocks(), wanted, memory, progress)
-    return _labelled(model, pairs, wanted, found, MINIMUM_GAP[metric] if minimum_gap is None else minimum_gap)
 
 
 @dataclass(frozen=True)
@@ -154,7 +185,8 @@ def _entries(part: _Wanted, differ: Bool[np.ndarray, "sender prompt"], n_layers:
     """Rows by where they join and which tokens they compute, ordered so that neighbours share a sender's work."""
     differs = (part.base.ids != part.source.ids) & (np.arange(part.base.ids.shape[1]) < part.base.lengths[:, None])
     end = part.readout.end.numpy()
-    start = np.where(differs.any(axis=1), differs.argmax(axis=1), part.base.ids.shape[1])
+    scored = part.readout.positions.numpy().min(axis=1)
+    start = np.where(differs.any(axis=1), np.minimum(differs.argmax(axis=1), scored), part.base.ids.shape[1])
     entries: list[Entry] = []
     reading = [_reading(node, n_layers) for node in part.receivers]
     for layer, kind in sorted(set(reading)):
@@ -165,11 +197,12 @@ def _entries(part: _Wanted, differ: Bool[np.ndarray, "sender prompt"], n_layers:
             live = differ[part.edges[chosen, 0]][:, prompts]
             edge, prompt = np.nonzero(live)
             if len(edge):
+                answers = part.readout.positions.shape[1]
                 entries.append(
                     Entry(
                         layer=layer, start=first, end=last, dense=True, general=False, cell=chosen[edge],
-                        prompt=prompts[prompt], join=_join(layer, kind, n_layers),
-                        answers=part.readout.positions.shape[1],
+                        prompt=prompts[prompt], join=_join(layer, kind, n_layers), answers=answers,
+                        held=answers if layer >= n_layers - 1 else last - first,
                     )
                 )  # fmt: skip
     return sorted(entries, key=lambda entry: (entry.order, entry.start))
@@ -240,10 +273,11 @@ class _Written:
         """The stream after an MLP that reads it, or the final stream itself."""
         chunk = self.chunk
         site, layer = ("resid_mid", entry.layer) if kind == "mlp" else ("resid_pre", chunk.n_layers)
-        old = chunk.gather(site, layer, prompt, entry.start, entry.end)
-        new = old + self.delta(node, prompt, entry.start, entry.end)
-        if scored:
-            old, new = (chunk.at_answers(part, prompt, entry.start) for part in (old, new))
+        once, which = torch.unique(prompt, return_inverse=True)
+        delta = self.delta(node, once, entry.start, entry.end)
+        delta = chunk.at_answers(delta, once, entry.start) if scored else delta
+        old = _at(chunk, site, layer, prompt, entry, scored=scored)
+        new = old + delta[which]
         if kind == "logits":
             return new
         return old + chunk.blocks.layers[layer].mlp_out(chunk.blocks.neurons(layer, new))
@@ -320,7 +354,7 @@ def _runs(keys: Sequence[Any] | np.ndarray) -> Iterator[tuple[Any, slice]]:
 
 
 def _plan(wanted: _Wanted, sizes: Sizes, limits: Limits, done: Sequence[tuple[int, list[Entry]]], length: int) -> Plan:
-    rides = tuple(tuple(into_rides(entries, sizes.n_layers, limits.tokens)) for _, entries in done)
+    rides = tuple(tuple(into_rides(entries, limits.tokens)) for _, entries in done)
     flop = 2 * sizes.trace(len(wanted.base), length)
     for _, entries in done:
         flop += sum(_entry_flop(wanted, sizes, entry) for entry in entries)

@@ -14,7 +14,7 @@ Rows that enter at one layer with the same tokens form an *entry*; entries ride 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Literal, TypeAlias
 
@@ -156,6 +156,7 @@ class Entry:
         prompt: [row] which prompt of the chunk.
         join: where the rows join the batch.
         answers: scored positions of a row.
+        held: tokens of a row that are held at a time, entering included.
     """
 
     layer: int
@@ -167,22 +168,21 @@ class Entry:
     prompt: Int[np.ndarray, " row"]
     join: Join
     answers: int
+    held: int
 
     @property
     def order(self) -> int:
         """When it joins."""
         return 2 * self.join[0] + (self.join[1] == "mid")
 
-    def tokens(self, n_layers: int) -> int:
+    @property
+    def tokens(self) -> int:
         """Tokens that its rows bring into a batch."""
-        return len(self.cell) * (self.answers if self.order >= 2 * n_layers - 1 else self.end - self.start)
+        return len(self.cell) * self.held
 
     def part(self, rows: slice) -> Entry:
         """Some of its rows."""
-        return Entry(
-            self.layer, self.start, self.end, self.dense, self.general,
-            self.cell[rows], self.prompt[rows], self.join, self.answers,
-        )  # fmt: skip
+        return replace(self, cell=self.cell[rows], prompt=self.prompt[rows])
 
 
 @dataclass(frozen=True)
@@ -343,6 +343,7 @@ def find_entries(
         dense, many = bool(rows.dense[i]), bool(general[i])
         join = _join(site, int(last_layer[i]), sizes.n_layers, dense=dense, general=many)
         apart = dense and site not in ("k", "v")
+        scored = not many and layer[i] == sizes.n_layers - 1 and site != "resid_pre"
         for own in _together(part, rows.start, int(end[i]), join, sizes, answers.shape[1], apart=apart):
             own = own[np.lexsort((rows.prompt[own], rows.cell[own]))]
             entries.append(
@@ -356,6 +357,7 @@ def find_entries(
                     prompt=rows.prompt[own],
                     join=join,
                     answers=answers.shape[1],
+                    held=answers.shape[1] if scored else int(end[i] - rows.start[own].min()),
                 )
             )
     return sorted(entries, key=lambda entry: (entry.order, entry.start))
@@ -408,22 +410,21 @@ def _join(site: str, layer: int, n_layers: int, *, dense: bool, general: bool) -
     return (layer, "mid") if dense or layer == n_layers - 1 else (layer + 1, "mid")
 
 
-def into_rides(entries: Sequence[Entry], n_layers: int, budget: int) -> Iterator[tuple[Entry, ...]]:
+def into_rides(entries: Sequence[Entry], budget: int) -> Iterator[tuple[Entry, ...]]:
     """Entries in batches of at most ``budget`` tokens (at least one row)."""
     ride: list[Entry] = []
     held = 0
     for whole in entries:
-        width = max(1, whole.tokens(n_layers) // len(whole.cell))
         at = 0
         while at < len(whole.cell):
-            room = (budget - held) // width
+            room = (budget - held) // whole.held
             if room < 1 and ride:
                 yield tuple(ride)
                 ride, held = [], 0
                 continue
             taken = min(max(room, 1), len(whole.cell) - at)
             ride.append(whole.part(slice(at, at + taken)))
-            held += taken * width
+            held += taken * whole.held
             at += taken
     if ride:
         yield tuple(ride)

@@ -1,0 +1,61 @@
+"""Sweeps on a GPU give the numbers of the CPU. Skipped where there is none."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from interp.model import HookedTransformer
+from interp.prompts import PromptPairs
+from interp.sweep import ablation_sweep, knockout_sweep, path_patching, sweep
+from tests.tiny import VOCAB, random_ids
+
+pytestmark = pytest.mark.cuda
+SITES = (
+    "resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out", "mlp_post", "z", "q", "k", "v", "pattern",
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module", params=["gpt2", "llama"])
+def both(request: pytest.FixtureRequest) -> tuple[HookedTransformer, HookedTransformer]:
+    """The same model on the CPU and on the GPU."""
+    torch.backends.cuda.matmul.allow_tf32 = False
+    directory: Path = request.getfixturevalue(f"{request.param}_directory")
+    return request.getfixturevalue(request.param), HookedTransformer.from_pretrained(directory, device="cuda")
+
+
+@pytest.fixture(scope="module")
+def pairs() -> PromptPairs:
+    clean = random_ids(4, 8)
+    corrupted = clean.copy()
+    corrupted[:, 3] = (corrupted[:, 3] + 1 + np.arange(4)) % VOCAB
+    return PromptPairs.from_tokens(clean, corrupted, correct=5, incorrect=9, roles={"color": 3, "noun": 5})
+
+
+def _same(both: tuple[HookedTransformer, HookedTransformer], run: Any, name: str, **options: Any) -> None:
+    here, there = (run(model, **options) for model in both)
+    np.testing.assert_allclose(there[name].values, here[name].values, atol=1e-4)
+
+
+@pytest.mark.parametrize("site", SITES)
+@pytest.mark.parametrize("options", [{}, {"window": 2}, {"roles": ["color", "noun"]}], ids=str)
+def test_sweeps(both: Any, pairs: PromptPairs, site: str, options: dict[str, Any]) -> None:
+    _same(both, lambda model: sweep(model, pairs, site, "denoising", **options), "patched")
+
+
+def test_paths_ablations_and_knockouts(both: Any, pairs: PromptPairs) -> None:
+    _same(both, lambda model: path_patching(model, pairs), "patched")
+    for kind in ("zero", "mean", "resample"):
+        _same(both, lambda model, kind=kind: ablation_sweep(model, pairs, "z", kind), "ablated")
+    _same(both, lambda model: knockout_sweep(model, pairs, ["noun<-color"], window=2), "cut")
+
+
+def test_screening(both: Any, pairs: PromptPairs) -> None:
+    exact, screened = (sweep(both[1], pairs, "z", precision=p) for p in ("float32", "bfloat16"))
+    error = np.abs(exact.patched.values - screened.patched.values).max()
+    assert screened.attrs["screening_max_error"] <= error + 1e-6
+    assert error < 0.1 * np.ptp(exact.patched.values)
