@@ -92,6 +92,17 @@ class _Rows:
         """The unchanged run at the computed tokens."""
         return self.pick(self.change.chunk.base[site, layer])
 
+    def by_unit_count(self) -> Iterator[tuple[slice, list[tuple[tuple[int, ...] | None, int]]]]:
+        """Consecutive rows that change equally many heads; within them, which heads how many rows change."""
+        runs: list[tuple[tuple[int, ...] | None, int]] = []
+        start = 0
+        for units, part in self.by_units():
+            if runs and len(units or ()) != len(runs[0][0] or ()):
+                yield slice(start, part.start), runs
+                start, runs = part.start, []
+            runs.append((units, part.stop - part.start))
+        yield slice(start, len(self.entry.cell)), runs
+
     def by_units(self) -> Iterator[tuple[tuple[int, ...] | None, slice]]:
         """Consecutive rows that change the same heads or neurons."""
         units = [self.change.cells.parts[cell][0].units for cell in self.entry.cell.tolist()]
@@ -160,64 +171,76 @@ def _add_heads(change: Change, rows: _Rows, layer: int, mid: Float[Tensor, "row 
     """Add to ``mid`` what the changed heads write differently."""
     blocks = change.chunk.blocks
     weight = blocks.layers[layer].o.weight.reshape(blocks.n_heads, blocks.d_head, -1)  # head d_head d_model
-    for units, part in rows.by_units():
+    for part, runs in rows.by_unit_count():
         sub = _sub(rows, part)
-        heads = _query_heads(change, units)
-        old = sub.base("z", layer)[:, :, heads]
-        new = _new_z(change, sub, layer, units, heads).to(old.dtype)
-        moved = new - old
+        named = [_query_heads(change, units) for units, _ in runs]
+        lengths = [length for _, length in runs]
+        index = torch.tensor(named, device=mid.device)  # run head
+        heads = index.repeat_interleave(torch.tensor(lengths, device=mid.device), dim=0)
+        old = _of_heads(sub.base("z", layer), heads)
+        moved = _new_z(change, sub, layer, heads).to(old.dtype) - old
         if change.site not in ("k", "v"):
             moved = torch.where(sub.changed()[..., None, None], moved, 0)
-        delta = moved.flatten(2).to(weight.dtype) @ weight[heads].flatten(0, 1)
-        mid[part] += delta.to(mid.dtype)
+        flat = moved.flatten(2).to(weight.dtype)
+        if len(set(lengths)) == 1:
+            n, tokens, width = flat.shape
+            written = flat.reshape(len(runs), -1, width) @ weight[index].flatten(1, 2)
+            mid[part] += written.reshape(n, tokens, -1).to(mid.dtype)
+            continue
+        done = part.start
+        for own, chosen in zip(torch.split(flat, lengths), index, strict=True):
+            mid[done : done + len(own)] += (own @ weight[chosen].flatten(0, 1)).to(mid.dtype)
+            done += len(own)
 
 
-def _query_heads(change: Change, units: tuple[int, ...] | None) -> Int[Tensor, " head"]:
+def _of_heads(
+    values: Float[Tensor, "row token head d_head"], heads: Int[Tensor, "row own"]
+) -> Float[Tensor, "row token own d_head"]:
+    """Each row's own heads."""
+    n, tokens, _, width = values.shape
+    return values.gather(2, heads[:, None, :, None].expand(n, tokens, -1, width))
+
+
+def _query_heads(change: Change, units: tuple[int, ...] | None) -> list[int]:
     """The query heads whose output a change of these heads (key-value heads, at ``k`` and ``v``) reaches."""
     blocks = change.chunk.blocks
     group = blocks.n_heads // blocks.n_kv_heads
     if units is None:
-        chosen = list(range(blocks.n_heads))
-    elif change.site in ("k", "v"):
-        chosen = [head * group + i for head in units for i in range(group)]
-    else:
-        chosen = list(units)
-    return torch.tensor(chosen, device=change.chunk.answers.device)
+        return list(range(blocks.n_heads))
+    if change.site in ("k", "v"):
+        return [head * group + i for head in units for i in range(group)]
+    return list(units)
 
 
 def _new_z(
-    change: Change, rows: _Rows, layer: int, units: Sequence[int] | None, heads: Int[Tensor, " head"]
+    change: Change, rows: _Rows, layer: int, heads: Int[Tensor, "row head"]
 ) -> Float[Tensor, "row token head d_head"]:
-    """``z`` of some heads after the change."""
+    """``z`` of each row's own heads after the change."""
     chunk, blocks, entry = change.chunk, change.chunk.blocks, rows.entry
     if change.site == "z":
-        return rows.pick(change.source.at("z", layer))[:, :, heads]
-    group = blocks.n_heads // blocks.n_kv_heads
-    shared = heads // group  # the key-value head of each query head
-    q = rows.base("q", layer)[:, :, heads]
-    k, v = (chunk.gather(site, layer, rows.prompt, 0, entry.end)[:, :, shared] for site in ("k", "v"))
-    changed = change.mask(rows)
-    seen = chunk.seen(rows.at, entry.end)
+        return _of_heads(rows.pick(change.source.at("z", layer)), heads)
+    shared = heads // (blocks.n_heads // blocks.n_kv_heads)  # the key-value head of each query head
+    v = _of_heads(chunk.gather("v", layer, rows.prompt, 0, entry.end), shared)
     if change.site == "pattern":
-        pattern = rows.pick(change.source.at("pattern", layer).transpose(1, 2))[:, :, heads, : entry.end]
-        return torch.einsum("rdhs,rshx->rdhx", pattern.to(v.dtype), v)
+        pattern = rows.pick(change.source.at("pattern", layer).transpose(1, 2))[..., : entry.end]
+        return torch.einsum("rdhs,rshx->rdhx", _of_heads(pattern, heads).to(v.dtype), v)
+    q = _of_heads(rows.base("q", layer), heads)
+    k = _of_heads(chunk.gather("k", layer, rows.prompt, 0, entry.end), shared)
+    seen = chunk.seen(rows.at, entry.end)
     if change.site == "scores":
         assert change.cells.sources is not None
         places = torch.from_numpy(change.cells.place[entry.cell])
         cut = change.cells.sources[places, rows.prompt.cpu(), : entry.end].to(q.device)
         cut = rows.changed()[:, None, :, None] & cut[:, None, None, :]
         seen = ~cut if seen is None else seen & ~cut
+    elif change.site == "q":
+        new = _of_heads(rows.pick(change.source.at("q", layer)), heads)
+        q = torch.where(rows.changed()[..., None, None], new.to(q.dtype), q)
     else:
-        new = change.source.at(change.site, layer)
-        if change.site == "q":
-            q = torch.where(rows.changed()[..., None, None], rows.pick(new)[:, :, heads].to(q.dtype), q)
-        else:
-            where = changed[:, : entry.end, None, None]
-            value = new[:, : entry.end].index_select(0, rows.prompt)[:, :, shared].to(k.dtype)
-            if change.site == "k":
-                k = torch.where(where, value, k)
-            else:
-                v = torch.where(where, value, v)
+        where = change.mask(rows)[:, : entry.end, None, None]
+        value = change.source.at(change.site, layer)[:, : entry.end].index_select(0, rows.prompt)
+        value = _of_heads(value, shared).to(v.dtype)
+        k, v = (torch.where(where, value, k), v) if change.site == "k" else (k, torch.where(where, value, v))
     return attend_heads(chunk, q, k, v, seen)
 
 
