@@ -11,6 +11,7 @@ are ratios of medians, and the numbers are compared: where they differ no ratio 
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import logging
 import os
@@ -96,6 +97,8 @@ def _model(name: str, directory: Path, arguments: argparse.Namespace) -> dict[st
     """The sweeps at one model, ours and the peers' in turns."""
     work = workload(name, directory)
     loaded = _peers(work, arguments.peers)
+    gc.collect()
+    gc.freeze()  # what the peers' imports leave behind would be searched for garbage in everyone's time
     layers = tuple(range(work.model.cfg.n_layers))
     large = name != "mini"
     if arguments.quick and large:
