@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from interp.errors import InterpError
 
 if TYPE_CHECKING:
-    from interp import interventions, metrics, results, run, sites, stats, tasks
+    from interp import attribution, interventions, metrics, results, run, sites, stats, tasks
     from interp.model import HookedTransformer
     from interp.prompts import PromptPair, PromptPairs, Template
     from interp.run import capture
@@ -31,6 +31,7 @@ __all__ = [
     "Template",
     "__version__",
     "ablation_sweep",
+    "attribution",
     "capture",
     "interventions",
     "knockout_sweep",
@@ -53,7 +54,7 @@ _HOME = {
     "Template": "prompts",
     "capture": "run",
     **{name: "sweep" for name in ("sweep", "path_patching", "ablation_sweep", "knockout_sweep")},
-    **{name: name for name in ("interventions", "metrics", "results", "run", "sites", "stats", "tasks")},
+    **{name: name for name in ("attribution", "interventions", "metrics", "results", "run", "sites", "stats", "tasks")},
 }
 _FUNCTIONS_NAMED_LIKE_THEIR_MODULE = frozenset({"sweep"})
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import warnings
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -59,6 +60,29 @@ def self_check(model: HookedTransformer) -> dict[str, float]:
                 f"difference {difference:.3g}, allowed {tolerance:.0e}. Load it with numerics='raw' or another dtype."
             )
     return checks
+
+
+def read_only_sites(model: HookedTransformer) -> tuple[str, ...]:
+    """Sites that can be read but whose edits the bridge discards, found by trying each.
+
+    Only for models without ``interp.blocks``: of the others it is known that there are none (``tests/test_run.py``).
+    """
+    if not model.no_blocks:
+        return ()
+    ids = _probe_ids(model)
+    plain = model.forward(ids)
+
+    def change(tensor: Tensor) -> Tensor:
+        return torch.where(torch.isfinite(tensor), 0.5 * tensor + 0.1, tensor)
+
+    found = []
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the bridge's own warning of a discarded edit
+        for name in model.sites:
+            direct = name not in ("resid_mid", "result")  # these two are edited through attn_out
+            if direct and torch.equal(model.forward(ids, hooks=[(SITES[name].hook_name(0), change)]), plain):
+                found.append(name)
+    return tuple(found)
 
 
 def check_blocks(model: HookedTransformer) -> str:

@@ -19,7 +19,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from interp import sites
-from interp._selfcheck import check_blocks, live_sites, self_check
+from interp._selfcheck import check_blocks, live_sites, read_only_sites, self_check
 from interp.blocks import Blocks, UnsupportedModelError
 from interp.errors import InterpError
 from interp.sites import Site
@@ -77,6 +77,7 @@ class HookedTransformer:
         bos_policy: ``"prepend"`` puts exactly one beginning-of-sequence token before every text; ``"none"`` puts none.
         sites: names of the sites this model has (those whose hooks fire), in the order of the table.
         checks: the figures of the self-check at load.
+        read_only: sites that can be read but not changed, because the bridge discards edits of them.
         no_blocks: why the model's arithmetic cannot be run piece by piece (``blocks``); empty where it can.
     """
 
@@ -106,6 +107,7 @@ class HookedTransformer:
         if check:
             self.checks = self_check(self)
             self.no_blocks = check_blocks(self)
+        self.read_only: tuple[str, ...] = read_only_sites(self)
 
     @classmethod
     def from_pretrained(
@@ -230,6 +232,20 @@ class HookedTransformer:
             raise InterpError(
                 f"Site '{name}' does not exist in {self.name} ({self.cfg.architecture}). "
                 f"It has: {', '.join(self.sites)}."
+            )
+        return wanted
+
+    def check_editable(self, name: str) -> Site:
+        """Look up a site and prove that this model has it and that a change of it takes effect.
+
+        Raises:
+            InterpError: unknown, absent, or read-only in this architecture.
+        """
+        wanted = self.check_site(name)
+        if name in self.read_only:
+            raise InterpError(
+                f"Site '{name}' of {self.name} ({self.cfg.architecture}) can be read but not changed: TransformerLens "
+                f"discards edits of it. These can be: {', '.join(s for s in self.sites if s not in self.read_only)}."
             )
         return wanted
 

@@ -400,11 +400,12 @@ def compile_interventions(
     for item in interventions:
         layers = _check_layers(item.layers, model.cfg.n_layers)
         if isinstance(item, Knockout):
+            model.check_editable("scores")
             cut = _edge_mask(prompts, item)
             heads = _head_mask(model, "scores", item.heads)
             hooks += [(_hook_name("scores", layer), _knock_out(cut, heads, item)) for layer in layers]
             continue
-        site = model.check_site(item.site)
+        site = model.check_editable(item.site)
         if isinstance(item, Ablate):
             item = _with_values(model, of or prompts, item, layers)
         for layer in layers if site.per_layer else (0,):

@@ -27,11 +27,16 @@ def numbers(text: str) -> list[float]:
 
 def test_the_readme_example_prints_what_the_readme_shows() -> None:
     printed = io.StringIO()
+    names: dict[str, object] = {}
     with contextlib.redirect_stdout(printed):
-        exec(block("python"), {})
+        exec(block("python"), names)
     shown, made = block("text"), printed.getvalue()
     assert re.sub(r"[-\d.\s]+", " ", made) == re.sub(r"[-\d.\s]+", " ", shown)
     assert numbers(made) == pytest.approx(numbers(shown), abs=0.02)
+    sweeps = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)[1]
+    with contextlib.redirect_stdout(printed):
+        exec(sweeps, names)
+    assert "rows are computed" in printed.getvalue()
 
 
 def test_everything_the_readme_points_at_is_there() -> None:

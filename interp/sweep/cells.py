@@ -60,11 +60,12 @@ class Cells:
         """How many cells there are."""
         return len(self.parts)
 
-    def of_prompts(self, rows: Int[np.ndarray, " prompt"]) -> Cells:
-        """The same cells for some of the prompts."""
+    def of_prompts(self, rows: Int[np.ndarray, " prompt"], length: int) -> Cells:
+        """The same cells for some of the prompts, whose longest has ``length`` tokens."""
         index = torch.from_numpy(rows)
-        sources = None if self.sources is None else self.sources[:, index]
-        return Cells(self.parts, self.place, self.tokens[:, index], self.shape, self.dims, self.coords, sources)
+        sources = None if self.sources is None else self.sources[:, index, :length]
+        tokens = self.tokens[:, index, :length]
+        return Cells(self.parts, self.place, tokens, self.shape, self.dims, self.coords, sources)
 
 
 @dataclass(frozen=True)

@@ -75,8 +75,9 @@ class Sweep:
     def of_prompts(self, rows: Int[np.ndarray, " prompt"]) -> Sweep:
         """The same sweep over some of the prompts."""
         source = self.source.select(rows) if isinstance(self.source, Prompts) else self.source
-        index = torch.from_numpy(rows)
-        return Sweep(self.base.select(rows), self.site, self.cells.of_prompts(rows), self.readout.rows(index), source)
+        base, index = self.base.select(rows), torch.from_numpy(rows)
+        cells = self.cells.of_prompts(rows, base.ids.shape[1])
+        return Sweep(base, self.site, cells, self.readout.rows(index), source)
 
 
 @dataclass(frozen=True)
@@ -117,9 +118,10 @@ class Limits:
         given = memory if memory is not None else None if free is None else int(MEMORY_SHARE * free)
         kept = STORED_BYTES if given is None else min(STORED_BYTES, given // 2)
         per_prompt = sizes.stored_bytes(length, site_width=width)
+        traced = 2 * length * sizes.token_bytes(length)  # both runs in one pass, beside what they keep
+        prompts = max(1, kept // max(per_prompt, traced))
         tokens = TOKENS_PER_RIDE.get(model.device.type, TOKENS_PER_RIDE["cpu"])
         if given is not None:
-            prompts = max(1, kept // per_prompt)
             room = given - min(prompts * per_prompt, kept)
             tokens = min(tokens, room // (sizes.token_bytes(length) + sizes.row_bytes(length)))
         if tokens < 1 or (given is not None and per_prompt > given):
@@ -128,7 +130,7 @@ class Limits:
                 f"{(per_prompt + sizes.token_bytes(length)) / 2**20:.0f} MiB, {(given or 0) / 2**20:.0f} MiB may be "
                 "used. Give memory=..., free some, or use shorter prompts."
             )
-        return cls(int(max(1, kept // per_prompt)), int(tokens))
+        return cls(int(prompts), int(tokens))
 
 
 def make_plan(model: HookedTransformer, blocks: Blocks, wanted: Sweep, *, memory: int | None = None) -> Plan:
@@ -168,7 +170,8 @@ def planned_bytes(
     """Bytes that a chunk of prompts takes at most: its stored activations, and the widest batch or the traces."""
     stored = n_prompts * sizes.stored_bytes(length, site_width=width)
     riding = max((_ride_bytes(sizes, batch, length) for chunk in rides for batch in chunk), default=0)
-    return int(stored + max(riding, n_prompts * length * sizes.token_bytes(length)))
+    tracing = 2 * n_prompts * length * sizes.token_bytes(length)  # both runs in one pass
+    return int(stored + max(riding, tracing))
 
 
 def _ride_bytes(sizes: Sizes, batch: Sequence[Entry], length: int) -> int:

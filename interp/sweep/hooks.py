@@ -30,7 +30,12 @@ STORED_BYTES = 512 * 2**20
 
 
 def execute(model: HookedTransformer, wanted: Sweep, *, progress: Progress | None = None) -> Done:
-    """Run every row of a sweep."""
+    """Run every row of a sweep.
+
+    Raises:
+        InterpError: a site that the architecture does not let anyone change.
+    """
+    model.check_editable(wanted.site)
     n, n_cells = len(wanted.base), len(wanted.cells)
     unchanged = _plain(model, wanted.base, wanted.readout)
     source = _plain(model, wanted.source, wanted.readout) if isinstance(wanted.source, Prompts) else None

@@ -435,9 +435,8 @@ def entry_flop(sizes: Sizes, site: str, entry: Entry, changed: float, cells: Cel
     n, start, end = len(entry.cell), entry.start, entry.end
     last = sizes.n_layers - 1
     if entry.general:
-        layers = range(entry.layer, entry.join[0])
-        whole = sum(sizes.layer(layer, start, end, entry.answers) for layer in layers)
-        return n * (whole + sum(sizes.mlp * (entry.answers if layer == last else end - start) for layer in layers))
+        whole = (sizes.qkv + sizes.products["o"] + sizes.mlp) * (end - start) + sizes.attention(start, end)
+        return n * whole * (entry.join[0] - entry.layer)
     units = cells.parts[int(entry.cell[0])][0].units
     own = 0.0
     if site in ("z", "q", "k", "v", "pattern", "scores"):

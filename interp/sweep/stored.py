@@ -62,13 +62,25 @@ def _trace(
             if site in wanted:
                 stored.values[site, layer] = part if all(site in other for other in sites) else part.clone()
 
+    wants_pattern = any("pattern" in wanted for wanted in sites)
+    queries: list[Tensor] = []
+
     def tap(site: str, layer: int, value: Tensor) -> Tensor:
-        if any(site in wanted for wanted in sites):
-            keep(site, layer, blocks.rotate(value, positions, length) if site in ("q", "k") else value)
+        if site not in ("q", "k"):
+            keep(site, layer, value)
+            return value
+        rotated = blocks.rotate(value, positions, length)
+        keep(site, layer, rotated)
+        if wants_pattern and site == "q":
+            queries[:] = [rotated]
+        elif wants_pattern:
+            scores = blocks.scores(queries.pop(), rotated)
+            future = positions[:, None] < positions[None, :]
+            keep("pattern", layer, scores.masked_fill(future, -torch.inf).softmax(dim=-1))
         return value
 
-    fused = not any("pattern" in wanted for wanted in sites)
-    stream = blocks.forward(torch.cat(list(ids)), tap=tap, fused=fused)
+    # The pattern is made beside a fused pass, so that whatever is kept the numbers of the run are the same.
+    stream = blocks.forward(torch.cat(list(ids)), tap=tap, fused=True)
     for stored, part in zip(kept, torch.split(stream, sizes), strict=True):
         stored.values["resid_pre", len(blocks.layers)] = part
     return kept

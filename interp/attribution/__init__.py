@@ -1,0 +1,12 @@
+"""Gradient approximations of exact patching, each checked against it: attribution patching, AtP*, EAP and EAP-IG.
+
+One forward and one backward pass estimate every cell of a sweep, where the exact sweep needs a run per cell. The price
+is a straight line in place of the model, which is wrong where attention is saturated or effects cancel; so every
+result carries its ``Audit``: exact patching of the cells that look largest and of a random sample of the others.
+"""
+
+from interp.attribution.audit import Audit
+from interp.attribution.edges import edge_attribution
+from interp.attribution.nodes import attribution_patching
+
+__all__ = ["Audit", "attribution_patching", "edge_attribution"]

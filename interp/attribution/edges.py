@@ -1,0 +1,283 @@
+"""Edge attribution: what each component's change would do to the answer through each component that reads it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
+
+import numpy as np
+import torch
+import xarray as xr
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from interp.attribution.audit import DEFAULT, Audit, Exact
+from interp.attribution.gradients import Differentiable, Edit, Place, at_value
+from interp.attribution.result import Counter, Estimates, Part, Question, check_method, in_products, labelled
+from interp.blocks import Blocks
+from interp.errors import InterpError
+from interp.prompts import PromptPairs
+from interp.sweep import Direction, Progress, Readout, edges, path_patching
+from interp.sweep.edges import Kind, Node
+
+if TYPE_CHECKING:
+    from interp.model import HookedTransformer
+
+Method: TypeAlias = Literal["eap", "eap-ig-inputs", "eap-ig-activations"]
+
+SOURCES = {
+    "eap": "Syed et al. 2023, arXiv 2310.10348",
+    "eap-ig-inputs": "Hanna et al. 2024, arXiv 2403.17806",
+    "eap-ig-activations": "Marks et al. 2024, arXiv 2403.19647; Mueller et al. 2025, arXiv 2504.13151",
+}
+
+
+WRITES: dict[str, str] = {"embed": "resid_pre", "head": "z", "mlp": "mlp_out"}
+"""Kind of sender -> the site that holds what it writes."""
+ACTS: dict[str, tuple[str, str]] = {
+    **{kind: (kind, "resid_pre") for kind in ("q", "k", "v")},
+    "mlp": ("mlp_out", "resid_mid"),
+    "logits": ("resid_post", "resid_post"),
+}
+"""Kind of receiver -> the site at which a gradient is taken, and the residual stream that it reads."""
+
+
+def edge_attribution(
+    model: HookedTransformer,
+    pairs: PromptPairs,
+    direction: Direction = "denoising",
+    metric: str = "logit_difference",
+    *,
+    method: Method = "eap",
+    steps: int = 5,
+    senders: Sequence[str] | None = None,
+    receivers: Sequence[str] | None = None,
+    audit: Audit | None = DEFAULT,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> xr.Dataset:
+    """Estimate every edge of ``path_patching`` from gradients.
+
+    An edge's estimate is ``(source - base output of the sender) . d metric / d input of the receiver``, summed over
+    positions. A receiver's input is its own copy of the residual stream before its norm, so the norm is part of the
+    receiver, and the q, k and v of each head are receivers of their own. Methods differ in where the gradient is taken:
+
+    * ``"eap"``: on the base run. The edges of one sender add up to its node estimate (``attribution_patching``).
+    * ``"eap-ig-inputs"``: averaged over runs whose embedding is ``base + a (source - base)``, everything else
+      following from it; a = (i + 1/2) / steps.
+    * ``"eap-ig-activations"``: averaged over runs in which the sender's own output moves along that line and everything
+      before it stays at base. All heads of a layer move together, so (2 layers + 1) x steps passes are run.
+
+    (The code published with EAP-IG takes one end of each of the ``steps`` intervals; the limit is the same.)
+
+    Args:
+        model: a GPT-2 or Llama model (``interp.blocks``).
+        pairs: clean and corrupted prompts.
+        direction: ``"denoising"`` or ``"noising"``.
+        metric: name from ``interp.metrics``; not ``rank``, which has no gradient.
+        method: see above.
+        steps: of the integrals.
+        senders: ``"embed"``, ``"L3H2"``, ``"MLP3"``; None is all.
+        receivers: ``"L5H3.q"``, ``"L5H3.k"``, ``"L5H3.v"``, ``"MLP5"``, ``"logits"``; in grouped-query models keys and
+            values are read by key-value heads, ``"L5KV1.k"``. None is all.
+        audit: what is patched exactly to check the estimates; None checks nothing.
+        seed: of the audit's random sample.
+        progress: called with passes done and passes in all, a pass being one prompt forward and backward.
+
+    Returns:
+        Dims (prompt, sender, receiver), NaN where the sender does not come before the receiver: ``estimated_effect``
+        (change of the metric, its units), ``estimated`` = unpatched + ``estimated_effect`` (to compare with
+        ``patched``), ``recovered`` from it, ``clean`` and ``corrupted``; ``audited`` and ``exact_effect`` (NaN where
+        not audited), figures of the audit as ``audit_...`` attributes, and ``trusted``: 1 where it found the estimates
+        good enough, else 0.
+
+    Raises:
+        InterpError: an unknown sender, receiver, method, direction or metric, or a model whose arithmetic is not
+            written in ``interp.blocks``.
+    """
+    check_method(method, get_args(Method), steps)
+    sending, receiving = edges.senders(model, senders), edges.receivers(model, receivers)
+    before = np.array([[sender.reaches(receiver) for receiver in receiving] for sender in sending], dtype=bool)
+    if not before.any():
+        raise InterpError("No sender comes before a receiver: name senders of earlier layers.")
+    engine = Differentiable.of(model)
+    engine.pieces("Edge attribution")
+    question = Question.of(model, pairs, direction, metric)
+    runs = _runs(method, sending, steps if method != "eap" else 1)
+    report = Counter(len(question.parts) * len(pairs) * sum(len(shares) for _, shares, _ in runs), progress)
+    effect = np.zeros((len(pairs), len(sending), len(receiving)))
+    differs = np.zeros(len(sending), dtype=bool)
+    for part in question.parts:
+        for rows in engine.batches(part.base, more=len(sending) * part.base.ids.shape[1] * model.cfg.d_model):
+            batch = _Batch.of(engine, part, rows, sending, receiving)
+            for edit_at, shares, moved in runs:
+                effect[np.ix_(rows, np.array(moved))] += part.sign * batch.scores(edit_at, shares, moved, report)
+            differs |= batch.changes.abs().amax(dim=(0, 2, 3)).cpu().numpy() > 0
+    effect[:, ~before] = np.nan
+    writing, reading = [node.label for node in sending], [node.label for node in receiving]
+    return labelled(
+        question,
+        Estimates(
+            effect=effect,
+            eligible=before & differs[:, None],
+            dims=("sender", "receiver"),
+            coords={"sender": writing, "receiver": reading},
+            exact=_exact(question, writing, reading),
+        ),
+        audit,
+        what="edges",
+        method=method,
+        reading="estimated_effect: first-order change of the metric by the edge; NaN: the sender comes too late.",
+        source=SOURCES[method],
+        seed=seed,
+        extra={"steps": 1 if method == "eap" else steps},
+    )
+
+
+_Run: TypeAlias = tuple[Place | None, list[float], list[int]]
+"""What moves from base to source, how far in each pass, and the senders whose edges these passes are for."""
+
+
+def _runs(method: str, senders: Sequence[Node], steps: int) -> list[_Run]:
+    everyone = list(range(len(senders)))
+    shares = [(step + 0.5) / steps for step in range(steps)]
+    if method == "eap":
+        return [(None, [0.0], everyone)]
+    if method == "eap-ig-inputs":
+        return [(("resid_pre", 0), shares, everyone)]
+    together: dict[Place, list[int]] = {}
+    for index, node in enumerate(senders):
+        together.setdefault(_written_at(node), []).append(index)
+    return [(place, shares, moved) for place, moved in together.items()]
+
+
+@dataclass(frozen=True)
+class _Batch:
+    """Some of the prompts.
+
+    Attributes:
+        engine: the model.
+        ids: the base run's tokens.
+        readout: of these prompts.
+        base: the senders' sites on the base run.
+        source: the same on the source run.
+        changes: [prompt, sender, position, d_model] source minus base of what each sender writes.
+        senders: the senders.
+        receivers: the receivers.
+    """
+
+    engine: Differentiable
+    ids: Int[Tensor, "prompt position"]
+    readout: Readout
+    base: dict[Place, Tensor]
+    source: dict[Place, Tensor]
+    changes: Float[Tensor, "prompt sender position d_model"]
+    senders: tuple[Node, ...]
+    receivers: tuple[Node, ...]
+
+    @classmethod
+    def of(
+        cls,
+        engine: Differentiable,
+        part: Part,
+        rows: Int[np.ndarray, " prompt"],
+        senders: tuple[Node, ...],
+        receivers: tuple[Node, ...],
+    ) -> _Batch:
+        blocks = engine.pieces("Edge attribution")
+        places = list(dict.fromkeys(map(_written_at, senders)))
+        readout = part.readout.rows(torch.from_numpy(rows))
+        ids, other = (torch.from_numpy(np.array(run.ids[rows])) for run in (part.base, part.source))
+        base, source = (engine.activations(tokens, readout.positions, places) for tokens in (ids, other))
+        moves = {place: source[place] - base[place] for place in places}
+        changes = [_written(blocks, node, moves[_written_at(node)]) for node in senders]
+        return cls(engine, ids, readout, base, source, torch.stack(changes, dim=1), senders, receivers)
+
+    def scores(
+        self, moving: Place | None, shares: Sequence[float], moved: Sequence[int], report: Callable[[int], None]
+    ) -> Float[np.ndarray, "prompt moved receiver"]:
+        """The edges of some senders, their gradients averaged over runs in which ``moving`` is on its way to source."""
+        blocks = self.engine.pieces("Edge attribution")
+        groups: dict[tuple[Kind, int], list[int]] = {}
+        for index, node in enumerate(self.receivers):
+            if any(self.senders[sender].reaches(node) for sender in moved):
+                groups.setdefault((node.kind, node.layer), []).append(index)
+        layer_of = {group: min(group[1], self.engine.model.cfg.n_layers - 1) for group in groups}
+        outputs = {group: (ACTS[group[0]][0], layer) for group, layer in layer_of.items()}
+        inputs = {group: (ACTS[group[0]][1], layer) for group, layer in layer_of.items()}
+        changes = self.changes[:, list(moved)]
+        total = torch.zeros(len(self.ids), len(moved), len(self.receivers), dtype=torch.float64)
+        for share in shares:
+            edits: dict[Place, Edit] = {}
+            if moving is not None:
+                edits[moving] = at_value(torch.lerp(self.base[moving], self.source[moving], share))
+            tape = self.engine.record(
+                self.ids, self.readout, list(outputs.values()), kept=list(inputs.values()), edits=edits
+            )
+            gradients = tape.gradient()
+            for group, indices in groups.items():
+                nodes = [self.receivers[index] for index in indices]
+                at_input = _at_input(blocks, nodes, tape.values[inputs[group]], gradients[outputs[group]])
+                total[:, :, indices] += torch.einsum("pmsd,prsd->pmr", changes, at_input).double().cpu() / len(shares)
+            report(len(self.ids))
+        return total.numpy()
+
+
+def _written_at(node: Node) -> Place:
+    """The site that holds what a sender writes; the embedding is what layer 0 reads."""
+    return WRITES[node.kind], max(node.layer, 0)
+
+
+def _written(blocks: Blocks, node: Node, change: Tensor) -> Float[Tensor, "prompt position d_model"]:
+    """A change of a sender's site as the change of the residual stream."""
+    if node.kind != "head":
+        return change
+    rows = slice(node.head * blocks.d_head, (node.head + 1) * blocks.d_head)
+    return change[:, :, node.head] @ blocks.layers[node.layer].o.weight[rows]
+
+
+def _at_input(
+    blocks: Blocks, nodes: Sequence[Node], stream: Float[Tensor, "prompt position d_model"], gradient: Tensor
+) -> Float[Tensor, "prompt receiver position d_model"]:
+    """The gradient at the own input, before the norm, of receivers of one kind and layer.
+
+    Args:
+        blocks: the model.
+        nodes: the receivers.
+        stream: what they read.
+        gradient: of the metric with respect to what they make of it: queries, keys, values, ``mlp_out``.
+    """
+    kind, layer = nodes[0].kind, nodes[0].layer
+    if kind == "logits":
+        return gradient.unsqueeze(1)
+    block = blocks.layers[layer]
+    with torch.enable_grad():
+        if kind == "mlp":
+            x = stream.clone().requires_grad_()
+            (found,) = torch.autograd.grad(block.mlp_out(blocks.neurons(layer, x)), x, gradient)
+            return found.unsqueeze(1)
+        heads = [node.head for node in nodes]
+        weight = blocks.heads(getattr(block, kind).weight)[:, heads]
+        after_norm = torch.einsum("pshx,dhx->phsd", gradient[:, :, heads], weight)
+        x = stream.unsqueeze(1).repeat(1, len(heads), 1, 1).requires_grad_()
+        (found,) = torch.autograd.grad(block.ln1(x), x, after_norm)
+    return found
+
+
+def _exact(question: Question, senders: Sequence[str], receivers: Sequence[str]) -> Exact:
+    """Exact effects of chosen edges."""
+
+    def run(
+        sending: Int[np.ndarray, " row"], receiving: Int[np.ndarray, " column"]
+    ) -> Float[np.ndarray, "prompt row column"]:
+        total = np.zeros((len(question.pairs), len(sending), len(receiving)))
+        for part in question.parts:
+            found = path_patching(
+                question.model, part.pairs, direction=question.direction, metric=part.readout.metric,
+                senders=[senders[i] for i in sending], receivers=[receivers[i] for i in receiving], minimum_gap=0.0,
+            )  # fmt: skip
+            total += part.sign * question.effect_of(found)
+        return total
+
+    return lambda chosen: in_products(chosen, len(receivers), run)

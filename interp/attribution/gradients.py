@@ -1,0 +1,232 @@
+"""Gradients of a metric with respect to activations, one per prompt, through weights that are never touched.
+
+A gradient is taken with respect to a tensor of zeros that is added to the activation, so that neither the model's
+parameters nor their ``requires_grad`` take part, and the graph is gone with the ``Tape`` that holds it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from interp import run
+from interp.blocks import Blocks, UnsupportedModelError
+from interp.errors import InterpError
+from interp.sweep import Readout
+from interp.tokens import Prompts
+
+if TYPE_CHECKING:
+    from interp.model import HookedTransformer
+
+log = logging.getLogger(__name__)
+
+Edit: TypeAlias = Callable[[Tensor], Tensor]
+Place: TypeAlias = tuple[str, int]
+"""A site and a layer."""
+
+GRAPH_BYTES = 256 * 2**20
+"""What the graph of one batch may hold, roughly."""
+
+
+def at_value(value: Tensor) -> Edit:
+    """The edit that puts ``value`` in, whatever was there."""
+    return lambda _: value
+
+
+@dataclass(frozen=True)
+class Tape:
+    """One forward pass of a batch whose metric can be differentiated, more than once.
+
+    Attributes:
+        values: the watched activations, as they were used.
+        metric: [prompt] the metric.
+    """
+
+    values: Mapping[Place, Tensor]
+    metric: Float[Tensor, " prompt"]
+    _zeros: Mapping[Place, Tensor]
+    _dropped: list[int] = field(default_factory=list)
+
+    def gradient(self, *, drop: int | None = None) -> dict[Place, Tensor]:
+        """The gradient of each prompt's metric at each watched place, each of its activation's shape.
+
+        Args:
+            drop: a layer through whose attention and MLP no gradient flows (the tape must be ``droppable``).
+        """
+        self._dropped[:] = [] if drop is None else [drop]
+        # Prompts do not see one another, so the gradient of the sum holds each prompt's own.
+        found = torch.autograd.grad(
+            self.metric.sum(), list(self._zeros.values()), retain_graph=True, allow_unused=True, materialize_grads=True
+        )
+        return dict(zip(self._zeros, found, strict=True))
+
+
+@dataclass(frozen=True)
+class Differentiable:
+    """A model through which gradients are taken: its pieces where they are written, else the bridge and its hooks."""
+
+    model: HookedTransformer
+    blocks: Blocks | None
+
+    @classmethod
+    def of(cls, model: HookedTransformer) -> Differentiable:
+        """In float32 or better: the pieces of a half-precision model are copied as float32.
+
+        Raises:
+            InterpError: a half-precision model of an architecture whose pieces are not written.
+        """
+        try:
+            blocks = model.blocks()
+        except UnsupportedModelError as error:
+            if model.dtype.itemsize < 4:
+                raise InterpError(
+                    f"Gradients of {model.name} need float32 ({error}). Load it with dtype='float32'."
+                ) from error
+            log.info("Gradients of %s go through the bridge's hooks: %s.", model.name, error)
+            return cls(model, None)
+        if model.dtype.itemsize < 4:
+            blocks = mapped(blocks, Tensor.float)
+        return cls(model, blocks)
+
+    def pieces(self, what: str) -> Blocks:
+        """The pieces of the model.
+
+        Raises:
+            InterpError: they are not written for this architecture; says what works instead.
+        """
+        if self.blocks is None:
+            raise InterpError(
+                f"{what} needs the arithmetic of {self.model.cfg.architecture}, which is not written here. "
+                "attribution_patching with method='gradient' or 'integrated' works on every model."
+            )
+        return self.blocks
+
+    def logits(
+        self, ids: Int[Tensor, "prompt position"], at: Int[Tensor, "prompt answer"], edits: Mapping[Place, Edit]
+    ) -> Float[Tensor, "prompt answer vocab"]:
+        """Logits at ``at`` of a run under ``edits``, in whatever gradient mode is in force."""
+        if self.blocks is None:
+            # resid_mid is edited through attn_out, so what is done to attn_out itself must come first.
+            ordered = sorted(edits.items(), key=lambda item: item[0][0] == "resid_mid")
+            hooks = [hook for (site, layer), edit in ordered for hook in run.edit_hooks(self.model, site, layer, edit)]
+            return self.model.forward(ids, hooks=hooks, logits_at=at, gradients=torch.is_grad_enabled())
+
+        def tap(site: str, layer: int, value: Tensor) -> Tensor:
+            edit = edits.get((site, layer))
+            return value if edit is None else edit(value)
+
+        stream = self.blocks.forward(ids.to(self.model.device), tap=tap)
+        rows = torch.arange(len(ids), device=stream.device).unsqueeze(1)
+        return self.blocks.logits(stream[rows, at.to(stream.device)])
+
+    @torch.no_grad()
+    def activations(
+        self, ids: Int[Tensor, "prompt position"], at: Int[Tensor, "prompt answer"], places: Sequence[Place]
+    ) -> dict[Place, Tensor]:
+        """The activations of a plain run."""
+        kept: dict[Place, Tensor] = {}
+
+        def keeper(place: Place) -> Edit:
+            def keep(value: Tensor) -> Tensor:
+                kept[place] = value.clone()
+                return value
+
+            return keep
+
+        self.logits(ids, at, {place: keeper(place) for place in places})
+        # Tensors made in inference mode cannot enter a graph; their copies can.
+        return {place: value.clone() for place, value in kept.items()}
+
+    def record(
+        self,
+        ids: Int[Tensor, "prompt position"],
+        readout: Readout,
+        places: Sequence[Place],
+        *,
+        kept: Sequence[Place] = (),
+        edits: Mapping[Place, Edit] | None = None,
+        droppable: bool = False,
+    ) -> Tape:
+        """Run a batch and keep what is needed to differentiate its metric at ``places``.
+
+        Args:
+            ids: token ids.
+            readout: of the same prompts.
+            places: where gradients will be wanted.
+            kept: further places whose values, but not gradients, will be.
+            edits: what to change during the run; a place is watched after its edit.
+            droppable: let ``Tape.gradient`` drop layers.
+        """
+        values: dict[Place, Tensor] = {}
+        zeros: dict[Place, Tensor] = {}
+        dropped: list[int] = []
+
+        def watch(place: Place, edit: Edit | None) -> Edit:
+            def add_zeros(value: Tensor) -> Tensor:
+                value = value if edit is None else edit(value)
+                values[place] = value.detach()
+                if place not in differentiated:
+                    return value
+                zeros[place] = torch.zeros_like(value, requires_grad=True)
+                return value + zeros[place]
+
+            return add_zeros
+
+        differentiated = frozenset(places)
+        chain = dict(edits or {})
+        chain |= {place: watch(place, chain.get(place)) for place in dict.fromkeys([*places, *kept])}
+        if droppable:
+            for layer in range(self.model.cfg.n_layers):
+                for site in ("attn_out", "mlp_out"):
+                    chain[site, layer] = _droppable(layer, dropped, chain.get((site, layer)))
+        with torch.enable_grad():
+            metric = readout(self.logits(ids, readout.positions, chain))
+        return Tape(values, metric, zeros, dropped)
+
+    def batches(self, prompts: Prompts, *, more: int = 0) -> Iterator[np.ndarray]:
+        """Row indices in batches whose graphs stay near ``GRAPH_BYTES``.
+
+        Args:
+            prompts: what is to be run.
+            more: numbers held per prompt besides the graph.
+        """
+        cfg, length = self.model.cfg, prompts.ids.shape[1]
+        per_layer = length * (12 * cfg.d_model + 4 * cfg.d_mlp + 5 * cfg.n_heads * length)
+        size = int(max(1, GRAPH_BYTES // (4 * (cfg.n_layers * per_layer + more))))
+        for start in range(0, len(prompts), size):
+            yield np.arange(start, min(start + size, len(prompts)))
+
+
+def _droppable(layer: int, dropped: list[int], edit: Edit | None) -> Edit:
+    """An edit that changes nothing but the gradient: none comes through while ``dropped`` holds ``layer``."""
+
+    def block(gradient: Tensor) -> Tensor:
+        return torch.zeros_like(gradient) if layer in dropped else gradient
+
+    def pass_on(value: Tensor) -> Tensor:
+        value = value if edit is None else edit(value)
+        if value.requires_grad:
+            value.register_hook(block)  # type: ignore[no-untyped-call]
+        return value
+
+    return pass_on
+
+
+def mapped(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
+    """The same nest of frozen dataclasses with every tensor changed."""
+    if isinstance(value, Tensor):
+        return change(value)
+    if isinstance(value, tuple):
+        return tuple(mapped(item, change) for item in value)
+    if not dataclasses.is_dataclass(value) or isinstance(value, type):
+        return value
+    parts = {entry.name: mapped(getattr(value, entry.name), change) for entry in dataclasses.fields(value)}
+    return dataclasses.replace(value, **parts)
