@@ -24,7 +24,7 @@ from interp.model import HookedTransformer
 from interp.prompts import PromptPairs
 from interp.stats import wilson_interval
 from interp.sweep import score, sweep
-from tests.tiny import VOCAB, make_gpt2, make_llama, random_ids
+from tests.tiny import VOCAB, make_gpt2, make_llama, make_opt, make_qwen2, ragged_pairs, random_ids
 
 BOTH = pytest.mark.parametrize("name", ["gpt2", "llama"])
 DIRECTIONS = pytest.mark.parametrize("direction", ["denoising", "noising"])
@@ -47,18 +47,6 @@ def pairs() -> PromptPairs:
     corrupted[:, COLOR] = (corrupted[:, COLOR] + 1 + np.arange(3)) % VOCAB
     roles = {"color": COLOR, "noun": np.array([[5, 7]] * 3)}
     return PromptPairs.from_tokens(clean, corrupted, correct=[5, 6, 5], incorrect=9, roles=roles)
-
-
-@pytest.fixture(scope="module")
-def ragged() -> PromptPairs:
-    """Pairs of 9, 6 and 8 tokens, the colour at another place in each."""
-    clean = [random_ids(1, length, seed=length)[0].tolist() for length in (9, 6, 8)]
-    color = [4, 2, 3]
-    corrupted = [list(row) for row in clean]
-    for row, at in zip(corrupted, color, strict=True):
-        row[at] = (row[at] + 7) % VOCAB
-    roles = {"color": color, "noun": [6, 4, 5]}
-    return PromptPairs.from_tokens(clean, corrupted, correct=5, incorrect=[9, 11, 13], roles=roles)
 
 
 def shaped(path: Path, name: str, *, live: Sequence[str] = (), **sizes: int) -> HookedTransformer:
@@ -662,6 +650,21 @@ def test_other_architectures_go_through_the_bridges_hooks(
     assert left_behind(model) == before
 
 
+def test_an_architecture_without_pieces_is_estimated_and_audited(tmp_path: Path, pairs: PromptPairs) -> None:
+    model = HookedTransformer.from_pretrained(make_qwen2(tmp_path / "qwen2"))
+    assert model.no_blocks
+    found = attribution_patching(model, pairs, "resid_mid", layers=0, method="integrated", steps=80)
+    # Only tokens from the colour on differ, so that these cells are all of the path from corrupted to clean.
+    whole = found.estimated_effect.sum(("layer", "position"))
+    np.testing.assert_allclose(whole, found.clean - found.corrupted, atol=5e-3)
+    assert found.attrs["audit_cells"] == LENGTH - COLOR
+    exact = exact_effect(model, pairs, "resid_mid")[:, :1, COLOR:]
+    np.testing.assert_allclose(found.exact_effect[:, :, COLOR:], exact, atol=1e-5)
+    opt = HookedTransformer.from_pretrained(make_opt(tmp_path / "opt"))
+    with pytest.raises(InterpError, match="can be read but not changed"):
+        attribution_patching(opt, pairs, "pattern", audit=None)
+
+
 def test_half_precision_weights_have_float32_gradients(
     gpt2: HookedTransformer, gpt2_directory: Path, pairs: PromptPairs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -676,9 +679,9 @@ def test_half_precision_weights_have_float32_gradients(
 
 
 def test_batches_and_neighbours_do_not_matter_and_progress_counts_every_pass(
-    llama: HookedTransformer, ragged: PromptPairs, monkeypatch: pytest.MonkeyPatch
+    llama: HookedTransformer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    told: list[tuple[int, int]] = []
+    ragged, told = ragged_pairs(), []
     for site, options, n_passes in (
         ("k", {"method": "atp*"}, 1 + 3),
         ("mlp_post", {"method": "integrated", "steps": 2}, 3 * 2),
@@ -687,15 +690,15 @@ def test_batches_and_neighbours_do_not_matter_and_progress_counts_every_pass(
         options |= {"roles": ["color", "noun"], "audit": None}
         told.clear()
         whole = attribution_patching(llama, ragged, site, progress=lambda *at: told.append(at), **options)
-        assert told[-1] == (3 * n_passes, 3 * n_passes)
-        alone = [attribution_patching(llama, ragged.select([i]), site, **options).estimated_effect for i in range(3)]
+        assert told[-1] == (4 * n_passes, 4 * n_passes)
+        alone = [attribution_patching(llama, ragged.select([i]), site, **options).estimated_effect for i in range(4)]
         np.testing.assert_allclose(whole.estimated_effect, np.concatenate(alone), atol=2e-5)
         with monkeypatch.context() as tight:
             tight.setattr(gradients, "GRAPH_BYTES", 1)
             small = attribution_patching(llama, ragged, site, **options)
         np.testing.assert_allclose(small.estimated_effect, whole.estimated_effect, atol=2e-5)
     edges = edge_attribution(llama, ragged, audit=None).estimated_effect
-    alone = [edge_attribution(llama, ragged.select([i]), audit=None).estimated_effect for i in range(3)]
+    alone = [edge_attribution(llama, ragged.select([i]), audit=None).estimated_effect for i in range(4)]
     np.testing.assert_allclose(edges, np.concatenate(alone), atol=2e-5)
 
 

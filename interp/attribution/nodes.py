@@ -101,7 +101,7 @@ def attribution_patching(
             arithmetic the method needs and does not have (``"atp*"`` at q and k).
     """
     check_method(method, get_args(Method), steps)
-    model.check_site(site)
+    model.check_editable(site)
     question = Question.of(model, pairs, direction, metric)
     if question.whole_answers and (axis == "position" or positions is not None):
         raise InterpError("With whole answers (sum_logprob) prompts end at different places: estimate by role.")
