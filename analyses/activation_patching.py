@@ -19,6 +19,7 @@ from interp.results import Variable
 from interp.sites import Site
 from interp.sweep import Axis, Direction
 from interp.sweep import plan as plan_sweep
+from interp.sweep.readout import whole_answers
 
 if TYPE_CHECKING:
     from interp.model import HookedTransformer
@@ -101,7 +102,7 @@ def cost(model: HookedTransformer, pairs: PromptPairs) -> float:
     wanted = [model.check_site(name) for name in SITES]
     plans = _plans(model, pairs, wanted, None, None, by_position=True)
     if not model.no_blocks:
-        whole = pairs.answer_policy == "sum_logprob" and not pairs.continuation
+        whole = whole_answers(pairs, "logit_difference")
         parts = pairs.expand_answers() if whole else (pairs,)
         metric = "log_probability" if whole else "logit_difference"
         ways: tuple[Direction, ...] = get_args(Direction)
@@ -173,7 +174,7 @@ def _plans(
 ) -> list[_Plan]:
     places = _roles(pairs, roles, "roles")
     of_heads = _roles(pairs, head_roles, "head_roles")
-    whole = pairs.answer_policy == "sum_logprob" and not pairs.continuation
+    whole = whole_answers(pairs, "logit_difference")
     # Whole answers are swept twice: once for each answer.
     per_cell = len(pairs) * model.cfg.n_layers * (2 if whole else 1)
     plans = []

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from interp import results
 from interp.errors import InterpError, unknown_name
-from interp.interventions import ABLATIONS, AblationKind
+from interp.interventions import ABLATIONS, AblationKind, parse_edge
 from interp.prompts import ANSWER, PromptPairs
 from interp.results import Variable
 from interp.run import capture, token_mask
@@ -188,21 +188,14 @@ def _first_differing(pairs: PromptPairs) -> PromptPairs:
 
 def _edges(prompts: Prompts, edges: Sequence[str] | None) -> list[tuple[str, str]]:
     if edges is None:
-        known = [edge for edge in map(_parse, EDGES) if set(edge) <= set(prompts.roles)]
+        known = [edge for edge in map(parse_edge, EDGES) if set(edge) <= set(prompts.roles)]
         every = [(dest, src) for dest in prompts.roles for src in prompts.roles if dest != src]
         return [edge for edge in known or every if not _unseen(prompts, *edge).all()]
-    chosen = [_parse(edge) for edge in dict.fromkeys([edges] if isinstance(edges, str) else edges)]
+    chosen = [parse_edge(edge) for edge in dict.fromkeys([edges] if isinstance(edges, str) else edges)]
     for role in (role for edge in chosen for role in edge):
         if role not in prompts.roles:
             raise unknown_name("role", role, prompts.roles, " in edges")
     return chosen
-
-
-def _parse(edge: str) -> tuple[str, str]:
-    dest, arrow, src = edge.partition("<-")
-    if not (dest.strip() and arrow and src.strip()):
-        raise InterpError(f"Edge '{edge}' is not destination<-source. Write it like 'noun<-color'.")
-    return dest.strip(), src.strip()
 
 
 def _unseen(prompts: Prompts, dest: str, src: str) -> np.ndarray:

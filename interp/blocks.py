@@ -4,7 +4,7 @@ TransformerLens runs a whole block or nothing. What an exact sweep and a gradien
 tokens, the attention of one head, the MLP of the tokens that changed. The pieces are here, for the two families that
 most of the field's models belong to: GPT-2 (LayerNorm, learned positions, plain MLP; Radford et al. 2019) and Llama
 (RMSNorm, rotary positions, gated MLP, grouped-query attention; Touvron et al. 2023, arXiv 2302.13971). Weights are
-views of the bridge's, never copies, and whoever loads a model compares the whole with the bridge (``check``).
+views of the bridge's, never copies, and loading a model compares the whole with the bridge (``interp._selfcheck``).
 """
 
 from __future__ import annotations
@@ -24,6 +24,15 @@ if TYPE_CHECKING:
 
 FAMILIES = ("GPT2LMHeadModel", "LlamaForCausalLM")
 """Architectures whose arithmetic is written here."""
+
+
+def at_positions(
+    stream: Float[Tensor, "row position ..."], positions: Int[Tensor, "row ..."]
+) -> Float[Tensor, "row answer ..."]:
+    """The stream at each row's own positions; one position per row counts as one answer."""
+    at = positions.to(stream.device).reshape(stream.shape[0], -1)
+    rows = torch.arange(stream.shape[0], device=stream.device).unsqueeze(1)
+    return stream[rows, at]
 
 
 @dataclass(frozen=True)
@@ -211,8 +220,7 @@ class Blocks:
 
     def spread(self, x: Float[Tensor, "row src kv_head d_head"]) -> Float[Tensor, "row src head d_head"]:
         """Repeat key-value heads for the query heads that share them."""
-        group = self.n_heads // self.n_kv_heads
-        return x if group == 1 else x.repeat_interleave(group, dim=2)
+        return _repeated(x, self.n_heads)
 
     def attend(
         self,
@@ -221,11 +229,14 @@ class Blocks:
         v: Float[Tensor, "row src kv_head d_head"],
         seen: Tensor | None,
     ) -> Float[Tensor, "row dest head d_head"]:
-        """``z`` from rotated queries and keys; ``seen`` (broadcast to [row, head, dest, src]) says who sees whom."""
+        """``z`` from rotated queries and keys; ``seen`` (broadcast to [row, head, dest, src]) says who sees whom.
+
+        The heads may be some of the model's, as long as each key-value head comes with equally many query heads.
+        """
         z = F.scaled_dot_product_attention(
             q.transpose(1, 2),
-            self.spread(k).transpose(1, 2),
-            self.spread(v).transpose(1, 2),
+            _repeated(k, q.shape[2]).transpose(1, 2),
+            _repeated(v, q.shape[2]).transpose(1, 2),
             attn_mask=seen,
             scale=self.scale,
         )
@@ -306,44 +317,9 @@ class Blocks:
         return count
 
 
-def check(blocks: Blocks, model: HookedTransformer, ids: Int[Tensor, "prompt position"]) -> float:
-    """Largest difference between this arithmetic and the bridge's, over every site of every layer and the logits.
-
-    As a share of the largest value of what is compared.
-    """
-    from interp.sites import SITES
-
-    kept: dict[tuple[str, int], Tensor] = {}
-
-    def tap(site: str, layer: int, value: Tensor) -> Tensor:
-        kept[site, layer] = value
-        return value
-
-    names = [
-        name for name in model.sites if SITES[name].per_layer and name not in ("scores", "result", "rot_q", "rot_k")
-    ]
-    theirs: dict[tuple[str, int], Tensor] = {}
-
-    def keep(name: str, layer: int) -> Callable[[Tensor], None]:
-        def hook(value: Tensor) -> None:
-            theirs[name, layer] = value.detach().clone()
-
-        return hook
-
-    places = [(name, layer) for name in names for layer in range(model.cfg.n_layers)]
-    plain = model.forward(ids, hooks=[(SITES[name].hook_name(layer), keep(name, layer)) for name, layer in places])
-    with torch.inference_mode():
-        ours = blocks.logits(blocks.forward(ids.to(model.device), tap=tap))
-        fused = blocks.logits(blocks.forward(ids.to(model.device)))
-    pairs = [(ours, plain), (fused, plain), *((kept[place], theirs[place]) for place in places if place in kept)]
-    return max(_share(a, b) for a, b in pairs)
-
-
-def _share(ours: Tensor, theirs: Tensor) -> float:
-    if ours.shape != theirs.shape:
-        return float("inf")
-    share = float((ours - theirs).abs().max()) / max(float(theirs.abs().max()), 1e-12)
-    return share if share == share else float("inf")
+def _repeated(x: Float[Tensor, "row src kv_head d_head"], n_heads: int) -> Float[Tensor, "row src head d_head"]:
+    group = n_heads // x.shape[2]
+    return x if group == 1 else x.repeat_interleave(group, dim=2)
 
 
 # ---- reading the weights off a bridge ----

@@ -84,6 +84,18 @@ class Knockout(Where):
     src: At
 
 
+def parse_edge(edge: str) -> tuple[str, str]:
+    """Destination and source of an edge written ``"noun<-color"``.
+
+    Raises:
+        InterpError: malformed.
+    """
+    dest, arrow, src = (part.strip() for part in edge.partition("<-"))
+    if not (dest and arrow and src):
+        raise InterpError(f"Edge '{edge}' is not destination<-source. Write it like 'noun<-color'.")
+    return dest, src
+
+
 @dataclass(frozen=True, kw_only=True)
 class Steer(Where):
     """Add a vector: ``activation + scale * vector``.

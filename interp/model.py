@@ -20,7 +20,7 @@ from torch import Tensor
 
 from interp import sites
 from interp._selfcheck import check_blocks, live_sites, read_only_sites, self_check
-from interp.blocks import Blocks, UnsupportedModelError
+from interp.blocks import Blocks, UnsupportedModelError, at_positions
 from interp.errors import InterpError
 from interp.sites import Site
 
@@ -331,7 +331,7 @@ class HookedTransformer:
         wrapped = [(name, _wrap(function)) for name, function in hooks]
         if logits_at is not None and stop_at_layer is None:
             positions = logits_at
-            wrapped.append(("unembed.hook_in", _wrap(lambda stream: _pick_positions(stream, positions))))
+            wrapped.append(("unembed.hook_in", _wrap(lambda stream: at_positions(stream, positions))))
         with torch.enable_grad() if gradients else torch.inference_mode():
             out: Tensor = self.bridge.run_with_hooks(ids, fwd_hooks=wrapped, stop_at_layer=stop_at_layer)
         return out.squeeze(1) if logits_at is not None and logits_at.ndim == 1 and stop_at_layer is None else out
@@ -379,7 +379,7 @@ class HookedTransformer:
             for index in range(layer, self.cfg.n_layers):
                 out = self.bridge.blocks[index](stream, *call.args[index], **call.kwargs[index])
                 stream = out[0] if isinstance(out, tuple) else out
-            logits: Tensor = self.bridge.unembed(self.bridge.ln_final(_pick_positions(stream, logits_at)))
+            logits: Tensor = self.bridge.unembed(self.bridge.ln_final(at_positions(stream, logits_at)))
         return logits.squeeze(1) if logits_at.ndim == 1 else logits
 
     @contextlib.contextmanager
@@ -440,15 +440,6 @@ def _wrap(function: HookFunction) -> Callable[..., Tensor | None]:
 def _without_cache(value: Any) -> Any:
     """A key-value cache would carry one run into the next."""
     return None if hasattr(value, "get_seq_length") else value
-
-
-def _pick_positions(
-    stream: Float[Tensor, "row position d_model"], positions: Int[Tensor, "row ..."]
-) -> Float[Tensor, "row answer d_model"]:
-    """The stream at each row's own positions; one position per row counts as one answer."""
-    at = positions.to(stream.device).reshape(stream.shape[0], -1)
-    rows = torch.arange(stream.shape[0], device=stream.device).unsqueeze(1)
-    return stream[rows, at]
 
 
 def _bridge(hf_model: Any, name: str) -> Any:

@@ -513,15 +513,24 @@ def _head_mask(model: HookedTransformer, name: str, heads: Sequence[int] | None)
 def _edge_mask(prompts: Prompts, item: Knockout) -> Bool[Tensor, "prompt dest src"]:
     dest, src = token_mask(prompts, item.dest), token_mask(prompts, item.src)
     cut = dest[:, :, None] & src[:, None, :]
+    check_cut(cut, "The knockout")
+    return torch.from_numpy(cut)
+
+
+def check_cut(cut: Bool[np.ndarray, "prompt dest src"], what: str) -> None:
+    """Refuse to cut a token off from everything.
+
+    Raises:
+        InterpError: names the token; ``what`` begins the sentence.
+    """
     places = np.arange(cut.shape[1])
     seen = (places[:, None] >= places[None, :]) & ~cut
     blind = ~seen.any(axis=2)
     if blind.any():
         prompt, position = np.argwhere(blind)[0]
         raise InterpError(
-            f"The knockout leaves token {position} of prompt {prompt} with nothing to attend to. Cut fewer tokens."
+            f"{what} leaves token {position} of prompt {prompt} with nothing to attend to. Cut fewer tokens."
         )
-    return torch.from_numpy(cut)
 
 
 def _knock_out(cut: Bool[Tensor, "prompt dest src"], heads: Bool[Tensor, " head"], item: Knockout) -> Any:

@@ -21,6 +21,15 @@ from transformers import (
 from interp.prompts import PromptPairs
 
 VOCAB = 60
+LLAMA_SIZES = {
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "vocab_size": VOCAB,
+    "max_position_embeddings": 24,
+}
 
 
 def make_gpt2(path: Path, **overrides: Any) -> Path:
@@ -33,16 +42,7 @@ def make_gpt2(path: Path, **overrides: Any) -> Path:
 
 def make_llama(path: Path, **overrides: Any) -> Path:
     """A Llama of 3 layers x 4 query heads on 2 key-value heads (grouped-query), RMSNorm, rotary positions."""
-    sizes = {
-        "num_hidden_layers": 3,
-        "num_attention_heads": 4,
-        "num_key_value_heads": 2,
-        "hidden_size": 32,
-        "intermediate_size": 48,
-        "vocab_size": VOCAB,
-        "max_position_embeddings": 24,
-        **overrides,
-    }
+    sizes = {**LLAMA_SIZES, **overrides}
     torch.manual_seed(1)
     model = LlamaForCausalLM(LlamaConfig(bos_token_id=0, eos_token_id=0, **sizes))
     return _save(model, path)
@@ -50,16 +50,7 @@ def make_llama(path: Path, **overrides: Any) -> Path:
 
 def make_qwen2(path: Path, **overrides: Any) -> Path:
     """A Qwen 2 of ``make_llama``'s sizes: not known to ``interp.blocks``, and the bridge lets all of it be edited."""
-    sizes = {
-        "num_hidden_layers": 3,
-        "num_attention_heads": 4,
-        "num_key_value_heads": 2,
-        "hidden_size": 32,
-        "intermediate_size": 48,
-        "vocab_size": VOCAB,
-        "max_position_embeddings": 24,
-        **overrides,
-    }
+    sizes = {**LLAMA_SIZES, **overrides}
     torch.manual_seed(3)
     model = Qwen2ForCausalLM(Qwen2Config(bos_token_id=0, eos_token_id=0, **sizes))
     return _save(model, path)

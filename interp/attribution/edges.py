@@ -14,12 +14,13 @@ from torch import Tensor
 
 from interp.attribution.audit import DEFAULT, Audit, Exact
 from interp.attribution.gradients import Differentiable, Edit, Place, at_value
-from interp.attribution.result import Counter, Estimates, Part, Question, check_method, in_products, labelled
+from interp.attribution.result import Estimates, Part, Question, check_method, in_products, labelled
 from interp.blocks import Blocks
 from interp.errors import InterpError
 from interp.prompts import PromptPairs
 from interp.sweep import Direction, Progress, Readout, edges, path_patching
 from interp.sweep.edges import Kind, Node
+from interp.sweep.execute import Meter
 
 if TYPE_CHECKING:
     from interp.model import HookedTransformer
@@ -105,7 +106,7 @@ def edge_attribution(
     engine.pieces("Edge attribution")
     question = Question.of(model, pairs, direction, metric)
     runs = _runs(method, sending, steps if method != "eap" else 1)
-    report = Counter(len(question.parts) * len(pairs) * sum(len(shares) for _, shares, _ in runs), progress)
+    report = Meter(progress, len(question.parts) * len(pairs) * sum(len(shares) for _, shares, _ in runs)).add
     effect = np.zeros((len(pairs), len(sending), len(receiving)))
     differs = np.zeros(len(sending), dtype=bool)
     for part in question.parts:

@@ -18,7 +18,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from interp import run
-from interp.blocks import Blocks, UnsupportedModelError
+from interp.blocks import Blocks, UnsupportedModelError, at_positions
 from interp.errors import InterpError
 from interp.sweep import Readout
 from interp.tokens import Prompts
@@ -124,8 +124,7 @@ class Differentiable:
             return value if edit is None else edit(value)
 
         stream = self.blocks.forward(ids.to(self.model.device), tap=tap)
-        rows = torch.arange(len(ids), device=stream.device).unsqueeze(1)
-        return self.blocks.logits(stream[rows, at.to(stream.device)])
+        return self.blocks.logits(at_positions(stream, at))
 
     @torch.no_grad()
     def activations(

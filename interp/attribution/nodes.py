@@ -15,12 +15,13 @@ from torch import Tensor
 from interp import metrics, sites
 from interp.attribution.audit import DEFAULT, Audit, Exact
 from interp.attribution.gradients import Differentiable, Place, Tape, at_value
-from interp.attribution.result import Counter, Estimates, Part, Question, check_method, in_products, labelled
+from interp.attribution.result import Estimates, Part, Question, check_method, in_products, labelled
 from interp.errors import InterpError
 from interp.prompts import PromptPairs
 from interp.results import Variable
 from interp.sweep import Axis, Direction, Progress, Readout, sweep
 from interp.sweep.cells import Cells, patch_cells
+from interp.sweep.execute import Meter
 from interp.sweep.patch import token_coords
 from interp.sweep.plan import READ_BY_LATER_TOKENS
 
@@ -110,7 +111,7 @@ def attribution_patching(
     where: dict[str, Any] = {"axis": axis, "roles": roles, "positions": positions, "layers": layers}
     plans = [_Plan.of(model, part, site, method, steps, where) for part in question.parts]
     total = sum(plan.n_passes for plan in plans)
-    report = Counter(total, progress)
+    report = Meter(progress, total).add
     found = [plan.estimate(report) for plan in plans]
     passes = sum(part.sign * one for part, (one, _) in zip(question.parts, found, strict=True))
     cells = plans[0].cells

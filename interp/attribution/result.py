@@ -16,7 +16,7 @@ from interp.attribution.audit import NOT_AUDITED, Audit, Exact, run_audit
 from interp.errors import InterpError, unknown_name
 from interp.prompts import PromptPairs
 from interp.results import Variable
-from interp.sweep import MINIMUM_GAP, Direction, Progress, Readout, score
+from interp.sweep import MINIMUM_GAP, Direction, Readout, score
 from interp.sweep.patch import check_direction
 from interp.sweep.readout import whole_answers
 from interp.tokens import Prompts
@@ -108,19 +108,6 @@ def check_method(method: str, methods: Sequence[str], steps: int) -> None:
         raise unknown_name("method", method, methods)
     if steps < 1:
         raise InterpError(f"steps is {steps}. An integral needs at least one step.")
-
-
-class Counter:
-    """Counts passes towards a total, and tells whoever asked for progress."""
-
-    def __init__(self, total: int, progress: Progress | None) -> None:
-        self.total, self.done, self.progress = total, 0, progress
-
-    def __call__(self, n: int) -> None:
-        """Count ``n`` more."""
-        self.done += n
-        if self.progress is not None:
-            self.progress(self.done, self.total)
 
 
 @dataclass(frozen=True)

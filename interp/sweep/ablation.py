@@ -13,7 +13,7 @@ from torch import Tensor
 
 from interp import metrics, results, run, sites
 from interp.errors import InterpError, unknown_name
-from interp.interventions import ABLATIONS, AblationKind
+from interp.interventions import ABLATIONS, AblationKind, parse_edge
 from interp.prompts import PromptPairs
 from interp.results import Variable
 from interp.sweep.cells import Axis, Cells, Part, Sets, patch_cells, window_of
@@ -231,18 +231,8 @@ def _edge(prompts: Prompts, name: str) -> tuple[Bool[Tensor, "prompt position"],
     Raises:
         InterpError: malformed, or a destination token would be left with nothing to attend to.
     """
-    dest_role, arrow, src_role = (part.strip() for part in name.partition("<-"))
-    if not (dest_role and arrow and src_role):
-        raise InterpError(f"Edge '{name}' is not destination<-source. Write it like 'noun<-color'.")
-    dest, src = run.token_mask(prompts, dest_role), run.token_mask(prompts, src_role)
-    places = np.arange(dest.shape[1])
-    left = (places[:, None] >= places[None, :]) & ~src[:, None, :]
-    blind = dest & ~left.any(axis=2)
-    if blind.any():
-        prompt, position = np.argwhere(blind)[0]
-        raise InterpError(
-            f"Cutting '{name}' leaves token {position} of prompt {prompt} with nothing to attend to. Cut fewer tokens."
-        )
+    dest, src = (run.token_mask(prompts, role) for role in parse_edge(name))
+    run.check_cut(dest[:, :, None] & src[:, None, :], f"Cutting '{name}'")
     return torch.from_numpy(dest), torch.from_numpy(src)
 
 

@@ -7,18 +7,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from interp import sites
 from interp.sweep.cells import Cells, Part
-from interp.sweep.plan import AFTER_MLP, Entry
+from interp.sweep.plan import AFTER_MLP, Entry, runs_of
 from interp.sweep.ride import Chunk
 from interp.sweep.stored import Source
-
-OF_HEADS = frozenset({"q", "k", "v", "scores", "pattern", "z"})
 
 
 @dataclass(frozen=True)
@@ -37,14 +37,14 @@ class Change:
             return _edited(self, rows)
         layer, last = entry.layer, self.chunk.n_layers - 1
         if self.site == "resid_pre":
-            return _from_pre(self.chunk, rows, layer, rows.changed(), _new(self, rows, layer))
+            return _from_pre(self.chunk, rows, layer, rows.changed, rows.replaced("resid_pre", layer))
         if self.site in AFTER_MLP:
             post = _after_mlp(self, rows, layer)
-            return post if layer == last else _from_pre(self.chunk, rows, layer + 1, rows.changed(), post)
+            return post if layer == last else _from_pre(self.chunk, rows, layer + 1, rows.changed, post)
         mid = _mid(self, rows, layer)
         if layer == last or entry.dense:
             return mid
-        changed = rows.changed()
+        changed = rows.changed
         post = self.chunk.gather("resid_pre", layer + 1, rows.prompt, entry.start, entry.end)
         post[changed] = self.chunk.blocks.after_mlp(layer, mid[changed])
         return _from_pre(self.chunk, rows, layer + 1, changed, post)
@@ -77,6 +77,7 @@ class _Rows:
         at = chunk.answers[prompt] if scored else chunk.span(entry.start, entry.end)
         return cls(change, entry, prompt, at, scored)
 
+    @cached_property
     def changed(self) -> Bool[Tensor, "row token"]:
         """Which of the computed tokens the cell names."""
         mask = self.change.mask(self)
@@ -84,13 +85,17 @@ class _Rows:
 
     def pick(self, values: Float[Tensor, "prompt position ..."]) -> Float[Tensor, "row token ..."]:
         """Stored values at the computed tokens."""
-        if self.scored:
-            return values[self.prompt.unsqueeze(1), self.at]
-        return values[:, self.entry.start : self.entry.end].index_select(0, self.prompt)
+        return self.change.chunk.take(values, self.prompt, self.entry, scored=self.scored)
 
     def base(self, site: str, layer: int) -> Tensor:
         """The unchanged run at the computed tokens."""
         return self.pick(self.change.chunk.base[site, layer])
+
+    def replaced(self, site: str, layer: int) -> Float[Tensor, "row token d_model"]:
+        """The unchanged activation, with the new one at the changed tokens."""
+        base = self.base(site, layer)
+        new = self.pick(self.change.source.at(site, layer))
+        return torch.where(self.changed.unsqueeze(-1), new.to(base.dtype), base)
 
     def by_unit_count(self) -> Iterator[tuple[slice, list[tuple[tuple[int, ...] | None, int]]]]:
         """Consecutive rows that change equally many heads; within them, which heads how many rows change."""
@@ -105,22 +110,7 @@ class _Rows:
 
     def by_units(self) -> Iterator[tuple[tuple[int, ...] | None, slice]]:
         """Consecutive rows that change the same heads or neurons."""
-        units = [self.change.cells.parts[cell][0].units for cell in self.entry.cell.tolist()]
-        start = 0
-        for i in range(1, len(units) + 1):
-            if i == len(units) or units[i] != units[start]:
-                yield units[start], slice(start, i)
-                start = i
-
-
-def _new(change: Change, rows: _Rows, layer: int) -> Float[Tensor, "row token d_model"]:
-    """The unchanged activation with the new one at the changed tokens."""
-    new = rows.pick(change.source.at(change.site, layer))
-    if change.site == "resid_pre":
-        return torch.where(
-            rows.changed().unsqueeze(-1), new.to(rows.base("resid_pre", layer).dtype), rows.base("resid_pre", layer)
-        )
-    return new
+        return runs_of([self.change.cells.parts[cell][0].units for cell in self.entry.cell.tolist()])
 
 
 # ---- changes after attention ----
@@ -129,31 +119,29 @@ def _new(change: Change, rows: _Rows, layer: int) -> Float[Tensor, "row token d_
 def _mid(change: Change, rows: _Rows, layer: int) -> Float[Tensor, "row token d_model"]:
     """``resid_mid`` at the computed tokens."""
     mid = rows.base("resid_mid", layer)
-    changed = rows.changed().unsqueeze(-1)
-    if change.site in OF_HEADS:
+    if sites.site(change.site).has_heads:
         _add_heads(change, rows, layer, mid)
         return mid
     new = rows.pick(change.source.at(change.site, layer)).to(mid.dtype)
     if change.site == "attn_out":
         new = rows.base("resid_pre", layer) + new
-    return torch.where(changed, new, mid)
+    return torch.where(rows.changed.unsqueeze(-1), new, mid)
 
 
 def _after_mlp(change: Change, rows: _Rows, layer: int) -> Float[Tensor, "row token d_model"]:
     """``resid_post`` at the computed tokens."""
     base = rows.base("resid_pre", layer + 1)
-    changed = rows.changed()
+    changed = rows.changed
     new = change.source.at(change.site, layer)
     if change.site == "mlp_post":
-        weight = change.chunk.blocks.layers[layer].mlp_out
+        weight = change.chunk.blocks.layers[layer].mlp_out.weight
         for units, part in rows.by_units():
             where = changed[part].nonzero(as_tuple=True)
             picked = _sub(rows, part)
-            mid = picked.base("resid_mid", layer)[where]
-            own = change.chunk.blocks.neurons(layer, mid)
+            own = picked.base("mlp_post", layer)[where]
             moved = picked.pick(new)[where].to(own.dtype) - own
             index = slice(None) if units is None else torch.tensor(units, device=own.device)
-            delta = moved[:, index].to(weight.weight.dtype) @ weight.weight[index]
+            delta = moved[:, index].to(weight.dtype) @ weight[index]
             base[part][where] += delta.to(base.dtype)
         return base
     value = rows.pick(new).to(base.dtype)
@@ -179,8 +167,8 @@ def _add_heads(change: Change, rows: _Rows, layer: int, mid: Float[Tensor, "row 
         heads = index.repeat_interleave(torch.tensor(lengths, device=mid.device), dim=0)
         old = _of_heads(sub.base("z", layer), heads)
         moved = _new_z(change, sub, layer, heads).to(old.dtype) - old
-        if change.site not in ("k", "v"):
-            moved = torch.where(sub.changed()[..., None, None], moved, 0)
+        if change.site not in sites.KV_SITES:
+            moved = torch.where(sub.changed[..., None, None], moved, 0)
         flat = moved.flatten(2).to(weight.dtype)
         if len(set(lengths)) == 1:
             n, tokens, width = flat.shape
@@ -207,7 +195,7 @@ def _query_heads(change: Change, units: tuple[int, ...] | None) -> list[int]:
     group = blocks.n_heads // blocks.n_kv_heads
     if units is None:
         return list(range(blocks.n_heads))
-    if change.site in ("k", "v"):
+    if change.site in sites.KV_SITES:
         return [head * group + i for head in units for i in range(group)]
     return list(units)
 
@@ -231,26 +219,17 @@ def _new_z(
         assert change.cells.sources is not None
         places = torch.from_numpy(change.cells.place[entry.cell])
         cut = change.cells.sources[places, rows.prompt.cpu(), : entry.end].to(q.device)
-        cut = rows.changed()[:, None, :, None] & cut[:, None, None, :]
+        cut = rows.changed[:, None, :, None] & cut[:, None, None, :]
         seen = ~cut if seen is None else seen & ~cut
     elif change.site == "q":
         new = _of_heads(rows.pick(change.source.at("q", layer)), heads)
-        q = torch.where(rows.changed()[..., None, None], new.to(q.dtype), q)
+        q = torch.where(rows.changed[..., None, None], new.to(q.dtype), q)
     else:
         where = change.mask(rows)[:, : entry.end, None, None]
         value = change.source.at(change.site, layer)[:, : entry.end].index_select(0, rows.prompt)
         value = _of_heads(value, shared).to(v.dtype)
         k, v = (torch.where(where, value, k), v) if change.site == "k" else (k, torch.where(where, value, v))
-    return attend_heads(chunk, q, k, v, seen)
-
-
-def attend_heads(chunk: Chunk, q: Tensor, k: Tensor, v: Tensor, seen: Tensor | None) -> Tensor:
-    """Attention of some heads, each with its own keys and values already."""
-    scale = chunk.blocks.scale
-    out = torch.nn.functional.scaled_dot_product_attention(
-        q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), attn_mask=seen, scale=scale
-    )
-    return out.transpose(1, 2)
+    return blocks.attend(q, k, v, seen)
 
 
 # ---- changes before attention ----
@@ -342,7 +321,7 @@ class _Edit:
     def of(cls, change: Change, rows: _Rows, layer: int, parts: Sequence[Part | None]) -> _Edit:
         device = rows.prompt.device
         active = torch.tensor([part is not None for part in parts], device=device)
-        changed = rows.changed() & active.unsqueeze(1)
+        changed = rows.changed & active.unsqueeze(1)
         units: Tensor | None = None
         if any(part is not None and part.units is not None for part in parts):
             blocks = change.chunk.blocks

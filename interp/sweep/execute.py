@@ -14,14 +14,24 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from interp import run, sites
-from interp.blocks import Blocks
+from interp.blocks import Blocks, at_positions
 from interp.errors import InterpError
 from interp.sweep.cells import Cells
 from interp.sweep.entry import Change
 from interp.sweep.plan import Entry, Plan, Rows, Sizes, find_entries, find_rows, flop, into_rides
 from interp.sweep.readout import Readout
 from interp.sweep.ride import Chunk, Values, ride
-from interp.sweep.stored import BASE_SITES, Constant, FromRun, Nothing, Source, Stored, trace, trace_both
+from interp.sweep.stored import (
+    BASE_SITES,
+    NEEDED_OF_ITSELF,
+    Constant,
+    FromRun,
+    Nothing,
+    Source,
+    Stored,
+    trace,
+    trace_both,
+)
 from interp.tokens import Prompts
 
 if TYPE_CHECKING:
@@ -96,6 +106,11 @@ class Done:
     source: Float[np.ndarray, " prompt"] | None
     plan: Plan
 
+    def clean_and_corrupted(self, direction: str) -> tuple[Float[np.ndarray, " prompt"], Float[np.ndarray, " prompt"]]:
+        """The metric of the two runs of a patch sweep by their own names."""
+        assert self.source is not None
+        return (self.source, self.base) if direction == "denoising" else (self.base, self.source)
+
 
 def free_memory(device: torch.device) -> int | None:
     """Bytes that can be had on a device, where that can be known."""
@@ -149,22 +164,47 @@ def _plan(
 ) -> Plan:
     length = wanted.base.ids.shape[1]
     traces = 2 if isinstance(wanted.source, Prompts) else 1
-    rides = tuple(tuple(into_rides(entries, limits.tokens)) for _, entries in parts)
-    return Plan(
-        site=wanted.site,
-        rows_in_all=len(wanted.cells) * len(wanted.base),
-        rows=sum(len(entry.cell) for _, entries in parts for entry in entries),
-        chunks=tuple(chunks),
-        rides=rides,
+    return plan_of(
+        wanted.site,
+        (len(wanted.base), len(wanted.cells)),
+        sizes,
+        limits,
+        chunks,
+        [entries for _, entries in parts],
+        length=length,
+        width=_width(wanted.site, sizes, length),
         flop=sum(flop(sizes, wanted.site, entries, cells) for cells, entries in parts)
         + traces * sizes.trace(len(wanted.base), length),
-        peak_bytes=planned_bytes(sizes, rides, max(chunks), length, _width(wanted.site, sizes, length))
-        + 8 * len(wanted.base) * len(wanted.cells),
+    )
+
+
+def plan_of(
+    site: str,
+    shape: tuple[int, int],
+    sizes: Sizes,
+    limits: Limits,
+    chunks: Sequence[int],
+    entries: Sequence[Sequence[Entry]],
+    *,
+    length: int,
+    width: int,
+    flop: float,
+) -> Plan:
+    """The plan of some entries per chunk: ``shape`` is prompts and cells, ``width`` the ``site_width`` of ``Sizes``."""
+    rides = tuple(tuple(into_rides(part, limits.tokens)) for part in entries)
+    return Plan(
+        site=site,
+        rows_in_all=shape[0] * shape[1],
+        rows=sum(len(entry.cell) for part in entries for entry in part),
+        chunks=tuple(chunks),
+        rides=rides,
+        flop=flop,
+        peak_bytes=_planned_bytes(sizes, rides, max(chunks), length, width) + 8 * shape[0] * shape[1],
         tokens_per_ride=limits.tokens,
     )
 
 
-def planned_bytes(
+def _planned_bytes(
     sizes: Sizes, rides: Sequence[Sequence[Sequence[Entry]]], n_prompts: int, length: int, width: int
 ) -> int:
     """Bytes that a chunk of prompts takes at most: its stored activations, and the widest batch or the traces."""
@@ -264,14 +304,14 @@ def _out_of_memory(error: BaseException) -> bool:
 
 
 class Meter:
-    """Counts rows for whoever wants to know."""
+    """Counts rows, or passes, towards a total, for whoever wants to know."""
 
     def __init__(self, progress: Progress | None, total: int) -> None:
         self.progress, self.total, self.done = progress, total, 0
 
-    def add(self, rows: int) -> None:
-        """Count rows that are done."""
-        self.done += rows
+    def add(self, n: int) -> None:
+        """Count ``n`` more that are done."""
+        self.done += n
         if self.progress is not None:
             self.progress(self.done, self.total)
 
@@ -316,12 +356,9 @@ def _traces(
         return (
             base,
             FromRun(stored),
-            (
-                read_stored(blocks, base, part.readout),
-                read_stored(blocks, stored, part.readout),
-            ),
+            (read_stored(blocks, base, part.readout), read_stored(blocks, stored, part.readout)),
         )
-    base = trace(blocks, base_ids, BASE_SITES)
+    base = trace(blocks, base_ids, BASE_SITES | ({part.site} & NEEDED_OF_ITSELF))
     unchanged = read_stored(blocks, base, part.readout)
     if part.source is None:
         return base, Nothing(), (unchanged, unchanged)
@@ -330,9 +367,7 @@ def _traces(
 
 def read_stored(blocks: Blocks, stored: Stored, readout: Readout) -> Float[np.ndarray, " prompt"]:
     """The metric of a traced run."""
-    stream = stored["resid_pre", len(blocks.layers)]
-    rows = torch.arange(len(stream), device=stream.device).unsqueeze(1)
-    picked = stream[rows, readout.positions.to(stream.device)]
+    picked = at_positions(stored["resid_pre", len(blocks.layers)], readout.positions)
     return np.asarray(readout.of_streams(blocks, picked).numpy())
 
 

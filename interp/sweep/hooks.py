@@ -25,9 +25,6 @@ from interp.tokens import Prompts
 if TYPE_CHECKING:
     from interp.model import Hook, HookedTransformer
 
-STORED_BYTES = 512 * 2**20
-"""Activations that are kept at a time, roughly."""
-
 
 def execute(model: HookedTransformer, wanted: Sweep, *, progress: Progress | None = None) -> Done:
     """Run every row of a sweep.

@@ -105,10 +105,8 @@ def sweep(
     cells = patch_cells(model, pairs, site, **options)
     wanted = _stated(pairs, site, direction, metric, cells)
     found, screening = run_sweep(model, wanted, **how)
-    assert found.source is not None
-    clean, corrupted = (found.source, found.base) if direction == "denoising" else (found.base, found.source)
     return _labelled(
-        model, pairs, found, clean, corrupted,
+        model, pairs, found,
         site=site, direction=direction, metric=metric, cells=cells, screening=screening,
         minimum_gap=MINIMUM_GAP[metric] if minimum_gap is None else minimum_gap,
     )  # fmt: skip
@@ -129,14 +127,11 @@ def plan(
     Known from the tokens alone: rows whose activations turn out to be equal save more.
     """
     check_direction(direction)
-    wanted = _stated(pairs, site, direction, metric, patch_cells(model, pairs, site, **{**_EVERYWHERE, **cells}))
+    wanted = _stated(pairs, site, direction, metric, patch_cells(model, pairs, site, **cells))
     if model.no_blocks:
         rows = len(wanted.cells) * len(pairs)
         return Plan(site, rows, rows, (len(pairs),), (), float("nan"), 0, 0, engine=model.no_blocks)
     return make_plan(model, model.blocks(), wanted, memory=memory)
-
-
-_EVERYWHERE: dict[str, Any] = {"axis": None, "roles": None, "positions": None, "layers": None}
 
 
 def _stated(pairs: PromptPairs, site: str, direction: str, metric: str, cells: Cells) -> Sweep:
@@ -262,6 +257,43 @@ def how_computed(found: Done, screening: Screening | None) -> dict[str, Any]:
     return attrs
 
 
+def patch_variables(
+    found: Done,
+    patched: Float[np.ndarray, "prompt ..."],
+    dims: tuple[str, ...],
+    direction: str,
+    metric: str,
+    minimum_gap: float,
+) -> dict[str, Variable]:
+    """What every patch sweep reports: the metric after each patch, of both runs, and what is recovered."""
+    clean, corrupted = found.clean_and_corrupted(direction)
+    recovered = metrics.recovered(
+        *(torch.from_numpy(part) for part in (patched, clean, corrupted)), minimum_gap=minimum_gap
+    )
+    units = metrics.UNITS[metric]
+    return {
+        "patched": Variable(dims, patched, units, f"{metric} after the patch"),
+        "clean": Variable(("prompt",), clean, units, f"{metric} of the clean run"),
+        "corrupted": Variable(("prompt",), corrupted, units, f"{metric} of the corrupted run"),
+        "recovered": Variable(dims, recovered.numpy(), "fraction", "(patched - corrupted) / (clean - corrupted)"),
+    }
+
+
+def patch_attributes(
+    found: Done, direction: str, metric: str, minimum_gap: float, screening: Screening | None = None
+) -> dict[str, Any]:
+    """What every patch sweep states about itself."""
+    clean, corrupted = found.clean_and_corrupted(direction)
+    return {
+        "direction": direction,
+        "metric": metric,
+        "minimum_gap": minimum_gap,
+        "n_small_gap": int((np.abs(clean - corrupted) < minimum_gap).sum()),
+        "changed_something": int((found.changed != found.base[:, None]).any()),
+        **how_computed(found, screening),
+    }
+
+
 def token_coords(pairs: PromptPairs, cells: Cells) -> dict[str, Any]:
     """The axes of a sweep's result, with the tokens that stand at each position where there is one text."""
     coords: dict[str, Any] = {"prompt": np.arange(len(pairs)), **cells.coords}
@@ -276,8 +308,6 @@ def _labelled(
     model: HookedTransformer,
     pairs: PromptPairs,
     found: Done,
-    clean: Float[np.ndarray, " prompt"],
-    corrupted: Float[np.ndarray, " prompt"],
     *,
     site: str,
     direction: str,
@@ -286,34 +316,20 @@ def _labelled(
     screening: Screening | None,
     minimum_gap: float,
 ) -> xr.Dataset:
-    units = metrics.UNITS[metric]
-    patched = found.changed.reshape(len(pairs), *cells.shape)
-    recovered = metrics.recovered(
-        torch.from_numpy(patched),
-        torch.from_numpy(clean),
-        torch.from_numpy(corrupted),
-        minimum_gap=minimum_gap,
-    ).numpy()
-    small = int((np.abs(clean - corrupted) < minimum_gap).sum())
-    if small:
+    attrs = {"site": site, **patch_attributes(found, direction, metric, minimum_gap, screening)}
+    if attrs["n_small_gap"]:
         log.warning(
             "%d of %d prompts have a clean-corrupted gap below %g %s; their 'recovered' is NaN.",
-            small,
+            attrs["n_small_gap"],
             len(pairs),
             minimum_gap,
-            units,
+            metrics.UNITS[metric],
         )
-    changed = bool((found.changed != found.base[:, None]).any())
-    if not changed:
+    if not attrs["changed_something"]:
         log.warning("No patch of '%s' changed the metric at all: the two prompts have equal activations there.", site)
-    dims = ("prompt", *cells.dims)
+    patched = found.changed.reshape(len(pairs), *cells.shape)
     return results.build(
-        {
-            "patched": Variable(dims, patched, units, f"{metric} after the patch"),
-            "clean": Variable(("prompt",), clean, units, f"{metric} of the clean run"),
-            "corrupted": Variable(("prompt",), corrupted, units, f"{metric} of the corrupted run"),
-            "recovered": Variable(dims, recovered, "fraction", "(patched - corrupted) / (clean - corrupted)"),
-        },
+        patch_variables(found, patched, ("prompt", *cells.dims), direction, metric, minimum_gap),
         coords=token_coords(pairs, cells),
         title=f"{direction} sweep of {site}",
         question=f"Which {site} is {'sufficient for' if direction == 'denoising' else 'needed for'} the answer?",
@@ -321,13 +337,5 @@ def _labelled(
         source="Heimersheim and Nanda 2024, arXiv 2404.15255; Zhang and Nanda 2023, arXiv 2309.16042",
         of=(model, pairs),
         seed=0,
-        extra={
-            "site": site,
-            "direction": direction,
-            "metric": metric,
-            "minimum_gap": minimum_gap,
-            "n_small_gap": small,
-            "changed_something": int(changed),
-            **how_computed(found, screening),
-        },
+        extra=attrs,
     )

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -12,16 +12,14 @@ import xarray as xr
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from interp import metrics, results, run
+from interp import results, run
 from interp.blocks import Blocks
 from interp.errors import InterpError
 from interp.prompts import PromptPairs
-from interp.results import Variable
 from interp.sweep.edges import Node, receivers, senders
-from interp.sweep.entry import attend_heads
-from interp.sweep.execute import Limits, Meter, Progress, chunks_of, planned_bytes, read_stored, ride_all
-from interp.sweep.patch import MINIMUM_GAP, Direction, check_direction
-from interp.sweep.plan import Entry, Join, Plan, Sizes, into_rides
+from interp.sweep.execute import Done, Limits, Meter, Progress, chunks_of, plan_of, read_stored, ride_all
+from interp.sweep.patch import MINIMUM_GAP, Direction, check_direction, patch_attributes, patch_variables
+from interp.sweep.plan import Entry, Join, Plan, Sizes, runs_of
 from interp.sweep.readout import Readout, whole_answers
 from interp.sweep.ride import Chunk
 from interp.sweep.stored import BASE_SITES, Stored, trace_both
@@ -92,7 +90,7 @@ def plan_paths(
     wanted = _Wanted.of(model, pairs, direction, metric, senders, receivers)
     sizes = Sizes.of(model.blocks(), metric)
     n, length = wanted.base.ids.shape
-    limits = Limits.of(model, sizes, length, sizes.d_q + sizes.d_model, memory)
+    limits = Limits.of(model, sizes, length, _width(sizes), memory)
     done = []
     for rows in chunks_of(n, limits.prompts):
         part = wanted.of_prompts(rows)
@@ -143,22 +141,12 @@ class _Wanted:
         )  # fmt: skip
 
 
-@dataclass(frozen=True)
-class _Found:
-    """The metric after each edge [prompt, edge], of both plain runs, and what was computed."""
-
-    patched: Float[np.ndarray, "prompt edge"]
-    base: Float[np.ndarray, " prompt"]
-    source: Float[np.ndarray, " prompt"]
-    plan: Plan
-
-
 def _execute(
     model: HookedTransformer, blocks: Blocks, wanted: _Wanted, memory: int | None, progress: Progress | None
-) -> _Found:
+) -> Done:
     sizes = Sizes.of(blocks, wanted.readout.metric)
     n, length = wanted.base.ids.shape
-    limits = Limits.of(model, sizes, length, sizes.d_q + sizes.d_model, memory)
+    limits = Limits.of(model, sizes, length, _width(sizes), memory)
     patched, base_score, source_score = np.empty((n, len(wanted.edges))), np.empty(n), np.empty(n)
     meter = Meter(progress, patched.size)
     done: list[tuple[int, list[Entry]]] = []
@@ -178,7 +166,7 @@ def _execute(
             for entry, scores in ride_all(chunk, entries, written.values, part.readout, limits.tokens):
                 patched[rows[entry.prompt], entry.cell] = scores.numpy()
                 meter.add(len(entry.cell))
-    return _Found(patched, base_score, source_score, _plan(wanted, sizes, limits, done, length))
+    return Done(patched, base_score, source_score, _plan(wanted, sizes, limits, done, length))
 
 
 def _entries(part: _Wanted, differ: Bool[np.ndarray, "sender prompt"], n_layers: int) -> list[Entry]:
@@ -257,7 +245,7 @@ class _Written:
         kind = self.wanted.receivers[edges[0, 1]].kind
         scored = entry.order >= 2 * self.chunk.n_layers - 1
         parts = []
-        for sender, rows in _runs(edges[:, 0]):
+        for sender, rows in runs_of(edges[:, 0].tolist()):
             node = self.wanted.senders[sender]
             reading = [self.wanted.receivers[r] for r in edges[rows, 1].tolist()]
             part = entry.part(rows)
@@ -276,7 +264,7 @@ class _Written:
         once, which = torch.unique(prompt, return_inverse=True)
         delta = self.delta(node, once, entry.start, entry.end)
         delta = chunk.at_answers(delta, once, entry.start) if scored else delta
-        old = _at(chunk, site, layer, prompt, entry, scored=scored)
+        old = chunk.take(chunk.base[site, layer], prompt, entry, scored=scored)
         new = old + delta[which]
         if kind == "logits":
             return new
@@ -299,16 +287,16 @@ class _Written:
             linear = {"q": block.q, "k": block.k, "v": block.v}[kind]
             value = blocks.heads(linear(x))
             new[kind] = value if kind == "v" else blocks.rotate(value, own_at, length)
-        mid = _at(chunk, "resid_mid", layer, prompt, entry, scored=scored)
+        mid = chunk.take(chunk.base["resid_mid", layer], prompt, entry, scored=scored)
         weight = block.o.weight.reshape(blocks.n_heads, blocks.d_head, -1)
         group = blocks.n_heads // blocks.n_kv_heads
         order = [(node.kind, node.head) for node in reading]
-        for (kind, head), rows in _runs(order):
+        for (kind, head), rows in runs_of(order):
             mine = prompt[rows]
             heads = range(head, head + 1) if kind == "q" else range(head * group, (head + 1) * group)
             shared = head // group if kind == "q" else head
             own = entry.part(rows)
-            q = _at(chunk, "q", layer, mine, own, scored=scored)[:, :, heads.start : heads.stop]
+            q = chunk.take(chunk.base["q", layer], mine, own, scored=scored)[:, :, heads.start : heads.stop]
             k, v = (chunk.gather(site, layer, mine, 0, end)[:, :, shared : shared + 1] for site in ("k", "v"))
             fresh = new[kind][which[rows]][:, :, head : head + 1]
             if kind == "q":
@@ -318,9 +306,8 @@ class _Written:
             else:
                 v[:, start:] = fresh
             seen = chunk.seen(at[rows] if len(at) > 1 or scored else at, end)
-            k, v = (part.expand(-1, -1, len(heads), -1) for part in (k, v))
-            z = attend_heads(chunk, q, k, v, seen)
-            old = _at(chunk, "z", layer, mine, own, scored=scored)[:, :, heads.start : heads.stop]
+            z = blocks.attend(q, k, v, seen)
+            old = chunk.take(chunk.base["z", layer], mine, own, scored=scored)[:, :, heads.start : heads.stop]
             written = weight[heads.start : heads.stop].flatten(0, 1)
             mid[rows] += ((z - old).flatten(2).to(written.dtype) @ written).to(mid.dtype)
         return mid
@@ -332,44 +319,29 @@ def _site(node: Node) -> tuple[str, int]:
     return ("z" if node.kind == "head" else "mlp_out"), node.layer
 
 
-def _at(
-    chunk: Chunk, site: str, layer: int, prompt: Int[Tensor, " row"], entry: Entry, *, scored: bool
-) -> Float[Tensor, "row token ..."]:
-    """The unchanged run at a row's tokens, or at its scored positions alone."""
-    if not scored:
-        return chunk.gather(site, layer, prompt, entry.start, entry.end)
-    return chunk.base[site, layer][prompt.unsqueeze(1), chunk.answers[prompt]]
-
-
-def _runs(keys: Sequence[Any] | np.ndarray) -> Iterator[tuple[Any, slice]]:
-    """Consecutive equal keys."""
-    start = 0
-    for i in range(1, len(keys) + 1):
-        if i == len(keys) or keys[i] != keys[start]:
-            yield keys[start], slice(start, i)
-            start = i
-
-
 # ---- what it cost, and the result ----
 
 
 def _plan(wanted: _Wanted, sizes: Sizes, limits: Limits, done: Sequence[tuple[int, list[Entry]]], length: int) -> Plan:
-    rides = tuple(tuple(into_rides(entries, limits.tokens)) for _, entries in done)
     flop = 2 * sizes.trace(len(wanted.base), length)
     for _, entries in done:
         flop += sum(_entry_flop(wanted, sizes, entry) for entry in entries)
-    chunk = max(count for count, _ in done)
-    return Plan(
-        site="edges",
-        rows_in_all=len(wanted.base) * len(wanted.edges),
-        rows=sum(len(entry.cell) for _, entries in done for entry in entries),
-        chunks=tuple(count for count, _ in done),
-        rides=rides,
+    return plan_of(
+        "edges",
+        (len(wanted.base), len(wanted.edges)),
+        sizes,
+        limits,
+        [count for count, _ in done],
+        [entries for _, entries in done],
+        length=length,
+        width=_width(sizes),
         flop=flop,
-        peak_bytes=planned_bytes(sizes, rides, chunk, length, sizes.d_q + sizes.d_model)
-        + 8 * len(wanted.base) * len(wanted.edges),
-        tokens_per_ride=limits.tokens,
     )
+
+
+def _width(sizes: Sizes) -> int:
+    """Numbers per token and layer that are kept of what the senders write."""
+    return sizes.d_q + sizes.d_model
 
 
 def _entry_flop(wanted: _Wanted, sizes: Sizes, entry: Entry) -> float:
@@ -394,24 +366,13 @@ def _entry_flop(wanted: _Wanted, sizes: Sizes, entry: Entry) -> float:
 
 
 def _labelled(
-    model: HookedTransformer, pairs: PromptPairs, wanted: _Wanted, found: _Found, minimum_gap: float
+    model: HookedTransformer, pairs: PromptPairs, wanted: _Wanted, found: Done, minimum_gap: float
 ) -> xr.Dataset:
-    metric = wanted.readout.metric
-    clean, corrupted = (found.source, found.base) if wanted.direction == "denoising" else (found.base, found.source)
+    about = (wanted.direction, wanted.readout.metric, minimum_gap)
     patched = np.full((len(pairs), len(wanted.senders), len(wanted.receivers)), np.nan)
-    patched[:, wanted.edges[:, 0], wanted.edges[:, 1]] = found.patched
-    recovered = metrics.recovered(
-        *(torch.from_numpy(part) for part in (patched, clean, corrupted)), minimum_gap=minimum_gap
-    ).numpy()
-    units = metrics.UNITS[metric]
-    dims = ("prompt", "sender", "receiver")
+    patched[:, wanted.edges[:, 0], wanted.edges[:, 1]] = found.changed
     return results.build(
-        {
-            "patched": Variable(dims, patched, units, f"{metric} after the patch"),
-            "clean": Variable(("prompt",), clean, units, f"{metric} of the clean run"),
-            "corrupted": Variable(("prompt",), corrupted, units, f"{metric} of the corrupted run"),
-            "recovered": Variable(dims, recovered, "fraction", "(patched - corrupted) / (clean - corrupted)"),
-        },
+        patch_variables(found, patched, ("prompt", "sender", "receiver"), *about),
         coords={
             "prompt": np.arange(len(pairs)),
             "sender": [node.label for node in wanted.senders],
@@ -426,17 +387,5 @@ def _labelled(
         source="Wang et al. 2022, arXiv 2211.00593; Goldowsky-Dill et al. 2023, arXiv 2304.05969",
         of=(model, pairs),
         seed=0,
-        extra={
-            "direction": wanted.direction,
-            "metric": metric,
-            "minimum_gap": minimum_gap,
-            "n_small_gap": int((np.abs(clean - corrupted) < minimum_gap).sum()),
-            "changed_something": int((found.patched != found.base[:, None]).any()),
-            "engine": "weights",
-            "rows_run": found.plan.rows,
-            "rows_in_all": found.plan.rows_in_all,
-            "batches": found.plan.batches,
-            "planned_flop": found.plan.flop,
-            "planned_peak_bytes": found.plan.peak_bytes,
-        },
+        extra=patch_attributes(found, *about),
     )

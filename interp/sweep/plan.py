@@ -16,14 +16,17 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Literal, TypeAlias
+from typing import Literal, TypeAlias, TypeVar
 
 import numpy as np
 from jaxtyping import Bool, Int
 
 from interp.blocks import Blocks
+from interp.sites import KV_SITES
+from interp.sites import site as find_site
 from interp.sweep.cells import Cells
 
+Key = TypeVar("Key")
 Join: TypeAlias = tuple[int, Literal["pre", "mid"]]
 """Where rows join the batch: before attention or before the MLP of a layer; (n_layers, "pre") is the final stream."""
 
@@ -316,7 +319,7 @@ def _rows(
     # A row holds every scored position, also one before its change (answers of several tokens, swept by position).
     start = np.minimum(mask.argmax(axis=2), answers.min(axis=1))
     dense = np.asarray(mask.sum(axis=2) == answers.max(axis=1) + 1 - start)
-    if site in ("k", "v"):
+    if site in KV_SITES:
         dense = some  # every later token may attend to it
     which, prompt = np.nonzero(some[place[cells]])
     cell = cells[which]
@@ -342,7 +345,7 @@ def find_entries(
         i = part[0]
         dense, many = bool(rows.dense[i]), bool(general[i])
         join = _join(site, int(last_layer[i]), sizes.n_layers, dense=dense, general=many)
-        apart = dense and site not in ("k", "v")
+        apart = dense and site not in KV_SITES
         scored = not many and layer[i] == sizes.n_layers - 1 and site != "resid_pre"
         for own in _together(part, rows.start, int(end[i]), join, sizes, answers.shape[1], apart=apart):
             own = own[np.lexsort((rows.prompt[own], rows.cell[own]))]
@@ -410,6 +413,15 @@ def _join(site: str, layer: int, n_layers: int, *, dense: bool, general: bool) -
     return (layer, "mid") if dense or layer == n_layers - 1 else (layer + 1, "mid")
 
 
+def runs_of(keys: Sequence[Key]) -> Iterator[tuple[Key, slice]]:
+    """Consecutive equal keys, and where they stand."""
+    start = 0
+    for i in range(1, len(keys) + 1):
+        if i == len(keys) or keys[i] != keys[start]:
+            yield keys[start], slice(start, i)
+            start = i
+
+
 def into_rides(entries: Sequence[Entry], budget: int) -> Iterator[tuple[Entry, ...]]:
     """Entries in batches of at most ``budget`` tokens (at least one row)."""
     ride: list[Entry] = []
@@ -439,9 +451,9 @@ def entry_flop(sizes: Sizes, site: str, entry: Entry, changed: float, cells: Cel
         return n * whole * (entry.join[0] - entry.layer)
     units = cells.parts[int(entry.cell[0])][0].units
     own = 0.0
-    if site in ("z", "q", "k", "v", "pattern", "scores"):
+    if find_site(site).has_heads:
         heads = len(units) if units is not None else sizes.d_q // sizes.d_head
-        if site in ("k", "v"):
+        if site in KV_SITES:
             heads *= sizes.d_q // sizes.d_kv
         queries = entry.answers if entry.layer == last else changed if site != "k" else end - start
         own = 2.0 * sizes.d_head * sizes.d_model * heads * queries

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from interp.blocks import Blocks
+from interp.blocks import Blocks, at_positions
 from interp.sweep.plan import Entry
 from interp.sweep.readout import Readout
 from interp.sweep.stored import Stored
@@ -47,8 +47,13 @@ class Chunk:
 
     def at_answers(self, tokens: Float[Tensor, "row token ..."], prompt: Int[Tensor, " row"], start: int) -> Tensor:
         """The scored positions of rows whose tokens begin at ``start``."""
-        at = self.answers[prompt] - start
-        return tokens[torch.arange(len(tokens), device=tokens.device).unsqueeze(1), at]
+        return at_positions(tokens, self.answers[prompt] - start)
+
+    def take(self, values: Tensor, prompt: Int[Tensor, " row"], entry: Entry, *, scored: bool) -> Tensor:
+        """Stored values at the tokens of an entry's rows, or at their scored positions alone."""
+        if scored:
+            return values[prompt.unsqueeze(1), self.answers[prompt]]
+        return values[:, entry.start : entry.end].index_select(0, prompt)
 
     def keys_and_values(
         self, layer: int, prompt: Int[Tensor, " row"], start: int, k: Tensor, v: Tensor

@@ -14,6 +14,8 @@ from interp.blocks import Blocks
 
 BASE_SITES = frozenset({"resid_pre", "resid_mid", "q", "k", "v", "z"})
 """What is kept of the run that is changed."""
+NEEDED_OF_ITSELF = frozenset({"mlp_post"})
+"""Sites whose change is worked out from the unchanged activation, which is kept where they are changed."""
 
 
 @dataclass
