@@ -94,29 +94,15 @@ def run(
 
 
 def cost(model: HookedTransformer, pairs: PromptPairs) -> float:
-    """Floating-point operations of ``run`` with its defaults.
-
-    Those of the sweeps' own plans; for a model that is swept through hooks, from above: a row runs half the layers on
-    average, and a layer costs two operations per weight and token.
-    """
+    """Floating-point operations of ``run`` with its defaults: those of the sweeps' own plans."""
     wanted = [model.check_site(name) for name in SITES]
     plans = _plans(model, pairs, wanted, None, None, by_position=True)
-    if not model.no_blocks:
-        whole = whole_answers(pairs, "logit_difference")
-        parts = pairs.expand_answers() if whole else (pairs,)
-        metric = "log_probability" if whole else "logit_difference"
-        ways: tuple[Direction, ...] = get_args(Direction)
-        return sum(
-            plan_sweep(model, part, one.site, way, metric, axis=one.axis, roles=one.roles).flop
-            for one in plans
-            for way in ways
-            for part in parts
-        )
-    rows = 2 * sum(one.rows for one in plans)
-    cfg = model.cfg
-    weights = 2 * cfg.d_model * cfg.d_head * (cfg.n_heads + cfg.n_kv_heads) + 3 * cfg.d_model * cfg.d_mlp
-    per_token = cfg.n_layers / 2 * 2 * weights
-    return float(rows * pairs.clean.ids.shape[1] * per_token)
+    ways: tuple[Direction, ...] = get_args(Direction)
+    return sum(
+        plan_sweep(model, pairs, one.site, way, "logit_difference", axis=one.axis, roles=one.roles).flop
+        for one in plans
+        for way in ways
+    )
 
 
 # ---- what was asked for ----

@@ -5,10 +5,10 @@ from __future__ import annotations
 import logging
 import warnings
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from interp.blocks import Blocks, UnsupportedModelError
@@ -22,6 +22,13 @@ log = logging.getLogger(__name__)
 
 TOLERANCE = {torch.float64: 1e-9, torch.float32: 2e-4, torch.bfloat16: 5e-2, torch.float16: 2e-2}
 """Allowed difference, as a share of the largest value: rounding of one layer's sums in that data type."""
+
+
+class Reference(NamedTuple):
+    """What Hugging Face's own model says."""
+
+    ids: Int[Tensor, "prompt position"]
+    log_probabilities: Float[Tensor, "prompt position vocab"]
 
 
 @torch.inference_mode()
@@ -117,10 +124,14 @@ CHECKS = {
 """Check name -> the identity, in words."""
 
 
-def live_sites(model: HookedTransformer) -> tuple[str, ...]:
+def live_sites(model: HookedTransformer) -> tuple[tuple[str, ...], dict[str, str]]:
     """Names of the sites whose hooks really fire, found by running the model once.
 
-    Asking the bridge which names it knows is not enough: some are aliases of hooks that an architecture never calls.
+    Asking the bridge which names it knows is not enough: some are aliases of hooks that an architecture never calls,
+    and some give another tensor than their name says.
+
+    Returns:
+        The sites, in the order of the table; and those that are left out though they fire, each with the reason.
     """
     last = model.cfg.n_layers - 1
     known = [
@@ -128,7 +139,54 @@ def live_sites(model: HookedTransformer) -> tuple[str, ...]:
     ]
     kept: dict[str, Tensor] = {}
     model.forward(_probe_ids(model), hooks=[_keeper(name, last, kept) for name in known])
-    return tuple(name for name in SITES if name in kept or (name == "result" and "z" in kept))
+    misnamed = {}
+    if {"scores", "pattern"} <= set(kept) and not _are_scores(kept["scores"], kept["pattern"]):
+        misnamed["scores"] = "its hook gives something else, of which the pattern is not the softmax"
+    fires = [name for name in SITES if name in kept or (name == "result" and "z" in kept)]
+    return tuple(name for name in fires if name not in misnamed), misnamed
+
+
+def _are_scores(scores: Tensor, pattern: Tensor) -> bool:
+    if scores.shape != pattern.shape:
+        return False
+    future = torch.triu(torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device), diagonal=1)
+    made = scores.float().masked_fill(future, -torch.inf).softmax(dim=-1)
+    return bool((made - pattern.float()).abs().max() <= 1e-2)  # half precision rounds; another tensor is far off
+
+
+@torch.inference_mode()
+def reference(hf_model: Any) -> Reference:
+    """Log-probabilities by Hugging Face's own model, before a bridge is put round it."""
+    sizes = hf_model.config
+    ids = _ids(int(sizes.vocab_size), int(getattr(sizes, "max_position_embeddings", 10)))
+    logits: Tensor = hf_model(ids.to(next(hf_model.parameters()).device), use_cache=False).logits
+    return Reference(ids, logits.float().log_softmax(dim=-1).cpu())
+
+
+@torch.inference_mode()
+def check_reference(model: HookedTransformer, of: Reference) -> None:
+    """Hold the loaded model to Hugging Face's own, and note the difference in ``checks``.
+
+    Raises:
+        InterpError: a float32 or float64 model says something else. Half precision, whose rounding is no error of the
+            bridge, is warned of.
+    """
+    expected = of.log_probabilities
+    found = model.forward(of.ids).float().log_softmax(dim=-1).cpu()
+    difference = float("inf")
+    if found.shape == expected.shape:
+        difference = _share((found - expected).abs().max(), expected[torch.isfinite(expected)])
+    model.checks["hugging_face"] = difference
+    allowed = max(TOLERANCE.get(model.dtype, 5e-2), TOLERANCE[torch.float32])
+    if difference <= allowed:
+        return
+    said = (
+        f"{model.name} as TransformerLens runs it differs from Hugging Face's own {model.cfg.architecture} by "
+        f"{difference:.3g} of the largest log-probability, {allowed:.0e} is allowed"
+    )
+    if model.dtype.itemsize >= 4:
+        raise InterpError(f"{said}: its configuration has something that TransformerLens does not know.")
+    log.warning("%s. Load it with dtype='float32' before its numbers are quoted.", said)
 
 
 def _keeper(name: str, layer: int, kept: dict[str, Tensor]) -> tuple[str, Callable[[Tensor], None]]:
@@ -139,8 +197,12 @@ def _keeper(name: str, layer: int, kept: dict[str, Tensor]) -> tuple[str, Callab
 
 
 def _probe_ids(model: HookedTransformer) -> Int[Tensor, "prompt position"]:
+    return _ids(model.cfg.vocab, model.cfg.n_ctx)
+
+
+def _ids(vocab: int, n_ctx: int) -> Int[Tensor, "prompt position"]:
     generator = torch.Generator().manual_seed(0)
-    return torch.randint(0, model.cfg.vocab, (2, min(10, model.cfg.n_ctx)), generator=generator)
+    return torch.randint(0, vocab, (2, min(10, n_ctx)), generator=generator)
 
 
 def _share(difference: Tensor, of: Tensor) -> float:

@@ -132,6 +132,12 @@ class Block:
     gate: Linear | None
     mlp_out: Linear
 
+    @property
+    def matrices(self) -> dict[str, Linear]:
+        """Its linear maps by name."""
+        names = ("q", "k", "v", "o", "mlp_in", "gate", "mlp_out")
+        return {name: getattr(self, name) for name in names if getattr(self, name) is not None}
+
 
 @dataclass(frozen=True)
 class Blocks:
@@ -174,15 +180,14 @@ class Blocks:
 
     def cast(self, dtype: torch.dtype) -> Blocks:
         """The same model with its matrix products in another data type; norms and streams stay as they are."""
-        cast_layers = tuple(
-            replace(
-                block,
-                **{name: getattr(block, name).cast(dtype) for name in ("q", "k", "v", "o", "mlp_in", "mlp_out")},
-                gate=None if block.gate is None else block.gate.cast(dtype),
-            )
-            for block in self.layers
-        )
-        return replace(self, layers=cast_layers)
+        return self._with(lambda matrix: matrix.cast(dtype))
+
+    def _with(self, change: Callable[[Linear], Linear]) -> Blocks:
+        def changed(block: Block) -> Block:
+            new: dict[str, Any] = {name: change(matrix) for name, matrix in block.matrices.items()}
+            return replace(block, **new)
+
+        return replace(self, layers=tuple(changed(block) for block in self.layers))
 
     # ---- pieces ----
 
@@ -309,11 +314,8 @@ class Blocks:
 
     def flop_per_token(self) -> dict[str, float]:
         """Floating-point operations per token of each matrix product of a block (two per weight)."""
-        block = self.layers[0]
-        names = ("q", "k", "v", "o", "mlp_in", "mlp_out")
-        count = {name: 2.0 * getattr(block, name).weight.numel() for name in names}
-        if block.gate is not None:
-            count["mlp_in"] += 2.0 * block.gate.weight.numel()
+        count = {name: 2.0 * matrix.weight.numel() for name, matrix in self.layers[0].matrices.items()}
+        count["mlp_in"] += count.pop("gate", 0.0)
         return count
 
 

@@ -19,7 +19,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from interp import sites
-from interp._selfcheck import check_blocks, live_sites, read_only_sites, self_check
+from interp._selfcheck import check_blocks, check_reference, live_sites, read_only_sites, reference, self_check
 from interp.blocks import Blocks, UnsupportedModelError, at_positions
 from interp.errors import InterpError
 from interp.sites import Site
@@ -77,6 +77,7 @@ class HookedTransformer:
         bos_policy: ``"prepend"`` puts exactly one beginning-of-sequence token before every text; ``"none"`` puts none.
         sites: names of the sites this model has (those whose hooks fire), in the order of the table.
         checks: the figures of the self-check at load.
+        misnamed: sites that are left out because their hooks give something else, each with the reason.
         read_only: sites that can be read but not changed, because the bridge discards edits of them.
         no_blocks: why the model's arithmetic cannot be run piece by piece (``blocks``); empty where it can.
     """
@@ -101,7 +102,7 @@ class HookedTransformer:
         self.cfg = _config(bridge)
         self.bos_policy: BosPolicy = _bos_policy(bos, tokenizer)
         self._block_calls: dict[int, BlockCall] = {}
-        self.sites: tuple[str, ...] = live_sites(self)
+        self.sites, self.misnamed = live_sites(self)
         self.checks: dict[str, float] = {}
         self.no_blocks = ""
         if check:
@@ -143,6 +144,7 @@ class HookedTransformer:
         loaded = _loading.load(
             source, dtype=_loading.DTYPES[dtype], device=torch.device("cpu" if place.type == "mps" else place)
         )
+        expected = reference(loaded.model)
         bridge = _bridge(loaded.model, loaded.name)
         # The bridge would reload the tokenizer from the hub if it were handed one at boot; a first assignment does not.
         bridge.tokenizer = loaded.tokenizer
@@ -155,6 +157,7 @@ class HookedTransformer:
             "bos": bos,
         }
         model = cls(bridge, weights_sha256=loaded.weights_sha256, **options)
+        check_reference(model, expected)
         if place.type == "mps":
             model._move_checked(place)
         return model
@@ -229,8 +232,9 @@ class HookedTransformer:
         """
         wanted = sites.site(name)
         if not self.has_site(name):
+            because = f": {self.misnamed[name]}" if name in self.misnamed else ""
             raise InterpError(
-                f"Site '{name}' does not exist in {self.name} ({self.cfg.architecture}). "
+                f"Site '{name}' does not exist in {self.name} ({self.cfg.architecture}){because}. "
                 f"It has: {', '.join(self.sites)}."
             )
         return wanted

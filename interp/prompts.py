@@ -371,6 +371,12 @@ class PromptPairs:
 
     def _continued(self, answers: tuple[tuple[int, ...], ...]) -> PromptPairs:
         forced = [answer[:-1] for answer in answers]
+        for i, (more, at, length) in enumerate(zip(forced, self.answer_position, self.clean.lengths, strict=True)):
+            if more and at != length - 1:
+                raise InterpError(
+                    f"Prompt {i} is scored at token {at} of {length}: an answer of several tokens can only continue a "
+                    "prompt at its end. Shorten the prompt, or score one token."
+                )
         clean, corrupted = extend(self.clean, forced), extend(self.corrupted, forced)
         return replace(self, clean=clean, corrupted=corrupted, continuation=answers)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 from collections.abc import Callable
@@ -19,7 +20,7 @@ from interp._selfcheck import self_check
 from interp.errors import InterpError
 from interp.model import HookedTransformer, resolve_device
 from tests.conftest import REPOSITORY
-from tests.tiny import VOCAB, make_gpt2, random_ids
+from tests.tiny import VOCAB, make_gpt2, make_llama, make_opt, random_ids
 
 BOTH = pytest.mark.parametrize("name", ["gpt2", "llama"])
 
@@ -168,7 +169,7 @@ def test_the_model_is_untouched_after_an_exception_in_a_hook(model: HookedTransf
 
 
 def test_self_check_reports_every_identity(gpt2: HookedTransformer) -> None:
-    assert set(gpt2.checks) == {"result_sum", "pattern_sum", "padding", "resume", "blocks"}
+    assert set(gpt2.checks) == {"result_sum", "pattern_sum", "padding", "resume", "blocks", "hugging_face"}
     assert all(value < 1e-5 for value in gpt2.checks.values())
 
 
@@ -188,6 +189,42 @@ def test_self_check_refuses_logits_that_are_not_finite(tmp_path: Path) -> None:
     hf.save_pretrained(tmp_path)
     with pytest.raises(InterpError, match="not finite"):
         HookedTransformer.from_pretrained(tmp_path)
+
+
+def test_a_setting_that_the_bridge_does_not_know_is_refused(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """The bridge divides scores by sqrt(d_head) whatever ``scale_attn_weights`` says; Hugging Face does not."""
+    make_gpt2(tmp_path, scale_attn_weights=False)
+    with pytest.raises(InterpError, match=r"differs from Hugging Face's own GPT2LMHeadModel by 0\.0\d+ of the largest"):
+        HookedTransformer.from_pretrained(tmp_path)
+    with caplog.at_level(logging.WARNING, logger="interp._selfcheck"):
+        half = HookedTransformer.from_pretrained(tmp_path, dtype="float16")
+    assert half.checks["hugging_face"] > 0.02
+    assert any("differs from Hugging Face's own" in record.getMessage() for record in caplog.records)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+@pytest.mark.parametrize("make", [make_gpt2, make_llama, make_opt])
+def test_every_model_is_held_to_hugging_face(
+    make: Callable[..., Path], dtype: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    allowed = {"float32": 2e-6, "bfloat16": 3e-2, "float16": 4e-3}[
+        dtype
+    ]  # rounding, ten times what a float32 model has
+    with caplog.at_level(logging.WARNING, logger="interp._selfcheck"):
+        model = HookedTransformer.from_pretrained(make(tmp_path), dtype=dtype)
+    assert 0 < model.checks["hugging_face"] < allowed
+    assert not any("differs from Hugging Face" in record.getMessage() for record in caplog.records)
+
+
+def test_a_hook_that_gives_another_tensor_is_no_site(tmp_path: Path) -> None:
+    """Of an OPT the bridge fires ``hook_attn_scores`` with the pattern."""
+    model = HookedTransformer.from_pretrained(make_opt(tmp_path))
+    assert "pattern" in model.sites
+    assert "scores" not in model.sites
+    with pytest.raises(
+        InterpError, match=r"'scores' does not exist .* of which the pattern is not the softmax\. It has"
+    ):
+        run.capture(model, random_ids(1, 5), "scores")
 
 
 def test_fingerprint_follows_the_weights_and_nothing_else(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import xarray as xr
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from interp import metrics, sites
+from interp import sites
 from interp.attribution.audit import DEFAULT, Audit, Exact
 from interp.attribution.gradients import Differentiable, Place, Tape, at_value
 from interp.attribution.result import Estimates, Part, Question, check_method, in_products, labelled
@@ -24,6 +24,7 @@ from interp.sweep.cells import Cells, patch_cells
 from interp.sweep.execute import Meter
 from interp.sweep.patch import token_coords
 from interp.sweep.plan import READ_BY_LATER_TOKENS
+from interp.sweep.readout import described
 
 if TYPE_CHECKING:
     from interp.model import HookedTransformer
@@ -117,7 +118,7 @@ def attribution_patching(
     cells = plans[0].cells
     effects = np.asarray(passes).reshape(-1, len(pairs), *cells.shape)
     graddrop = _graddrop(effects, site) if method == "atp*" else None
-    units = metrics.UNITS[metric]
+    _, units = described(pairs, metric)
     variables = {
         "graddrop": Variable(("prompt", *cells.dims), graddrop, units, "mean absolute estimate with a layer dropped")
     }

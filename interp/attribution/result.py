@@ -18,7 +18,7 @@ from interp.prompts import PromptPairs
 from interp.results import Variable
 from interp.sweep import MINIMUM_GAP, Direction, Readout, score
 from interp.sweep.patch import check_direction
-from interp.sweep.readout import whole_answers
+from interp.sweep.readout import described, scored_parts
 from interp.tokens import Prompts
 
 if TYPE_CHECKING:
@@ -77,11 +77,8 @@ class Question:
         if metric == "rank":
             raise InterpError("Metric 'rank' has no gradient. Use 'logit_difference', or the exact sweep.")
         clean, corrupted = (score(model, pairs, which, metric) for which in ("clean", "corrupted"))
-        whole = whole_answers(pairs, metric)
-        sets, name = (pairs.expand_answers(), "log_probability") if whole else ((pairs,), metric)
-        signs = (1.0, -1.0) if metric == "logit_difference" else (1.0,)
         parts = []
-        for part, sign in zip(sets, signs, strict=False):
+        for sign, part, name in scored_parts(pairs, metric):
             runs = (part.corrupted, part.clean) if direction == "denoising" else (part.clean, part.corrupted)
             parts.append(Part(part, *runs, Readout.of(part, name), sign))
         return cls(model, pairs, direction, metric, clean, corrupted, tuple(parts))
@@ -167,7 +164,7 @@ def labelled(
     variables: Mapping[str, Variable] | None = None,
 ) -> xr.Dataset:
     """The result, audited."""
-    units, effect = metrics.UNITS[question.metric], estimates.effect
+    (metric, units), effect = described(question.pairs, question.metric), estimates.effect
     mean = effect.mean(axis=0)
     report = NOT_AUDITED
     if audit is not None:
@@ -184,7 +181,6 @@ def labelled(
         minimum_gap=minimum_gap,
     )
     dims = ("prompt", *estimates.dims)
-    metric = question.metric
     return results.build(
         {
             "estimated": Variable(dims, estimated, units, f"estimated {metric} after the patch"),

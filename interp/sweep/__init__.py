@@ -5,7 +5,7 @@ Every number is exact: the model is really run with that one change. What the ch
 ``tests/test_sweep.py`` holds it to the plain loop over TransformerLens hooks.
 """
 
-from interp.sweep.ablation import ablation_sweep, knockout_sweep
+from interp.sweep.ablation import ablation_sweep, knockout_sweep, plan_ablation, plan_knockout
 from interp.sweep.cells import NOT_PATCHED, Axis
 from interp.sweep.execute import Progress
 from interp.sweep.patch import MINIMUM_GAP, Direction, plan, sweep
@@ -25,6 +25,8 @@ __all__ = [
     "knockout_sweep",
     "path_patching",
     "plan",
+    "plan_ablation",
+    "plan_knockout",
     "plan_paths",
     "score",
     "sweep",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -17,8 +18,10 @@ from interp.interventions import ABLATIONS, AblationKind, parse_edge
 from interp.prompts import PromptPairs
 from interp.results import Variable
 from interp.sweep.cells import Axis, Cells, Part, Sets, patch_cells, window_of
+from interp.sweep.engine import Precision, Term, plan_terms, run_terms
 from interp.sweep.execute import Done, Progress, Sweep
-from interp.sweep.patch import Precision, how_computed, run_sweep, token_coords
+from interp.sweep.patch import how_computed, token_coords
+from interp.sweep.plan import Plan
 from interp.sweep.readout import Readout, check_which, whole_answers
 from interp.tokens import Prompts
 
@@ -77,26 +80,56 @@ def ablation_sweep(
     Raises:
         InterpError: an unknown site, kind, metric or role; a prompt that no other can be resampled for.
     """
-    check_which(which)
-    if kind not in ABLATIONS:
-        raise unknown_name("ablation", kind, ABLATIONS)
-    options: dict[str, Any] = {
-        "axis": axis, "roles": roles, "positions": positions, "layers": layers, "window": window, "sets": sets,
-        "neuron_groups": neuron_groups,
-    }  # fmt: skip
-    _one_token(pairs, metric)
-    cells = patch_cells(model, pairs, site, **options)
-    prompts: Prompts = getattr(pairs, which)
-    wanted = Sweep(prompts, site, cells, Readout.of(pairs, metric), _new(model, prompts, site, kind, cells, seed))
-    found, screening = run_sweep(model, wanted, precision=precision, memory=memory, progress=progress)
+    wanted = _stated(
+        model, pairs, site, kind, metric, which,
+        axis=axis, roles=roles, positions=positions, layers=layers, window=window, sets=sets,
+        neuron_groups=neuron_groups,
+    )  # fmt: skip
+    wanted = replace(wanted, source=_new(model, wanted, kind, seed))
+    found, screening = run_terms(model, [Term(1.0, wanted)], precision=precision, memory=memory, progress=progress)
     return _labelled(
-        model, pairs, found, "ablated", metric, cells,
+        model, pairs, found, "ablated", metric, wanted.cells,
         title=f"{kind} ablation of {site}",
         question=f"What does the answer lose without {site}?",
         source="Wang et al. 2022, arXiv 2211.00593; Zhang and Nanda 2023, arXiv 2309.16042",
         seed=seed,
         extra={"site": site, "ablation_kind": kind, "run": which, **how_computed(found, screening)},
     )  # fmt: skip
+
+
+def plan_ablation(
+    model: HookedTransformer,
+    pairs: PromptPairs,
+    site: str,
+    kind: AblationKind,
+    metric: str = "logit_difference",
+    *,
+    which: Which = "clean",
+    precision: Precision = "float32",
+    memory: int | None = None,
+    **cells: Any,
+) -> Plan:
+    """What ``ablation_sweep`` would compute with the same arguments, without computing it.
+
+    ``cells`` are its arguments that say what is ablated.
+    """
+    wanted = _stated(model, pairs, site, kind, metric, which, **cells)
+    if kind == "resample":
+        wanted = replace(wanted, source=_new(model, wanted, kind, seed=0))  # prompts alone: nothing is run for it
+    return plan_terms(model, [Term(1.0, wanted)], precision=precision, memory=memory)
+
+
+def _stated(
+    model: HookedTransformer, pairs: PromptPairs, site: str, kind: str, metric: str, which: str, **options: Any
+) -> Sweep:
+    """The sweep, with nothing yet to replace the activations by."""
+    check_which(which)
+    if kind not in ABLATIONS:
+        raise unknown_name("ablation", kind, ABLATIONS)
+    _one_token(pairs, metric)
+    cells = patch_cells(model, pairs, site, **options)
+    wanted = Sweep(getattr(pairs, which), site, cells, Readout.of(pairs, metric), {})
+    return replace(wanted, layers_before=max(wanted.layers) + 1 if kind == "mean" else 0)
 
 
 def knockout_sweep(
@@ -136,21 +169,52 @@ def knockout_sweep(
     Raises:
         InterpError: a malformed edge, an unknown role, or a token that is left with nothing to attend to.
     """
-    check_which(which)
-    _one_token(pairs, metric)
-    model.check_site("scores")
-    prompts: Prompts = getattr(pairs, which)
-    cells = _edge_cells(model, prompts, edges, sites.check_layers(layers, model.cfg.n_layers), window, by_head=by_head)
-    wanted = Sweep(prompts, "scores", cells, Readout.of(pairs, metric), None)
-    found, screening = run_sweep(model, wanted, memory=memory, progress=progress)
+    wanted = _stated_knockout(model, pairs, edges, metric, which, layers=layers, window=window, by_head=by_head)
+    found, screening = run_terms(model, [Term(1.0, wanted)], memory=memory, progress=progress)
     return _labelled(
-        model, pairs, found, "cut", metric, cells,
+        model, pairs, found, "cut", metric, wanted.cells,
         title="attention knockout",
         question="What does the answer lose when one word may not look at another?",
         source="Geva et al. 2023, arXiv 2304.14767",
         seed=0,
         extra={"run": which, "window": window, **how_computed(found, screening)},
     )  # fmt: skip
+
+
+def plan_knockout(
+    model: HookedTransformer,
+    pairs: PromptPairs,
+    edges: Sequence[str],
+    metric: str = "logit_difference",
+    *,
+    which: Which = "clean",
+    layers: Sequence[int] | int | None = None,
+    window: int = 1,
+    by_head: bool = False,
+    memory: int | None = None,
+) -> Plan:
+    """What ``knockout_sweep`` would compute with the same arguments, without computing it."""
+    wanted = _stated_knockout(model, pairs, edges, metric, which, layers=layers, window=window, by_head=by_head)
+    return plan_terms(model, [Term(1.0, wanted)], memory=memory)
+
+
+def _stated_knockout(
+    model: HookedTransformer,
+    pairs: PromptPairs,
+    edges: Sequence[str],
+    metric: str,
+    which: str,
+    *,
+    layers: Sequence[int] | int | None,
+    window: int,
+    by_head: bool,
+) -> Sweep:
+    check_which(which)
+    _one_token(pairs, metric)
+    model.check_site("scores")
+    prompts: Prompts = getattr(pairs, which)
+    cells = _edge_cells(model, prompts, edges, sites.check_layers(layers, model.cfg.n_layers), window, by_head=by_head)
+    return Sweep(prompts, "scores", cells, Readout.of(pairs, metric), None)
 
 
 def _one_token(pairs: PromptPairs, metric: str) -> None:
@@ -164,23 +228,20 @@ def _one_token(pairs: PromptPairs, metric: str) -> None:
 # ---- ablation ----
 
 
-def _new(
-    model: HookedTransformer, prompts: Prompts, site: str, kind: AblationKind, cells: Cells, seed: int
-) -> Prompts | dict[int, Tensor]:
+def _new(model: HookedTransformer, wanted: Sweep, kind: str, seed: int) -> Prompts | dict[int, Tensor]:
     """What the activations are replaced by: another prompt's, or a constant per layer."""
+    prompts, site, layers = wanted.base, wanted.site, wanted.layers
     if kind == "resample":
         return prompts.select(run.resample_donors(prompts, seed=seed))
-    layers = sorted({part.layer for parts in cells.parts for part in parts})
+    if kind == "zero":
+        zeros = torch.zeros(_shape(model, site), dtype=model.dtype, device=model.device)
+        return dict.fromkeys(layers, zeros)
     total: dict[int, Tensor] = {}
     equal = bool((prompts.lengths == prompts.lengths[0]).all())
-    if kind == "mean" and sites.site(site).is_pattern and not equal:
+    if sites.site(site).is_pattern and not equal:
         raise InterpError(
             "A mean over attention patterns needs prompts of one length. Ablate 'z' instead, or group by length."
         )
-    if kind == "zero":
-        one = run.activations(model, prompts.select(np.arange(1)), site, layers=layers)
-        shape = (model.cfg.n_heads, 1, 1) if sites.site(site).is_pattern else one[layers[0]].shape[2:]
-        return {layer: value.new_zeros(shape) for layer, value in one.items()}
     for rows in run.batches(model, prompts):
         part = prompts.select(rows)
         for layer, value in run.activations(model, part, site, layers=layers).items():
@@ -189,6 +250,16 @@ def _new(
             total[layer] = total.get(layer, 0) + value.double().sum(dim=0)
     count = len(prompts) if equal else int(prompts.lengths.sum())
     return {layer: (value / count).to(model.dtype) for layer, value in total.items()}
+
+
+def _shape(model: HookedTransformer, name: str) -> tuple[int, ...]:
+    """A site's shape at one token; one destination and source of every head at the pattern."""
+    site, cfg = sites.site(name), model.cfg
+    if site.is_pattern:
+        return cfg.n_heads, 1, 1
+    if site.has_heads:
+        return model.n_heads_of(name), cfg.d_head
+    return (cfg.d_mlp,) if name == "mlp_post" else (cfg.d_model,)
 
 
 # ---- knockout ----

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
@@ -61,6 +61,7 @@ class Sweep:
         readout: how the number is read off.
         source: prompts whose activations are put in, a constant per layer (``sites``' shapes without the prompt axis),
             or None where attention is cut.
+        layers_before: layers that all base prompts ran through to find a constant source, for the plan's count.
     """
 
     base: Prompts
@@ -68,6 +69,7 @@ class Sweep:
     cells: Cells
     readout: Readout
     source: Prompts | Mapping[int, Tensor] | None
+    layers_before: int = 0
 
     @property
     def differs(self) -> Bool[np.ndarray, "prompt position"] | None:
@@ -87,7 +89,7 @@ class Sweep:
         source = self.source.select(rows) if isinstance(self.source, Prompts) else self.source
         base, index = self.base.select(rows), torch.from_numpy(rows)
         cells = self.cells.of_prompts(rows, base.ids.shape[1])
-        return Sweep(base, self.site, cells, self.readout.rows(index), source)
+        return replace(self, base=base, cells=cells, readout=self.readout.rows(index), source=source)
 
 
 @dataclass(frozen=True)
@@ -119,38 +121,61 @@ def free_memory(device: torch.device) -> int | None:
     return run.free_memory()
 
 
+def memory_to_use(device: torch.device, memory: int | None) -> int | None:
+    """What was given, or the share of what is free that a sweep plans with; None where that cannot be known."""
+    free = free_memory(device)
+    return memory if memory is not None else None if free is None else int(MEMORY_SHARE * free)
+
+
 @dataclass(frozen=True)
 class Limits:
-    """How much is held at a time: prompts whose activations are stored, and tokens of a batch."""
+    """How much is held at a time.
+
+    Attributes:
+        prompts: prompts whose activations are stored.
+        tokens: tokens of a batch.
+        held: bytes that are held besides: the numbers of all rows, and weights in another form.
+    """
 
     prompts: int
     tokens: int
+    held: int
 
     @classmethod
-    def of(cls, model: HookedTransformer, sizes: Sizes, length: int, width: int, memory: int | None) -> Limits:
-        """From the memory that may be used (None: half of what is free)."""
-        free = free_memory(model.device)
-        given = memory if memory is not None else None if free is None else int(MEMORY_SHARE * free)
-        kept = STORED_BYTES if given is None else min(STORED_BYTES, given // 2)
-        per_prompt = sizes.stored_bytes(length, site_width=width)
-        traced = 2 * length * sizes.token_bytes(length)  # both runs in one pass, beside what they keep
-        prompts = max(1, kept // max(per_prompt, traced))
+    def of(
+        cls, model: HookedTransformer, sizes: Sizes, shape: tuple[int, int], *, length: int, width: int,
+        held: int, memory: int | None,
+    ) -> Limits:  # fmt: skip
+        """From the memory that may be used (None: half of what is free) for ``shape`` prompts and cells.
+
+        Raises:
+            InterpError: it is too little for a single row.
+        """
+        held += sizes.kept_bytes(shape[0] * shape[1])
+        stored, one_row = sizes.stored_bytes(length, site_width=width), sizes.batch_bytes(1, length, length)
+        tracing = sizes.tracing_bytes(1, length)
+        needed = held + stored + max(tracing, one_row)
+        given = memory_to_use(model.device, memory)
+        room = needed - held if given is None else given - held
+        if given is not None and needed > given:
+            raise InterpError(
+                f"A sweep of one prompt of {length} tokens needs {needed / 2**20:.1f} MiB, {given / 2**20:.1f} MiB "
+                "may be used. Give memory=..., free some, or use shorter prompts."
+            )
+        share = STORED_BYTES if given is None else min(STORED_BYTES, room // 2)
+        prompts = max(1, share // max(stored, tracing))
         tokens = TOKENS_PER_RIDE.get(model.device.type, TOKENS_PER_RIDE["cpu"])
         if given is not None:
-            room = given - min(prompts * per_prompt, kept)
-            tokens = min(tokens, room // (sizes.token_bytes(length) + sizes.row_bytes(length)))
-        if tokens < 1 or (given is not None and per_prompt > given):
-            raise InterpError(
-                f"A sweep of one prompt of {length} tokens needs "
-                f"{(per_prompt + sizes.token_bytes(length)) / 2**20:.0f} MiB, {(given or 0) / 2**20:.0f} MiB may be "
-                "used. Give memory=..., free some, or use shorter prompts."
-            )
-        return cls(int(prompts), int(tokens))
+            # At worst every row holds a single token.
+            tokens = min(tokens, max(1, (room - prompts * stored) // sizes.batch_bytes(1, 1, length)))
+        return cls(int(prompts), int(tokens), held)
 
 
-def make_plan(model: HookedTransformer, blocks: Blocks, wanted: Sweep, *, memory: int | None = None) -> Plan:
+def make_plan(
+    model: HookedTransformer, blocks: Blocks, wanted: Sweep, *, memory: int | None = None, held: int = 0
+) -> Plan:
     """What the sweep will compute, known from the tokens alone; activations that turn out equal save more."""
-    sizes, limits = _sizes(model, blocks, wanted, memory)
+    sizes, limits = _sizes(model, blocks, wanted, memory, held)
     chunks = list(chunks_of(len(wanted.base), limits.prompts))
     parts = []
     for chunk in chunks:
@@ -163,7 +188,7 @@ def _plan(
     wanted: Sweep, sizes: Sizes, limits: Limits, chunks: Sequence[int], parts: Sequence[tuple[Cells, Sequence[Entry]]]
 ) -> Plan:
     length = wanted.base.ids.shape[1]
-    traces = 2 if isinstance(wanted.source, Prompts) else 1
+    before = wanted.layers_before / sizes.n_layers * sizes.trace(len(wanted.base), length)
     return plan_of(
         wanted.site,
         (len(wanted.base), len(wanted.cells)),
@@ -174,8 +199,19 @@ def _plan(
         length=length,
         width=_width(wanted.site, sizes, length),
         flop=sum(flop(sizes, wanted.site, entries, cells) for cells, entries in parts)
-        + traces * sizes.trace(len(wanted.base), length),
+        + before
+        + _runs_flop(sizes, wanted),
     )
+
+
+def runs_flop(blocks: Blocks, wanted: Sweep) -> float:
+    """Operations of the unchanged runs alone."""
+    return _runs_flop(Sizes.of(blocks, wanted.readout.metric), wanted)
+
+
+def _runs_flop(sizes: Sizes, wanted: Sweep) -> float:
+    runs = 2 if isinstance(wanted.source, Prompts) else 1
+    return runs * sizes.trace(len(wanted.base), wanted.base.ids.shape[1])
 
 
 def plan_of(
@@ -195,11 +231,11 @@ def plan_of(
     return Plan(
         site=site,
         rows_in_all=shape[0] * shape[1],
-        rows=sum(len(entry.cell) for part in entries for entry in part),
+        rows=sum(entry.rows for part in entries for entry in part),
         chunks=tuple(chunks),
-        rides=rides,
+        batches=sum(len(part) for part in rides),
         flop=flop,
-        peak_bytes=_planned_bytes(sizes, rides, max(chunks), length, width) + 8 * shape[0] * shape[1],
+        peak_bytes=limits.held + _planned_bytes(sizes, rides, max(chunks), length, width),
         tokens_per_ride=limits.tokens,
     )
 
@@ -210,14 +246,13 @@ def _planned_bytes(
     """Bytes that a chunk of prompts takes at most: its stored activations, and the widest batch or the traces."""
     stored = n_prompts * sizes.stored_bytes(length, site_width=width)
     riding = max((_ride_bytes(sizes, batch, length) for chunk in rides for batch in chunk), default=0)
-    tracing = 2 * n_prompts * length * sizes.token_bytes(length)  # both runs in one pass
-    return int(stored + max(riding, tracing))
+    return int(stored + max(riding, sizes.tracing_bytes(n_prompts, length)))
 
 
 def _ride_bytes(sizes: Sizes, batch: Sequence[Entry], length: int) -> int:
-    rows = sum(len(entry.cell) for entry in batch)
+    rows = sum(entry.rows for entry in batch)
     tokens = sum(entry.tokens for entry in batch)
-    return tokens * sizes.token_bytes(length) + rows * sizes.row_bytes(length)
+    return sizes.batch_bytes(rows, tokens, length)
 
 
 def execute(
@@ -226,15 +261,25 @@ def execute(
     wanted: Sweep,
     *,
     memory: int | None = None,
+    held: int = 0,
     only: Bool[np.ndarray, "prompt cell"] | None = None,
     progress: Progress | None = None,
 ) -> Done:
     """Run every row of a sweep (of ``only``, if given).
 
+    Args:
+        model: the model.
+        blocks: its pieces, perhaps in another data type.
+        wanted: the sweep.
+        memory: bytes that may be used beside the model; None is half of what is free.
+        held: bytes of ``blocks`` that are not the model's own.
+        only: [prompt, cell] the rows to run.
+        progress: called with rows done and rows in all.
+
     Raises:
         InterpError: a number that is not finite, or one row that does not fit in memory.
     """
-    sizes, limits = _sizes(model, blocks, wanted, memory)
+    sizes, limits = _sizes(model, blocks, wanted, memory, held)
     n, n_cells = len(wanted.base), len(wanted.cells)
     out = np.empty((n, n_cells))
     metrics = {name: np.empty(n) for name in ("base", "source")}
@@ -279,21 +324,31 @@ def ride_all(
         try:
             scores = ride(chunk, batch, values, readout)
         except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-            if not _out_of_memory(error):
-                raise
-            held = sum(entry.tokens for entry in batch)
-            if sum(len(entry.cell) for entry in batch) == 1:
-                raise InterpError(
-                    "A sweep ran out of memory with a single row in its batch. Use shorter prompts or a smaller model."
-                ) from error
-            tokens = max(1, min(tokens, held) // 2)
-            log.warning("Out of memory with %d tokens in a batch; going on with %d.", held, tokens)
+            held, rows = (sum(getattr(entry, name) for entry in batch) for name in ("tokens", "rows"))
+            tokens = halved(error, held=min(tokens, held), rows=rows, device=chunk.answers.device, of="tokens")
             left = [entry for later in (batch, *waiting) for entry in later]
             waiting = deque(into_rides(left, tokens))
-            if chunk.answers.device.type == "cuda":
-                torch.cuda.empty_cache()
             continue
         yield from zip(batch, scores, strict=True)
+
+
+def halved(error: Exception, *, held: int, rows: int, device: torch.device, of: str) -> int:
+    """Half of what a batch held that did not fit in memory; any other error goes on its way.
+
+    Raises:
+        InterpError: the batch was a single row.
+    """
+    if not _out_of_memory(error):
+        raise error
+    if rows == 1:
+        raise InterpError(
+            "A sweep ran out of memory with a single row in its batch. Use shorter prompts or a smaller model."
+        ) from error
+    half = max(1, held // 2)
+    log.warning("Out of memory with %d %s in a batch; going on with %d.", held, of, half)
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+    return half
 
 
 def _out_of_memory(error: BaseException) -> bool:
@@ -316,10 +371,14 @@ class Meter:
             self.progress(self.done, self.total)
 
 
-def _sizes(model: HookedTransformer, blocks: Blocks, wanted: Sweep, memory: int | None) -> tuple[Sizes, Limits]:
+def _sizes(
+    model: HookedTransformer, blocks: Blocks, wanted: Sweep, memory: int | None, held: int
+) -> tuple[Sizes, Limits]:
     sizes = Sizes.of(blocks, wanted.readout.metric)
     length = wanted.base.ids.shape[1]
-    return sizes, Limits.of(model, sizes, length, _width(wanted.site, sizes, length), memory)
+    width = _width(wanted.site, sizes, length)
+    shape = len(wanted.base), len(wanted.cells)
+    return sizes, Limits.of(model, sizes, shape, length=length, width=width, held=held, memory=memory)
 
 
 def _width(site: str, sizes: Sizes, length: int) -> int:

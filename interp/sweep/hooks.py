@@ -7,6 +7,7 @@ cannot matter are skipped and only scored positions are unembedded. What precede
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import TYPE_CHECKING
 
@@ -16,9 +17,10 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from interp import run, sites
+from interp.errors import InterpError
 from interp.sweep.cells import Cells
-from interp.sweep.execute import Done, Progress, Sweep
-from interp.sweep.plan import Plan, Rows, find_rows
+from interp.sweep.execute import STORED_BYTES, Done, Meter, Progress, Sweep, chunks_of, halved, memory_to_use
+from interp.sweep.plan import Plan, Rows, Sizes, find_rows
 from interp.sweep.readout import Readout
 from interp.tokens import Prompts
 
@@ -26,42 +28,160 @@ if TYPE_CHECKING:
     from interp.model import Hook, HookedTransformer
 
 
-def execute(model: HookedTransformer, wanted: Sweep, *, progress: Progress | None = None) -> Done:
+def execute(
+    model: HookedTransformer, wanted: Sweep, *, memory: int | None = None, progress: Progress | None = None
+) -> Done:
     """Run every row of a sweep.
 
     Raises:
-        InterpError: a site that the architecture does not let anyone change.
+        InterpError: a site that the architecture does not let anyone change, or one row that does not fit in memory.
     """
     model.check_editable(wanted.site)
+    limits = _Limits.of(model, wanted, memory)
     n, n_cells = len(wanted.base), len(wanted.cells)
-    unchanged = _plain(model, wanted.base, wanted.readout)
-    source = _plain(model, wanted.source, wanted.readout) if isinstance(wanted.source, Prompts) else None
-    out = np.repeat(unchanged[:, None], n_cells, axis=1)
-    rows = find_rows(
-        wanted.cells, wanted.site, model.cfg.n_layers,
-        answers=wanted.readout.positions.numpy(), differs=wanted.differs,
+    out = np.empty((n, n_cells))
+    base, source = np.empty(n), np.empty(n)
+    meter = Meter(progress, n * n_cells)
+    n_batches = 0
+    for chunk in chunks_of(n, limits.prompts):
+        part = wanted.of_prompts(chunk)
+        base[chunk] = _plain(model, part.base, part.readout)
+        if isinstance(part.source, Prompts):
+            source[chunk] = _plain(model, part.source, part.readout)
+        out[chunk] = base[chunk, None]
+        rows = _rows(model, part)
+        meter.add(len(chunk) * n_cells - len(rows))
+        if not len(rows):
+            continue
+        new = _new_values(model, part)
+        streams = run.activations(model, part.base, "resid_pre", layers=_entered(part))
+        for layers, cells in _by_layers(part.cells):
+            chosen = rows.where(np.isin(rows.cell, cells))
+            for span, scores in _in_batches(model, part, layers, new, streams[layers[0]], chosen, limits):
+                out[chunk[chosen.prompt[span]], chosen.cell[span]] = scores.numpy()
+                meter.add(len(scores))
+                n_batches += 1
+    plan = replace(_plan(model, wanted, limits), batches=n_batches)
+    return Done(out, base, source if isinstance(wanted.source, Prompts) else None, plan)
+
+
+def make_plan(model: HookedTransformer, wanted: Sweep, *, memory: int | None = None) -> Plan:
+    """What the sweep will compute, known from the tokens alone."""
+    return _plan(model, wanted, _Limits.of(model, wanted, memory))
+
+
+@dataclass(frozen=True)
+class _Limits:
+    """How much is held at a time.
+
+    Attributes:
+        prompts: prompts whose activations are stored.
+        rows: rows of a batch.
+        peak_bytes: what that takes beside the model, from above.
+    """
+
+    prompts: int
+    rows: int
+    peak_bytes: int
+
+    @classmethod
+    def of(cls, model: HookedTransformer, wanted: Sweep, memory: int | None) -> _Limits:
+        """From the memory that may be used (None: half of what is free).
+
+        Raises:
+            InterpError: it is too little for a single row.
+        """
+        length = wanted.base.ids.shape[1]
+        given = memory_to_use(model.device, memory)
+        row = _row_bytes(model, wanted, length)
+        stored = _stored_bytes(model, wanted, length)
+        kept = Sizes.kept_bytes(len(wanted.base) * len(wanted.cells))
+        needed = kept + stored + row
+        if given is not None and needed > given:
+            raise InterpError(
+                f"A sweep of one prompt of {length} tokens needs {needed / 2**20:.1f} MiB, {given / 2**20:.1f} MiB "
+                "may be used. Give memory=..., free some, or use shorter prompts."
+            )
+        most = run.rows_per_batch(model, length)
+        room = (STORED_BYTES + most * row) if given is None else given - kept
+        prompts = int(min(len(wanted.base), max(1, min(STORED_BYTES, room // 2) // (stored + row))))
+        rows = int(max(1, min(most, (room - prompts * stored) // row)))
+        passed = min(prompts, most)  # rows of a plain pass
+        return cls(prompts, rows, int(kept + prompts * stored + max(rows, passed) * row))
+
+
+def _row_bytes(model: HookedTransformer, wanted: Sweep, length: int) -> int:
+    """What one row holds while it runs: a layer's activations, what replaces them, and its logits."""
+    cfg, size = model.cfg, model.dtype.itemsize
+    pattern = 4 * cfg.n_heads * length
+    layer = 10 * cfg.d_model + 3 * cfg.d_mlp + pattern
+    return size * (
+        length * (layer + 2 * _width(model, wanted, length)) + 4 * wanted.readout.positions.shape[1] * cfg.vocab
+    )
+
+
+def _stored_bytes(model: HookedTransformer, wanted: Sweep, length: int) -> int:
+    """What one prompt keeps: the streams that rows resume from, and the new values of every changed layer.
+
+    Twice, since the activations of all batches are joined to one tensor.
+    """
+    numbers = len(_entered(wanted)) * model.cfg.d_model + len(wanted.layers) * _width(model, wanted, length)
+    return 2 * model.dtype.itemsize * length * numbers
+
+
+def _entered(wanted: Sweep) -> tuple[int, ...]:
+    """Layers at which rows resume."""
+    return tuple(sorted({parts[0].layer for parts in wanted.cells.parts}))
+
+
+def _width(model: HookedTransformer, wanted: Sweep, length: int) -> int:
+    """Numbers per token of the site."""
+    site, cfg = sites.site(wanted.site), model.cfg
+    if site.is_pattern:
+        return cfg.n_heads * length
+    if site.has_heads:
+        return model.n_heads_of(wanted.site) * cfg.d_head
+    return cfg.d_mlp if wanted.site == "mlp_post" else cfg.d_model
+
+
+def _plan(model: HookedTransformer, wanted: Sweep, limits: _Limits) -> Plan:
+    n, length = wanted.base.ids.shape
+    chunks = list(chunks_of(n, limits.prompts))
+    n_rows, n_batches = 0, 0
+    layer, read = _flop(model, wanted, length)
+    n_layers = model.cfg.n_layers
+    two_runs = isinstance(wanted.source, Prompts)
+    flop = n * (wanted.layers_before * layer + (2 if two_runs else 1) * (n_layers * layer + read))
+    for chunk in chunks:
+        part = wanted.of_prompts(chunk)
+        rows = _rows(model, part)
+        n_rows += len(rows)
+        if not len(rows):
+            continue
+        flop += len(chunk) * layer * (max(_entered(part)) + 1 + (max(part.layers) + 1 if two_runs else 0))
+        for layers, cells in _by_layers(part.cells):
+            mine = int(np.isin(rows.cell, cells).sum())
+            n_batches += -(-mine // limits.rows)
+            flop += mine * ((n_layers - layers[0]) * layer + read)
+    return Plan(
+        site=wanted.site, rows_in_all=n * len(wanted.cells), rows=n_rows, chunks=tuple(len(c) for c in chunks),
+        batches=n_batches, flop=flop, peak_bytes=limits.peak_bytes, tokens_per_ride=limits.rows * length,
+        engine=model.no_blocks,
     )  # fmt: skip
-    done = n * n_cells - len(rows)
-    batches = 0
-    if progress is not None:
-        progress(done, n * n_cells)
-    for layers, cells in _by_layers(wanted.cells):
-        chosen = rows.where(np.isin(rows.cell, cells))
-        new = _new_values(model, wanted, layers) if len(chosen) else {}
-        stream = run.activations(model, wanted.base, "resid_pre", layers=layers[:1])[layers[0]] if len(chosen) else None
-        for cell, prompt in _batches(model, chosen, wanted.base.ids.shape[1]):
-            assert stream is not None
-            scores = _resumed(model, wanted, layers, new, stream, cell, prompt)
-            out[prompt.numpy(), cell.numpy()] = scores.numpy()
-            done += len(cell)
-            batches += 1
-            if progress is not None:
-                progress(done, n * n_cells)
-    plan = Plan(
-        site=wanted.site, rows_in_all=n * n_cells, rows=len(rows), chunks=(n,), rides=(), flop=float("nan"),
-        peak_bytes=0, tokens_per_ride=run.rows_per_batch(model, wanted.base.ids.shape[1]), engine=model.no_blocks,
-    )  # fmt: skip
-    return Done(out, unchanged, source, plan)
+
+
+def _flop(model: HookedTransformer, wanted: Sweep, length: int) -> tuple[float, float]:
+    """Operations of one layer and of the unembedding for one prompt: two per weight and token, and attention's."""
+    cfg = model.cfg
+    weights = sum(p.numel() for p in model.bridge.blocks.parameters() if p.ndim > 1) / cfg.n_layers
+    layer = 2.0 * weights * length + 4.0 * cfg.n_heads * cfg.d_head * length**2
+    return layer, 2.0 * cfg.d_model * cfg.vocab * wanted.readout.positions.shape[1]
+
+
+def _rows(model: HookedTransformer, part: Sweep) -> Rows:
+    return find_rows(
+        part.cells, part.site, model.cfg.n_layers, answers=part.readout.positions.numpy(), differs=part.differs
+    )
 
 
 def _plain(model: HookedTransformer, prompts: Prompts, readout: Readout) -> Float[np.ndarray, " prompt"]:
@@ -78,21 +198,36 @@ def _by_layers(cells: Cells) -> Iterator[tuple[tuple[int, ...], list[int]]]:
         yield layers, list(group)
 
 
-def _new_values(model: HookedTransformer, wanted: Sweep, layers: tuple[int, ...]) -> dict[int, Tensor]:
+def _new_values(model: HookedTransformer, wanted: Sweep) -> dict[int, Tensor]:
+    """What each changed layer's activation becomes; nothing where attention is cut."""
     if wanted.source is None:
         return {}
     if isinstance(wanted.source, Prompts):
-        return run.activations(model, wanted.source, wanted.site, layers=layers)
-    return {layer: wanted.source[layer].unsqueeze(0) for layer in layers}
+        return run.activations(model, wanted.source, wanted.site, layers=wanted.layers)
+    return {layer: wanted.source[layer].unsqueeze(0) for layer in wanted.layers}
 
 
-def _batches(
-    model: HookedTransformer, rows: Rows, length: int
-) -> Iterator[tuple[Int[Tensor, " row"], Int[Tensor, " row"]]]:
-    size = run.rows_per_batch(model, length)
-    for start in range(0, len(rows), size):
-        span = slice(start, start + size)
-        yield torch.from_numpy(rows.cell[span]), torch.from_numpy(rows.prompt[span])
+def _in_batches(
+    model: HookedTransformer,
+    part: Sweep,
+    layers: tuple[int, ...],
+    new: dict[int, Tensor],
+    stream: Float[Tensor, "prompt position d_model"],
+    rows: Rows,
+    limits: _Limits,
+) -> Iterator[tuple[slice, Float[Tensor, " row"]]]:
+    """Rows batch by batch. A batch that does not fit in memory is halved; what is finished stays finished."""
+    start, size = 0, limits.rows
+    while start < len(rows):
+        span = slice(start, min(start + size, len(rows)))
+        cell, prompt = torch.from_numpy(rows.cell[span]), torch.from_numpy(rows.prompt[span])
+        try:
+            scores = _resumed(model, part, layers, new, stream, cell, prompt)
+        except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+            size = halved(error, held=len(cell), rows=len(cell), device=model.device, of="rows")
+            continue
+        yield span, scores
+        start = span.stop
 
 
 def _resumed(

@@ -16,11 +16,11 @@ from interp import metrics, results, sites
 from interp.errors import InterpError
 from interp.prompts import PromptPairs
 from interp.results import Variable
-from interp.sweep import hooks
 from interp.sweep.cells import Axis, Cells, Sets, patch_cells
-from interp.sweep.execute import Done, Progress, Sweep, execute, make_plan
+from interp.sweep.engine import Precision, Screening, Term, plan_terms, run_terms
+from interp.sweep.execute import Done, Progress, Sweep
 from interp.sweep.plan import Plan
-from interp.sweep.readout import Readout, whole_answers
+from interp.sweep.readout import Readout, described, scored_parts, whole_answers
 
 if TYPE_CHECKING:
     from interp.model import HookedTransformer
@@ -28,13 +28,9 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 Direction: TypeAlias = Literal["denoising", "noising"]
-Precision: TypeAlias = Literal["float32", "bfloat16"]
 
 MINIMUM_GAP = {"logit_difference": 0.1, "log_probability": 0.05, "probability": 0.01, "rank": 1.0}
 """Smallest clean-corrupted gap, in the metric's units, that is worth normalising by."""
-
-SCREENED_ROWS = 64
-"""Rows that a bfloat16 sweep runs again in the model's own precision, to say how far off it is."""
 
 
 def sweep(
@@ -94,22 +90,14 @@ def sweep(
         InterpError: an unknown site, direction, metric or role, or positions that mean different things in different
             prompts.
     """
-    check_direction(direction)
-    options: dict[str, Any] = {
-        "axis": axis, "roles": roles, "positions": positions, "layers": layers, "window": window, "sets": sets,
-        "neuron_groups": neuron_groups,
-    }  # fmt: skip
-    how: dict[str, Any] = {"precision": precision, "memory": memory, "progress": progress}
-    if whole_answers(pairs, metric):
-        return _sweep_whole_answers(model, pairs, site, direction, metric, options, how, minimum_gap)
-    cells = patch_cells(model, pairs, site, **options)
-    wanted = _stated(pairs, site, direction, metric, cells)
-    found, screening = run_sweep(model, wanted, **how)
-    return _labelled(
-        model, pairs, found,
-        site=site, direction=direction, metric=metric, cells=cells, screening=screening,
-        minimum_gap=MINIMUM_GAP[metric] if minimum_gap is None else minimum_gap,
+    stated = _stated(
+        model, pairs, site, direction, metric,
+        axis=axis, roles=roles, positions=positions, layers=layers, window=window, sets=sets,
+        neuron_groups=neuron_groups,
     )  # fmt: skip
+    found, screening = run_terms(model, stated, precision=precision, memory=memory, progress=progress)
+    about = About.of(pairs, direction, metric, minimum_gap)
+    return _labelled(model, pairs, found, site=site, about=about, cells=stated[0].sweep.cells, screening=screening)
 
 
 def plan(
@@ -119,24 +107,37 @@ def plan(
     direction: Direction = "denoising",
     metric: str = "logit_difference",
     *,
+    precision: Precision = "float32",
     memory: int | None = None,
     **cells: Any,
 ) -> Plan:
     """What ``sweep`` would compute with the same arguments, without computing it; printing it says it in words.
 
-    Known from the tokens alone: rows whose activations turn out to be equal save more.
+    Known from the tokens alone: rows whose activations turn out to be equal save more. ``cells`` are ``sweep``'s
+    arguments that say what is patched (``axis roles positions layers window sets neuron_groups``).
     """
+    return plan_terms(
+        model, _stated(model, pairs, site, direction, metric, **cells), precision=precision, memory=memory
+    )
+
+
+def _stated(
+    model: HookedTransformer, pairs: PromptPairs, site: str, direction: str, metric: str, **options: Any
+) -> list[Term]:
+    """The sweep, or the two that whole answers need: right minus wrong is their difference."""
     check_direction(direction)
-    wanted = _stated(pairs, site, direction, metric, patch_cells(model, pairs, site, **cells))
-    if model.no_blocks:
-        rows = len(wanted.cells) * len(pairs)
-        return Plan(site, rows, rows, (len(pairs),), (), float("nan"), 0, 0, engine=model.no_blocks)
-    return make_plan(model, model.blocks(), wanted, memory=memory)
-
-
-def _stated(pairs: PromptPairs, site: str, direction: str, metric: str, cells: Cells) -> Sweep:
-    base, source = (pairs.corrupted, pairs.clean) if direction == "denoising" else (pairs.clean, pairs.corrupted)
-    return Sweep(base, site, cells, Readout.of(pairs, metric), source)
+    whole = whole_answers(pairs, metric)
+    if whole:
+        if options.get("axis") == "position" or options.get("positions") is not None:
+            raise InterpError("With whole answers (sum_logprob) prompts end at different places: sweep by role.")
+        if options.get("roles") is None and not sites.site(site).has_heads:
+            options |= {"axis": "role", "roles": list(pairs.roles)}
+    terms = []
+    for sign, part, name in scored_parts(pairs, metric):
+        base, source = (part.corrupted, part.clean) if direction == "denoising" else (part.clean, part.corrupted)
+        cells = patch_cells(model, part, site, **options)
+        terms.append(Term(sign, Sweep(base, site, cells, Readout.of(part, name), source)))
+    return terms
 
 
 def check_direction(direction: str) -> None:
@@ -145,93 +146,30 @@ def check_direction(direction: str) -> None:
         raise InterpError(f"Unknown direction '{direction}'. Choose 'denoising' or 'noising'.")
 
 
-@dataclass(frozen=True)
-class Screening:
-    """How far a bfloat16 sweep was off, in the metric's units, over some of its rows."""
-
-    max_error: float
-    rms_error: float
-    rows: int
-
-
-def run_sweep(
-    model: HookedTransformer,
-    wanted: Sweep,
-    *,
-    precision: Precision = "float32",
-    memory: int | None = None,
-    progress: Progress | None = None,
-) -> tuple[Done, Screening | None]:
-    """Run a stated sweep by the fastest exact way this model allows.
-
-    Raises:
-        InterpError: an unknown precision, or screening a model that has no arithmetic of its own here.
-    """
-    if precision not in get_args(Precision):
-        raise InterpError(f"Unknown precision '{precision}'. Choose 'float32' or 'bfloat16'.")
-    if model.no_blocks:
-        if precision != "float32":
-            raise InterpError(f"precision='bfloat16' needs the model's own weights: {model.no_blocks}. Leave it out.")
-        log.info("Sweeping %s through hooks, which is slower: %s.", model.name, model.no_blocks)
-        return hooks.execute(model, wanted, progress=progress), None
-    blocks = model.blocks()
-    if precision == "float32":
-        return execute(model, blocks, wanted, memory=memory, progress=progress), None
-    screened = execute(model, blocks.cast(torch.bfloat16), wanted, memory=memory, progress=progress)
-    only = np.zeros(screened.changed.shape, dtype=bool)
-    run = np.argwhere(screened.changed != screened.base[:, None])
-    rng = np.random.default_rng(0)
-    chosen = rng.choice(len(run), size=min(SCREENED_ROWS, len(run)), replace=False)
-    only[tuple(run[chosen].T)] = True
-    exact = execute(model, blocks, wanted, memory=memory, only=only)
-    effect = screened.changed - screened.base[:, None]
-    error = (effect - (exact.changed - exact.base[:, None]))[only]
-    found = Screening(
-        float(np.abs(error).max(initial=0.0)), float(np.sqrt((error**2).mean())) if error.size else 0.0, int(only.sum())
-    )
-    return Done(exact.base[:, None] + effect, exact.base, exact.source, screened.plan), found
-
-
-# ---- whole answers ----
-
-
-def _sweep_whole_answers(
-    model: HookedTransformer,
-    pairs: PromptPairs,
-    site: str,
-    direction: Direction,
-    metric: str,
-    options: dict[str, Any],
-    how: dict[str, Any],
-    minimum_gap: float | None,
-) -> xr.Dataset:
-    """Both whole answers swept by their log-probability; the difference is the metric."""
-    if options["axis"] == "position" or options["positions"] is not None:
-        raise InterpError("With whole answers (sum_logprob) prompts end at different places: sweep by role.")
-    if options["roles"] is None and not sites.site(site).has_heads:
-        options |= {"axis": "role", "roles": list(pairs.roles)}
-    right, wrong = (
-        sweep(model, part, site, direction, "log_probability", **options, **how) for part in pairs.expand_answers()
-    )
-    if metric == "log_probability":
-        return right
-    out = right.copy()
-    for name in ("patched", "clean", "corrupted"):
-        out[name] = (right[name] - wrong[name]).assign_attrs(right[name].attrs)
-    gap = MINIMUM_GAP[metric] if minimum_gap is None else minimum_gap
-    values = metrics.recovered(
-        *(torch.from_numpy(out[name].values) for name in ("patched", "clean", "corrupted")), minimum_gap=gap
-    )
-    out["recovered"] = right["recovered"].copy(data=values.numpy())
-    out.attrs |= {"metric": "difference of summed log-probabilities", "minimum_gap": gap}
-    for name in ("rows_run", "rows_in_all", "planned_flop", "batches"):
-        out.attrs[name] = right.attrs[name] + wrong.attrs[name]
-    out.attrs["changed_something"] = max(right.attrs["changed_something"], wrong.attrs["changed_something"])
-    out.attrs["n_small_gap"] = int((np.abs(out["clean"].values - out["corrupted"].values) < gap).sum())
-    return out
-
-
 # ---- the result ----
+
+
+@dataclass(frozen=True)
+class About:
+    """What the numbers of a patch sweep are.
+
+    Attributes:
+        direction: ``"denoising"`` or ``"noising"``.
+        metric: what results call it.
+        units: of the metric.
+        minimum_gap: clean-corrupted gap below which ``recovered`` is NaN.
+    """
+
+    direction: str
+    metric: str
+    units: str
+    minimum_gap: float
+
+    @classmethod
+    def of(cls, pairs: PromptPairs, direction: str, metric: str, minimum_gap: float | None) -> About:
+        """With the metric's own smallest gap where none is given."""
+        gap = MINIMUM_GAP[metric] if minimum_gap is None else minimum_gap
+        return cls(direction, *described(pairs, metric), gap)
 
 
 def how_computed(found: Done, screening: Screening | None) -> dict[str, Any]:
@@ -261,16 +199,14 @@ def patch_variables(
     found: Done,
     patched: Float[np.ndarray, "prompt ..."],
     dims: tuple[str, ...],
-    direction: str,
-    metric: str,
-    minimum_gap: float,
+    about: About,
 ) -> dict[str, Variable]:
     """What every patch sweep reports: the metric after each patch, of both runs, and what is recovered."""
-    clean, corrupted = found.clean_and_corrupted(direction)
+    clean, corrupted = found.clean_and_corrupted(about.direction)
     recovered = metrics.recovered(
-        *(torch.from_numpy(part) for part in (patched, clean, corrupted)), minimum_gap=minimum_gap
+        *(torch.from_numpy(part) for part in (patched, clean, corrupted)), minimum_gap=about.minimum_gap
     )
-    units = metrics.UNITS[metric]
+    metric, units = about.metric, about.units
     return {
         "patched": Variable(dims, patched, units, f"{metric} after the patch"),
         "clean": Variable(("prompt",), clean, units, f"{metric} of the clean run"),
@@ -279,16 +215,14 @@ def patch_variables(
     }
 
 
-def patch_attributes(
-    found: Done, direction: str, metric: str, minimum_gap: float, screening: Screening | None = None
-) -> dict[str, Any]:
+def patch_attributes(found: Done, about: About, screening: Screening | None = None) -> dict[str, Any]:
     """What every patch sweep states about itself."""
-    clean, corrupted = found.clean_and_corrupted(direction)
+    clean, corrupted = found.clean_and_corrupted(about.direction)
     return {
-        "direction": direction,
-        "metric": metric,
-        "minimum_gap": minimum_gap,
-        "n_small_gap": int((np.abs(clean - corrupted) < minimum_gap).sum()),
+        "direction": about.direction,
+        "metric": about.metric,
+        "minimum_gap": about.minimum_gap,
+        "n_small_gap": int((np.abs(clean - corrupted) < about.minimum_gap).sum()),
         "changed_something": int((found.changed != found.base[:, None]).any()),
         **how_computed(found, screening),
     }
@@ -310,29 +244,27 @@ def _labelled(
     found: Done,
     *,
     site: str,
-    direction: str,
-    metric: str,
+    about: About,
     cells: Cells,
     screening: Screening | None,
-    minimum_gap: float,
 ) -> xr.Dataset:
-    attrs = {"site": site, **patch_attributes(found, direction, metric, minimum_gap, screening)}
+    attrs = {"site": site, **patch_attributes(found, about, screening)}
     if attrs["n_small_gap"]:
         log.warning(
             "%d of %d prompts have a clean-corrupted gap below %g %s; their 'recovered' is NaN.",
             attrs["n_small_gap"],
             len(pairs),
-            minimum_gap,
-            metrics.UNITS[metric],
+            about.minimum_gap,
+            about.units,
         )
     if not attrs["changed_something"]:
         log.warning("No patch of '%s' changed the metric at all: the two prompts have equal activations there.", site)
     patched = found.changed.reshape(len(pairs), *cells.shape)
     return results.build(
-        patch_variables(found, patched, ("prompt", *cells.dims), direction, metric, minimum_gap),
+        patch_variables(found, patched, ("prompt", *cells.dims), about),
         coords=token_coords(pairs, cells),
-        title=f"{direction} sweep of {site}",
-        question=f"Which {site} is {'sufficient for' if direction == 'denoising' else 'needed for'} the answer?",
+        title=f"{about.direction} sweep of {site}",
+        question=f"Which {site} is {'sufficient for' if about.direction == 'denoising' else 'needed for'} the answer?",
         reading="recovered: 0 is corrupted behaviour, 1 is clean; values outside are real; NaN: the gap is too small.",
         source="Heimersheim and Nanda 2024, arXiv 2404.15255; Zhang and Nanda 2023, arXiv 2309.16042",
         of=(model, pairs),

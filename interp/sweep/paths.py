@@ -18,7 +18,7 @@ from interp.errors import InterpError
 from interp.prompts import PromptPairs
 from interp.sweep.edges import Node, receivers, senders
 from interp.sweep.execute import Done, Limits, Meter, Progress, chunks_of, plan_of, read_stored, ride_all
-from interp.sweep.patch import MINIMUM_GAP, Direction, check_direction, patch_attributes, patch_variables
+from interp.sweep.patch import About, Direction, check_direction, patch_attributes, patch_variables
 from interp.sweep.plan import Entry, Join, Plan, Sizes, runs_of
 from interp.sweep.readout import Readout, whole_answers
 from interp.sweep.ride import Chunk
@@ -69,7 +69,7 @@ def path_patching(
     _check(model, pairs, direction, metric)
     wanted = _Wanted.of(model, pairs, direction, metric, senders, receivers)
     found = _execute(model, model.blocks(), wanted, memory, progress)
-    return _labelled(model, pairs, wanted, found, MINIMUM_GAP[metric] if minimum_gap is None else minimum_gap)
+    return _labelled(model, pairs, wanted, found, About.of(pairs, direction, metric, minimum_gap))
 
 
 def plan_paths(
@@ -90,7 +90,7 @@ def plan_paths(
     wanted = _Wanted.of(model, pairs, direction, metric, senders, receivers)
     sizes = Sizes.of(model.blocks(), metric)
     n, length = wanted.base.ids.shape
-    limits = Limits.of(model, sizes, length, _width(sizes), memory)
+    limits = _limits(model, sizes, wanted, memory)
     done = []
     for rows in chunks_of(n, limits.prompts):
         part = wanted.of_prompts(rows)
@@ -146,7 +146,7 @@ def _execute(
 ) -> Done:
     sizes = Sizes.of(blocks, wanted.readout.metric)
     n, length = wanted.base.ids.shape
-    limits = Limits.of(model, sizes, length, _width(sizes), memory)
+    limits = _limits(model, sizes, wanted, memory)
     patched, base_score, source_score = np.empty((n, len(wanted.edges))), np.empty(n), np.empty(n)
     meter = Meter(progress, patched.size)
     done: list[tuple[int, list[Entry]]] = []
@@ -339,6 +339,12 @@ def _plan(wanted: _Wanted, sizes: Sizes, limits: Limits, done: Sequence[tuple[in
     )
 
 
+def _limits(model: HookedTransformer, sizes: Sizes, wanted: _Wanted, memory: int | None) -> Limits:
+    n, length = wanted.base.ids.shape
+    shape = (n, len(wanted.edges))
+    return Limits.of(model, sizes, shape, length=length, width=_width(sizes), held=0, memory=memory)
+
+
 def _width(sizes: Sizes) -> int:
     """Numbers per token and layer that are kept of what the senders write."""
     return sizes.d_q + sizes.d_model
@@ -365,14 +371,11 @@ def _entry_flop(wanted: _Wanted, sizes: Sizes, entry: Entry) -> float:
     return total + heads * (per_head + seen)
 
 
-def _labelled(
-    model: HookedTransformer, pairs: PromptPairs, wanted: _Wanted, found: Done, minimum_gap: float
-) -> xr.Dataset:
-    about = (wanted.direction, wanted.readout.metric, minimum_gap)
+def _labelled(model: HookedTransformer, pairs: PromptPairs, wanted: _Wanted, found: Done, about: About) -> xr.Dataset:
     patched = np.full((len(pairs), len(wanted.senders), len(wanted.receivers)), np.nan)
     patched[:, wanted.edges[:, 0], wanted.edges[:, 1]] = found.changed
     return results.build(
-        patch_variables(found, patched, ("prompt", "sender", "receiver"), *about),
+        patch_variables(found, patched, ("prompt", "sender", "receiver"), about),
         coords={
             "prompt": np.arange(len(pairs)),
             "sender": [node.label for node in wanted.senders],
@@ -380,12 +383,12 @@ def _labelled(
             "receiver": [node.label for node in wanted.receivers],
             "receiver_layer": ("receiver", [node.layer for node in wanted.receivers]),
         },
-        title=f"{wanted.direction} path patching",
+        title=f"{about.direction} path patching",
         question="Which component's output reaches the answer through which reader?",
         reading="recovered: 0 is corrupted behaviour, 1 is clean, after changing what one receiver reads of one "
         "sender; NaN: the sender does not come before the receiver, or the gap is too small.",
         source="Wang et al. 2022, arXiv 2211.00593; Goldowsky-Dill et al. 2023, arXiv 2304.05969",
         of=(model, pairs),
         seed=0,
-        extra=patch_attributes(found, *about),
+        extra=patch_attributes(found, about),
     )

@@ -14,8 +14,7 @@ Rows that enter at one layer with the same tokens form an *entry*; entries ride 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
-from functools import cached_property
+from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias, TypeVar
 
 import numpy as np
@@ -139,6 +138,19 @@ class Sizes:
         scores = 3 * length * self.d_q // self.d_head
         return self.itemsize * (8 * self.d_model + 3 * self.d_q + max(hidden, scores))
 
+    def batch_bytes(self, rows: int, tokens: int, length: int) -> int:
+        """What a batch holds."""
+        return tokens * self.token_bytes(length) + rows * self.row_bytes(length)
+
+    def tracing_bytes(self, n_prompts: int, length: int) -> int:
+        """What both runs of some prompts in one pass hold beside what they keep."""
+        return 2 * n_prompts * length * self.token_bytes(length)
+
+    @staticmethod
+    def kept_bytes(rows: int) -> int:
+        """The number of each row, and which cell of which prompt from which token it is, twice while it is sorted."""
+        return 72 * rows
+
     def stored_bytes(self, length: int, *, site_width: int) -> int:
         """What one prompt's two traces keep: base streams, queries, keys, values, head outputs; the source's site."""
         per_layer = 2 * self.d_model + 2 * self.d_q + 2 * self.d_kv + 2 * site_width
@@ -179,6 +191,11 @@ class Entry:
         return 2 * self.join[0] + (self.join[1] == "mid")
 
     @property
+    def rows(self) -> int:
+        """How many."""
+        return len(self.cell)
+
+    @property
     def tokens(self) -> int:
         """Tokens that its rows bring into a batch."""
         return len(self.cell) * self.held
@@ -197,7 +214,7 @@ class Plan:
         rows_in_all: cells times prompts.
         rows: how many of them are computed; the others cannot change the number.
         chunks: prompts per chunk; activations of one chunk are stored at a time.
-        rides: per chunk, batches of entries.
+        batches: how many batches run.
         flop: floating-point operations of every matrix product that is made, a multiplication and an addition each.
         peak_bytes: memory that the sweep takes beside the model, from above.
         tokens_per_ride: how many tokens a batch may hold.
@@ -208,28 +225,39 @@ class Plan:
     rows_in_all: int
     rows: int
     chunks: tuple[int, ...]
-    rides: tuple[tuple[tuple[Entry, ...], ...], ...] = field(repr=False)
+    batches: int
     flop: float
     peak_bytes: int
     tokens_per_ride: int
     engine: str = "weights"
 
-    @cached_property
-    def batches(self) -> int:
-        """How many batches run."""
-        return sum(len(rides) for rides in self.rides)
-
     def __str__(self) -> str:
         """What will be recomputed, in which batches, within which memory, and the floor in operations."""
-        if self.engine != "weights":
-            return f"{self.site}: {self.rows_in_all} rows at most, through hooks ({self.engine})."
         share = 1 - self.rows / max(self.rows_in_all, 1)
         return (
             f"{self.site}: {self.rows} of {self.rows_in_all} rows are computed ({share:.0%} cannot change the number), "
             f"in {self.batches} batches of up to {self.tokens_per_ride} tokens over {len(self.chunks)} "
             f"{'chunk' if len(self.chunks) == 1 else 'chunks'} of prompts; {self.flop:.3g} floating-point operations "
-            f"at least, {self.peak_bytes / 2**20:.0f} MiB at most."
+            f"at least, {self.peak_bytes / 2**20:.0f} MiB at most"
+            f"{'' if self.engine == 'weights' else f'; through hooks ({self.engine})'}."
         )
+
+
+def joined(plans: Sequence[Plan]) -> Plan:
+    """Several sweeps, run one after the other, as one plan; the numbers of each are kept until all are done."""
+    if len(plans) == 1:
+        return plans[0]
+    kept = 8 * sum(plan.rows_in_all for plan in plans)
+    return replace(
+        plans[0],
+        rows_in_all=sum(plan.rows_in_all for plan in plans),
+        rows=sum(plan.rows for plan in plans),
+        chunks=tuple(size for plan in plans for size in plan.chunks),
+        batches=sum(plan.batches for plan in plans),
+        flop=sum(plan.flop for plan in plans),
+        peak_bytes=max(plan.peak_bytes for plan in plans) + kept,
+        tokens_per_ride=max(plan.tokens_per_ride for plan in plans),
+    )
 
 
 @dataclass(frozen=True)

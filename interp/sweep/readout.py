@@ -129,14 +129,12 @@ def score(
     whole answers (nats), which for one-token answers equals the logit difference.
     """
     check_which(which)
-    if whole_answers(pairs, metric):
-        right, wrong = pairs.expand_answers()
-        parts = [score(model, part, which, "log_probability", interventions=interventions) for part in (right, wrong)]
-        return np.asarray(parts[0] - parts[1] if metric == "logit_difference" else parts[0])
-    prompts = getattr(pairs, which)
-    readout = Readout.of(pairs, metric)
-    logits = run.logits_at(model, prompts, readout.positions.numpy(), interventions=interventions)
-    return readout(logits).numpy()
+    total = np.zeros(len(pairs))
+    for sign, part, name in scored_parts(pairs, metric):
+        readout = Readout.of(part, name)
+        logits = run.logits_at(model, getattr(part, which), readout.positions.numpy(), interventions=interventions)
+        total += sign * readout(logits).numpy()
+    return total
 
 
 def whole_answers(pairs: PromptPairs, metric: str) -> bool:
@@ -150,6 +148,26 @@ def whole_answers(pairs: PromptPairs, metric: str) -> bool:
     if metric not in ("logit_difference", "log_probability"):
         raise InterpError(f"Metric '{metric}' is not defined for whole answers (sum_logprob). Use 'logit_difference'.")
     return True
+
+
+def scored_parts(pairs: PromptPairs, metric: str) -> tuple[tuple[float, PromptPairs, str], ...]:
+    """What is read off which pairs: signs, pairs and metrics whose signed sum is the metric asked for.
+
+    One part, but for whole answers: their difference is the log-probability of the right answer minus the wrong one's,
+    each read off the pairs that its own answer continues.
+    """
+    if not whole_answers(pairs, metric):
+        return ((1.0, pairs, metric),)
+    right, wrong = pairs.expand_answers()
+    parts = ((1.0, right, "log_probability"), (-1.0, wrong, "log_probability"))
+    return parts if metric == "logit_difference" else parts[:1]
+
+
+def described(pairs: PromptPairs, metric: str) -> tuple[str, str]:
+    """What results call the metric, and its units."""
+    if metric == "logit_difference" and whole_answers(pairs, metric):
+        return "difference of summed log-probabilities", metrics.UNITS["log_probability"]
+    return metric, metrics.UNITS[metric]
 
 
 def check_which(which: str) -> None:
