@@ -230,6 +230,7 @@ def test_small_chunks_and_batches_give_the_same_edges(
     asked = {"senders": ["embed", "L0H2", "MLP1"], "receivers": ["L2H3.q", "MLP2", "MLP1", "logits"]}
     before = path_patching(model, ragged, **asked)
     monkeypatch.setattr(execute, setting, small)
+    monkeypatch.setattr(execute, "RIDE_BYTES", {"cpu": 0})
     after = path_patching(model, ragged, **asked)
     assert after.attrs["batches"] > before.attrs["batches"]
     np.testing.assert_allclose(after.patched, before.patched, rtol=0, atol=ATOL)

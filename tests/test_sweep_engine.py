@@ -563,6 +563,7 @@ def test_small_chunks_and_batches_give_the_same_numbers(
     prompts = request.getfixturevalue(these)
     before = many(model, prompts)
     monkeypatch.setattr(execute, setting, small)
+    monkeypatch.setattr(execute, "RIDE_BYTES", {"cpu": 0})
     after = many(model, prompts)
     batches = [sum(effect.attrs["batches"] for effect in found.values()) for found in (before, after)]
     assert batches[1] > batches[0] + len(before) / 2
@@ -604,6 +605,7 @@ def test_out_of_memory_halves_the_batch_and_keeps_what_is_finished(
     for error in (torch.OutOfMemoryError("full"), RuntimeError("DefaultCPUAllocator: can't allocate memory")):
         expected = sweep(gpt2, ragged, "z", roles=["color", "noun"])
         monkeypatch.setattr(execute, "TOKENS_PER_RIDE", {"cpu": 60})
+        monkeypatch.setattr(execute, "RIDE_BYTES", {"cpu": 0})
         # The third batch and all that large are refused.
         runs = Runs(lambda call, tokens, error=error: error if call > 2 and tokens > 30 else None)
         monkeypatch.setattr(execute, "ride", runs)

@@ -15,10 +15,11 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from interp import sites
+from interp.blocks import Linear
 from interp.sweep.cells import Cells, Part
 from interp.sweep.plan import AFTER_MLP, Entry, runs_of
 from interp.sweep.ride import Chunk
-from interp.sweep.stored import Source
+from interp.sweep.stored import FromRun, Source
 
 
 @dataclass(frozen=True)
@@ -37,17 +38,22 @@ class Change:
             return _edited(self, rows)
         layer, last = entry.layer, self.chunk.n_layers - 1
         if self.site == "resid_pre":
-            return _from_pre(self.chunk, rows, layer, rows.changed, rows.replaced("resid_pre", layer))
+            new = rows.replaced("resid_pre", layer)
+            return new if layer > last else _from_pre(self.chunk, rows, layer, new, self.known)
         if self.site in AFTER_MLP:
             post = _after_mlp(self, rows, layer)
-            return post if layer == last else _from_pre(self.chunk, rows, layer + 1, rows.changed, post)
+            return post if layer == last else _from_pre(self.chunk, rows, layer + 1, post)
         mid = _mid(self, rows, layer)
         if layer == last or entry.dense:
             return mid
-        changed = rows.changed
         post = self.chunk.gather("resid_pre", layer + 1, rows.prompt, entry.start, entry.end)
-        post[changed] = self.chunk.blocks.after_mlp(layer, mid[changed])
-        return _from_pre(self.chunk, rows, layer + 1, changed, post)
+        post[rows.where] = self.chunk.blocks.after_mlp(layer, mid[rows.where])
+        return _from_pre(self.chunk, rows, layer + 1, post)
+
+    @property
+    def known(self) -> Source | None:
+        """The source, where it has the queries, keys and values that its residual stream leads to."""
+        return self.source if isinstance(self.source, FromRun) and self.site == "resid_pre" else None
 
     def mask(self, rows: _Rows) -> Bool[Tensor, "row position"]:
         """Which tokens each row changes."""
@@ -73,15 +79,36 @@ class _Rows:
     def of(cls, change: Change, entry: Entry) -> _Rows:
         chunk = change.chunk
         prompt = chunk.index(entry.prompt)
-        scored = not entry.general and entry.layer == chunk.n_layers - 1 and change.site != "resid_pre"
+        before_attention = change.site == "resid_pre" and entry.layer < chunk.n_layers
+        scored = not entry.general and entry.layer >= chunk.n_layers - 1 and not before_attention
         at = chunk.answers[prompt] if scored else chunk.span(entry.start, entry.end)
         return cls(change, entry, prompt, at, scored)
 
     @cached_property
+    def _mask(self) -> Bool[np.ndarray, "row token"]:
+        change, entry = self.change, self.entry
+        tokens = change.cells.tokens.numpy()[change.cells.place[entry.cell], entry.prompt]
+        if not self.scored:
+            return np.asarray(tokens[:, entry.start : entry.end])
+        return np.asarray(np.take_along_axis(tokens, change.chunk.scored_at[entry.prompt], axis=1))
+
+    @cached_property
     def changed(self) -> Bool[Tensor, "row token"]:
         """Which of the computed tokens the cell names."""
-        mask = self.change.mask(self)
-        return mask.gather(1, self.at.expand(len(mask), -1))
+        return self.change.chunk.index(self._mask)
+
+    @cached_property
+    def where(self) -> tuple[Int[Tensor, " changed"], Int[Tensor, " changed"]]:
+        """Row, and number among the computed tokens, of each changed token."""
+        row, token = self._mask.nonzero()
+        return self.change.chunk.index(row), self.change.chunk.index(token)
+
+    @cached_property
+    def places(self) -> tuple[Int[Tensor, " changed"], Int[Tensor, " changed"]]:
+        """Prompt and position of each changed token."""
+        row, token = self.where
+        at = self.at[row, token] if self.scored else token + self.entry.start
+        return self.prompt[row], at
 
     def pick(self, values: Float[Tensor, "prompt position ..."]) -> Float[Tensor, "row token ..."]:
         """Stored values at the computed tokens."""
@@ -94,8 +121,8 @@ class _Rows:
     def replaced(self, site: str, layer: int) -> Float[Tensor, "row token d_model"]:
         """The unchanged activation, with the new one at the changed tokens."""
         base = self.base(site, layer)
-        new = self.pick(self.change.source.at(site, layer))
-        return torch.where(self.changed.unsqueeze(-1), new.to(base.dtype), base)
+        base[self.where] = self.change.source.at(site, layer)[self.places].to(base.dtype)
+        return base
 
     def by_unit_count(self) -> Iterator[tuple[slice, list[tuple[tuple[int, ...] | None, int]]]]:
         """Consecutive rows that change equally many heads; within them, which heads how many rows change."""
@@ -239,37 +266,44 @@ def _from_pre(
     chunk: Chunk,
     rows: _Rows,
     layer: int,
-    changed: Bool[Tensor, "row token"],
     stream: Float[Tensor, "row token d_model"],
+    known: Source | None = None,
 ) -> Float[Tensor, "row token d_model"]:
-    """``resid_mid`` of a layer whose ``resid_pre`` is changed at some tokens: only their q, k and v are new."""
+    """``resid_mid`` of a layer whose ``resid_pre`` is changed at some tokens: only their q, k and v are new.
+
+    ``known`` has them, where the stream there is another run's.
+    """
     blocks, block, entry = chunk.blocks, chunk.blocks.layers[layer], rows.entry
     start, end, prompt = entry.start, entry.end, rows.prompt
+    last = layer == chunk.n_layers - 1
     own_at = chunk.span(start, end)
     length = chunk.base.length
-    every = bool(changed.all())
-    where = changed.nonzero(as_tuple=True)
-    x = block.ln1(stream if every else stream[where])
-    positions = own_at if every else own_at[0][where[1]]
+    x = stream if known is not None else block.ln1(stream[rows.where])
 
-    def fresh(site: str) -> Tensor:
-        linear = block.k if site == "k" else block.v if site == "v" else block.q
-        new = blocks.heads(linear(x))
-        if site != "v":
-            new = blocks.rotate(new, positions, length)
-        if every:
-            return new
-        old = chunk.gather(site, layer, prompt, start, end)
-        old[where] = new
-        return old
+    def fresh(site: str, linear: Linear) -> Tensor:
+        """Queries from ``start`` on, or keys or values of the whole prompt."""
+        first = start if site == "q" else 0
+        out = chunk.gather(site, layer, prompt, first, end)
+        if known is not None:
+            new = known.at(site, layer)[rows.places].to(out.dtype)
+        else:
+            new = blocks.heads(linear(x))
+            new = new if site == "v" else blocks.rotate(new, rows.places[1], length)
+        out[:, start - first :][rows.where] = new
+        return out
 
-    k, v = chunk.keys_and_values(layer, prompt, start, fresh("k"), fresh("v"))
-    if layer < chunk.n_layers - 1:
-        z = blocks.attend(fresh("q"), k, v, chunk.seen(own_at, end))
+    k, v = fresh("k", block.k), fresh("v", block.v)
+    if not last:
+        z = blocks.attend(fresh("q", block.q), k, v, chunk.seen(own_at, end))
         return stream + block.o(z.flatten(-2))
     at = chunk.answers[prompt]
     picked = chunk.at_answers(stream, prompt, start)
-    q = blocks.rotate(blocks.heads(block.q(block.ln1(picked))), at, length)
+    if known is not None:
+        moved = rows.changed.gather(1, at - start)[..., None, None]
+        base, new = (values[prompt.unsqueeze(1), at] for values in (chunk.base["q", layer], known.at("q", layer)))
+        q = torch.where(moved, new.to(base.dtype), base)
+    else:
+        q = blocks.rotate(blocks.heads(block.q(block.ln1(picked))), at, length)
     return picked + block.o(blocks.attend(q, k, v, chunk.seen(at, end)).flatten(-2))
 
 
@@ -290,7 +324,8 @@ def _edited(change: Change, rows: _Rows) -> Float[Tensor, "row token d_model"]:
         x = block.ln1(stream)
         q, k = (blocks.rotate(blocks.heads(linear(x)), own_at, length) for linear in (block.q, block.k))
         q, k, v = edit("q", q), edit("k", k), edit("v", blocks.heads(block.v(x)))
-        k, v = chunk.keys_and_values(layer, rows.prompt, entry.start, k, v)
+        before = (chunk.gather(site, layer, rows.prompt, 0, entry.start) for site in ("k", "v"))
+        k, v = (torch.cat((old, own), dim=1) for old, own in zip(before, (k, v), strict=True))
         if change.site in ("scores", "pattern"):
             scores = blocks.scores(q, k)
             seen = chunk.seen(own_at, end)

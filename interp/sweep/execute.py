@@ -23,6 +23,7 @@ from interp.sweep.readout import Readout
 from interp.sweep.ride import Chunk, Values, ride
 from interp.sweep.stored import (
     BASE_SITES,
+    KNOWN_WITH_STREAM,
     NEEDED_OF_ITSELF,
     Constant,
     FromRun,
@@ -48,6 +49,8 @@ STORED_BYTES = 512 * 2**20
 """Activations of the unchanged runs that are kept at a time, where memory allows."""
 TOKENS_PER_RIDE = {"cpu": 2048, "cuda": 2**17}
 """Tokens of a batch beyond which it gets no faster; only less fits in memory."""
+RIDE_BYTES = {"cpu": 2**25, "cuda": 0}
+"""Of a narrow model a batch may hold more tokens: as many as take so much memory in all its layers' steps."""
 
 
 @dataclass(frozen=True)
@@ -164,7 +167,8 @@ class Limits:
             )
         share = STORED_BYTES if given is None else min(STORED_BYTES, room // 2)
         prompts = max(1, share // max(stored, tracing))
-        tokens = TOKENS_PER_RIDE.get(model.device.type, TOKENS_PER_RIDE["cpu"])
+        kind = model.device.type if model.device.type in TOKENS_PER_RIDE else "cpu"
+        tokens = max(TOKENS_PER_RIDE[kind], RIDE_BYTES[kind] // sizes.token_bytes(length))
         if given is not None:
             # At worst every row holds a single token.
             tokens = min(tokens, max(1, (room - prompts * stored) // sizes.batch_bytes(1, 1, length)))
@@ -175,13 +179,27 @@ def make_plan(
     model: HookedTransformer, blocks: Blocks, wanted: Sweep, *, memory: int | None = None, held: int = 0
 ) -> Plan:
     """What the sweep will compute, known from the tokens alone; activations that turn out equal save more."""
+    asked, wanted = wanted, _as_streams(wanted)
     sizes, limits = _sizes(model, blocks, wanted, memory, held)
     chunks = list(chunks_of(len(wanted.base), limits.prompts))
     parts = []
     for chunk in chunks:
         part = wanted.of_prompts(chunk)
         parts.append((part.cells, _entries(part, _rows(part, sizes.n_layers), sizes)))
-    return _plan(wanted, sizes, limits, [len(chunk) for chunk in chunks], parts)
+    return replace(_plan(wanted, sizes, limits, [len(chunk) for chunk in chunks], parts), site=asked.site)
+
+
+def _as_streams(wanted: Sweep) -> Sweep:
+    """A sweep of ``resid_mid`` or ``resid_post`` as one of the next layer's ``resid_pre``, which it is exactly.
+
+    The other run's stream at a token, before or after the MLP of that token alone, leads to the same next stream, which
+    the other run knows. (Not where several layers are changed together: a later change would meet an earlier one.)
+    """
+    single = all(len(parts) == 1 for parts in wanted.cells.parts)
+    if wanted.site not in ("resid_mid", "resid_post") or not isinstance(wanted.source, Prompts) or not single:
+        return wanted
+    parts = tuple((replace(part, layer=part.layer + 1),) for (part,) in wanted.cells.parts)
+    return replace(wanted, site="resid_pre", cells=replace(wanted.cells, parts=parts))
 
 
 def _plan(
@@ -198,7 +216,10 @@ def _plan(
         [entries for _, entries in parts],
         length=length,
         width=_width(wanted.site, sizes, length),
-        flop=sum(flop(sizes, wanted.site, entries, cells) for cells, entries in parts)
+        flop=sum(
+            flop(sizes, wanted.site, entries, cells, from_run=isinstance(wanted.source, Prompts))
+            for cells, entries in parts
+        )
         + before
         + _runs_flop(sizes, wanted),
     )
@@ -279,6 +300,7 @@ def execute(
     Raises:
         InterpError: a number that is not finite, or one row that does not fit in memory.
     """
+    asked, wanted = wanted, _as_streams(wanted)
     sizes, limits = _sizes(model, blocks, wanted, memory, held)
     n, n_cells = len(wanted.base), len(wanted.cells)
     out = np.empty((n, n_cells))
@@ -305,8 +327,8 @@ def execute(
                 out[chunk[entry.prompt], entry.cell] = scores.numpy()
                 meter.add(len(entry.cell))
             del base, source, shared, change
-    _check_finite(out, wanted)
-    plan = _plan(wanted, sizes, limits, [len(chunk) for chunk in chunks], done)
+    _check_finite(out, asked)
+    plan = replace(_plan(wanted, sizes, limits, [len(chunk) for chunk in chunks], done), site=asked.site)
     return Done(out, metrics["base"], metrics["source"] if isinstance(wanted.source, Prompts) else None, plan)
 
 
@@ -385,6 +407,8 @@ def _width(site: str, sizes: Sizes, length: int) -> int:
     """Numbers per token and layer that the source keeps."""
     if site in ("pattern", "scores"):
         return length * sizes.d_q // sizes.d_head
+    if site == "resid_pre":
+        return sizes.d_model + sizes.d_q + 2 * sizes.d_kv
     return {"k": sizes.d_kv, "v": sizes.d_kv, "q": sizes.d_q, "z": sizes.d_q, "mlp_post": sizes.d_mlp}.get(
         site, sizes.d_model
     )
@@ -411,7 +435,8 @@ def _traces(
     base_ids = run.ids_of(part.base).to(model.device)
     if isinstance(part.source, Prompts):
         source_ids = run.ids_of(part.source).to(model.device)
-        base, stored = trace_both(blocks, base_ids, source_ids, BASE_SITES | {part.site}, {part.site})
+        kept = {part.site} | (KNOWN_WITH_STREAM if part.site == "resid_pre" else set())
+        base, stored = trace_both(blocks, base_ids, source_ids, BASE_SITES | {part.site}, kept)
         return (
             base,
             FromRun(stored),

@@ -19,7 +19,7 @@ from interp.prompts import PromptPairs
 from interp.sweep.edges import Node, receivers, senders
 from interp.sweep.execute import Done, Limits, Meter, Progress, chunks_of, plan_of, read_stored, ride_all
 from interp.sweep.patch import About, Direction, check_direction, patch_attributes, patch_variables
-from interp.sweep.plan import Entry, Join, Plan, Sizes, runs_of
+from interp.sweep.plan import Entry, Join, Plan, Sizes, riding_flop, runs_of
 from interp.sweep.readout import Readout, whole_answers
 from interp.sweep.ride import Chunk
 from interp.sweep.stored import BASE_SITES, Stored, trace_both
@@ -189,8 +189,9 @@ def _entries(part: _Wanted, differ: Bool[np.ndarray, "sender prompt"], n_layers:
                 entries.append(
                     Entry(
                         layer=layer, start=first, end=last, dense=True, general=False, cell=chosen[edge],
-                        prompt=prompts[prompt], join=_join(layer, kind, n_layers), answers=answers,
-                        held=answers if layer >= n_layers - 1 else last - first,
+                        prompt=prompts[prompt], starts=np.full(len(edge), first),
+                        join=_join(layer, kind, n_layers), answers=answers,
+                        held=answers if layer >= n_layers - 1 else last - first, last=n_layers - 1,
                     )
                 )  # fmt: skip
     return sorted(entries, key=lambda entry: (entry.order, entry.start))
@@ -243,7 +244,7 @@ class _Written:
         edges = self.wanted.edges[entry.cell]
         prompt = self.chunk.index(entry.prompt)
         kind = self.wanted.receivers[edges[0, 1]].kind
-        scored = entry.order >= 2 * self.chunk.n_layers - 1
+        scored = entry.scored
         parts = []
         for sender, rows in runs_of(edges[:, 0].tolist()):
             node = self.wanted.senders[sender]
@@ -353,9 +354,9 @@ def _width(sizes: Sizes) -> int:
 def _entry_flop(wanted: _Wanted, sizes: Sizes, entry: Entry) -> float:
     edges = wanted.edges[entry.cell]
     tokens, rows = entry.end - entry.start, len(entry.cell)
-    total = rows * sizes.ride(entry.join, entry.start, entry.end, entry.answers)
+    total = riding_flop(sizes, entry)
     kind = wanted.receivers[edges[0, 1]].kind
-    scored = entry.order >= 2 * sizes.n_layers - 1
+    scored = entry.scored
     computed = entry.answers if scored else tokens
     if kind == "logits":
         return total

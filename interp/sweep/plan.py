@@ -35,6 +35,8 @@ AFTER_MLP = frozenset({"mlp_post", "mlp_out", "resid_post"})
 """Sites whose change is a change of the next layer's ``resid_pre``."""
 GROUP_FLOP = 5e7
 """Operations that the small steps of one more group are worth on a CPU: a third of a millisecond's."""
+MOST_PADDED = 2.5
+"""Most tokens that rows may hold together, for each that they would hold apart."""
 OF_THE_TOKEN_ALONE = frozenset({"resid_pre", "q", "k", "v"})
 """Sites that in layer 0 depend on their own token and nothing else."""
 
@@ -159,19 +161,21 @@ class Sizes:
 
 @dataclass(frozen=True)
 class Entry:
-    """Rows that enter at one layer with the same tokens.
+    """Rows that enter at one layer.
 
     Attributes:
         layer: first changed layer.
-        start: first token that is computed again.
+        start: first token that any of them computes again.
         end: one after the last.
-        dense: whether every token from ``start`` on changes at once.
+        dense: whether every token from a row's first on changes at once.
         general: whether the cells change several layers.
         cell: [row] which cell.
         prompt: [row] which prompt of the chunk.
+        starts: [row] the first token that the row itself computes again; from there on it rides.
         join: where the rows join the batch.
         answers: scored positions of a row.
-        held: tokens of a row that are held at a time, entering included.
+        held: tokens of a row that are held while it enters.
+        last: layers of the model, less one.
     """
 
     layer: int
@@ -181,14 +185,26 @@ class Entry:
     general: bool
     cell: Int[np.ndarray, " row"]
     prompt: Int[np.ndarray, " row"]
+    starts: Int[np.ndarray, " row"]
     join: Join
     answers: int
     held: int
+    last: int
 
     @property
     def order(self) -> int:
         """When it joins."""
         return 2 * self.join[0] + (self.join[1] == "mid")
+
+    @property
+    def scored(self) -> bool:
+        """Whether only the scored positions join, the others' keys and values having been read."""
+        return self.order > 2 * self.last
+
+    @property
+    def uniform(self) -> bool:
+        """Whether all rows start at the same token."""
+        return bool((self.starts == self.start).all())
 
     @property
     def rows(self) -> int:
@@ -197,12 +213,12 @@ class Entry:
 
     @property
     def tokens(self) -> int:
-        """Tokens that its rows bring into a batch."""
+        """Tokens that its rows hold while they enter."""
         return len(self.cell) * self.held
 
     def part(self, rows: slice) -> Entry:
         """Some of its rows."""
-        return replace(self, cell=self.cell[rows], prompt=self.prompt[rows])
+        return replace(self, cell=self.cell[rows], prompt=self.prompt[rows], starts=self.starts[rows])
 
 
 @dataclass(frozen=True)
@@ -316,21 +332,22 @@ def find_rows(
     scored = np.zeros((n, length), dtype=bool)
     scored[np.arange(n)[:, None], answers] = True
     in_first = np.array([len(parts) == 1 and parts[0].layer == 0 for parts in cells.parts])
-    in_last = np.array([parts[0].layer == n_layers - 1 for parts in cells.parts])
+    in_last = np.array([parts[0].layer >= n_layers - 1 for parts in cells.parts])
+    final = np.array([parts[0].layer == n_layers for parts in cells.parts])  # the stream after the last block
     narrow_first = differs is not None and site in OF_THE_TOKEN_ALONE
     narrow_last = site not in READ_BY_LATER_TOKENS
     found: list[Rows] = []
-    for first_layer in (False, True):
-        for last_layer in (False, True):
-            chosen = np.flatnonzero((in_first == first_layer) & (in_last == last_layer))
-            if not len(chosen):
-                continue
-            mask = possible
-            if first_layer and narrow_first and differs is not None:
-                mask = mask & differs
-            if last_layer and narrow_last:
-                mask = mask & scored
-            found.append(_rows(chosen, cells.place, mask, site, answers))
+    narrowed = np.stack([in_first & narrow_first, final | (in_last & narrow_last)], axis=1)
+    for to_differing, to_scored in ((False, False), (False, True), (True, False), (True, True)):
+        chosen = np.flatnonzero((narrowed == (to_differing, to_scored)).all(axis=1))
+        if not len(chosen):
+            continue
+        mask = possible
+        if to_differing and differs is not None:
+            mask = mask & differs
+        if to_scored:
+            mask = mask & scored
+        found.append(_rows(chosen, cells.place, mask, site, answers))
     return Rows(
         *(np.concatenate(parts) for parts in zip(*((r.cell, r.prompt, r.start, r.dense) for r in found), strict=True))
     )
@@ -346,9 +363,12 @@ def _rows(
     some = np.asarray(mask.any(axis=2))
     # A row holds every scored position, also one before its change (answers of several tokens, swept by position).
     start = np.minimum(mask.argmax(axis=2), answers.min(axis=1))
-    dense = np.asarray(mask.sum(axis=2) == answers.max(axis=1) + 1 - start)
+    n_tokens = mask.sum(axis=2)
+    dense = np.asarray((n_tokens == answers.max(axis=1) + 1 - start) & (n_tokens > 1))
     if site in KV_SITES:
         dense = some  # every later token may attend to it
+    elif site == "resid_pre" or site in AFTER_MLP:
+        dense = np.zeros_like(some)  # it makes no difference there
     which, prompt = np.nonzero(some[place[cells]])
     cell = cells[which]
     return Rows(cell, prompt, start[place[cell], prompt], dense[place[cell], prompt])
@@ -357,10 +377,10 @@ def _rows(
 def find_entries(
     rows: Rows, cells: Cells, site: str, sizes: Sizes, *, answers: Int[np.ndarray, "prompt answer"]
 ) -> list[Entry]:
-    """Rows in groups that enter at one layer with the same tokens, in the order in which they join.
+    """Rows in groups that enter at one layer, in the order in which they join.
 
-    Groups that differ only in where they start are put together, a few tokens longer, where that costs fewer
-    operations than a group of its own is worth (``GROUP_FLOP``).
+    Rows that start at different tokens enter together, those that start late a few tokens longer, where that costs
+    fewer operations than the small steps of one more group are worth (``GROUP_FLOP``).
     """
     layer = np.array([parts[0].layer for parts in cells.parts])[rows.cell]
     last_layer = np.array([parts[-1].layer for parts in cells.parts])[rows.cell]
@@ -373,22 +393,24 @@ def find_entries(
         i = part[0]
         dense, many = bool(rows.dense[i]), bool(general[i])
         join = _join(site, int(last_layer[i]), sizes.n_layers, dense=dense, general=many)
-        apart = dense and site not in KV_SITES
-        scored = not many and layer[i] == sizes.n_layers - 1 and site != "resid_pre"
-        for own in _together(part, rows.start, int(end[i]), join, sizes, answers.shape[1], apart=apart):
+        scored = not many and layer[i] >= sizes.n_layers - 1 and not (site == "resid_pre" and layer[i] < sizes.n_layers)
+        for own in _together(part, rows.start, int(end[i]), sizes, scored=scored):
             own = own[np.lexsort((rows.prompt[own], rows.cell[own]))]
+            start = int(rows.start[own].min())
             entries.append(
                 Entry(
                     layer=int(layer[i]),
-                    start=int(rows.start[own].min()),
+                    start=start,
                     end=int(end[i]),
                     dense=dense,
                     general=many,
                     cell=rows.cell[own],
                     prompt=rows.prompt[own],
+                    starts=rows.start[own],
                     join=join,
                     answers=answers.shape[1],
-                    held=answers.shape[1] if scored else int(end[i] - rows.start[own].min()),
+                    held=answers.shape[1] if scored else int(end[i]) - start,
+                    last=sizes.n_layers - 1,
                 )
             )
     return sorted(entries, key=lambda entry: (entry.order, entry.start))
@@ -404,29 +426,27 @@ def _split(order: Int[np.ndarray, " row"], keys: Int[np.ndarray, "row ..."]) -> 
 
 
 def _together(
-    part: Int[np.ndarray, " row"],
-    start: Int[np.ndarray, " row"],
-    end: int,
-    join: Join,
-    sizes: Sizes,
-    answers: int,
-    *,
-    apart: bool,
+    part: Int[np.ndarray, " row"], start: Int[np.ndarray, " row"], end: int, sizes: Sizes, *, scored: bool
 ) -> Iterator[Int[np.ndarray, " row"]]:
-    """Rows of one start each, or of several where that is cheaper (never if ``apart``)."""
+    """Rows of one start each, or of several where that is cheaper; of any, where only scored positions are computed."""
+    if scored:
+        yield part
+        return
     held: list[Int[np.ndarray, " row"]] = []
-    first = 0
-    extra = 0.0
+    first, own_tokens, n_rows = 0, 0, 0
     for own in _split(part, start):
         at = int(start[own[0]])
-        if held:
-            extra += len(own) * (sizes.ride(join, first, end, answers) - sizes.ride(join, at, end, answers))
-            if apart or extra > GROUP_FLOP:
-                yield np.concatenate(held)
-                held = []
+        tokens = own_tokens + len(own) * (end - at)
+        padded = (n_rows + len(own)) * (end - first)
+        extra = (padded - tokens) * (sizes.products["o"] + 4.0 * sizes.d_q * end)
+        if held and (extra > GROUP_FLOP or padded > MOST_PADDED * tokens):
+            yield np.concatenate(held)
+            held = []
         if not held:
-            first, extra = at, 0.0
+            first, own_tokens, n_rows = at, 0, 0
         held.append(own)
+        own_tokens += len(own) * (end - at)
+        n_rows += len(own)
     if held:
         yield np.concatenate(held)
 
@@ -435,7 +455,7 @@ def _join(site: str, layer: int, n_layers: int, *, dense: bool, general: bool) -
     if general:
         return layer + 1, "pre"
     if site == "resid_pre":
-        return layer, "mid"
+        return (layer, "mid") if layer < n_layers else (n_layers, "pre")
     if site in AFTER_MLP:
         return (layer + 1, "mid") if layer < n_layers - 1 else (n_layers, "pre")
     return (layer, "mid") if dense or layer == n_layers - 1 else (layer + 1, "mid")
@@ -470,9 +490,9 @@ def into_rides(entries: Sequence[Entry], budget: int) -> Iterator[tuple[Entry, .
         yield tuple(ride)
 
 
-def entry_flop(sizes: Sizes, site: str, entry: Entry, changed: float, cells: Cells) -> float:
+def entry_flop(sizes: Sizes, site: str, entry: Entry, changed: float, cells: Cells, *, from_run: bool) -> float:
     """Operations of one entry before its rows join the batch; ``changed`` tokens per row on average."""
-    n, start, end = len(entry.cell), entry.start, entry.end
+    n, start, end = entry.rows, entry.start, entry.end
     last = sizes.n_layers - 1
     if entry.general:
         whole = (sizes.qkv + sizes.products["o"] + sizes.mlp) * (end - start) + sizes.attention(start, end)
@@ -483,42 +503,45 @@ def entry_flop(sizes: Sizes, site: str, entry: Entry, changed: float, cells: Cel
         heads = len(units) if units is not None else sizes.d_q // sizes.d_head
         if site in KV_SITES:
             heads *= sizes.d_q // sizes.d_kv
-        queries = entry.answers if entry.layer == last else changed if site != "k" else end - start
+        queries = entry.answers if entry.layer == last else end - start
         own = 2.0 * sizes.d_head * sizes.d_model * heads * queries
         if site != "z":
             own += 4.0 * sizes.d_head * heads * queries * (start + end) / 2
     elif site == "mlp_post":
         neurons = len(units) if units is not None else sizes.d_mlp
         own = 2.0 * neurons * sizes.d_model * changed
-    if entry.order >= 2 * last + 1 and site != "resid_pre" and entry.layer == last:
+    layer = entry.layer + (site in AFTER_MLP)
+    if layer > last or (layer == last and site != "resid_pre" and site not in AFTER_MLP):
         return n * own
-    layer = entry.layer
-    if site in AFTER_MLP:
-        layer += 1
-    elif site != "resid_pre":
+    if site not in AFTER_MLP and site != "resid_pre":
         if entry.dense:
             return n * own
         own += sizes.mlp * changed
         layer += 1
-    tokens = end - start
+    known = site == "resid_pre" and from_run
     if layer < last:
-        own += sizes.qkv * changed + sizes.products["o"] * tokens + sizes.attention(start, end)
+        own += (0.0 if known else sizes.qkv * changed) + sizes.products["o"] * (end - start)
+        own += sizes.attention(start, end)
     else:
-        own += (sizes.products["k"] + sizes.products["v"]) * changed
-        own += (sizes.products["q"] + sizes.products["o"] + 4.0 * sizes.d_q * end) * entry.answers
+        query = 0.0 if known else sizes.products["q"]
+        own += 0.0 if known else (sizes.products["k"] + sizes.products["v"]) * changed
+        own += (query + sizes.products["o"] + 4.0 * sizes.d_q * end) * entry.answers
     return n * own
 
 
-def flop(sizes: Sizes, site: str, entries: Sequence[Entry], cells: Cells) -> float:
-    """Operations of all entries and their rides."""
+def flop(sizes: Sizes, site: str, entries: Sequence[Entry], cells: Cells, *, from_run: bool) -> float:
+    """Operations of all entries and their rides; ``from_run``: the changes are another run's activations."""
     masks = cells.tokens.numpy()
     total = 0.0
     for entry in entries:
-        if entry.dense:
-            changed = float(entry.end - entry.start)
-        else:
-            picked = masks[cells.place[entry.cell], entry.prompt, entry.start : entry.end]
-            changed = float(picked.sum(axis=1).mean())
-        total += entry_flop(sizes, site, entry, changed, cells)
-        total += len(entry.cell) * sizes.ride(entry.join, entry.start, entry.end, entry.answers)
+        picked = masks[cells.place[entry.cell], entry.prompt, entry.start : entry.end]
+        total += entry_flop(sizes, site, entry, float(picked.sum(axis=1).mean()), cells, from_run=from_run)
+        total += riding_flop(sizes, entry)
     return total
+
+
+def riding_flop(sizes: Sizes, entry: Entry) -> float:
+    """Operations of an entry's rows from where they join."""
+    starts, counts = np.unique(entry.starts, return_counts=True)
+    each = (sizes.ride(entry.join, start, entry.end, entry.answers) for start in starts.tolist())
+    return float(sum(count * one for count, one in zip(counts.tolist(), each, strict=True)))

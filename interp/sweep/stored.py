@@ -14,6 +14,8 @@ from interp.blocks import Blocks
 
 BASE_SITES = frozenset({"resid_pre", "resid_mid", "q", "k", "v", "z"})
 """What is kept of the run that is changed."""
+KNOWN_WITH_STREAM = frozenset({"q", "k", "v"})
+"""What is kept of the other run beside its residual stream: what that stream leads to."""
 NEEDED_OF_ITSELF = frozenset({"mlp_post"})
 """Sites whose change is worked out from the unchanged activation, which is kept where they are changed."""
 
@@ -59,7 +61,11 @@ def _trace(
     positions = torch.arange(length, device=ids[0].device)
     sizes = [len(part) for part in ids]
 
+    wanted_by_any = frozenset().union(*sites)
+
     def keep(site: str, layer: int, value: Tensor) -> None:
+        if site not in wanted_by_any:
+            return
         for stored, wanted, part in zip(kept, sites, torch.split(value, sizes), strict=True):
             if site in wanted:
                 stored.values[site, layer] = part if all(site in other for other in sites) else part.clone()
