@@ -911,6 +911,36 @@ def test_out_of_memory_through_hooks_halves_the_batch_and_keeps_what_is_finished
         sweep(qwen2, ragged, "z", roles=["color", "noun"])
 
 
+# ---- packed weights ----
+
+
+@pytest.mark.skipif(not blocks._ONEDNN, reason="packing is oneDNN's, on x86")
+def test_packed_weights_give_the_same_numbers_and_are_planned(
+    gpt2: HookedTransformer, llama: HookedTransformer, ragged: PromptPairs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(blocks, "_PACKS", False)
+    without = {"z": sweep(gpt2, ragged, "z"), "paths": path_patching(gpt2, ragged)}
+    monkeypatch.setattr(blocks, "_PACKS", True)
+    monkeypatch.setattr(execute, "TOKENS_TO_PACK", 0)
+    original, made = blocks.Linear.pack, []
+
+    def pack(matrix: blocks.Linear, rows: int) -> blocks.Linear:
+        made.append(original(matrix, rows))
+        return made[-1]
+
+    monkeypatch.setattr(blocks.Linear, "pack", pack)
+    packed = {"z": sweep(gpt2, ragged, "z"), "paths": path_patching(gpt2, ragged)}
+    assert len(made) == 2 * N_LAYERS
+    for name, effect in packed.items():
+        np.testing.assert_allclose(effect.patched, without[name].patched, rtol=0, atol=ATOL)
+        more = effect.attrs["planned_peak_bytes"] - without[name].attrs["planned_peak_bytes"]
+        assert more == gpt2.blocks().packable_bytes == N_LAYERS * 32 * 128 * 4
+    twice = 2 * gpt2.blocks().packable_bytes
+    sweep(gpt2, ragged, "z", memory=twice)
+    assert len(made) == 2 * N_LAYERS, "too little memory to hold them twice"
+    assert llama.blocks().packable_bytes == 0, "its weights lie as oneDNN wants them"
+
+
 # ---- screening in bfloat16 ----
 
 

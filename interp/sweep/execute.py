@@ -49,6 +49,10 @@ STORED_BYTES = 512 * 2**20
 """Activations of the unchanged runs that are kept at a time, where memory allows."""
 TOKENS_PER_RIDE = {"cpu": 2048, "cuda": 2**17}
 """Tokens of a batch beyond which it gets no faster; only less fits in memory."""
+SHARE_TO_PACK = 8
+"""Weights are packed where they take at most one in so many of the bytes that may be used."""
+TOKENS_TO_PACK = 1024
+"""Tokens per layer from which packing a weight costs less than it saves."""
 RIDE_BYTES = {"cpu": 2**25, "cuda": 0}
 """Of a narrow model a batch may hold more tokens: as many as take so much memory in all its layers' steps."""
 
@@ -138,27 +142,30 @@ class Limits:
         prompts: prompts whose activations are stored.
         tokens: tokens of a batch.
         held: bytes that are held besides: the numbers of all rows, and weights in another form.
+        packs: whether memory allows to hold some weights twice.
     """
 
     prompts: int
     tokens: int
     held: int
+    packs: bool
 
     @classmethod
     def of(
-        cls, model: HookedTransformer, sizes: Sizes, shape: tuple[int, int], *, length: int, width: int,
-        held: int, memory: int | None,
+        cls, model: HookedTransformer, blocks: Blocks, sizes: Sizes, shape: tuple[int, int], *, length: int,
+        width: int, held: int, memory: int | None,
     ) -> Limits:  # fmt: skip
         """From the memory that may be used (None: half of what is free) for ``shape`` prompts and cells.
 
         Raises:
             InterpError: it is too little for a single row.
         """
-        held += sizes.kept_bytes(shape[0] * shape[1])
+        given = memory_to_use(model.device, memory)
+        packs = bool(blocks.packable_bytes) and (given is None or SHARE_TO_PACK * blocks.packable_bytes <= given)
+        held += sizes.kept_bytes(shape[0] * shape[1]) + (blocks.packable_bytes if packs else 0)
         stored, one_row = sizes.stored_bytes(length, site_width=width), sizes.batch_bytes(1, length, length)
         tracing = sizes.tracing_bytes(1, length)
         needed = held + stored + max(tracing, one_row)
-        given = memory_to_use(model.device, memory)
         room = needed - held if given is None else given - held
         if given is not None and needed > given:
             raise InterpError(
@@ -172,7 +179,7 @@ class Limits:
         if given is not None:
             # At worst every row holds a single token.
             tokens = min(tokens, max(1, (room - prompts * stored) // sizes.batch_bytes(1, 1, length)))
-        return cls(int(prompts), int(tokens), held)
+        return cls(int(prompts), int(tokens), held, packs)
 
 
 def make_plan(
@@ -319,6 +326,7 @@ def execute(
                 rows = rows.where(only[chunk[rows.prompt], rows.cell])
             rows = _really_changed(part, rows, base, source)
             entries = _entries(part, rows, sizes)
+            blocks = packed(blocks, limits, entries, len(chunks))
             done.append((part.cells, entries))
             meter.add(len(chunk) * n_cells - len(rows))
             shared = Chunk(blocks, base, part.readout.positions.to(model.device))
@@ -330,6 +338,15 @@ def execute(
     _check_finite(out, asked)
     plan = replace(_plan(wanted, sizes, limits, [len(chunk) for chunk in chunks], done), site=asked.site)
     return Done(out, metrics["base"], metrics["source"] if isinstance(wanted.source, Prompts) else None, plan)
+
+
+def packed(blocks: Blocks, limits: Limits, entries: Sequence[Entry], n_chunks: int) -> Blocks:
+    """The model with weights packed where so many tokens ride that it pays; what is packed stays so."""
+    if not limits.packs or any(block.before_activation.packed is not None for block in blocks.layers):
+        return blocks
+    n_layers = len(blocks.layers)
+    tokens = sum(entry.tokens * (n_layers - entry.join[0]) for entry in entries) / n_layers
+    return blocks.packed(limits.tokens) if n_chunks * tokens > TOKENS_TO_PACK else blocks
 
 
 def ride_all(
@@ -400,7 +417,7 @@ def _sizes(
     length = wanted.base.ids.shape[1]
     width = _width(wanted.site, sizes, length)
     shape = len(wanted.base), len(wanted.cells)
-    return sizes, Limits.of(model, sizes, shape, length=length, width=width, held=held, memory=memory)
+    return sizes, Limits.of(model, blocks, sizes, shape, length=length, width=width, held=held, memory=memory)
 
 
 def _width(site: str, sizes: Sizes, length: int) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -17,7 +17,7 @@ from interp.blocks import Blocks
 from interp.errors import InterpError
 from interp.prompts import PromptPairs
 from interp.sweep.edges import Node, receivers, senders
-from interp.sweep.execute import Done, Limits, Meter, Progress, chunks_of, plan_of, read_stored, ride_all
+from interp.sweep.execute import Done, Limits, Meter, Progress, chunks_of, packed, plan_of, read_stored, ride_all
 from interp.sweep.patch import About, Direction, check_direction, patch_attributes, patch_variables
 from interp.sweep.plan import Entry, Join, Plan, Sizes, riding_flop, runs_of
 from interp.sweep.readout import Readout, whole_answers
@@ -159,8 +159,10 @@ def _execute(
             base_score[rows], source_score[rows] = (read_stored(blocks, run_, part.readout) for run_ in (base, source))
             patched[rows] = base_score[rows, None]
             chunk = Chunk(blocks, base, part.readout.positions.to(model.device))
+            entries = _entries(part, _Written(chunk, source, part).differ(), sizes.n_layers)
+            blocks = packed(blocks, limits, entries, -(-n // limits.prompts))
+            chunk = replace(chunk, blocks=blocks)
             written = _Written(chunk, source, part)
-            entries = _entries(part, written.differ(), sizes.n_layers)
             done.append((len(rows), entries))
             meter.add(len(rows) * len(wanted.edges) - sum(len(entry.cell) for entry in entries))
             for entry, scores in ride_all(chunk, entries, written.values, part.readout, limits.tokens):
@@ -343,7 +345,7 @@ def _plan(wanted: _Wanted, sizes: Sizes, limits: Limits, done: Sequence[tuple[in
 def _limits(model: HookedTransformer, sizes: Sizes, wanted: _Wanted, memory: int | None) -> Limits:
     n, length = wanted.base.ids.shape
     shape = (n, len(wanted.edges))
-    return Limits.of(model, sizes, shape, length=length, width=_width(sizes), held=0, memory=memory)
+    return Limits.of(model, model.blocks(), sizes, shape, length=length, width=_width(sizes), held=0, memory=memory)
 
 
 def _width(sizes: Sizes) -> int:
