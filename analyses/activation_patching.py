@@ -13,12 +13,11 @@ from typing import TYPE_CHECKING, Any, get_args
 import numpy as np
 import xarray as xr
 
-from interp import results, sweep
+from interp import results
 from interp.errors import InterpError, unknown_name
 from interp.results import Variable
 from interp.sites import Site
-from interp.sweep import Axis, Direction
-from interp.sweep import plan as plan_sweep
+from interp.sweep import Axis, Direction, plan_sites, sweep_sites
 from interp.sweep.readout import whole_answers
 
 if TYPE_CHECKING:
@@ -84,12 +83,12 @@ def run(
     meter = _Meter(progress, len(ways) * sum(plan.rows for plan in plans))
     swept: dict[str, list[xr.Dataset]] = {plan.name: [] for plan in plans}
     for direction in ways:
-        for plan in plans:
-            told = meter.part(plan.rows)
-            swept[plan.name].append(
-                sweep(model, pairs, plan.site, direction, metric, axis=plan.axis, roles=plan.roles, progress=told)
-            )
-            meter.end_part()
+        for together in _together(plans):
+            told = meter.part(sum(plan.rows for plan in together))
+            names, where = [plan.site for plan in together], together[0].where
+            found = sweep_sites(model, pairs, names, direction, metric, progress=told, **where)
+            for plan in together:
+                swept[plan.name].append(found[plan.site])
     return _result(model, pairs, plans, swept, ways, metric)
 
 
@@ -99,8 +98,8 @@ def cost(model: HookedTransformer, pairs: PromptPairs) -> float:
     plans = _plans(model, pairs, wanted, None, None, by_position=True)
     ways: tuple[Direction, ...] = get_args(Direction)
     return sum(
-        plan_sweep(model, pairs, one.site, way, "logit_difference", axis=one.axis, roles=one.roles).flop
-        for one in plans
+        plan_sites(model, pairs, [plan.site for plan in together], way, **together[0].where).flop
+        for together in _together(plans)
         for way in ways
     )
 
@@ -145,6 +144,11 @@ class _Plan:
     rows: int
 
     @property
+    def where(self) -> dict[str, Any]:
+        """What is patched at a time, as ``sweep_sites`` takes it."""
+        return {"axis": self.axis, "roles": self.roles}
+
+    @property
     def in_words(self) -> str:
         """What is patched at a time."""
         return f"{self.site}, {'all positions at once' if self.axis is None else f'one {self.axis} at a time'}"
@@ -181,6 +185,14 @@ def _plans(
     return plans
 
 
+def _together(plans: Sequence[_Plan]) -> list[list[_Plan]]:
+    """Plans that patch at the same places, which run as one."""
+    groups: dict[Any, list[_Plan]] = {}
+    for plan in plans:
+        groups.setdefault((plan.axis, plan.roles), []).append(plan)
+    return list(groups.values())
+
+
 def _roles(pairs: PromptPairs, roles: Sequence[str] | None, option: str) -> tuple[str, ...]:
     if isinstance(roles, str):
         roles = [roles]
@@ -192,32 +204,18 @@ def _roles(pairs: PromptPairs, roles: Sequence[str] | None, option: str) -> tupl
 
 
 class _Meter:
-    """One progress over many sweeps. A sweep of whole answers counts from 0 twice, which is seen and added up."""
+    """One progress over many sweeps."""
 
     def __init__(self, progress: Progress | None, total: int) -> None:
-        self._progress, self._total = progress, total
-        self._start = self._stop = 0
+        self._progress, self._total, self._start = progress, total, 0
 
     def part(self, rows: int) -> Progress | None:
-        """The progress of the next sweep, which has that many rows."""
-        self._start, self._stop = self._stop, self._stop + rows
+        """The progress of the next sweeps, which have that many rows."""
+        start, self._start = self._start, self._start + rows
         if self._progress is None:
             return None
-        tell, before, last = self._progress, 0, 0
-
-        def told(done: int, _: int) -> None:
-            nonlocal before, last
-            if done < last:
-                before += last
-            last = done
-            tell(min(self._start + before + done, self._stop), self._total)
-
-        return told
-
-    def end_part(self) -> None:
-        """The sweep is done, whatever it said."""
-        if self._progress is not None:
-            self._progress(self._stop, self._total)
+        tell = self._progress
+        return lambda done, _: tell(start + done, self._total)
 
 
 # ---- the result ----

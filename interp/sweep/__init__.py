@@ -8,7 +8,7 @@ Every number is exact: the model is really run with that one change. What the ch
 from interp.sweep.ablation import ablation_sweep, knockout_sweep, plan_ablation, plan_knockout
 from interp.sweep.cells import NOT_PATCHED, Axis
 from interp.sweep.execute import Progress
-from interp.sweep.patch import MINIMUM_GAP, Direction, plan, sweep
+from interp.sweep.patch import MINIMUM_GAP, Direction, plan, plan_sites, sweep, sweep_sites
 from interp.sweep.paths import path_patching, plan_paths
 from interp.sweep.plan import Plan
 from interp.sweep.readout import Readout, score
@@ -28,6 +28,8 @@ __all__ = [
     "plan_ablation",
     "plan_knockout",
     "plan_paths",
+    "plan_sites",
     "score",
     "sweep",
+    "sweep_sites",
 ]

@@ -86,7 +86,9 @@ def ablation_sweep(
         neuron_groups=neuron_groups,
     )  # fmt: skip
     wanted = replace(wanted, source=_new(model, wanted, kind, seed))
-    found, screening = run_terms(model, [Term(1.0, wanted)], precision=precision, memory=memory, progress=progress)
+    ((found, screening),) = run_terms(
+        model, [Term(1.0, (wanted,))], precision=precision, memory=memory, progress=progress
+    )
     return _labelled(
         model, pairs, found, "ablated", metric, wanted.cells,
         title=f"{kind} ablation of {site}",
@@ -116,7 +118,7 @@ def plan_ablation(
     wanted = _stated(model, pairs, site, kind, metric, which, **cells)
     if kind == "resample":
         wanted = replace(wanted, source=_new(model, wanted, kind, seed=0))  # prompts alone: nothing is run for it
-    return plan_terms(model, [Term(1.0, wanted)], precision=precision, memory=memory)
+    return plan_terms(model, [Term(1.0, (wanted,))], precision=precision, memory=memory)
 
 
 def _stated(
@@ -170,7 +172,7 @@ def knockout_sweep(
         InterpError: a malformed edge, an unknown role, or a token that is left with nothing to attend to.
     """
     wanted = _stated_knockout(model, pairs, edges, metric, which, layers=layers, window=window, by_head=by_head)
-    found, screening = run_terms(model, [Term(1.0, wanted)], memory=memory, progress=progress)
+    ((found, screening),) = run_terms(model, [Term(1.0, (wanted,))], memory=memory, progress=progress)
     return _labelled(
         model, pairs, found, "cut", metric, wanted.cells,
         title="attention knockout",
@@ -195,7 +197,7 @@ def plan_knockout(
 ) -> Plan:
     """What ``knockout_sweep`` would compute with the same arguments, without computing it."""
     wanted = _stated_knockout(model, pairs, edges, metric, which, layers=layers, window=window, by_head=by_head)
-    return plan_terms(model, [Term(1.0, wanted)], memory=memory)
+    return plan_terms(model, [Term(1.0, (wanted,))], memory=memory)
 
 
 def _stated_knockout(

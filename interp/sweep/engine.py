@@ -13,7 +13,7 @@ from jaxtyping import Bool
 
 from interp.errors import InterpError
 from interp.sweep import hooks
-from interp.sweep.execute import Done, Progress, Sweep, execute, make_plan, runs_flop
+from interp.sweep.execute import Done, Progress, Sweep, execute, make_plan, runs_flop, shifted
 from interp.sweep.plan import Plan, joined
 
 if TYPE_CHECKING:
@@ -30,10 +30,15 @@ SCREENED_ROWS = 64
 
 @dataclass(frozen=True)
 class Term:
-    """One of the sweeps whose numbers, times their signs, add up to the metric: whole answers need two."""
+    """One of the terms whose numbers, times their signs, add up to the metric: whole answers need two.
+
+    Attributes:
+        sign: of the term.
+        sweeps: one per site, of the same runs and readout.
+    """
 
     sign: float
-    sweep: Sweep
+    sweeps: tuple[Sweep, ...]
 
 
 @dataclass(frozen=True)
@@ -52,38 +57,39 @@ def run_terms(
     precision: Precision = "float32",
     memory: int | None = None,
     progress: Progress | None = None,
-) -> tuple[Done, Screening | None]:
-    """Run a stated sweep by the fastest exact way this model allows.
+) -> list[tuple[Done, Screening | None]]:
+    """Run stated sweeps by the fastest exact way this model allows; what was found, per site.
 
     Raises:
         InterpError: an unknown precision, or screening a model that has no arithmetic of its own here.
     """
     _check_precision(model, precision)
-    rows = [len(term.sweep.base) * len(term.sweep.cells) for term in terms]
-    told = [_shifted(progress, sum(rows[:i]), sum(rows)) for i in range(len(terms))]
+    rows = [sum(len(sweep.base) * len(sweep.cells) for sweep in term.sweeps) for term in terms]
+    told = [shifted(progress, sum(rows[:i]), sum(rows)) for i in range(len(terms))]
     if model.no_blocks:
         log.info("Sweeping %s through hooks, which is slower: %s.", model.name, model.no_blocks)
         through = [
-            hooks.execute(model, term.sweep, memory=memory, progress=tell)
+            hooks.execute_all(model, term.sweeps, memory=memory, progress=tell)
             for term, tell in zip(terms, told, strict=True)
         ]
-        return _sum(terms, through), None
+        return [(done, None) for done in _sums(terms, through)]
     blocks = model.blocks()
-    if precision == "float32":
-        exact = [
-            execute(model, blocks, term.sweep, memory=memory, progress=tell)
-            for term, tell in zip(terms, told, strict=True)
-        ]
-        return _sum(terms, exact), None
-    cast = blocks.cast(torch.bfloat16)
-    screened = _sum(
+    exact = precision == "float32"
+    used = blocks if exact else blocks.cast(torch.bfloat16)
+    held = 0 if exact else _bytes(used)
+    found = _sums(
         terms,
         [
-            execute(model, cast, term.sweep, memory=memory, held=_bytes(cast), progress=tell)
+            execute(model, used, term.sweeps, memory=memory, held=held, progress=tell)
             for term, tell in zip(terms, told, strict=True)
         ],
     )
-    return _checked(model, blocks, terms, screened, memory)
+    if exact:
+        return [(done, None) for done in found]
+    return [
+        _checked(model, blocks, [Term(term.sign, (term.sweeps[i],)) for term in terms], done, memory)
+        for i, done in enumerate(found)
+    ]
 
 
 def plan_terms(
@@ -96,15 +102,33 @@ def plan_terms(
     """What ``run_terms`` would compute, known from the tokens alone."""
     _check_precision(model, precision)
     if model.no_blocks:
-        return joined([hooks.make_plan(model, term.sweep, memory=memory) for term in terms])
+        return joined([hooks.make_plan(model, sweep, memory=memory) for term in terms for sweep in term.sweeps])
     blocks = model.blocks()
-    if precision == "float32":
-        return joined([make_plan(model, blocks, term.sweep, memory=memory) for term in terms])
-    cast = blocks.cast(torch.bfloat16)
-    screened = joined([make_plan(model, cast, term.sweep, memory=memory, held=_bytes(cast)) for term in terms])
-    runs = sum(runs_flop(blocks, term.sweep) for term in terms)
-    again = min(SCREENED_ROWS * len(terms), screened.rows) / max(screened.rows, 1)  # of an average row
-    return replace(screened, flop=screened.flop + runs + again * (screened.flop - runs))
+    exact = precision == "float32"
+    used = blocks if exact else blocks.cast(torch.bfloat16)
+    held = 0 if exact else _bytes(used)
+    plans = [make_plan(model, used, term.sweeps, memory=memory, held=held) for term in terms]
+    if exact:
+        return joined([plan for one in plans for plan in one])
+    checks = [make_plan(model, blocks, term.sweeps, memory=memory) for term in terms]
+    return joined(
+        [
+            plan
+            for term, screened, again in zip(terms, plans, checks, strict=True)
+            for plan in _with_check(runs_flop(blocks, term.sweeps[0]), screened, again)
+        ]
+    )
+
+
+def _with_check(runs: float, plans: Sequence[Plan], again: Sequence[Plan]) -> list[Plan]:
+    """Plans of a screening with the rows that are run again, each taken for an average one; ``runs``: of both runs."""
+    out = []
+    for i, (plan, exact) in enumerate(zip(plans, again, strict=True)):
+        rows = plan.flop - (runs if i == 0 else 0.0)
+        share = min(SCREENED_ROWS, plan.rows) / max(plan.rows, 1)
+        peak = max(plan.peak_bytes, exact.peak_bytes + 8 * plan.rows_in_all)
+        out.append(replace(plan, flop=plan.flop + runs + share * rows, peak_bytes=peak))
+    return out
 
 
 def _check_precision(model: HookedTransformer, precision: str) -> None:
@@ -114,15 +138,12 @@ def _check_precision(model: HookedTransformer, precision: str) -> None:
         raise InterpError(f"precision='bfloat16' needs the model's own weights: {model.no_blocks}. Leave it out.")
 
 
-def _shifted(progress: Progress | None, before: int, total: int) -> Progress | None:
-    """Progress of one term, told as that of all."""
-    if progress is None:
-        return None
-    return lambda done, _: progress(before + done, total)
+def _sums(terms: Sequence[Term], found: Sequence[Sequence[Done]]) -> list[Done]:
+    """The signed sums of the terms' numbers, per site."""
+    return [_sum(terms, of_site) for of_site in zip(*found, strict=True)]
 
 
 def _sum(terms: Sequence[Term], found: Sequence[Done]) -> Done:
-    """The signed sum of the terms' numbers."""
     signs = [term.sign for term in terms]
     sources = [done.source for done in found if done.source is not None]
     return Done(
@@ -142,7 +163,7 @@ def _checked(
     rng = np.random.default_rng(0)
     chosen = rng.choice(len(run), size=min(SCREENED_ROWS, len(run)), replace=False)
     only[tuple(run[chosen].T)] = True
-    exact = _sum(terms, [execute(model, blocks, term.sweep, memory=memory, only=only) for term in terms])
+    (exact,) = _sums(terms, [execute(model, blocks, term.sweeps, memory=memory, only=only) for term in terms])
     effect = screened.changed - screened.base[:, None]
     error = (effect - (exact.changed - exact.base[:, None]))[only]
     found = Screening(

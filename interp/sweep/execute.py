@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import torch
@@ -183,17 +183,83 @@ class Limits:
 
 
 def make_plan(
-    model: HookedTransformer, blocks: Blocks, wanted: Sweep, *, memory: int | None = None, held: int = 0
-) -> Plan:
-    """What the sweep will compute, known from the tokens alone; activations that turn out equal save more."""
-    asked, wanted = wanted, _as_streams(wanted)
-    sizes, limits = _sizes(model, blocks, wanted, memory, held)
-    chunks = list(chunks_of(len(wanted.base), limits.prompts))
-    parts = []
+    model: HookedTransformer, blocks: Blocks, wanted: Sequence[Sweep], *, memory: int | None = None, held: int = 0
+) -> list[Plan]:
+    """What the sweeps will compute, known from the tokens alone; activations that turn out equal save more."""
+    joint = Joint.of(wanted)
+    sizes, limits = _sizes(model, blocks, joint, memory, held)
+    chunks = list(chunks_of(len(joint.base), limits.prompts))
+    made = []
     for chunk in chunks:
-        part = wanted.of_prompts(chunk)
-        parts.append((part.cells, _entries(part, _rows(part, sizes.n_layers), sizes)))
-    return replace(_plan(wanted, sizes, limits, [len(chunk) for chunk in chunks], parts), site=asked.site)
+        parts = [sweep.of_prompts(chunk) for sweep in joint.run]
+        rows = [joint.own(j, _rows(part, sizes.n_layers)) for j, part in enumerate(parts)]
+        made.append(_Made(len(chunk), [part.cells for part in parts], _entries(parts, rows, sizes)))
+    return _plans(joint, sizes, limits, made)
+
+
+@dataclass(frozen=True)
+class Joint:
+    """Sweeps of several sites, of the same runs and readout, that are run together.
+
+    Attributes:
+        asked: the sweeps.
+        run: as they are run: a stream after attention or after the MLP is the next layer's ``resid_pre``.
+        copied: per sweep, [cell, 3]: a cell, and the earlier sweep and its cell that say the same.
+    """
+
+    asked: tuple[Sweep, ...]
+    run: tuple[Sweep, ...]
+    copied: tuple[Int[np.ndarray, "copy three"], ...]
+
+    @classmethod
+    def of(cls, asked: Sequence[Sweep]) -> Joint:
+        """Sweeps that differ in site and cells only."""
+        first = asked[0]
+        assert all(one.base is first.base and one.source is first.source for one in asked[1:])
+        as_run = tuple(_as_streams(one) for one in asked)
+        repeated = {one.site for i, one in enumerate(as_run) if one.site in [other.site for other in as_run[:i]]}
+        seen: dict[tuple[Any, ...], tuple[int, int]] = {}
+        copied = []
+        for j, one in enumerate(as_run):
+            copies = []
+            if one.site in repeated:
+                masks = [mask.numpy().tobytes() for mask in one.cells.tokens]
+                for cell, (parts, place) in enumerate(zip(one.cells.parts, one.cells.place.tolist(), strict=True)):
+                    i, known = seen.setdefault((one.site, parts, masks[place]), (j, cell))
+                    if i < j:
+                        copies.append((cell, i, known))
+            copied.append(np.array(copies, dtype=np.int64).reshape(-1, 3))
+        return cls(tuple(asked), as_run, tuple(copied))
+
+    @property
+    def base(self) -> Prompts:
+        """The run that is changed."""
+        return self.run[0].base
+
+    @property
+    def readout(self) -> Readout:
+        """How the number is read off."""
+        return self.run[0].readout
+
+    @property
+    def from_run(self) -> bool:
+        """Whether the changes are another run's activations."""
+        return isinstance(self.run[0].source, Prompts)
+
+    @property
+    def kept(self) -> frozenset[str]:
+        """Sites that are kept of the other run."""
+        named = frozenset(one.site for one in self.run)
+        return named | KNOWN_WITH_STREAM if self.from_run and "resid_pre" in named else named
+
+    @property
+    def n_cells(self) -> int:
+        """Cells of all sweeps."""
+        return sum(len(one.cells) for one in self.run)
+
+    def own(self, j: int, rows: Rows) -> Rows:
+        """The rows of a sweep that no earlier one has."""
+        return rows.where(~np.isin(rows.cell, self.copied[j][:, 0])) if len(self.copied[j]) else rows
 
 
 def _as_streams(wanted: Sweep) -> Sweep:
@@ -209,27 +275,43 @@ def _as_streams(wanted: Sweep) -> Sweep:
     return replace(wanted, site="resid_pre", cells=replace(wanted.cells, parts=parts))
 
 
-def _plan(
-    wanted: Sweep, sizes: Sizes, limits: Limits, chunks: Sequence[int], parts: Sequence[tuple[Cells, Sequence[Entry]]]
-) -> Plan:
-    length = wanted.base.ids.shape[1]
-    before = wanted.layers_before / sizes.n_layers * sizes.trace(len(wanted.base), length)
-    return plan_of(
-        wanted.site,
-        (len(wanted.base), len(wanted.cells)),
-        sizes,
-        limits,
-        chunks,
-        [entries for _, entries in parts],
-        length=length,
-        width=_width(wanted.site, sizes, length),
-        flop=sum(
-            flop(sizes, wanted.site, entries, cells, from_run=isinstance(wanted.source, Prompts))
-            for cells, entries in parts
+@dataclass(frozen=True)
+class _Made:
+    """What was made of a chunk of prompts: its sweeps' cells, and the entries of them all."""
+
+    n_prompts: int
+    cells: Sequence[Cells]
+    entries: Sequence[Entry]
+
+
+def _plans(joint: Joint, sizes: Sizes, limits: Limits, made: Sequence[_Made]) -> list[Plan]:
+    """One plan per sweep. The runs that all share are counted with the first."""
+    n, length = joint.base.ids.shape
+    rides = [list(into_rides(chunk.entries, limits.tokens)) for chunk in made]
+    width = _width(joint.kept, sizes, length)
+    peak = limits.held + _planned_bytes(sizes, rides, max(chunk.n_prompts for chunk in made), length, width)
+    shared = _runs_flop(sizes, joint.run[0])
+    plans = []
+    for j, (asked, sweep) in enumerate(zip(joint.asked, joint.run, strict=True)):
+        mine = [[entry for entry in chunk.entries if entry.sweep == j] for chunk in made]
+        made_flop = sum(
+            flop(sizes, sweep.site, entries, chunk.cells[j], from_run=joint.from_run)
+            for entries, chunk in zip(mine, made, strict=True)
         )
-        + before
-        + _runs_flop(sizes, wanted),
-    )
+        before = sweep.layers_before / sizes.n_layers * sizes.trace(n, length)
+        plans.append(
+            Plan(
+                site=asked.site,
+                rows_in_all=n * len(sweep.cells),
+                rows=sum(entry.rows for entries in mine for entry in entries),
+                chunks=tuple(chunk.n_prompts for chunk in made),
+                batches=sum(any(entry.sweep == j for entry in batch) for part in rides for batch in part),
+                flop=made_flop + before + (shared if j == 0 else 0.0),
+                peak_bytes=peak,
+                tokens_per_ride=limits.tokens,
+            )
+        )
+    return plans
 
 
 def runs_flop(blocks: Blocks, wanted: Sweep) -> float:
@@ -286,58 +368,72 @@ def _ride_bytes(sizes: Sizes, batch: Sequence[Entry], length: int) -> int:
 def execute(
     model: HookedTransformer,
     blocks: Blocks,
-    wanted: Sweep,
+    wanted: Sequence[Sweep],
     *,
     memory: int | None = None,
     held: int = 0,
     only: Bool[np.ndarray, "prompt cell"] | None = None,
     progress: Progress | None = None,
-) -> Done:
-    """Run every row of a sweep (of ``only``, if given).
+) -> list[Done]:
+    """Run every row of some sweeps of the same runs; their rows share the traces and the batches.
 
     Args:
         model: the model.
         blocks: its pieces, perhaps in another data type.
-        wanted: the sweep.
+        wanted: the sweeps.
         memory: bytes that may be used beside the model; None is half of what is free.
         held: bytes of ``blocks`` that are not the model's own.
-        only: [prompt, cell] the rows to run.
+        only: [prompt, cell] the rows to run, of a single sweep.
         progress: called with rows done and rows in all.
 
     Raises:
         InterpError: a number that is not finite, or one row that does not fit in memory.
     """
-    asked, wanted = wanted, _as_streams(wanted)
-    sizes, limits = _sizes(model, blocks, wanted, memory, held)
-    n, n_cells = len(wanted.base), len(wanted.cells)
-    out = np.empty((n, n_cells))
+    joint = Joint.of(wanted)
+    sizes, limits = _sizes(model, blocks, joint, memory, held)
+    n = len(joint.base)
+    outs = [np.empty((n, len(sweep.cells))) for sweep in joint.run]
     metrics = {name: np.empty(n) for name in ("base", "source")}
-    meter = Meter(progress, n * n_cells)
+    meter = Meter(progress, n * joint.n_cells)
     chunks = list(chunks_of(n, limits.prompts))
-    done: list[tuple[Cells, Sequence[Entry]]] = []
+    made: list[_Made] = []
     with torch.inference_mode():
         for chunk in chunks:
-            part = wanted.of_prompts(chunk)
-            base, source, numbers = _traces(model, blocks, part)
+            parts = [sweep.of_prompts(chunk) for sweep in joint.run]
+            base, source, numbers = _traces(model, blocks, parts[0], joint)
             metrics["base"][chunk], metrics["source"][chunk] = numbers
-            out[chunk] = numbers[0][:, None]
-            rows = _rows(part, sizes.n_layers)
-            if only is not None:
-                rows = rows.where(only[chunk[rows.prompt], rows.cell])
-            rows = _really_changed(part, rows, base, source)
-            entries = _entries(part, rows, sizes)
+            rows = []
+            for j, part in enumerate(parts):
+                outs[j][chunk] = numbers[0][:, None]
+                mine = joint.own(j, _rows(part, sizes.n_layers))
+                if only is not None:
+                    mine = mine.where(only[chunk[mine.prompt], mine.cell])
+                rows.append(_really_changed(part, mine, base, source))
+            entries = _entries(parts, rows, sizes)
             blocks = packed(blocks, limits, entries, len(chunks))
-            done.append((part.cells, entries))
-            meter.add(len(chunk) * n_cells - len(rows))
-            shared = Chunk(blocks, base, part.readout.positions.to(model.device))
-            change = Change(shared, part.site, part.cells, source)
-            for entry, scores in ride_all(shared, entries, change.values, part.readout, limits.tokens):
-                out[chunk[entry.prompt], entry.cell] = scores.numpy()
+            made.append(_Made(len(chunk), [part.cells for part in parts], entries))
+            meter.add(len(chunk) * joint.n_cells - sum(len(mine) for mine in rows))
+            shared = Chunk(blocks, base, parts[0].readout.positions.to(model.device))
+            changes = [Change(shared, part.site, part.cells, source) for part in parts]
+            values = _values_of(changes)
+            for entry, scores in ride_all(shared, entries, values, parts[0].readout, limits.tokens):
+                outs[entry.sweep][chunk[entry.prompt], entry.cell] = scores.numpy()
                 meter.add(len(entry.cell))
-            del base, source, shared, change
-    _check_finite(out, asked)
-    plan = replace(_plan(wanted, sizes, limits, [len(chunk) for chunk in chunks], done), site=asked.site)
-    return Done(out, metrics["base"], metrics["source"] if isinstance(wanted.source, Prompts) else None, plan)
+            del base, source, shared, changes, values
+    found = []
+    of_source = metrics["source"] if joint.from_run else None
+    for j, plan in enumerate(_plans(joint, sizes, limits, made)):
+        for i in np.unique(joint.copied[j][:, 1]):
+            cell, _, known = joint.copied[j][joint.copied[j][:, 1] == i].T
+            outs[j][:, cell] = outs[i][:, known]
+        _check_finite(outs[j], joint.asked[j])
+        found.append(Done(outs[j], metrics["base"], of_source, plan))
+    return found
+
+
+def _values_of(changes: Sequence[Change]) -> Values:
+    """What an entry of any of the sweeps brings."""
+    return lambda entry: changes[entry.sweep].values(entry)
 
 
 def packed(blocks: Blocks, limits: Limits, entries: Sequence[Entry], n_chunks: int) -> Blocks:
@@ -410,25 +506,31 @@ class Meter:
             self.progress(self.done, self.total)
 
 
+def shifted(progress: Progress | None, before: int, total: int) -> Progress | None:
+    """Progress of a part, told as that of all."""
+    if progress is None:
+        return None
+    return lambda done, _: progress(before + done, total)
+
+
 def _sizes(
-    model: HookedTransformer, blocks: Blocks, wanted: Sweep, memory: int | None, held: int
+    model: HookedTransformer, blocks: Blocks, joint: Joint, memory: int | None, held: int
 ) -> tuple[Sizes, Limits]:
-    sizes = Sizes.of(blocks, wanted.readout.metric)
-    length = wanted.base.ids.shape[1]
-    width = _width(wanted.site, sizes, length)
-    shape = len(wanted.base), len(wanted.cells)
+    sizes = Sizes.of(blocks, joint.readout.metric)
+    length = joint.base.ids.shape[1]
+    width = _width(joint.kept, sizes, length)
+    shape = len(joint.base), joint.n_cells
     return sizes, Limits.of(model, blocks, sizes, shape, length=length, width=width, held=held, memory=memory)
 
 
-def _width(site: str, sizes: Sizes, length: int) -> int:
-    """Numbers per token and layer that the source keeps."""
-    if site in ("pattern", "scores"):
-        return length * sizes.d_q // sizes.d_head
-    if site == "resid_pre":
-        return sizes.d_model + sizes.d_q + 2 * sizes.d_kv
-    return {"k": sizes.d_kv, "v": sizes.d_kv, "q": sizes.d_q, "z": sizes.d_q, "mlp_post": sizes.d_mlp}.get(
-        site, sizes.d_model
-    )
+def _width(kept: Collection[str], sizes: Sizes, length: int) -> int:
+    """Numbers per token and layer that are kept of the other run."""
+    heads = sizes.d_q // sizes.d_head
+    widths = {
+        "pattern": length * heads, "scores": length * heads, "k": sizes.d_kv, "v": sizes.d_kv, "q": sizes.d_q,
+        "z": sizes.d_q, "mlp_post": sizes.d_mlp,
+    }  # fmt: skip
+    return sum(widths.get(site, sizes.d_model) for site in kept)
 
 
 def chunks_of(n: int, size: int) -> Iterator[Int[np.ndarray, " prompt"]]:
@@ -441,19 +543,25 @@ def _rows(part: Sweep, n_layers: int) -> Rows:
     return find_rows(part.cells, part.site, n_layers, answers=part.readout.positions.numpy(), differs=part.differs)
 
 
-def _entries(part: Sweep, rows: Rows, sizes: Sizes) -> list[Entry]:
-    return find_entries(rows, part.cells, part.site, sizes, answers=part.readout.positions.numpy())
+def _entries(parts: Sequence[Sweep], rows: Sequence[Rows], sizes: Sizes) -> list[Entry]:
+    """The entries of all sweeps, in the order in which they join."""
+    found = [
+        replace(entry, sweep=j) if j else entry
+        for j, (part, mine) in enumerate(zip(parts, rows, strict=True))
+        for entry in find_entries(mine, part.cells, part.site, sizes, answers=part.readout.positions.numpy())
+    ]
+    return sorted(found, key=lambda entry: (entry.order, entry.start))
 
 
 def _traces(
-    model: HookedTransformer, blocks: Blocks, part: Sweep
+    model: HookedTransformer, blocks: Blocks, part: Sweep, joint: Joint
 ) -> tuple[Stored, Source, tuple[Float[np.ndarray, " prompt"], Float[np.ndarray, " prompt"]]]:
     """The unchanged run, what is put into it, and the metric of both runs (of the first twice where there is one)."""
     base_ids = run.ids_of(part.base).to(model.device)
     if isinstance(part.source, Prompts):
         source_ids = run.ids_of(part.source).to(model.device)
-        kept = {part.site} | (KNOWN_WITH_STREAM if part.site == "resid_pre" else set())
-        base, stored = trace_both(blocks, base_ids, source_ids, BASE_SITES | {part.site}, kept)
+        changed = frozenset(sweep.site for sweep in joint.run)
+        base, stored = trace_both(blocks, base_ids, source_ids, BASE_SITES | changed, joint.kept)
         return (
             base,
             FromRun(stored),

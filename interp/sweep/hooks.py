@@ -6,7 +6,7 @@ cannot matter are skipped and only scored positions are unembedded. What precede
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import TYPE_CHECKING
@@ -19,7 +19,7 @@ from torch import Tensor
 from interp import run, sites
 from interp.errors import InterpError
 from interp.sweep.cells import Cells
-from interp.sweep.execute import STORED_BYTES, Done, Meter, Progress, Sweep, chunks_of, halved, memory_to_use
+from interp.sweep.execute import STORED_BYTES, Done, Meter, Progress, Sweep, chunks_of, halved, memory_to_use, shifted
 from interp.sweep.plan import Plan, Rows, Sizes, find_rows
 from interp.sweep.readout import Readout
 from interp.tokens import Prompts
@@ -63,6 +63,17 @@ def execute(
                 n_batches += 1
     plan = replace(_plan(model, wanted, limits), batches=n_batches)
     return Done(out, base, source if isinstance(wanted.source, Prompts) else None, plan)
+
+
+def execute_all(
+    model: HookedTransformer, wanted: Sequence[Sweep], *, memory: int | None = None, progress: Progress | None = None
+) -> list[Done]:
+    """Run some sweeps one after the other."""
+    rows = [len(one.base) * len(one.cells) for one in wanted]
+    return [
+        execute(model, one, memory=memory, progress=shifted(progress, sum(rows[:i]), sum(rows)))
+        for i, one in enumerate(wanted)
+    ]
 
 
 def make_plan(model: HookedTransformer, wanted: Sweep, *, memory: int | None = None) -> Plan:

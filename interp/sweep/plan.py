@@ -176,6 +176,7 @@ class Entry:
         answers: scored positions of a row.
         held: tokens of a row that are held while it enters.
         last: layers of the model, less one.
+        sweep: which of the sweeps that are run together.
     """
 
     layer: int
@@ -190,6 +191,7 @@ class Entry:
     answers: int
     held: int
     last: int
+    sweep: int = 0
 
     @property
     def order(self) -> int:
@@ -377,7 +379,7 @@ def _rows(
 def find_entries(
     rows: Rows, cells: Cells, site: str, sizes: Sizes, *, answers: Int[np.ndarray, "prompt answer"]
 ) -> list[Entry]:
-    """Rows in groups that enter at one layer, in the order in which they join.
+    """Rows in groups that enter at one layer.
 
     Rows that start at different tokens enter together, those that start late a few tokens longer, where that costs
     fewer operations than the small steps of one more group are worth (``GROUP_FLOP``).
@@ -413,7 +415,7 @@ def find_entries(
                     last=sizes.n_layers - 1,
                 )
             )
-    return sorted(entries, key=lambda entry: (entry.order, entry.start))
+    return entries
 
 
 def _split(order: Int[np.ndarray, " row"], keys: Int[np.ndarray, "row ..."]) -> list[Int[np.ndarray, " row"]]:

@@ -33,7 +33,7 @@ from tests.benchmarks.workload import SITES, SMALL, Workload, save_random, workl
 JOBS = {
     "resid_pre": "resid_pre by layer x position",
     "z": "z by layer x head",
-    "sites": "every site: the stream and the blocks by position, heads at all positions",
+    "sites": "every site: the stream and the blocks by position, heads at all positions; ours in one call",
     "path": "path patching: heads into queries, keys and values of later heads",
     "edges": "path patching: every edge out of the embedding, heads and MLPs",
     "memory": "peak memory of reading one role",
@@ -120,12 +120,12 @@ def _model(name: str, directory: Path, arguments: argparse.Namespace) -> dict[st
             print("  n/a: this interp.sweep has no path_patching", flush=True)
             continue
         if job == "path":
-            found[job] = sweeps.measure([sweeps.path_part(work, layers, per_layer)], lens, settings)
+            found[job] = sweeps.measure(sweeps.path_job(work, layers, per_layer), lens, settings)
         elif job == "edges":
-            found[job] = sweeps.measure([sweeps.every_edge_part(work, layers, per_layer)], [], settings)
+            found[job] = sweeps.measure(sweeps.every_edge_job(work, layers, per_layer), [], settings)
         else:
             sites = SITES if job == "sites" else (job,)
-            found[job] = sweeps.measure(sweeps.site_parts(work, sites, layers), loaded, settings)
+            found[job] = sweeps.measure(sweeps.site_job(work, sites, layers), loaded, settings)
         print(*sweeps.lines(found[job], target=TARGETS.get(job), judged=large), sep="\n", flush=True)
     return found
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from interp import sweep
+from interp.sweep import sweep_sites
 from tests.benchmarks.workload import Cell, Edge, Workload
 
 
@@ -29,12 +29,12 @@ class Run:
 
 
 def sites(work: Workload, names: tuple[str, ...], layers: tuple[int, ...]) -> Run:
-    """Patch every cell of these sites."""
+    """Patch every cell of these sites, in one call."""
     values: dict[Cell, float] = {}
     parts = []
     effect = 0.0
-    for name in names:
-        result = sweep(work.model, work.pairs, name, "denoising", "logit_difference", layers=layers)
+    swept = sweep_sites(work.model, work.pairs, names, "denoising", "logit_difference", layers=layers)
+    for name, result in swept.items():
         mean = result["patched"].mean("prompt").values
         effect = max(effect, float(np.abs(mean - float(result["corrupted"].mean())).max()))
         for row, layer in enumerate(layers):

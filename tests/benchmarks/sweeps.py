@@ -14,6 +14,9 @@ from tests.benchmarks import machine, ours
 from tests.benchmarks.peers import Peer
 from tests.benchmarks.workload import Workload, drawn_heads, head_edges, parse_head
 
+SHORT = 0.25
+"""Whatever takes less than so many seconds is run again until they are over, in every turn and by everyone: the first
+run after another tool's finds its weights and code out of the caches. The median of a turn's runs counts."""
 LONG, FEW = 60.0, 3
 """A job that takes us longer than so many seconds is repeated so many times at most."""
 TARGET = 1.5
@@ -28,17 +31,10 @@ ROUNDING = 2e-5
 
 @dataclass(frozen=True)
 class Part:
-    """One sweep of ours, which a peer does cell by cell.
-
-    Attributes:
-        name: a site, or ``"path"``.
-        cells: everything that is patched one by one.
-        run: our sweep of these cells.
-    """
+    """What a peer does cell by cell: ``name`` is a site or ``"path"``, ``cells`` everything that is patched."""
 
     name: str
     cells: list[Any]
-    run: Callable[[], ours.Run]
 
     def groups(self, unit: str) -> list[list[Any]]:
         """The cells as a peer runs them: one by one, a layer at once, or all edges out of one head at once."""
@@ -52,6 +48,14 @@ class Part:
 
 
 @dataclass(frozen=True)
+class Job:
+    """What is measured: its parts, and our one call for some of them (those that a peer can do)."""
+
+    parts: list[Part]
+    run: Callable[[tuple[str, ...]], ours.Run]
+
+
+@dataclass(frozen=True)
 class Settings:
     """How much is measured: repeats, cells of a peer per job (0: all), and the seed of the sample."""
 
@@ -60,63 +64,73 @@ class Settings:
     seed: int = 0
 
 
-def site_parts(work: Workload, sites: Sequence[str], layers: tuple[int, ...]) -> list[Part]:
-    """One sweep per site."""
-    return [
-        Part(site, work.cells(site, layers), lambda site=site: ours.sites(work, (site,), layers))  # type: ignore[misc]
-        for site in sites
-    ]
+def site_job(work: Workload, sites: Sequence[str], layers: tuple[int, ...]) -> Job:
+    """Sweeps of some sites."""
+    parts = [Part(site, work.cells(site, layers)) for site in sites]
+    return Job(parts, lambda names: ours.sites(work, names, layers))
 
 
-def path_part(work: Workload, layers: tuple[int, ...], per_layer: int | None) -> Part:
+def path_job(work: Workload, layers: tuple[int, ...], per_layer: int | None) -> Job:
     """Edges from heads into the queries, keys and values of later heads: those that TransformerLens can patch."""
     cfg = work.model.cfg
     senders = [head for head in drawn_heads(cfg.n_layers, cfg.n_heads, per_layer) if parse_head(head)[0] in layers]
     edges = head_edges(senders, cfg.n_layers, cfg.n_heads)
     senders = list(dict.fromkeys(sender for sender, _ in edges))
     receivers = list(dict.fromkeys(receiver for _, receiver in edges))
-    return Part("path", edges, lambda: ours.paths(work, senders, receivers))
+    return Job([Part("path", edges)], lambda _: ours.paths(work, senders, receivers))
 
 
-def every_edge_part(work: Workload, layers: tuple[int, ...], per_layer: int | None) -> Part:
+def every_edge_job(work: Workload, layers: tuple[int, ...], per_layer: int | None) -> Job:
     """Every edge out of the embedding, the drawn heads and the MLPs, into every reader: ours only."""
     cfg = work.model.cfg
     heads = [head for head in drawn_heads(cfg.n_layers, cfg.n_heads, per_layer) if parse_head(head)[0] in layers]
     senders = ["embed", *heads, *(f"MLP{layer}" for layer in layers)]
-    return Part("path", [], lambda: ours.paths(work, senders, None))
+    return Job([Part("path", [])], lambda _: ours.paths(work, senders, None))
 
 
-def measure(parts: Sequence[Part], peers: Sequence[Peer], settings: Settings) -> dict[str, Any]:
+def lasting(call: Callable[[], Any]) -> float:
+    """Median seconds of a call, made until ``SHORT`` seconds are over."""
+    seconds: list[float] = []
+    while sum(seconds) < SHORT:
+        started = time.perf_counter()
+        call()
+        seconds.append(time.perf_counter() - started)
+    return machine.median(seconds)
+
+
+def measure(job: Job, peers: Sequence[Peer], settings: Settings) -> dict[str, Any]:
     """Run everything in turns and put the figures together.
 
     Every repeat measures the machine's rate, then ours, then each peer, so that a machine that slows down or speeds
     up does so for all. The first run of everyone is not counted.
     """
+    parts, everything = job.parts, tuple(part.name for part in job.parts)
     started = time.perf_counter()
-    references = {part.name: part.run() for part in parts}
+    reference = job.run(everything)
     turns = min(settings.repeats, FEW) if time.perf_counter() - started > LONG else settings.repeats
     able = {peer.name: [part for part in parts if part.name not in peer.absent] for peer in peers}
     for peer in peers:
         if able[peer.name]:
             peer.prepare([part.name for part in able[peer.name]])
             peer.run([min(able[peer.name][0].groups(peer.unit), key=len)])
-    walls: dict[str, list[float]] = {part.name: [] for part in parts}
+    walls: dict[tuple[str, ...], list[float]] = {everything: []}
+    for possible in able.values():
+        if possible:
+            walls[tuple(part.name for part in possible)] = []
     rates: list[float] = []
     tallies = {peer.name: Tally(peer, able[peer.name], settings) for peer in peers if able[peer.name]}
     for repeat in range(turns):
         rates += machine.product_rate()
-        for part in parts:
+        for names, seconds in walls.items():
             gc.collect()
-            started = time.perf_counter()
-            part.run()
-            walls[part.name].append(time.perf_counter() - started)
+            seconds.append(lasting(lambda names=names: job.run(names)))  # type: ignore[misc]
         for tally in tallies.values():
             gc.collect()
-            tally.turn(references, repeat)
+            tally.turn(reference, repeat)
     return {
         "turns": turns,
-        "ours": _our_figures(parts, references, walls, machine.median(rates)),
-        "peers": {name: tally.figures(walls, references) for name, tally in tallies.items()},
+        "ours": _our_figures(everything, reference, walls[everything], machine.median(rates)),
+        "peers": {name: tally.figures(walls, reference) for name, tally in tallies.items()},
         "cannot": {peer.name: peer.absent for peer in peers},
     }
 
@@ -133,21 +147,23 @@ class Tally:
         self.sampled = 0
         self.difference = 0.0
 
-    def turn(self, references: dict[str, ours.Run], repeat: int) -> None:
+    def turn(self, reference: ours.Run, repeat: int) -> None:
         """One repeat: the clean activations once, then the sampled cells of every part."""
-        started = time.perf_counter()
-        self.peer.prepare([part.name for part in self.parts])
-        self.prepared.append(time.perf_counter() - started)
+        names = [part.name for part in self.parts]
+        self.prepared.append(lasting(lambda: self.peer.prepare(names)))
         swept, self.sampled = 0.0, 0
         for part in self.parts:
             groups = self._sample(part, repeat)
-            started = time.perf_counter()
-            values = self.peer.run(groups)
-            elapsed = time.perf_counter() - started
+            values: list[float] = []
+
+            def run(groups: list[list[Any]] = groups, values: list[float] = values) -> None:
+                values[:] = self.peer.run(groups)
+
+            elapsed = lasting(run)
             cells = [cell for group in groups for cell in group]
             swept += elapsed * len(part.cells) / len(cells)
             self.sampled += len(cells)
-            known = references[part.name].values
+            known = reference.values
             seen = [abs(value - known[cell]) for cell, value in zip(cells, values, strict=True)]
             self.difference = max(self.difference, *(math.inf if math.isnan(gap) else gap for gap in seen))
         self.swept.append(swept)
@@ -165,12 +181,12 @@ class Tally:
                 chosen.append(group)
         return chosen or [min(groups, key=len)]
 
-    def figures(self, walls: dict[str, list[float]], references: dict[str, ours.Run]) -> dict[str, Any]:
+    def figures(self, walls: dict[tuple[str, ...], list[float]], reference: ours.Run) -> dict[str, Any]:
         """Medians, and the ratio to ours over the same sites if the numbers agree."""
         names = [part.name for part in self.parts]
-        same = machine.median(_sums(walls, names))
+        same = machine.median(walls[tuple(names)])
         seconds = [a + b for a, b in zip(self.prepared, self.swept, strict=True)]
-        effect = max(references[name].largest_effect for name in names)
+        effect = reference.largest_effect
         limit = min(LARGEST_DIFFERENCE, max(ROUNDING, SHARE_OF_EFFECT * effect))
         agrees = self.difference <= limit
         return {
@@ -189,44 +205,22 @@ class Tally:
         }
 
 
-def _sums(walls: dict[str, list[float]], names: Sequence[str]) -> list[float]:
-    """Per repeat, the seconds of all parts."""
-    return [sum(turn) for turn in zip(*(walls[name] for name in names), strict=True)]
-
-
-def _our_figures(
-    parts: Sequence[Part], references: dict[str, ours.Run], walls: dict[str, list[float]], rate: float
-) -> dict[str, Any]:
-    seconds = _sums(walls, [part.name for part in parts])
-    told = [references[part.name].attributes for part in parts]
-    flop = None if any(one["planned_flop"] is None for one in told) else sum(one["planned_flop"] for one in told)
-    peaks = [one["planned_peak_bytes"] for one in told]
+def _our_figures(names: Sequence[str], reference: ours.Run, seconds: list[float], rate: float) -> dict[str, Any]:
+    told = reference.attributes
     return {
         "seconds": machine.median(seconds),
         "all_seconds": seconds,
-        "cells": sum(len(references[part.name].values) for part in parts),
-        "rows_run": _sum(one["rows_run"] for one in told),
-        "rows_in_all": _sum(one["rows_in_all"] for one in told),
-        "engine": ", ".join(dict.fromkeys(one["engine"] for one in told if one["engine"])) or None,
-        "planned_flop": flop,
-        "planned_peak_bytes": None if None in peaks else max(peaks),
+        "cells": len(reference.values),
+        "rows_run": told["rows_run"],
+        "rows_in_all": told["rows_in_all"],
+        "engine": told["engine"],
+        "planned_flop": told["planned_flop"],
+        "planned_peak_bytes": told["planned_peak_bytes"],
         "rate": rate,
-        "times_floor": times_floor(machine.median(seconds), flop, rate),
-        "largest_effect": max(references[part.name].largest_effect for part in parts),
-        "sites": {
-            part.name: {
-                "seconds": machine.median(walls[part.name]),
-                "planned_flop": one["planned_flop"],
-                "times_floor": times_floor(machine.median(walls[part.name]), one["planned_flop"], rate),
-            }
-            for part, one in zip(parts, told, strict=True)
-        },
+        "times_floor": times_floor(machine.median(seconds), told["planned_flop"], rate),
+        "largest_effect": reference.largest_effect,
+        "sites": names,
     }
-
-
-def _sum(values: Any) -> float | None:
-    listed = list(values)
-    return None if None in listed else sum(listed)
 
 
 def times_floor(seconds: float, flop: float | None, rate: float) -> float | None:
@@ -243,11 +237,6 @@ def lines(figures: dict[str, Any], *, target: float | None, judged: bool) -> lis
         f"engine {mine['engine'] or 'n/a'}; {shown(mine['rows_run'], '.0f')} of {shown(mine['rows_in_all'], '.0f')} "
         f"rows run; planned peak {shown(mine['planned_peak_bytes'], '.0f', 2**20)} MiB",
     ]
-    if len(mine["sites"]) > 1:
-        each = (
-            f"{site} {one['seconds']:.3f} s ({shown(one['times_floor'], '.2f')})" for site, one in mine["sites"].items()
-        )
-        rows.append(f"  {'':<17}{'':>10}    of which (times the floor): {', '.join(each)}")
     for name, one in figures["peers"].items():
         parts = [
             f"{one['ratio']:8.1f} times ours"
