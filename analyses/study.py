@@ -21,6 +21,7 @@ ANALYSES: dict[str, str] = {
     "activation_patching": "analyses.activation_patching",
     "head_attribution": "analyses.head_attribution",
     "probing": "analyses.probing",
+    "approximation_audit": "analyses.approximation_audit",
     "context_flow": "analyses.context_flow",
 }
 """Every analysis a study may name, in the order they run. Adding one: write the module, add its line here."""

@@ -40,7 +40,8 @@ REQUIRED_ATTRS = (
 
 DIMS = frozenset(
     "prompt position role layer head kv_head head_label d_model d_head neuron dest_position src_position fold site "
-    "component edge ablation direction rung ci_bound group set neuron_group sender receiver".split()
+    "component edge ablation direction rung ci_bound group set neuron_group sender receiver approximation "
+    "audited".split()
 )
 """The axis names a result may carry: singular, lower case, one name per meaning."""
 

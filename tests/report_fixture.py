@@ -32,6 +32,7 @@ FILES = (
     "activation_patching",
     "head_attribution",
     "verdict",
+    "approximation_audit",
 )
 
 Variable = tuple[tuple[str, ...], Any, str]
@@ -72,7 +73,10 @@ def write_run(directory: Path, spec: RunSpec | None = None) -> Path:
     makers = dict(
         zip(
             FILES,
-            (behavior, attention_lesson, attention_patterns, probing, activation_patching, head_attribution, verdict),
+            (
+                *(behavior, attention_lesson, attention_patterns, probing, activation_patching),
+                *(head_attribution, verdict, approximation_audit),
+            ),
             strict=True,
         )
     )
@@ -513,6 +517,46 @@ def verdict(spec: RunSpec, rng: np.random.Generator) -> xr.Dataset:
         coords,
         answer=answer,
         gate=gate,
+    )
+
+
+def approximation_audit(spec: RunSpec, rng: np.random.Generator) -> xr.Dataset:
+    names = ["z, gradient", "q, gradient", "edges, EAP"]
+    n, held = 6, [6, 6, 4]
+    exact = rng.normal(size=(3, n))
+    estimated = exact * np.array([[0.9], [-0.2], [0.7]]) + rng.normal(size=(3, n)) * 0.05
+    for row, count in enumerate(held):
+        exact[row, count:] = estimated[row, count:] = np.nan
+    _, nouns = _words(spec)
+    cells = [[f"L{row}H{j} at {nouns[j % len(nouns)]}" if j < held[row] else "" for j in range(n)] for row in range(3)]
+    each, both = ("approximation",), ("approximation", "audited")
+    variables: dict[str, Variable] = {
+        "pearson": (each, [0.99, -0.4, 0.95], ""),
+        "spearman": (each, [0.97, -0.3, np.nan], ""),
+        "top_k_recall": (each, [1.0, 0.5, 1.0], "fraction"),
+        "missed_rate": (each, [0.0, 0.25, 0.0], "fraction"),
+        "missed_interval": ((*each, "ci_bound"), [[0.0, 0.3], [0.1, 0.6], [0.0, 0.4]], "fraction"),
+        "n_audited": (each, held, ""),
+        "n_cells": (each, [12, 12, 90], ""),
+        "trusted": (each, [1, 0, 1], ""),
+        "reason": (each, ["", "Pearson -0.40 is below 0.8", ""], ""),
+        "cell": (both, cells, ""),
+        "estimated": (both, estimated, "logits"),
+        "exact": (both, exact, "logits"),
+        "looked_largest": (both, (np.arange(n) < 2) * np.ones((3, 1)), ""),
+    }
+    coords = {"approximation": names, "audited": list(range(n)), "ci_bound": ["lower", "upper"]}
+    return _dataset(
+        spec,
+        "Gradient approximations held to exact patching",
+        "Where can a gradient stand in for patching?",
+        "Each mark is one patch; on the diagonal the approximation is right.",
+        variables,
+        coords,
+        direction="denoising",
+        metric="logit_difference",
+        minimum_agreement=0.8,
+        left_out="none",
     )
 
 

@@ -41,6 +41,10 @@ def model(name: str, request: pytest.FixtureRequest) -> HookedTransformer:
 
 @pytest.fixture(scope="module")
 def pairs() -> PromptPairs:
+    return one_word_pairs()
+
+
+def one_word_pairs() -> PromptPairs:
     """Three pairs of 8 tokens that differ at position 3 ("color"); "noun" is two tokens."""
     clean = random_ids(3, LENGTH)
     corrupted = clean.copy()
@@ -298,8 +302,11 @@ def test_graddrop_is_the_mean_absolute_estimate_without_each_layer(
 
 @pytest.fixture(scope="module")
 def saturated(tmp_path_factory: pytest.TempPathFactory) -> HookedTransformer:
+    return make_saturated(tmp_path_factory.mktemp("saturated"))
+
+
+def make_saturated(path: Path) -> HookedTransformer:
     """Only layer 0's softmax is not linear, and head 5 attends to one token at a time: its slope there is 0."""
-    path = tmp_path_factory.mktemp("saturated")
     shaped(path, "gpt2", live=["qk0"], n_head=8)
     hf = AutoModelForCausalLM.from_pretrained(path)
     head, weights = slice(20, 24), hf.state_dict()

@@ -16,7 +16,7 @@ import xarray as xr
 
 from interp import report
 from interp.errors import InterpError
-from interp.report import bundle, inputs, page
+from interp.report import bundle, inputs, page, scatter
 from tests.report_fixture import FILES, MOVER, NASTY, READER, ROLES, RunSpec, edit, only, write_run
 
 VOID = {"meta", "link", "br", "img", "input", "hr"}
@@ -332,6 +332,39 @@ def test_one_result_alone_makes_a_page(tmp_path: Path, name: str) -> None:
     found = rendered(tmp_path, only(name))
     assert found.open == []
     assert name in twin(tmp_path)["provenance"]["files"]
+
+
+def test_an_approximation_that_is_not_to_be_trusted_is_called_out_with_its_reason(full: Page, tmp_path: Path) -> None:
+    at = full.text.index("Whether a gradient would have told")
+    warning = full.text.index("Do not trust these approximations here", at)
+    assert "q, gradient: Pearson -0.40 is below 0.8. Patch exactly instead" in full.text[warning : warning + 200]
+    assert "2 of 3 approximations correlate with exact patching at 0.80 or more" in full.text
+    assert full.text.count("not to be trusted") == 1  # under the one panel
+    good = write_run(tmp_path, only("behavior", "verdict", "approximation_audit"))
+
+    def trust_all(data: Any) -> Any:
+        data["trusted"][:] = 1
+        return data
+
+    edit(good, "approximation_audit", trust_all)
+    report.render(good)
+    text = read_page(good).text
+    assert "3 of 3 approximations" in text
+    assert "Do not trust" not in text
+
+
+def test_marks_lie_where_their_numbers_say() -> None:
+    pairs = [(1.0, 3.0), (2.0, 2.0), (0.0, float("nan"))]
+    marks = [scatter.Mark(across, upwards, "one", "a") for across, upwards in pairs]
+    drawn = str(scatter.diagonal(marks, across="x", upwards="y", key="k", title="t", description="d"))
+    places = [tuple(map(float, found)) for found in re.findall(r'<circle[^>]*cx="([\d.]+)" cy="([\d.]+)"', drawn)]
+    line = re.search(r'class="line c" x1="([\d.]+)" y1="([\d.]+)" x2="([\d.]+)" y2="([\d.]+)"', drawn)
+    assert line is not None
+    x1, y1, x2, y2 = map(float, line.groups())
+    assert len(places) == 2
+    up, on = places
+    assert abs((on[0] - x1) / (x2 - x1) - (on[1] - y1) / (y2 - y1)) < 0.01, "equal numbers lie on the diagonal"
+    assert (up[1] - y1) / (y2 - y1) > (up[0] - x1) / (x2 - x1) + 0.3, "a larger exact effect lies above it"
 
 
 def test_grouped_query_maps_have_kv_heads(tmp_path: Path) -> None:

@@ -434,8 +434,8 @@ def test_the_budget_leaves_a_small_model_alone_and_cuts_a_large_one(gpt2: Any, m
     monkeypatch.undo()
     assert 0.1 * through_hooks < cost < through_hooks
     # By hand: 2 directions x 20 prompts x (3 sites x 2 roles + 8 positions + 4 heads x (5 sites + 2 roles)) rows in
-    # each of 3 layers, which run 3, 2 and 1 layers of 8 tokens: two operations per weight, and attention. Rows of the last
-    # layer that cannot matter are left out; four plain passes of each sweep and the unembedding come on top.
+    # each of 3 layers, which run 3, 2 and 1 layers of 8 tokens: two operations per weight, and attention. Rows of the
+    # last layer that cannot matter are left out; four plain passes of each sweep and the unembedding come on top.
     one_layer = 8 * 2 * (4 * 32**2 + 2 * 32 * 128) + 4 * 32 * 8**2
     by_hand = 2 * 20 * (3 * 2 + 8 + 4 * (5 + 2)) * (3 + 2 + 1) * one_layer
     assert by_hand < through_hooks < 2 * by_hand

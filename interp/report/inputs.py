@@ -22,6 +22,7 @@ RESULT_FILES = (
     "probing",
     "activation_patching",
     "head_attribution",
+    "approximation_audit",
     "verdict",
 )
 """The results the page knows how to show, in the order in which their sections come."""

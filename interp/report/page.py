@@ -13,7 +13,7 @@ from interp.report.blocks import Notice, Script, Section
 from interp.report.bundle import Bundle
 from interp.report.inputs import Result, RunInputs
 from interp.report.markup import embedded_json, figure_number, shown
-from interp.report.sections import behavior, certainty, heads, lesson, patching, probe, provenance
+from interp.report.sections import approximations, behavior, certainty, heads, lesson, patching, probe, provenance
 from interp.report.tables import interval_text
 from interp.report.verdict import Verdict
 
@@ -74,6 +74,7 @@ def _sections(run: RunInputs, found: Verdict, bundle: Bundle | None) -> list[Sec
             if patched
             else _missing("patching", "What carries it", "activation_patching"),
             heads.section(run.get("head_attribution"), found) or _missing("heads", "Which heads", "head_attribution"),
+            approximations.section(audited) if (audited := run.get("approximation_audit")) else None,
             certainty.section(run, found),
         ]
     sections.append(provenance.section(run))

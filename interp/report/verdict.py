@@ -13,7 +13,14 @@ from interp.report.inputs import Result, RunInputs
 from interp.report.markup import figure_number
 from interp.report.tables import Cell, Column, Table, interval_text
 
-EXPLAINING = ("attention_lesson", "attention_patterns", "probing", "activation_patching", "head_attribution")
+EXPLAINING = (
+    "attention_lesson",
+    "attention_patterns",
+    "probing",
+    "activation_patching",
+    "head_attribution",
+    "approximation_audit",
+)
 """Results that explain a behaviour, and are withheld when there is none."""
 
 _LABEL_NAMES = ("label", "labels", "head_role", "kind")

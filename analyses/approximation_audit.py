@@ -1,0 +1,236 @@
+"""Which gradient approximations can be trusted on this model and these prompts: each is held to exact patching.
+
+A gradient estimates every patch at once; exact patching runs them one by one. Here estimates of several sites, and of
+the edges between components, are checked where it counts (the cells that look largest) and where it could hide (a
+random sample of the others). ``interp.attribution`` makes the estimates and the checks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import xarray as xr
+
+from interp import results
+from interp.attribution import Audit, attribution_patching, edge_attribution
+from interp.errors import InterpError, unknown_name
+from interp.results import Variable
+from interp.sites import head_label
+from interp.sweep import Direction
+
+if TYPE_CHECKING:
+    from interp.model import HookedTransformer
+    from interp.prompts import PromptPairs
+
+Progress = Callable[[int, int], None]
+
+SITES = ("resid_pre", "mlp_out", "z", "v", "q", "k")
+METHODS = ("gradient", "atp*")
+EDGE_METHODS = ("eap", "eap-ig-inputs")
+
+_NAMES = {
+    "gradient": "gradient", "integrated": "integrated gradient", "atp*": "AtP*", "eap": "EAP",
+    "eap-ig-inputs": "EAP-IG (inputs)", "eap-ig-activations": "EAP-IG (activations)",
+}  # fmt: skip
+_SOFTMAX = ("q", "k")
+"""Sites at which AtP* takes another way than the gradient."""
+
+
+def run(
+    model: HookedTransformer,
+    pairs: PromptPairs,
+    *,
+    sites: Sequence[str] = SITES,
+    methods: Sequence[str] = METHODS,
+    edge_methods: Sequence[str] = EDGE_METHODS,
+    direction: Direction = "denoising",
+    metric: str = "logit_difference",
+    max_prompts: int | None = 16,
+    top_k: int = 10,
+    random: int = 30,
+    minimum_agreement: float = 0.8,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> xr.Dataset:
+    """Estimate patches by gradients and check each kind of estimate against exact patching.
+
+    Args:
+        model: the model.
+        pairs: clean and corrupted prompts.
+        sites: sites whose patches are estimated.
+        methods: how: ``"gradient"``, ``"integrated"``, and at q and k ``"atp*"``.
+        edge_methods: how edges are estimated: ``"eap"``, ``"eap-ig-inputs"``, ``"eap-ig-activations"``.
+        direction: ``"denoising"`` or ``"noising"``.
+        metric: name from ``interp.metrics``.
+        max_prompts: use only that many prompts, spread evenly over the set; None is all.
+        top_k: how many of the cells that look largest are patched exactly, per approximation.
+        random: how many of the others.
+        minimum_agreement: Pearson's correlation below which an approximation is not to be trusted.
+        seed: of the random samples.
+        progress: called with approximations done and in all.
+
+    Returns:
+        Per ``approximation``: ``pearson`` and ``spearman`` over the audited cells, ``top_k_recall``, ``missed_rate``
+        with its interval (``ci_bound``), ``n_audited`` of ``n_cells``, ``trusted`` and the ``reason`` where it is not.
+        Per ``audited`` cell: ``cell`` (in words), ``estimated`` and ``exact`` prompt-mean effect (the metric's units;
+        NaN beyond ``n_audited``) and whether it was ``looked_largest``. ``left_out`` says what this model does not
+        offer.
+
+    Raises:
+        InterpError: nothing to check, or what ``interp.attribution`` refuses.
+    """
+    wanted, left_out = _wanted(model, sites, methods, edge_methods)
+    pairs = pairs.spread(max_prompts)
+    audit = Audit(top_k=top_k, random=random, minimum_agreement=minimum_agreement)
+    common: dict[str, Any] = {"direction": direction, "metric": metric, "audit": audit, "seed": seed}
+    checked = []
+    for done, (site, method) in enumerate(wanted):
+        if site == "edges":
+            made = edge_attribution(model, pairs, method=method, **common)  # type: ignore[arg-type]
+        else:
+            made = attribution_patching(model, pairs, site, method=method, **common)  # type: ignore[arg-type]
+        checked.append(_Checked.of(f"{site}, {_NAMES[method]}", made))
+        if progress is not None:
+            progress(done + 1, len(wanted))
+    return _labelled(model, pairs, checked, direction=direction, metric=metric, seed=seed, left_out=left_out)
+
+
+def _wanted(
+    model: HookedTransformer, sites: Sequence[str], methods: Sequence[str], edge_methods: Sequence[str]
+) -> tuple[list[tuple[str, str]], list[str]]:
+    """Sites (or ``edges``) with methods; and in words what is left out because the model's arithmetic is not known."""
+    for method in (*methods, *edge_methods):
+        if method not in _NAMES:
+            raise unknown_name("method", method, _NAMES)
+    wanted: list[tuple[str, str]] = []
+    left_out: list[tuple[str, str]] = []
+    for site in dict.fromkeys(sites):
+        model.check_editable(site)
+        for method in methods:
+            if method != "atp*":
+                wanted.append((site, method))
+            elif site in _SOFTMAX:
+                (left_out if model.no_blocks else wanted).append((site, method))
+    for method in edge_methods:
+        (left_out if model.no_blocks else wanted).append(("edges", method))
+    if not wanted:
+        raise InterpError("There is no approximation to check. Name sites with methods, or edge methods.")
+    return wanted, [f"{site}, {_NAMES[method]}" for site, method in left_out]
+
+
+@dataclass(frozen=True)
+class _Checked:
+    """One approximation with its audited cells."""
+
+    name: str
+    figures: dict[str, Any]
+    cells: list[str]
+    estimated: np.ndarray
+    exact: np.ndarray
+    looked_largest: np.ndarray
+    units: str
+
+    @classmethod
+    def of(cls, name: str, made: xr.Dataset) -> _Checked:
+        audited = made["audited"].values.astype(bool)
+        index = np.argwhere(audited)
+        estimated, exact = (made[key].mean("prompt").values[audited] for key in ("estimated_effect", "exact_effect"))
+        largest = np.zeros(len(index), dtype=bool)
+        largest[np.argsort(-np.abs(estimated), kind="stable")[: int(made.attrs.get("audit_top_k", 0))]] = True
+        dims = [str(dim) for dim in made["audited"].dims]
+        cells = [_in_words({dim: made[dim].values[i] for dim, i in zip(dims, row, strict=True)}) for row in index]
+        return cls(name, dict(made.attrs), cells, estimated, exact, largest, str(made["exact_effect"].attrs["units"]))
+
+
+def _in_words(cell: dict[str, Any]) -> str:
+    """``L1H0 at noun``, ``layer 2 at position 5``, ``L0H2 -> L1H0.q``."""
+    if "sender" in cell:
+        return f"{cell['sender']} -> {cell['receiver']}"
+    layer = int(cell["layer"])
+    head = next((int(cell[dim]) for dim in ("head", "kv_head") if dim in cell), None)
+    words = f"layer {layer}" if head is None else head_label(layer, head)
+    place = next(
+        (f"{cell[dim]}" if dim == "role" else f"{dim} {cell[dim]}" for dim in ("role", "position") if dim in cell), ""
+    )
+    return f"{words} at {place}" if place else words
+
+
+def _labelled(
+    model: HookedTransformer,
+    pairs: PromptPairs,
+    checked: Sequence[_Checked],
+    *,
+    direction: str,
+    metric: str,
+    seed: int,
+    left_out: Sequence[str],
+) -> xr.Dataset:
+    most = max(1, *(len(one.cells) for one in checked))
+    units = checked[0].units
+
+    def padded(values: Sequence[np.ndarray]) -> np.ndarray:
+        out = np.full((len(values), most), np.nan)
+        for row, one in zip(out, values, strict=True):
+            row[: len(one)] = one
+        return out
+
+    def figure(name: str, default: float = float("nan")) -> np.ndarray:
+        return np.array([float(one.figures.get(f"audit_{name}", default)) for one in checked])
+
+    each, cells = ("approximation",), ("approximation", "audited")
+    names = np.array([[*one.cells, *[""] * (most - len(one.cells))] for one in checked], dtype=np.str_)
+    interval = np.stack([figure("missed_low"), figure("missed_high")], axis=1)
+    return results.build(
+        {
+            "pearson": Variable(each, figure("pearson"), "", "Pearson's correlation of estimated and exact effects"),
+            "spearman": Variable(each, figure("spearman"), "", "Spearman's correlation of estimated and exact effects"),
+            "top_k_recall": Variable(
+                each, figure("top_k_recall"), "fraction", "audited cells with the largest effects that look largest"
+            ),
+            "missed_rate": Variable(
+                each, figure("missed_rate"), "fraction", "share of large effects among the cells that look small"
+            ),
+            "missed_interval": Variable((*each, "ci_bound"), interval, "fraction", "95% interval of missed_rate"),
+            "n_audited": Variable(each, figure("cells", 0).astype(int), "", "cells patched exactly"),
+            "n_cells": Variable(each, figure("cells_eligible", 0).astype(int), "", "cells that could differ"),
+            "trusted": Variable(
+                each, np.array([int(one.figures["trusted"]) for one in checked]), "", "1 where the agreement suffices"
+            ),
+            "reason": Variable(
+                each, np.array([_reason(one) for one in checked], dtype=np.str_), "", "why it is not to be trusted"
+            ),
+            "cell": Variable(cells, names, "", "the audited cell"),
+            "estimated": Variable(cells, padded([one.estimated for one in checked]), units, "estimated effect, mean"),
+            "exact": Variable(cells, padded([one.exact for one in checked]), units, "effect by exact patching, mean"),
+            "looked_largest": Variable(
+                cells, padded([one.looked_largest for one in checked]), "", "1 where the estimate is among the largest"
+            ),
+        },
+        coords={
+            "approximation": [one.name for one in checked], "audited": np.arange(most), "ci_bound": ["lower", "upper"],
+        },
+        title="Gradient approximations held to exact patching",
+        question="Where can a gradient stand in for patching, on this model and these prompts?",
+        reading="Each mark is one patch: its effect by the gradient across, by really making it upwards. On the "
+        "diagonal the approximation is right.",
+        source="Nanda 2023, attribution patching; Kramar et al. 2024, arXiv 2403.00745; Syed et al. 2023, "
+        "arXiv 2310.10348; Hanna et al. 2024, arXiv 2403.17806",
+        of=(model, pairs),
+        seed=seed,
+        extra={
+            "direction": direction,
+            "metric": metric,
+            "minimum_agreement": float(checked[0].figures["audit_minimum_agreement"]),
+            "left_out": "; ".join(left_out) or "none",
+        },
+    )  # fmt: skip
+
+
+def _reason(one: _Checked) -> str:
+    if int(one.figures["trusted"]):
+        return ""
+    stated = str(one.figures.get("audit_reason", ""))
+    return stated or f"Pearson {one.figures['audit_pearson']:.2f} is below {one.figures['audit_minimum_agreement']:g}"
