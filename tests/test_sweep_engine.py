@@ -151,6 +151,17 @@ def test_every_site_by_position(model: HookedTransformer, pairs: PromptPairs, si
 
 
 @BOTH
+@pytest.mark.parametrize("site", SITES)
+def test_rows_of_many_starts_enter_together(model: HookedTransformer, pairs: PromptPairs, site: str) -> None:
+    """Each row computes its own tokens only, though rows that start later stand in one array with it."""
+    positions = [2, 3, 4, 5, 6]
+    same(
+        sweep(model, pairs, site, positions=positions).patched,
+        expected_cells(model, pairs, site, "denoising", positions),
+    )
+
+
+@BOTH
 @DIRECTIONS
 @pytest.mark.parametrize("site", SITES)
 def test_every_site_by_roles_of_several_tokens_in_ragged_prompts(

@@ -20,6 +20,7 @@ from interp.results import Variable
 from interp.sweep.cells import Axis, Cells, Part, Sets, patch_cells, window_of
 from interp.sweep.engine import Precision, Term, plan_terms, run_terms
 from interp.sweep.execute import Done, Progress, Sweep
+from interp.sweep.facts import AnyStore
 from interp.sweep.patch import how_computed, token_coords
 from interp.sweep.plan import Plan
 from interp.sweep.readout import Readout, check_which, whole_answers
@@ -49,6 +50,7 @@ def ablation_sweep(
     seed: int = 0,
     precision: Precision = "float32",
     memory: int | None = None,
+    store: AnyStore = None,
     progress: Progress | None = None,
 ) -> xr.Dataset:
     """Ablate every cell of a site, one at a time, and report the metric without it.
@@ -71,6 +73,7 @@ def ablation_sweep(
         seed: of the resample.
         precision: as in ``sweep``.
         memory: as in ``sweep``.
+        store: as in ``sweep``.
         progress: called with rows done and rows in all.
 
     Returns:
@@ -87,7 +90,7 @@ def ablation_sweep(
     )  # fmt: skip
     wanted = replace(wanted, source=_new(model, wanted, kind, seed))
     ((found, screening),) = run_terms(
-        model, [Term(1.0, (wanted,))], precision=precision, memory=memory, progress=progress
+        model, [Term(1.0, (wanted,))], precision=precision, memory=memory, store=store, progress=progress
     )
     return _labelled(
         model, pairs, found, "ablated", metric, wanted.cells,
@@ -131,7 +134,7 @@ def _stated(
     _one_token(pairs, metric)
     cells = patch_cells(model, pairs, site, **options)
     wanted = Sweep(getattr(pairs, which), site, cells, Readout.of(pairs, metric), {})
-    return replace(wanted, layers_before=max(wanted.layers) + 1 if kind == "mean" else 0)
+    return replace(wanted, layers_before=max(wanted.layers) + 1 if kind == "mean" else 0, origin=kind)
 
 
 def knockout_sweep(
@@ -145,6 +148,7 @@ def knockout_sweep(
     window: int = 1,
     by_head: bool = False,
     memory: int | None = None,
+    store: AnyStore = None,
     progress: Progress | None = None,
 ) -> xr.Dataset:
     """Cut attention from one role to another, layer by layer (or window by window), and report the metric without it.
@@ -162,6 +166,7 @@ def knockout_sweep(
         window: cut in that many layers together, centred on each.
         by_head: cut one head at a time; otherwise all heads of a layer at once.
         memory: as in ``sweep``.
+        store: as in ``sweep``.
         progress: called with rows done and rows in all.
 
     Returns:
@@ -172,7 +177,7 @@ def knockout_sweep(
         InterpError: a malformed edge, an unknown role, or a token that is left with nothing to attend to.
     """
     wanted = _stated_knockout(model, pairs, edges, metric, which, layers=layers, window=window, by_head=by_head)
-    ((found, screening),) = run_terms(model, [Term(1.0, (wanted,))], memory=memory, progress=progress)
+    ((found, screening),) = run_terms(model, [Term(1.0, (wanted,))], memory=memory, store=store, progress=progress)
     return _labelled(
         model, pairs, found, "cut", metric, wanted.cells,
         title="attention knockout",

@@ -12,9 +12,12 @@ import torch
 from jaxtyping import Bool
 
 from interp.errors import InterpError
+from interp.store import Journal, Store
 from interp.sweep import hooks
 from interp.sweep.execute import Done, Progress, Sweep, execute, make_plan, runs_flop, shifted
+from interp.sweep.facts import AnyStore, digest, facts_of_model
 from interp.sweep.plan import Plan, joined
+from interp.tokens import Prompts
 
 if TYPE_CHECKING:
     from interp.blocks import Blocks
@@ -56,6 +59,7 @@ def run_terms(
     *,
     precision: Precision = "float32",
     memory: int | None = None,
+    store: AnyStore = None,
     progress: Progress | None = None,
 ) -> list[tuple[Done, Screening | None]]:
     """Run stated sweeps by the fastest exact way this model allows; what was found, per site.
@@ -66,11 +70,12 @@ def run_terms(
     _check_precision(model, precision)
     rows = [sum(len(sweep.base) * len(sweep.cells) for sweep in term.sweeps) for term in terms]
     told = [shifted(progress, sum(rows[:i]), sum(rows)) for i in range(len(terms))]
+    kept = [_journals(model, term, precision, store) for term in terms]
     if model.no_blocks:
         log.info("Sweeping %s through hooks, which is slower: %s.", model.name, model.no_blocks)
         through = [
-            hooks.execute_all(model, term.sweeps, memory=memory, progress=tell)
-            for term, tell in zip(terms, told, strict=True)
+            hooks.execute_all(model, term.sweeps, memory=memory, journals=journals, progress=tell)
+            for term, journals, tell in zip(terms, kept, told, strict=True)
         ]
         return [(done, None) for done in _sums(terms, through)]
     blocks = model.blocks()
@@ -80,8 +85,8 @@ def run_terms(
     found = _sums(
         terms,
         [
-            execute(model, used, term.sweeps, memory=memory, held=held, progress=tell)
-            for term, tell in zip(terms, told, strict=True)
+            execute(model, used, term.sweeps, memory=memory, held=held, journals=journals, progress=tell)
+            for term, journals, tell in zip(terms, kept, told, strict=True)
         ],
     )
     if exact:
@@ -129,6 +134,26 @@ def _with_check(runs: float, plans: Sequence[Plan], again: Sequence[Plan]) -> li
         peak = max(plan.peak_bytes, exact.peak_bytes + 8 * plan.rows_in_all)
         out.append(replace(plan, flop=plan.flop + runs + share * rows, peak_bytes=peak))
     return out
+
+
+def _journals(model: HookedTransformer, term: Term, precision: Precision, store: AnyStore) -> list[Journal] | None:
+    if store is None:
+        return None
+    return [Store.at(store).journal(_facts(model, sweep, precision)) for sweep in term.sweeps]
+
+
+def _facts(model: HookedTransformer, sweep: Sweep, precision: Precision) -> dict[str, str]:
+    """Everything that the numbers of a sweep depend on, but for rounding."""
+    cells, readout = sweep.cells, sweep.readout
+    return {
+        "base": sweep.base.sha256(),
+        "source": sweep.source.sha256() if isinstance(sweep.source, Prompts) else sweep.origin,
+        "site": sweep.site,
+        "cells": digest(cells.parts, cells.place, cells.tokens, cells.sources),
+        "readout": digest(readout.positions, readout.correct, readout.incorrect, readout.present, readout.metric),
+        "precision": precision,
+        **facts_of_model(model),
+    }
 
 
 def _check_precision(model: HookedTransformer, precision: str) -> None:

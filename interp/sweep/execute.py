@@ -16,6 +16,7 @@ from torch import Tensor
 from interp import run, sites
 from interp.blocks import Blocks, at_positions
 from interp.errors import InterpError
+from interp.store import Journal
 from interp.sweep.cells import Cells
 from interp.sweep.entry import Change
 from interp.sweep.plan import Entry, Plan, Rows, Sizes, find_entries, find_rows, flop, into_rides
@@ -49,6 +50,8 @@ STORED_BYTES = 512 * 2**20
 """Activations of the unchanged runs that are kept at a time, where memory allows."""
 TOKENS_PER_RIDE = {"cpu": 2048, "cuda": 2**17}
 """Tokens of a batch beyond which it gets no faster; only less fits in memory."""
+SAME_RUN = 1e-3
+"""How far the metric of an unchanged run may be from what a journal says: another device rounds otherwise."""
 SHARE_TO_PACK = 8
 """Weights are packed where they take at most one in so many of the bytes that may be used."""
 TOKENS_TO_PACK = 1024
@@ -69,6 +72,7 @@ class Sweep:
         source: prompts whose activations are put in, a constant per layer (``sites``' shapes without the prompt axis),
             or None where attention is cut.
         layers_before: layers that all base prompts ran through to find a constant source, for the plan's count.
+        origin: how a constant source was made of the base prompts, which says for a store what it is.
     """
 
     base: Prompts
@@ -77,6 +81,7 @@ class Sweep:
     readout: Readout
     source: Prompts | Mapping[int, Tensor] | None
     layers_before: int = 0
+    origin: str = ""
 
     @property
     def differs(self) -> Bool[np.ndarray, "prompt position"] | None:
@@ -373,6 +378,7 @@ def execute(
     memory: int | None = None,
     held: int = 0,
     only: Bool[np.ndarray, "prompt cell"] | None = None,
+    journals: Sequence[Journal] | None = None,
     progress: Progress | None = None,
 ) -> list[Done]:
     """Run every row of some sweeps of the same runs; their rows share the traces and the batches.
@@ -384,10 +390,11 @@ def execute(
         memory: bytes that may be used beside the model; None is half of what is free.
         held: bytes of ``blocks`` that are not the model's own.
         only: [prompt, cell] the rows to run, of a single sweep.
+        journals: per sweep, where finished rows are kept and looked for.
         progress: called with rows done and rows in all.
 
     Raises:
-        InterpError: a number that is not finite, or one row that does not fit in memory.
+        InterpError: a number that is not finite, one row that does not fit in memory, or journals of other weights.
     """
     joint = Joint.of(wanted)
     sizes, limits = _sizes(model, blocks, joint, memory, held)
@@ -397,6 +404,9 @@ def execute(
     meter = Meter(progress, n * joint.n_cells)
     chunks = list(chunks_of(n, limits.prompts))
     made: list[_Made] = []
+    finished = (
+        [Finished.of(journal, out.shape) for journal, out in zip(journals or (), outs, strict=True)] if journals else []
+    )
     with torch.inference_mode():
         for chunk in chunks:
             parts = [sweep.of_prompts(chunk) for sweep in joint.run]
@@ -408,6 +418,8 @@ def execute(
                 mine = joint.own(j, _rows(part, sizes.n_layers))
                 if only is not None:
                     mine = mine.where(only[chunk[mine.prompt], mine.cell])
+                if finished:
+                    mine = mine.where(~finished[j].fill(outs[j], chunk, numbers)[mine.prompt, mine.cell])
                 rows.append(_really_changed(part, mine, base, source))
             entries = _entries(parts, rows, sizes)
             blocks = packed(blocks, limits, entries, len(chunks))
@@ -418,6 +430,8 @@ def execute(
             values = _values_of(changes)
             for entry, scores in ride_all(shared, entries, values, parts[0].readout, limits.tokens):
                 outs[entry.sweep][chunk[entry.prompt], entry.cell] = scores.numpy()
+                if finished:
+                    finished[entry.sweep].journal.append(entry.cell, chunk[entry.prompt], scores.numpy())
                 meter.add(len(entry.cell))
             del base, source, shared, changes, values
     found = []
@@ -427,8 +441,63 @@ def execute(
             cell, _, known = joint.copied[j][joint.copied[j][:, 1] == i].T
             outs[j][:, cell] = outs[i][:, known]
         _check_finite(outs[j], joint.asked[j])
-        found.append(Done(outs[j], metrics["base"], of_source, plan))
+        kept = finished[j].n_rows if finished else 0
+        found.append(Done(outs[j], metrics["base"], of_source, replace(plan, kept=kept)))
     return found
+
+
+@dataclass(frozen=True)
+class Finished:
+    """What a journal has of a sweep.
+
+    Attributes:
+        journal: the journal.
+        values: [prompt, cell] the metric, NaN where it is not finished.
+        runs: [prompt, 2] the metric of both unchanged runs, NaN where it is not known.
+    """
+
+    journal: Journal
+    values: Float[np.ndarray, "prompt cell"]
+    runs: Float[np.ndarray, "prompt two"]
+
+    @classmethod
+    def of(cls, journal: Journal, shape: tuple[int, ...]) -> Finished:
+        """Read a journal of so many prompts and cells."""
+        rows = journal.read()
+        values, runs = np.full(shape, np.nan), np.full((shape[0], 2), np.nan)
+        of_runs = rows.cell < 0
+        values[rows.prompt[~of_runs], rows.cell[~of_runs]] = rows.value[~of_runs]
+        runs[rows.prompt[of_runs], -1 - rows.cell[of_runs]] = rows.value[of_runs]
+        return cls(journal, values, runs)
+
+    @property
+    def n_rows(self) -> int:
+        """How many rows were finished when it was read."""
+        return int(np.isfinite(self.values).sum())
+
+    def fill(
+        self,
+        out: Float[np.ndarray, "prompt cell"],
+        chunk: Int[np.ndarray, " prompt"],
+        numbers: tuple[Float[np.ndarray, " prompt"], Float[np.ndarray, " prompt"]],
+    ) -> Bool[np.ndarray, "prompt cell"]:
+        """Put the finished rows of some prompts in; which these are.
+
+        Raises:
+            InterpError: the unchanged runs gave other numbers when the journal was written.
+        """
+        known, now = self.runs[chunk], np.stack(numbers, axis=1)
+        if (np.abs(known - now) > SAME_RUN * np.maximum(1.0, np.abs(now))).any():  # a comparison with NaN is false
+            raise InterpError(
+                f"{self.journal.path} was written with other weights than the model has now: its unchanged runs "
+                "differ. Delete it, or give another store."
+            )
+        if np.isnan(known).any():
+            for which in range(2):
+                self.journal.append(-1 - which, chunk, now[:, which])
+        has: Bool[np.ndarray, "prompt cell"] = np.isfinite(self.values[chunk])
+        out[chunk] = np.where(has, self.values[chunk], out[chunk])
+        return has
 
 
 def _values_of(changes: Sequence[Change]) -> Values:

@@ -18,8 +18,20 @@ from torch import Tensor
 
 from interp import run, sites
 from interp.errors import InterpError
+from interp.store import Journal
 from interp.sweep.cells import Cells
-from interp.sweep.execute import STORED_BYTES, Done, Meter, Progress, Sweep, chunks_of, halved, memory_to_use, shifted
+from interp.sweep.execute import (
+    STORED_BYTES,
+    Done,
+    Finished,
+    Meter,
+    Progress,
+    Sweep,
+    chunks_of,
+    halved,
+    memory_to_use,
+    shifted,
+)
 from interp.sweep.plan import Plan, Rows, Sizes, find_rows
 from interp.sweep.readout import Readout
 from interp.tokens import Prompts
@@ -29,7 +41,12 @@ if TYPE_CHECKING:
 
 
 def execute(
-    model: HookedTransformer, wanted: Sweep, *, memory: int | None = None, progress: Progress | None = None
+    model: HookedTransformer,
+    wanted: Sweep,
+    *,
+    memory: int | None = None,
+    journal: Journal | None = None,
+    progress: Progress | None = None,
 ) -> Done:
     """Run every row of a sweep.
 
@@ -42,7 +59,8 @@ def execute(
     out = np.empty((n, n_cells))
     base, source = np.empty(n), np.empty(n)
     meter = Meter(progress, n * n_cells)
-    n_batches = 0
+    finished = None if journal is None else Finished.of(journal, out.shape)
+    n_batches = n_run = 0
     for chunk in chunks_of(n, limits.prompts):
         part = wanted.of_prompts(chunk)
         base[chunk] = _plain(model, part.base, part.readout)
@@ -50,6 +68,10 @@ def execute(
             source[chunk] = _plain(model, part.source, part.readout)
         out[chunk] = base[chunk, None]
         rows = _rows(model, part)
+        if finished is not None:
+            numbers = base[chunk], source[chunk] if isinstance(part.source, Prompts) else base[chunk]
+            rows = rows.where(~finished.fill(out, chunk, numbers)[rows.prompt, rows.cell])
+        n_run += len(rows)
         meter.add(len(chunk) * n_cells - len(rows))
         if not len(rows):
             continue
@@ -59,19 +81,33 @@ def execute(
             chosen = rows.where(np.isin(rows.cell, cells))
             for span, scores in _in_batches(model, part, layers, new, streams[layers[0]], chosen, limits):
                 out[chunk[chosen.prompt[span]], chosen.cell[span]] = scores.numpy()
+                if journal is not None:
+                    journal.append(chosen.cell[span], chunk[chosen.prompt[span]], scores.numpy())
                 meter.add(len(scores))
                 n_batches += 1
-    plan = replace(_plan(model, wanted, limits), batches=n_batches)
+    kept = 0 if finished is None else finished.n_rows
+    plan = replace(_plan(model, wanted, limits), batches=n_batches, rows=n_run, kept=kept)
     return Done(out, base, source if isinstance(wanted.source, Prompts) else None, plan)
 
 
 def execute_all(
-    model: HookedTransformer, wanted: Sequence[Sweep], *, memory: int | None = None, progress: Progress | None = None
+    model: HookedTransformer,
+    wanted: Sequence[Sweep],
+    *,
+    memory: int | None = None,
+    journals: Sequence[Journal] | None = None,
+    progress: Progress | None = None,
 ) -> list[Done]:
     """Run some sweeps one after the other."""
     rows = [len(one.base) * len(one.cells) for one in wanted]
     return [
-        execute(model, one, memory=memory, progress=shifted(progress, sum(rows[:i]), sum(rows)))
+        execute(
+            model,
+            one,
+            memory=memory,
+            journal=journals[i] if journals else None,
+            progress=shifted(progress, sum(rows[:i]), sum(rows)),
+        )
         for i, one in enumerate(wanted)
     ]
 

@@ -19,6 +19,7 @@ from interp.results import Variable
 from interp.sweep.cells import Axis, Cells, Sets, patch_cells
 from interp.sweep.engine import Precision, Screening, Term, plan_terms, run_terms
 from interp.sweep.execute import Done, Progress, Sweep
+from interp.sweep.facts import AnyStore
 from interp.sweep.plan import Plan
 from interp.sweep.readout import Readout, described, scored_parts, whole_answers
 
@@ -50,6 +51,7 @@ def sweep(
     minimum_gap: float | None = None,
     precision: Precision = "float32",
     memory: int | None = None,
+    store: AnyStore = None,
     progress: Progress | None = None,
 ) -> xr.Dataset:
     """Patch every cell of a site and report the metric after each.
@@ -78,13 +80,16 @@ def sweep(
             ``screening_max_error`` and ``screening_rms_error`` (the metric's units) say how far off a random sample of
             ``screening_rows`` rows was.
         memory: bytes that may be used beside the model; None is half of what is free.
+        store: a directory (or ``interp.store.Store``) that keeps finished rows: a sweep that was interrupted goes on
+            where it stopped, one that was finished is read.
         progress: called with rows done and rows in all.
 
     Returns:
         ``patched`` (prompt, layer, ...), ``clean`` and ``corrupted`` (prompt) in the metric's units, and ``recovered``
         = (patched - corrupted) / (clean - corrupted): 0 is corrupted behaviour, 1 is clean, in both directions.
         Attributes say how it was computed: ``engine`` (``weights`` or ``hooks``), ``rows_run`` of ``rows_in_all``,
-        ``planned_flop``, ``planned_peak_bytes``, ``batches``.
+        ``rows_kept`` (from the store), ``planned_flop``,
+        ``planned_peak_bytes``, ``batches``.
 
     Raises:
         InterpError: an unknown site, direction, metric or role, or positions that mean different things in different
@@ -93,7 +98,8 @@ def sweep(
     swept = sweep_sites(
         model, pairs, [site], direction, metric,
         axis=axis, roles=roles, positions=positions, layers=layers, window=window, sets=sets,
-        neuron_groups=neuron_groups, minimum_gap=minimum_gap, precision=precision, memory=memory, progress=progress,
+        neuron_groups=neuron_groups, minimum_gap=minimum_gap, precision=precision, memory=memory, store=store,
+        progress=progress,
     )  # fmt: skip
     return swept[site]
 
@@ -108,6 +114,7 @@ def sweep_sites(
     minimum_gap: float | None = None,
     precision: Precision = "float32",
     memory: int | None = None,
+    store: AnyStore = None,
     progress: Progress | None = None,
     **cells: Any,
 ) -> dict[str, xr.Dataset]:
@@ -126,6 +133,7 @@ def sweep_sites(
         minimum_gap: as in ``sweep``.
         precision: as in ``sweep``.
         memory: as in ``sweep``.
+        store: as in ``sweep``.
         progress: called with rows done and rows in all, over all sites.
         cells: ``sweep``'s arguments that say what is patched (``axis roles positions layers window``).
 
@@ -139,7 +147,7 @@ def sweep_sites(
     if not names:
         raise InterpError("There is no site to sweep. Name at least one.")
     terms = _stated(model, pairs, names, direction, metric, **cells)
-    found = run_terms(model, terms, precision=precision, memory=memory, progress=progress)
+    found = run_terms(model, terms, precision=precision, memory=memory, store=store, progress=progress)
     about = About.of(pairs, direction, metric, minimum_gap)
     _warn_of_small_gaps(found[0][0], about)
     return {
@@ -244,6 +252,7 @@ def how_computed(found: Done, screening: Screening | None) -> dict[str, Any]:
         "engine": "weights" if plan.engine == "weights" else "hooks",
         "rows_run": plan.rows,
         "rows_in_all": plan.rows_in_all,
+        "rows_kept": plan.kept,
         "batches": plan.batches,
         "planned_flop": plan.flop,
         "planned_peak_bytes": plan.peak_bytes,

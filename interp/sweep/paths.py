@@ -16,8 +16,21 @@ from interp import results, run
 from interp.blocks import Blocks
 from interp.errors import InterpError
 from interp.prompts import PromptPairs
+from interp.store import Journal, Store
 from interp.sweep.edges import Node, receivers, senders
-from interp.sweep.execute import Done, Limits, Meter, Progress, chunks_of, packed, plan_of, read_stored, ride_all
+from interp.sweep.execute import (
+    Done,
+    Finished,
+    Limits,
+    Meter,
+    Progress,
+    chunks_of,
+    packed,
+    plan_of,
+    read_stored,
+    ride_all,
+)
+from interp.sweep.facts import AnyStore, digest, facts_of_model
 from interp.sweep.patch import About, Direction, check_direction, patch_attributes, patch_variables
 from interp.sweep.plan import Entry, Join, Plan, Sizes, riding_flop, runs_of
 from interp.sweep.readout import Readout, whole_answers
@@ -39,6 +52,7 @@ def path_patching(
     receivers: Sequence[str] | None = None,
     minimum_gap: float | None = None,
     memory: int | None = None,
+    store: AnyStore = None,
     progress: Progress | None = None,
 ) -> xr.Dataset:
     """Patch every edge from a sender to a receiver, with everything else frozen.
@@ -57,6 +71,7 @@ def path_patching(
             key-value heads are ``L5KV1.k``), every MLP (``MLP5``) and ``logits``.
         minimum_gap: clean-corrupted gap below which ``recovered`` is NaN; default by metric.
         memory: bytes that may be used beside the model; None is half of what is free.
+        store: as in ``sweep``.
         progress: called with rows done and rows in all; a row is one prompt with one edge patched.
 
     Returns:
@@ -68,7 +83,8 @@ def path_patching(
     """
     _check(model, pairs, direction, metric)
     wanted = _Wanted.of(model, pairs, direction, metric, senders, receivers)
-    found = _execute(model, model.blocks(), wanted, memory, progress)
+    journal = None if store is None else Store.at(store).journal(wanted.facts(model))
+    found = _execute(model, model.blocks(), wanted, memory, journal, progress)
     return _labelled(model, pairs, wanted, found, About.of(pairs, direction, metric, minimum_gap))
 
 
@@ -133,6 +149,18 @@ class _Wanted:
         base, source = (pairs.corrupted, pairs.clean) if direction == "denoising" else (pairs.clean, pairs.corrupted)
         return cls(base, source, Readout.of(pairs, metric), direction, writing, reading, np.array(edges))
 
+    def facts(self, model: HookedTransformer) -> dict[str, str]:
+        """Everything that the numbers depend on, but for rounding."""
+        readout = self.readout
+        return {
+            "base": self.base.sha256(),
+            "source": self.source.sha256(),
+            "site": "edges",
+            "edges": digest([node.label for node in (*self.senders, *self.receivers)], self.edges),
+            "readout": digest(readout.positions, readout.correct, readout.incorrect, readout.present, readout.metric),
+            **facts_of_model(model),
+        }
+
     def of_prompts(self, rows: Int[np.ndarray, " prompt"]) -> _Wanted:
         index = torch.from_numpy(rows)
         return _Wanted(
@@ -142,13 +170,19 @@ class _Wanted:
 
 
 def _execute(
-    model: HookedTransformer, blocks: Blocks, wanted: _Wanted, memory: int | None, progress: Progress | None
+    model: HookedTransformer,
+    blocks: Blocks,
+    wanted: _Wanted,
+    memory: int | None,
+    journal: Journal | None,
+    progress: Progress | None,
 ) -> Done:
     sizes = Sizes.of(blocks, wanted.readout.metric)
     n, length = wanted.base.ids.shape
     limits = _limits(model, sizes, wanted, memory)
     patched, base_score, source_score = np.empty((n, len(wanted.edges))), np.empty(n), np.empty(n)
     meter = Meter(progress, patched.size)
+    finished = None if journal is None else Finished.of(journal, patched.shape)
     done: list[tuple[int, list[Entry]]] = []
     with torch.inference_mode():
         for rows in chunks_of(n, limits.prompts):
@@ -159,7 +193,10 @@ def _execute(
             base_score[rows], source_score[rows] = (read_stored(blocks, run_, part.readout) for run_ in (base, source))
             patched[rows] = base_score[rows, None]
             chunk = Chunk(blocks, base, part.readout.positions.to(model.device))
-            entries = _entries(part, _Written(chunk, source, part).differ(), sizes.n_layers)
+            has = None
+            if finished is not None:
+                has = finished.fill(patched, rows, (base_score[rows], source_score[rows]))
+            entries = _entries(part, _Written(chunk, source, part).differ(), sizes.n_layers, has)
             blocks = packed(blocks, limits, entries, -(-n // limits.prompts))
             chunk = replace(chunk, blocks=blocks)
             written = _Written(chunk, source, part)
@@ -167,11 +204,19 @@ def _execute(
             meter.add(len(rows) * len(wanted.edges) - sum(len(entry.cell) for entry in entries))
             for entry, scores in ride_all(chunk, entries, written.values, part.readout, limits.tokens):
                 patched[rows[entry.prompt], entry.cell] = scores.numpy()
+                if journal is not None:
+                    journal.append(entry.cell, rows[entry.prompt], scores.numpy())
                 meter.add(len(entry.cell))
-    return Done(patched, base_score, source_score, _plan(wanted, sizes, limits, done, length))
+    plan = _plan(wanted, sizes, limits, done, length)
+    return Done(patched, base_score, source_score, replace(plan, kept=0 if finished is None else finished.n_rows))
 
 
-def _entries(part: _Wanted, differ: Bool[np.ndarray, "sender prompt"], n_layers: int) -> list[Entry]:
+def _entries(
+    part: _Wanted,
+    differ: Bool[np.ndarray, "sender prompt"],
+    n_layers: int,
+    finished: Bool[np.ndarray, "prompt edge"] | None = None,
+) -> list[Entry]:
     """Rows by where they join and which tokens they compute, ordered so that neighbours share a sender's work."""
     differs = (part.base.ids != part.source.ids) & (np.arange(part.base.ids.shape[1]) < part.base.lengths[:, None])
     end = part.readout.end.numpy()
@@ -185,6 +230,8 @@ def _entries(part: _Wanted, differ: Bool[np.ndarray, "sender prompt"], n_layers:
         for first, last in sorted({(int(s), int(e)) for s, e in zip(start, end, strict=True) if s < e}):
             prompts = np.flatnonzero((start == first) & (end == last))
             live = differ[part.edges[chosen, 0]][:, prompts]
+            if finished is not None:
+                live = live & ~finished[np.ix_(prompts, chosen)].T
             edge, prompt = np.nonzero(live)
             if len(edge):
                 answers = part.readout.positions.shape[1]

@@ -230,13 +230,14 @@ class Plan:
     Attributes:
         site: what is changed.
         rows_in_all: cells times prompts.
-        rows: how many of them are computed; the others cannot change the number.
+        rows: how many of them are computed; the others cannot change the number, or were kept.
         chunks: prompts per chunk; activations of one chunk are stored at a time.
         batches: how many batches run.
         flop: floating-point operations of every matrix product that is made, a multiplication and an addition each.
         peak_bytes: memory that the sweep takes beside the model, from above.
         tokens_per_ride: how many tokens a batch may hold.
         engine: ``weights`` (on the model's own weights) or ``hooks``, with the reason.
+        kept: rows whose numbers a store had.
     """
 
     site: str
@@ -248,6 +249,7 @@ class Plan:
     peak_bytes: int
     tokens_per_ride: int
     engine: str = "weights"
+    kept: int = 0
 
     def __str__(self) -> str:
         """What will be recomputed, in which batches, within which memory, and the floor in operations."""
@@ -270,6 +272,7 @@ def joined(plans: Sequence[Plan]) -> Plan:
         plans[0],
         rows_in_all=sum(plan.rows_in_all for plan in plans),
         rows=sum(plan.rows for plan in plans),
+        kept=sum(plan.kept for plan in plans),
         chunks=tuple(size for plan in plans for size in plan.chunks),
         batches=sum(plan.batches for plan in plans),
         flop=sum(plan.flop for plan in plans),

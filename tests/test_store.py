@@ -1,0 +1,158 @@
+"""The store: what is finished is not run again, and nothing of other runs is taken for it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import xarray as xr
+
+from interp.errors import InterpError
+from interp.model import HookedTransformer
+from interp.prompts import PromptPairs
+from interp.store import Store
+from interp.sweep import ablation_sweep, execute, hooks, knockout_sweep, path_patching, sweep, sweep_sites
+from tests.tiny import make_gpt2, ragged_pairs, scattered_pairs
+
+Sweep = Callable[..., xr.Dataset]
+
+KINDS: dict[str, Sweep] = {
+    "sweep": lambda m, p, **more: sweep(m, p, "z", roles=["color", "noun"], **more),
+    "positions": lambda m, p, **more: sweep(m, p, "resid_mid", roles=["color", "noun"], **more),
+    "window": lambda m, p, **more: sweep(m, p, "resid_pre", "noising", window=2, roles=["color"], **more),
+    "mean": lambda m, p, **more: ablation_sweep(m, p, "mlp_out", "mean", roles=["noun", "color"], **more),
+    "cut": lambda m, p, **more: knockout_sweep(m, p, ["noun<-color"], by_head=True, **more),
+    "paths": path_patching,
+}
+
+
+@pytest.fixture(scope="module")
+def pairs() -> PromptPairs:
+    return ragged_pairs()
+
+
+def numbers(effect: xr.Dataset) -> np.ndarray:
+    return np.asarray(effect[next(name for name in ("patched", "ablated", "cut") if name in effect)])
+
+
+def interrupted_after(n: int, original: Callable[..., Any]) -> Callable[..., Any]:
+    calls = 0
+
+    def call(*arguments: Any, **named: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls > n:
+            raise KeyboardInterrupt
+        return original(*arguments, **named)
+
+    return call
+
+
+@pytest.mark.parametrize("engine", ["weights", "hooks"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_interrupted_sweep_goes_on_where_it_stopped(
+    gpt2: HookedTransformer, pairs: PromptPairs, kind: str, engine: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if (kind, engine) == ("paths", "hooks"):
+        pytest.skip("paths run on the weights only")
+    if engine == "hooks":
+        monkeypatch.setattr(gpt2, "no_blocks", "asked by the test")
+    run = KINDS[kind]
+    plain = run(gpt2, pairs)
+    with monkeypatch.context() as small:
+        small.setattr(execute, "TOKENS_PER_RIDE", {"cpu": 12})
+        small.setattr(execute, "RIDE_BYTES", {"cpu": 0})
+        small.setattr(hooks.run, "rows_per_batch", lambda model, length: 3)
+        small.setattr(execute, "ride", interrupted_after(2, execute.ride))
+        if engine == "hooks":
+            small.setattr(gpt2, "resume", interrupted_after(2, gpt2.resume))
+        with pytest.raises(KeyboardInterrupt):
+            run(gpt2, pairs, store=tmp_path)
+    seen: list[tuple[int, int]] = []
+    rest = run(gpt2, pairs, store=tmp_path, progress=lambda *counts: seen.append(counts))
+    assert 0 < rest.attrs["rows_kept"] < plain.attrs["rows_run"]
+    assert rest.attrs["rows_run"] == plain.attrs["rows_run"] - rest.attrs["rows_kept"]
+    np.testing.assert_allclose(numbers(rest), numbers(plain), rtol=0, atol=1e-5)
+    assert seen[-1][0] == seen[-1][1]
+    again = run(gpt2, pairs, store=Store.at(tmp_path))
+    assert (again.attrs["rows_run"], again.attrs["rows_kept"]) == (0, plain.attrs["rows_run"])
+    np.testing.assert_array_equal(numbers(again), numbers(rest))
+    assert "rows_kept" in plain.attrs
+    assert plain.attrs["rows_kept"] == 0
+
+
+def test_sites_and_whole_answers_are_kept_too(gpt2: HookedTransformer, pairs: PromptPairs, tmp_path: Path) -> None:
+    first = sweep_sites(gpt2, pairs, ["z", "resid_mid", "resid_post"], store=tmp_path)
+    again = sweep_sites(gpt2, pairs, ["z", "resid_mid", "resid_post"], store=tmp_path)
+    for site, effect in again.items():
+        assert effect.attrs["rows_run"] == 0
+        np.testing.assert_array_equal(effect.patched, first[site].patched)
+    alone = sweep(gpt2, pairs, "z", store=tmp_path)
+    assert alone.attrs["rows_run"] == 0, "one site of several is the sweep of that site"
+
+
+def test_whatever_changes_the_numbers_makes_another_journal(
+    gpt2: HookedTransformer, llama: HookedTransformer, pairs: PromptPairs, tmp_path: Path
+) -> None:
+    other = scattered_pairs()
+    calls: list[Callable[[], xr.Dataset]] = [
+        lambda: sweep(gpt2, pairs, "z", store=tmp_path),
+        lambda: sweep(llama, pairs, "z", store=tmp_path),
+        lambda: sweep(gpt2, other, "z", store=tmp_path),
+        lambda: sweep(gpt2, pairs, "v", store=tmp_path),
+        lambda: sweep(gpt2, pairs, "z", "noising", store=tmp_path),
+        lambda: sweep(gpt2, pairs, "z", metric="log_probability", store=tmp_path),
+        lambda: sweep(gpt2, pairs, "z", layers=[0], store=tmp_path),
+        lambda: sweep(gpt2, pairs, "z", roles=["color"], store=tmp_path),
+        lambda: sweep(gpt2, pairs, "z", precision="bfloat16", store=tmp_path),
+        lambda: ablation_sweep(gpt2, pairs, "z", "zero", store=tmp_path),
+        lambda: ablation_sweep(gpt2, pairs, "z", "mean", store=tmp_path),
+        lambda: ablation_sweep(gpt2, pairs, "z", "resample", store=tmp_path),
+        lambda: knockout_sweep(gpt2, pairs, ["noun<-color"], store=tmp_path),
+        lambda: knockout_sweep(gpt2, pairs, ["answer<-color"], store=tmp_path),
+        lambda: path_patching(gpt2, pairs, store=tmp_path),
+        lambda: path_patching(gpt2, pairs, senders=["embed"], store=tmp_path),
+    ]
+    for i, call in enumerate(calls):
+        assert call().attrs["rows_kept"] == 0, i
+        assert len(list(tmp_path.iterdir())) == i + 1
+    assert all(call().attrs["rows_run"] == 0 for call in calls)
+
+
+def test_a_row_that_was_cut_short_is_run_again(gpt2: HookedTransformer, pairs: PromptPairs, tmp_path: Path) -> None:
+    plain = sweep(gpt2, pairs, "z", store=tmp_path)
+    (file,) = tmp_path.iterdir()
+    content = file.read_bytes()
+    for cut in (5, 16 * 3 + 1):
+        file.write_bytes(content[:-cut])
+        again = sweep(gpt2, pairs, "z", store=tmp_path)
+        assert again.attrs["rows_run"] == cut // 16 + 1
+        np.testing.assert_allclose(again.patched, plain.patched, rtol=0, atol=1e-5)
+        assert len(file.read_bytes()) == len(content), "the next row is written over it"
+
+
+def test_weights_that_were_changed_after_loading_are_noticed(pairs: PromptPairs, tmp_path: Path) -> None:
+    model = HookedTransformer.from_pretrained(make_gpt2(tmp_path / "model"))
+    for run in (KINDS["sweep"], KINDS["paths"]):
+        run(model, pairs, store=tmp_path / "store")
+    model.bridge.blocks[2].mlp.out.original_component.weight.data *= 1.5
+    for run in (KINDS["sweep"], KINDS["paths"]):
+        with pytest.raises(InterpError, match="written with other weights") as caught:
+            run(model, pairs, store=tmp_path / "store")
+        assert "\n" not in str(caught.value)
+
+
+def test_what_is_no_store_is_refused(gpt2: HookedTransformer, pairs: PromptPairs, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("text")
+    with pytest.raises(InterpError, match=r"is a file\. Name a directory"):
+        sweep(gpt2, pairs, "z", store=tmp_path / "file")
+    sweep(gpt2, pairs, "z", store=tmp_path / "store")
+    (file,) = (tmp_path / "store").iterdir()
+    file.write_bytes(b"not a journal")
+    with pytest.raises(InterpError, match="not the journal of this sweep"):
+        sweep(gpt2, pairs, "z", store=tmp_path / "store")
+    with pytest.raises(InterpError, match=r"Name a directory|cannot"):
+        sweep(gpt2, pairs, "z", store=tmp_path / "file" / "inside")
