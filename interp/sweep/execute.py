@@ -290,7 +290,7 @@ class _Made:
 
 
 def _plans(joint: Joint, sizes: Sizes, limits: Limits, made: Sequence[_Made]) -> list[Plan]:
-    """One plan per sweep. The runs that all share are counted with the first."""
+    """One plan per sweep. What several share is counted with the first of them: chunks, both runs, a batch."""
     n, length = joint.base.ids.shape
     rides = [list(into_rides(chunk.entries, limits.tokens)) for chunk in made]
     width = _width(joint.kept, sizes, length)
@@ -309,8 +309,8 @@ def _plans(joint: Joint, sizes: Sizes, limits: Limits, made: Sequence[_Made]) ->
                 site=asked.site,
                 rows_in_all=n * len(sweep.cells),
                 rows=sum(entry.rows for entries in mine for entry in entries),
-                chunks=tuple(chunk.n_prompts for chunk in made),
-                batches=sum(any(entry.sweep == j for entry in batch) for part in rides for batch in part),
+                chunks=tuple(chunk.n_prompts for chunk in made) if j == 0 else (),
+                batches=sum(min(entry.sweep for entry in batch) == j for part in rides for batch in part),
                 flop=made_flop + before + (shared if j == 0 else 0.0),
                 peak_bytes=peak,
                 tokens_per_ride=limits.tokens,
