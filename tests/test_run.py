@@ -58,8 +58,12 @@ def test_batched_equals_single_for_prompts_of_unequal_length(model: HookedTransf
     for i, row in enumerate(rows):
         alone = run.capture(model, [row], ["resid_post", "pattern", "q"])
         n = len(row)
-        np.testing.assert_allclose(together.resid_post[i, :, :n], alone.resid_post[0], atol=1e-5)
-        np.testing.assert_allclose(together.pattern[i, :, :, :n, :n], alone.pattern[0], atol=1e-6)
+        # Three rows take other kernels than one: float32 sums of three layers then differ by up to 1e-6 of the largest
+        # value (seen on an Intel Xeon); padding that is not masked shows as a difference of the values' own size.
+        largest = float(np.abs(alone.resid_post).max())
+        np.testing.assert_allclose(together.resid_post[i, :, :n], alone.resid_post[0], rtol=0, atol=3e-6 * largest)
+        # A pattern moves by at most a quarter of what its scores, of size 10, differ.
+        np.testing.assert_allclose(together.pattern[i, :, :, :n, :n], alone.pattern[0], rtol=0, atol=5e-6)
         assert np.isnan(together.resid_post[i, :, n:]).all()
         assert np.isnan(together.pattern[i, :, :, n:]).all()
         assert np.isnan(together.pattern[i, :, :, :, n:]).all()
