@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from interp.model import HookedTransformer
     from interp.prompts import PromptPair, PromptPairs, Template
     from interp.run import capture
-    from interp.sweep import ablation_sweep, knockout_sweep, path_patching, sweep
+    from interp.sweep import ablation_sweep, knockout_sweep, path_patching, sweep, sweep_sites
     from interp.tokens import Prompts
 
 __version__ = "0.1.0"
@@ -42,6 +42,7 @@ __all__ = [
     "sites",
     "stats",
     "sweep",
+    "sweep_sites",
     "tasks",
 ]
 
@@ -53,7 +54,7 @@ _HOME = {
     "Prompts": "tokens",
     "Template": "prompts",
     "capture": "run",
-    **{name: "sweep" for name in ("sweep", "path_patching", "ablation_sweep", "knockout_sweep")},
+    **{name: "sweep" for name in ("sweep", "sweep_sites", "path_patching", "ablation_sweep", "knockout_sweep")},
     **{name: name for name in ("attribution", "interventions", "metrics", "results", "run", "sites", "stats", "tasks")},
 }
 _FUNCTIONS_NAMED_LIKE_THEIR_MODULE = frozenset({"sweep"})

@@ -9,18 +9,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from interp.errors import InterpError
-from interp.report.inputs import Result, RunInputs
+from interp.report.inputs import RESULT_FILES, Result, RunInputs
 from interp.report.markup import figure_number
 from interp.report.tables import Cell, Column, Table, interval_text
 
-EXPLAINING = (
-    "attention_lesson",
-    "attention_patterns",
-    "probing",
-    "activation_patching",
-    "head_attribution",
-    "approximation_audit",
-)
+EXPLAINING = tuple(name for name in RESULT_FILES if name not in ("behavior", "verdict"))
 """Results that explain a behaviour, and are withheld when there is none."""
 
 _LABEL_NAMES = ("label", "labels", "head_role", "kind")

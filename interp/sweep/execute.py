@@ -139,6 +139,19 @@ def memory_to_use(device: torch.device, memory: int | None) -> int | None:
     return memory if memory is not None else None if free is None else int(MEMORY_SHARE * free)
 
 
+def check_fits(needed: int, given: int | None, length: int) -> None:
+    """Refuse a sweep of which not even one prompt fits.
+
+    Raises:
+        InterpError: it does not.
+    """
+    if given is not None and needed > given:
+        raise InterpError(
+            f"A sweep of one prompt of {length} tokens needs {needed / 2**20:.1f} MiB, {given / 2**20:.1f} MiB "
+            "may be used. Give memory=..., free some, or use shorter prompts."
+        )
+
+
 @dataclass(frozen=True)
 class Limits:
     """How much is held at a time.
@@ -172,11 +185,7 @@ class Limits:
         tracing = sizes.tracing_bytes(1, length)
         needed = held + stored + max(tracing, one_row)
         room = needed - held if given is None else given - held
-        if given is not None and needed > given:
-            raise InterpError(
-                f"A sweep of one prompt of {length} tokens needs {needed / 2**20:.1f} MiB, {given / 2**20:.1f} MiB "
-                "may be used. Give memory=..., free some, or use shorter prompts."
-            )
+        check_fits(needed, given, length)
         share = STORED_BYTES if given is None else min(STORED_BYTES, room // 2)
         prompts = max(1, share // max(stored, tracing))
         kind = model.device.type if model.device.type in TOKENS_PER_RIDE else "cpu"

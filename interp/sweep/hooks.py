@@ -17,7 +17,6 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from interp import run, sites
-from interp.errors import InterpError
 from interp.store import Journal
 from interp.sweep.cells import Cells
 from interp.sweep.execute import (
@@ -27,6 +26,7 @@ from interp.sweep.execute import (
     Meter,
     Progress,
     Sweep,
+    check_fits,
     chunks_of,
     halved,
     memory_to_use,
@@ -60,7 +60,8 @@ def execute(
     base, source = np.empty(n), np.empty(n)
     meter = Meter(progress, n * n_cells)
     finished = None if journal is None else Finished.of(journal, out.shape)
-    n_batches = n_run = 0
+    n_batches = 0
+    run_rows = []
     for chunk in chunks_of(n, limits.prompts):
         part = wanted.of_prompts(chunk)
         base[chunk] = _plain(model, part.base, part.readout)
@@ -71,7 +72,7 @@ def execute(
         if finished is not None:
             numbers = base[chunk], source[chunk] if isinstance(part.source, Prompts) else base[chunk]
             rows = rows.where(~finished.fill(out, chunk, numbers)[rows.prompt, rows.cell])
-        n_run += len(rows)
+        run_rows.append(rows)
         meter.add(len(chunk) * n_cells - len(rows))
         if not len(rows):
             continue
@@ -86,7 +87,7 @@ def execute(
                 meter.add(len(scores))
                 n_batches += 1
     kept = 0 if finished is None else finished.n_rows
-    plan = replace(_plan(model, wanted, limits), batches=n_batches, rows=n_run, kept=kept)
+    plan = replace(_plan(model, wanted, limits, run_rows), batches=n_batches, kept=kept)
     return Done(out, base, source if isinstance(wanted.source, Prompts) else None, plan)
 
 
@@ -114,7 +115,9 @@ def execute_all(
 
 def make_plan(model: HookedTransformer, wanted: Sweep, *, memory: int | None = None) -> Plan:
     """What the sweep will compute, known from the tokens alone."""
-    return _plan(model, wanted, _Limits.of(model, wanted, memory))
+    limits = _Limits.of(model, wanted, memory)
+    rows = [_rows(model, wanted.of_prompts(chunk)) for chunk in chunks_of(len(wanted.base), limits.prompts)]
+    return _plan(model, wanted, limits, rows)
 
 
 @dataclass(frozen=True)
@@ -144,11 +147,7 @@ class _Limits:
         stored = _stored_bytes(model, wanted, length)
         kept = Sizes.kept_bytes(len(wanted.base) * len(wanted.cells))
         needed = kept + stored + row
-        if given is not None and needed > given:
-            raise InterpError(
-                f"A sweep of one prompt of {length} tokens needs {needed / 2**20:.1f} MiB, {given / 2**20:.1f} MiB "
-                "may be used. Give memory=..., free some, or use shorter prompts."
-            )
+        check_fits(needed, given, length)
         most = run.rows_per_batch(model, length)
         room = (STORED_BYTES + most * row) if given is None else given - kept
         prompts = int(min(len(wanted.base), max(1, min(STORED_BYTES, room // 2) // (stored + row))))
@@ -191,29 +190,27 @@ def _width(model: HookedTransformer, wanted: Sweep, length: int) -> int:
     return cfg.d_mlp if wanted.site == "mlp_post" else cfg.d_model
 
 
-def _plan(model: HookedTransformer, wanted: Sweep, limits: _Limits) -> Plan:
+def _plan(model: HookedTransformer, wanted: Sweep, limits: _Limits, run_rows: Sequence[Rows]) -> Plan:
+    """The plan of these rows, per chunk of prompts."""
     n, length = wanted.base.ids.shape
     chunks = list(chunks_of(n, limits.prompts))
-    n_rows, n_batches = 0, 0
+    n_batches = 0
     layer, read = _flop(model, wanted, length)
     n_layers = model.cfg.n_layers
     two_runs = isinstance(wanted.source, Prompts)
     flop = n * (wanted.layers_before * layer + (2 if two_runs else 1) * (n_layers * layer + read))
-    for chunk in chunks:
-        part = wanted.of_prompts(chunk)
-        rows = _rows(model, part)
-        n_rows += len(rows)
+    for chunk, rows in zip(chunks, run_rows, strict=True):
         if not len(rows):
             continue
-        flop += len(chunk) * layer * (max(_entered(part)) + 1 + (max(part.layers) + 1 if two_runs else 0))
-        for layers, cells in _by_layers(part.cells):
+        flop += len(chunk) * layer * (max(_entered(wanted)) + 1 + (max(wanted.layers) + 1 if two_runs else 0))
+        for layers, cells in _by_layers(wanted.cells):
             mine = int(np.isin(rows.cell, cells).sum())
             n_batches += -(-mine // limits.rows)
             flop += mine * ((n_layers - layers[0]) * layer + read)
     return Plan(
-        site=wanted.site, rows_in_all=n * len(wanted.cells), rows=n_rows, chunks=tuple(len(c) for c in chunks),
-        batches=n_batches, flop=flop, peak_bytes=limits.peak_bytes, tokens_per_ride=limits.rows * length,
-        engine=model.no_blocks,
+        site=wanted.site, rows_in_all=n * len(wanted.cells), rows=sum(len(rows) for rows in run_rows),
+        chunks=tuple(len(c) for c in chunks), batches=n_batches, flop=flop, peak_bytes=limits.peak_bytes,
+        tokens_per_ride=limits.rows * length, engine=model.no_blocks,
     )  # fmt: skip
 
 
