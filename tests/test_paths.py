@@ -20,7 +20,7 @@ from transformers import GPT2LMHeadModel
 from interp.errors import InterpError
 from interp.model import HookedTransformer
 from interp.prompts import PromptPairs
-from interp.sweep import execute, path_patching, plan_paths, score
+from interp.sweep import limits, path_patching, plan_paths, score
 from interp.sweep.edges import Node, receivers, senders
 from tests.test_sweep import hooks_left
 from tests.tiny import ragged_pairs, scattered_pairs
@@ -229,8 +229,8 @@ def test_small_chunks_and_batches_give_the_same_edges(
 ) -> None:
     asked = {"senders": ["embed", "L0H2", "MLP1"], "receivers": ["L2H3.q", "MLP2", "MLP1", "logits"]}
     before = path_patching(model, ragged, **asked)
-    monkeypatch.setattr(execute, setting, small)
-    monkeypatch.setattr(execute, "RIDE_BYTES", {"cpu": 0})
+    monkeypatch.setattr(limits, setting, small)
+    monkeypatch.setattr(limits, "RIDE_BYTES", {"cpu": 0})
     after = path_patching(model, ragged, **asked)
     assert after.attrs["batches"] > before.attrs["batches"]
     np.testing.assert_allclose(after.patched, before.patched, rtol=0, atol=ATOL)

@@ -14,7 +14,7 @@ from interp.errors import InterpError
 from interp.model import HookedTransformer
 from interp.prompts import PromptPairs
 from interp.store import Store
-from interp.sweep import ablation_sweep, execute, hooks, knockout_sweep, path_patching, sweep, sweep_sites
+from interp.sweep import ablation_sweep, execute, hooks, knockout_sweep, limits, path_patching, sweep, sweep_sites
 from tests.tiny import make_gpt2, ragged_pairs, scattered_pairs
 
 Sweep = Callable[..., xr.Dataset]
@@ -63,8 +63,8 @@ def test_an_interrupted_sweep_goes_on_where_it_stopped(
     run = KINDS[kind]
     plain = run(gpt2, pairs)
     with monkeypatch.context() as small:
-        small.setattr(execute, "TOKENS_PER_RIDE", {"cpu": 12})
-        small.setattr(execute, "RIDE_BYTES", {"cpu": 0})
+        small.setattr(limits, "TOKENS_PER_RIDE", {"cpu": 12})
+        small.setattr(limits, "RIDE_BYTES", {"cpu": 0})
         small.setattr(hooks.run, "rows_per_batch", lambda model, length: 3)
         small.setattr(execute, "ride", interrupted_after(2, execute.ride))
         if engine == "hooks":

@@ -11,7 +11,7 @@ import torch
 
 from interp.model import HookedTransformer
 from interp.prompts import PromptPairs
-from interp.sweep import ablation_sweep, knockout_sweep, path_patching, sweep
+from interp.sweep import ablation_sweep, knockout_sweep, path_patching, sweep, sweep_sites
 from tests.tiny import VOCAB, random_ids
 
 pytestmark = pytest.mark.cuda
@@ -45,6 +45,11 @@ def _same(both: tuple[HookedTransformer, HookedTransformer], run: Any, name: str
 @pytest.mark.parametrize("options", [{}, {"window": 2}, {"roles": ["color", "noun"]}], ids=str)
 def test_sweeps(both: Any, pairs: PromptPairs, site: str, options: dict[str, Any]) -> None:
     _same(both, lambda model: sweep(model, pairs, site, "denoising", **options), "patched")
+
+
+def test_sites_together(both: Any, pairs: PromptPairs) -> None:
+    for site in SITES:
+        _same(both, lambda model, site=site: sweep_sites(model, pairs, SITES)[site], "patched")
 
 
 def test_paths_ablations_and_knockouts(both: Any, pairs: PromptPairs) -> None:

@@ -30,6 +30,7 @@ from interp.sweep import (
     execute,
     hooks,
     knockout_sweep,
+    limits,
     path_patching,
     plan,
     plan_ablation,
@@ -575,8 +576,8 @@ def test_small_chunks_and_batches_give_the_same_numbers(
 ) -> None:
     prompts = request.getfixturevalue(these)
     before = many(model, prompts)
-    monkeypatch.setattr(execute, setting, small)
-    monkeypatch.setattr(execute, "RIDE_BYTES", {"cpu": 0})
+    monkeypatch.setattr(limits, setting, small)
+    monkeypatch.setattr(limits, "RIDE_BYTES", {"cpu": 0})
     after = many(model, prompts)
     batches = [sum(effect.attrs["batches"] for effect in found.values()) for found in (before, after)]
     assert batches[1] > batches[0] + len(before) / 2
@@ -617,13 +618,13 @@ def test_out_of_memory_halves_the_batch_and_keeps_what_is_finished(
 ) -> None:
     for error in (torch.OutOfMemoryError("full"), RuntimeError("DefaultCPUAllocator: can't allocate memory")):
         expected = sweep(gpt2, ragged, "z", roles=["color", "noun"])
-        monkeypatch.setattr(execute, "TOKENS_PER_RIDE", {"cpu": 60})
-        monkeypatch.setattr(execute, "RIDE_BYTES", {"cpu": 0})
+        monkeypatch.setattr(limits, "TOKENS_PER_RIDE", {"cpu": 60})
+        monkeypatch.setattr(limits, "RIDE_BYTES", {"cpu": 0})
         # The third batch and all that large are refused.
         runs = Runs(lambda call, tokens, error=error: error if call > 2 and tokens > 30 else None)
         monkeypatch.setattr(execute, "ride", runs)
         caplog.clear()
-        with caplog.at_level(logging.WARNING, logger="interp.sweep.execute"):
+        with caplog.at_level(logging.WARNING, logger="interp.sweep.limits"):
             effect = sweep(gpt2, ragged, "z", roles=["color", "noun"])
         monkeypatch.undo()
         same(effect.patched, expected.patched.values)
@@ -914,7 +915,7 @@ def test_out_of_memory_through_hooks_halves_the_batch_and_keeps_what_is_finished
 
     monkeypatch.setattr(qwen2, "resume", resume)
     monkeypatch.setattr(hooks.run, "rows_per_batch", lambda model, length: 10)
-    with caplog.at_level(logging.WARNING, logger="interp.sweep.execute"):
+    with caplog.at_level(logging.WARNING, logger="interp.sweep.limits"):
         effect = sweep(qwen2, ragged, "z", roles=["color", "noun"])
     same(effect.patched, expected.patched.values)
     assert sum(done) == effect.attrs["rows_run"]
@@ -934,7 +935,7 @@ def test_packed_weights_give_the_same_numbers_and_are_planned(
     monkeypatch.setattr(blocks, "_PACKS", False)
     without = {"z": sweep(gpt2, ragged, "z"), "paths": path_patching(gpt2, ragged)}
     monkeypatch.setattr(blocks, "_PACKS", True)
-    monkeypatch.setattr(execute, "TOKENS_TO_PACK", 0)
+    monkeypatch.setattr(limits, "TOKENS_TO_PACK", 0)
     original, made = blocks.Linear.pack, []
 
     def pack(matrix: blocks.Linear, rows: int) -> blocks.Linear:

@@ -20,7 +20,7 @@ from interp.errors import InterpError
 from interp.prompts import PromptPairs
 from interp.sweep import Direction, Progress, Readout, edges, path_patching
 from interp.sweep.edges import Kind, Node
-from interp.sweep.execute import Meter
+from interp.sweep.progress import Meter
 
 if TYPE_CHECKING:
     from interp.model import HookedTransformer

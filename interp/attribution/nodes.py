@@ -21,9 +21,9 @@ from interp.prompts import PromptPairs
 from interp.results import Variable
 from interp.sweep import Axis, Direction, Progress, Readout, sweep
 from interp.sweep.cells import Cells, patch_cells
-from interp.sweep.execute import Meter
 from interp.sweep.patch import token_coords
 from interp.sweep.plan import READ_BY_LATER_TOKENS
+from interp.sweep.progress import Meter
 from interp.sweep.readout import described
 
 if TYPE_CHECKING:

@@ -19,11 +19,12 @@ from interp.prompts import PromptPairs
 from interp.results import Variable
 from interp.sweep.cells import Axis, Cells, Part, Sets, patch_cells, window_of
 from interp.sweep.engine import Precision, Term, plan_terms, run_terms
-from interp.sweep.execute import Done, Progress, Sweep
 from interp.sweep.facts import AnyStore
 from interp.sweep.patch import how_computed, token_coords
 from interp.sweep.plan import Plan
+from interp.sweep.progress import Progress
 from interp.sweep.readout import Readout, check_which, whole_answers
+from interp.sweep.sweeps import Done, Sweep
 from interp.tokens import Prompts
 
 if TYPE_CHECKING:

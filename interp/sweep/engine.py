@@ -14,9 +14,11 @@ from jaxtyping import Bool
 from interp.errors import InterpError
 from interp.store import Journal, Store
 from interp.sweep import hooks
-from interp.sweep.execute import Done, Progress, Sweep, execute, make_plan, runs_flop, shifted
+from interp.sweep.execute import execute, make_plan, runs_flop
 from interp.sweep.facts import AnyStore, digest, facts_of_model
 from interp.sweep.plan import Plan, joined
+from interp.sweep.progress import Progress, shifted
+from interp.sweep.sweeps import Done, Sweep
 from interp.tokens import Prompts
 
 if TYPE_CHECKING:

@@ -19,21 +19,12 @@ from torch import Tensor
 from interp import run, sites
 from interp.store import Journal
 from interp.sweep.cells import Cells
-from interp.sweep.execute import (
-    STORED_BYTES,
-    Done,
-    Finished,
-    Meter,
-    Progress,
-    Sweep,
-    check_fits,
-    chunks_of,
-    halved,
-    memory_to_use,
-    shifted,
-)
+from interp.sweep.finished import Finished
+from interp.sweep.limits import STORED_BYTES, check_fits, halved, memory_to_use
 from interp.sweep.plan import Plan, Rows, Sizes, find_rows
+from interp.sweep.progress import Meter, Progress, shifted
 from interp.sweep.readout import Readout
+from interp.sweep.sweeps import Done, Sweep, chunks_of
 from interp.tokens import Prompts
 
 if TYPE_CHECKING:

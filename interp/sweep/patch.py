@@ -18,10 +18,11 @@ from interp.prompts import PromptPairs
 from interp.results import Variable
 from interp.sweep.cells import Axis, Cells, Sets, patch_cells
 from interp.sweep.engine import Precision, Screening, Term, plan_terms, run_terms
-from interp.sweep.execute import Done, Progress, Sweep
 from interp.sweep.facts import AnyStore
 from interp.sweep.plan import Plan
+from interp.sweep.progress import Progress
 from interp.sweep.readout import Readout, described, scored_parts, whole_answers
+from interp.sweep.sweeps import Done, Sweep
 
 if TYPE_CHECKING:
     from interp.model import HookedTransformer

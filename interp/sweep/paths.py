@@ -18,24 +18,17 @@ from interp.errors import InterpError
 from interp.prompts import PromptPairs
 from interp.store import Journal, Store
 from interp.sweep.edges import Node, receivers, senders
-from interp.sweep.execute import (
-    Done,
-    Finished,
-    Limits,
-    Meter,
-    Progress,
-    chunks_of,
-    packed,
-    plan_of,
-    read_stored,
-    ride_all,
-)
+from interp.sweep.execute import plan_of, read_stored, ride_all
 from interp.sweep.facts import AnyStore, digest, facts_of_model
+from interp.sweep.finished import Finished
+from interp.sweep.limits import Limits, packed
 from interp.sweep.patch import About, Direction, check_direction, patch_attributes, patch_variables
 from interp.sweep.plan import Entry, Join, Plan, Sizes, riding_flop, runs_of
+from interp.sweep.progress import Meter, Progress
 from interp.sweep.readout import Readout, whole_answers
 from interp.sweep.ride import Chunk
 from interp.sweep.stored import BASE_SITES, Stored, trace_both
+from interp.sweep.sweeps import Done, chunks_of
 from interp.tokens import Prompts
 
 if TYPE_CHECKING:

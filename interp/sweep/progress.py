@@ -1,0 +1,29 @@
+"""Telling how far a sweep is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeAlias
+
+Progress: TypeAlias = Callable[[int, int], None]
+"""Called with rows done and rows in all."""
+
+
+class Meter:
+    """Counts rows, or passes, towards a total, for whoever wants to know."""
+
+    def __init__(self, progress: Progress | None, total: int) -> None:
+        self.progress, self.total, self.done = progress, total, 0
+
+    def add(self, n: int) -> None:
+        """Count ``n`` more that are done."""
+        self.done += n
+        if self.progress is not None:
+            self.progress(self.done, self.total)
+
+
+def shifted(progress: Progress | None, before: int, total: int) -> Progress | None:
+    """Progress of a part, told as that of all."""
+    if progress is None:
+        return None
+    return lambda done, _: progress(before + done, total)
