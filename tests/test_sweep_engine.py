@@ -7,6 +7,7 @@ operations and bytes are held to what PyTorch counts.
 
 from __future__ import annotations
 
+import importlib
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -40,9 +41,11 @@ from interp.sweep import (
     sweep,
     sweep_sites,
 )
+from interp.sweep.plan import Entry
 from tests.test_sweep import hooks_left, serial_loop
 from tests.tiny import VOCAB, make_gpt2, make_llama, make_opt, make_qwen2, ragged_pairs, random_ids, scattered_pairs
 
+planner = importlib.import_module("interp.sweep.plan")  # the package has a function of that name
 BOTH = pytest.mark.parametrize("name", ["gpt2", "llama"])
 DIRECTIONS = pytest.mark.parametrize("direction", ["denoising", "noising"])
 STREAMS = ("resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out", "mlp_post")
@@ -1230,6 +1233,45 @@ def test_sites_swept_together_cost_less_and_plan_what_is_made(
     planned = sum(effect.attrs["planned_flop"] for effect in together.values())
     assert 0.9 < planned / made < 1.02
     assert planned < 0.9 * sum(plan(wide["gpt2"], pairs, site).flop for site in SITES)
+
+
+def test_batches_of_sites_together_are_counted_once(
+    gpt2: HookedTransformer, pairs: PromptPairs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "TOKENS_PER_RIDE", {"cpu": 60})
+    monkeypatch.setattr(limits, "RIDE_BYTES", {"cpu": 0})
+    planned = plan_sites(gpt2, pairs, SITES)
+    runs = Runs(lambda call, tokens: None)
+    monkeypatch.setattr(execute, "ride", runs)
+    together = sweep_sites(gpt2, pairs, SITES)
+    assert runs.calls == planned.batches == sum(effect.attrs["batches"] for effect in together.values()) > 10
+    assert planned.chunks == (len(pairs),)
+
+
+def test_rows_that_start_far_apart_do_not_enter_together(
+    gpt2: HookedTransformer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[Entry] = []
+    original = execute.find_entries
+
+    def find_entries(*rest: Any, **named: Any) -> list[Entry]:
+        made.extend(original(*rest, **named))
+        return list(made)
+
+    monkeypatch.setattr(execute, "find_entries", find_entries)
+    groups = []
+    for worth, most in ((0.0, 2.5), (float("inf"), 2.5), (float("inf"), 1.3)):
+        made.clear()
+        monkeypatch.setattr(planner, "GROUP_FLOP", worth)
+        monkeypatch.setattr(planner, "MOST_PADDED", most)
+        planned = plan(gpt2, long_pairs(2, 24), "resid_pre")
+        assert sum(entry.rows for entry in made) == planned.rows
+        riding = [entry for entry in made if not entry.scored]
+        assert all(entry.tokens <= most * (entry.end - entry.starts).sum() for entry in riding)
+        assert any(not entry.uniform for entry in riding) == (worth > 0)
+        groups.append(sum(entry.layer == 1 for entry in riding))
+    assert groups == [21, 1, groups[2]]
+    assert 1 < groups[2] < 21
 
 
 def test_planned_bytes_of_sites_together_are_an_upper_bound(large: HookedTransformer) -> None:
