@@ -6,7 +6,7 @@ run (is it needed?). Each cell is a real run with that one change; ``interp.swee
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -18,13 +18,12 @@ from interp.errors import InterpError, unknown_name
 from interp.results import Variable
 from interp.sites import Site
 from interp.sweep import Axis, Direction, plan_sites, sweep_sites
+from interp.sweep.progress import Progress, shifted
 from interp.sweep.readout import whole_answers
 
 if TYPE_CHECKING:
     from interp.model import HookedTransformer
     from interp.prompts import PromptPairs
-
-Progress = Callable[[int, int], None]
 
 SITES = ("resid_pre", "attn_out", "mlp_out", "z", "q", "k", "v", "pattern")
 BY_POSITION = "resid_pre"
@@ -80,13 +79,14 @@ def run(
     ways = _directions(directions)
     pairs = pairs.spread(max_prompts)
     plans = _plans(model, pairs, wanted, roles, head_roles, by_position)
-    meter = _Meter(progress, len(ways) * sum(plan.rows for plan in plans))
+    done, total = 0, len(ways) * sum(plan.rows for plan in plans)
     swept: dict[str, list[xr.Dataset]] = {plan.name: [] for plan in plans}
     for direction in ways:
         for together in _together(plans):
-            told = meter.part(sum(plan.rows for plan in together))
             names, where = [plan.site for plan in together], together[0].where
+            told = shifted(progress, done, total)
             found = sweep_sites(model, pairs, names, direction, metric, progress=told, **where)
+            done += sum(plan.rows for plan in together)
             for plan in together:
                 swept[plan.name].append(found[plan.site])
     return _result(model, pairs, plans, swept, ways, metric)
@@ -201,21 +201,6 @@ def _roles(pairs: PromptPairs, roles: Sequence[str] | None, option: str) -> tupl
         if role not in pairs.roles:
             raise unknown_name("role", role, pairs.roles, f" in {option}")
     return chosen
-
-
-class _Meter:
-    """One progress over many sweeps."""
-
-    def __init__(self, progress: Progress | None, total: int) -> None:
-        self._progress, self._total, self._start = progress, total, 0
-
-    def part(self, rows: int) -> Progress | None:
-        """The progress of the next sweeps, which have that many rows."""
-        start, self._start = self._start, self._start + rows
-        if self._progress is None:
-            return None
-        tell = self._progress
-        return lambda done, _: tell(start + done, self._total)
 
 
 # ---- the result ----

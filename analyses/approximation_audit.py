@@ -16,6 +16,7 @@ import xarray as xr
 
 from interp import results
 from interp.attribution import Audit, attribution_patching, edge_attribution
+from interp.attribution.nodes import QK_SITES
 from interp.errors import InterpError, unknown_name
 from interp.results import Variable
 from interp.sites import head_label
@@ -35,8 +36,6 @@ _NAMES = {
     "gradient": "gradient", "integrated": "integrated gradient", "atp*": "AtP*", "eap": "EAP",
     "eap-ig-inputs": "EAP-IG (inputs)", "eap-ig-activations": "EAP-IG (activations)",
 }  # fmt: skip
-_SOFTMAX = ("q", "k")
-"""Sites at which AtP* takes another way than the gradient."""
 
 
 def run(
@@ -112,7 +111,7 @@ def _wanted(
         for method in methods:
             if method != "atp*":
                 wanted.append((site, method))
-            elif site in _SOFTMAX:
+            elif site in QK_SITES:  # elsewhere it is the gradient
                 (left_out if model.no_blocks else wanted).append((site, method))
     for method in edge_methods:
         (left_out if model.no_blocks else wanted).append(("edges", method))
@@ -182,6 +181,7 @@ def _labelled(
 
     each, cells = ("approximation",), ("approximation", "audited")
     names = np.array([[*one.cells, *[""] * (most - len(one.cells))] for one in checked], dtype=np.str_)
+    reasons = [str(one.figures["audit_reason"]) for one in checked]
     interval = np.stack([figure("missed_low"), figure("missed_high")], axis=1)
     return results.build(
         {
@@ -199,9 +199,7 @@ def _labelled(
             "trusted": Variable(
                 each, np.array([int(one.figures["trusted"]) for one in checked]), "", "1 where the agreement suffices"
             ),
-            "reason": Variable(
-                each, np.array([_reason(one) for one in checked], dtype=np.str_), "", "why it is not to be trusted"
-            ),
+            "reason": Variable(each, np.array(reasons, dtype=np.str_), "", "why it is not to be trusted"),
             "cell": Variable(cells, names, "", "the audited cell"),
             "estimated": Variable(cells, padded([one.estimated for one in checked]), units, "estimated effect, mean"),
             "exact": Variable(cells, padded([one.exact for one in checked]), units, "effect by exact patching, mean"),
@@ -227,10 +225,3 @@ def _labelled(
             "left_out": "; ".join(left_out) or "none",
         },
     )  # fmt: skip
-
-
-def _reason(one: _Checked) -> str:
-    if int(one.figures["trusted"]):
-        return ""
-    stated = str(one.figures.get("audit_reason", ""))
-    return stated or f"Pearson {one.figures['audit_pearson']:.2f} is below {one.figures['audit_minimum_agreement']:g}"

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from interp.blocks import Blocks, UnsupportedModelError
@@ -149,8 +149,7 @@ def live_sites(model: HookedTransformer) -> tuple[tuple[str, ...], dict[str, str
 def _are_scores(scores: Tensor, pattern: Tensor) -> bool:
     if scores.shape != pattern.shape:
         return False
-    future = torch.triu(torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device), diagonal=1)
-    made = scores.float().masked_fill(future, -torch.inf).softmax(dim=-1)
+    made = scores.float().masked_fill(_future(scores), -torch.inf).softmax(dim=-1)
     return bool((made - pattern.float()).abs().max() <= 1e-2)  # half precision rounds; another tensor is far off
 
 
@@ -216,13 +215,17 @@ def _result_sum(model: HookedTransformer, kept: dict[str, Tensor], layer: int) -
     return _share((summed - kept["attn_out"]).abs().max(), kept["attn_out"])
 
 
+def _future(pattern: Tensor) -> Bool[Tensor, "dest src"]:
+    """What no token may look at."""
+    return torch.triu(torch.ones(pattern.shape[-2:], dtype=torch.bool, device=pattern.device), diagonal=1)
+
+
 def _pattern_sum(kept: dict[str, Tensor]) -> float:
     if "pattern" not in kept:
         return 0.0
     pattern = kept["pattern"].float()
-    future = torch.triu(torch.ones(pattern.shape[-2:], dtype=torch.bool, device=pattern.device), diagonal=1)
     outside = torch.maximum(-pattern.min(), pattern.max() - 1).clamp(min=0)
-    worst = torch.stack([(pattern.sum(-1) - 1).abs().max(), pattern[..., future].abs().max(), outside])
+    worst = torch.stack([(pattern.sum(-1) - 1).abs().max(), pattern[..., _future(pattern)].abs().max(), outside])
     return float(worst.max())
 
 

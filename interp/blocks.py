@@ -157,9 +157,9 @@ class Block:
     mlp_out: Linear
 
     @property
-    def before_activation(self) -> Linear:
-        """The map whose output goes through the activation."""
-        return self.mlp_in if self.gate is None else self.gate
+    def activated(self) -> str:
+        """Name of the map whose output goes through the activation."""
+        return "mlp_in" if self.gate is None else "gate"
 
     @property
     def matrices(self) -> dict[str, Linear]:
@@ -209,13 +209,21 @@ class Blocks:
 
     def cast(self, dtype: torch.dtype) -> Blocks:
         """The same model with its matrix products in another data type; norms and streams stay as they are."""
-        return self._with(lambda matrix: matrix.cast(dtype))
+        return self._with(lambda block: {name: matrix.cast(dtype) for name, matrix in block.matrices.items()})
 
     @property
     def packable_bytes(self) -> int:
         """What ``packed`` takes beside the model; 0 where it gains nothing."""
-        first = (block.before_activation for block in self.layers)
-        return sum(matrix.weight.nbytes for matrix in first if matrix.gains_by_packing)
+        return sum(matrix.weight.nbytes for matrix in self._activated if matrix.gains_by_packing)
+
+    @property
+    def is_packed(self) -> bool:
+        """Whether some weight is."""
+        return any(matrix.packed is not None for matrix in self._activated)
+
+    @property
+    def _activated(self) -> list[Linear]:
+        return [block.matrices[block.activated] for block in self.layers]
 
     def packed(self, rows: int) -> Blocks:
         """The same model with the matrices before an activation packed, for batches of about so many tokens.
@@ -223,20 +231,15 @@ class Blocks:
         These gain most: the activation is then part of a product at full speed.
         """
 
-        def changed(block: Block) -> Block:
-            matrix = block.before_activation
-            name = "mlp_in" if block.gate is None else "gate"
-            new: dict[str, Any] = {name: matrix.pack(rows)} if matrix.gains_by_packing else {}
-            return replace(block, **new)
+        def packed(block: Block) -> dict[str, Any]:
+            matrix = block.matrices[block.activated]
+            return {block.activated: matrix.pack(rows)} if matrix.gains_by_packing else {}
 
-        return replace(self, layers=tuple(changed(block) for block in self.layers))
+        return self._with(packed)
 
-    def _with(self, change: Callable[[Linear], Linear]) -> Blocks:
-        def changed(block: Block) -> Block:
-            new: dict[str, Any] = {name: change(matrix) for name, matrix in block.matrices.items()}
-            return replace(block, **new)
-
-        return replace(self, layers=tuple(changed(block) for block in self.layers))
+    def _with(self, new: Callable[[Block], dict[str, Any]]) -> Blocks:
+        """The same model with some of each block's maps replaced."""
+        return replace(self, layers=tuple(replace(block, **new(block)) for block in self.layers))
 
     # ---- pieces ----
 

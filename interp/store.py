@@ -40,10 +40,6 @@ class Rows:
     prompt: Int[np.ndarray, " row"]
     value: Float[np.ndarray, " row"]
 
-    def __len__(self) -> int:
-        """How many."""
-        return len(self.cell)
-
 
 @dataclass(frozen=True)
 class Journal:

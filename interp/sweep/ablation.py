@@ -17,7 +17,7 @@ from interp.errors import InterpError, unknown_name
 from interp.interventions import ABLATIONS, AblationKind, parse_edge
 from interp.prompts import PromptPairs
 from interp.results import Variable
-from interp.sweep.cells import Axis, Cells, Part, Sets, patch_cells, window_of
+from interp.sweep.cells import Axis, Cells, Part, Sets, patch_cells, shape_at, window_of
 from interp.sweep.engine import Precision, Term, plan_terms, run_terms
 from interp.sweep.facts import AnyStore
 from interp.sweep.patch import how_computed, token_coords
@@ -242,7 +242,7 @@ def _new(model: HookedTransformer, wanted: Sweep, kind: str, seed: int) -> Promp
     if kind == "resample":
         return prompts.select(run.resample_donors(prompts, seed=seed))
     if kind == "zero":
-        zeros = torch.zeros(_shape(model, site), dtype=model.dtype, device=model.device)
+        zeros = torch.zeros(shape_at(model, site), dtype=model.dtype, device=model.device)
         return dict.fromkeys(layers, zeros)
     total: dict[int, Tensor] = {}
     equal = bool((prompts.lengths == prompts.lengths[0]).all())
@@ -258,16 +258,6 @@ def _new(model: HookedTransformer, wanted: Sweep, kind: str, seed: int) -> Promp
             total[layer] = total.get(layer, 0) + value.double().sum(dim=0)
     count = len(prompts) if equal else int(prompts.lengths.sum())
     return {layer: (value / count).to(model.dtype) for layer, value in total.items()}
-
-
-def _shape(model: HookedTransformer, name: str) -> tuple[int, ...]:
-    """A site's shape at one token; one destination and source of every head at the pattern."""
-    site, cfg = sites.site(name), model.cfg
-    if site.is_pattern:
-        return cfg.n_heads, 1, 1
-    if site.has_heads:
-        return model.n_heads_of(name), cfg.d_head
-    return (cfg.d_mlp,) if name == "mlp_post" else (cfg.d_model,)
 
 
 # ---- knockout ----

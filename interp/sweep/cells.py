@@ -149,6 +149,16 @@ def _units(
     return [("neuron_group", [f"{part[0]}-{part[-1]}" for part in split])], list(split)
 
 
+def shape_at(model: HookedTransformer, name: str) -> tuple[int, ...]:
+    """A site's shape at one token; one destination and source of every head at the pattern."""
+    site, cfg = sites.site(name), model.cfg
+    if site.is_pattern:
+        return cfg.n_heads, 1, 1
+    if site.has_heads:
+        return model.n_heads_of(name), cfg.d_head
+    return (cfg.d_mlp,) if name == "mlp_post" else (cfg.d_model,)
+
+
 def window_of(layer: int, window: int, n_layers: int) -> range:
     """The layers of a window centred on a layer, cut off at the first and last."""
     if window < 1:

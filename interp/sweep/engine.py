@@ -15,7 +15,7 @@ from interp.errors import InterpError
 from interp.store import Journal, Store
 from interp.sweep import hooks
 from interp.sweep.execute import execute, make_plan, runs_flop
-from interp.sweep.facts import AnyStore, digest, facts_of_model
+from interp.sweep.facts import AnyStore, digest, facts_of
 from interp.sweep.plan import Plan, joined
 from interp.sweep.progress import Progress, shifted
 from interp.sweep.sweeps import Done, Sweep
@@ -82,8 +82,7 @@ def run_terms(
         return [(done, None) for done in _sums(terms, through)]
     blocks = model.blocks()
     exact = precision == "float32"
-    used = blocks if exact else blocks.cast(torch.bfloat16)
-    held = 0 if exact else _bytes(used)
+    used, held = _in(blocks, precision)
     found = _sums(
         terms,
         [
@@ -112,8 +111,7 @@ def plan_terms(
         return joined([hooks.make_plan(model, sweep, memory=memory) for term in terms for sweep in term.sweeps])
     blocks = model.blocks()
     exact = precision == "float32"
-    used = blocks if exact else blocks.cast(torch.bfloat16)
-    held = 0 if exact else _bytes(used)
+    used, held = _in(blocks, precision)
     plans = [make_plan(model, used, term.sweeps, memory=memory, held=held) for term in terms]
     if exact:
         return joined([plan for one in plans for plan in one])
@@ -146,15 +144,13 @@ def _journals(model: HookedTransformer, term: Term, precision: Precision, store:
 
 def _facts(model: HookedTransformer, sweep: Sweep, precision: Precision) -> dict[str, str]:
     """Everything that the numbers of a sweep depend on, but for rounding."""
-    cells, readout = sweep.cells, sweep.readout
+    cells = sweep.cells
+    source = sweep.source.sha256() if isinstance(sweep.source, Prompts) else sweep.origin
     return {
-        "base": sweep.base.sha256(),
-        "source": sweep.source.sha256() if isinstance(sweep.source, Prompts) else sweep.origin,
         "site": sweep.site,
         "cells": digest(cells.parts, cells.place, cells.tokens, cells.sources),
-        "readout": digest(readout.positions, readout.correct, readout.incorrect, readout.present, readout.metric),
         "precision": precision,
-        **facts_of_model(model),
+        **facts_of(model, sweep.base, source, sweep.readout),
     }
 
 
@@ -204,6 +200,9 @@ def _checked(
     return Done(exact.base[:, None] + effect, exact.base, exact.source, plan), found
 
 
-def _bytes(blocks: Blocks) -> int:
-    """What the matrices of the layers take."""
-    return sum(matrix.weight.nbytes for block in blocks.layers for matrix in block.matrices.values())
+def _in(blocks: Blocks, precision: Precision) -> tuple[Blocks, int]:
+    """The pieces in a precision, and the bytes of their matrices that are not the model's own."""
+    if precision == "float32":
+        return blocks, 0
+    cast = blocks.cast(torch.bfloat16)
+    return cast, sum(matrix.weight.nbytes for block in cast.layers for matrix in block.matrices.values())

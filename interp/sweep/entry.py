@@ -55,42 +55,39 @@ class Change:
         """The source, where it has the queries, keys and values that its residual stream leads to."""
         return self.source if isinstance(self.source, FromRun) and self.site == "resid_pre" else None
 
-    def mask(self, rows: _Rows) -> Bool[Tensor, "row position"]:
-        """Which tokens each row changes."""
-        places = torch.from_numpy(self.cells.place[rows.entry.cell])
-        return self.cells.tokens[places, rows.prompt.cpu()].to(rows.prompt.device)
-
 
 @dataclass(frozen=True)
 class _Rows:
     """The rows of one entry, on the model's device.
 
     ``at`` [row or 1, token] are the positions that are computed: ``start`` to ``end``, or the scored ones where the
-    change is in the last layer after its keys and values.
+    change is in the last layer after its keys and values (``entry.late``).
     """
 
     change: Change
     entry: Entry
     prompt: Int[Tensor, " row"]
     at: Int[Tensor, "row token"]
-    scored: bool
 
     @classmethod
     def of(cls, change: Change, entry: Entry) -> _Rows:
         chunk = change.chunk
         prompt = chunk.index(entry.prompt)
-        before_attention = change.site == "resid_pre" and entry.layer < chunk.n_layers
-        scored = not entry.general and entry.layer >= chunk.n_layers - 1 and not before_attention
-        at = chunk.answers[prompt] if scored else chunk.span(entry.start, entry.end)
-        return cls(change, entry, prompt, at, scored)
+        at = chunk.answers[prompt] if entry.late else chunk.span(entry.start, entry.end)
+        return cls(change, entry, prompt, at)
+
+    @cached_property
+    def named(self) -> Bool[np.ndarray, "row position"]:
+        """Which tokens of the prompt each row's cell names."""
+        cells, entry = self.change.cells, self.entry
+        return np.asarray(cells.tokens.numpy()[cells.place[entry.cell], entry.prompt])
 
     @cached_property
     def _mask(self) -> Bool[np.ndarray, "row token"]:
-        change, entry = self.change, self.entry
-        tokens = change.cells.tokens.numpy()[change.cells.place[entry.cell], entry.prompt]
-        if not self.scored:
-            return np.asarray(tokens[:, entry.start : entry.end])
-        return np.asarray(np.take_along_axis(tokens, change.chunk.scored_at[entry.prompt], axis=1))
+        entry = self.entry
+        if not entry.late:
+            return self.named[:, entry.start : entry.end]
+        return np.asarray(np.take_along_axis(self.named, self.change.chunk.scored_at[entry.prompt], axis=1))
 
     @cached_property
     def changed(self) -> Bool[Tensor, "row token"]:
@@ -107,12 +104,12 @@ class _Rows:
     def places(self) -> tuple[Int[Tensor, " changed"], Int[Tensor, " changed"]]:
         """Prompt and position of each changed token."""
         row, token = self.where
-        at = self.at[row, token] if self.scored else token + self.entry.start
+        at = self.at[row, token] if self.entry.late else token + self.entry.start
         return self.prompt[row], at
 
     def pick(self, values: Float[Tensor, "prompt position ..."]) -> Float[Tensor, "row token ..."]:
         """Stored values at the computed tokens."""
-        return self.change.chunk.take(values, self.prompt, self.entry, scored=self.scored)
+        return self.change.chunk.take(values, self.prompt, self.entry)
 
     def base(self, site: str, layer: int) -> Tensor:
         """The unchanged run at the computed tokens."""
@@ -178,8 +175,8 @@ def _after_mlp(change: Change, rows: _Rows, layer: int) -> Float[Tensor, "row to
 
 
 def _sub(rows: _Rows, part: slice) -> _Rows:
-    at = rows.at[part] if len(rows.at) > 1 or rows.scored else rows.at
-    return _Rows(rows.change, rows.entry.part(part), rows.prompt[part], at, rows.scored)
+    at = rows.at[part] if len(rows.at) > 1 or rows.entry.late else rows.at
+    return _Rows(rows.change, rows.entry.part(part), rows.prompt[part], at)
 
 
 def _add_heads(change: Change, rows: _Rows, layer: int, mid: Float[Tensor, "row token d_model"]) -> None:
@@ -252,7 +249,7 @@ def _new_z(
         new = _of_heads(rows.pick(change.source.at("q", layer)), heads)
         q = torch.where(rows.changed[..., None, None], new.to(q.dtype), q)
     else:
-        where = change.mask(rows)[:, : entry.end, None, None]
+        where = chunk.index(rows.named[:, : entry.end])[..., None, None]
         value = change.source.at(change.site, layer)[:, : entry.end].index_select(0, rows.prompt)
         value = _of_heads(value, shared).to(v.dtype)
         k, v = (torch.where(where, value, k), v) if change.site == "k" else (k, torch.where(where, value, v))

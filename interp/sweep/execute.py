@@ -182,7 +182,7 @@ def execute(
     chunks = list(chunks_of(n, limits.prompts))
     made: list[_Made] = []
     finished = (
-        [Finished.of(journal, out.shape) for journal, out in zip(journals or (), outs, strict=True)] if journals else []
+        [Finished.of(journal, out.shape) for journal, out in zip(journals, outs, strict=True)] if journals else []
     )
     with torch.inference_mode():
         for chunk in chunks:

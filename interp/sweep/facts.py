@@ -10,6 +10,8 @@ import numpy as np
 from torch import Tensor
 
 from interp.store import Store
+from interp.sweep.readout import Readout
+from interp.tokens import Prompts
 
 if TYPE_CHECKING:
     from interp.model import HookedTransformer
@@ -30,8 +32,8 @@ def digest(*values: object) -> str:
     return found.hexdigest()
 
 
-def facts_of_model(model: HookedTransformer) -> dict[str, str]:
-    """The weights as loaded, what was made of them, and the version of this library."""
+def facts_of(model: HookedTransformer, base: Prompts, source: str, readout: Readout) -> dict[str, str]:
+    """The weights as loaded, what was made of them, the runs, how they are read, and the version of this library."""
     from interp import __version__
 
     return {
@@ -39,4 +41,7 @@ def facts_of_model(model: HookedTransformer) -> dict[str, str]:
         "numerics": model.numerics,
         "dtype": str(model.dtype),
         "library": __version__,
+        "base": base.sha256(),
+        "source": source,
+        "readout": digest(readout.positions, readout.correct, readout.incorrect, readout.present, readout.metric),
     }

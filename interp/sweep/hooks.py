@@ -6,6 +6,7 @@ cannot matter are skipped and only scored positions are unembedded. What precede
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
@@ -18,7 +19,7 @@ from torch import Tensor
 
 from interp import run, sites
 from interp.store import Journal
-from interp.sweep.cells import Cells
+from interp.sweep.cells import Cells, shape_at
 from interp.sweep.finished import Finished
 from interp.sweep.limits import STORED_BYTES, check_fits, halved, memory_to_use
 from interp.sweep.plan import Plan, Rows, Sizes, find_rows
@@ -173,12 +174,7 @@ def _entered(wanted: Sweep) -> tuple[int, ...]:
 
 def _width(model: HookedTransformer, wanted: Sweep, length: int) -> int:
     """Numbers per token of the site."""
-    site, cfg = sites.site(wanted.site), model.cfg
-    if site.is_pattern:
-        return cfg.n_heads * length
-    if site.has_heads:
-        return model.n_heads_of(wanted.site) * cfg.d_head
-    return cfg.d_mlp if wanted.site == "mlp_post" else cfg.d_model
+    return math.prod(shape_at(model, wanted.site)) * (length if sites.site(wanted.site).is_pattern else 1)
 
 
 def _plan(model: HookedTransformer, wanted: Sweep, limits: _Limits, run_rows: Sequence[Rows]) -> Plan:

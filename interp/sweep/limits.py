@@ -105,7 +105,7 @@ class Limits:
 
 def packed(blocks: Blocks, limits: Limits, entries: Sequence[Entry], n_chunks: int) -> Blocks:
     """The model with weights packed where so many tokens ride that it pays; what is packed stays so."""
-    if not limits.packs or any(block.before_activation.packed is not None for block in blocks.layers):
+    if not limits.packs or blocks.is_packed:
         return blocks
     n_layers = len(blocks.layers)
     tokens = sum(entry.tokens * (n_layers - entry.join[0]) for entry in entries) / n_layers

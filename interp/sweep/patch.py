@@ -150,11 +150,17 @@ def sweep_sites(
     terms = _stated(model, pairs, names, direction, metric, **cells)
     found = run_terms(model, terms, precision=precision, memory=memory, store=store, progress=progress)
     about = About.of(pairs, direction, metric, minimum_gap)
-    _warn_of_small_gaps(found[0][0], about)
-    return {
+    labelled = {
         site: _labelled(model, pairs, done, site=site, about=about, cells=swept.cells, screening=screening)
         for site, swept, (done, screening) in zip(names, terms[0].sweeps, found, strict=True)
     }
+    small = labelled[names[0]].attrs["n_small_gap"]  # the runs are the same at every site
+    if small:
+        log.warning(
+            "%d of %d prompts have a clean-corrupted gap below %g %s; their 'recovered' is NaN.",
+            small, len(pairs), about.minimum_gap, about.units,
+        )  # fmt: skip
+    return labelled
 
 
 def plan_sites(
@@ -311,16 +317,6 @@ def token_coords(pairs: PromptPairs, cells: Cells) -> dict[str, Any]:
         coords["clean_token"] = ("position", np.array(pairs.clean.tokens[0])[at])
         coords["corrupted_token"] = ("position", np.array(pairs.corrupted.tokens[0])[at])  # type: ignore[index]
     return coords
-
-
-def _warn_of_small_gaps(found: Done, about: About) -> None:
-    clean, corrupted = found.clean_and_corrupted(about.direction)
-    small = int((np.abs(clean - corrupted) < about.minimum_gap).sum())
-    if small:
-        log.warning(
-            "%d of %d prompts have a clean-corrupted gap below %g %s; their 'recovered' is NaN.",
-            small, len(clean), about.minimum_gap, about.units,
-        )  # fmt: skip
 
 
 def _labelled(

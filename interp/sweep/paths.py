@@ -19,7 +19,7 @@ from interp.prompts import PromptPairs
 from interp.store import Journal, Store
 from interp.sweep.edges import Node, receivers, senders
 from interp.sweep.execute import plan_of, read_stored, ride_all
-from interp.sweep.facts import AnyStore, digest, facts_of_model
+from interp.sweep.facts import AnyStore, digest, facts_of
 from interp.sweep.finished import Finished
 from interp.sweep.limits import Limits, packed
 from interp.sweep.patch import About, Direction, check_direction, patch_attributes, patch_variables
@@ -97,9 +97,10 @@ def plan_paths(
     """
     _check(model, pairs, direction, metric)
     wanted = _Wanted.of(model, pairs, direction, metric, senders, receivers)
-    sizes = Sizes.of(model.blocks(), metric)
+    blocks = model.blocks()
+    sizes = Sizes.of(blocks, metric)
     n, length = wanted.base.ids.shape
-    limits = _limits(model, sizes, wanted, memory)
+    limits = _limits(model, blocks, sizes, wanted, memory)
     done = []
     for rows in chunks_of(n, limits.prompts):
         part = wanted.of_prompts(rows)
@@ -144,14 +145,10 @@ class _Wanted:
 
     def facts(self, model: HookedTransformer) -> dict[str, str]:
         """Everything that the numbers depend on, but for rounding."""
-        readout = self.readout
         return {
-            "base": self.base.sha256(),
-            "source": self.source.sha256(),
             "site": "edges",
             "edges": digest([node.label for node in (*self.senders, *self.receivers)], self.edges),
-            "readout": digest(readout.positions, readout.correct, readout.incorrect, readout.present, readout.metric),
-            **facts_of_model(model),
+            **facts_of(model, self.base, self.source.sha256(), self.readout),
         }
 
     def of_prompts(self, rows: Int[np.ndarray, " prompt"]) -> _Wanted:
@@ -172,7 +169,7 @@ def _execute(
 ) -> Done:
     sizes = Sizes.of(blocks, wanted.readout.metric)
     n, length = wanted.base.ids.shape
-    limits = _limits(model, sizes, wanted, memory)
+    limits = _limits(model, blocks, sizes, wanted, memory)
     patched, base_score, source_score = np.empty((n, len(wanted.edges))), np.empty(n), np.empty(n)
     meter = Meter(progress, patched.size)
     finished = None if journal is None else Finished.of(journal, patched.shape)
@@ -189,10 +186,11 @@ def _execute(
             has = None
             if finished is not None:
                 has = finished.fill(patched, rows, (base_score[rows], source_score[rows]))
-            entries = _entries(part, _Written(chunk, source, part).differ(), sizes.n_layers, has)
+            written = _Written(chunk, source, part)
+            entries = _entries(part, written.differ(), sizes.n_layers, has)
             blocks = packed(blocks, limits, entries, -(-n // limits.prompts))
             chunk = replace(chunk, blocks=blocks)
-            written = _Written(chunk, source, part)
+            written = replace(written, chunk=chunk)
             done.append((len(rows), entries))
             meter.add(len(rows) * len(wanted.edges) - sum(len(entry.cell) for entry in entries))
             for entry, scores in ride_all(chunk, entries, written.values, part.readout, limits.tokens):
@@ -233,7 +231,7 @@ def _entries(
                         layer=layer, start=first, end=last, dense=True, general=False, cell=chosen[edge],
                         prompt=prompts[prompt], starts=np.full(len(edge), first),
                         join=_join(layer, kind, n_layers), answers=answers,
-                        held=answers if layer >= n_layers - 1 else last - first, last=n_layers - 1,
+                        late=layer >= n_layers - 1, last=n_layers - 1,
                     )
                 )  # fmt: skip
     return sorted(entries, key=lambda entry: (entry.order, entry.start))
@@ -286,35 +284,34 @@ class _Written:
         edges = self.wanted.edges[entry.cell]
         prompt = self.chunk.index(entry.prompt)
         kind = self.wanted.receivers[edges[0, 1]].kind
-        scored = entry.scored
         parts = []
         for sender, rows in runs_of(edges[:, 0].tolist()):
             node = self.wanted.senders[sender]
             reading = [self.wanted.receivers[r] for r in edges[rows, 1].tolist()]
             part = entry.part(rows)
             if kind in ("mlp", "logits"):
-                parts.append(self._one_input(node, kind, part, prompt[rows], scored=scored))
+                parts.append(self._one_input(node, kind, part, prompt[rows]))
             else:
-                parts.append(self._heads(node, reading, part, prompt[rows], scored=scored))
+                parts.append(self._heads(node, reading, part, prompt[rows]))
         return torch.cat(parts) if len(parts) > 1 else parts[0]
 
     def _one_input(
-        self, node: Node, kind: str, entry: Entry, prompt: Int[Tensor, " row"], *, scored: bool
+        self, node: Node, kind: str, entry: Entry, prompt: Int[Tensor, " row"]
     ) -> Float[Tensor, "row token d_model"]:
         """The stream after an MLP that reads it, or the final stream itself."""
         chunk = self.chunk
         site, layer = ("resid_mid", entry.layer) if kind == "mlp" else ("resid_pre", chunk.n_layers)
         once, which = torch.unique(prompt, return_inverse=True)
         delta = self.delta(node, once, entry.start, entry.end)
-        delta = chunk.at_answers(delta, once, entry.start) if scored else delta
-        old = chunk.take(chunk.base[site, layer], prompt, entry, scored=scored)
+        delta = chunk.at_answers(delta, once, entry.start) if entry.late else delta
+        old = chunk.take(chunk.base[site, layer], prompt, entry)
         new = old + delta[which]
         if kind == "logits":
             return new
         return old + chunk.blocks.layers[layer].mlp_out(chunk.blocks.neurons(layer, new))
 
     def _heads(
-        self, node: Node, reading: Sequence[Node], entry: Entry, prompt: Int[Tensor, " row"], *, scored: bool
+        self, node: Node, reading: Sequence[Node], entry: Entry, prompt: Int[Tensor, " row"]
     ) -> Float[Tensor, "row token d_model"]:
         """``resid_mid`` after heads whose query, key or value input alone was changed by one sender."""
         chunk, blocks, layer = self.chunk, self.chunk.blocks, entry.layer
@@ -323,14 +320,14 @@ class _Written:
         once, which = torch.unique(prompt, return_inverse=True)
         x = block.ln1(chunk.gather("resid_pre", layer, once, start, end) + self.delta(node, once, start, end))
         own_at = chunk.span(start, end)
-        at = chunk.answers[prompt] if scored else own_at
+        at = chunk.answers[prompt] if entry.late else own_at
         length = chunk.base.length
         new: dict[str, Tensor] = {}
         for kind in {node.kind for node in reading}:
             linear = {"q": block.q, "k": block.k, "v": block.v}[kind]
             value = blocks.heads(linear(x))
             new[kind] = value if kind == "v" else blocks.rotate(value, own_at, length)
-        mid = chunk.take(chunk.base["resid_mid", layer], prompt, entry, scored=scored)
+        mid = chunk.take(chunk.base["resid_mid", layer], prompt, entry)
         weight = block.o.weight.reshape(blocks.n_heads, blocks.d_head, -1)
         group = blocks.n_heads // blocks.n_kv_heads
         order = [(node.kind, node.head) for node in reading]
@@ -339,18 +336,18 @@ class _Written:
             heads = range(head, head + 1) if kind == "q" else range(head * group, (head + 1) * group)
             shared = head // group if kind == "q" else head
             own = entry.part(rows)
-            q = chunk.take(chunk.base["q", layer], mine, own, scored=scored)[:, :, heads.start : heads.stop]
+            q = chunk.take(chunk.base["q", layer], mine, own)[:, :, heads.start : heads.stop]
             k, v = (chunk.gather(site, layer, mine, 0, end)[:, :, shared : shared + 1] for site in ("k", "v"))
             fresh = new[kind][which[rows]][:, :, head : head + 1]
             if kind == "q":
-                q = chunk.at_answers(fresh, mine, start) if scored else fresh
+                q = chunk.at_answers(fresh, mine, start) if entry.late else fresh
             elif kind == "k":
                 k[:, start:] = fresh
             else:
                 v[:, start:] = fresh
-            seen = chunk.seen(at[rows] if len(at) > 1 or scored else at, end)
+            seen = chunk.seen(at[rows] if len(at) > 1 or entry.late else at, end)
             z = blocks.attend(q, k, v, seen)
-            old = chunk.take(chunk.base["z", layer], mine, own, scored=scored)[:, :, heads.start : heads.stop]
+            old = chunk.take(chunk.base["z", layer], mine, own)[:, :, heads.start : heads.stop]
             written = weight[heads.start : heads.stop].flatten(0, 1)
             mid[rows] += ((z - old).flatten(2).to(written.dtype) @ written).to(mid.dtype)
         return mid
@@ -382,10 +379,10 @@ def _plan(wanted: _Wanted, sizes: Sizes, limits: Limits, done: Sequence[tuple[in
     )
 
 
-def _limits(model: HookedTransformer, sizes: Sizes, wanted: _Wanted, memory: int | None) -> Limits:
+def _limits(model: HookedTransformer, blocks: Blocks, sizes: Sizes, wanted: _Wanted, memory: int | None) -> Limits:
     n, length = wanted.base.ids.shape
     shape = (n, len(wanted.edges))
-    return Limits.of(model, model.blocks(), sizes, shape, length=length, width=_width(sizes), held=0, memory=memory)
+    return Limits.of(model, blocks, sizes, shape, length=length, width=_width(sizes), held=0, memory=memory)
 
 
 def _width(sizes: Sizes) -> int:
@@ -398,8 +395,7 @@ def _entry_flop(wanted: _Wanted, sizes: Sizes, entry: Entry) -> float:
     tokens, rows = entry.end - entry.start, len(entry.cell)
     total = riding_flop(sizes, entry)
     kind = wanted.receivers[edges[0, 1]].kind
-    scored = entry.scored
-    computed = entry.answers if scored else tokens
+    computed = entry.held
     if kind == "logits":
         return total
     if kind == "mlp":
@@ -410,7 +406,7 @@ def _entry_flop(wanted: _Wanted, sizes: Sizes, entry: Entry) -> float:
     group = sizes.d_q // sizes.d_kv
     heads = sum(1 if wanted.receivers[r].kind == "q" else group for r in edges[:, 1].tolist())
     per_head = 2.0 * sizes.d_head * sizes.d_model * computed
-    seen = 4.0 * sizes.d_head * (computed * entry.end if scored else tokens * (entry.start + entry.end) / 2)
+    seen = 4.0 * sizes.d_head * (computed * entry.end if entry.late else tokens * (entry.start + entry.end) / 2)
     return total + heads * (per_head + seen)
 
 

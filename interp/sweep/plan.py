@@ -174,7 +174,7 @@ class Entry:
         starts: [row] the first token that the row itself computes again; from there on it rides.
         join: where the rows join the batch.
         answers: scored positions of a row.
-        held: tokens of a row that are held while it enters.
+        late: whether only the scored positions are computed, the change coming after the last keys and values.
         last: layers of the model, less one.
         sweep: which of the sweeps that are run together.
     """
@@ -189,9 +189,14 @@ class Entry:
     starts: Int[np.ndarray, " row"]
     join: Join
     answers: int
-    held: int
+    late: bool
     last: int
     sweep: int = 0
+
+    @property
+    def held(self) -> int:
+        """Tokens of a row that are held while it enters."""
+        return self.answers if self.late else self.end - self.start
 
     @property
     def order(self) -> int:
@@ -398,8 +403,9 @@ def find_entries(
         i = part[0]
         dense, many = bool(rows.dense[i]), bool(general[i])
         join = _join(site, int(last_layer[i]), sizes.n_layers, dense=dense, general=many)
-        scored = not many and layer[i] >= sizes.n_layers - 1 and not (site == "resid_pre" and layer[i] < sizes.n_layers)
-        for own in _together(part, rows.start, int(end[i]), sizes, scored=scored):
+        before_attention = site == "resid_pre" and layer[i] < sizes.n_layers
+        late = bool(not many and layer[i] >= sizes.n_layers - 1 and not before_attention)
+        for own in _together(part, rows.start, int(end[i]), sizes, late=late):
             own = own[np.lexsort((rows.prompt[own], rows.cell[own]))]
             start = int(rows.start[own].min())
             entries.append(
@@ -414,7 +420,7 @@ def find_entries(
                     starts=rows.start[own],
                     join=join,
                     answers=answers.shape[1],
-                    held=answers.shape[1] if scored else int(end[i]) - start,
+                    late=late,
                     last=sizes.n_layers - 1,
                 )
             )
@@ -431,10 +437,10 @@ def _split(order: Int[np.ndarray, " row"], keys: Int[np.ndarray, "row ..."]) -> 
 
 
 def _together(
-    part: Int[np.ndarray, " row"], start: Int[np.ndarray, " row"], end: int, sizes: Sizes, *, scored: bool
+    part: Int[np.ndarray, " row"], start: Int[np.ndarray, " row"], end: int, sizes: Sizes, *, late: bool
 ) -> Iterator[Int[np.ndarray, " row"]]:
     """Rows of one start each, or of several where that is cheaper; of any, where only scored positions are computed."""
-    if scored:
+    if late:
         yield part
         return
     held: list[Int[np.ndarray, " row"]] = []

@@ -58,9 +58,9 @@ class Chunk:
         """The scored positions of rows whose tokens begin at ``start``."""
         return at_positions(tokens, self.answers[prompt] - start)
 
-    def take(self, values: Tensor, prompt: Int[Tensor, " row"], entry: Entry, *, scored: bool) -> Tensor:
-        """Stored values at the tokens of an entry's rows, or at their scored positions alone."""
-        if scored:
+    def take(self, values: Tensor, prompt: Int[Tensor, " row"], entry: Entry) -> Tensor:
+        """Stored values at the tokens of an entry's rows, or (``late``) at their scored positions alone."""
+        if entry.late:
             return values[prompt.unsqueeze(1), self.answers[prompt]]
         return values[:, entry.start : entry.end].index_select(0, prompt)
 
