@@ -6,7 +6,8 @@ say what was asked, of which model, on which prompts. Nothing here knows about m
 
 from __future__ import annotations
 
-import contextlib
+import hashlib
+import io
 import os
 from collections.abc import Hashable, Mapping, Sequence
 from datetime import UTC, datetime
@@ -16,10 +17,15 @@ from typing import Any, Literal, NamedTuple, Protocol
 import numpy as np
 import xarray as xr
 
+from interp import _files
 from interp.errors import InterpError
 
 SCHEMA_VERSION = "1"
 ENGINE: Literal["h5netcdf"] = "h5netcdf"
+
+_SEAL = b"\ninterp sha256 "
+_SEAL_BYTES = len(_SEAL) + 64 + 1
+"""What a file of a result ends in: this, the SHA-256 of all before it in hexadecimal digits, and a line break."""
 
 REQUIRED_ATTRS = (
     "title",
@@ -158,42 +164,51 @@ def _validate_variable(name: Hashable, variable: xr.DataArray) -> None:
         raise InterpError(f"Variable '{name}' holds Python objects; give numbers or fixed-width strings.")
 
 
-def save(dataset: xr.Dataset, path: str | Path) -> Path:
-    """Validate and write a result as NetCDF, atomically: the file is there whole or not at all.
+def to_bytes(dataset: xr.Dataset) -> bytes:
+    """A result as the bytes of its file: NetCDF, then the checksum of all that comes before it.
+
+    Other tools open such a file as they open any NetCDF file. The dataset is not validated here.
 
     Raises:
-        InterpError: the result is incomplete or the directory cannot be written.
+        InterpError: NetCDF cannot hold it (a text with a NUL, a whole number of more than 64 bits).
     """
-    target = Path(path)
-    validate(dataset)
-    partial = target.with_name(target.name + ".part")
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        dataset.to_netcdf(str(partial), engine=ENGINE)
-        partial.replace(target)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            partial.unlink()
+        body = bytes(dataset.to_netcdf(engine=ENGINE))
+    except (OSError, ValueError, TypeError, OverflowError) as error:
+        raise InterpError(f"The result cannot be written as NetCDF ({error}).") from error
+    return body + _seal(body)
+
+
+def _seal(body: bytes) -> bytes:
+    """The checksum of a file's content. It finds accidents; it is no signature."""
+    return _SEAL + hashlib.sha256(body).hexdigest().encode() + b"\n"
+
+
+def from_bytes(content: bytes, where: str) -> xr.Dataset:
+    """The validated result in the bytes of a file; ``where`` names the file in messages.
+
+    HDF5 answers damaged bytes with wrong numbers, a crash or an endless loop. So it is only given bytes whose
+    checksum is right.
+
+    Raises:
+        InterpError: the checksum is absent or wrong, the schema version is another, or the result is incomplete.
+    """
+    body, seal = content[:-_SEAL_BYTES], content[-_SEAL_BYTES:]
+    if not seal.startswith(_SEAL):
         raise InterpError(
-            f"Cannot write the result to {target}: {error.strerror or error}. Choose another directory."
-        ) from error
-    return target
-
-
-def load(path: str | Path) -> xr.Dataset:
-    """Read and validate a saved result, whole, into memory.
-
-    Raises:
-        InterpError: the file is absent, is not NetCDF, has another schema version, or is incomplete.
-    """
-    source = Path(path)
-    if not source.is_file():
-        raise InterpError(f"No result at {source}. Run the study first, or name its directory.")
+            f"{where} is not a readable result: it does not end in a checksum, so it was cut short, damaged, or not "
+            "written by results.save. Run the study again, or save the result again."
+        )
+    if seal != _seal(body):
+        raise InterpError(
+            f"{where} is not a readable result: it was damaged or changed after it was saved (its checksum is "
+            "wrong). Run the study again, or save the result again."
+        )
     try:
-        with xr.open_dataset(source, engine=ENGINE) as opened:
+        with xr.open_dataset(io.BytesIO(body), engine=ENGINE) as opened:
             dataset = opened.load()
-    except (OSError, ValueError, KeyError) as error:
-        raise InterpError(f"{source} is not a readable result ({error}). Delete it and run the study again.") from error
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
+        raise InterpError(f"{where} is not a readable result ({error}). Run the study again.") from error
     for attrs in (dataset.attrs, *(variable.attrs for variable in dataset.variables.values())):
         for key, value in attrs.items():
             # NetCDF returns numbers as zero-dimensional NumPy scalars and arrays; a result holds plain ones.
@@ -202,6 +217,45 @@ def load(path: str | Path) -> xr.Dataset:
     version = str(dataset.attrs.get("schema_version", "none"))
     if version != SCHEMA_VERSION:
         raise InterpError(
-            f"{source} has schema version {version}, this library reads {SCHEMA_VERSION}. Run the study again."
+            f"{where} has schema version {version}, this library reads {SCHEMA_VERSION}. Run the study again."
         )
     return validate(dataset)
+
+
+def save(dataset: xr.Dataset, path: str | Path) -> Path:
+    """Validate and write a result as NetCDF with a checksum at its end; the file is there whole or not at all.
+
+    Raises:
+        InterpError: the result is incomplete or the directory cannot be written.
+    """
+    target = Path(path)
+    content = to_bytes(validate(dataset))
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        _files.write(target, content)
+    except OSError as error:
+        raise InterpError(
+            f"Cannot write the result to {target}: {_files.why(error)}. Free space or choose another directory."
+        ) from error
+    return target
+
+
+def load(path: str | Path) -> xr.Dataset:
+    """Read and validate a result that ``save`` wrote, whole, into memory.
+
+    A NetCDF file of another tool has no checksum and is refused. If you trust it, take it in with
+    ``save(xarray.load_dataset(path), other_path)``.
+
+    Raises:
+        InterpError: the file is absent, damaged, not from ``save``, has another schema version, or is incomplete.
+    """
+    source = Path(path)
+    try:
+        content = _files.read(source)
+    except FileNotFoundError as error:
+        raise InterpError(f"No result at {source}. Run the study first, or name its directory.") from error
+    except OSError as error:
+        raise InterpError(
+            f"{source} is not a readable result: {_files.why(error)}. Remove it and run the study again."
+        ) from error
+    return from_bytes(content, str(source))

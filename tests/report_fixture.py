@@ -107,7 +107,7 @@ def edit(directory: Path, name: str, change: Any) -> None:
     with xr.open_dataset(path, engine=results.ENGINE) as opened:
         dataset = opened.load()
     path.unlink()
-    change(dataset).to_netcdf(path, engine=results.ENGINE)
+    path.write_bytes(results.to_bytes(change(dataset)))
 
 
 def _dataset(

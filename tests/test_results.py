@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from pathlib import Path
 from typing import Any
 
@@ -89,9 +91,8 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     with pytest.raises(InterpError, match="not a readable result"):
         results.load(tmp_path / "text.nc")
     old = build()
-    results.save(old, tmp_path / "old.nc")
     old.attrs["schema_version"] = "0"
-    old.to_netcdf(tmp_path / "old.nc", engine="h5netcdf")
+    (tmp_path / "old.nc").write_bytes(results.to_bytes(old))
     with pytest.raises(InterpError, match="schema version 0"):
         results.load(tmp_path / "old.nc")
 
@@ -100,3 +101,77 @@ def test_a_directory_that_cannot_be_made(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(InterpError, match="Cannot write the result"):
         results.save(build(), tmp_path / "file" / "a.nc")
+
+
+# Damage
+
+
+def answer(path: Path) -> str:
+    """The one line that refuses a file."""
+    with pytest.raises(InterpError) as caught:
+        results.load(path)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_every_cut_and_every_flipped_bit_is_noticed_before_hdf5_reads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    saved = results.to_bytes(build())
+    results.from_bytes(saved, "a.nc")
+    monkeypatch.setattr(xr, "open_dataset", None)  # whoever reads on is found out
+    damaged = [saved[:cut] for cut in range(0, len(saved), 97)]
+    damaged += [saved[: len(saved) - cut] for cut in range(1, 100)]
+    for at in (*range(0, len(saved), 101), *range(len(saved) - 100, len(saved))):
+        damaged.append(saved[:at] + bytes([saved[at] ^ (1 << at % 8)]) + saved[at + 1 :])
+        damaged.append(saved[:at] + bytes(min(512, len(saved) - at)) + saved[at + 512 :])
+    for spoilt in damaged:
+        if spoilt != saved:
+            with pytest.raises(InterpError, match=r"^a\.nc is not a readable result: it"):
+                results.from_bytes(spoilt, "a.nc")
+
+
+def test_other_tools_open_a_saved_result(tmp_path: Path) -> None:
+    saved = build()
+    with xr.open_dataset(results.save(saved, tmp_path / "a.nc")) as opened:
+        xr.testing.assert_identical(opened.load(), saved)
+
+
+def test_a_file_of_another_tool_is_refused_and_can_be_taken_in(tmp_path: Path) -> None:
+    saved = build()
+    saved.to_netcdf(tmp_path / "foreign.nc", engine="h5netcdf")
+    assert "not written by results.save" in answer(tmp_path / "foreign.nc")
+    taken = results.save(xr.load_dataset(tmp_path / "foreign.nc"), tmp_path / "own.nc")
+    xr.testing.assert_identical(results.load(taken), saved)
+
+
+def test_what_is_no_plain_file_is_refused_at_once(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.nc")
+    assert "it is a named pipe, not a file" in answer(tmp_path / "pipe.nc")
+    (tmp_path / "folder.nc").mkdir()
+    assert "it is a directory, not a file" in answer(tmp_path / "folder.nc")
+    (tmp_path / "loop.nc").symlink_to("loop.nc")
+    assert "loop.nc is not a readable result: Too many levels of symbolic links" in answer(tmp_path / "loop.nc")
+    assert "it is a device, not a file" in answer(Path("/dev/zero"))
+    assert "no file can have such a name" in answer(tmp_path / "a\0.nc")
+    assert "No result at" in answer(tmp_path / "absent.nc")
+
+
+@pytest.mark.parametrize("value", ["a\0b", 2**64, "\ud800"])
+def test_what_netcdf_cannot_hold_is_refused_in_one_line(value: object, tmp_path: Path) -> None:
+    with pytest.raises(InterpError, match="cannot be written as NetCDF"):
+        results.save(build(extra={"odd": value}), tmp_path / "a.nc")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_full_disk_leaves_what_was_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = results.save(build(), tmp_path / "a.nc").read_bytes()
+
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(InterpError, match=r"Cannot write the result to .*a\.nc: No space left on device\. Free space"):
+        results.save(build(title="Another"), tmp_path / "a.nc")
+    assert [path.name for path in tmp_path.iterdir()] == ["a.nc"]
+    assert (tmp_path / "a.nc").read_bytes() == first

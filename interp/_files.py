@@ -1,0 +1,86 @@
+"""Files read whole and written whole: nothing but a plain file is opened, and no file is ever there by half."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import stat
+import threading
+from pathlib import Path
+
+_KINDS = {
+    stat.S_IFDIR: "a directory",
+    stat.S_IFIFO: "a named pipe",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+}
+
+
+def read(path: Path, *, at_most: int | None = None) -> bytes:
+    """The content of a plain file; links are followed.
+
+    A named pipe or a device is refused at once: reading one may never end.
+
+    Args:
+        path: the file.
+        at_most: bytes; a longer file is refused before it is read.
+
+    Raises:
+        OSError: it is absent, no plain file, too long, or cannot be read; ``why`` puts it into words.
+    """
+    try:
+        _check_plain(os.stat(path))
+        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    except ValueError as error:  # a NUL, or half of a surrogate pair
+        raise OSError(errno.EINVAL, "no file can have such a name") from error
+    with open(descriptor, "rb") as file:
+        found = os.fstat(descriptor)
+        _check_plain(found)  # what was opened, should the name have changed hands
+        if at_most is not None and found.st_size > at_most:
+            raise OSError(errno.EFBIG, f"it holds {found.st_size:,} bytes, more than the {at_most:,} that are read")
+        return file.read()
+
+
+def _check_plain(found: os.stat_result) -> None:
+    if not stat.S_ISREG(found.st_mode):
+        raise OSError(errno.EINVAL, f"it is {_KINDS.get(stat.S_IFMT(found.st_mode), 'something else')}, not a file")
+
+
+def write(path: Path, content: bytes) -> None:
+    """Write a file so that it is there whole or not at all, and still is after a power loss.
+
+    The bytes go to a hidden file ``.NAME.*.part`` beside it, to the disk, and only then to their name. A process
+    that is killed may leave that hidden file behind, never half of the real one.
+
+    Raises:
+        OSError: it cannot be written; what was there before is still there.
+    """
+    partial = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.part")
+    try:
+        with open(partial, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            partial.unlink()
+        raise
+    sync_directory(path.parent)
+
+
+def sync_directory(directory: Path) -> None:
+    """Wait until the names in a directory are on the disk, where the file system can say so."""
+    with contextlib.suppress(OSError):
+        descriptor = os.open(directory, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def why(error: OSError) -> str:
+    """The reason in a few words, without the path."""
+    return error.strerror or type(error).__name__
