@@ -25,10 +25,18 @@ REPOSITORY = Path(__file__).parent.parent
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Let the tests of a GPU be tried where there is none."""
+    parser.addoption(
+        "--cuda-device", choices=("cuda", "cpu"), default="cuda",
+        help="device of the tests marked cuda; on 'cpu' they compare it with itself, to know that they run",
+    )  # fmt: skip
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Skip, with the reason, what this machine cannot run."""
     on_cuda = [item for item in items if item.get_closest_marker("cuda")]
-    if on_cuda:
+    if on_cuda and config.getoption("cuda_device") == "cuda":
         import torch
 
         if not torch.cuda.is_available():
@@ -38,6 +46,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         for item in items:
             if item.get_closest_marker("browser"):
                 item.add_marker(pytest.mark.skip(reason=f"none of {', '.join(BROWSERS)} is on the path"))
+
+
+@pytest.fixture(scope="session")
+def gpu(request: pytest.FixtureRequest) -> str:
+    """The device of the tests marked cuda, with products in whole float32 (no TF32)."""
+    import torch
+
+    torch.set_float32_matmul_precision("highest")
+    torch.backends.cudnn.allow_tf32 = False
+    return str(request.config.getoption("cuda_device"))
 
 
 @pytest.fixture

@@ -353,12 +353,10 @@ def test_cuda_is_refused_where_there_is_none() -> None:
 @pytest.mark.cuda
 @BOTH
 def test_a_gpu_gives_the_numbers_of_the_cpu(
-    model: HookedTransformer, name: str, request: pytest.FixtureRequest
+    model: HookedTransformer, name: str, gpu: str, request: pytest.FixtureRequest
 ) -> None:
-    torch.backends.cuda.matmul.allow_tf32 = False
-    torch.backends.cudnn.allow_tf32 = False
-    on_gpu = HookedTransformer.from_pretrained(request.getfixturevalue(f"{name}_directory"), device="cuda")
-    assert on_gpu.device.type == "cuda"
+    on_gpu = HookedTransformer.from_pretrained(request.getfixturevalue(f"{name}_directory"), device=gpu)
+    assert on_gpu.device.type == gpu
     ids = random_ids(4, 11)
     names = [site for site in model.sites if site != "scores"]  # -inf above the diagonal
     here, there = run.capture(model, ids, names), run.capture(on_gpu, ids, names)

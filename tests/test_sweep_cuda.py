@@ -12,7 +12,7 @@ import torch
 from interp.model import HookedTransformer
 from interp.prompts import PromptPairs
 from interp.sweep import ablation_sweep, knockout_sweep, path_patching, sweep, sweep_sites
-from tests.tiny import VOCAB, random_ids
+from tests.tiny import VOCAB, make_gpt2, random_ids
 
 pytestmark = pytest.mark.cuda
 SITES = (
@@ -21,11 +21,10 @@ SITES = (
 
 
 @pytest.fixture(scope="module", params=["gpt2", "llama"])
-def both(request: pytest.FixtureRequest) -> tuple[HookedTransformer, HookedTransformer]:
+def both(request: pytest.FixtureRequest, gpu: str) -> tuple[HookedTransformer, HookedTransformer]:
     """The same model on the CPU and on the GPU."""
-    torch.backends.cuda.matmul.allow_tf32 = False
     directory: Path = request.getfixturevalue(f"{request.param}_directory")
-    return request.getfixturevalue(request.param), HookedTransformer.from_pretrained(directory, device="cuda")
+    return request.getfixturevalue(request.param), HookedTransformer.from_pretrained(directory, device=gpu)
 
 
 @pytest.fixture(scope="module")
@@ -64,3 +63,23 @@ def test_screening(both: Any, pairs: PromptPairs) -> None:
     error = np.abs(exact.patched.values - screened.patched.values).max()
     assert screened.attrs["screening_max_error"] <= error + 1e-6
     assert error < 0.1 * np.ptp(exact.patched.values)
+
+
+def test_batches_are_halved_where_memory_runs_out(gpu: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    if gpu != "cuda":
+        pytest.skip("a CPU has no limit of its own to run into")
+    model = HookedTransformer.from_pretrained(make_gpt2(tmp_path, n_embd=256, n_positions=64), device=gpu)
+    clean = random_ids(48, 64)
+    corrupted = clean.copy()
+    corrupted[:, 0] = (corrupted[:, 0] + 1) % VOCAB
+    pairs = PromptPairs.from_tokens(clean, corrupted, correct=5, incorrect=9)
+    free = sweep(model, pairs, "resid_pre")
+    torch.cuda.empty_cache()
+    total = torch.cuda.get_device_properties(0).total_memory
+    torch.cuda.set_per_process_memory_fraction((torch.cuda.memory_allocated() + 300 * 2**20) / total)
+    try:
+        tight = sweep(model, pairs, "resid_pre")
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0)
+    assert "Out of memory" in caplog.text
+    np.testing.assert_allclose(tight.patched.values, free.patched.values, atol=1e-4)

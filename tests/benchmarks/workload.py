@@ -85,9 +85,11 @@ def random_ids(vocab: int, n_prompts: int, length: int, *, seed: int = 0) -> np.
     return np.random.default_rng(seed).integers(0, vocab, (n_prompts, length))
 
 
-def workload(name: str, directory: Path, *, n_prompts: int = 8, length: int = 16, seed: int = 0) -> Workload:
+def workload(
+    name: str, directory: Path, *, n_prompts: int = 8, length: int = 16, seed: int = 0, device: str = "auto"
+) -> Workload:
     """Load a model and make its prompts."""
-    model = HookedTransformer.from_pretrained("mini" if directory == WEIGHTS else directory)
+    model = HookedTransformer.from_pretrained("mini" if directory == WEIGHTS else directory, device=device)
     vocab = model.cfg.vocab
     rng = np.random.default_rng(seed)
     clean = random_ids(vocab, n_prompts, length, seed=seed)
