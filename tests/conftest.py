@@ -6,7 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -46,6 +46,17 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         for item in items:
             if item.get_closest_marker("browser"):
                 item.add_marker(pytest.mark.skip(reason=f"none of {', '.join(BROWSERS)} is on the path"))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Iterator[object]:
+    """Only tests marked cuda see a GPU: the others compare with NumPy, whatever the machine has."""
+    with pytest.MonkeyPatch.context() as patch:
+        if not item.get_closest_marker("cuda"):
+            import torch
+
+            patch.setattr(torch.cuda, "is_available", lambda: False)
+        return (yield)
 
 
 @pytest.fixture(scope="session")
@@ -93,7 +104,7 @@ def gpt2(gpt2_directory: Path) -> HookedTransformer:
     """The tiny GPT-2, hooked."""
     from interp.model import HookedTransformer
 
-    model = HookedTransformer.from_pretrained(gpt2_directory)
+    model = HookedTransformer.from_pretrained(gpt2_directory, device="cpu")
     assert (model.cfg.n_layers, model.cfg.n_heads, model.cfg.d_model, model.cfg.d_head) == (3, 4, 32, 8)
     return model
 
@@ -103,6 +114,6 @@ def llama(llama_directory: Path) -> HookedTransformer:
     """The tiny grouped-query Llama, hooked."""
     from interp.model import HookedTransformer
 
-    model = HookedTransformer.from_pretrained(llama_directory)
+    model = HookedTransformer.from_pretrained(llama_directory, device="cpu")
     assert (model.cfg.n_layers, model.cfg.n_heads, model.cfg.n_kv_heads, model.cfg.d_model) == (3, 4, 2, 32)
     return model

@@ -356,7 +356,7 @@ def test_a_gpu_gives_the_numbers_of_the_cpu(
     model: HookedTransformer, name: str, gpu: str, request: pytest.FixtureRequest
 ) -> None:
     on_gpu = HookedTransformer.from_pretrained(request.getfixturevalue(f"{name}_directory"), device=gpu)
-    assert on_gpu.device.type == gpu
+    assert (model.device.type, on_gpu.device.type) == ("cpu", gpu)
     ids = random_ids(4, 11)
     names = [site for site in model.sites if site != "scores"]  # -inf above the diagonal
     here, there = run.capture(model, ids, names), run.capture(on_gpu, ids, names)

@@ -24,7 +24,9 @@ SITES = (
 def both(request: pytest.FixtureRequest, gpu: str) -> tuple[HookedTransformer, HookedTransformer]:
     """The same model on the CPU and on the GPU."""
     directory: Path = request.getfixturevalue(f"{request.param}_directory")
-    return request.getfixturevalue(request.param), HookedTransformer.from_pretrained(directory, device=gpu)
+    here = request.getfixturevalue(request.param)
+    assert here.device.type == "cpu"
+    return here, HookedTransformer.from_pretrained(directory, device=gpu)
 
 
 @pytest.fixture(scope="module")

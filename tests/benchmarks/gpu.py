@@ -98,6 +98,14 @@ def rounding(bench: Bench) -> list[Row]:
     return rows
 
 
+def loading(bench: Bench) -> list[Row]:
+    """Whether a model is still held to its self-check, and not refused, where someone has switched TF32 on."""
+    with _tf32(bench.is_gpu):
+        checks = HookedTransformer.from_pretrained(bench.directory, device=bench.device).checks
+    worst = max(checks, key=checks.__getitem__)
+    return [("self-check of a model loaded with TF32 on", f"{checks[worst]:.1e}", f"worst of {len(checks)}: {worst}")]
+
+
 def drift(bench: Bench) -> list[Row]:
     """What bfloat16 changes: the whole model in it, and a sweep screened in it."""
     half = HookedTransformer.from_pretrained(bench.directory, device=bench.device, dtype="bfloat16")
@@ -153,7 +161,7 @@ def speed(bench: Bench) -> list[Row]:
     with torch.inference_mode():
         mine, other, _ = _in_turns(
             lambda: capture(work.model, work.pairs.clean, ["resid_pre"], at=["color"]),
-            lambda: work.model.bridge.run_with_cache(work.clean.to(work.model.device)), 3,
+            lambda: work.model.bridge.run_with_cache(work.clean), 3,
         )  # fmt: skip
     rows.append(("capture of one site at one role", f"{1e3 * mine:.0f} ms", f"run_with_cache {1e3 * other:.0f} ms"))
     return rows
@@ -208,7 +216,7 @@ def study(bench: Bench) -> list[Row]:
 
 
 PARTS: dict[str, Callable[[Bench], list[Row]]] = {
-    "rounding": rounding, "drift": drift, "speed": speed, "memory": memory, "study": study,
+    "rounding": rounding, "loading": loading, "drift": drift, "speed": speed, "memory": memory, "study": study,
 }  # fmt: skip
 
 

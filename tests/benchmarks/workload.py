@@ -66,7 +66,7 @@ class Workload:
     def mean_difference(self, logits: Tensor) -> Tensor:
         """Mean logit difference at the last position of [prompt, position, vocab] logits."""
         last = logits[:, -1]
-        rows = torch.arange(last.shape[0])
+        rows = torch.arange(last.shape[0], device=last.device)
         return (last[rows, self.correct] - last[rows, self.incorrect]).mean()
 
 
@@ -99,7 +99,11 @@ def workload(
     incorrect = _another(correct, vocab, rng)
     pairs = PromptPairs.from_tokens(clean, corrupted, correct=correct, incorrect=incorrect, roles={"color": DIFFERS_AT})
     return Workload(
-        name, directory, model, pairs, *(torch.from_numpy(a) for a in (clean, corrupted, correct, incorrect))
+        name,
+        directory,
+        model,
+        pairs,
+        *(torch.from_numpy(a).to(model.device) for a in (clean, corrupted, correct, incorrect)),
     )
 
 
