@@ -6,7 +6,9 @@ import contextlib
 import errno
 import os
 import stat
+import sys
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 _KINDS = {
@@ -69,6 +71,30 @@ def write(path: Path, content: bytes) -> None:
             partial.unlink()
         raise
     sync_directory(path.parent)
+
+
+@contextlib.contextmanager
+def locked(directory: Path) -> Iterator[None]:
+    """Hold a directory against other processes and threads that ask for it, for as long as the block takes.
+
+    The lock goes with the process, however that ends. Where the system or the file system knows no such lock, the
+    block runs without one.
+
+    Raises:
+        OSError: there is no such directory.
+    """
+    if sys.platform == "win32":
+        yield
+        return
+    import fcntl
+
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        with contextlib.suppress(OSError):
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def sync_directory(directory: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,10 @@ import xarray as xr
 from interp.errors import InterpError
 from interp.model import HookedTransformer
 from interp.prompts import PromptPairs
-from interp.store import Store
+from interp.store import ROW, Store
 from interp.sweep import ablation_sweep, execute, hooks, knockout_sweep, limits, path_patching, sweep, sweep_sites
 from tests.tiny import make_gpt2, ragged_pairs, scattered_pairs
+from tests.tolerance import close
 
 Sweep = Callable[..., xr.Dataset]
 
@@ -126,12 +128,31 @@ def test_a_row_that_was_cut_short_is_run_again(gpt2: HookedTransformer, pairs: P
     plain = sweep(gpt2, pairs, "z", store=tmp_path)
     (file,) = tmp_path.iterdir()
     content = file.read_bytes()
-    for cut in (5, 16 * 3 + 1):
+    for cut in (5, ROW.itemsize * 3 + 1):
         file.write_bytes(content[:-cut])
         again = sweep(gpt2, pairs, "z", store=tmp_path)
-        assert again.attrs["rows_run"] == cut // 16 + 1
-        np.testing.assert_allclose(again.patched, plain.patched, rtol=0, atol=1e-5)
+        assert again.attrs["rows_run"] == cut // ROW.itemsize + 1
+        close(again.patched, plain.patched)
         assert len(file.read_bytes()) == len(content), "the next row is written over it"
+
+
+@pytest.mark.parametrize("kind", ["sweep", "paths"])
+def test_a_damaged_journal_gives_the_numbers_of_a_fresh_one(
+    gpt2: HookedTransformer, pairs: PromptPairs, kind: str, tmp_path: Path
+) -> None:
+    plain = numbers(KINDS[kind](gpt2, pairs, store=tmp_path))
+    (file,) = tmp_path.iterdir()
+    whole = file.read_bytes()
+    half = len(whole) // 2
+    for spoilt in (
+        whole + bytes(1024),
+        whole[:half] + bytes(len(whole) - half),
+        whole[:20],
+        bytes([whole[0] ^ 1]) + whole[1:],
+        whole[: -ROW.itemsize // 2] + bytes([whole[-ROW.itemsize // 2] ^ 64]) + whole[-ROW.itemsize // 2 + 1 :],
+    ):
+        file.write_bytes(spoilt)
+        close(numbers(KINDS[kind](gpt2, pairs, store=tmp_path)), plain)
 
 
 def test_weights_that_were_changed_after_loading_are_noticed(pairs: PromptPairs, tmp_path: Path) -> None:
@@ -151,8 +172,9 @@ def test_what_is_no_store_is_refused(gpt2: HookedTransformer, pairs: PromptPairs
         sweep(gpt2, pairs, "z", store=tmp_path / "file")
     sweep(gpt2, pairs, "z", store=tmp_path / "store")
     (file,) = (tmp_path / "store").iterdir()
-    file.write_bytes(b"not a journal")
-    with pytest.raises(InterpError, match="not the journal of this sweep"):
+    file.unlink()
+    os.mkfifo(file)
+    with pytest.raises(InterpError, match=r"cannot be read \(it is a named pipe, not a file\)\. Remove it"):
         sweep(gpt2, pairs, "z", store=tmp_path / "store")
     with pytest.raises(InterpError, match=r"Name a directory|cannot"):
         sweep(gpt2, pairs, "z", store=tmp_path / "file" / "inside")

@@ -29,9 +29,9 @@ class Finished:
     runs: Float[np.ndarray, "prompt two"]
 
     @classmethod
-    def of(cls, journal: Journal, shape: tuple[int, ...]) -> Finished:
+    def of(cls, journal: Journal, shape: tuple[int, int]) -> Finished:
         """Read a journal of so many prompts and cells."""
-        rows = journal.read()
+        rows = journal.read().within(*shape)
         values, runs = np.full(shape, np.nan), np.full((shape[0], 2), np.nan)
         of_runs = rows.cell < 0
         values[rows.prompt[~of_runs], rows.cell[~of_runs]] = rows.value[~of_runs]
