@@ -18,10 +18,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-import yaml
-
 from analyses import _manifest as manifests
 from analyses.study import ANALYSES, Study, check_keys
+from interp import _yaml
 from interp.errors import InterpError
 
 if TYPE_CHECKING:
@@ -295,9 +294,7 @@ class _Run:
                 directory.mkdir()
                 self.made.append(directory)
         self._clear_stale()
-        manifests.write_text(
-            self.out / "study.yaml", yaml.safe_dump(self.study.as_dict(), sort_keys=False, allow_unicode=True)
-        )
+        manifests.write_text(self.out / "study.yaml", _yaml.dump(self.study.as_dict()))
         self._write_manifest()
 
     def compute(self) -> None:

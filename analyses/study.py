@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import difflib
+import math
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from interp.errors import InterpError
+from interp import _yaml
+from interp.errors import InterpError, nearest, shown, unknown_name
 
 STUDIES = Path(__file__).parent / "studies"
 
@@ -80,15 +79,12 @@ def load(name_or_file: str | Path) -> Study:
     text = str(name_or_file)
     looks_like_path = text.endswith((".yaml", ".yml")) or os.sep in text
     path = Path(text) if looks_like_path else STUDIES / f"{text}.yaml"
-    if not path.is_file():
-        if looks_like_path:
-            raise InterpError(f"No study file at {text}. Bundled studies: {', '.join(names())}.")
-        raise InterpError(f"Unknown study '{text}'.{_nearest(text, names())} Bundled studies: {', '.join(names())}.")
-    try:
-        content = yaml.load(path.read_text(encoding="utf-8"), Loader=_StrictLoader)
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise InterpError(f"{path} is not readable YAML ({error}).") from error
-    return parse(content, where=str(path) if looks_like_path else path.name)
+    if not looks_like_path and text not in names():
+        raise unknown_name("study", text, names())
+    if looks_like_path and not os.path.lexists(path):
+        raise InterpError(f"No study file at {text}. Bundled studies: {', '.join(names())}.")
+    where = text if looks_like_path else path.name
+    return parse(_yaml.read(path, where), where=where)
 
 
 def parse(content: object, *, where: str) -> Study:
@@ -107,32 +103,15 @@ def parse(content: object, *, where: str) -> Study:
     for key in ("name", "title", "question", "task", "model", "main_rung"):
         if key in content:
             values[key] = _text(content[key], key, where)
-    for key, least in (("n", 1), ("seed", 0)):
+    for key in _RANGES:
         if key in content:
-            values[key] = _whole(content[key], key, where, least)
+            values[key] = _whole(content[key], key, where)
     values["rungs"] = _rungs(content.get("rungs", "all"), where)
     values["gate"] = _gate(content.get("gate"), where)
     values["analyses"] = _analyses(content["analyses"], where)
     study = Study(**values)
     _check_task(study, where)
     return study
-
-
-class _StrictLoader(yaml.SafeLoader):
-    """Refuses a key given twice, which YAML would settle silently."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        mapping: dict[Any, Any] = super().construct_mapping(node, deep=deep)
-        if len(mapping) < len(node.value):
-            keys = [str(key.value) for key, _ in node.value]
-            twice = next(key for key in keys if keys.count(key) > 1)
-            raise yaml.YAMLError(f"the key '{twice}' is given twice, line {node.start_mark.line + 1} and on")
-        return mapping
-
-
-def _nearest(word: str, known: Iterable[str]) -> str:
-    near = difflib.get_close_matches(word, list(known), n=1)
-    return f" Did you mean '{near[0]}'?" if near else ""
 
 
 def check_keys(mapping: Mapping[Any, Any], known: Iterable[str], where: str) -> None:
@@ -145,23 +124,32 @@ def check_keys(mapping: Mapping[Any, Any], known: Iterable[str], where: str) -> 
     for key in mapping:
         if key not in known:
             raise InterpError(
-                f"Unknown key '{key}' in {where}.{_nearest(str(key), known)} Known keys: {', '.join(known)}."
+                f"Unknown key {shown(key)} in {where}.{nearest(key, known)} Known keys: {', '.join(known)}."
             )
 
 
 def _wrong(key: str, where: str, expected: str, value: object) -> InterpError:
-    return InterpError(f"'{key}' in {where} must be {expected}, not {value!r}.")
+    return InterpError(f"'{key}' in {where} must be {expected}, not {shown(value)}.")
 
 
 def _text(value: object, key: str, where: str) -> str:
     if not isinstance(value, str) or not value.strip():
         raise _wrong(key, where, "some text", value)
+    if not _yaml.is_clean(value):
+        raise _wrong(key, where, "text without control characters", value)
     return " ".join(value.split())
 
 
-def _whole(value: object, key: str, where: str, least: int) -> int:
+_RANGES = {"n": (1, 1_000_000), "seed": (0, _yaml.LARGEST)}
+"""The least and the most of each whole number."""
+
+
+def _whole(value: object, key: str, where: str, prefix: str = "") -> int:
+    least, most = _RANGES[key]
     if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise _wrong(key, where, f"a whole number of at least {least}", value)
+        raise _wrong(prefix + key, where, f"a whole number of at least {least}", value)
+    if value > most:
+        raise _wrong(prefix + key, where, f"a whole number of at most {most:,}", value)
     return value
 
 
@@ -179,8 +167,10 @@ def _gate(value: object, where: str) -> dict[str, float]:
     if not isinstance(value, dict):
         raise _wrong("gate", where, "a mapping such as {minimum_preferred: 0.75}", value)
     for key, number in value.items():
-        if not isinstance(key, str) or isinstance(number, bool) or not isinstance(number, int | float):
-            raise _wrong(f"gate.{key}", where, "a number", number)
+        if not isinstance(key, str):
+            raise InterpError(f"gate in {where} has the key {shown(key)}; keys are text, such as minimum_preferred.")
+        if isinstance(number, bool) or not isinstance(number, int | float) or not math.isfinite(number):
+            raise _wrong(f"gate.{key}", where, "a finite number", number)
     return dict(value)
 
 
@@ -192,7 +182,7 @@ def _analyses(value: object, where: str) -> dict[str, dict[str, Any]]:
     for name, options in value.items():
         if name not in ANALYSES:
             raise InterpError(
-                f"Unknown analysis '{name}' in {where}.{_nearest(str(name), ANALYSES)} Known: {', '.join(ANALYSES)}."
+                f"Unknown analysis {shown(name)} in {where}.{nearest(name, ANALYSES)} Known: {', '.join(ANALYSES)}."
             )
         if not isinstance(options, dict | None) or not all(isinstance(key, str) for key in options or {}):
             raise _wrong(f"analyses.{name}", where, "a mapping of options", options)
@@ -209,16 +199,19 @@ def _check_task(study: Study, where: str) -> None:
     known = tuple(tasks.names())
     if study.task not in known:
         raise InterpError(
-            f"Unknown task '{study.task}' in {where}.{_nearest(study.task, known)} Known tasks: {', '.join(known)}."
+            f"Unknown task {shown(study.task)} in {where}.{nearest(study.task, known)} Known tasks: {', '.join(known)}."
         )
     ladder = tuple(rung.name for rung in tasks.load(study.task).rungs)
     for rung in (*(study.rungs or ()), *([study.main_rung] if study.main_rung else [])):
         if rung not in ladder:
             raise InterpError(
-                f"Unknown rung '{rung}' in {where}.{_nearest(rung, ladder)} Rungs of {study.task}: {', '.join(ladder)}."
+                f"Unknown rung {shown(rung)} in {where}.{nearest(rung, ladder)} "
+                f"Rungs of {study.task}: {', '.join(ladder)}."
             )
     if study.rungs and study.main_rung and study.main_rung not in study.rungs:
-        raise InterpError(f"main_rung '{study.main_rung}' in {where} is not among its rungs {', '.join(study.rungs)}.")
+        raise InterpError(
+            f"main_rung {shown(study.main_rung)} in {where} is not among its rungs {', '.join(study.rungs)}."
+        )
 
 
 def with_overrides(study: Study, *, model: str | None, n: int | None, seed: int | None) -> Study:
@@ -229,7 +222,7 @@ def with_overrides(study: Study, *, model: str | None, n: int | None, seed: int 
     """
     given: dict[str, Any] = {"model": model, "n": n, "seed": seed}
     chosen = {key: value for key, value in given.items() if value is not None}
-    for key, least in (("n", 1), ("seed", 0)):
+    for key in _RANGES:
         if key in chosen:
-            _whole(chosen[key], f"--{key}", "the command line", least)
+            _whole(chosen[key], key, "the command line", prefix="--")
     return replace(study, **chosen)

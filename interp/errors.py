@@ -1,9 +1,19 @@
-"""The one family of errors a user can cause and mend."""
+"""The one family of errors a user can cause and mend, and how they show what a user gave."""
 
 from __future__ import annotations
 
 import difflib
+import reprlib
 from collections.abc import Iterable
+
+LONGEST_MESSAGE = 2000
+"""Characters; whatever a message quotes, it can be read."""
+
+LONGEST_VALUE = 300
+"""Characters of one value in a message."""
+
+LONGEST_NAME = 100
+"""Characters of a name for which the nearest match is looked up: the search takes the square of it."""
 
 
 class InterpError(ValueError):
@@ -12,11 +22,53 @@ class InterpError(ValueError):
     The command line prints it and exits with 2; in a notebook it is an ordinary ``ValueError``.
     """
 
+    def __init__(self, message: str) -> None:
+        super().__init__(_cut(" ".join(message.splitlines()), LONGEST_MESSAGE))
+
+
+def shown(value: object) -> str:
+    """A value as a message quotes it: like ``repr``, on one line and cut to a length that can be read."""
+    return _cut(" ".join(_SHORT.repr(value).split()), LONGEST_VALUE)
+
 
 def unknown_name(what: str, name: object, options: Iterable[str], where: str = "") -> InterpError:
     """The error for a name that is not one of ``options``: lists them and the nearest match."""
     options = list(options)
-    begun = [option for option in options if name and option.startswith(str(name))]
-    near = difflib.get_close_matches(str(name), options, n=1) or begun
-    hint = f" Did you mean {near[0]!r}?" if near else ""
-    return InterpError(f"Unknown {what} {name!r}{where}.{hint} Choose from: {', '.join(options) or 'none'}.")
+    known = ", ".join(options) or "none"
+    return InterpError(f"Unknown {what} {shown(name)}{where}.{nearest(name, options)} Choose from: {known}.")
+
+
+def nearest(name: object, options: Iterable[str]) -> str:
+    """`` Did you mean 'option'?`` for the option that is most like a name, or begins with it; empty if none is."""
+    if not isinstance(name, str) or not 0 < len(name) <= LONGEST_NAME:
+        return ""
+    options = list(options)
+    near = difflib.get_close_matches(name, options, n=1) or [option for option in options if option.startswith(name)]
+    return f" Did you mean {near[0]!r}?" if near else ""
+
+
+class _Short(reprlib.Repr):
+    def __init__(self) -> None:
+        super().__init__()
+        self.maxlevel, self.maxstring, self.maxother = 3, 100, 100
+
+    def repr_int(self, x: int, level: int) -> str:
+        if x.bit_length() > 128:  # Python itself refuses to write out the longest ones
+            return f"a whole number of {int(x.bit_length() * 0.30103) + 1:,} digits or so"
+        return repr(x)
+
+    def repr_instance(self, x: object, level: int) -> str:
+        if getattr(x, "shape", ()):
+            return f"{type(x).__name__} of shape {tuple(x.shape)}"  # type: ignore[attr-defined]
+        return _cut(repr(x), self.maxother)
+
+
+_SHORT = _Short()
+
+
+def _cut(text: str, longest: int) -> str:
+    """A text with its middle left out if it is longer than that."""
+    if len(text) <= longest:
+        return text
+    half = (longest - 5) // 2
+    return f"{text[:half]} ... {text[-half:]}"

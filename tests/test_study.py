@@ -102,7 +102,7 @@ def test_a_key_given_twice_is_refused(tmp_path: Path) -> None:
 def test_a_file_that_is_not_yaml_is_refused(text: str, tmp_path: Path) -> None:
     path = tmp_path / "broken.yaml"
     path.write_text(text)
-    with pytest.raises(InterpError, match=r"broken\.yaml is not readable YAML"):
+    with pytest.raises(InterpError, match=r"broken\.yaml is not valid YAML"):
         studies.load(path)
 
 

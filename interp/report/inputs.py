@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+import os
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import xarray as xr
-import yaml
 
-from interp import results
+from interp import _files, _yaml, results
 from interp.errors import InterpError
+
+MOST_BYTES = 2**24
+"""A longer manifest or study is none of ours."""
 
 RESULT_FILES = (
     "behavior",
@@ -137,9 +140,8 @@ def read(directory: Path) -> RunInputs:
     known = [name for name in RESULT_FILES if name in found]
     order = known + [name for name in found if name not in known]
     manifest_path, study_path = directory / "manifest.json", directory / "study.yaml"
-    manifest = _mapping(manifest_path, json.loads) if manifest_path.is_file() else {}
-    study = _mapping(study_path, yaml.safe_load) if study_path.is_file() else {}
-    text = study_path.read_text(encoding="utf-8") if study_path.is_file() else ""
+    manifest, _ = _mapping(manifest_path, json.loads)
+    study, text = _mapping(study_path, lambda text: _yaml.parse(text, study_path.name))
     return RunInputs({name: _result(name, found[name]) for name in order}, manifest, study, text)
 
 
@@ -153,12 +155,19 @@ def _result(name: str, path: Path) -> Result:
         raise InterpError(message) from error
 
 
-def _mapping(path: Path, parse: Any) -> Mapping[str, Any]:
+def _mapping(path: Path, parse: Callable[[str], object]) -> tuple[Mapping[str, Any], str]:
+    """What a file of the run holds, and its text; nothing if there is no such file."""
+    if not os.path.lexists(path):
+        return {}, ""
     try:
-        value = parse(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        reason = " ".join(str(error).split())
-        raise InterpError(f"{path.name} cannot be read ({reason}); restore it or run the study again.") from error
+        text = _files.read(path, at_most=MOST_BYTES).decode("utf-8")
+        value = parse(text)
+    except OSError as error:
+        raise InterpError(
+            f"{path.name} cannot be read ({_files.why(error)}); restore it or run the study again."
+        ) from error
+    except (ValueError, RecursionError) as error:
+        raise InterpError(f"{path.name} cannot be read ({error}); restore it or run the study again.") from error
     if not isinstance(value, Mapping):
         raise InterpError(f"{path.name} must hold a mapping, not a {type(value).__name__}; run the study again.")
-    return value
+    return value, text

@@ -5,15 +5,15 @@ A task of kind ``words`` fills templates from a lexicon; one of kind ``random_to
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, NoReturn, get_args
 
-import yaml
-
+from interp import _yaml
 from interp.alignment import AnswerPolicy
-from interp.errors import InterpError, unknown_name
+from interp.errors import InterpError, shown, unknown_name
 from interp.prompts import ANSWER, Template
 
 Kind = Literal["words", "random_tokens"]
@@ -105,7 +105,7 @@ class Task:
         for rung in self.rungs:
             if rung.name == name:
                 return rung
-        raise unknown_name("rung", name, [rung.name for rung in self.rungs], f" of task {self.name!r}")
+        raise unknown_name("rung", name, [rung.name for rung in self.rungs], f" of task {shown(self.name)}")
 
 
 _TASK_KEYS = ("name", "language", "title", "question", "source")
@@ -122,12 +122,7 @@ def read_task(path: Path) -> Task:
         InterpError: the file is missing or not YAML, or a key is unknown, missing or does not fit; the message
             names the key, the file, and the nearest match.
     """
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InterpError(f"Cannot read task file {path}: {error.strerror}.") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InterpError(f"{path.name} is not valid YAML: {' '.join(str(error).split())}.") from None
+    content = _yaml.read(path, path.name)
     return _Reader(path.name).task(content)
 
 
@@ -155,26 +150,29 @@ class _Reader:
     def word_rung(self, content: Any, lexicon: Mapping[str, tuple[str, ...]]) -> Rung:
         rung = self.keys(content, "a rung", (*_RUNG_KEYS, "answer", "corrupted"), _WORD_RUNG_OPTIONS)
         name = self.text(rung, "name", "a rung")
-        where = f"rung {name!r}"
+        where = f"rung {shown(name)}"
         if ("template" in rung) == ("templates" in rung):
             self.fail(f"{where} needs either template or templates (variant: template).")
-        texts = {"": rung["template"]} if "template" in rung else self.mapping(rung["templates"], where)
-        answer = self.text(rung, "answer", where)
-        templates = {str(ask): self.template(str(text), answer, where) for ask, text in texts.items()}
+        answer = self.as_written(rung, "answer", where)
+        if "template" in rung:
+            texts = {"": self.as_written(rung, "template", where)}
+        else:
+            texts = self.texts(rung["templates"], f"templates of {where}")
+        templates = {ask: self.template(text, answer, where) for ask, text in texts.items()}
         used = dict.fromkeys(slot for template in templates.values() for slot in template.slots)
-        same = {k: str(v) for k, v in self.mapping(rung.get("same", {}), where).items()}
+        same = self.texts(rung.get("same", {}), f"same of {where}")
         corrupted = self.corruption(rung["corrupted"], where)
         for slot in (*used, *same.values()):
             self.known(slot, lexicon if slot not in same else used, "slot", where)
         for slot in (*corrupted.slots, *corrupted.copy.values(), *same):
             self.known(slot, used, "slot", where)
         shared = [r for r in next(iter(templates.values())).roles if all(r in t.roles for t in templates.values())]
-        roles = tuple(map(str, self.items(rung.get("roles", shared), f"roles of {where}")))
+        roles = tuple(self.names(rung.get("roles", shared), f"roles of {where}"))
         for role in roles:
             self.known(role, (*shared, *(f"after_{one}" for one in shared), ANSWER), "role", where)
         other = rung.get("incorrect_answer")
         if other is not None:
-            other = self.text(rung, "incorrect_answer", where)
+            other = self.as_written(rung, "incorrect_answer", where)
             for slot in self.template("", other, where).slots:
                 self.known(slot, used, "slot", f"incorrect_answer of {where}")
         description = self.text(rung, "description", where)
@@ -186,8 +184,8 @@ class _Reader:
         if lexicon:
             self.fail("a task of random tokens has no lexicon. Remove it.")
         block = rung["block"]
-        if not isinstance(block, int) or block < 2:
-            self.fail(f"block is {block!r}. Give a whole number from 2.")
+        if isinstance(block, bool) or not isinstance(block, int) or block < 2:
+            self.fail(f"block is {shown(block)}. Give a whole number from 2.")
         name, description = (self.text(rung, key, "a rung") for key in _RUNG_KEYS)
         return Rung(name, description, self.flag(rung.get("main", False), name), block=block)
 
@@ -199,8 +197,8 @@ class _Reader:
         if kind == "other":
             return Corruption(other=self.text(kinds, "other", where))
         if kind == "copy":
-            return Corruption(copy={k: str(v) for k, v in self.mapping(value, where).items()})
-        pair = tuple(map(str, self.items(value, f"swap of {where}")))
+            return Corruption(copy=self.texts(value, f"copy of {where}"))
+        pair = tuple(self.names(value, f"swap of {where}"))
         if len(pair) != 2:
             self.fail(f"swap of {where} must name two slots.")
         return Corruption(swap=pair)
@@ -211,10 +209,10 @@ class _Reader:
             found = self.items(words, f"lexicon of {slot}")
             for word in found:
                 if not isinstance(word, str) or not word.strip():
-                    self.fail(f"lexicon of {slot} holds {word!r}. Give words; quote yes, no and numbers.")
-            if len(set(found)) < len(found):
-                twice = next(word for word in found if found.count(word) > 1)
-                self.fail(f"lexicon of {slot} holds {twice!r} twice. Remove one.")
+                    self.fail(f"lexicon of {slot} holds {shown(word)}. Give words; quote true, false and numbers.")
+            twice = next((word for word, count in Counter(found).items() if count > 1), None)
+            if twice is not None:
+                self.fail(f"lexicon of {slot} holds {shown(twice)} twice. Remove one.")
             lexicon[slot] = tuple(found)
         return lexicon
 
@@ -242,20 +240,33 @@ class _Reader:
         return value
 
     def text(self, content: Mapping[str, Any], key: str, where: str) -> str:
+        return self.as_written(content, key, where).strip()
+
+    def as_written(self, content: Mapping[str, Any], key: str, where: str) -> str:
         value = content[key]
         if not isinstance(value, str) or not value.strip():
-            self.fail(f"{key} of {where} must be text, not {value!r}.")
-        return value.strip() if key != "answer" and key != "incorrect_answer" else value
+            self.fail(f"{key} of {where} must be text, not {shown(value)}.")
+        return value
 
     def flag(self, value: Any, where: str) -> bool:
         if not isinstance(value, bool):
-            self.fail(f"main of {where} must be true or false, not {value!r}.")
+            self.fail(f"main of {where} must be true or false, not {shown(value)}.")
         return value
 
     def mapping(self, content: Any, where: str) -> dict[str, Any]:
         if not isinstance(content, dict):
             self.fail(f"{where} must be a mapping of keys to values.")
-        return {str(key): value for key, value in content.items()}
+        return content
+
+    def names(self, content: Any, where: str) -> list[str]:
+        for name in self.items(content, where):
+            if not isinstance(name, str):
+                self.fail(f"{where} holds {shown(name)}. Give names; quote true, false and numbers.")
+        return list(content)
+
+    def texts(self, content: Any, where: str) -> dict[str, str]:
+        found = self.mapping(content, where)
+        return {key: self.as_written(found, key, where) for key in found}
 
     def items(self, content: Any, where: str) -> list[Any]:
         if not isinstance(content, list) or not content:
