@@ -16,7 +16,8 @@ from interp import results, sites, sweep
 from interp.errors import InterpError
 from interp.model import HookedTransformer
 from interp.prompts import PromptPairs
-from tests.tiny import VOCAB, make_gpt2, random_ids
+from tests.tiny import LOGITS, VOCAB, make_gpt2, random_ids
+from tests.tolerance import close
 
 CORRECT, INCORRECT = 5, 9
 N_LAYERS = 3
@@ -93,7 +94,7 @@ def test_stream_and_block_sites_equal_the_serial_loop(
                 for role, tokens in ROLES.items():
                     expected = serial_loop(gpt2, pairs, site, direction, layer, tokens=tokens)
                     got = found.sel(direction=direction, layer=layer, role=role).values
-                    np.testing.assert_allclose(got, expected, atol=2e-5, err_msg=f"{site} {direction} {layer} {role}")
+                    close(got, expected, size=LOGITS, what=f"{site} {direction} {layer} {role}")
 
 
 @pytest.mark.parametrize("name", ["gpt2", "llama"])
@@ -111,7 +112,7 @@ def test_head_sites_equal_the_serial_loop(name: str, pairs: PromptPairs, request
                 for head in (0, found.sizes[axis] - 1):
                     expected = serial_loop(model, pairs, site, direction, layer, head)
                     got = found.sel({"direction": direction, "layer": layer, axis: head}).values
-                    np.testing.assert_allclose(got, expected, atol=5e-5, err_msg=f"{site} {direction} {layer} {head}")
+                    close(got, expected, size=LOGITS, what=f"{site} {direction} {layer} {head}")
     assert "patched_z_role" not in result
 
 
@@ -124,7 +125,7 @@ def test_one_head_at_one_role_equals_the_serial_loop(
             for role, tokens in ROLES.items():
                 expected = serial_loop(gpt2, pairs, "z", direction, layer, 2, tokens)
                 got = patched.patched_z_role.sel(direction=direction, layer=layer, head=2, role=role).values
-                np.testing.assert_allclose(got, expected, atol=2e-5, err_msg=f"{direction} {layer} {role}")
+                close(got, expected, size=LOGITS, what=f"{direction} {layer} {role}")
 
 
 def test_one_position_at_a_time_equals_the_serial_loop(
@@ -135,7 +136,7 @@ def test_one_position_at_a_time_equals_the_serial_loop(
         for position in range(8):
             expected = serial_loop(gpt2, pairs, "resid_pre", direction, 1, tokens=slice(position, position + 1))
             got = patched.patched_resid_pre_position.sel(direction=direction, layer=1, position=position).values
-            np.testing.assert_allclose(got, expected, atol=2e-5, err_msg=f"{direction} {position}")
+            close(got, expected, size=LOGITS, what=f"{direction} {position}")
 
 
 def test_recovered_is_the_share_of_the_gap_that_is_there_after_the_patch(patched: xr.Dataset) -> None:
@@ -144,14 +145,15 @@ def test_recovered_is_the_share_of_the_gap_that_is_there_after_the_patch(patched
     for name in (str(n).removeprefix("patched_") for n in patched.data_vars if str(n).startswith("patched_")):
         expected = (patched[f"patched_{name}"] - patched.corrupted) / gap
         got = patched[f"recovered_{name}"]
-        np.testing.assert_allclose(got.values, expected.transpose(*got.dims).values, rtol=1e-9, atol=1e-12)
+        close(got.values, expected.transpose(*got.dims).values, "arithmetic", dtype="float64")
 
 
 def test_the_only_token_that_differs_carries_everything_at_layer_0(patched: xr.Dataset) -> None:
     """Denoising it there gives the clean run, noising it the corrupted one; other words do nothing there."""
     first = patched.recovered_resid_pre.sel(layer=0)
-    np.testing.assert_allclose(first.sel(direction="denoising", role="color"), 1, atol=1e-4)
-    np.testing.assert_allclose(first.sel(direction="noising", role="color"), 0, atol=1e-4)
+    size = LOGITS / np.abs(patched.clean - patched.corrupted).min()
+    close(first.sel(direction="denoising", role="color"), 1, size=size)
+    close(first.sel(direction="noising", role="color"), 0, size=size)
     assert (first.sel(direction="denoising", role=["noun", "answer"]) == 0).all()
     assert (first.sel(direction="noising", role=["noun", "answer"]) == 1).all()
 
@@ -182,15 +184,15 @@ def test_where_the_blocks_add_nothing_the_last_token_is_all(still: HookedTransfo
     """By hand: patching the answer position swaps the answer whole, at every layer; anything else does nothing."""
     result = activation_patching.run(still, last_token_differs(), sites=["resid_pre", "attn_out", "z"])
     at_answer = result.recovered_resid_pre.sel(role="answer")
-    np.testing.assert_allclose(at_answer.sel(direction="denoising"), 1, atol=1e-5)
-    np.testing.assert_allclose(at_answer.sel(direction="noising"), 0, atol=1e-5)
+    close(at_answer.sel(direction="denoising"), 1)
+    close(at_answer.sel(direction="noising"), 0, size=1)
     at_noun = result.recovered_resid_pre.sel(role="noun")
     assert (at_noun.sel(direction="denoising") == 0).all()
     assert (at_noun.sel(direction="noising") == 1).all()
     for site in ("attn_out", "z", "z_role"):
         found = result[f"recovered_{site}"]
-        np.testing.assert_allclose(found.sel(direction="denoising"), 0, atol=1e-5)
-        np.testing.assert_allclose(found.sel(direction="noising"), 1, atol=1e-5)
+        close(found.sel(direction="denoising"), 0, size=1)
+        close(found.sel(direction="noising"), 1)
 
 
 def test_sweeps_without_any_effect_and_prompts_without_a_gap_are_named(still: HookedTransformer) -> None:
@@ -260,7 +262,7 @@ def test_fewer_prompts_are_spread_over_the_set(gpt2: HookedTransformer, pairs: P
     both = activation_patching.run(gpt2, pairs, sites=["v"], directions=["denoising"])
     some = activation_patching.run(gpt2, pairs, sites=["v"], directions=["denoising"], max_prompts=2)
     assert some.attrs["n_prompts"] == 2
-    np.testing.assert_allclose(some.patched_v.values, both.patched_v.values[:, [0, 2]], atol=1e-6)
+    close(some.patched_v.values, both.patched_v.values[:, [0, 2]], size=LOGITS)
 
 
 @pytest.mark.parametrize("whole", [False, True], ids=["one token", "whole answers"])
@@ -307,7 +309,7 @@ def test_whole_answers_are_patched_by_their_summed_log_probability(gpt2: HookedT
             logits = gpt2.bridge.run_with_hooks(clean, fwd_hooks=[(name, put)]).double().log_softmax(-1)
         found.append(sum(logits[:, 7 + i, token] for i, token in enumerate(answer)))
     expected = np.asarray(found[0] - found[1])
-    np.testing.assert_allclose(result.patched_attn_out.sel(role="noun", layer=1).values[0], expected, atol=5e-5)
+    close(result.patched_attn_out.sel(role="noun", layer=1).values[0], expected)
     assert result.patched_attn_out.attrs["units"] == "nats"
     assert "recovered_resid_pre_position" not in result
 

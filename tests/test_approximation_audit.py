@@ -15,7 +15,8 @@ from interp.model import HookedTransformer
 from interp.prompts import PromptPairs
 from interp.sweep import path_patching, sweep
 from tests.test_attribution import make_saturated, one_word_pairs
-from tests.tiny import make_opt, scattered_pairs
+from tests.tiny import LOGITS, make_opt, scattered_pairs
+from tests.tolerance import close
 
 
 @pytest.fixture(scope="module")
@@ -52,9 +53,9 @@ def test_audited_cells_hold_the_effects_of_exact_patching(gpt2: HookedTransforme
             else:
                 layer, head = (int(n) for n in cell[1:].split("H"))
                 true = (exact[site].patched.sel(layer=layer, head=head) - exact[site].corrupted).mean()
-            assert abs(float(found.exact[i, j]) - float(true)) < 1e-5
+            close(found.exact[i, j], true, size=LOGITS)
         pearson = np.corrcoef(found.estimated.values[i], found.exact.values[i])[0, 1]
-        np.testing.assert_allclose(found.pearson.values[i], pearson, rtol=1e-6)
+        close(found.pearson.values[i], pearson, "product", dtype="float64")
         assert found.looked_largest.values[i].sum() == 3
         largest = found.looked_largest.values[i].astype(bool)
         estimated = np.abs(found.estimated.values[i])

@@ -20,6 +20,7 @@ from interp.errors import InterpError
 from interp.model import HookedTransformer
 from interp.prompts import PromptPairs
 from tests.tiny import VOCAB, random_ids
+from tests.tolerance import close
 
 N_HEADS, D_HEAD = 4, 8
 
@@ -113,7 +114,7 @@ def check(result: xr.Dataset, q: np.ndarray, k: np.ndarray, v: np.ndarray) -> No
         ("q", q), ("k", k), ("v", v), ("dot", k @ q), ("score", score), ("weight", weight), ("z", weight @ v),
         ("value_norm", np.sqrt((v**2).sum(axis=1))),
     ):  # fmt: skip
-        np.testing.assert_allclose(result[name].values, expected, rtol=2e-4, atol=2e-5, err_msg=name)
+        close(result[name].values, expected, size=max(1.0, np.abs(expected).max()), what=name)
 
 
 # ---- the numbers ----
@@ -128,8 +129,8 @@ def test_every_number_is_that_of_the_saved_weights(
     q, k, v = gpt2_heads(weights_of(GPT2LMHeadModel, gpt2_directory), pairs.clean.ids[1], layer)
     check(result, q[head, 5], k[head, :6], v[head, :6])  # the noun's last token reads itself and the five before it
     assert (result.attrs["dest_position"], result.attrs["src_of_interest"]) == (5, 2)
-    assert float(result.weight.sum()) == pytest.approx(1, abs=1e-12)
-    assert result.attrs["weights_sum"] == pytest.approx(1, abs=1e-12)
+    close(result.weight.sum(), 1, "product", dtype="float64")
+    close(result.attrs["weights_sum"], 1, "product", dtype="float64")
     assert 0 <= float(result.weight.min())
     assert float(result.weight.max()) <= 1
 
@@ -141,8 +142,8 @@ def test_folded_numerics_give_the_same_weights(
     result = attention_lesson.run(gpt2, pairs, layer=1, head=2)
     q, k, _ = gpt2_heads(weights_of(GPT2LMHeadModel, gpt2_directory), pairs.clean.ids[0], 1)
     expected = softmax_rows(q[2] @ k[2].T / np.sqrt(D_HEAD))[5, :6]
-    np.testing.assert_allclose(result.weight.values, expected, atol=1e-6)
-    np.testing.assert_allclose(result.weight.values @ result.v.values, result.z.values, atol=1e-5)
+    close(result.weight.values, expected, size=1)
+    close(result.weight.values @ result.v.values, result.z.values)
 
 
 @pytest.mark.parametrize(("head", "kv_head"), [(0, 0), (1, 0), (3, 1)])
@@ -153,10 +154,10 @@ def test_rotary_and_grouped_query_heads_use_rotated_queries_and_their_group_s_ke
     weights = weights_of(LlamaForCausalLM, llama_directory)
     q, k, v = llama_heads(weights, pairs.clean.ids[0])
     score = k[kv_head] @ q[head, 8] / np.sqrt(D_HEAD)
-    np.testing.assert_allclose(result.score.values, score, rtol=1e-4, atol=1e-5)
-    np.testing.assert_allclose(result.weight.values, np.exp(score) / np.exp(score).sum(), atol=1e-6)
-    np.testing.assert_allclose(result.weight.values @ result.v.values, result.z.values, atol=1e-5)
-    np.testing.assert_allclose(result.v.values, v[kv_head], rtol=1e-4, atol=1e-5)
+    close(result.score.values, score)
+    close(result.weight.values, np.exp(score) / np.exp(score).sum(), size=1)
+    close(result.weight.values @ result.v.values, result.z.values)
+    close(result.v.values, v[kv_head])
     assert result.attrs["kv_head"] == kv_head
 
 
@@ -195,8 +196,8 @@ def test_two_words_worked_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
     result = hand_lesson(monkeypatch, by_hand())
     assert result.dot.values.tolist() == [0.0, 2.0]
     assert result.score.values.tolist() == [0.0, 1.0]  # 2 / sqrt(4)
-    np.testing.assert_allclose(result.weight.values, [1 / (1 + np.e), np.e / (1 + np.e)], atol=1e-12)
-    np.testing.assert_allclose(result.z.values, [4 / (1 + np.e), 2 * np.e / (1 + np.e), 0, 0], atol=1e-9)
+    close(result.weight.values, [1 / (1 + np.e), np.e / (1 + np.e)], "product", dtype="float64")
+    close(result.z.values, [4 / (1 + np.e), 2 * np.e / (1 + np.e), 0, 0], "product")
     assert result.value_norm.values.tolist() == [4.0, 2.0]
     assert result.token.values.tolist() == ["#7", "#8"]
 
@@ -243,7 +244,7 @@ def test_patterns_of_every_head_are_those_of_hugging_face(
     result = attention_lesson.patterns(llama, pairs, prompt=2)
     expected = hugging_face_patterns(LlamaForCausalLM, llama_directory, pairs.clean.ids)[2]
     assert result.pattern.dims == ("layer", "head", "dest_position", "src_position")
-    np.testing.assert_allclose(result.pattern.values, expected, atol=1e-6)
+    close(result.pattern.values, expected)
     assert result.token.values.tolist() == [f"#{token}" for token in pairs.clean.ids[2]]
 
 
@@ -255,7 +256,7 @@ def test_padding_is_not_read(gpt2: HookedTransformer) -> None:
     assert short.sizes["src_position"] == 6
     assert attention_lesson.patterns(gpt2, pairs).sizes["dest_position"] == 6
     alone = capture(gpt2, [clean[0]], ["pattern"])["pattern"]
-    np.testing.assert_allclose(short.weight.values, alone.values[0, 0, 0, 5], atol=1e-6)
+    close(short.weight.values, alone.values[0, 0, 0, 5])
     assert attention_lesson.patterns(gpt2, pairs, prompt=1).sizes["dest_position"] == 9
 
 

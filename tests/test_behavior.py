@@ -21,6 +21,7 @@ from interp.model import HookedTransformer
 from interp.prompts import PromptPairs, Template
 from tests.tiny import VOCAB, random_ids
 from tests.tiny_tokenizers import pieces
+from tests.tolerance import close
 
 RIGHT, WRONG, THIRD = 5, 6, 7
 N_VOCAB = 10
@@ -95,7 +96,7 @@ def test_a_model_that_follows_the_context_passes_with_the_numbers_written_here()
 def test_a_share_near_one_half_fails_with_its_wilson_interval_and_the_number_of_prompts() -> None:
     result = gate([right(3)] * 21 + [wrong(3)] * 19, [wrong(9)] * 40)
     interval = binomtest(21, 40).proportion_ci(0.95, method="wilson")
-    np.testing.assert_allclose(result.preferred_interval.values[0], [interval.low, interval.high], atol=1e-12)
+    close(result.preferred_interval.values[0], [interval.low, interval.high], "product", dtype="float64")
     assert int(result.passes[0]) == 0
     assert str(result.reason.values[0]) == (
         "fails: prefers the right answer on 52% of 40 prompts, 95% interval 37% to 67%, "
@@ -161,9 +162,9 @@ def test_accuracy_is_over_the_whole_vocabulary_and_preference_between_the_two_an
     assert result.clean_rank.values.tolist() == [1] * 15 + [0] * 5
     assert float(result.accuracy[0]) == 0.25
     interval = binomtest(5, 20).proportion_ci(0.95, method="wilson")
-    np.testing.assert_allclose(result.accuracy_interval.values[0], [interval.low, interval.high], atol=1e-12)
+    close(result.accuracy_interval.values[0], [interval.low, interval.high], "product", dtype="float64")
     exponentials = np.exp(one_hot({RIGHT: 3, THIRD: 4}).astype(np.float64))
-    assert float(result.clean_probability[0]) == pytest.approx(exponentials[RIGHT] / exponentials.sum(), abs=1e-7)
+    close(result.clean_probability[0], exponentials[RIGHT] / exponentials.sum(), "product")
     assert result.top_token.values.tolist() == [f"#{THIRD}"] * 15 + [f"#{RIGHT}"] * 5
 
 
@@ -181,7 +182,7 @@ def test_chance_is_one_over_the_different_answers_of_the_rung() -> None:
     )
     result = behavior.run(Says(table), pairs)  # type: ignore[arg-type]
     assert result.rung.values.tolist() == ["colours"]
-    assert float(result.chance[0]) == pytest.approx(1 / 3)
+    close(result.chance[0], 1 / 3, "arithmetic", dtype="float64")
 
 
 def test_whole_answers_are_scored_by_their_summed_log_probability() -> None:
@@ -202,11 +203,9 @@ def test_whole_answers_are_scored_by_their_summed_log_probability() -> None:
         return float(logits[token] - np.log(np.exp(logits.astype(np.float64)).sum()))
 
     first = log_probability(after, 5)
-    np.testing.assert_allclose(result.clean.values, log_probability(second, 6) - log_probability(second, 7), atol=1e-6)
-    np.testing.assert_allclose(
-        result.corrupted.values, log_probability(other, 6) - log_probability(other, 7), atol=1e-6
-    )
-    np.testing.assert_allclose(result.clean_probability.values, np.exp(first + log_probability(second, 6)), atol=1e-6)
+    close(result.clean.values, log_probability(second, 6) - log_probability(second, 7), "product", size=second)
+    close(result.corrupted.values, log_probability(other, 6) - log_probability(other, 7), "product", size=other)
+    close(result.clean_probability.values, np.exp(first + log_probability(second, 6)), "product", size=second)
     assert result.clean_top1.values.tolist() == [1, 1]
     assert result.corrupted_top1.values.tolist() == [1, 1]
     assert result.top_token.values.tolist() == ["#5", "#5"]
@@ -239,7 +238,7 @@ def test_logits_of_a_real_model_are_those_of_hugging_face(gpt2: HookedTransforme
     for which, ids in (("clean", clean), ("corrupted", corrupted)):
         with torch.no_grad():
             logits = original(torch.from_numpy(ids)).logits[:, 6].double().numpy()
-        np.testing.assert_allclose(result[which].values, logits[rows, correct] - logits[rows, incorrect], atol=1e-4)
+        close(result[which].values, logits[rows, correct] - logits[rows, incorrect], size=logits)
         own = correct if which == "clean" else incorrect
         assert result[f"{which}_top1"].values.tolist() == (logits.argmax(1) == own).astype(int).tolist()
         if which == "clean":

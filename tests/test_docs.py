@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.tolerance import near
+
 REPOSITORY = Path(__file__).parent.parent
 README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
 NOTEBOOKS = sorted((REPOSITORY / "analyses" / "notebooks").glob("*.ipynb"))
@@ -32,7 +34,7 @@ def test_the_readme_example_prints_what_the_readme_shows() -> None:
         exec(block("python"), names)
     shown, made = block("text"), printed.getvalue()
     assert re.sub(r"[-\d.\s]+", " ", made) == re.sub(r"[-\d.\s]+", " ", shown)
-    assert numbers(made) == pytest.approx(numbers(shown), abs=0.02)
+    near(numbers(made), numbers(shown), 0.02, why="printed to two decimals")
     sweeps = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)[1]
     with contextlib.redirect_stdout(printed):
         exec(sweeps, names)

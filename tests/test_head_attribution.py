@@ -19,7 +19,8 @@ from interp.interventions import ABLATIONS, Ablate
 from interp.model import HookedTransformer
 from interp.prompts import PromptPairs
 from interp.sweep import score
-from tests.tiny import VOCAB, random_ids
+from tests.tiny import LOGITS, VOCAB, random_ids
+from tests.tolerance import allowed, close
 
 BOTH = pytest.mark.parametrize("name", ["gpt2", "llama"])
 LAYERS, HEADS = 3, 4
@@ -154,7 +155,7 @@ def test_contributions_equal_numpy_on_raw_weights(
     assert ("pos_embed" in expected) == (name == "gpt2")
     for label, values in expected.items():
         mine = got["contribution"].sel(component=label).values
-        np.testing.assert_allclose(mine, values, rtol=1e-3, atol=3e-5, err_msg=label)
+        close(mine, values, size=LOGITS, what=label)
     assert np.abs(expected["L1H2"]).max() > 0.01  # there is something to compare
 
 
@@ -173,10 +174,10 @@ def test_contributions_equal_transformer_lens(gpt2: HookedTransformer) -> None:
     by_label = {label: theirs[i].numpy() for i, label in enumerate(labels)}
     for layer in range(LAYERS):
         for head in range(HEADS):
-            np.testing.assert_allclose(mine.sel(component=f"L{layer}H{head}"), by_label[f"L{layer}H{head}"], atol=1e-4)
-        np.testing.assert_allclose(mine.sel(component=f"MLP{layer}"), by_label[f"{layer}_mlp_out"], atol=1e-4)
+            close(mine.sel(component=f"L{layer}H{head}"), by_label[f"L{layer}H{head}"], size=LOGITS)
+        close(mine.sel(component=f"MLP{layer}"), by_label[f"{layer}_mlp_out"], size=LOGITS)
     for label in ("embed", "pos_embed"):
-        np.testing.assert_allclose(mine.sel(component=label), by_label[label], atol=1e-4)
+        close(mine.sel(component=label), by_label[label], size=LOGITS)
 
 
 @BOTH
@@ -184,12 +185,12 @@ def test_contributions_sum_to_the_logit_difference_of_each_ragged_prompt(
     model: HookedTransformer, pairs: PromptPairs
 ) -> None:
     got = head_attribution.run(model, pairs, ablations=())
-    np.testing.assert_allclose(got["contribution"].sum("component"), got["logit_difference"], atol=1e-4)
+    close(got["contribution"].sum("component"), got["logit_difference"], size=LOGITS)
     np.testing.assert_array_equal(got["total"], got["contribution"].sum("component"))
     for i in range(len(pairs)):
         logits = model.forward(torch.tensor(pairs.clean.rows()[i])[None])[0, int(pairs.answer_position[i])]
         expected = float(logits[pairs.correct[i]] - logits[pairs.incorrect[i]])
-        assert float(got["logit_difference"][i]) == pytest.approx(expected, abs=1e-5)
+        close(got["logit_difference"][i], expected, size=logits)
     kinds = got["component_kind"].values.tolist()
     assert [kinds.count(kind) for kind in ("embed", "head", "mlp", "bias")] == [1, LAYERS * HEADS, LAYERS, 1]
     one = got.sel(component="L2H1")
@@ -252,7 +253,7 @@ def test_whole_answers_are_attributed_at_the_first_token_that_differs(
     got = head_attribution.run(gpt2, whole, ablations=("zero",))
     expected = head_attribution.run(gpt2, longer, ablations=("zero",))
     for name in ("contribution", "attention", "ablated"):
-        np.testing.assert_allclose(got[name], expected[name], atol=1e-6, err_msg=name)
+        close(got[name], expected[name], what=name)
     assert got.attrs["readout"] == "first token in which the whole answers differ"
     assert (got.attrs["answer_policy"], got.attrs["tokens_sha256"]) == ("sum_logprob", whole.sha256())
     with pytest.raises(InterpError, match="expand_answers"):
@@ -276,10 +277,10 @@ def test_attention_sums_the_source_span_and_reads_the_last_token_of_the_destinat
             at, (start, stop) = spans[dest][1] - 1, spans[src]
             expected = pattern[:, :, at, start:stop].sum(-1)
             expected = np.full_like(expected, np.nan) if stop - 1 > at else expected
-            np.testing.assert_allclose(got.sel(edge=edge)[i], expected, atol=1e-6, err_msg=f"{edge} {i}")
+            close(got.sel(edge=edge)[i], expected, size=1, what=f"{edge} {i}")
     share = got.values[np.isfinite(got.values)]
     assert share.min() >= 0
-    assert share.max() <= 1 + 1e-6
+    assert share.max() <= 1 + allowed("product", size=1)
 
 
 def test_a_source_that_cannot_be_seen_is_nan_not_zero(found: Any) -> None:
@@ -325,12 +326,12 @@ def test_ablations_in_batches_equal_one_head_at_a_time(
         for head in range(HEADS):
             ablate = Ablate(site="z", kind=kind, layers=[layer], heads=[head], seed=3)
             expected = score(model, equal, interventions=[ablate])
-            np.testing.assert_allclose(got.sel(layer=layer, head=head), expected, atol=1e-5)
+            close(got.sel(layer=layer, head=head), expected, size=LOGITS)
     if kind == "resample":  # four prompts of one length: which is drawn depends on the seed
         drawn = [run.resample_donors(equal.clean, seed=seed).tolist() for seed in (3, 4)]
         assert drawn[0] != drawn[1]
     effect = found(name)["ablation_effect"].sel(ablation=kind)
-    np.testing.assert_allclose(effect, got - found(name)["logit_difference"], atol=1e-12)
+    close(effect, got - found(name)["logit_difference"], "arithmetic", dtype="float64", size=LOGITS)
     assert np.abs(effect).max() > 0.05
 
 
@@ -351,7 +352,7 @@ def test_zero_ablation_equals_a_plain_hook(name: str, model: HookedTransformer, 
                 )[0, int(pairs.answer_position[row])]
             expected = float(logits[pairs.correct[row]] - logits[pairs.incorrect[row]])
             got = found(name)["ablated"].sel(ablation="zero", layer=layer, head=head)[i]
-            assert float(got) == pytest.approx(expected, abs=1e-5)
+            close(got, expected, size=logits)
 
 
 def test_progress_counts_every_ablated_row(gpt2: HookedTransformer, pairs: PromptPairs) -> None:

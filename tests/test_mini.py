@@ -22,6 +22,7 @@ from interp.mini.corpus import (
     family_names,
     load_grammar,
 )
+from tests.tolerance import close
 
 FOUNDING = (
     "Me encanta el color negro, espero algún día tener un gato así. "
@@ -206,7 +207,7 @@ def test_look_back_heads_start_where_they_should():
     from interp.mini.initialise import new_model, rotation, sinusoids
 
     table = sinusoids(40)
-    torch.testing.assert_close((table @ rotation(2))[2:], table[:-2])
+    close((table @ rotation(2))[2:], table[:-2], "product")
     model = new_model(vocab=300, n_ctx=40, n_layers=3, end_id=0, seed=0).eval()
     ids = torch.arange(1, 33)[None]
     with torch.no_grad():

@@ -19,6 +19,7 @@ from interp.model import HookedTransformer
 from interp.prompts import PromptPairs
 from interp.tokens import Prompts
 from tests.tiny import VOCAB
+from tests.tolerance import close, near
 
 N_NOUNS, N_COLORS, WIDTH = 12, 4, 24
 NOUN, COLOR = range(10, 10 + N_NOUNS), range(40, 40 + N_COLORS)
@@ -150,7 +151,7 @@ def test_the_color_is_read_at_its_own_word_and_not_before_it(gpt2: HookedTransfo
     np.testing.assert_array_equal(mean.sel(role="color", layer=0), 1.0)
     assert abs(float(mean.sel(role="noun", layer=0)) - 0.25) < 0.2
     assert np.isfinite(got["accuracy"]).all()
-    np.testing.assert_allclose(got["selectivity"], got["accuracy"] - got["control_accuracy"])
+    close(got["selectivity"], got["accuracy"] - got["control_accuracy"], "arithmetic", dtype="float64", size=1)
     assert got.attrs["n_unconverged"] == 0
 
 
@@ -226,7 +227,7 @@ def test_the_scaler_is_fitted_inside_the_fold_only(spied: tuple[Spy, xr.Dataset]
     for raw, (x, y), asked in zip(spy.scaled, spy.fitted, spy.asked, strict=True):
         assert len(raw) == len(x) == len(y) < 120
         assert len(asked) == 120 - len(raw)
-        np.testing.assert_allclose(x, (raw - raw.mean(0)) / raw.std(0), atol=1e-9)
+        close(x, (raw - raw.mean(0)) / raw.std(0), "product", dtype="float64", size=raw / raw.std(0))
         # Tested prompts are scaled by the fit's mean, not their own.
         assert abs(asked[:, 2].mean()) > 1e-6
 
@@ -267,7 +268,7 @@ def test_majority_is_the_accuracy_of_the_fits_most_frequent_label(
     rare = [{**slots, "color": "rare" if i % 10 == 0 else "common"} for i, slots in enumerate(pairs.slots)]
     uneven = replace(pairs, slots=tuple(rare), corrupted_slots=tuple(rare))
     got = probing.run(gpt2, uneven, layers=[0], roles=["noun", "answer"])
-    np.testing.assert_allclose(got["majority"], 0.9, atol=0.02)
+    near(got["majority"], 0.9, 0.02, why="a fold holds a prompt more or less of the rare kind")
     assert got["majority"].dims == ("role",)
 
 

@@ -18,6 +18,7 @@ from interp import report
 from interp.errors import InterpError
 from interp.report import bundle, inputs, page, scatter
 from tests.report_fixture import FILES, MOVER, NASTY, READER, ROLES, RunSpec, edit, only, write_run
+from tests.tolerance import near
 
 VOID = {"meta", "link", "br", "img", "input", "hr"}
 
@@ -197,7 +198,7 @@ def test_circuitsvis_is_inlined_once(full: Page) -> None:
     assert np.shape(props["attention"]) == (heads, size, size)
     assert props["attentionHeadNames"][0] == "L1H2"  # the lesson's head comes first
     assert len(props["attentionHeadNames"]) == 12
-    np.testing.assert_allclose(np.sum(props["attention"], axis=2), 1, atol=size * 1e-4)  # rounded to four decimals
+    near(np.sum(props["attention"], axis=2), 1, size * 1e-4, why="each weight rounded to four decimals")
 
 
 def test_without_circuitsvis_the_page_has_its_own_pattern_and_says_so(

@@ -12,6 +12,7 @@ from interp.interventions import Ablate, AddNoise, Erase, Knockout, Replace, Ste
 from interp.model import HookedTransformer
 from interp.tokens import Prompts
 from tests.tiny import random_ids
+from tests.tolerance import close
 
 BOTH = pytest.mark.parametrize("name", ["gpt2", "llama"])
 ROLES = {"color": 2, "noun": np.array([[5, 7]] * 4)}
@@ -58,18 +59,15 @@ def test_batched_equals_single_for_prompts_of_unequal_length(model: HookedTransf
     for i, row in enumerate(rows):
         alone = run.capture(model, [row], ["resid_post", "pattern", "q"])
         n = len(row)
-        # Three rows take other kernels than one: float32 sums of three layers then differ by up to 1e-6 of the largest
-        # value (seen on an Intel Xeon); padding that is not masked shows as a difference of the values' own size.
-        largest = float(np.abs(alone.resid_post).max())
-        np.testing.assert_allclose(together.resid_post[i, :, :n], alone.resid_post[0], rtol=0, atol=3e-6 * largest)
-        # A pattern moves by at most a quarter of what its scores, of size 10, differ.
-        np.testing.assert_allclose(together.pattern[i, :, :, :n, :n], alone.pattern[0], rtol=0, atol=5e-6)
+        # Three rows take other kernels than one; padding that is not masked shows at the values' own size.
+        close(together.resid_post[i, :, :n], alone.resid_post[0])
+        close(together.pattern[i, :, :, :n, :n], alone.pattern[0])
         assert np.isnan(together.resid_post[i, :, n:]).all()
         assert np.isnan(together.pattern[i, :, :, n:]).all()
         assert np.isnan(together.pattern[i, :, :, :, n:]).all()
     last = run.logits_at(model, run.as_prompts(model, rows))
     for i, row in enumerate(rows):
-        np.testing.assert_allclose(last[i], run.logits_at(model, run.as_prompts(model, [row]))[0], atol=1e-5)
+        close(last[i], run.logits_at(model, run.as_prompts(model, [row]))[0])
 
 
 def test_batches_do_not_change_the_numbers(gpt2: HookedTransformer, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -79,8 +77,8 @@ def test_batches_do_not_change_the_numbers(gpt2: HookedTransformer, monkeypatch:
     monkeypatch.setattr(run, "ROW_BYTES", 1)
     assert [len(rows) for rows in run.batches(gpt2, run.as_prompts(gpt2, ids))] == [1] * 7
     apart = run.capture(gpt2, ids, ["resid_post", "pattern"], interventions=changes)
-    np.testing.assert_allclose(whole.resid_post, apart.resid_post, atol=1e-5)
-    np.testing.assert_allclose(whole.pattern, apart.pattern, atol=1e-6)
+    close(whole.resid_post, apart.resid_post)
+    close(whole.pattern, apart.pattern)
 
 
 def test_roles_read_the_last_token_of_their_span(gpt2: HookedTransformer, prompts: Prompts) -> None:
@@ -175,8 +173,8 @@ def test_editing_resid_mid_reaches_the_skip_connection_too(model: HookedTransfor
         ["resid_mid", "resid_post", "mlp_out"],
         interventions=[Replace(site="resid_mid", values=values, layers=[1])],
     )
-    np.testing.assert_allclose(got.resid_mid[:, 1], values[1], atol=1e-5)
-    np.testing.assert_allclose(got.resid_post[:, 1] - got.mlp_out[:, 1], values[1], atol=1e-5)
+    close(got.resid_mid[:, 1], values[1], "arithmetic", size=got.resid_post)
+    close(got.resid_post[:, 1] - got.mlp_out[:, 1], values[1], "arithmetic", size=got.resid_post)
     doubled = through_transformer_lens(model, ids, [("blocks.1.hook_resid_mid", lambda t, hook: 2 * t)])
     plain = through_transformer_lens(model, ids, [])
     assert np.abs(doubled - plain).max() < 1e-3, "the bridge now edits the stream itself: simplify run.edit_hooks"
@@ -186,7 +184,7 @@ def test_editing_resid_mid_reaches_the_skip_connection_too(model: HookedTransfor
 def test_editing_result_equals_editing_z(model: HookedTransformer, prompts: Prompts) -> None:
     by_z = run.logits_at(model, prompts, interventions=[Ablate(site="z", kind="zero", layers=[1], heads=[2])])
     by_result = run.logits_at(model, prompts, interventions=[Ablate(site="result", kind="zero", layers=[1], heads=[2])])
-    np.testing.assert_allclose(by_result, by_z, atol=1e-4)
+    close(by_result, by_z)
     assert float((by_z - run.logits_at(model, prompts)).abs().max()) > 1e-3
 
 
@@ -199,7 +197,7 @@ def test_zero_ablation_equals_a_plain_hook(model: HookedTransformer, prompts: Pr
 
     want = through_transformer_lens(model, prompts.ids, [("blocks.1.attn.hook_v", zero)])
     got = run.logits_at(model, prompts, interventions=[Ablate(site="v", kind="zero", layers=[1], heads=[1], at="noun")])
-    np.testing.assert_allclose(got, want, atol=1e-6)
+    close(got, want)
 
 
 @BOTH
@@ -221,7 +219,7 @@ def test_mean_and_resample_ablation_equal_plain_hooks(model: HookedTransformer, 
     for kind, hook in (("mean", mean), ("resample", resample)):
         want = through_transformer_lens(model, prompts.ids, [("blocks.0.attn.hook_z", hook)])
         change = Ablate(site="z", kind=kind, layers=[0], heads=[3], seed=4)
-        np.testing.assert_allclose(run.logits_at(model, prompts, interventions=[change]), want, atol=1e-5, err_msg=kind)
+        close(run.logits_at(model, prompts, interventions=[change]), want, what=kind)
 
 
 def test_mean_over_prompts_of_unequal_length_leaves_padding_out(gpt2: HookedTransformer) -> None:
@@ -232,7 +230,7 @@ def test_mean_over_prompts_of_unequal_length_leaves_padding_out(gpt2: HookedTran
     got = run.capture(
         gpt2, prompts, "mlp_out", layers=[1], interventions=[Ablate(site="mlp_out", kind="mean", layers=[1])]
     )
-    np.testing.assert_allclose(got.mlp_out[1, 0, 8], expected, atol=1e-6)
+    close(got.mlp_out[1, 0, 8], expected, "product")
     with pytest.raises(InterpError, match="Prompt 0 is the only one of 4 tokens"):
         run.logits_at(gpt2, prompts, interventions=[Ablate(site="z", kind="resample")])
 
@@ -244,10 +242,10 @@ def test_knockout_cuts_the_edge_and_the_rest_still_sums_to_one(model: HookedTran
     after = run.capture(model, prompts, "pattern", interventions=[cut]).pattern.values
     assert (before[:, 1, [0, 2]][:, :, 5:7, 2] > 0).all()
     assert (after[:, 1, [0, 2]][:, :, 5:7, 2] == 0).all()
-    np.testing.assert_allclose(after.sum(-1), 1, atol=1e-5)
+    close(after.sum(-1), 1, "product")
     # What is left keeps its proportions: the softmax of the scores that remain.
     kept = np.delete(before[:, 1, 0, 6, :7], 2, axis=-1)
-    np.testing.assert_allclose(np.delete(after[:, 1, 0, 6, :7], 2, -1), kept / kept.sum(-1, keepdims=True), atol=1e-5)
+    close(np.delete(after[:, 1, 0, 6, :7], 2, -1), kept / kept.sum(-1, keepdims=True), "product")
     np.testing.assert_array_equal(after[:, 1, 1], before[:, 1, 1])
     with pytest.raises(InterpError, match="nothing to attend to"):
         run.capture(model, prompts, "pattern", interventions=[Knockout(dest=[1], src=[0, 1])])
@@ -261,7 +259,7 @@ def test_steer_erase_and_noise_do_what_they_say(model: HookedTransformer, prompt
         model, prompts, "resid_post", layers=[0],
         interventions=[Steer(site="resid_post", vector=vector, scale=0.5, layers=[0], at="color")],
     ).resid_post.values[:, 0]  # fmt: skip
-    np.testing.assert_allclose(steered[:, 2] - before[:, 2], np.tile(0.5 * vector, (4, 1)), atol=1e-5)
+    close(steered[:, 2] - before[:, 2], np.tile(0.5 * vector, (4, 1)), "arithmetic", size=steered)
     np.testing.assert_array_equal(np.delete(steered, 2, axis=1), np.delete(before, 2, axis=1))
 
     directions = torch.stack([vector, torch.ones(32)])
@@ -269,9 +267,9 @@ def test_steer_erase_and_noise_do_what_they_say(model: HookedTransformer, prompt
         model, prompts, "resid_post", layers=[0],
         interventions=[Erase(site="resid_post", directions=directions, layers=[0])],
     ).resid_post.values[:, 0]  # fmt: skip
-    np.testing.assert_allclose(erased @ directions.numpy().T, 0, atol=1e-3)
+    close(erased @ directions.numpy().T, 0, "product", size=before @ directions.numpy().T)
     orthogonal = np.linalg.svd(directions.numpy())[2][2:]
-    np.testing.assert_allclose(erased @ orthogonal.T, before @ orthogonal.T, atol=1e-4)
+    close(erased @ orthogonal.T, before @ orthogonal.T, "product")
 
     noisy = [
         run.capture(model, prompts, "embed", interventions=[AddNoise(scale=0.1, seed=seed, at="color")]).embed.values

@@ -15,7 +15,8 @@ from interp.interventions import Replace
 from interp.model import HookedTransformer
 from interp.prompts import PromptPairs
 from interp.sweep import NOT_PATCHED, score, sweep
-from tests.tiny import VOCAB, random_ids
+from tests.tiny import LOGITS, VOCAB, random_ids
+from tests.tolerance import close
 
 BOTH = pytest.mark.parametrize("name", ["gpt2", "llama"])
 DIRECTIONS = pytest.mark.parametrize("direction", ["denoising", "noising"])
@@ -108,7 +109,7 @@ def test_stream_and_block_sites_equal_the_serial_loop(
     assert effect.patched.dims == ("prompt", "layer", "position")
     masks = [np.tile(np.arange(8) == position, (4, 1)) for position in range(8)]
     expected = serial_loop(model, pairs, site, direction, masks, [None])[:, :, 0]
-    np.testing.assert_allclose(effect.patched, expected, atol=1e-5)
+    close(effect.patched, expected, size=LOGITS)
     assert effect.attrs["rows_run"] < effect.attrs["rows_in_all"]
 
 
@@ -123,7 +124,7 @@ def test_head_sites_equal_the_serial_loop(
     assert effect.patched.dims == ("prompt", "layer", dim)
     everywhere = [np.ones((4, 8), dtype=bool)]
     expected = serial_loop(model, pairs, site, direction, everywhere, list(range(model.n_heads_of(site))))[..., 0]
-    np.testing.assert_allclose(effect.patched, expected, atol=1e-5)
+    close(effect.patched, expected, size=LOGITS)
 
 
 @BOTH
@@ -138,7 +139,7 @@ def test_ragged_roles_equal_the_serial_loop(
     heads = list(range(model.n_heads_of(site))) if sites.site(site).has_heads else [None]
     expected = serial_loop(model, ragged, site, direction, masks, heads)
     got = effect.patched.values if len(heads) > 1 else effect.patched.values[:, :, None]
-    np.testing.assert_allclose(got, expected, atol=1e-5)
+    close(got, expected, size=LOGITS)
 
 
 @BOTH
@@ -149,33 +150,30 @@ def test_resid_mid_equals_replacing_the_stream_by_hand(model: HookedTransformer,
     for layer in range(3):
         for i, position in enumerate((3, 6)):
             change = Replace(site="resid_mid", values=clean, layers=[layer], at=[position])
-            np.testing.assert_allclose(
-                effect.patched[:, layer, i], score(model, pairs, "corrupted", interventions=[change]), atol=1e-5
-            )
+            close(effect.patched[:, layer, i], score(model, pairs, "corrupted", interventions=[change]), size=LOGITS)
 
 
 @BOTH
 def test_denoising_everything_at_layer_0_recovers_the_clean_run(model: HookedTransformer, pairs: PromptPairs) -> None:
     at_color = sweep(model, pairs, "resid_pre", "denoising", roles=["color"], layers=0, minimum_gap=1e-6)
-    np.testing.assert_allclose(at_color.recovered, 1, atol=1e-3)
+    size = LOGITS / np.abs(at_color.clean - at_color.corrupted).min()
+    close(at_color.recovered, 1, size=size)
     noised = sweep(model, pairs, "resid_pre", "noising", roles=["color"], layers=0, minimum_gap=1e-6)
-    np.testing.assert_allclose(noised.recovered, 0, atol=1e-3)
+    close(noised.recovered, 0, size=size)
 
 
 @BOTH
 def test_clean_and_corrupted_are_the_unpatched_metric(model: HookedTransformer, pairs: PromptPairs) -> None:
     effect = sweep(model, pairs, "z", "denoising", layers=[0])
     with torch.inference_mode():
-        np.testing.assert_allclose(effect.clean, metric(model.bridge(torch.tensor(pairs.clean.ids))[:, -1]), atol=1e-5)
-        np.testing.assert_allclose(
-            effect.corrupted, metric(model.bridge(torch.tensor(pairs.corrupted.ids))[:, -1]), atol=1e-5
-        )
+        close(effect.clean, metric(model.bridge(torch.tensor(pairs.clean.ids))[:, -1]), size=LOGITS)
+        close(effect.corrupted, metric(model.bridge(torch.tensor(pairs.corrupted.ids))[:, -1]), size=LOGITS)
 
 
 def test_recovered_is_the_stated_formula_in_both_directions(gpt2: HookedTransformer, pairs: PromptPairs) -> None:
     for direction in ("denoising", "noising"):
         e = sweep(gpt2, pairs, "attn_out", direction, minimum_gap=0.0)
-        np.testing.assert_allclose(e.recovered, (e.patched - e.corrupted) / (e.clean - e.corrupted))
+        close(e.recovered, (e.patched - e.corrupted) / (e.clean - e.corrupted), "arithmetic", dtype="float64")
 
 
 def test_nothing_before_the_first_difference_is_run_and_its_effect_is_exactly_zero(
@@ -224,7 +222,7 @@ def test_batches_do_not_change_the_numbers(
     whole = sweep(gpt2, pairs, "q", "denoising")
     monkeypatch.setattr(run, "ROW_BYTES", 1)
     apart = sweep(gpt2, pairs, "q", "denoising")
-    np.testing.assert_allclose(whole.patched, apart.patched, atol=1e-5)
+    close(whole.patched, apart.patched)
 
 
 def test_progress_reaches_its_total_and_never_goes_back(gpt2: HookedTransformer, pairs: PromptPairs) -> None:
@@ -306,11 +304,11 @@ def test_whole_answers_are_scored_by_the_sum_of_their_log_probabilities(gpt2: Ho
             log_p(row, right) - log_p(row, wrong)
             for row, right, wrong in zip(ids, pairs.correct_tokens, pairs.incorrect_tokens, strict=True)
         ]
-        np.testing.assert_allclose(score(gpt2, pairs, which), expected, atol=1e-4)
+        close(score(gpt2, pairs, which), expected)
     effect = sweep(gpt2, pairs, "resid_pre", "denoising", roles=["color"], layers=[0], minimum_gap=1e-6)
-    np.testing.assert_allclose(effect.recovered, 1, atol=1e-3)
+    close(effect.recovered, 1, size=LOGITS / np.abs(effect.clean - effect.corrupted).min())
     heads = sweep(gpt2, pairs, "z", "noising")
-    np.testing.assert_allclose(heads.clean, score(gpt2, pairs, "clean"), atol=1e-5)
+    close(heads.clean, score(gpt2, pairs, "clean"))
     assert heads.patched.dims == ("prompt", "layer", "head")
     with pytest.raises(InterpError, match="not defined for whole answers"):
         score(gpt2, pairs, metric="probability")

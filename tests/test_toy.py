@@ -32,6 +32,7 @@ from transformers import GPT2Config, GPT2LMHeadModel
 from interp.model import HookedTransformer
 from interp.prompts import PromptPairs
 from interp.sweep import ablation_sweep, knockout_sweep, path_patching, plan, sweep
+from tests.tolerance import near
 
 RED, BLUE, FILLER, ASK = range(4)
 C, F, A, O = range(4)  # noqa: E741  (the features' names above)
@@ -103,7 +104,7 @@ def engine(request: pytest.FixtureRequest, toy: HookedTransformer, monkeypatch: 
 
 
 def equal(found: object, by_hand: object) -> None:
-    np.testing.assert_allclose(np.asarray(found), by_hand, rtol=0, atol=1e-4)
+    near(found, by_hand, 1e-4, why="worked out to four decimals")
 
 
 @DIRECTIONS

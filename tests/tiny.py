@@ -21,6 +21,7 @@ from transformers import (
 from interp.prompts import PromptPairs
 
 VOCAB = 60
+LOGITS = 6.0  # the size of the largest logits of the models below, at which differences of them are rounded
 LLAMA_SIZES = {
     "num_hidden_layers": 3,
     "num_attention_heads": 4,

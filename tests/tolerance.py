@@ -20,9 +20,9 @@ import torch
 # What was computed in two ways, and how many roundings at the size of the numbers that may show.
 ROUNDINGS: dict[str, tuple[float, str]] = {
     "arithmetic": (4, "a few sums or quotients of the numbers themselves"),
-    "product": (32, "one product, norm or softmax, its terms added in another order"),
-    "pass": (128, "a pass through the layers of a small model, each product in another order"),
-    "gradient": (512, "a pass and its gradient, where a rounding is multiplied on its way back"),
+    "product": (16, "one sum, product, norm or softmax, its terms added in another order"),
+    "pass": (32, "a pass through the layers of a small model, each product in another order"),
+    "gradient": (256, "a pass and its gradient, where a rounding is multiplied on its way back"),
 }
 
 
