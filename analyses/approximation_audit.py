@@ -2,7 +2,8 @@
 
 A gradient estimates every patch at once; exact patching runs them one by one. Here estimates of several sites, and of
 the edges between components, are checked where it counts (the cells that look largest) and where it could hide (a
-random sample of the others). ``interp.attribution`` makes the estimates and the checks.
+random sample of the others). ``interp.attribution`` makes the estimates and the checks, and says what each is good for:
+its numbers, its ranking only (as where it is off by a factor), or nothing.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import xarray as xr
 
 from interp import results
 from interp.attribution import Audit, attribution_patching, edge_attribution
+from interp.attribution.audit import DEFAULT, LIMITS
 from interp.attribution.nodes import QK_SITES
 from interp.errors import InterpError, unknown_name
 from interp.results import Variable
@@ -38,6 +40,33 @@ _NAMES = {
 }  # fmt: skip
 
 
+_FIGURES = {
+    "slope": ("", "slope of estimated on exact effects through the origin, by least absolute errors"),
+    "largest_effect": ("", "largest exact effect of the audited cells, absolute"),
+    "median_error": ("fraction", "median absolute error of large effects, of the largest exact effect"),
+    "largest_error": ("fraction", "largest absolute error, of the largest exact effect"),
+    "n_large": ("", "audited cells with a large effect"),
+    "sign_errors": ("", "large effects that are estimated with the wrong sign"),
+    "n_look_large": ("", "audited cells that look large"),
+    "false_alarms": ("", "audited cells that look large and are not"),
+    "false_alarm_rate": ("fraction", "share of the audited cells that look large and are not"),
+    "missed": ("", "large effects among the sampled cells that look small"),
+    "missed_rate": ("fraction", "share of the sampled cells that have a large effect and look small"),
+    "missed_share": ("fraction", "estimated share of all large effects that look small"),
+    "pearson": ("", "Pearson's correlation of estimated and exact effects"),
+    "spearman": ("", "Spearman's correlation of estimated and exact effects"),
+    "rank_agreement": ("", "agreement in the order of effects that differ by a large one (gamma)"),
+    "top_k_recall": ("fraction", "audited cells with the largest effects that look largest"),
+}
+"""Name of an audit's figure -> its units and what it is. ``largest_effect`` has the metric's units."""
+
+_INTERVALS = {
+    "slope": ("", "slope, over prompts"),
+    "false_alarm": ("fraction", "false_alarm_rate"),
+    "missed": ("fraction", "missed_rate"),
+}
+
+
 def run(
     model: HookedTransformer,
     pairs: PromptPairs,
@@ -48,9 +77,14 @@ def run(
     direction: Direction = "denoising",
     metric: str = "logit_difference",
     max_prompts: int | None = 16,
-    top_k: int = 10,
-    random: int = 30,
-    minimum_agreement: float = 0.8,
+    top_k: int = DEFAULT.top_k,
+    random: int = DEFAULT.random,
+    large: float = DEFAULT.large,
+    minimum_agreement: float = DEFAULT.minimum_agreement,
+    maximum_factor: float = DEFAULT.maximum_factor,
+    maximum_median_error: float = DEFAULT.maximum_median_error,
+    maximum_error: float = DEFAULT.maximum_error,
+    maximum_wrong: float = DEFAULT.maximum_wrong,
     seed: int = 0,
     progress: Progress | None = None,
 ) -> xr.Dataset:
@@ -67,23 +101,35 @@ def run(
         max_prompts: use only that many prompts, spread evenly over the set; None is all.
         top_k: how many of the cells that look largest are patched exactly, per approximation.
         random: how many of the others.
-        minimum_agreement: Pearson's correlation below which an approximation is not to be trusted.
+        large: share of the largest exact effect from which on an effect is large.
+        minimum_agreement: least correlation and rank agreement (``Audit`` has the reasons for this and what follows).
+        maximum_factor: by which the estimates may be too small or too large.
+        maximum_median_error: of large effects, as a share of the largest.
+        maximum_error: of any effect, as a share of the largest.
+        maximum_wrong: share of wrong signs, misses and false alarms up to which a ranking serves.
         seed: of the random samples.
         progress: called with approximations done and in all.
 
     Returns:
-        Per ``approximation``: ``pearson`` and ``spearman`` over the audited cells, ``top_k_recall``, ``missed_rate``
-        with its interval (``ci_bound``), ``n_audited`` of ``n_cells``, ``trusted`` and the ``reason`` where it is not.
+        Per ``approximation``: what it is good for (``use``: ``numbers``, ``ranking`` or ``nothing``), the ``reason``
+        why it is not more, and ``trusted`` (1 for numbers); over the audited cells the ``slope`` of estimated on exact
+        effects with its interval over prompts (``ci_bound``), ``median_error`` and ``largest_error`` as shares of
+        ``largest_effect``, ``sign_errors`` among ``n_large`` effects, ``false_alarm_rate`` and ``missed_rate`` with
+        their intervals, ``missed_share``, ``pearson``, ``spearman``, ``rank_agreement`` and ``top_k_recall``;
+        ``n_audited`` of ``n_cells``.
         Per ``audited`` cell: ``cell`` (in words), ``estimated`` and ``exact`` prompt-mean effect (the metric's units;
         NaN beyond ``n_audited``) and whether it was ``looked_largest``. ``left_out`` says what this model does not
-        offer.
+        offer. The limits are attributes.
 
     Raises:
         InterpError: nothing to check, or what ``interp.attribution`` refuses.
     """
     wanted, left_out = _wanted(model, sites, methods, edge_methods)
     pairs = pairs.spread(max_prompts)
-    audit = Audit(top_k=top_k, random=random, minimum_agreement=minimum_agreement)
+    audit = Audit(
+        top_k=top_k, random=random, large=large, minimum_agreement=minimum_agreement, maximum_factor=maximum_factor,
+        maximum_median_error=maximum_median_error, maximum_error=maximum_error, maximum_wrong=maximum_wrong,
+    )  # fmt: skip
     common: dict[str, Any] = {"direction": direction, "metric": metric, "audit": audit, "seed": seed}
     checked = []
     for done, (site, method) in enumerate(wanted):
@@ -94,7 +140,7 @@ def run(
         checked.append(_Checked.of(f"{site}, {_NAMES[method]}", made))
         if progress is not None:
             progress(done + 1, len(wanted))
-    return _labelled(model, pairs, checked, direction=direction, metric=metric, seed=seed, left_out=left_out)
+    return _labelled(model, pairs, checked, audit, direction=direction, metric=metric, seed=seed, left_out=left_out)
 
 
 def _wanted(
@@ -161,6 +207,7 @@ def _labelled(
     model: HookedTransformer,
     pairs: PromptPairs,
     checked: Sequence[_Checked],
+    audit: Audit,
     *,
     direction: str,
     metric: str,
@@ -181,25 +228,32 @@ def _labelled(
 
     each, cells = ("approximation",), ("approximation", "audited")
     names = np.array([[*one.cells, *[""] * (most - len(one.cells))] for one in checked], dtype=np.str_)
-    reasons = [str(one.figures["audit_reason"]) for one in checked]
-    interval = np.stack([figure("missed_low"), figure("missed_high")], axis=1)
+
+    def words(name: str) -> np.ndarray:
+        return np.array([str(one.figures[f"audit_{name}"]) for one in checked], dtype=np.str_)
+
+    def interval(name: str) -> np.ndarray:
+        return np.stack([figure(f"{name}_low"), figure(f"{name}_high")], axis=1)
+
+    stated = {
+        name: Variable(each, figure(name), units if name == "largest_effect" else unit, long_name)
+        for name, (unit, long_name) in _FIGURES.items()
+    }
+    bounds = {
+        f"{name}_interval": Variable((*each, "ci_bound"), interval(name), unit, f"95% interval of {of}")
+        for name, (unit, of) in _INTERVALS.items()
+    }
     return results.build(
         {
-            "pearson": Variable(each, figure("pearson"), "", "Pearson's correlation of estimated and exact effects"),
-            "spearman": Variable(each, figure("spearman"), "", "Spearman's correlation of estimated and exact effects"),
-            "top_k_recall": Variable(
-                each, figure("top_k_recall"), "fraction", "audited cells with the largest effects that look largest"
+            "use": Variable(each, words("use"), "", "what the estimates are good for: numbers, ranking or nothing"),
+            "reason": Variable(each, words("reason"), "", "why they are not good for more"),
+            "trusted": Variable(
+                each, np.array([int(one.figures["trusted"]) for one in checked]), "", "1 where good as numbers"
             ),
-            "missed_rate": Variable(
-                each, figure("missed_rate"), "fraction", "share of large effects among the cells that look small"
-            ),
-            "missed_interval": Variable((*each, "ci_bound"), interval, "fraction", "95% interval of missed_rate"),
+            **stated,
+            **bounds,
             "n_audited": Variable(each, figure("cells", 0).astype(int), "", "cells patched exactly"),
             "n_cells": Variable(each, figure("cells_eligible", 0).astype(int), "", "cells that could differ"),
-            "trusted": Variable(
-                each, np.array([int(one.figures["trusted"]) for one in checked]), "", "1 where the agreement suffices"
-            ),
-            "reason": Variable(each, np.array(reasons, dtype=np.str_), "", "why it is not to be trusted"),
             "cell": Variable(cells, names, "", "the audited cell"),
             "estimated": Variable(cells, padded([one.estimated for one in checked]), units, "estimated effect, mean"),
             "exact": Variable(cells, padded([one.exact for one in checked]), units, "effect by exact patching, mean"),
@@ -212,8 +266,8 @@ def _labelled(
         },
         title="Gradient approximations held to exact patching",
         question="Where can a gradient stand in for patching, on this model and these prompts?",
-        reading="Each mark is one patch: its effect by the gradient across, by really making it upwards. On the "
-        "diagonal the approximation is right.",
+        reading="Each mark is one patch: its effect by really making it across, by the gradient upwards. On the "
+        "diagonal the approximation is right; on a line of another slope it is off by that factor.",
         source="Nanda 2023, attribution patching; Kramar et al. 2024, arXiv 2403.00745; Syed et al. 2023, "
         "arXiv 2310.10348; Hanna et al. 2024, arXiv 2403.17806",
         of=(model, pairs),
@@ -221,7 +275,7 @@ def _labelled(
         extra={
             "direction": direction,
             "metric": metric,
-            "minimum_agreement": float(checked[0].figures["audit_minimum_agreement"]),
+            **{name: float(getattr(audit, name)) for name in LIMITS},
             "left_out": "; ".join(left_out) or "none",
         },
     )  # fmt: skip

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from statistics import NormalDist
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
@@ -35,9 +36,7 @@ def bootstrap_interval(
         empty = np.full(data.shape[1:], np.nan)
         return empty, empty.copy()
     flat = data.reshape(n, -1)
-    rng = np.random.default_rng(seed)
-    # How often each row was drawn, per resample: the mean becomes one matrix product.
-    counts = rng.multinomial(n, np.full(n, 1 / n), size=n_resamples).astype(np.float64)
+    counts = _resample_counts(n, n_resamples, seed)
     present = np.isfinite(flat)
     totals = counts @ np.where(present, flat, 0.0)
     weights = counts @ present.astype(np.float64)
@@ -52,6 +51,59 @@ def bootstrap_interval(
     if holed.any():
         bounds[:, holed] = np.nanquantile(means[:, holed], [tail, 1 - tail], axis=0)
     return bounds[0].reshape(data.shape[1:]), bounds[1].reshape(data.shape[1:])
+
+
+def _resample_counts(n: int, n_resamples: int, seed: int) -> Float[np.ndarray, "resample row"]:
+    """How often each of ``n`` rows was drawn, per resample: a resampled mean becomes one matrix product."""
+    rng = np.random.default_rng(seed)
+    return rng.multinomial(n, np.full(n, 1 / n), size=n_resamples).astype(np.float64)
+
+
+def slope_through_origin(x: Float[np.ndarray, "*rows item"], y: Float[np.ndarray, "*rows item"]) -> Any:
+    """The slope b of ``y = b x`` with the least sum of absolute errors, along the last axis; NaN where all x are 0.
+
+    It is the median of ``y / x`` weighted by ``abs(x)``: items whose y is wrong do not move it unless they hold half
+    of all ``abs(x)``, and items whose x is 0 have no part in it. Where the median falls between two ratios it is their
+    mean.
+    """
+    x, y = (np.asarray(values, dtype=np.float64) for values in (x, y))
+    if x.shape != y.shape:
+        raise InterpError(f"slope_through_origin needs equal shapes, got {x.shape} and {y.shape}.")
+    weight = np.abs(x)
+    ratio = np.divide(y, x, out=np.zeros_like(x), where=weight > 0)
+    order = np.argsort(ratio, axis=-1, kind="stable")
+    ratio, weight = (np.take_along_axis(values, order, axis=-1) for values in (ratio, weight))
+    reached, total = weight.cumsum(axis=-1), weight.sum(axis=-1, keepdims=True)
+    # The slack keeps an exact half a half despite rounding.
+    slack = 1e-12 * total
+    ends = ((reached >= total / 2 - slack) & (weight > 0), (reached > total / 2 + slack) & (weight > 0))
+    low, high = (np.take_along_axis(ratio, end.argmax(axis=-1)[..., None], axis=-1)[..., 0] for end in ends)
+    return np.where(total[..., 0] > 0, (low + high) / 2, np.nan)
+
+
+def slope_interval(
+    x: Float[np.ndarray, "row item"],
+    y: Float[np.ndarray, "row item"],
+    *,
+    level: float = 0.95,
+    n_resamples: int = 2000,
+    seed: int = 0,
+) -> tuple[float, float]:
+    """Percentile bootstrap interval, over rows, of the slope through the origin of the row means; NaN below two rows.
+
+    The same resampled rows are used for x and y, and the items are held fixed.
+    """
+    n = len(x)
+    if n < 2:
+        return float("nan"), float("nan")
+    counts = _resample_counts(n, n_resamples, seed) / n
+    slopes = slope_through_origin(counts @ np.asarray(x, np.float64), counts @ np.asarray(y, np.float64))
+    tail = (1 - level) / 2
+    known = slopes[np.isfinite(slopes)]
+    if not known.size:
+        return float("nan"), float("nan")
+    low, high = np.quantile(known, [tail, 1 - tail])
+    return float(low), float(high)
 
 
 def wilson_interval(successes: int, n: int, *, level: float = 0.95) -> tuple[float, float]:
@@ -136,6 +188,22 @@ def spearman(a: Float[np.ndarray, " item"], b: Float[np.ndarray, " item"]) -> fl
     if x.size < 2 or x.std() == 0 or y.std() == 0:
         return float("nan")
     return float(np.corrcoef(x, y)[0, 1])
+
+
+def rank_agreement(a: Float[np.ndarray, " item"], b: Float[np.ndarray, " item"], *, least: float) -> float:
+    """How far ``a`` orders items as ``b`` does, over the pairs of items whose b differ by at least ``least``.
+
+    Goodman and Kruskal's gamma (1954) of these pairs: 1 if all are ordered alike, -1 if none is, and a tie in ``a``
+    counts as half. Pairs that are nearly equal in ``b`` have no part in it, so their noise is not ranked. NaN without
+    a pair.
+    """
+    if not least > 0:
+        raise InterpError(f"rank_agreement needs least above 0, got {least}.")
+    x, y = (np.asarray(values, dtype=np.float64) for values in (a, b))
+    if x.size != y.size:
+        raise InterpError(f"rank_agreement needs equal lengths, got {x.size} and {y.size}.")
+    first, second = np.nonzero(y[:, None] - y[None, :] >= least)
+    return float(np.sign(x[first] - x[second]).mean()) if first.size else float("nan")
 
 
 def _ranks(values: Float[np.ndarray, " item"]) -> Float[np.ndarray, " item"]:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from analyses import approximation_audit
-from interp import report, results
+from interp import report, results, tasks
 from interp.errors import InterpError
 from interp.model import HookedTransformer
 from interp.prompts import PromptPairs
@@ -56,6 +56,10 @@ def test_audited_cells_hold_the_effects_of_exact_patching(gpt2: HookedTransforme
             close(found.exact[i, j], true, size=LOGITS)
         pearson = np.corrcoef(found.estimated.values[i], found.exact.values[i])[0, 1]
         close(found.pearson.values[i], pearson, "product", dtype="float64")
+        errors = np.abs(found.estimated.values[i] - found.exact.values[i]) / np.abs(found.exact.values[i]).max()
+        close(found.largest_error.values[i], errors.max(), "arithmetic", dtype="float64")
+        low, high = found.slope_interval.values[i]
+        assert low <= found.slope.values[i] <= high
         assert found.looked_largest.values[i].sum() == 3
         largest = found.looked_largest.values[i].astype(bool)
         estimated = np.abs(found.estimated.values[i])
@@ -65,15 +69,16 @@ def test_audited_cells_hold_the_effects_of_exact_patching(gpt2: HookedTransforme
 def test_a_saturated_head_makes_the_gradient_untrusted_and_the_report_says_so(tmp_path: Path) -> None:
     model = make_saturated(tmp_path / "model")
     found = approximation_audit.run(model, one_word_pairs(), sites=["q"], edge_methods=[], top_k=2, random=6)
-    trusted = dict(zip(found.approximation.values.tolist(), found.trusted.values.tolist(), strict=True))
-    assert trusted == {"q, gradient": 0, "q, AtP*": 1}
+    use = dict(zip(found.approximation.values.tolist(), found.use.values.tolist(), strict=True))
+    assert use == {"q, gradient": "nothing", "q, AtP*": "numbers"}
+    assert found.trusted.values.tolist() == [0, 1]
     reason = str(found.reason.sel(approximation="q, gradient").values)
-    assert reason.startswith("Pearson ")
-    assert reason.endswith("is below 0.8")
+    assert "of the large effects look small" in reason
     results.save(found, tmp_path / "run" / "results" / "approximation_audit.nc")
     page = report.render(tmp_path / "run").read_text(encoding="utf-8")
-    assert "Do not trust these approximations here" in page
+    assert "Do not use these approximations here" in page
     assert f"q, gradient: {reason}" in page
+    assert "1 good as numbers, 1 not to be used." in page
 
 
 def test_what_an_architecture_does_not_offer_is_named(pairs: PromptPairs, tmp_path: Path) -> None:
@@ -102,6 +107,7 @@ def test_it_survives_a_file_and_uses_as_many_prompts_as_it_is_told(
         ({"sites": [], "edge_methods": []}, "no approximation to check"),
         ({"direction": "forward"}, "Unknown direction 'forward'"),
         ({"top_k": 0}, "top_k >= 1"),
+        ({"maximum_factor": 0.8}, "maximum_factor lies between 1 and 100"),
     ],
 )
 def test_what_is_wrong_is_said(
@@ -110,3 +116,19 @@ def test_what_is_wrong_is_said(
     with pytest.raises(InterpError, match=message) as caught:
         approximation_audit.run(gpt2, pairs, **options)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.slow
+def test_the_bundled_models_gradient_is_a_ranking_and_integrated_edges_are_numbers() -> None:
+    """On mini the gradient at z has the order of the effects and three quarters of their size."""
+    model = HookedTransformer.from_pretrained("mini")
+    prompts = tasks.build("color-noun", tokenizer=model, n=8, seed=0)
+    found = approximation_audit.run(
+        model, prompts, sites=["z"], methods=["gradient"], edge_methods=["eap-ig-inputs"], max_prompts=8
+    )
+    assert found.use.values.tolist() == ["ranking", "numbers"]
+    assert (found.pearson.values > 0.95).all()
+    gradient, integrated = found.slope.values.tolist()
+    assert 0.5 < gradient < 0.8
+    assert abs(integrated - 1) < 0.1
+    assert "times too small" in str(found.reason.values[0])

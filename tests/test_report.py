@@ -337,21 +337,56 @@ def test_one_result_alone_makes_a_page(tmp_path: Path, name: str) -> None:
 
 def test_an_approximation_that_is_not_to_be_trusted_is_called_out_with_its_reason(full: Page, tmp_path: Path) -> None:
     at = full.text.index("Whether a gradient would have told")
-    warning = full.text.index("Do not trust these approximations here", at)
+    warning = full.text.index("Do not use these approximations here", at)
     assert "q, gradient: Pearson -0.40 is below 0.8. Patch exactly instead" in full.text[warning : warning + 200]
-    assert "2 of 3 approximations correlate with exact patching at 0.80 or more" in full.text
-    assert full.text.count("not to be trusted") == 1  # under the one panel
+    ranking = full.text.index("Use these approximations as a ranking only", warning)
+    assert "edges, EAP: they are about 1.43 times too small (slope 0.7). Their order" in full.text[ranking:][:200]
+    assert "1 good as numbers, 1 a ranking only, 1 not to be used." in full.text
+    assert "slope −0.20 [−0.30, 0.10], Pearson −0.40: not to be used" in full.text
+    assert "slope 0.70 [0.65, 0.76], Pearson 0.95: a ranking only" in full.text
+    assert "the slope's interval lies within 0.8 to 1.25" in full.text
     good = write_run(tmp_path, only("behavior", "verdict", "approximation_audit"))
 
     def trust_all(data: Any) -> Any:
-        data["trusted"][:] = 1
+        data["use"] = data["use"].astype("U7")
+        data["use"][:] = "numbers"
         return data
 
     edit(good, "approximation_audit", trust_all)
     report.render(good)
     text = read_page(good).text
-    assert "3 of 3 approximations" in text
-    assert "Do not trust" not in text
+    assert "3 good as numbers." in text
+    assert "Do not use" not in text
+    assert "ranking only" not in text
+
+    def invent(data: Any) -> Any:
+        data["use"][:] = "maybe"
+        return data
+
+    edit(good, "approximation_audit", invent)
+    with pytest.raises(InterpError, match="'use' has the unknown value 'maybe'"):
+        report.render(good)
+
+
+@pytest.mark.parametrize("slope", [1.0, 0.25, 1e-10, 0.0, 3.0, -0.5, -2.0])
+def test_the_line_of_a_slope_goes_through_0_and_stays_within_the_axes(slope: float) -> None:
+    marks = [scatter.Mark(across, upwards, "one", "a") for across, upwards in [(-1.0, 0.0), (3.0, 2.0), (0.0, 0.0)]]
+    drawn = str(scatter.diagonal(marks, across="x", upwards="y", key="k", title="t", description="d", slope=slope))
+    dots = [tuple(map(float, found)) for found in re.findall(r'<circle[^>]*cx="([\d.]+)" cy="([\d.]+)"', drawn)]
+    line = re.search(r'class="line e" x1="([\d.]+)" y1="([\d.]+)" x2="([\d.]+)" y2="([\d.]+)"', drawn)
+    frame = re.search(r'class="line c" x1="([\d.]+)" y1="([\d.]+)" x2="([\d.]+)" y2="([\d.]+)"', drawn)
+    assert line is not None
+    assert frame is not None
+    x1, y1, x2, y2 = map(float, line.groups())
+    left, bottom, right, top = map(float, frame.groups())
+    assert left - 0.01 <= x1 < x2 <= right + 0.01
+    assert all(top - 0.01 <= y <= bottom + 0.01 for y in (y1, y2))
+    assert any(abs(end - edge) < 0.02 for end, edge in ((x1, left), (y1, bottom), (y1, top)))
+    assert any(abs(end - edge) < 0.02 for end, edge in ((x2, right), (y2, bottom), (y2, top)))
+    x0, y0 = dots[2]
+    for x, y in ((x1, y1), (x2, y2)):
+        assert abs((y0 - y) - slope * (x - x0)) < 0.03 * max(1, abs(slope))  # two decimals in the drawing
+    assert "line e" not in str(scatter.diagonal(marks, across="x", upwards="y", key="k", title="t", description="d"))
 
 
 def test_marks_lie_where_their_numbers_say() -> None:

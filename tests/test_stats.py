@@ -79,3 +79,59 @@ def test_spearman_equals_scipys_with_ties() -> None:
     assert np.isnan(stats.spearman(np.ones(4), np.arange(4.0)))
     with pytest.raises(InterpError, match="equal lengths"):
         stats.spearman(np.ones(3), np.ones(4))
+
+
+def test_the_slope_through_the_origin_has_the_least_absolute_errors() -> None:
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(2, 7, 15))
+    slopes = stats.slope_through_origin(x, y)
+    assert slopes.shape == (7,)
+    # The sum of absolute errors is piecewise linear in the slope: its least value is at one of the ratios.
+    for i in range(7):
+        losses = [np.abs(y[i] - ratio * x[i]).sum() for ratio in y[i] / x[i]]
+        close(np.abs(y[i] - slopes[i] * x[i]).sum(), min(losses), "product", dtype="float64")
+
+
+def test_the_slope_ignores_wrong_items_up_to_half_of_the_weight_and_items_at_zero() -> None:
+    x = np.array([3.0, -2.0, 1.0, 0.0, 5.0])
+    y = 0.25 * x
+    y[3], y[4] = 100.0, -70.0  # no weight; 5 of 11
+    assert float(stats.slope_through_origin(x, y)) == 0.25
+    x[4] = 6.5  # more than half
+    assert float(stats.slope_through_origin(x, y)) == -70 / 6.5
+    x[4] = 6.0  # half: between the two
+    close(stats.slope_through_origin(x, y), (0.25 - 70 / 6) / 2, "product", dtype="float64")
+    assert np.isnan(stats.slope_through_origin(np.zeros(3), np.ones(3)))
+    with pytest.raises(InterpError, match="equal shapes"):
+        stats.slope_through_origin(np.zeros(3), np.zeros(2))
+
+
+def test_the_slopes_interval_covers_it_about_as_often_as_it_says() -> None:
+    """Rows scatter about twice x; the interval over rows holds 2 in about 95 of 100 draws."""
+    rng = np.random.default_rng(0)
+    held = 0
+    for trial in range(200):
+        x = 1 + 0.1 * rng.normal(size=(30, 4))
+        low, high = stats.slope_interval(x, (2 + 0.5 * rng.normal(size=(30, 1))) * x, n_resamples=400, seed=trial)
+        held += low <= 2 <= high
+    assert 0.88 < held / 200 < 0.99
+    assert np.isnan(stats.slope_interval(np.ones((1, 3)), np.ones((1, 3)))).all()
+    close(stats.slope_interval(x, 3 * x), [3, 3], "product", dtype="float64")
+    assert np.isnan(stats.slope_interval(np.zeros((5, 2)), np.ones((5, 2)))).all()
+
+
+def test_rank_agreement_is_gamma_of_the_pairs_that_differ() -> None:
+    b = np.array([0.0, 0.05, 0.5, 1.0])
+    assert stats.rank_agreement(np.array([3.0, 1, 7, 9]), b, least=0.1) == 1  # the first two are nearly equal
+    assert stats.rank_agreement(-b, b, least=0.1) == -1
+    close(stats.rank_agreement(np.array([0.0, 0, 2, 1]), b, least=0.1), (4 - 1) / 5, "product", dtype="float64")
+    close(stats.rank_agreement(np.array([0.0, 0, 1, 1]), b, least=0.1), 4 / 5, "product", dtype="float64")  # a tie
+    assert np.isnan(stats.rank_agreement(b, b, least=2.0))
+    a, c = np.random.default_rng(0).normal(size=(2, 25))
+    gamma = reference.kendalltau(a, c).statistic  # without ties gamma is tau
+    close(stats.rank_agreement(a, c, least=1e-12), gamma, "product", dtype="float64")
+    for bad in ({"least": 0.0}, {"least": float("nan")}):
+        with pytest.raises(InterpError, match="least above 0"):
+            stats.rank_agreement(a, c, **bad)
+    with pytest.raises(InterpError, match="equal lengths"):
+        stats.rank_agreement(a, c[1:], least=1.0)

@@ -2,7 +2,8 @@
 
 One forward and one backward pass estimate every cell of a sweep, where the exact sweep needs a run per cell. The price
 is a straight line in place of the model, which is wrong where attention is saturated or effects cancel; so every
-result carries its ``Audit``: exact patching of the cells that look largest and of a random sample of the others.
+result carries its ``Audit``: exact patching of the cells that look largest and of a random sample of the others. It
+says whether the estimates are good as numbers, only as a ranking, or not at all.
 """
 
 from interp.attribution.audit import Audit

@@ -1,22 +1,30 @@
-"""The audit of an approximation: exact patching of the cells that look largest and of a random sample of the rest."""
+"""The audit of an approximation: exact patching of the cells that look largest and of a random sample of the rest.
+
+Three things can come of it. The estimates are good as numbers; or only as a ranking, because they are off by a factor
+or too far off here and there; or they are good for nothing.
+"""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Literal, TypeAlias
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from interp.attribution.agreement import FIGURES, FURTHEST_FACTOR, Pairs, figures, is_factor, unjudged
 from interp.errors import InterpError
-from interp.stats import spearman, wilson_interval
 
 log = logging.getLogger(__name__)
 
 Exact: TypeAlias = Callable[[Int[np.ndarray, " chosen"]], Float[np.ndarray, "prompt chosen"]]
 """Exact effects of chosen cells (indices into all cells)."""
+
+Use: TypeAlias = Literal["numbers", "ranking", "nothing"]
+"""What audited estimates are good for."""
 
 
 @dataclass(frozen=True)
@@ -24,36 +32,63 @@ class Audit:
     """What is checked against exact patching, and how good it must be.
 
     All figures are about prompt-mean effects, signed. A cell whose two activations are equal, or that cannot reach
-    the answer, is 0 by both routes and takes no part.
+    the answer, is 0 by both routes and takes no part. An effect is large if it is at least ``large`` times the largest
+    exact effect that the audit found. The slope is that of ``estimated = slope x exact``
+    (``stats.slope_through_origin``), its 95 % interval a bootstrap over the prompts with the audited cells held fixed.
+
+    As numbers the estimates are trusted if every limit here is kept and no large effect has the wrong sign, was missed
+    or is a false alarm. As a ranking they are offered if, once divided by the slope, they keep ``minimum_agreement``
+    and ``maximum_wrong``.
 
     Attributes:
         top_k: how many of the cells that look largest are patched exactly; never more than a quarter of the cells.
         random: how many of the others are, drawn evenly.
-        minimum_agreement: Pearson's correlation over all audited cells below which the result says that it is not to
-            be trusted. (Spearman's is stated but does not decide: where few cells matter, it ranks the noise of the
-            others.)
-        missed_above: a cell counts as missed if its exact effect is at least this large (the metric's units) and its
-            estimate less than half of that; None takes the median exact effect of the cells that look largest.
+        large: share of the largest exact effect from which on an effect is large. Below it, effects are mostly
+            differences of rounding or of no interest, and neither their order nor their sign is judged.
+        minimum_agreement: least Pearson's correlation over all audited cells, and least ``stats.rank_agreement`` over
+            the pairs of them whose exact effects differ by a large effect. (Spearman's correlation is stated but does
+            not decide: where few cells matter, it ranks the noise of the others.)
+        maximum_factor: by which estimates may be too small or too large: all of the slope's interval lies within
+            1 / maximum_factor and maximum_factor. Correlations do not see this.
+        maximum_median_error: of the large effects (by either route), as a share of the largest exact effect.
+        maximum_error: of any audited cell, as a share of the largest exact effect: one false edge does not show in
+            medians and little in correlations.
+        maximum_wrong: share of large effects with the wrong sign, of those missed, and of cells that look large and
+            are not, up to which a ranking still serves to choose what to patch exactly.
         seed: of the random sample; None takes the function's.
     """
 
     top_k: int = 10
     random: int = 30
+    large: float = 0.2
     minimum_agreement: float = 0.8
-    missed_above: float | None = None
+    maximum_factor: float = 1.25
+    maximum_median_error: float = 0.1
+    maximum_error: float = 0.25
+    maximum_wrong: float = 0.1
     seed: int | None = None
 
     def __post_init__(self) -> None:
         if self.top_k < 1 or self.random < 0:
             raise InterpError(f"An audit needs top_k >= 1 and random >= 0, got {self.top_k} and {self.random}.")
+        if not 0 < self.large <= 1:
+            raise InterpError(f"large is a share of the largest effect, above 0 and at most 1, got {self.large}.")
         if not -1 <= self.minimum_agreement <= 1:
             raise InterpError(f"minimum_agreement is a correlation in [-1, 1], got {self.minimum_agreement}.")
-        if self.missed_above is not None and not self.missed_above > 0:
-            raise InterpError(f"missed_above is the size of an effect, above 0, got {self.missed_above}.")
+        if not 1 <= self.maximum_factor <= FURTHEST_FACTOR:
+            raise InterpError(f"maximum_factor lies between 1 and {FURTHEST_FACTOR:g}, got {self.maximum_factor}.")
+        for name in ("maximum_median_error", "maximum_error", "maximum_wrong"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise InterpError(f"{name} is a share between 0 and 1, got {getattr(self, name)}.")
 
 
 DEFAULT = Audit()
 """The audit of every estimate that is not asked for another."""
+
+LIMITS = (
+    "large", "minimum_agreement", "maximum_factor", "maximum_median_error", "maximum_error", "maximum_wrong",
+)  # fmt: skip
+"""The settings of an audit that decide, by name."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +99,7 @@ class Report:
         cells: the cells that were patched exactly, indices into all cells.
         exact: their effects.
         figures: attributes for the result.
-        verdict: one sentence for whoever reads the result; empty where the estimates held.
+        verdict: one sentence for whoever reads the result.
     """
 
     cells: Int[np.ndarray, " chosen"]
@@ -76,111 +111,153 @@ class Report:
 NOT_AUDITED = Report(
     np.zeros(0, dtype=np.int64),
     np.zeros((1, 0)),
-    {"audit_cells": 0, "audit_reason": "no audit was asked for", "trusted": 0},
+    {"audit_cells": 0, "audit_use": "nothing", "audit_reason": "no audit was asked for", "trusted": 0},
     "Not checked against exact patching.",
 )
 
 
 def run_audit(
     audit: Audit,
-    estimated: Float[np.ndarray, " cell"],
+    estimated: Float[np.ndarray, "prompt cell"],
     exact: Exact,
     *,
     eligible: Bool[np.ndarray, " cell"],
     what: str,
     seed: int,
 ) -> Report:
-    """Check prompt-mean estimates against exact patching.
+    """Check estimates against exact patching.
 
     Args:
         audit: how much to check.
-        estimated: prompt-mean estimated effects.
+        estimated: estimated effects.
         exact: patches cells exactly.
         eligible: cells that could have an effect.
         what: name of what is estimated, for messages.
         seed: of the random sample, where the audit names none.
     """
-    rng = np.random.default_rng(seed if audit.seed is None else audit.seed)
+    seed = seed if audit.seed is None else audit.seed
+    rng = np.random.default_rng(seed)
     candidates = np.flatnonzero(eligible)
-    bad = int((~np.isfinite(estimated[candidates])).sum())
-    order = candidates[np.argsort(-np.nan_to_num(np.abs(estimated[candidates]), nan=-np.inf), kind="stable")]
+    means = estimated.mean(axis=0)
+    bad = int((~np.isfinite(means[candidates])).sum())
+    order = candidates[np.argsort(-np.nan_to_num(np.abs(means[candidates]), nan=-np.inf), kind="stable")]
     k = min(audit.top_k, -(-len(order) // 4))
     top, rest = order[:k], order[k:]
     sampled = np.sort(rng.choice(rest, size=min(audit.random, len(rest)), replace=False))
     chosen = np.concatenate([top, sampled])
     effects = exact(chosen) if len(chosen) else np.zeros((1, 0))
-    guess, true = estimated[chosen], effects.mean(axis=0)
-    reason = _reason(guess, true, bad)
-    figures: dict[str, str | int | float] = {
+    pairs = Pairs(estimated[:, chosen], effects, k, len(rest), audit.large)
+    reason = f"{bad} estimates are not finite numbers" if bad else unjudged(pairs)
+    use: Use = "nothing"
+    found, reasons = dict.fromkeys(FIGURES, float("nan")), [reason]
+    if not reason:
+        found = figures(pairs, seed)
+        use, reasons = judged(audit, found)
+    verdict = _verdict(use, reasons, found, f"{len(chosen)} of {len(candidates)} cells patched exactly")
+    if use != "numbers":
+        log.warning("Estimates of %s: %s", what, verdict)
+    attributes: dict[str, str | int | float] = {
         "audit_cells": len(chosen),
         "audit_cells_eligible": len(candidates),
         "audit_top_k": k,
         "audit_random": len(sampled),
-        "audit_seed": seed if audit.seed is None else audit.seed,
-        **(dict.fromkeys(_CORRELATIONS, float("nan")) if reason else _agreement(guess, true, k)),
-        **_missed(guess, true, k, audit.missed_above, whole=len(sampled) == len(rest)),
-        "audit_minimum_agreement": audit.minimum_agreement,
+        "audit_seed": seed,
+        **{f"audit_{name}": value for name, value in found.items()},
+        **{f"audit_limit_{name}": getattr(audit, name) for name in LIMITS},
+        "audit_use": use,
+        "audit_reason": "; ".join(reasons),
+        "trusted": int(use == "numbers"),
     }
-    agreement = float(figures["audit_pearson"])
-    trusted = agreement >= audit.minimum_agreement
-    checked = f"{len(chosen)} of {len(candidates)} cells patched exactly"
-    if trusted:
-        verdict = (
-            f"Checked against exact patching: Pearson {agreement:.2f}, {checked}, "
-            f"{figures['audit_missed']} of {len(sampled)} sampled cells missed."
-        )
-    else:
-        reason = reason or f"Pearson {agreement:.2f} is below {audit.minimum_agreement:g}"
-        verdict = f"Do not trust these estimates: {reason}; {checked}."
-        log.warning("Estimates of %s are not to be trusted: %s; %s.", what, reason, checked)
-    return Report(chosen, effects, figures | {"audit_reason": reason, "trusted": int(trusted)}, verdict)
+    return Report(chosen, effects, attributes, verdict)
 
 
-def _reason(estimated: Float[np.ndarray, " chosen"], true: Float[np.ndarray, " chosen"], bad: int) -> str:
-    """Why no agreement can be stated; empty where one can."""
-    if bad:
-        return f"{bad} estimates are not finite numbers"
-    if len(true) < 3:
-        return f"only {len(true)} cells could differ, too few for a correlation"
-    if not np.isfinite(true).all():
-        return "exact patching gave numbers that are not finite"
-    for name, values in (("estimated", estimated), ("exact", true)):
-        if np.ptp(values) == 0:
-            return f"all {name} effects are equal"
-    return ""
+# ---- the judgement ----
 
 
-_CORRELATIONS = ("audit_pearson", "audit_spearman", "audit_spearman_random", "audit_top_k_recall")
+def judged(audit: Audit, found: Mapping[str, float]) -> tuple[Use, list[str]]:
+    """What the estimates are good for, and what keeps them from being good as numbers (or, failing that, to rank)."""
+    agreement = _disagreements(audit, found)
+    as_numbers = [*agreement, *_faults_as_numbers(audit, found)]
+    if not as_numbers:
+        return "numbers", []
+    as_ranking = [*_faults_of_factor(found), *agreement, *_faults_as_ranking(audit, found)]
+    return ("nothing", as_ranking) if as_ranking else ("ranking", as_numbers)
 
 
-def _agreement(guess: Float[np.ndarray, " chosen"], true: Float[np.ndarray, " chosen"], k: int) -> dict[str, float]:
-    """Correlations over all audited cells and over the random sample, and how many of the largest were found."""
-    largest = np.argsort(-np.abs(true), kind="stable")[:k]
-    of_sample = spearman(guess[k:], true[k:]) if len(true) - k > 2 else float("nan")
-    found = float((largest < k).mean())
-    values = (float(np.corrcoef(guess, true)[0, 1]), spearman(guess, true), of_sample, found)
-    return dict(zip(_CORRELATIONS, values, strict=True))
+def _disagreements(audit: Audit, found: Mapping[str, float]) -> list[str]:
+    """Correlations that are too low; where the exact effects have no order they are NaN and say nothing."""
+    named = (("Pearson", found["pearson"]), ("rank agreement", found["rank_agreement"]))
+    least = audit.minimum_agreement
+    return [f"{name} {value:.2f} is below {least:g}" for name, value in named if value < least]
 
 
-def _missed(
-    guess: Float[np.ndarray, " chosen"], true: Float[np.ndarray, " chosen"], k: int, above: float | None, *, whole: bool
-) -> dict[str, float]:
-    """How many cells that do not look large are, from the random sample: a rate with its 95 % Wilson interval.
+def _faults_as_numbers(audit: Audit, found: Mapping[str, float]) -> list[str]:
+    slope, low, high, most = found["slope"], found["slope_low"], found["slope_high"], audit.maximum_factor
+    errors = (
+        ("median error of the large effects", found["median_error"], audit.maximum_median_error),
+        ("largest error", found["largest_error"], audit.maximum_error),
+    )
+    faults = []
+    if not 1 / most <= slope <= most:
+        faults.append(f"they are about {factor_text(slope)} ({_slope_text(found)})")
+    elif low < 1 / most or high > most:  # NaN of one prompt is neither: its slope is about that prompt alone
+        faults.append(f"{_slope_text(found)} may lie outside {1 / most:.3g} to {most:.3g}")
+    faults += [
+        f"the {name} is {error:.0%} of the largest effect, above {limit:.0%}"
+        for name, error, limit in errors
+        if error > limit
+    ]
+    return [*faults, *_wrong(found, 0)]
 
-    The threshold does not depend on the sample, so the sample is a fair one of all cells that were left out.
-    ``whole``: the sample is all of them, and the rate has no error.
-    """
-    threshold = above
-    if threshold is None:
-        threshold = float(np.median(np.abs(true[:k]))) if k else float("nan")
-    missed = int(((np.abs(true[k:]) >= threshold) & (np.abs(guess[k:]) < threshold / 2)).sum())
-    n = len(true) - k
-    rate = missed / n if n else float("nan")
-    low, high = (rate, rate) if whole and n else wilson_interval(missed, n)
-    return {
-        "audit_missed": missed,
-        "audit_missed_threshold": threshold,
-        "audit_missed_rate": rate,
-        "audit_missed_low": low,
-        "audit_missed_high": high,
-    }
+
+def _faults_of_factor(found: Mapping[str, float]) -> list[str]:
+    slope = found["slope"]
+    if is_factor(slope, found["slope_low"]):
+        return []
+    if slope > 0 and not found["slope_low"] <= 0:
+        return [f"they are about {factor_text(slope)}, more than {FURTHEST_FACTOR:g}"]
+    return [f"they do not grow with the exact effects ({_slope_text(found)})"]
+
+
+def _faults_as_ranking(audit: Audit, found: Mapping[str, float]) -> list[str]:
+    if math.isnan(found["pearson"]):
+        return ["the exact effects are all about equal, there is nothing to rank"]
+    return _wrong(found, audit.maximum_wrong)
+
+
+def _wrong(found: Mapping[str, float], share: float) -> list[str]:
+    """Wrong signs, false alarms and misses, where they are more than a share of what they could be."""
+    counts = (
+        ("sign_errors", "n_large", "large effects have the wrong sign"),
+        ("false_alarms", "n_look_large", "cells that look large are not"),
+    )
+    faults = [f"{found[one]} of {found[of]} {text}" for one, of, text in counts if found[one] > share * found[of]]
+    if found["missed_share"] > share:
+        faults.append(f"an estimated {found['missed_share']:.0%} of the large effects look small")
+    return faults
+
+
+# ---- in words ----
+
+
+def factor_text(slope: float) -> str:
+    """``12 times too small``, ``1.3 times too large``."""
+    return f"{1 / slope:.3g} times too small" if slope < 1 else f"{slope:.3g} times too large"
+
+
+def _slope_text(found: Mapping[str, float]) -> str:
+    interval = "" if math.isnan(found["slope_low"]) else f" [{found['slope_low']:.3g}, {found['slope_high']:.3g}]"
+    return f"slope {found['slope']:.3g}{interval}"
+
+
+def _verdict(use: Use, reasons: list[str], found: Mapping[str, float], checked: str) -> str:
+    if use == "nothing":
+        return f"Do not use these estimates: {'; '.join(reasons)}; {checked}."
+    if use == "ranking":
+        return f"Use these estimates as a ranking only: {'; '.join(reasons)}; {checked}."
+    assert use == "numbers", use
+    pearson = "" if math.isnan(found["pearson"]) else f"Pearson {found['pearson']:.2f}, "
+    return (
+        f"Checked against exact patching: {_slope_text(found)}, {pearson}largest error {found['largest_error']:.0%} of "
+        f"the largest effect, none of the large effects missed; {checked}."
+    )

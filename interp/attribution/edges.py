@@ -90,8 +90,8 @@ def edge_attribution(
         Dims (prompt, sender, receiver), NaN where the sender does not come before the receiver: ``estimated_effect``
         (change of the metric, its units), ``estimated`` = unpatched + ``estimated_effect`` (to compare with
         ``patched``), ``recovered`` from it, ``clean`` and ``corrupted``; ``audited`` and ``exact_effect`` (NaN where
-        not audited), figures of the audit as ``audit_...`` attributes, and ``trusted``: 1 where it found the estimates
-        good enough, else 0.
+        not audited), figures of the audit as ``audit_...`` attributes, of which ``audit_use`` says what the estimates
+        are good for (``numbers``, ``ranking``, ``nothing``), and ``trusted``: 1 for numbers, else 0.
 
     Raises:
         InterpError: an unknown sender, receiver, method, direction or metric, or a model whose arithmetic is not

@@ -96,7 +96,8 @@ def attribution_patching(
         The dims and coordinates of ``sweep``: ``estimated_effect`` (change of the metric, its units), ``estimated`` =
         unpatched + ``estimated_effect`` (to compare with ``patched``), ``recovered`` from it, ``clean`` and
         ``corrupted``; ``audited`` and ``exact_effect`` (NaN where not audited), figures of the audit as ``audit_...``
-        attributes, and ``trusted``: 1 where it found the estimates good enough, else 0. ``graddrop`` for ``"atp*"``.
+        attributes, of which ``audit_use`` says what the estimates are good for (``numbers``, ``ranking``, ``nothing``),
+        and ``trusted``: 1 for numbers, else 0. ``graddrop`` for ``"atp*"``.
 
     Raises:
         InterpError: what ``sweep`` refuses, an unknown method, a metric without a gradient, or a model whose

@@ -169,7 +169,8 @@ def labelled(
     report = NOT_AUDITED
     if audit is not None:
         eligible = estimates.eligible.reshape(-1)
-        report = run_audit(audit, mean.reshape(-1), estimates.exact, eligible=eligible, what=what, seed=seed)
+        flat = effect.reshape(len(effect), -1)
+        report = run_audit(audit, flat, estimates.exact, eligible=eligible, what=what, seed=seed)
     audited = np.zeros(mean.size, dtype=bool)
     audited[report.cells] = True
     exact = np.full((len(effect), mean.size), np.nan)

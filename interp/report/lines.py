@@ -265,7 +265,7 @@ def bars(
 
 
 def line_legend(entries: Sequence[tuple[str, str]], *, key: str, units: str = "") -> Markup:
-    """Names of tones: ``(name, tone)``; ``c`` is a dashed level, ``mark`` a bar, ``band`` an interval."""
+    """Names of tones: ``(name, tone)``; ``c`` a dashed level, ``e`` a fit, ``mark`` a bar, ``band`` an interval."""
     parts: list[Markup] = []
     x = 2.0
     for name, tone in entries:
@@ -275,7 +275,7 @@ def line_legend(entries: Sequence[tuple[str, str]], *, key: str, units: str = ""
             parts.append(element("line", class_="whisker ink", x1=x, x2=x + 26, y1=12.0, y2=12.0))
         else:
             parts.append(element("line", class_=f"line {tone}", x1=x, x2=x + 26, y1=12.0, y2=12.0))
-            if tone != "c":
+            if tone not in ("c", "e"):
                 parts.append(marker(tone, x + 13, 12.0))
         parts.append(element("text", name, class_="tick", x=x + 33, y=15.8))
         x += 33 + len(name) * CHARACTER + 24

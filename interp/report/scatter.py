@@ -31,9 +31,10 @@ def diagonal(
     key: str,
     title: str,
     description: str,
+    slope: float = math.nan,
     side: float = 170.0,
 ) -> Markup:
-    """Marks on two axes of one range, with the line on which both numbers are equal."""
+    """Marks on two axes of one range, with the line on which both numbers are equal, and one of a slope through 0."""
     seen = [v for mark in marks for v in (mark.across, mark.upwards) if math.isfinite(v)]
     low, high = min([0.0, *seen]), max([0.0, *seen])
     margin = 0.06 * (high - low) or 1.0
@@ -48,6 +49,8 @@ def diagonal(
         parts.append(element("text", tick_text(value), class_="tick", x=x(value), y=bottom + 15, text_anchor="middle"))
         parts.append(element("text", tick_text(value), class_="tick", x=left - 6, y=y(value) + 3.8, text_anchor="end"))
     parts.append(element("line", class_="line c", x1=x(low), y1=y(low), x2=x(high), y2=y(high)))
+    if math.isfinite(slope):
+        parts.append(_through_origin(slope, x, y))
     parts.append(element("text", across, class_="axis", x=(left + right) / 2, y=bottom + 31, text_anchor="middle"))
     middle = (top + bottom) / 2
     parts.append(
@@ -63,6 +66,15 @@ def diagonal(
     )
     for mark in marks:
         if math.isfinite(mark.across) and math.isfinite(mark.upwards):
-            tip = f"{mark.name}: {figure_number(mark.across, 3)} estimated, {figure_number(mark.upwards, 3)} exact"
+            tip = f"{mark.name}: {figure_number(mark.across, 3)} exact, {figure_number(mark.upwards, 3)} estimated"
             parts.append(marker(mark.tone, x(mark.across), y(mark.upwards), tip))
     return drawing(parts, (right + 12, bottom + 38), key=key, title=title, description=description)
+
+
+def _through_origin(slope: float, x: Span, y: Span) -> Markup:
+    """The part of ``upwards = slope * across`` that lies within the axes."""
+    first, last = sorted((x.low / slope, x.high / slope)) if slope else (x.low, x.high)
+    ends = max(x.low, first), min(x.high, last)
+    (x1, x2), (y1, y2) = map(x, ends), (y(slope * across) for across in ends)
+    tip = element("title", f"slope {figure_number(slope, 3)}")
+    return element("line", tip, class_="line e", x1=x1, y1=y1, x2=x2, y2=y2)
