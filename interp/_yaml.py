@@ -76,6 +76,8 @@ def parse(content: bytes | str, where: str) -> Any:
     Raises:
         InterpError: likewise.
     """
+    if len(content) > MOST_BYTES:
+        raise InterpError(f"{where} is not valid YAML: it is longer than {MOST_BYTES:,} bytes.")
     try:
         text = content if isinstance(content, str) else content.decode("utf-8-sig")
         return _Loader(text).value()

@@ -144,5 +144,6 @@ def test_a_bomb_in_the_study_of_a_received_run_is_one_line(sound: bytes, tmp_pat
         "a0: &a0 [x, x, x, x, x, x, x, x, x]",
         *(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]" for i in range(1, 9)),
     ]
-    (tmp_path / "study.yaml").write_text("\n".join(levels))
-    assert "study.yaml is not valid YAML" in one_line(capsys, "report", str(tmp_path))
+    for text in ("\n".join(levels), "a: " + "x" * 10**7, "- x\n" * 10**6):
+        (tmp_path / "study.yaml").write_text(text)
+        assert "study.yaml is not valid YAML" in one_line(capsys, "report", str(tmp_path))
