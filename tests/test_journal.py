@@ -257,3 +257,21 @@ def test_two_processes_may_share_a_store(start: Start, tmp_path: Path) -> None:
     assert [writer.returncode for writer in writers] == [0, 0]
     assert len(table(reader)) == 300
     assert reader.path.stat().st_size == len(reader.facts) + 1 + 300 * ROW.itemsize
+
+
+@pytest.mark.usefixtures("no_waiting_for_the_disk")
+def test_rows_are_added_behind_the_last_whole_one_whoever_was_killed_in_between(journal: Journal) -> None:
+    whole = journal.path.read_bytes()
+    for cut in (1, ROW.itemsize - 1, ROW.itemsize + 7, len(whole) - 5):
+        journal.path.write_bytes(whole[:-cut])
+        journal.append(0, np.array([0]), value_of(0, np.array([0])))
+        size = journal.path.stat().st_size - len(journal.facts) - 1
+        assert size > 0
+        assert size % ROW.itemsize == 0
+        found = table(journal)
+        assert found[0, 0] == EXPECTED[0, 0]
+        assert found.items() <= EXPECTED.items()
+        assert len(found) >= size // ROW.itemsize - 1
+    journal.path.write_bytes(whole + b"\0\0\0")  # cut shorter than what was there: nothing of the rest may stay
+    journal.append(np.array([], int), np.array([], int), np.array([]))
+    assert journal.path.read_bytes() == whole
