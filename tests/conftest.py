@@ -117,3 +117,11 @@ def llama(llama_directory: Path) -> HookedTransformer:
     model = HookedTransformer.from_pretrained(llama_directory, device="cpu")
     assert (model.cfg.n_layers, model.cfg.n_heads, model.cfg.n_kv_heads, model.cfg.d_model) == (3, 4, 2, 32)
     return model
+
+
+@pytest.fixture(scope="session")
+def mini() -> HookedTransformer:
+    """The bundled model."""
+    from interp.model import HookedTransformer
+
+    return HookedTransformer.from_pretrained("mini")

@@ -1,4 +1,4 @@
-"""The sweep against the serial loop written with plain TransformerLens hooks, and against algebra."""
+"""The sweep against patching with plain TransformerLens hooks (tests.oracle), and against algebra."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from interp.interventions import Replace
 from interp.model import HookedTransformer
 from interp.prompts import PromptPairs
 from interp.sweep import NOT_PATCHED, score, sweep
+from tests.oracle import one_by_one
 from tests.tiny import LOGITS, VOCAB, random_ids
 from tests.tolerance import close
 
@@ -55,60 +56,16 @@ def metric(logits: torch.Tensor) -> np.ndarray:
     return (logits[:, CORRECT] - logits[:, INCORRECT]).double().numpy()
 
 
-def serial_loop(
-    model: HookedTransformer,
-    pairs: PromptPairs,
-    site: str,
-    direction: str,
-    masks: list[np.ndarray],
-    heads: list[int | None],
-) -> np.ndarray:
-    """One full forward pass per (layer, head, place), by the bridge's own hooks. [prompt, layer, head, place]."""
-    clean, corrupted = torch.tensor(pairs.clean.ids), torch.tensor(pairs.corrupted.ids)
-    base, source = (corrupted, clean) if direction == "denoising" else (clean, corrupted)
-    table = sites.site(site)
-    out = np.empty((len(pairs), model.cfg.n_layers, len(heads), len(masks)))
-    with torch.inference_mode():
-        _, cache = model.bridge.run_with_cache(source)
-        for layer in range(model.cfg.n_layers):
-            new = cache[table.hook_name(layer)]
-            for h, head in enumerate(heads):
-                for m, mask in enumerate(masks):
-                    places = torch.tensor(mask)
-
-                    def patch(
-                        tensor: torch.Tensor, hook: object, new: torch.Tensor = new, head: int | None = head,
-                        where: torch.Tensor = places,
-                    ) -> torch.Tensor:  # fmt: skip
-                        changed = tensor.clone()
-                        if table.is_pattern:
-                            for prompt, place in where.nonzero().tolist():
-                                changed[prompt, head, place] = new[prompt, head, place]
-                        elif head is None:
-                            changed[where] = new[where]
-                        else:
-                            changed[:, :, head][where] = new[:, :, head][where]
-                        return changed
-
-                    logits = model.bridge.run_with_hooks(base, fwd_hooks=[(table.hook_name(layer), patch)])
-                    last = logits[torch.arange(len(pairs)), torch.tensor(pairs.answer_position)]
-                    picked = last.gather(1, torch.tensor(pairs.correct)[:, None]) - last.gather(
-                        1, torch.tensor(pairs.incorrect)[:, None]
-                    )
-                    out[:, layer, h, m] = picked[:, 0].double().numpy()
-    return out
-
-
 @BOTH
 @DIRECTIONS
 @pytest.mark.parametrize("site", ["resid_pre", "resid_post", "attn_out", "mlp_out", "mlp_post"])
-def test_stream_and_block_sites_equal_the_serial_loop(
+def test_stream_and_block_sites_equal_plain_hooks(
     model: HookedTransformer, pairs: PromptPairs, site: str, direction: str
 ) -> None:
     effect = sweep(model, pairs, site, direction)
     assert effect.patched.dims == ("prompt", "layer", "position")
     masks = [np.tile(np.arange(8) == position, (4, 1)) for position in range(8)]
-    expected = serial_loop(model, pairs, site, direction, masks, [None])[:, :, 0]
+    expected = one_by_one(model, pairs, site, direction, [None], masks)[:, :, 0]
     close(effect.patched, expected, size=LOGITS)
     assert effect.attrs["rows_run"] < effect.attrs["rows_in_all"]
 
@@ -116,28 +73,26 @@ def test_stream_and_block_sites_equal_the_serial_loop(
 @BOTH
 @DIRECTIONS
 @pytest.mark.parametrize("site", ["z", "q", "k", "v", "pattern"])
-def test_head_sites_equal_the_serial_loop(
-    model: HookedTransformer, pairs: PromptPairs, site: str, direction: str
-) -> None:
+def test_head_sites_equal_plain_hooks(model: HookedTransformer, pairs: PromptPairs, site: str, direction: str) -> None:
     effect = sweep(model, pairs, site, direction)
     dim = "kv_head" if model.cfg.grouped_query and site in ("k", "v") else "head"
     assert effect.patched.dims == ("prompt", "layer", dim)
     everywhere = [np.ones((4, 8), dtype=bool)]
-    expected = serial_loop(model, pairs, site, direction, everywhere, list(range(model.n_heads_of(site))))[..., 0]
+    expected = one_by_one(model, pairs, site, direction, range(model.n_heads_of(site)), everywhere)[..., 0]
     close(effect.patched, expected, size=LOGITS)
 
 
 @BOTH
 @DIRECTIONS
 @pytest.mark.parametrize("site", ["z", "resid_pre", "pattern", "k", "v", "mlp_out"])
-def test_ragged_roles_equal_the_serial_loop(
+def test_ragged_roles_equal_plain_hooks(
     model: HookedTransformer, ragged: PromptPairs, site: str, direction: str
 ) -> None:
     roles = ["color", "noun", "answer"]
     effect = sweep(model, ragged, site, direction, roles=roles)
     masks = [run.token_mask(ragged.clean, role) for role in roles]
     heads = list(range(model.n_heads_of(site))) if sites.site(site).has_heads else [None]
-    expected = serial_loop(model, ragged, site, direction, masks, heads)
+    expected = one_by_one(model, ragged, site, direction, heads, masks)
     got = effect.patched.values if len(heads) > 1 else effect.patched.values[:, :, None]
     close(got, expected, size=LOGITS)
 
