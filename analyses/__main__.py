@@ -22,6 +22,8 @@ from interp.errors import InterpError
 if TYPE_CHECKING:
     import xarray as xr
 
+    from interp.model import HookedTransformer
+
 DTYPES = ("float32", "float64", "bfloat16", "float16")
 
 EXAMPLES = """\
@@ -207,6 +209,25 @@ def _doctor(arguments: argparse.Namespace, terminal: Terminal) -> None:
         terminal.line(f"mini loads and passes its self-check: {model!r}")
         for name, value in model.checks.items():
             terminal.line(f"  {name}: {value:.3g}")
+        terminal.line(f"Matrix products, as measured here with {torch.get_num_threads()} threads:")
+        for shape, choice in _products(model).items():
+            terminal.line(f"  {shape}: {choice}")
+
+
+def _products(model: HookedTransformer) -> dict[str, str]:
+    """How the products of a model are made here, and those of one as large as GPT-2 small."""
+    import torch
+
+    from interp.blocks import TANH_GELU
+    from interp.products import choose
+
+    found = {f"{model.name}, {shape}": str(choice) for shape, choice in model.blocks().choices().items()}
+    for name, d_in, d_out, activation in (
+        ("q, k, v, o", 768, 768, None), ("mlp_in", 768, 3072, TANH_GELU), ("mlp_out", 3072, 768, None),
+    ):  # fmt: skip
+        choice = choose(torch.ones(d_in, d_out), bias=True, activation=activation)
+        found[f"GPT-2 small, {d_in} x {d_out} ({name})"] = str(choice)
+    return found
 
 
 def _compare(arguments: argparse.Namespace, terminal: Terminal) -> None:

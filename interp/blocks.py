@@ -9,7 +9,6 @@ views of the bridge's, never copies, and loading a model compares the whole with
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -18,6 +17,9 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
+
+from interp import products
+from interp.products import ADDMM, NO_CHOICE, Activation, Choice
 
 if TYPE_CHECKING:
     from interp.model import HookedTransformer
@@ -35,22 +37,10 @@ def at_positions(
     return stream[rows, at]
 
 
-@dataclass(frozen=True)
-class Activation:
-    """A nonlinearity, and what oneDNN calls it where it can be made part of a matrix product."""
-
-    function: Callable[[Tensor], Tensor]
-    fused: tuple[str, str]
-
-    def __call__(self, x: Tensor) -> Tensor:
-        """Apply it."""
-        return self.function(x)
-
-
-_TANH_GELU = Activation(lambda x: F.gelu(x, approximate="tanh"), ("gelu", "tanh"))
+TANH_GELU = Activation(lambda x: F.gelu(x, approximate="tanh"), ("gelu", "tanh"))
 _ACTIVATIONS = {
-    "gelu_new": _TANH_GELU,
-    "gelu_pytorch_tanh": _TANH_GELU,
+    "gelu_new": TANH_GELU,
+    "gelu_pytorch_tanh": TANH_GELU,
     "gelu": Activation(F.gelu, ("gelu", "none")),
     "silu": Activation(F.silu, ("swish", "")),
     "relu": Activation(F.relu, ("relu", "")),
@@ -84,13 +74,13 @@ class Norm:
 class Linear:
     """``x @ weight + bias``, computed in the weight's data type and returned in that of ``x``.
 
-    On x86 a float32 product without a gradient is oneDNN's, which PyTorch ships beside MKL: MKL, the default, runs at
-    half its speed on processors that are not Intel's, and leaves the activation to a pass of its own. Both are float32
-    throughout. ``packed`` is the weight once more in the layout that oneDNN likes best.
+    Without a gradient the product is the one that was measured to be fastest (``choice``); with one, PyTorch's own.
+    ``packed`` is the weight once more, where the fastest needs it.
     """
 
     weight: Float[Tensor, "d_in d_out"]
     bias: Float[Tensor, " d_out"] | None
+    choice: Choice = NO_CHOICE
     packed: Tensor | None = None
 
     def __call__(
@@ -98,48 +88,26 @@ class Linear:
     ) -> Float[Tensor, "... d_out"]:
         """Apply to the last axis, then the activation if there is one."""
         flat = x.reshape(-1, x.shape[-1]).to(self.weight.dtype)
-        if _ONEDNN and flat.dtype == torch.float32 and flat.device.type == "cpu" and not torch.is_grad_enabled():
-            name, variant = ("none", "") if activation is None else activation.fused
-            weight = self.weight.T if self.packed is None else self.packed
-            out: Tensor = torch.ops.mkldnn._linear_pointwise(flat, weight, self.bias, name, [], variant)
-        else:
-            out = flat @ self.weight if self.bias is None else torch.addmm(self.bias, flat, self.weight)
-            out = out if activation is None else activation(out)
+        way, weight = self.choice.as_it_lies, self.weight
+        if torch.is_grad_enabled():
+            way = ADDMM
+        elif self.packed is not None and self.choice.packed is not None:
+            way, weight = self.choice.packed, self.packed
+        out = way(flat, weight, self.bias, activation)
         return out.to(x.dtype).reshape(*x.shape[:-1], -1)
+
+    def measured(self, activation: Activation | None) -> Linear:
+        """The same map by the fastest product here, with the activation that it is followed by."""
+        choice = products.choose(self.weight, bias=self.bias is not None, activation=activation)
+        return replace(self, choice=choice, packed=None)
 
     def cast(self, dtype: torch.dtype) -> Linear:
         """The same map in another data type."""
         return Linear(self.weight.to(dtype), None if self.bias is None else self.bias.to(dtype))
 
-    @property
-    def gains_by_packing(self) -> bool:
-        """Whether its products are oneDNN's and its weight lies across: GPT-2's do, as [in, out]."""
-        weight = self.weight
-        return _PACKS and weight.dtype == torch.float32 and weight.device.type == "cpu" and not weight.T.is_contiguous()
-
     def pack(self, rows: int) -> Linear:
-        """The same map, its weight laid out for products of about so many rows."""
-        return replace(self, packed=torch.ops.mkldnn._reorder_linear_weight(self.weight.T, rows))
-
-
-def _has_onednn() -> bool:
-    here = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
-    x86 = platform.machine().lower() in ("x86_64", "amd64")
-    return bool(here and x86 and hasattr(torch.ops.mkldnn, "_linear_pointwise"))
-
-
-def _is_intel() -> bool:
-    try:
-        with open("/proc/cpuinfo", encoding="ascii", errors="ignore") as lines:
-            return any("GenuineIntel" in line for line in lines if line.startswith("vendor_id"))
-    except OSError:
-        return "GenuineIntel" in platform.processor() or platform.system() == "Darwin"
-
-
-_ONEDNN = _has_onednn()
-_PACKS = _ONEDNN and hasattr(torch.ops.mkldnn, "_reorder_linear_weight") and _is_intel()
-"""Seen: on an Intel Xeon (AVX-512) GPT-2 small's first MLP product runs at half speed unless packed, on an AMD EPYC at
-full speed."""
+        """The same map, its weight laid out for products of about so many rows where that gains."""
+        return self if self.choice.packed is None else replace(self, packed=products.pack(self.weight, rows))
 
 
 @dataclass(frozen=True)
@@ -205,37 +173,49 @@ class Blocks:
         Raises:
             UnsupportedModelError: another architecture, or a variant of these two that is not written here.
         """
-        return _read(model)
+        return _read(model).measured()
 
     def cast(self, dtype: torch.dtype) -> Blocks:
         """The same model with its matrix products in another data type; norms and streams stay as they are."""
         return self._with(lambda block: {name: matrix.cast(dtype) for name, matrix in block.matrices.items()})
 
+    def measured(self) -> Blocks:
+        """The same model, each product by the fastest way for its weight (``interp.products``)."""
+        return self._with(
+            lambda block: {
+                name: matrix.measured(self.activation if name == block.activated else None)
+                for name, matrix in block.matrices.items()
+            }
+        )
+
+    def choices(self) -> dict[str, Choice]:
+        """How the products of a block are made, by their shapes and the names of the maps."""
+        named: dict[tuple[tuple[int, ...], Choice], list[str]] = {}
+        for block in self.layers:
+            for name, matrix in block.matrices.items():
+                names = named.setdefault((tuple(matrix.weight.shape), matrix.choice), [])
+                names += [] if name in names else [name]
+        return {
+            f"{' x '.join(map(str, shape))} ({', '.join(names)})": choice for (shape, choice), names in named.items()
+        }
+
     @property
     def packable_bytes(self) -> int:
-        """What ``packed`` takes beside the model; 0 where it gains nothing."""
-        return sum(matrix.weight.nbytes for matrix in self._activated if matrix.gains_by_packing)
+        """What ``pack`` takes beside the model; 0 where it gains nothing."""
+        return sum(matrix.weight.nbytes for matrix in self._matrices if matrix.choice.packed is not None)
 
     @property
     def is_packed(self) -> bool:
         """Whether some weight is."""
-        return any(matrix.packed is not None for matrix in self._activated)
+        return any(matrix.packed is not None for matrix in self._matrices)
 
     @property
-    def _activated(self) -> list[Linear]:
-        return [block.matrices[block.activated] for block in self.layers]
+    def _matrices(self) -> list[Linear]:
+        return [matrix for block in self.layers for matrix in block.matrices.values()]
 
-    def packed(self, rows: int) -> Blocks:
-        """The same model with the matrices before an activation packed, for batches of about so many tokens.
-
-        These gain most: the activation is then part of a product at full speed.
-        """
-
-        def packed(block: Block) -> dict[str, Any]:
-            matrix = block.matrices[block.activated]
-            return {block.activated: matrix.pack(rows)} if matrix.gains_by_packing else {}
-
-        return self._with(packed)
+    def pack(self, rows: int) -> Blocks:
+        """The same model with every matrix packed that gains by it, for batches of about so many tokens."""
+        return self._with(lambda block: {name: matrix.pack(rows) for name, matrix in block.matrices.items()})
 
     def _with(self, new: Callable[[Block], dict[str, Any]]) -> Blocks:
         """The same model with some of each block's maps replaced."""

@@ -20,7 +20,7 @@ import xarray as xr
 from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
-from interp import blocks, run, sites, tasks
+from interp import products, run, sites, tasks
 from interp.errors import InterpError
 from interp.interventions import Ablate, Intervention, Knockout
 from interp.model import HookedTransformer
@@ -710,7 +710,7 @@ def counted(
     attention, which is counted as the rectangle of queries times keys (2 + 2 operations each). The plan counts the
     triangle that is seen, which is less: by at most 2 d_head h n^2 per row and layer, some per cent at these sizes.
     """
-    monkeypatch.setattr(blocks, "_ONEDNN", False)
+    monkeypatch.setattr(products, "_has_onednn", lambda: False)
 
     def attention(q: Any, k: Any, v: Any, *rest: Any, out_shape: Any = None, **named: Any) -> int:
         rows, heads, dest, width = q
@@ -907,36 +907,6 @@ def test_out_of_memory_through_hooks_halves_the_batch_and_keeps_what_is_finished
     monkeypatch.setattr(qwen2, "resume", lambda *_, **__: (_ for _ in ()).throw(torch.OutOfMemoryError("full")))
     with pytest.raises(InterpError, match="a single row"):
         sweep(qwen2, ragged, "z", roles=["color", "noun"])
-
-
-# ---- packed weights ----
-
-
-@pytest.mark.skipif(not blocks._ONEDNN, reason="packing is oneDNN's, on x86")
-def test_packed_weights_give_the_same_numbers_and_are_planned(
-    gpt2: HookedTransformer, llama: HookedTransformer, ragged: PromptPairs, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(blocks, "_PACKS", False)
-    without = {"z": sweep(gpt2, ragged, "z"), "paths": path_patching(gpt2, ragged)}
-    monkeypatch.setattr(blocks, "_PACKS", True)
-    monkeypatch.setattr(limits, "TOKENS_TO_PACK", 0)
-    original, made = blocks.Linear.pack, []
-
-    def pack(matrix: blocks.Linear, rows: int) -> blocks.Linear:
-        made.append(original(matrix, rows))
-        return made[-1]
-
-    monkeypatch.setattr(blocks.Linear, "pack", pack)
-    packed = {"z": sweep(gpt2, ragged, "z"), "paths": path_patching(gpt2, ragged)}
-    assert len(made) == 2 * N_LAYERS
-    for name, effect in packed.items():
-        close(effect.patched, without[name].patched, size=LOGITS)
-        more = effect.attrs["planned_peak_bytes"] - without[name].attrs["planned_peak_bytes"]
-        assert more == gpt2.blocks().packable_bytes == N_LAYERS * 32 * 128 * 4
-    twice = 2 * gpt2.blocks().packable_bytes
-    sweep(gpt2, ragged, "z", memory=twice)
-    assert len(made) == 2 * N_LAYERS, "too little memory to hold them twice"
-    assert llama.blocks().packable_bytes == 0, "its weights lie as oneDNN wants them"
 
 
 # ---- screening in bfloat16 ----

@@ -109,7 +109,7 @@ def packed(blocks: Blocks, limits: Limits, entries: Sequence[Entry], n_chunks: i
         return blocks
     n_layers = len(blocks.layers)
     tokens = sum(entry.tokens * (n_layers - entry.join[0]) for entry in entries) / n_layers
-    return blocks.packed(limits.tokens) if n_chunks * tokens > TOKENS_TO_PACK else blocks
+    return blocks.pack(limits.tokens) if n_chunks * tokens > TOKENS_TO_PACK else blocks
 
 
 def halved(error: Exception, *, held: int, rows: int, device: torch.device, of: str) -> int:

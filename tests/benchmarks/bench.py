@@ -54,7 +54,8 @@ def main() -> int:
         torch.set_num_threads(arguments.threads)
     arguments.out.mkdir(parents=True, exist_ok=True)
     started = time.perf_counter()
-    figures: dict[str, Any] = {"machine": machine.describe(), "options": _plain(vars(arguments)), "models": {}}
+    figures: dict[str, Any] = {"machine": machine.describe(), "options": _plain(vars(arguments))}
+    figures |= {"products": {}, "models": {}}
     for name, value in figures["machine"].items():
         print(f"{name:<18}{value}")
     figures["rates"] = {name: machine.median(found) for name, found in machine.product_rates().items()}
@@ -67,7 +68,9 @@ def main() -> int:
             save_random(small, SMALL)
         for name in arguments.models:
             if set(arguments.only) - {"memory", "growth"}:
-                figures["models"][name] = _model(name, small if name == "gpt2-small" else WEIGHTS, arguments)
+                work = workload(name, small if name == "gpt2-small" else WEIGHTS)
+                figures["products"][name] = _products(work)
+                figures["models"][name] = _model(work, arguments)
         if "memory" in arguments.only and small.is_dir():
             _headline("memory", "gpt2-small")
             n_prompts = 64 if arguments.quick else 512
@@ -93,14 +96,22 @@ def main() -> int:
     return 1 if differing else 0
 
 
-def _model(name: str, directory: Path, arguments: argparse.Namespace) -> dict[str, Any]:
+def _products(work: Workload) -> dict[str, str]:
+    """How interp multiplies here, by shape of the weights; printed too."""
+    choices = {shape: str(choice) for shape, choice in work.model.blocks().choices().items()}
+    print(f"\nproducts of {work.name}")
+    for shape, choice in choices.items():
+        print(f"  {shape}: {choice}", flush=True)
+    return choices
+
+
+def _model(work: Workload, arguments: argparse.Namespace) -> dict[str, Any]:
     """The sweeps at one model, ours and the peers' in turns."""
-    work = workload(name, directory)
     loaded = _peers(work, arguments.peers)
     gc.collect()
     gc.freeze()  # what the peers' imports leave behind would be searched for garbage in everyone's time
     layers = tuple(range(work.model.cfg.n_layers))
-    large = name != "mini"
+    large = work.name != "mini"
     if arguments.quick and large:
         layers = (work.model.cfg.n_layers // 2, work.model.cfg.n_layers - 2)
     per_layer = None if not large or arguments.heads == 0 else arguments.heads
@@ -110,7 +121,7 @@ def _model(name: str, directory: Path, arguments: argparse.Namespace) -> dict[st
     for job in arguments.only:
         if job in ("memory", "growth"):
             continue
-        shown = f"{name}: {len(work.pairs)} pairs x {work.clean.shape[1]} tokens"
+        shown = f"{work.name}: {len(work.pairs)} pairs x {work.clean.shape[1]} tokens"
         if len(layers) < work.model.cfg.n_layers:
             shown += f", only layers {', '.join(map(str, layers))}"
         if job in ("path", "edges") and per_layer is not None:

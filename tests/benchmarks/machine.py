@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 
-from interp.blocks import Linear
+from interp import products
 
 PACKAGES = ("interp", "torch", "transformers", "transformer-lens", "nnsight", "pyvene", "numpy", "xarray")
 PRODUCT = (1056, 768, 3072)
@@ -63,26 +63,28 @@ def _version(name: str) -> str:
 def product_rates(repeats: int = 20) -> dict[str, list[float]]:
     """Operations per second of one float32 matrix product with bias, per repeat; a multiply-add counts two.
 
-    By ``torch.addmm`` (on x86 usually MKL's) and by the product that ``interp.blocks`` uses (oneDNN's on x86).
+    By every way that there is here, of which ``interp.products`` chooses.
     """
     rows, inner, columns = PRODUCT
     left, right, bias = torch.randn(rows, inner), torch.randn(inner, columns), torch.randn(columns)
-    ours = Linear(right, bias)
     rates: dict[str, list[float]] = {}
     with torch.inference_mode():
-        for name, product in (("addmm", lambda: torch.addmm(bias, left, right)), ("interp", lambda: ours(left))):
+        for way in products.ways(right, activated=True):
+            if way.fused:
+                continue  # there is no activation here
+            weight = products.pack(right, rows) if way.packed else right
             for _ in range(3):
-                product()
-            rates[name] = []
+                way(left, weight, bias, None)
+            rates[str(way)] = []
             for _ in range(repeats):
                 started = time.perf_counter()
-                product()
-                rates[name].append(2.0 * rows * inner * columns / (time.perf_counter() - started))
+                way(left, weight, bias, None)
+                rates[str(way)].append(2.0 * rows * inner * columns / (time.perf_counter() - started))
     return rates
 
 
 def product_rate(repeats: int = 20) -> list[float]:
-    """The faster of the two products: the floor is what the machine can do."""
+    """That of the fastest way: the floor is what the machine can do."""
     return max(product_rates(repeats).values(), key=median)
 
 
