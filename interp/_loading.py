@@ -1,17 +1,17 @@
 """Getting weights and a tokenizer from a name: bundled, local directory, GGUF file or the hub.
 
 Local sources never touch the network, and only safetensors and GGUF are read: a pickled checkpoint can run code.
+A model is right or refused: every one of its weights comes from its checkpoint, and all of the checkpoint is in it.
 """
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
 import logging
 import os
-import struct
-from collections.abc import Iterator
+import re
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from interp import mini
+from interp import _checkpoint, mini
+from interp._checkpoint import Checkpoint
 from interp.errors import InterpError
 
 log = logging.getLogger(__name__)
@@ -31,7 +32,22 @@ DTYPES = {
     "float16": torch.float16,
     "float64": torch.float64,
 }
-PICKLED = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
+FLOATS = ("F64", "F32", "F16", "BF16")
+SIZES = (
+    "num_hidden_layers",
+    "num_attention_heads",
+    "num_key_value_heads",
+    "hidden_size",
+    "head_dim",
+    "intermediate_size",
+    "max_position_embeddings",
+    "vocab_size",
+)
+"""Sizes of a configuration by Hugging Face's common names; each family maps its own onto them."""
+COMPUTED = re.compile(r"(^|\.)(rotary_emb\.inv_freq|position_ids|(attn|attention)\.(bias|masked_bias|causal_mask))$")
+"""Tensors in old checkpoints that models now compute: rotary frequencies, positions, causal masks."""
+LEAK = {torch.float64: 1e-4, torch.float32: 1e-4, torch.bfloat16: 3e-2, torch.float16: 3e-2}
+"""How much a later token may seem to change earlier logits, as a share of the largest: rounding of regrouped sums."""
 
 
 @dataclass(frozen=True)
@@ -51,28 +67,17 @@ def load(source: str | os.PathLike[str], *, dtype: torch.dtype, device: torch.de
         InterpError: what was missing or broken, and what to use instead.
     """
     text = os.fspath(source)
-    if text == BUNDLED:
-        model, tokenizer = _from_directory(mini.WEIGHTS, dtype)
-        name = BUNDLED
-    else:
-        path = Path(text).expanduser()
-        if path.is_dir():
-            model, tokenizer = _from_directory(path, dtype)
-            name = str(path)
-        elif path.is_file():
-            model, tokenizer = _from_file(path, dtype)
-            name = path.name
-        elif _looks_like_path(text):
-            raise InterpError(
-                f"No model at {text}: there is no such file or directory. Use 'mini', a directory or a hub name."
-            )
-        else:
-            model, tokenizer = _from_hub(text, dtype)
-            name = text
+    try:
+        name, checkpoint = _find(text)
+    except OSError as error:  # no permission, a name too long, a file that went away
+        raise InterpError(f"{text[:200]} cannot be read ({error.strerror}). Use 'mini' or another path.") from error
+    model, tokenizer = _read(checkpoint, dtype)
     fingerprint = weights_sha256(model)
     model.config.use_cache = False  # type: ignore[union-attr]  # a key-value cache would carry one run into the next
     # Weights are read, never trained; attribution differentiates by activations.
-    return Loaded(model.to(device=device).eval().requires_grad_(False), tokenizer, name, fingerprint)
+    model.to(device=device).eval().requires_grad_(False)
+    check_causal(model, checkpoint.named)
+    return Loaded(model, tokenizer, name, fingerprint)
 
 
 def weights_sha256(model: nn.Module) -> str:
@@ -87,6 +92,33 @@ def weights_sha256(model: nn.Module) -> str:
     return digest.hexdigest()
 
 
+# ---- where it is ----
+
+
+def _find(text: str) -> tuple[str, Checkpoint]:
+    """What the model is called, and its files."""
+    if text == BUNDLED:
+        return BUNDLED, _checkpoint.of_directory(Path(mini.WEIGHTS), named=BUNDLED, linked=True)
+    if not text or "\0" in text:
+        raise InterpError(f"{text[:200]!r} names no model. Use 'mini', a directory or a hub name.")
+    path = Path(text).expanduser()
+    if path.is_dir():
+        return str(path), _checkpoint.of_directory(path)
+    if path.is_file():
+        if path.suffix != ".gguf":
+            raise InterpError(
+                f"{path} is not a model that can be read: give a directory, or a file that ends in .gguf."
+            )
+        return path.name, _checkpoint.of_gguf(path)
+    if os.path.lexists(path):
+        raise InterpError(f"{path} is neither a directory nor a file, or a link to nowhere. Use 'mini' or a directory.")
+    if _looks_like_path(text):
+        raise InterpError(
+            f"No model at {text}: there is no such file or directory. Use 'mini', a directory or a hub name."
+        )
+    return text, _checkpoint.of_directory(_fetched(text), named=text)
+
+
 def _looks_like_path(text: str) -> bool:
     return (
         text.endswith((".gguf", ".safetensors"))
@@ -96,114 +128,364 @@ def _looks_like_path(text: str) -> bool:
     )
 
 
-def _from_directory(path: Path, dtype: torch.dtype) -> tuple[nn.Module, Any | None]:
-    if not (path / "config.json").is_file():
-        raise InterpError(
-            f"{path} is not a model directory: it has no config.json. Save a model there with save_pretrained."
-        )
-    weights = sorted(path.glob("*.safetensors"))
-    if not weights:
-        pickled = next((found for pattern in PICKLED for found in sorted(path.glob(pattern))), None)
-        if pickled is not None:
+def _fetched(name: str) -> Path:
+    """The directory of the hub's cache that holds a model: its small files first, then the weights that they name."""
+    from huggingface_hub import snapshot_download
+
+    def fetch(patterns: Iterable[str]) -> Path:
+        return Path(snapshot_download(name, allow_patterns=list(patterns), ignore_patterns=["*/*"]))
+
+    with _progress_hidden():
+        try:
+            directory = fetch((*_checkpoint.SMALL_FILES, _checkpoint.WEIGHTS))
+        except Exception as error:  # the hub's client raises many types; all mean "cannot be had"
             raise InterpError(
-                f"{path} holds only a pickled checkpoint ({pickled.name}), which can run code when read: refused. "
-                "Save it again with save_pretrained(..., safe_serialization=True)."
-            )
-        raise InterpError(f"{path} has no weights: no *.safetensors file beside config.json.")
-    for file in weights:
-        _check_safetensors(file)
-    return _read(path, dtype, local=True)
+                f"Model '{name}' is not a local path and could not be fetched from the hub ({_one_line(error)}). "
+                "Check the name and the network, or use 'mini' or a local directory."
+            ) from error
+        index = directory / _checkpoint.INDEX
+        if index.is_file() and not (directory / _checkpoint.WEIGHTS).exists():
+            fetch(set(_checkpoint.shard_names(index).values()))
+    return directory
 
 
-def _check_safetensors(file: Path) -> None:
-    """Compare the length that the header promises with the length of the file (a broken download is shorter)."""
-    size = file.stat().st_size
-    with file.open("rb") as stream:
-        prefix = stream.read(8)
-        header_bytes = struct.unpack("<Q", prefix)[0] if len(prefix) == 8 else size
-        header = stream.read(header_bytes) if 8 + header_bytes <= size else b""
-    try:
-        entries = json.loads(header)
-        promised = (
-            8 + header_bytes + max((e["data_offsets"][1] for k, e in entries.items() if k != "__metadata__"), default=0)
-        )
-    except (ValueError, KeyError, TypeError):
-        promised = -1
-    if promised != size:
-        raise InterpError(f"{file} is truncated or not a safetensors file ({size} bytes). Download or save it again.")
+# ---- reading it ----
 
 
-def _from_file(path: Path, dtype: torch.dtype) -> tuple[nn.Module, Any | None]:
-    if path.suffix != ".gguf":
-        raise InterpError(f"{path} is not a model that can be read: give a directory, or a file that ends in .gguf.")
-    with path.open("rb") as stream:
-        if stream.read(4) != b"GGUF":
-            raise InterpError(f"{path} is not a GGUF file: it does not start with 'GGUF'. Download it again.")
-    return _read(path.parent, dtype, local=True, gguf_file=path.name)
-
-
-def _from_hub(name: str, dtype: torch.dtype) -> tuple[nn.Module, Any | None]:
-    try:
-        return _read(name, dtype, local=False)
-    except InterpError as error:
-        raise InterpError(
-            f"Model '{name}' is not a local path and could not be fetched from the hub ({error}). "
-            "Check the name and the network, or use 'mini' or a local directory."
-        ) from error
-
-
-def _read(place: str | Path, dtype: torch.dtype, *, local: bool, **options: str) -> tuple[nn.Module, Any | None]:
+def _read(checkpoint: Checkpoint, dtype: torch.dtype) -> tuple[nn.Module, Any | None]:
     """Read model and tokenizer with Hugging Face's Auto classes; every failure becomes one line."""
     from transformers import AutoModelForCausalLM
 
-    named = Path(place, options["gguf_file"]) if "gguf_file" in options else place
-
-    with _quiet_transformers():
+    gguf = {"gguf_file": checkpoint.gguf} if checkpoint.gguf else {}
+    with _progress_hidden(), _transformers_to_log():
+        config = _config(checkpoint, gguf)
+        quantized = getattr(config, "quantization_config", None) is not None
+        if not quantized:
+            _check_claims(checkpoint, config)
         try:
-            model = AutoModelForCausalLM.from_pretrained(
-                place,
+            loaded: Any = AutoModelForCausalLM.from_pretrained(
+                checkpoint.directory,
+                config=config,
                 dtype=dtype,
-                attn_implementation="eager",  # the only one that exposes scores and patterns
-                use_safetensors=None if options else True,
-                local_files_only=local,
+                attn_implementation="eager",
+                use_safetensors=None if gguf else True,
+                ignore_mismatched_sizes=True,  # they come back in the info, and are refused with their names
+                output_loading_info=True,
+                local_files_only=True,
                 trust_remote_code=False,
-                **options,
+                **gguf,
             )
         except Exception as error:  # Hugging Face raises many types; all mean "cannot load this"
-            raise InterpError(f"Cannot load a model from {named}: {_first_line(error)}") from error
-        return model, _read_tokenizer(place, local=local, **options)
+            raise InterpError(f"Cannot load a model from {checkpoint.named}: {_one_line(error)}") from error
+        model, info = loaded  # a pair, since the info was asked for
+        _refuse_gaps(checkpoint, model, info)
+        if not quantized:
+            _check_all_used(checkpoint, model)
+        return model, _read_tokenizer(checkpoint, config, gguf)
 
 
-def _read_tokenizer(place: str | Path, *, local: bool, **options: str) -> Any | None:
+def _config(checkpoint: Checkpoint, gguf: Mapping[str, str]) -> Any:
+    """The model's configuration: of a causal language model, with sizes that make sense."""
+    from transformers import CONFIG_MAPPING, AutoConfig
+
+    family = checkpoint.config.get("model_type")
+    if not gguf and family not in CONFIG_MAPPING:
+        raise InterpError(
+            f"{checkpoint.named} is of the family '{str(family)[:60]}' (model_type in config.json), which this "
+            "transformers does not know; code that comes with a model is never run."
+        )
+    try:
+        config = AutoConfig.from_pretrained(
+            checkpoint.directory,
+            attn_implementation="eager",  # the only one that exposes scores and patterns
+            local_files_only=True,
+            trust_remote_code=False,
+            **gguf,
+        )
+        config.return_dict = True  # what a run gives back, not what it computes
+        config.output_attentions = config.output_hidden_states = False
+        _check_kind(config, checkpoint.named)
+        _check_sizes(config, checkpoint.named)
+    except InterpError:
+        raise
+    except Exception as error:  # each family checks its own settings, and raises many types
+        raise InterpError(f"Cannot use the configuration of {checkpoint.named}: {_one_line(error)}") from error
+    return config
+
+
+def _check_kind(config: Any, named: str) -> None:
+    """Refuse what is known from its settings to be no causal language model."""
+    from transformers import MODEL_FOR_CAUSAL_LM_MAPPING
+
+    if config.is_encoder_decoder:
+        raise _not_causal(named, f"an encoder-decoder model ({config.model_type})")
+    if _sees_ahead(config):
+        raise _not_causal(named, f"bidirectional ({config.model_type})")
+    if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
+        raise InterpError(
+            f"{named} is of the family '{config.model_type}', of which transformers has no causal language model. "
+            "Use a GPT, a Llama or another of TransformerLens's families."
+        )
+
+
+def _sees_ahead(config: Any) -> bool:
+    """Whether a configuration states attention to later tokens. What it does not state, ``check_causal`` finds."""
+    from transformers import MODEL_FOR_MASKED_LM_MAPPING
+
+    text = config.get_text_config()
+    decoder = getattr(config, "is_decoder", False) or getattr(config, "causal", False)  # XLM's name for it
+    return (
+        (type(config) in MODEL_FOR_MASKED_LM_MAPPING and not decoder)
+        or config.model_type == "xlnet"  # reads in permuted orders, and is in no table of masked models
+        or getattr(text, "is_causal", True) is False
+        or getattr(text, "use_bidirectional_attention", None) in (True, "all")
+    )
+
+
+def _not_causal(named: str, what: str) -> InterpError:
+    return InterpError(
+        f"{named} is {what}: its tokens see later ones. What is asked here needs a causal model, "
+        "such as a GPT or a Llama."
+    )
+
+
+def _check_sizes(config: Any, named: str) -> None:
+    text = config.get_text_config()
+    for name in SIZES:
+        value = getattr(text, name, None)
+        if value is not None and (type(value) is not int or value < 1):
+            stated = text.attribute_map.get(name, name)
+            raise InterpError(
+                f"The configuration of {named} states {stated} = {str(value)[:40]}: "
+                "it must be a whole number above zero."
+            )
+
+
+@torch.inference_mode()
+def check_causal(model: Any, named: str) -> None:
+    """Prove that no token changes what is said before it.
+
+    Raises:
+        InterpError: the model is bidirectional.
+    """
+    sizes = model.config.get_text_config()
+    length = min(6, int(getattr(sizes, "max_position_embeddings", 6)))
+    ids = torch.arange(length).repeat(2, 1) % sizes.vocab_size
+    ids[1, -1] = (ids[1, -1] + 1) % sizes.vocab_size
+    ids = ids.to(next(model.parameters()).device)
+    try:
+        logits = model(ids, attention_mask=torch.ones_like(ids), use_cache=False).logits[:, :-1].float()
+    except Exception as error:
+        raise InterpError(f"{named} cannot be run by Hugging Face's own code: {_one_line(error)}") from error
+    if logits.numel() and float((logits[0] - logits[1]).abs().max()) > LEAK[model.dtype] * float(logits.abs().max()):
+        raise _not_causal(named, f"bidirectional ({model.config.model_type})")
+
+
+# ---- whether all of it comes from the checkpoint ----
+
+
+def _empty(config: Any, tensors: Mapping[str, _checkpoint.Stored]) -> tuple[Any, dict[str, Any]]:
+    """The model that a configuration describes, without memory for it, and what tensors of these shapes leave open."""
+    from transformers import MODEL_FOR_CAUSAL_LM_MAPPING
+
+    kind: Any = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
+    if not isinstance(config, kind.config_class):  # a text model inside a family that reads images too
+        config = config.get_text_config()
+    model, info = kind.from_pretrained(
+        None,
+        config=config,
+        state_dict={name: torch.empty(stored.shape, device="meta") for name, stored in tensors.items()},
+        device_map={"": "meta"},
+        dtype=torch.float32,
+        attn_implementation="eager",
+        ignore_mismatched_sizes=True,
+        output_loading_info=True,
+        local_files_only=True,
+    )
+    return model, info
+
+
+def _check_claims(checkpoint: Checkpoint, config: Any) -> None:
+    """Compare what the configuration describes with what the weights hold, before memory is taken for either."""
+    try:
+        with _transformers_to_log(logging.ERROR):  # what it would warn of is refused below, by name
+            model, info = _empty(config, {} if checkpoint.gguf else checkpoint.tensors)
+    except Exception as error:
+        raise InterpError(
+            f"The configuration and the weights of {checkpoint.named} do not fit: {_one_line(error)}"
+        ) from error
+    if not checkpoint.gguf:  # names in a GGUF file are its own; what is missing is known when it has been read
+        _refuse_gaps(checkpoint, model, info)
+        _refuse_integers(checkpoint, model)
+    claimed = _numbers(model) + sum(buffer.numel() for buffer in model.buffers())
+    if claimed > 8 * checkpoint.numbers + 2**28:
+        raise InterpError(
+            f"The configuration of {checkpoint.named} describes {claimed:.3g} numbers, its weights hold "
+            f"{checkpoint.numbers:.3g}: they are not of one model."
+        )
+
+
+def _refuse_gaps(checkpoint: Checkpoint, model: Any, info: Mapping[str, Any]) -> None:
+    """Refuse a model of which some weights would be random, or a checkpoint of which some would go unused."""
+    missing = sorted(info["missing_keys"])
+    unexpected = sorted(name for name in info["unexpected_keys"] if not _is_computed(name, checkpoint, model))
+    mismatched = sorted(
+        f"{name} {tuple(found)} instead of {tuple(wanted)}" for name, found, wanted in info["mismatched_keys"]
+    )
+    kinds = (("missing", missing), ("unexpected", unexpected), ("of another shape", mismatched))
+    wrong = "; ".join(f"{len(names)} {kind} ({_checkpoint.some(names)})" for kind, names in kinds if names)
+    if wrong:
+        raise InterpError(
+            f"{checkpoint.named} is not a whole {type(model).__name__}: of its tensors, {wrong}. "
+            f"{_advice(checkpoint, model)}"
+        )
+
+
+def _advice(checkpoint: Checkpoint, model: Any) -> str:
+    names = list(checkpoint.tensors)
+    if not names:
+        return "Its weights are empty: download or save it again."
+    if any(".lora_" in name for name in names):
+        return "Its weights are an adapter's: merge it into its base model (merge_and_unload in peft) and save that."
+    prefix = names[0].split(".")[0] + "."
+    if all(name.startswith(prefix) for name in names) and not any(
+        name.startswith(prefix) for name in model.state_dict()
+    ):
+        return f"Every name in it begins with '{prefix}': take that away from the names and save it again."
+    return "Its configuration and its weights are not of one model: save or download both again."
+
+
+def _is_computed(name: str, checkpoint: Checkpoint, model: Any) -> bool:
+    """Whether a tensor is one that models once stored and now compute."""
+    if not COMPUTED.search(name):
+        return False
+    stored = checkpoint.tensors.get(name) or checkpoint.tensors.get(name.removeprefix(f"{model.base_model_prefix}."))
+    is_mask = name.endswith(("bias", "causal_mask"))
+    return not is_mask or (stored is not None and len(stored.shape) in (0, 4))  # a bias of weights is a vector
+
+
+def _refuse_integers(checkpoint: Checkpoint, model: Any) -> None:
+    """Refuse quantized weights of a model whose configuration does not say how to read them."""
+    whole = {name for name, tensor in model.state_dict().items() if not tensor.is_floating_point()}
+    packed = [
+        f"{name} {stored.dtype}"
+        for name, stored in checkpoint.tensors.items()
+        if stored.dtype not in FLOATS and name not in whole and not COMPUTED.search(name)
+    ]
+    if packed:
+        raise InterpError(
+            f"{checkpoint.named} holds weights that are no plain floats ({_checkpoint.some(packed)}), and its "
+            "config.json has no quantization_config that says how to read them. Save it in float32 or bfloat16."
+        )
+
+
+def _numbers(model: Any) -> int:
+    """How many numbers a model keeps, each tensor counted once however many names it has."""
+    return sum({id(t): t.numel() for t in model.state_dict(keep_vars=True).values()}.values())
+
+
+def _check_all_used(checkpoint: Checkpoint, model: Any) -> None:
+    """Hold the size of the loaded model to the size of its files: a look that does not depend on any report.
+
+    Tied weights may be in the files once or under each of their names.
+    """
+    state = model.state_dict()
+    ignored = [re.compile(pattern) for pattern in model._keys_to_ignore_on_load_unexpected or ()]
+    held = 0
+    for name, stored in checkpoint.tensors.items():
+        known = name in state or f"{model.base_model_prefix}.{name}" in state
+        if known or not (_is_computed(name, checkpoint, model) or any(p.search(name) for p in ignored)):
+            held += stored.numbers
+    kept = _numbers(model)
+    again = sum(tensor.numel() for tensor in state.values()) - kept
+    if held - kept not in (0, again):
+        beyond = [
+            name for name in checkpoint.tensors if _block(name) >= model.config.get_text_config().num_hidden_layers
+        ]
+        raise InterpError(
+            f"{checkpoint.named} holds {held} numbers, the {type(model).__name__} made of it has {kept}"
+            f"{f' (blocks beyond its last: {_checkpoint.some(beyond)})' if beyond else ''}: part of one is not in the "
+            "other. Its configuration and its weights are not of one model: save or download both again."
+        )
+
+
+def _block(name: str) -> int:
+    found = re.match(r"blk\.(\d+)\.", name)
+    return int(found[1]) if found else -1
+
+
+# ---- tokenizer ----
+
+
+def _read_tokenizer(checkpoint: Checkpoint, config: Any, gguf: Mapping[str, str]) -> Any | None:
     from transformers import AutoTokenizer
 
     names = ("tokenizer.json", "tokenizer_config.json", "vocab.json", "tokenizer.model")
-    if local and not options and not any((Path(place) / name).is_file() for name in names):
-        log.warning("%s has no tokenizer: the model works on token ids only.", place)
+    if not gguf and not any((checkpoint.directory / name).is_file() for name in names):
+        log.warning("%s has no tokenizer: the model works on token ids only.", checkpoint.named)
         return None
     try:
-        return AutoTokenizer.from_pretrained(place, local_files_only=local, trust_remote_code=False, **options)
+        tokenizer = AutoTokenizer.from_pretrained(
+            checkpoint.directory, local_files_only=True, trust_remote_code=False, **gguf
+        )
+        n_tokens, vocab = tokenizer.vocab_size, config.get_text_config().vocab_size
     except Exception as error:
-        raise InterpError(f"Cannot load the tokenizer from {place}: {_first_line(error)}") from error
+        raise InterpError(
+            f"Cannot load the tokenizer from {checkpoint.named}: {_one_line(error)}. Download or save it again."
+        ) from error
+    if not 0 < n_tokens <= vocab:
+        raise InterpError(
+            f"The tokenizer of {checkpoint.named} has {n_tokens} tokens, its model knows {vocab}: it is "
+            "another model's or damaged. Put the right one beside the weights."
+        )
+    if len(tokenizer) > vocab:
+        log.warning(
+            "%s: its tokenizer has added tokens with ids that the model does not know (%d and more).",
+            checkpoint.named,
+            vocab,
+        )
+    return tokenizer
 
 
-def _first_line(error: Exception) -> str:
-    text = str(error).strip().splitlines()
-    return text[0][:200] if text else type(error).__name__
+# ---- what transformers says ----
+
+
+def _one_line(error: Exception) -> str:
+    text = " ".join(str(error).split())
+    return text[:300] if text else type(error).__name__
 
 
 @contextlib.contextmanager
-def _quiet_transformers() -> Iterator[None]:
-    """Silence Hugging Face's own progress bars and advice while loading; restore both afterwards."""
+def _progress_hidden() -> Iterator[None]:
+    """Hide the progress bars of Hugging Face while loading."""
     from transformers.utils import logging as hf_logging
 
-    verbosity = hf_logging.get_verbosity()
-    bars = hf_logging.is_progress_bar_enabled()
-    hf_logging.set_verbosity_error()  # type: ignore[no-untyped-call]
+    shown = hf_logging.is_progress_bar_enabled()
     hf_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     try:
         yield
     finally:
-        hf_logging.set_verbosity(verbosity)
-        if bars:
+        if shown:
             hf_logging.enable_progress_bar()  # type: ignore[no-untyped-call]
+
+
+class _Forward(logging.Handler):
+    """Passes on what another library logs, one line each, to this module's log."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        text = re.sub(r"\x1b\[[\d;]*m", "", record.getMessage())  # colours of a terminal
+        log.log(record.levelno, "transformers: %s", " ".join(text.split()))
+
+
+@contextlib.contextmanager
+def _transformers_to_log(level: int = logging.WARNING) -> Iterator[None]:
+    """Let what transformers reports reach this library's log, instead of the terminal."""
+    theirs = logging.getLogger("transformers")
+    before = theirs.handlers, theirs.propagate, theirs.level
+    theirs.handlers, theirs.propagate = [_Forward()], False
+    theirs.setLevel(level)  # somebody may have silenced it: TransformerLens does
+    try:
+        yield
+    finally:
+        theirs.handlers, theirs.propagate = before[:2]
+        theirs.setLevel(before[2])

@@ -14,13 +14,14 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel
 
-from interp import mini, run
+from interp import run
 from interp._loading import weights_sha256
 from interp._selfcheck import self_check
 from interp.errors import InterpError
 from interp.model import HookedTransformer, resolve_device
 from tests.conftest import REPOSITORY
 from tests.tiny import VOCAB, make_gpt2, make_llama, make_opt, random_ids
+from tests.tiny_tokenizers import pieces
 from tests.tolerance import allowed, close
 
 BOTH = pytest.mark.parametrize("name", ["gpt2", "llama"])
@@ -309,9 +310,7 @@ def test_a_hub_name_is_read_through_the_hub_cache(
     shutil.copytree(gpt2_directory, repository / "snapshots" / revision)
     (repository / "refs").mkdir()
     (repository / "refs" / "main").write_text(revision)
-    tokenizer = Path(mini.WEIGHTS)
-    for name in ("tokenizer.json", "tokenizer_config.json"):
-        shutil.copy(tokenizer / name, repository / "snapshots" / revision)
+    pieces("a", "b").save_pretrained(repository / "snapshots" / revision)
     code = (
         "from interp import HookedTransformer; m = HookedTransformer.from_pretrained('someone/tiny'); "
         "print(m.name, m.bos_policy, m.weights_sha256)"
