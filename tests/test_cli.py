@@ -190,7 +190,7 @@ def test_a_model_that_cannot_be_had_is_one_line_and_writes_nothing(
         "bare": "no weights",
         "cut": "truncated",
         "pickled": "refused",
-        "cut.gguf": "Cannot load a model",
+        "cut.gguf": "truncated or damaged",
         "other.gguf": "not a GGUF file",
     }.items():
         assert words in refusal(capsys, "run", "color-noun", "--model", model, "--quiet"), model
