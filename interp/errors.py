@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 import reprlib
 from collections.abc import Iterable
 
@@ -16,6 +17,10 @@ LONGEST_NAME = 100
 """Characters of a name for which the nearest match is looked up: the search takes the square of it."""
 
 
+_UNSEEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+"""Characters that a terminal obeys, or that turn the text around."""
+
+
 class InterpError(ValueError):
     """Bad input: says what was wrong, where, and what to do, on one line.
 
@@ -23,7 +28,7 @@ class InterpError(ValueError):
     """
 
     def __init__(self, message: str) -> None:
-        super().__init__(_cut(" ".join(message.splitlines()), LONGEST_MESSAGE))
+        super().__init__(_cut(_UNSEEN.sub(_escaped, " ".join(message.splitlines())), LONGEST_MESSAGE))
 
 
 def shown(value: object) -> str:
@@ -64,6 +69,10 @@ class _Short(reprlib.Repr):
 
 
 _SHORT = _Short()
+
+
+def _escaped(found: re.Match[str]) -> str:
+    return found.group().encode("unicode_escape").decode("ascii")
 
 
 def _cut(text: str, longest: int) -> str:

@@ -116,7 +116,7 @@ def test_a_missing_study_file_is_named(tmp_path: Path) -> None:
         studies.load(tmp_path / "absent.yaml")
 
 
-@pytest.mark.parametrize(("option", "value"), [("n", 0), ("n", -3), ("seed", -1)])
+@pytest.mark.parametrize(("option", "value"), [("n", 0), ("n", -3), ("n", 10**12), ("seed", -1), ("seed", 2**63)])
 def test_the_command_lines_choices_are_checked_like_the_files(option: str, value: int) -> None:
     given = {"model": None, "n": None, "seed": None, option: value}
     with pytest.raises(InterpError, match=f"--{option}.*whole number"):

@@ -445,3 +445,7 @@ def test_a_message_is_one_line_that_can_be_read() -> None:
     assert len(str(error)) <= LONGEST_MESSAGE
     assert str(error).startswith("a b c xxx")
     assert str(error).endswith("the end")
+
+
+def test_a_message_does_nothing_to_a_terminal() -> None:
+    assert str(InterpError("a\0b\x1b[2Jc\x9bd\u202ee\ud800 año 色")) == r"a\x00b\x1b[2Jc\x9bd\u202ee\ud800 año 色"
