@@ -77,7 +77,7 @@ class _Parser(argparse.ArgumentParser):
     """Explains a usage error in one line."""
 
     def error(self, message: str) -> NoReturn:
-        Terminal().say(f"{message}. See '{self.prog} --help'.")
+        Terminal().say(str(InterpError(f"{message}. See '{self.prog} --help'.")))
         raise SystemExit(2)
 
 

@@ -63,8 +63,11 @@ class _Short(reprlib.Repr):
         return repr(x)
 
     def repr_instance(self, x: object, level: int) -> str:
-        if getattr(x, "shape", ()):
-            return f"{type(x).__name__} of shape {tuple(x.shape)}"  # type: ignore[attr-defined]
+        shape, item = getattr(x, "shape", None), getattr(x, "item", None)
+        if shape == () and callable(item):
+            return self.repr1(item(), level)
+        if shape:
+            return f"{type(x).__name__} of shape {tuple(shape)}"
         return _cut(repr(x), self.maxother)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from interp.errors import InterpError
+from interp.errors import InterpError, shown
 
 
 def bootstrap_interval(
@@ -29,7 +29,7 @@ def bootstrap_interval(
         ``(low, high)``, each of the shape of ``values`` without ``axis``.
     """
     if not 0 < level < 1:
-        raise InterpError(f"level must lie between 0 and 1, got {level}.")
+        raise InterpError(f"level must lie between 0 and 1, got {shown(level)}.")
     data = np.moveaxis(np.asarray(values, dtype=np.float64), axis, 0)
     n = data.shape[0]
     if n < 2:

@@ -431,6 +431,7 @@ def test_no_value_is_shown_at_length() -> None:
     for value in values:
         assert len(shown(value)) <= 300
         assert "\n" not in shown(value)
+    assert shown([np.float64(0.5), np.int64(3), np.str_("q")]) == "[0.5, 3, 'q']"
     assert shown(np.zeros((100, 100))) == "ndarray of shape (100, 100)"
     assert len(str(unknown_name("site", "q" * 10**6, ["q", "k"]))) < 300
 

@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from interp.attribution.agreement import FIGURES, FURTHEST_FACTOR, Pairs, figures, is_factor, unjudged
-from interp.errors import InterpError
+from interp.errors import InterpError, shown
 
 log = logging.getLogger(__name__)
 
@@ -70,11 +70,13 @@ class Audit:
 
     def __post_init__(self) -> None:
         if self.top_k < 1 or self.random < 0:
-            raise InterpError(f"An audit needs top_k >= 1 and random >= 0, got {self.top_k} and {self.random}.")
+            raise InterpError(
+                f"An audit needs top_k >= 1 and random >= 0, got {shown(self.top_k)} and {shown(self.random)}."
+            )
         if not 0 < self.large <= 1:
             raise InterpError(f"large is a share of the largest effect, above 0 and at most 1, got {self.large}.")
         if not -1 <= self.minimum_agreement <= 1:
-            raise InterpError(f"minimum_agreement is a correlation in [-1, 1], got {self.minimum_agreement}.")
+            raise InterpError(f"minimum_agreement is a correlation in [-1, 1], got {shown(self.minimum_agreement)}.")
         if not 1 <= self.maximum_factor <= FURTHEST_FACTOR:
             raise InterpError(f"maximum_factor lies between 1 and {FURTHEST_FACTOR:g}, got {self.maximum_factor}.")
         for name in ("maximum_median_error", "maximum_error", "maximum_wrong"):

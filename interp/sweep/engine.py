@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from jaxtyping import Bool
 
-from interp.errors import InterpError
+from interp.errors import InterpError, shown
 from interp.store import Journal, Store
 from interp.sweep import hooks
 from interp.sweep.execute import execute, make_plan, runs_flop
@@ -156,7 +156,7 @@ def _facts(model: HookedTransformer, sweep: Sweep, precision: Precision) -> dict
 
 def _check_precision(model: HookedTransformer, precision: str) -> None:
     if precision not in get_args(Precision):
-        raise InterpError(f"Unknown precision '{precision}'. Choose 'float32' or 'bfloat16'.")
+        raise InterpError(f"Unknown precision {shown(precision)}. Choose 'float32' or 'bfloat16'.")
     if model.no_blocks and precision != "float32":
         raise InterpError(f"precision='bfloat16' needs the model's own weights: {model.no_blocks}. Leave it out.")
 

@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from interp.errors import InterpError, unknown_name
+from interp.errors import InterpError, shown, unknown_name
 from interp.tasks.schema import Corruption, Rung, Task, read_task
 
 if TYPE_CHECKING:
@@ -78,7 +78,7 @@ def build(
     task = load(task) if isinstance(task, str) else task
     chosen = task.rung(rung)
     if n < 1:
-        raise InterpError(f"n is {n}. Ask for at least one pair.")
+        raise InterpError(f"n is {shown(n)}. Ask for at least one pair.")
     if task.kind == "random_tokens":
         return random_tokens.build(task, chosen, tokenizer, n=n, seed=seed)
     if answer_policy is not None:
