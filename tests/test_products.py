@@ -17,7 +17,7 @@ from interp.blocks import Blocks, Linear
 from interp.model import HookedTransformer
 from interp.products import ADDMM, NO_CHOICE, Choice, Way, choose, ways
 from interp.sweep import ablation_sweep, limits, path_patching, plan, sweep
-from tests.test_sweep import serial_loop
+from tests.oracle import one_by_one
 from tests.tiny import LOGITS, make_gpt2, ragged_pairs, scattered_pairs
 from tests.tolerance import close
 
@@ -224,7 +224,7 @@ def test_a_model_says_how_its_products_are_made(gpt2: HookedTransformer) -> None
 @BOTH
 @EVERY_WAY
 @pytest.mark.parametrize("site", ["resid_pre", "z", "mlp_post"])
-def test_sweeps_equal_the_serial_loop_in_every_way(
+def test_sweeps_equal_plain_hooks_in_every_way(
     model: HookedTransformer, way: Way, site: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     exists(way)
@@ -232,7 +232,7 @@ def test_sweeps_equal_the_serial_loop_in_every_way(
     at = [3, 5]
     masks = [np.tile(np.arange(pairs.clean.ids.shape[1]) == position, (len(pairs), 1)) for position in at]
     heads: list[int | None] = list(range(model.cfg.n_heads)) if site == "z" else [None]
-    expected = serial_loop(model, pairs, site, "denoising", masks, heads)
+    expected = one_by_one(model, pairs, site, "denoising", heads, masks)
     force(model, way, monkeypatch)
     found = sweep(model, pairs, site, positions=at)
     close(
