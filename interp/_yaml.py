@@ -79,7 +79,7 @@ def parse(content: bytes | str, where: str) -> Any:
     if len(content) > MOST_BYTES:
         raise InterpError(f"{where} is not valid YAML: it is longer than {MOST_BYTES:,} bytes.")
     try:
-        text = content if isinstance(content, str) else content.decode("utf-8-sig")
+        text = content if isinstance(content, str) else content.decode("utf-8")
         return _Loader(text).value()
     except UnicodeDecodeError as error:
         reason = f"byte {error.start} is not UTF-8. Save it as UTF-8"
