@@ -209,6 +209,10 @@ def _doctor(arguments: argparse.Namespace, terminal: Terminal) -> None:
         terminal.line(f"mini loads and passes its self-check: {model!r}")
         for name, value in model.checks.items():
             terminal.line(f"  {name}: {value:.3g}")
+        terminal.line(
+            f"Numerics are '{model.numerics}' by default: weights are folded, and the ablation 'zero' of a head leaves "
+            "what the biases of its values write. 'zero_raw' is zero as in the raw model."
+        )
         terminal.line(f"Matrix products, as measured here with {torch.get_num_threads()} threads:")
         for shape, choice in _products(model).items():
             terminal.line(f"  {shape}: {choice}")

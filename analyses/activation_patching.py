@@ -14,9 +14,10 @@ import numpy as np
 import xarray as xr
 
 from interp import results
+from interp._arguments import check_pairs
 from interp.errors import InterpError, unknown_name
 from interp.results import Variable
-from interp.sites import Site
+from interp.sites import Site, check_sites
 from interp.sweep import Axis, Direction, plan_sites, sweep_sites
 from interp.sweep.progress import Progress, shifted
 from interp.sweep.readout import whole_answers
@@ -36,7 +37,7 @@ def run(
     model: HookedTransformer,
     pairs: PromptPairs,
     *,
-    sites: Sequence[str] = SITES,
+    sites: Sequence[str] | None = None,
     directions: Sequence[Direction] = ("denoising", "noising"),
     roles: Sequence[str] | None = None,
     metric: str = "logit_difference",
@@ -50,8 +51,9 @@ def run(
     Args:
         model: the model.
         pairs: clean and corrupted prompts.
-        sites: which to patch. Stream and block sites are patched at one role at a time (a role of several tokens is
-            patched whole), head sites one head at a time at all positions at once.
+        sites: which to patch; None is those of ``SITES`` that the model has and lets anyone change. Stream and block
+            sites are patched at one role at a time (a role of several tokens is patched whole), head sites one head at
+            a time at all positions at once.
         directions: ``"denoising"`` and/or ``"noising"``.
         roles: roles for stream and block sites; None is every role of the pairs.
         metric: name from ``interp.metrics``.
@@ -69,12 +71,13 @@ def run(
         (prompt). ``patched`` is the metric after the patch; ``recovered``, a fraction, is (patched - corrupted) /
         (clean - corrupted): 0 is corrupted behaviour and 1 is clean in both directions, values outside are real, NaN
         where the gap is below ``minimum_gap``. Attributes say how many prompts have too small a gap (``n_small_gap``),
-        which sweeps changed nothing at all (``no_effect``), and how many rows had to be run (``rows_run_{sweep}`` of
-        ``rows_in_all_{sweep}``).
+        which sweeps changed nothing at all (``no_effect``), which of ``SITES`` this model does not offer
+        (``left_out``), and how many rows had to be run (``rows_run_{sweep}`` of ``rows_in_all_{sweep}``).
 
     Raises:
         InterpError: nothing to sweep, an unknown site, direction, role or metric, or fewer than one prompt.
     """
+    check_pairs(model, pairs)
     wanted = _sites(model, sites)
     ways = _directions(directions)
     pairs = pairs.spread(max_prompts)
@@ -94,7 +97,8 @@ def run(
 
 def cost(model: HookedTransformer, pairs: PromptPairs) -> float:
     """Floating-point operations of ``run`` with its defaults: those of the sweeps' own plans."""
-    wanted = [model.check_site(name) for name in SITES]
+    check_pairs(model, pairs)
+    wanted = _sites(model, None)
     plans = _plans(model, pairs, wanted, None, None, by_position=True)
     ways: tuple[Direction, ...] = get_args(Direction)
     return sum(
@@ -107,11 +111,11 @@ def cost(model: HookedTransformer, pairs: PromptPairs) -> float:
 # ---- what was asked for ----
 
 
-def _sites(model: HookedTransformer, names: Sequence[str]) -> list[Site]:
-    names = [names] if isinstance(names, str) else list(dict.fromkeys(names))
+def _sites(model: HookedTransformer, names: Sequence[str] | None) -> list[Site]:
+    names = model.editable(SITES) if names is None else names
     if not names:
         raise InterpError(f"There are no sites to patch. Give at least one of {', '.join(SITES)}.")
-    return [model.check_site(name) for name in names]
+    return [model.check_editable(site.name) for site in check_sites(names)]
 
 
 def _directions(directions: Sequence[Direction]) -> list[Direction]:
@@ -260,6 +264,7 @@ def _result(
             "minimum_gap": minimum_gap,
             "n_small_gap": int((np.abs(clean - corrupted) < minimum_gap).sum()),
             "no_effect": "; ".join(unmoved) or "none",
+            "left_out": ", ".join(site for site in SITES if site not in model.editable(SITES)) or "none",
             "rows_run": sum(n for name, n in counts.items() if name.startswith("rows_run")),
             "rows_in_all": sum(n for name, n in counts.items() if name.startswith("rows_in_all")),
             "engine": str(first.attrs["engine"]),

@@ -16,10 +16,11 @@ import numpy as np
 import xarray as xr
 
 from interp import results
+from interp._arguments import check_pairs
 from interp.attribution import Audit, attribution_patching, edge_attribution
 from interp.attribution.audit import DEFAULT, LIMITS
 from interp.attribution.nodes import QK_SITES
-from interp.errors import InterpError, unknown_name
+from interp.errors import InterpError, names, unknown_name
 from interp.results import Variable
 from interp.sites import head_label
 from interp.sweep import Direction
@@ -71,7 +72,7 @@ def run(
     model: HookedTransformer,
     pairs: PromptPairs,
     *,
-    sites: Sequence[str] = SITES,
+    sites: Sequence[str] | None = None,
     methods: Sequence[str] = METHODS,
     edge_methods: Sequence[str] = EDGE_METHODS,
     direction: Direction = "denoising",
@@ -93,7 +94,7 @@ def run(
     Args:
         model: the model.
         pairs: clean and corrupted prompts.
-        sites: sites whose patches are estimated.
+        sites: sites whose patches are estimated; None is those of ``SITES`` that the model has and lets anyone change.
         methods: how: ``"gradient"``, ``"integrated"``, and at q and k ``"atp*"``.
         edge_methods: how edges are estimated: ``"eap"``, ``"eap-ig-inputs"``, ``"eap-ig-activations"``.
         direction: ``"denoising"`` or ``"noising"``.
@@ -124,7 +125,8 @@ def run(
     Raises:
         InterpError: nothing to check, or what ``interp.attribution`` refuses.
     """
-    wanted, left_out = _wanted(model, sites, methods, edge_methods)
+    check_pairs(model, pairs)
+    wanted, left_out = _wanted(model, model.editable(SITES) if sites is None else sites, methods, edge_methods)
     pairs = pairs.spread(max_prompts)
     audit = Audit(
         top_k=top_k, random=random, large=large, minimum_agreement=minimum_agreement, maximum_factor=maximum_factor,
@@ -152,7 +154,7 @@ def _wanted(
             raise unknown_name("method", method, _NAMES)
     wanted: list[tuple[str, str]] = []
     left_out: list[tuple[str, str]] = []
-    for site in dict.fromkeys(sites):
+    for site in names(sites, "sites") if sites else ():
         model.check_editable(site)
         for method in methods:
             if method != "atp*":

@@ -17,7 +17,8 @@ import xarray as xr
 from jaxtyping import Float, Int
 
 from interp import capture, results
-from interp.errors import InterpError
+from interp._arguments import check_pairs
+from interp.errors import InterpError, whole_number
 from interp.results import Variable
 from interp.sites import head_label
 
@@ -72,6 +73,7 @@ def run(
         InterpError: an unknown role, position, layer, head or prompt; a ``src`` after ``dest``, which causal attention
             cannot see; or a model whose attention is not softmax(q·k / sqrt(d_head)) v.
     """
+    check_pairs(model, pairs)
     _check_prompt(pairs, prompt)
     reader, read = _ends(model, pairs, dest, src)
     layer, head, chosen_by = _choose(model, pairs, layer, head, reader, read)
@@ -144,6 +146,7 @@ def patterns(model: HookedTransformer, pairs: PromptPairs, *, prompt: int = 0) -
     Raises:
         InterpError: there is no such prompt.
     """
+    check_pairs(model, pairs)
     _check_prompt(pairs, prompt)
     one = pairs.clean.select([prompt])
     pattern = capture(model, one, ["pattern"])["pattern"].isel(prompt=0).transpose(
@@ -181,7 +184,7 @@ class _End:
 
 
 def _check_prompt(pairs: PromptPairs, prompt: int) -> None:
-    if not 0 <= prompt < len(pairs):
+    if not 0 <= whole_number(prompt, "prompt") < len(pairs):
         raise InterpError(f"There is no prompt {prompt}: there are {len(pairs)} (0 to {len(pairs) - 1}).")
 
 
@@ -239,7 +242,7 @@ def _choose(
     """Layer, head, and how they were chosen."""
     sizes = {"layer": (layer, model.cfg.n_layers), "head": (head, model.cfg.n_heads)}
     for name, (given, size) in sizes.items():
-        if given is not None and not 0 <= given < size:
+        if given is not None and not 0 <= whole_number(given, name) < size:
             raise InterpError(f"There is no {name} {given}: {model.name} has {size} (0 to {size - 1}).")
     if layer is not None and head is not None:
         return layer, head, "given"
@@ -289,7 +292,9 @@ class _Numbers:
 def _attend(model: HookedTransformer, one: Prompts, layer: int, head: int, position: int) -> _Numbers:
     """Attention of one head at one position from q, k and v, held to the model's own scores, pattern and z."""
     names = ("rot_q", "rot_k") if model.has_site("rot_q") else ("q", "k")
-    own = capture(model, one, [*names, "v", "scores", "pattern", "z"], layers=[layer])
+    # Some models show no scores, but scores that were not these would give another pattern.
+    held_to = ["scores", "pattern", "z"] if model.has_site("scores") else ["pattern", "z"]
+    own = capture(model, one, [*names, "v", *held_to], layers=[layer])
     kv_head = head // (model.cfg.n_heads // model.cfg.n_kv_heads)
     q = _of_head(own[names[0]], head)[position]
     k, v = (_of_head(own[name], kv_head)[: position + 1] for name in (names[1], "v"))
@@ -299,13 +304,14 @@ def _attend(model: HookedTransformer, one: Prompts, layer: int, head: int, posit
     weight /= weight.sum()
     z = _of_head(own["z"], head)[position]
     edge = {"prompt": 0, "layer": 0, "head": head, "dest_position": position}
-    scores, pattern = (own[name].isel(edge).values.astype(np.float64)[: position + 1] for name in ("scores", "pattern"))
+    models = {name: own[name].isel(edge).values.astype(np.float64)[: position + 1] for name in held_to[:-1]} | {"z": z}
     # Each error is measured against the sizes that were summed, so that cancellation is not mistaken for a fault.
-    errors = {
-        "scores": _error(score, scores, np.abs(k) @ np.abs(q) / np.sqrt(len(q))),
-        "pattern": _error(weight, pattern, np.ones(1)),
-        "z": _error(weight @ v, z, weight @ np.abs(v)),
+    mine = {
+        "scores": (score, np.abs(k) @ np.abs(q) / np.sqrt(len(q))),
+        "pattern": (weight, np.ones(1)),
+        "z": (weight @ v, weight @ np.abs(v)),
     }
+    errors = {name: _error(mine[name][0], models[name], mine[name][1]) for name in held_to}
     tolerance = TOLERANCE.get(model.dtype, 5e-2)
     for name, error in errors.items():
         if not error <= tolerance:

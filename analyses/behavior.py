@@ -19,6 +19,7 @@ import xarray as xr
 from jaxtyping import Float, Int
 
 from interp import results, stats, tasks, tokens
+from interp._arguments import check_model, check_pairs
 from interp.errors import InterpError, unknown_name
 from interp.prompts import PromptPairs
 from interp.results import Variable
@@ -75,7 +76,12 @@ def run(
     Raises:
         InterpError: no rungs, an unknown name in ``main`` or ``descriptions``, or thresholds out of range.
     """
+    if not isinstance(rungs, Mapping):
+        check_pairs(model, rungs)
+    check_model(model)
     ladder = _ladder(rungs)
+    for pairs in ladder.values():
+        check_pairs(model, pairs)
     described = _descriptions(ladder, descriptions)
     of_interest = _main(ladder, main)
     if not 0 <= minimum_preferred <= 1:

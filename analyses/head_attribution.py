@@ -6,6 +6,7 @@ attention between roles (where it looks), and ablation (what the answer loses wh
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from interp import results
+from interp._arguments import check_pairs
 from interp.errors import InterpError, unknown_name
 from interp.interventions import ABLATIONS, AblationKind, parse_edge
 from interp.prompts import ANSWER, PromptPairs
@@ -46,6 +48,9 @@ EDGES = (
 )
 """The edges read by default, as destination<-source, where the roles exist and the source comes first somewhere."""
 
+BY_DEFAULT: tuple[AblationKind, ...] = ("zero", "mean", "resample")
+"""The ablations that are made unless others are asked for."""
+
 TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4, torch.bfloat16: 5e-2, torch.float16: 1e-2}
 """Allowed gap between a logit difference and its contributions, as a share of the contributions' absolute sum."""
 
@@ -54,7 +59,7 @@ def run(
     model: HookedTransformer,
     pairs: PromptPairs,
     *,
-    ablations: Sequence[AblationKind] = ABLATIONS,
+    ablations: Sequence[AblationKind] = BY_DEFAULT,
     edges: Sequence[str] | None = None,
     max_prompts: int | None = None,
     seed: int = 0,
@@ -69,8 +74,8 @@ def run(
     Args:
         model: the model.
         pairs: clean and corrupted prompts with their answers.
-        ablations: which of ``zero``, ``mean``, ``resample`` to make (``interp.interventions.Ablate``, of one head's
-            ``z`` at all tokens); an empty list makes none.
+        ablations: which of ``zero``, ``zero_raw``, ``mean``, ``resample`` to make (``interp.interventions.Ablate``, of
+            one head's ``z`` at all tokens); an empty list makes none.
         edges: destination<-source, such as ``"noun<-color"``; None is those of ``EDGES`` that exist, or, where the
             pairs have none of them, every ordered pair of roles.
         max_prompts: use only that many prompts, spread evenly over the set; None is all.
@@ -86,12 +91,14 @@ def run(
         all tokens of the source role; NaN where the source ends after the destination and cannot be seen.
         ``ablated`` and ``ablation_effect`` (ablation, prompt, layer, head), logits: the logit difference without the
         head, and that minus the clean one (negative: the head helps). ``resample`` is NaN for a prompt that has no
-        other of its length. ``role_position`` (prompt, role): the last token of each role.
+        other of its length, and ``mean`` where all prompts are the same: there is nothing to ablate with.
+        ``role_position`` (prompt, role): the last token of each role.
 
     Raises:
         InterpError: contributions that do not sum to the logit difference, an unknown ablation or role, a malformed
             edge, or pairs from ``expand_answers``.
     """
+    check_pairs(model, pairs)
     kinds = _kinds(ablations)
     pairs = pairs.spread(max_prompts)
     scored = _first_differing(pairs)
@@ -224,7 +231,8 @@ class Contributions:
 def _contributions(model: HookedTransformer, pairs: PromptPairs) -> Contributions:
     """Every component's output at the answer position, along the direction in which the logit difference grows."""
     embeds = [name for name in ("embed", "pos_embed") if model.has_site(name)]
-    found = capture(model, pairs.clean, [*embeds, "z", "mlp_out", "resid_post"], at=[ANSWER])
+    blocks = [name for name in ("mlp_out",) if model.has_site(name)]  # some models have attention only
+    found = capture(model, pairs.clean, [*embeds, "z", *blocks, "resid_post"], at=[ANSWER])
     at_answer = {str(name): torch.from_numpy(array.sel(role=ANSWER).values) for name, array in found.data_vars.items()}
     correct, incorrect = (torch.from_numpy(np.array(ids)) for ids in (pairs.correct, pairs.incorrect))
     direction, constant = _direction(model, at_answer["resid_post"][:, -1], correct, incorrect)
@@ -236,9 +244,10 @@ def _contributions(model: HookedTransformer, pairs: PromptPairs) -> Contribution
         values.append((at_answer["z"][:, layer].double() * written).sum(-1))
         constant = constant + direction @ model.b_O(layer).detach().double().cpu()
         columns |= {head_label(layer, head): ("head", layer, head) for head in range(cfg.n_heads)}
-    values.append(torch.einsum("plm,pm->pl", at_answer["mlp_out"].double(), direction))
+    for name in blocks:
+        values.append(torch.einsum("plm,pm->pl", at_answer[name].double(), direction))
+        columns |= {f"MLP{layer}": ("mlp", layer, -1) for layer in range(cfg.n_layers)}
     values.append(constant.unsqueeze(1))
-    columns |= {f"MLP{layer}": ("mlp", layer, -1) for layer in range(cfg.n_layers)}
     columns["bias"] = ("bias", -1, -1)
     kinds, layers, heads = zip(*columns.values(), strict=True)
     return Contributions(torch.cat(values, dim=1).numpy(), tuple(columns), kinds, layers, heads)
@@ -270,7 +279,7 @@ def _direction(
     direction = answer * weight / scale
     if centred:
         direction = direction - direction.mean(-1, keepdim=True)
-    unembed_bias = _vector(unembed, "b_U", model.cfg.vocab, 0.0)
+    unembed_bias = _vector(unembed, "b_U", model.cfg.vocab_out, 0.0)
     return direction, answer @ bias + unembed_bias[correct] - unembed_bias[incorrect]
 
 
@@ -346,7 +355,7 @@ def _ablated(
     cfg = model.cfg
     out = np.full((len(kinds), len(pairs), cfg.n_layers, cfg.n_heads), np.nan)
     for k, kind in enumerate(kinds):
-        rows = _with_donor(pairs.clean) if kind == "resample" else np.arange(len(pairs))
+        rows = _with_reference(pairs.clean, kind)
         if not len(rows):
             continue
         before = k * out[0].size
@@ -361,7 +370,16 @@ def _ablated(
     return out
 
 
-def _with_donor(prompts: Prompts) -> Int[np.ndarray, " row"]:
-    """Prompts that share their length with another, which a resample can draw from."""
-    lengths, counts = np.unique(prompts.lengths, return_counts=True)
-    return np.flatnonzero(np.isin(prompts.lengths, lengths[counts > 1]))
+def _with_reference(prompts: Prompts, kind: AblationKind) -> Int[np.ndarray, " row"]:
+    """Prompts that can be ablated: a resample needs another of its length, and a mean prompts that vary."""
+    rows = [tuple(row) for row in prompts.rows()]
+    match kind:
+        case "zero" | "zero_raw":
+            return np.arange(len(rows))
+        case "mean":
+            return np.arange(len(rows) if len(set(rows)) > 1 else 0)
+        case "resample":
+            different = Counter(len(row) for row in set(rows))
+            return np.flatnonzero([different[len(row)] > 1 for row in rows])
+        case _:
+            raise InterpError(f"Which prompts can be ablated by '{kind}' is not written in analyses.head_attribution.")

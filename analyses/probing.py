@@ -30,7 +30,8 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from interp import results
-from interp.errors import InterpError, unknown_name
+from interp._arguments import check_pairs, check_prompts
+from interp.errors import InterpError, names, unknown_name, whole_number, whole_numbers
 from interp.prompts import PromptPairs
 from interp.results import Variable
 from interp.run import capture
@@ -92,7 +93,11 @@ def run(
     Raises:
         InterpError: an unknown target, group, site, role or layer, one label only, or one group only.
     """
-    if n_folds < 2:
+    if isinstance(pairs, Prompts):
+        check_prompts(model, pairs)
+    else:
+        check_pairs(model, pairs)
+    if whole_number(n_folds, "n_folds") < 2:
         raise InterpError(f"n_folds is {n_folds}. Give at least 2.")
     data = _data(pairs, target, group)
     places = _names(roles, data.prompts.roles, "role")
@@ -239,9 +244,7 @@ class _Features:
         layers: Sequence[int] | None,
     ) -> None:
         self.model, self.prompts, self.roles = model, prompts, roles
-        self.sites = tuple(dict.fromkeys([sites] if isinstance(sites, str) else sites))
-        if not self.sites:
-            raise InterpError(f"There is no site to probe. Give at least one, such as '{STREAM}'.")
+        self.sites = names(sites, "sites")
         for name in self.sites:
             site = model.check_site(name)
             if site.is_pattern or not site.per_layer:
@@ -249,7 +252,7 @@ class _Features:
         last = model.cfg.n_layers
         extra = [last] if STREAM in self.sites else []
         possible = [*range(last), *extra]
-        self.layers = tuple(possible if layers is None else sorted(set(layers)))
+        self.layers = tuple(possible if layers is None else sorted(set(whole_numbers(layers, "layers"))))
         outside = [layer for layer in self.layers if layer not in possible]
         if outside or not self.layers:
             raise InterpError(

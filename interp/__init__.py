@@ -15,7 +15,7 @@ from interp.errors import InterpError
 if TYPE_CHECKING:
     from interp import attribution, interventions, metrics, results, run, sites, stats, tasks
     from interp.model import HookedTransformer
-    from interp.prompts import PromptPair, PromptPairs, Template
+    from interp.prompts import AnsweredPrompts, PromptPair, PromptPairs, Template
     from interp.run import capture
     from interp.sweep import ablation_sweep, knockout_sweep, path_patching, sweep, sweep_sites
     from interp.tokens import Prompts
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "AnsweredPrompts",
     "HookedTransformer",
     "InterpError",
     "PromptPair",
@@ -48,6 +49,7 @@ __all__ = [
 
 # public name -> the module that defines it; a module that is public itself maps to its own name.
 _HOME = {
+    "AnsweredPrompts": "prompts",
     "HookedTransformer": "model",
     "PromptPair": "prompts",
     "PromptPairs": "prompts",

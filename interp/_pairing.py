@@ -12,10 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from interp._template import ANSWER, Slots, Template, fill, parse
-from interp.alignment import AnswerPolicy, Answers, misalignments, resolve_answers
+from interp._template import ANSWER, Slots, Template, fill, in_one_form, parse
+from interp.alignment import AnswerPolicy, Answers, Problem, misalignments, resolve_answers
 from interp.errors import InterpError
-from interp.tokens import Prompts, SupportsTokenizer, check_fits, encode, extend
+from interp.tokens import Prompts, SupportsTokenizer, check_fits, encode_marked, extend
 
 SHORTFALL = "shortfall"  # kind of the drop that says how many pairs fewer there are than were asked for
 
@@ -29,7 +29,7 @@ class Drop:
         reason: why, and what to do.
         clean_text: the clean prompt.
         corrupted_text: the corrupted prompt.
-        kind: the reason in one word: length, span, identical, difference, answer or shortfall.
+        kind: the reason in one word: length, span, identical, difference, unknown, answer or shortfall.
     """
 
     index: int
@@ -74,6 +74,7 @@ def align_template(
             f"There are {len(clean)} clean and {len(corrupted)} corrupted prompts. "
             "Give one corrupted prompt for each clean one."
         )
+    clean, corrupted = in_one_form(clean, corrupted)
     also = [piece.slot for piece in parse(incorrect_answer or "") if piece.slot]
     whole = [template.render(s, where=f" in clean prompt {i}", also=also) for i, s in enumerate(clean)]
     other = [template.render(s, where=f" in corrupted prompt {i}", also=also) for i, s in enumerate(corrupted)]
@@ -81,9 +82,12 @@ def align_template(
     if incorrect_answer is not None:
         incorrect = [fill(incorrect_answer, s, where=f" in clean prompt {i}") for i, s in enumerate(clean)]
 
-    clean_prompts = encode(tokenizer, texts, [r.roles for r in whole])
-    corrupted_prompts = encode(tokenizer, [r.text for r in other], [r.roles for r in other])
+    clean_prompts, unknown = encode_marked(tokenizer, texts, [r.roles for r in whole])
+    corrupted_prompts, also_unknown = encode_marked(tokenizer, [r.text for r in other], [r.roles for r in other])
     problems = misalignments(clean_prompts, corrupted_prompts, differ_only_at=differ_only_at)
+    for i, words in enumerate(first or second for first, second in zip(unknown, also_unknown, strict=True)):
+        if words:
+            problems[i] = Problem("unknown", f"it holds {words}; choose words that it knows")
     resolved = resolve_answers(tokenizer, texts, answers, incorrect, answer_policy)
     kept: dict[int, Answers] = {}
     drops = []

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any, Literal, TypeVar
 
 import numpy as np
@@ -55,6 +56,10 @@ class Prompts:
             raise InterpError("There are no prompts. Give at least one.")
         if lengths.shape != (len(ids),) or lengths.min() < 1 or lengths.max() > ids.shape[1]:
             raise InterpError(f"lengths must be one number from 1 to {ids.shape[1]} for each of {len(ids)} prompts.")
+        if ids.min() < 0:
+            raise InterpError(
+                f"Prompt {ids.min(axis=1).argmin()} holds the negative id {ids.min()}. Token ids start at 0."
+            )
         roles = {role: _frozen(spans) for role, spans in self.roles.items()}
         for role, spans in roles.items():
             if spans.shape != (len(ids), 2):
@@ -96,7 +101,9 @@ class Prompts:
         spans = {role: role_spans(role, spec, lengths) for role, spec in (roles or {}).items()}
         reader = getattr(tokenizer, "tokenizer", tokenizer)
         tokens = None if reader is None else tuple(token_texts(reader, row) for row in rows)
-        return cls(padded(rows), lengths, spans, None, tokens, bos)
+        found = cls(padded(rows), lengths, spans, None, tokens, bos)
+        found._check_roles_known(unknown_id(reader))
+        return found
 
     @classmethod
     def concat(cls, parts: Sequence[Prompts]) -> Prompts:
@@ -118,6 +125,15 @@ class Prompts:
             tokens=_joined([part.tokens for part in parts]),
             bos=first.bos,
         )
+
+    def _check_roles_known(self, unknown: int | None) -> None:
+        for role, spans in self.roles.items():
+            for i, (start, stop) in enumerate(spans):
+                if unknown is not None and unknown in self.ids[i, start:stop]:
+                    raise InterpError(
+                        f"Role {role!r} of prompt {i} holds id {unknown}, which stands for any word that the tokenizer "
+                        "does not know. Give a role to words that it knows."
+                    )
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -160,6 +176,12 @@ class Prompts:
             raise unknown_name("token of a role", which, ("first", "last"))
         spans = self.spans(role)
         return spans[:, 0].copy() if which == "first" else spans[:, 1] - 1
+
+    @cached_property
+    def aligned_positions(self) -> bool:
+        """Whether a position means the same in every prompt: equal lengths and equal places of every role."""
+        same = bool((self.lengths == self.lengths[0]).all())
+        return same and all(bool((spans == spans[0]).all()) for spans in self.roles.values())
 
     def sha256(self) -> str:
         """Fingerprint of the token ids; padding, roles and texts do not enter."""
@@ -204,6 +226,16 @@ def token_texts(tokenizer: Any, ids: Sequence[int]) -> tuple[str, ...]:
         for piece, token in zip(pieces, ids, strict=True)
     )
     return tuple(text.replace("\0", "\u2400") for text in texts)
+
+
+def unknown_id(tokenizer: Any) -> int | None:
+    """The id that a tokenizer reads for any word it does not know; None where it knows every word.
+
+    Byte-level tokenizers know every word, yet many name such an id: that of the BOS or the end of a text.
+    """
+    found = getattr(tokenizer, "unk_token_id", None)
+    marks = (getattr(tokenizer, "bos_token_id", None), getattr(tokenizer, "eos_token_id", None))
+    return None if found is None or found in marks else int(found)
 
 
 def excerpt(text: str, *, end: bool = False, limit: int = 48) -> str:

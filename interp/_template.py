@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import string
+import unicodedata
 from collections import Counter
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
@@ -108,6 +109,27 @@ class Template:
                 roles[piece.role] = (len(text), len(text) + len(words))
                 text += words
         return Rendered(text, fill(self.answer, slots, where=where), roles)
+
+
+def in_one_form(*sets: Sequence[Slots]) -> tuple[list[dict[str, str]], ...]:
+    """Slots with their letters in one Unicode form (NFC), so that a word is one word however it was typed.
+
+    Raises:
+        InterpError: a word that is written with and without a space at its end, and would count as two.
+    """
+    made = tuple(
+        [{s: unicodedata.normalize("NFC", w) if isinstance(w, str) else w for s, w in slots.items()} for slots in one]
+        for one in sets
+    )
+    seen: dict[tuple[str, str], str] = {}
+    for slots in (slots for one in made for slots in one):
+        for slot, word in slots.items():
+            if isinstance(word, str) and seen.setdefault((slot, word.strip()), word) != word:
+                other = seen[slot, word.strip()]
+                raise InterpError(
+                    f"Slot {slot!r} is {other!r} and {word!r}: one word, written in two ways. Choose one."
+                )
+    return made
 
 
 def fill(text: str, slots: Slots, *, where: str = "") -> str:

@@ -11,7 +11,7 @@ from typing import Literal, NamedTuple, get_args
 import numpy as np
 
 from interp.errors import unknown_name
-from interp.tokens import Prompts, SupportsTokenizer, encode_plain, excerpt, token_texts
+from interp.tokens import Prompts, SupportsTokenizer, encode_plain, excerpt, token_texts, unknown_id
 
 AnswerPolicy = Literal["single", "first_differing", "sum_logprob"]
 
@@ -102,6 +102,39 @@ def resolve_answers(
     ]
 
 
+def resolve_answer(model: SupportsTokenizer, text: str, answer: str) -> int | Problem:
+    """The one token of an answer in its place after a text."""
+    (plain,) = (ids for ids, _ in encode_plain(model, [text]))
+    (ids,) = _continuations(model, [text], [plain], [answer])
+    return _problem(model, text, answer, ids, "single") or ids[0]
+
+
+def _problem(
+    model: SupportsTokenizer, text: str, word: str, ids: tuple[int, ...], policy: AnswerPolicy
+) -> Problem | None:
+    """What is wrong with one answer by itself."""
+    if not ids:
+        return Problem(
+            "answer",
+            f'answer "{word}" does not begin at a token boundary after "{excerpt(text, end=True)}"; '
+            "let the prompt end with a word and the answer begin with the space",
+        )
+    if unknown_id(model.tokenizer) in ids:
+        return Problem(
+            "unknown",
+            f'answer "{word}" holds a word that the tokenizer does not know and reads as {model.tokenizer.unk_token}; '
+            "choose a word that it knows",
+        )
+    if policy == "single" and len(ids) > 1:
+        pieces = ", ".join(f'"{piece}"' for piece in token_texts(model.tokenizer, ids))
+        return Problem(
+            "answer",
+            f'answer "{word}" is {len(ids)} tokens ({pieces}) and answer_policy is "single"; choose '
+            'answer_policy="first_differing" or "sum_logprob", or a word of one token',
+        )
+    return None
+
+
 def _resolve(
     model: SupportsTokenizer,
     text: str,
@@ -110,23 +143,13 @@ def _resolve(
     policy: AnswerPolicy,
 ) -> Answers | Problem:
     for word, ids in (correct, incorrect):
-        if not ids:
-            return Problem(
-                "answer",
-                f'answer "{word}" does not begin at a token boundary after "{excerpt(text, end=True)}"; '
-                "let the prompt end with a word and the answer begin with the space",
-            )
-        if policy == "single" and len(ids) > 1:
-            pieces = ", ".join(f'"{piece}"' for piece in token_texts(model.tokenizer, ids))
-            return Problem(
-                "answer",
-                f'answer "{word}" is {len(ids)} tokens ({pieces}) and answer_policy is "single"; choose '
-                'answer_policy="first_differing" or "sum_logprob", or a word of one token',
-            )
+        if (problem := _problem(model, text, word, ids, policy)) is not None:
+            return problem
     a, b = correct[1], incorrect[1]
     shared = next((k for k, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
     if a == b:
-        return Problem("answer", f'the correct and the incorrect answer are both "{correct[0]}"; give two answers')
+        both = f'"{correct[0]}"' if correct[0] == incorrect[0] else f'"{correct[0]}" (also written "{incorrect[0]}")'
+        return Problem("answer", f"the correct and the incorrect answer are both {both}; give two answers")
     if shared == min(len(a), len(b)):
         return Problem(
             "answer",

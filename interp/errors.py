@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import difflib
+import operator
 import re
 import reprlib
 from collections.abc import Iterable
+from typing import Any
 
 LONGEST_MESSAGE = 2000
 """Characters; whatever a message quotes, it can be read."""
@@ -84,3 +86,49 @@ def _cut(text: str, longest: int) -> str:
         return text
     half = (longest - 5) // 2
     return f"{text[:half]} ... {text[-half:]}"
+
+
+def whole_number(value: Any, what: str, *, least: int | None = None) -> int:
+    """The argument ``what`` as a whole number, NumPy's among them; a boolean, a fraction or a text is none.
+
+    Raises:
+        InterpError: it is none, or below ``least``.
+    """
+    try:
+        number = None if isinstance(value, bool) else operator.index(value)
+    except TypeError:
+        number = None
+    if number is None:
+        raise InterpError(f"{what} must be a whole number, not {type(value).__name__}.")
+    if least is not None and number < least:
+        raise InterpError(f"{what} is {number}. Give {least} or more.")
+    return number
+
+
+def whole_numbers(values: Any, what: str) -> tuple[int, ...]:
+    """The argument ``what`` as whole numbers: one, or several.
+
+    Raises:
+        InterpError: something else, or none at all.
+    """
+    if isinstance(values, str) or not (isinstance(values, Iterable) and getattr(values, "ndim", 1) > 0):
+        return (whole_number(values, what),)
+    numbers = tuple(whole_number(value, what) for value in values)
+    if not numbers:
+        raise InterpError(f"{what} is empty. Name at least one, or leave it out.")
+    return numbers
+
+
+def names(values: Any, what: str) -> tuple[str, ...]:
+    """The argument ``what`` as names, each once: one text, or several.
+
+    Raises:
+        InterpError: something else, or none at all.
+    """
+    found = (values,) if isinstance(values, str) or not isinstance(values, Iterable) else tuple(values)
+    for name in found:
+        if not isinstance(name, str):
+            raise InterpError(f"{what} must be names, not {type(name).__name__}.")
+    if not found:
+        raise InterpError(f"{what} is empty. Name at least one, or leave it out.")
+    return tuple(dict.fromkeys(found))

@@ -13,11 +13,12 @@ from typing import Literal, TypeAlias
 from jaxtyping import Float
 from torch import Tensor
 
-from interp.errors import InterpError
+from interp.errors import InterpError, unknown_name
+from interp.tokens import Prompts
 
 At: TypeAlias = Sequence[str | int] | str | int | None
-AblationKind: TypeAlias = Literal["zero", "mean", "resample"]
-ABLATIONS: tuple[AblationKind, ...] = ("zero", "mean", "resample")
+AblationKind: TypeAlias = Literal["zero", "zero_raw", "mean", "resample"]
+ABLATIONS: tuple[AblationKind, ...] = ("zero", "zero_raw", "mean", "resample")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,19 +55,30 @@ class Ablate(Where):
 
     Attributes:
         site: site name.
-        kind: ``zero``: zeros. ``mean``: the mean over the prompts, per position when every prompt has the same length,
-            else over all tokens. ``resample``: the value of another prompt of equal length, drawn with ``seed``.
+        kind: ``zero``: zeros, in the numerics in force. In folded numerics (the default) a head whose ``z`` is zero
+            still writes what the biases of its values and of the norm before them write, since folding has moved that
+            into attention's output bias. ``zero_raw``: what is zero in the raw model, as a hook on the Hugging Face
+            model would set it. It differs from ``zero`` at ``v``, ``z`` and ``result`` of models with such biases.
+            ``mean``: the mean over the references, per position when every prompt has the same length, else over all
+            tokens. ``resample``: the value of a reference of equal length, drawn with ``seed``.
         seed: for ``resample``.
+        references: prompts whose activations give the mean or the resample; None is the prompts of the run.
     """
 
     site: str
     kind: AblationKind
     seed: int = 0
+    references: Prompts | None = None
 
     def __post_init__(self) -> None:
         """Refuse an unknown kind."""
-        if self.kind not in ABLATIONS:
-            raise InterpError(f"Unknown ablation '{self.kind}'. Choose one of {', '.join(ABLATIONS)}.")
+        check_ablation(self.kind)
+
+
+def check_ablation(kind: str) -> None:
+    """Refuse anything but the names of the ablations."""
+    if kind not in ABLATIONS:
+        raise unknown_name("ablation", kind, ABLATIONS)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from interp.errors import unknown_name
+from interp.errors import InterpError, unknown_name
 
 Metric: TypeAlias = Callable[
     [Float[Tensor, "prompt vocab"], Int[Tensor, " prompt"], Int[Tensor, " prompt"]], Float[Tensor, " prompt"]
@@ -69,14 +69,29 @@ UNITS: dict[str, str] = {
 }
 
 
+MINIMUM_GAP: dict[str, float] = {"logit_difference": 0.1, "log_probability": 0.05, "probability": 0.01, "rank": 1.0}
+"""Smallest clean-corrupted gap, in the metric's units, that is worth normalising by."""
+OF_THE_CORRECT_ANSWER = frozenset({"log_probability", "probability", "rank"})
+"""Metrics that do not look at the incorrect answer."""
+DIFFERENTIABLE = frozenset({"logit_difference", "log_probability", "probability"})
+"""Metrics that have a gradient."""
+
+
 def metric(name: str) -> Metric:
     """Look up a metric by name.
 
     Raises:
-        InterpError: the name is unknown.
+        InterpError: the name is unknown, or the metric's units or smallest gap are not stated.
     """
+    if not isinstance(name, str):
+        raise InterpError(
+            f"A metric is named by a word, not by {type(name).__name__}. Choose from: {', '.join(METRICS)}."
+        )
     if name not in METRICS:
         raise unknown_name("metric", name, METRICS)
+    for what, table in (("units", UNITS), ("smallest gap", MINIMUM_GAP)):
+        if name not in table:
+            raise InterpError(f"Metric {name!r} has no {what}. State it in interp.metrics beside the others'.")
     return METRICS[name]
 
 

@@ -19,6 +19,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from interp import sites
+from interp._folding import Unfolded
 from interp._selfcheck import check_blocks, check_reference, live_sites, read_only_sites, reference, self_check
 from interp.blocks import Blocks, UnsupportedModelError, at_positions
 from interp.errors import InterpError
@@ -33,7 +34,11 @@ BosPolicy: TypeAlias = Literal["prepend", "none"]
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """The sizes of a model, by STYLE's names. ``n_kv_heads < n_heads`` means grouped-query attention."""
+    """The sizes of a model.
+
+    ``n_kv_heads < n_heads`` means grouped-query attention. ``vocab`` counts the ids that prompts may hold and
+    ``vocab_out`` those that have a logit, as many but in models whose answers are not what they read.
+    """
 
     architecture: str
     n_layers: int
@@ -44,6 +49,7 @@ class ModelConfig:
     d_mlp: int
     n_ctx: int
     vocab: int
+    vocab_out: int
 
     @property
     def grouped_query(self) -> bool:
@@ -79,6 +85,8 @@ class HookedTransformer:
         checks: the figures of the self-check at load.
         misnamed: sites that are left out because their hooks give something else, each with the reason.
         read_only: sites that can be read but not changed, because the bridge discards edits of them.
+        folded_values: what folding took out of the values, and so out of ``z``, of each head: the raw model's are these
+            more. None where it is not known (a bridge that was folded before it was wrapped).
         no_blocks: why the model's arithmetic cannot be run piece by piece (``blocks``); empty where it can.
     """
 
@@ -105,12 +113,16 @@ class HookedTransformer:
         self.sites, self.misnamed = live_sites(self)
         self.checks: dict[str, float] = {}
         self.no_blocks = ""
+        self.folded_values: Float[Tensor, "layer kv_head d_head"] | None = None
+        if numerics == "raw":
+            self.folded_values = torch.zeros(self.cfg.n_layers, self.cfg.n_kv_heads, self.cfg.d_head)
         if check:
             self.checks = self_check(self)
             self.no_blocks = check_blocks(self)
         self.read_only: tuple[str, ...] = read_only_sites(self)
 
     @classmethod
+    @torch.inference_mode(False)  # weights made in inference mode could never enter a gradient
     def from_pretrained(
         cls,
         source: str | os.PathLike[str] = "mini",
@@ -148,6 +160,7 @@ class HookedTransformer:
         bridge = _bridge(loaded.model, loaded.name)
         # The bridge would reload the tokenizer from the hub if it were handed one at boot; a first assignment does not.
         bridge.tokenizer = loaded.tokenizer
+        unfolded = Unfolded(bridge)
         in_force = _set_numerics(bridge, numerics)
         bridge.original_model.requires_grad_(False)  # folding makes new parameters
         options: dict[str, Any] = {
@@ -158,6 +171,7 @@ class HookedTransformer:
         }
         model = cls(bridge, weights_sha256=loaded.weights_sha256, **options)
         check_reference(model, expected)
+        model.folded_values = unfolded.taken_out(model.cfg.n_kv_heads)
         if place.type == "mps":
             model._move_checked(place)
         return model
@@ -168,6 +182,9 @@ class HookedTransformer:
     ) -> HookedTransformer:
         """Wrap a ``TransformerBridge`` that you booted yourself, with the numerics you gave it. It is not modified.
 
+        (But for weights that were made in ``torch.inference_mode``: they are replaced by equal ones, since such tensors
+        can never enter a gradient.)
+
         The fingerprint is that of the bridge's weights as they are now, so it differs from the fingerprint of the
         same model loaded by ``from_pretrained`` if weights were folded.
         """
@@ -177,6 +194,7 @@ class HookedTransformer:
             raise InterpError(
                 f"from_bridge needs a TransformerLens 4 TransformerBridge with blocks, got {type(bridge).__name__}."
             )
+        _leave_inference_mode(bridge)
         processed = bool(getattr(bridge, "_weights_processed", False))
         return cls(
             bridge,
@@ -252,6 +270,10 @@ class HookedTransformer:
                 f"discards edits of it. These can be: {', '.join(s for s in self.sites if s not in self.read_only)}."
             )
         return wanted
+
+    def editable(self, names: Iterable[str]) -> list[str]:
+        """Those of some sites that this model has and that can be changed, in the order given."""
+        return [name for name in names if self.has_site(name) and name not in self.read_only]
 
     def provenance(self) -> dict[str, str | int]:
         """Attributes that identify the model in a result."""
@@ -459,6 +481,21 @@ def _bridge(hf_model: Any, name: str) -> Any:
     return bridge
 
 
+@torch.inference_mode(False)
+def _leave_inference_mode(bridge: Any) -> None:
+    """Copy the weights and buffers that were made in inference mode, those that are tied once."""
+    copies: dict[Tensor, Tensor] = {}
+    for module in bridge.modules():
+        for table in (module._parameters, module._buffers):
+            for name, tensor in table.items():
+                if tensor is None or not tensor.is_inference():
+                    continue
+                if tensor not in copies:
+                    copy = tensor.detach().clone()
+                    copies[tensor] = torch.nn.Parameter(copy, False) if table is module._parameters else copy
+                table[name] = copies[tensor]
+
+
 def _set_numerics(bridge: Any, numerics: str) -> str:
     if numerics == "raw":
         bridge.enable_compatibility_mode(disable_warnings=True, no_processing=True)
@@ -481,7 +518,8 @@ def _config(bridge: Any) -> ModelConfig:
         d_head=int(c.d_head),
         d_mlp=int(c.d_mlp or 4 * c.d_model),
         n_ctx=int(c.n_ctx),
-        vocab=int(c.d_vocab_out if c.d_vocab_out and c.d_vocab_out > 0 else c.d_vocab),
+        vocab=int(c.d_vocab),
+        vocab_out=int(c.d_vocab_out if c.d_vocab_out and c.d_vocab_out > 0 else c.d_vocab),
     )
 
 

@@ -11,16 +11,16 @@ import hashlib
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 from typing import Any, Literal, TypeVar
 
 import numpy as np
 from jaxtyping import Int
 
+from interp._answered import AnsweredPrompts
 from interp._pairing import SHORTFALL, Drop, align_template, first_reasons, shortfall
 from interp._template import ANSWER, Slots, Template
 from interp.alignment import AnswerPolicy, misalignments
-from interp.errors import InterpError, unknown_name
+from interp.errors import InterpError, unknown_name, whole_number
 from interp.tokens import (
     Prompts,
     RoleSpec,
@@ -29,11 +29,13 @@ from interp.tokens import (
     extend,
     numbers,
     token_texts,
+    unknown_id,
 )
 
 __all__ = [
     "ANSWER",
     "SHORTFALL",
+    "AnsweredPrompts",
     "Drop",
     "PromptPair",
     "PromptPairs",
@@ -221,6 +223,13 @@ class PromptPairs:
             i = int((right == wrong).argmax())
             raise InterpError(f"Pair {i}: correct and incorrect are both {right[i]}. Give two answers.")
         reader = getattr(tokenizer, "tokenizer", tokenizer)
+        unknown = unknown_id(reader)
+        for what, ids in (("correct", right), ("incorrect", wrong)):
+            if unknown is not None and unknown in ids:
+                raise InterpError(
+                    f"Pair {ids.tolist().index(unknown)}: {what} is {unknown}, the id of any word that the tokenizer "
+                    "does not know. Give the id of a word."
+                )
         empty: tuple[dict[str, str], ...] = ({},) * n
         return cls(
             clean=clean_prompts,
@@ -298,11 +307,10 @@ class PromptPairs:
         """The roles, ``answer`` last."""
         return tuple(self.clean.roles)
 
-    @cached_property
+    @property
     def aligned_positions(self) -> bool:
         """Whether a position means the same in every pair: equal lengths and equal places of every role."""
-        same = bool((self.clean.lengths == self.clean.lengths[0]).all())
-        return same and all(bool((spans == spans[0]).all()) for spans in self.clean.roles.values())
+        return self.clean.aligned_positions
 
     def select(self, indices: Sequence[int] | np.ndarray) -> PromptPairs:
         """The pairs at ``indices``, in that order; the drop log stays."""
@@ -321,10 +329,12 @@ class PromptPairs:
         Raises:
             InterpError: ``n`` below 1.
         """
-        if n is None or n >= len(self):
+        if n is None:
             return self
-        if n < 1:
+        if whole_number(n, "max_prompts") < 1:
             raise InterpError(f"max_prompts is {n}. Use at least one prompt.")
+        if n >= len(self):
+            return self
         return self.select(np.unique(np.linspace(0, len(self) - 1, n).round().astype(int)))
 
     def with_role_after(self, role: str) -> PromptPairs:

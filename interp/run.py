@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, TypeAlias
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TypeAlias, get_args
 
 import numpy as np
 import torch
@@ -14,8 +14,20 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from interp import sites, tokens
-from interp.errors import InterpError
-from interp.interventions import Ablate, AddNoise, At, Erase, Intervention, Knockout, Replace, Steer
+from interp._ablation import Reference, size_of
+from interp._arguments import check_model, check_prompts
+from interp.errors import InterpError, whole_number
+from interp.interventions import (
+    Ablate,
+    AddNoise,
+    At,
+    Erase,
+    Intervention,
+    Knockout,
+    Replace,
+    Steer,
+)
+from interp.prompts import PromptPairs
 from interp.tokens import Prompts
 
 if TYPE_CHECKING:
@@ -41,13 +53,14 @@ ACCELERATOR_ROW_BYTES = 1024 * 2**20
 
 def as_prompts(model: HookedTransformer, inputs: Texts) -> Prompts:
     """Texts, token ids or ``Prompts`` as ``Prompts`` that this model can read."""
-    if isinstance(inputs, Prompts):
-        prompts = inputs
-    elif isinstance(inputs, str) or (isinstance(inputs, list | tuple) and inputs and isinstance(inputs[0], str)):
+    check_model(model, inputs)
+    if isinstance(inputs, Prompts | PromptPairs):
+        check_prompts(model, inputs)
+        return inputs
+    if isinstance(inputs, str) or (isinstance(inputs, list | tuple) and inputs and isinstance(inputs[0], str)):
         return tokens.encode(model, inputs)
-    else:
-        prompts = Prompts.from_ids(inputs, tokenizer=model.tokenizer)
-    tokens.check_fits(prompts, model)
+    prompts = Prompts.from_ids(inputs, tokenizer=model.tokenizer)
+    check_prompts(model, prompts)
     return prompts
 
 
@@ -79,20 +92,28 @@ def token_mask(prompts: Prompts, at: At) -> Bool[np.ndarray, "prompt position"]:
     """Which tokens ``at`` means: every token of each role's span, the given positions, or (None) all real tokens.
 
     Raises:
-        InterpError: an unknown role, or a position outside a prompt.
+        InterpError: no place, an unknown role, or a position outside a prompt.
     """
     places = np.arange(prompts.ids.shape[1])
     real = places < prompts.lengths[:, None]
     if at is None:
         return real
     mask = np.zeros_like(real)
-    for place in (at,) if isinstance(at, str | int) else at:
+    for place in _places(at):
         if isinstance(place, str):
             spans = prompts.spans(place)
             mask |= (places >= spans[:, :1]) & (places < spans[:, 1:])
         else:
-            mask[np.arange(len(prompts)), _positions(prompts, int(place))] = True
+            mask[np.arange(len(prompts)), _positions(prompts, place)] = True
     return mask
+
+
+def _places(at: At) -> list[str | int]:
+    """Roles and positions one by one."""
+    given = [at] if isinstance(at, str) or not isinstance(at, Iterable) else list(at)
+    if not given:
+        raise InterpError("at is empty: name at least one role or position, or leave it None for every token.")
+    return [place if isinstance(place, str) else whole_number(place, "A position") for place in given]
 
 
 def _positions(prompts: Prompts, position: int) -> Int[np.ndarray, " prompt"]:
@@ -151,9 +172,10 @@ def capture(
     _check_memory(sum(array.size for array in arrays.values()) * dtype.itemsize, wanted)
     arrays = {name: np.full(array.shape, np.nan, dtype) for name, array in arrays.items()}
     stop = max(chosen) + 1 if any(site.per_layer for site in wanted) else 1
+    interventions = _prepared(model, prompts, interventions)
     for rows in batches(model, prompts):
         part = prompts.select(rows)
-        hooks = compile_interventions(model, part, interventions, rows=rows, of=prompts)
+        hooks = compile_interventions(model, part, interventions, rows=rows)
         for site in wanted:
             for slot, layer in enumerate(chosen if site.per_layer else (0,)):
                 target = arrays[site.name][:, slot] if site.per_layer else arrays[site.name]
@@ -171,12 +193,14 @@ def activations(
     interventions: Sequence[Intervention] = (),
 ) -> dict[int, Float[Tensor, "prompt ..."]]:
     """Whole activations per layer on the model's device, as ``Replace`` takes them; padding included."""
+    check_prompts(model, prompts)
     model.check_site(site)
+    interventions = _prepared(model, prompts, interventions)
     found: dict[int, list[Tensor]] = {layer: [] for layer in _check_layers(layers, model.cfg.n_layers)}
     stop = max(found) + 1
     for rows in batches(model, prompts):
         part = prompts.select(rows)
-        hooks = compile_interventions(model, part, interventions, rows=rows, of=prompts)
+        hooks = compile_interventions(model, part, interventions, rows=rows)
         for layer, kept in found.items():
             hooks.append((_hook_name(site, layer), _appender(model, site, layer, kept, prompts.ids.shape[1])))
         model.forward(ids_of(part), hooks=hooks, stop_at_layer=stop if stop < model.cfg.n_layers else None)
@@ -195,11 +219,13 @@ def logits_at(
     Raises:
         InterpError: logits that are not finite.
     """
+    check_prompts(model, prompts)
     at = prompts.lengths - 1 if positions is None else np.asarray(positions)
+    interventions = _prepared(model, prompts, interventions)
     out = []
     for rows in batches(model, prompts):
         part = prompts.select(rows)
-        hooks = compile_interventions(model, part, interventions, rows=rows, of=prompts)
+        hooks = compile_interventions(model, part, interventions, rows=rows)
         out.append(model.forward(ids_of(part), hooks=hooks, logits_at=torch.tensor(at[rows])).cpu())
     logits = torch.cat(out)
     logits = logits if logits.dtype == torch.float64 else logits.float()
@@ -209,6 +235,15 @@ def logits_at(
             f"Logits of prompt {int(bad.int().argmax())} are not finite. Check the interventions and the dtype."
         )
     return logits
+
+
+def in_batches(
+    model: HookedTransformer, prompts: Prompts, site: str, layers: Sequence[int]
+) -> Iterator[tuple[Prompts, dict[int, Float[Tensor, "prompt ..."]]]]:
+    """``activations`` of some prompts at a time, with these prompts."""
+    for rows in batches(model, prompts):
+        part = prompts.select(rows)
+        yield part, activations(model, part, site, layers=layers)
 
 
 # ---- the pieces of capture ----
@@ -227,9 +262,7 @@ def _read_positions(prompts: Prompts, at: At) -> tuple[str, Int[np.ndarray, "pro
     if at is None:
         places = np.arange(prompts.ids.shape[1])
         return "position", np.where(places < prompts.lengths[:, None], places, -1), list(places)
-    chosen = [at] if isinstance(at, str | int) else list(at)
-    if not chosen:
-        raise InterpError("at is empty: name at least one role or position, or leave it None for every token.")
+    chosen = _places(at)
     words = [isinstance(place, str) for place in chosen]
     if any(words) and not all(words):
         raise InterpError("at mixes roles and positions; give one kind, so that the axis has one name.")
@@ -243,13 +276,7 @@ def _read_positions(prompts: Prompts, at: At) -> tuple[str, Int[np.ndarray, "pro
 def _layout(
     model: HookedTransformer, name: str, prompts: Prompts, layers: Sequence[int], axis: str, n_places: int
 ) -> tuple[tuple[str, ...], tuple[int, ...]]:
-    cfg = model.cfg
     sizes = {
-        "head": cfg.n_heads,
-        "kv_head": cfg.n_kv_heads,
-        "d_model": cfg.d_model,
-        "d_head": cfg.d_head,
-        "neuron": cfg.d_mlp,
         "src_position": prompts.ids.shape[1],
         "prompt": len(prompts),
         "layer": len(layers),
@@ -259,7 +286,7 @@ def _layout(
     place = {"position": axis, "dest_position": "role" if axis == "role" else "dest_position"}
     own = tuple(place.get(dim, dim) for dim in model.dims(name))
     dims = ("prompt", "layer", *own) if sites.site(name).per_layer else ("prompt", *own)
-    return dims, tuple(sizes[dim] for dim in dims)
+    return dims, tuple(sizes[dim] if dim in sizes else size_of(model, dim) for dim in dims)
 
 
 def _check_memory(needed: int, wanted: Sequence[sites.Site]) -> None:
@@ -384,7 +411,6 @@ def compile_interventions(
     interventions: Sequence[Intervention],
     *,
     rows: np.ndarray | None = None,
-    of: Prompts | None = None,
 ) -> list[Hook]:
     """Interventions as hooks for one batch.
 
@@ -393,25 +419,50 @@ def compile_interventions(
         prompts: the batch.
         interventions: what to change; they act in the order given.
         rows: the batch's rows among all prompts, where the interventions hold values for all of them.
-        of: all prompts, from which means and resamples are drawn.
+
+    Raises:
+        InterpError: something that is no intervention, or one that asks for what the model or the prompts do not have.
     """
     hooks: list[Hook] = []
     chosen = np.arange(len(prompts)) if rows is None else rows
-    for item in interventions:
+    for item in _prepared(model, prompts, interventions):
         layers = _check_layers(item.layers, model.cfg.n_layers)
-        if isinstance(item, Knockout):
-            model.check_editable("scores")
-            cut = _edge_mask(prompts, item)
-            heads = _head_mask(model, "scores", item.heads)
-            hooks += [(_hook_name("scores", layer), _knock_out(cut, heads, item)) for layer in layers]
-            continue
-        site = model.check_editable(item.site)
-        if isinstance(item, Ablate):
-            item = _with_values(model, of or prompts, item, layers)
-        for layer in layers if site.per_layer else (0,):
-            edit = _edit(model, prompts, item, layer, chosen)
-            hooks += edit_hooks(model, item.site, layer, edit)
+        match item:
+            case Knockout():
+                model.check_editable("scores")
+                cut = _edge_mask(prompts, item)
+                heads = _head_mask(model, "scores", item.heads)
+                hooks += [(_hook_name("scores", layer), _knock_out(cut, heads, item)) for layer in layers]
+            case Replace() | Steer() | Erase() | AddNoise():
+                site = model.check_editable(item.site)
+                for layer in layers if site.per_layer else (0,):
+                    hooks += edit_hooks(model, item.site, layer, _edit(model, prompts, item, layer, chosen))
+            case _:
+                raise _unknown_intervention(item)
     return hooks
+
+
+def _prepared(
+    model: HookedTransformer, prompts: Prompts, interventions: Any
+) -> list[Replace | Steer | Erase | AddNoise | Knockout]:
+    """Interventions with every ablation made a replacement by the values that these prompts get."""
+    if not isinstance(interventions, Sequence) or isinstance(interventions, str):
+        raise InterpError(f"interventions must be a list, not {type(interventions).__name__}. Write [...] round one.")
+    made: list[Replace | Steer | Erase | AddNoise | Knockout] = []
+    for item in interventions:
+        match item:
+            case Ablate():
+                made.append(_with_values(model, prompts, item))
+            case Replace() | Steer() | Erase() | AddNoise() | Knockout():
+                made.append(item)
+            case _:
+                raise _unknown_intervention(item)
+    return made
+
+
+def _unknown_intervention(item: object) -> InterpError:
+    known = ", ".join(kind.__name__ for kind in get_args(Intervention))
+    return InterpError(f"{type(item).__name__} is no intervention that is known here. These are: {known}.")
 
 
 def edit_hooks(model: HookedTransformer, name: str, layer: int, edit: Any) -> list[Hook]:
@@ -464,16 +515,20 @@ def _edit(model: HookedTransformer, prompts: Prompts, item: SiteChange, layer: i
 
 
 def _new_value(item: SiteChange, tensor: Tensor, layer: int, rows: np.ndarray) -> Tensor:
-    if isinstance(item, Replace):
-        return _fitted(item.values[layer][torch.from_numpy(rows).to(item.values[layer].device)], tensor)
-    if isinstance(item, Steer):
-        return tensor + item.scale * item.vector.to(tensor)
-    if isinstance(item, Erase):
-        basis = torch.linalg.qr(item.directions.to(tensor).T).Q  # d direction
-        centred = tensor if item.offset is None else tensor - item.offset.to(tensor)
-        erased: Tensor = tensor - (centred @ basis) @ basis.T
-        return erased
-    return tensor + item.scale * _noise(item.seed, layer, rows, tensor.shape[1:]).to(tensor)
+    match item:
+        case Replace():
+            return _fitted(item.values[layer][torch.from_numpy(rows).to(item.values[layer].device)], tensor)
+        case Steer():
+            return tensor + item.scale * item.vector.to(tensor)
+        case Erase():
+            basis = torch.linalg.qr(item.directions.to(tensor).T).Q  # d direction
+            centred = tensor if item.offset is None else tensor - item.offset.to(tensor)
+            erased: Tensor = tensor - (centred @ basis) @ basis.T
+            return erased
+        case AddNoise():
+            return tensor + item.scale * _noise(item.seed, layer, rows, tensor.shape[1:]).to(tensor)
+        case _:
+            raise _unknown_intervention(item)
 
 
 def _noise(seed: int, layer: int, rows: np.ndarray, shape: Sequence[int]) -> Float[Tensor, "row ..."]:
@@ -542,46 +597,29 @@ def _knock_out(cut: Bool[Tensor, "prompt dest src"], heads: Bool[Tensor, " head"
     return edit
 
 
-def _with_values(model: HookedTransformer, prompts: Prompts, item: Ablate, layers: Sequence[int]) -> Replace:
+# ---- what ablations put in ----
+
+
+def _with_values(model: HookedTransformer, prompts: Prompts, item: Ablate) -> Replace:
     """An ablation as a replacement: zeros, means, or another prompt's values."""
-    values = activations(model, prompts, item.site, layers=layers if sites.site(item.site).per_layer else (0,))
-    if item.kind == "zero":
-        made = {layer: torch.zeros_like(value) for layer, value in values.items()}
-    elif item.kind == "mean":
-        made = {layer: _mean_values(value, prompts) for layer, value in values.items()}
+    site = model.check_editable(item.site)
+    layers = _check_layers(item.layers, model.cfg.n_layers) if site.per_layer else (0,)
+    reference = Reference.of(model, prompts, item.kind, seed=item.seed, references=item.references)
+    reference.check_varies(token_mask(prompts, item.at)[None], ["at"])
+    if reference.donors is not None:
+        made = activations(model, reference.donors, item.site, layers=layers)
     else:
-        donors = torch.from_numpy(resample_donors(prompts, seed=item.seed))
-        made = {layer: value[donors.to(value.device)] for layer, value in values.items()}
+        shape = (len(prompts), prompts.ids.shape[1])
+        made = {
+            layer: _laid_out(value, sites.site(item.site), shape)
+            for layer, value in reference.constants(model, item.site, layers, in_batches).items()
+        }
     return Replace(site=item.site, values=made, layers=item.layers, heads=item.heads, at=item.at)
 
 
-def _mean_values(
-    value: Float[Tensor, "prompt position *dims"], prompts: Prompts
-) -> Float[Tensor, "prompt position *dims"]:
-    if (prompts.lengths == prompts.lengths[0]).all():
-        return value.mean(dim=0, keepdim=True).expand_as(value)
-    if value.ndim == 4 and value.shape[-1] == value.shape[-2]:
-        raise InterpError(
-            "A mean over attention patterns needs prompts of one length. Ablate 'z' instead, or group by length."
-        )
-    real = torch.from_numpy(token_mask(prompts, None)).to(value.device)
-    return value[real].mean(dim=0).expand_as(value)
-
-
-def resample_donors(prompts: Prompts, *, seed: int) -> Int[np.ndarray, " prompt"]:
-    """For each prompt another one of equal length to take values from: a seeded cycle within each length.
-
-    Raises:
-        InterpError: a length that only one prompt has.
-    """
-    rng = np.random.default_rng(seed)
-    donors = np.arange(len(prompts))
-    for length in np.unique(prompts.lengths):
-        group = rng.permutation(np.flatnonzero(prompts.lengths == length))
-        if len(group) < 2:
-            raise InterpError(
-                f"Prompt {group[0]} is the only one of {length} tokens, so there is no other to resample from. "
-                "Add prompts of that length or use the mean."
-            )
-        donors[group] = np.roll(group, 1)
-    return donors
+def _laid_out(value: Tensor, site: sites.Site, shape: tuple[int, int]) -> Float[Tensor, "prompt position *dims"]:
+    """A constant, with or without a token axis, for every token of every prompt."""
+    n, length = shape
+    if site.is_pattern:
+        return value.expand(n, value.shape[0], length, length)
+    return value.expand(n, length, *value.shape[value.ndim - len(site.dims) + 1 :])

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from interp.errors import InterpError, unknown_name
+from interp.errors import InterpError, unknown_name, whole_numbers
 
 
 @dataclass(frozen=True)
@@ -87,29 +87,43 @@ def site(name: str) -> Site:
     Raises:
         InterpError: the name is unknown; the message gives the nearest match and the whole list.
     """
+    if not isinstance(name, str):
+        raise InterpError(
+            f"A site is named by a word, not by {type(name).__name__}. The sites are: {', '.join(SITES)}."
+        )
     if name not in SITES:
-        raise unknown_name("site", name, SITES)
+        raise _of_hook(name) or unknown_name("site", name, SITES)
     return SITES[name]
+
+
+def _of_hook(name: str) -> InterpError | None:
+    """The error for TransformerLens's name of a hook, whole (``blocks.0.attn.hook_z``) or its end (``hook_z``)."""
+    *_, end = name.split(".")
+    for one in SITES.values():
+        if one.hook.split(".")[-1] == end:
+            at = next((part for part in name.split(".") if part.isdigit()), None)
+            where = "" if at is None or not one.per_layer else f" with layers=[{int(at)}]"
+            return InterpError(f"'{name}' is TransformerLens's name of site '{one.name}'. Ask for '{one.name}'{where}.")
+    return None
 
 
 def check_sites(names: str | Iterable[str]) -> tuple[Site, ...]:
     """Look up several sites; a lone string counts as one name, an empty list is an error."""
-    wanted = (names,) if isinstance(names, str) else tuple(names)
+    wanted = (names,) if isinstance(names, str) or not isinstance(names, Iterable) else tuple(names)
     if not wanted:
         raise InterpError(f"No site was asked for. The sites are: {', '.join(SITES)}.")
-    return tuple(site(name) for name in dict.fromkeys(wanted))
+    return tuple(dict.fromkeys(site(name) for name in wanted))
 
 
 def check_layers(layers: int | Sequence[int] | None, n_layers: int) -> tuple[int, ...]:
     """Resolve layer indices (``None`` is all, negative counts from the end) to sorted, unique, valid ones."""
     if layers is None:
         return tuple(range(n_layers))
-    wanted = (layers,) if isinstance(layers, int) else tuple(layers)
     resolved = []
-    for layer in wanted:
+    for layer in whole_numbers(layers, "layers"):
         if not -n_layers <= layer < n_layers:
             raise InterpError(f"Layer {layer} is out of range: the model has {n_layers} layers (0 to {n_layers - 1}).")
-        resolved.append(int(layer) % n_layers)
+        resolved.append(layer % n_layers)
     return tuple(sorted(set(resolved)))
 
 

@@ -22,6 +22,7 @@ from interp._prompt_ids import (
     numbers,
     padded,
     token_texts,
+    unknown_id,
 )
 from interp.errors import InterpError, unknown_name
 
@@ -34,11 +35,13 @@ __all__ = [
     "bos_ids",
     "check_fits",
     "encode",
+    "encode_marked",
     "encode_plain",
     "excerpt",
     "extend",
     "numbers",
     "token_texts",
+    "unknown_id",
     "usable_ids",
 ]
 
@@ -77,9 +80,22 @@ def encode(
         roles_char_spans: for each text, role -> (first, one past last) character; the same roles in each.
 
     Raises:
-        InterpError: no texts, an empty text, a text that brings its own BOS, a model without a fast
-            tokenizer, or a prompt longer than ``model.cfg.n_ctx``.
+        InterpError: no texts, an empty text, a text that brings its own BOS, a word that the tokenizer does not know, a
+            model without a fast tokenizer, or a prompt longer than ``model.cfg.n_ctx``.
     """
+    prompts, unknown = encode_marked(model, texts, roles_char_spans)
+    for i, words in enumerate(unknown):
+        if words:
+            raise InterpError(f"Prompt {i}{_named(prompts, i)} holds {words}. Choose words that it knows.")
+    return prompts
+
+
+def encode_marked(
+    model: SupportsTokenizer,
+    texts: str | Sequence[str],
+    roles_char_spans: Sequence[CharSpans] | None = None,
+) -> tuple[Prompts, list[str]]:
+    """As ``encode``, with what the tokenizer does not know of each text, in words; empty where it knows all."""
     texts = _text_list(texts)
     encoded = encode_plain(model, texts)
     lead = bos_ids(model)
@@ -100,7 +116,24 @@ def encode(
         bos="prepended" if lead else "none",
     )
     check_fits(prompts, model)
-    return prompts
+    spans_of = roles_char_spans or [{}] * len(texts)
+    return prompts, [
+        _unknown(model.tokenizer, text, *found, spans)
+        for text, found, spans in zip(texts, encoded, spans_of, strict=True)
+    ]
+
+
+def _unknown(
+    tokenizer: Any, text: str, ids: Sequence[int], offsets: Sequence[tuple[int, int]], roles: CharSpans
+) -> str:
+    mark = unknown_id(tokenizer)
+    for token, (start, stop) in zip(ids, offsets, strict=True):
+        if token == mark:
+            role = next((name for name, (first, last) in roles.items() if start < last and stop > first), None)
+            word = text[slice(*roles[role])] if role is not None else text[start:stop].strip()
+            where = "" if role is None else f" (role {role})"
+            return f'"{excerpt(word)}"{where}, which the tokenizer does not know and reads as {tokenizer.unk_token}'
+    return ""
 
 
 def check_fits(prompts: Prompts, model: Any, extra: Int[np.ndarray, " prompt"] | int = 0) -> None:

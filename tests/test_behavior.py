@@ -35,7 +35,7 @@ class Says:
         self.table = {ids: np.asarray(logits, dtype=np.float32) for ids, logits in table.items()}
         self.tokenizer = tokenizer
         self.bos_policy, self.bos_token_id = ("none" if tokenizer is None else "prepend"), 0
-        self.cfg = SimpleNamespace(d_model=4, d_mlp=4, n_heads=1, n_ctx=64, vocab=N_VOCAB)
+        self.cfg = SimpleNamespace(d_model=4, d_mlp=4, n_heads=1, n_ctx=64, vocab=1000, vocab_out=N_VOCAB)
         self.device = torch.device("cpu")
         self.passes = 0
 

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from interp import run, sites
+from interp._ablation import resample_donors
 from interp.errors import InterpError
 from interp.interventions import Ablate, AddNoise, Erase, Knockout, Replace, Steer
 from interp.model import HookedTransformer
@@ -202,7 +203,7 @@ def test_zero_ablation_equals_a_plain_hook(model: HookedTransformer, prompts: Pr
 
 @BOTH
 def test_mean_and_resample_ablation_equal_plain_hooks(model: HookedTransformer, prompts: Prompts) -> None:
-    donors = run.resample_donors(prompts, seed=4)
+    donors = resample_donors(prompts, seed=4)
     assert sorted(donors) == [0, 1, 2, 3]
     assert not (donors == np.arange(4)).any()
 

@@ -12,8 +12,9 @@ import xarray as xr
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from interp._arguments import check_pairs
 from interp.attribution.audit import DEFAULT, Audit, Exact
-from interp.attribution.gradients import Differentiable, Edit, Place, at_value
+from interp.attribution.gradients import Differentiable, Edit, Place, at_value, differentiating
 from interp.attribution.result import Estimates, Part, Question, check_method, in_products, labelled
 from interp.blocks import Blocks
 from interp.errors import InterpError
@@ -44,6 +45,7 @@ ACTS: dict[str, tuple[str, str]] = {
 """Kind of receiver -> the site at which a gradient is taken, and the residual stream that it reads."""
 
 
+@differentiating
 def edge_attribution(
     model: HookedTransformer,
     pairs: PromptPairs,
@@ -97,6 +99,7 @@ def edge_attribution(
         InterpError: an unknown sender, receiver, method, direction or metric, or a model whose arithmetic is not
             written in ``interp.blocks``.
     """
+    check_pairs(model, pairs)
     check_method(method, get_args(Method), steps)
     sending, receiving = edges.senders(model, senders), edges.receivers(model, receivers)
     before = np.array([[sender.reaches(receiver) for receiver in receiving] for sender in sending], dtype=bool)
@@ -147,6 +150,8 @@ def _runs(method: str, senders: Sequence[Node], steps: int) -> list[_Run]:
         return [(None, [0.0], everyone)]
     if method == "eap-ig-inputs":
         return [(("resid_pre", 0), shares, everyone)]
+    if method != "eap-ig-activations":
+        raise InterpError(f"Where method '{method}' takes its gradients is not written in interp.attribution.edges.")
     together: dict[Place, list[int]] = {}
     for index, node in enumerate(senders):
         together.setdefault(_written_at(node), []).append(index)

@@ -7,10 +7,11 @@ parameters nor their ``requires_grad`` take part, and the graph is gone with the
 from __future__ import annotations
 
 import dataclasses
+import functools
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeAlias, TypeVar
 
 import numpy as np
 import torch
@@ -28,12 +29,30 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
+
 Edit: TypeAlias = Callable[[Tensor], Tensor]
 Place: TypeAlias = tuple[str, int]
 """A site and a layer."""
 
 GRAPH_BYTES = 256 * 2**20
 """What the graph of one batch may hold, roughly."""
+
+
+def differentiating(function: Callable[_P, _T]) -> Callable[_P, _T]:
+    """A function that takes gradients whatever its caller has turned off, and leaves the caller's mode as it was.
+
+    ``torch.set_grad_enabled(False)``, ``torch.no_grad()`` and ``torch.inference_mode()`` are common around
+    interpretability code; a gradient that was asked for is wanted all the same.
+    """
+
+    @functools.wraps(function)
+    def run(*args: _P.args, **kwargs: _P.kwargs) -> _T:
+        with torch.inference_mode(False), torch.enable_grad():
+            return function(*args, **kwargs)
+
+    return run
 
 
 def at_value(value: Tensor) -> Edit:
@@ -184,7 +203,7 @@ class Differentiable:
         chain |= {place: watch(place, chain.get(place)) for place in dict.fromkeys([*places, *kept])}
         if droppable:
             for layer in range(self.model.cfg.n_layers):
-                for site in ("attn_out", "mlp_out"):
+                for site in filter(self.model.has_site, ("attn_out", "mlp_out")):
                     chain[site, layer] = _droppable(layer, dropped, chain.get((site, layer)))
         with torch.enable_grad():
             metric = readout(self.logits(ids, readout.positions, chain))

@@ -13,8 +13,9 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from interp import sites
+from interp._arguments import check_pairs
 from interp.attribution.audit import DEFAULT, Audit, Exact
-from interp.attribution.gradients import Differentiable, Place, Tape, at_value
+from interp.attribution.gradients import Differentiable, Place, Tape, at_value, differentiating
 from interp.attribution.result import Estimates, Part, Question, check_method, in_products, labelled
 from interp.errors import InterpError
 from interp.prompts import PromptPairs
@@ -41,6 +42,7 @@ SOURCES = {
 }
 
 
+@differentiating
 def attribution_patching(
     model: HookedTransformer,
     pairs: PromptPairs,
@@ -103,6 +105,7 @@ def attribution_patching(
         InterpError: what ``sweep`` refuses, an unknown method, a metric without a gradient, or a model whose
             arithmetic the method needs and does not have (``"atp*"`` at q and k).
     """
+    check_pairs(model, pairs)
     check_method(method, get_args(Method), steps)
     model.check_editable(site)
     question = Question.of(model, pairs, direction, metric)
@@ -264,6 +267,8 @@ class _Batch:
 
     def passes(self, report: Callable[[int], None]) -> Iterator[list[Float[Tensor, "prompt head place"]]]:
         """Per gradient, each layer's effects."""
+        if self.plan.method not in get_args(Method):
+            raise InterpError(f"Where method '{self.plan.method}' takes its gradients is not written here.")
         if self.plan.method == "integrated":
             yield [self._integrated(layer, report) for layer in self.plan.layers]
             return

@@ -12,12 +12,13 @@ import xarray as xr
 from jaxtyping import Bool, Float, Int
 
 from interp import metrics, results
+from interp._arguments import check_pairs
 from interp.attribution.audit import NOT_AUDITED, Audit, Exact, run_audit
-from interp.errors import InterpError, unknown_name
+from interp.errors import InterpError, unknown_name, whole_number
 from interp.prompts import PromptPairs
 from interp.results import Variable
-from interp.sweep import MINIMUM_GAP, Direction, Readout, score
-from interp.sweep.patch import check_direction
+from interp.sweep import Direction, Readout, score
+from interp.sweep.patch import base_and_source
 from interp.sweep.readout import described, scored_parts
 from interp.tokens import Prompts
 
@@ -73,14 +74,15 @@ class Question:
         Raises:
             InterpError: an unknown direction or metric, or a metric without a gradient.
         """
-        check_direction(direction)
-        if metric == "rank":
-            raise InterpError("Metric 'rank' has no gradient. Use 'logit_difference', or the exact sweep.")
+        check_pairs(model, pairs)
+        base_and_source(pairs, direction)  # an unknown direction is refused before anything is run
+        metrics.metric(metric)
+        if metric not in metrics.DIFFERENTIABLE:
+            raise InterpError(f"Metric '{metric}' has no gradient. Use 'logit_difference', or the exact sweep.")
         clean, corrupted = (score(model, pairs, which, metric) for which in ("clean", "corrupted"))
         parts = []
         for sign, part, name in scored_parts(pairs, metric):
-            runs = (part.corrupted, part.clean) if direction == "denoising" else (part.clean, part.corrupted)
-            parts.append(Part(part, *runs, Readout.of(part, name), sign))
+            parts.append(Part(part, *base_and_source(part, direction), Readout.of(part, name), sign))
         return cls(model, pairs, direction, metric, clean, corrupted, tuple(parts))
 
     @property
@@ -103,7 +105,7 @@ def check_method(method: str, methods: Sequence[str], steps: int) -> None:
     """Refuse an unknown method, or fewer than one step."""
     if method not in methods:
         raise unknown_name("method", method, methods)
-    if steps < 1:
+    if whole_number(steps, "steps") < 1:
         raise InterpError(f"steps is {steps}. An integral needs at least one step.")
 
 
@@ -176,7 +178,7 @@ def labelled(
     exact = np.full((len(effect), mean.size), np.nan)
     exact[:, report.cells] = report.exact
     estimated = question.unpatched.reshape(-1, *(1,) * mean.ndim) + effect
-    minimum_gap = MINIMUM_GAP[question.metric]
+    minimum_gap = metrics.MINIMUM_GAP[question.metric]
     recovered = metrics.recovered(
         *(torch.from_numpy(values) for values in (estimated, question.clean, question.corrupted)),
         minimum_gap=minimum_gap,

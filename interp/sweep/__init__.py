@@ -7,14 +7,13 @@ Every number is exact: the model is really run with that one change. What the ch
 
 from interp.sweep.ablation import ablation_sweep, knockout_sweep, plan_ablation, plan_knockout
 from interp.sweep.cells import NOT_PATCHED, Axis
-from interp.sweep.patch import MINIMUM_GAP, Direction, plan, plan_sites, sweep, sweep_sites
+from interp.sweep.patch import Direction, plan, plan_sites, sweep, sweep_sites
 from interp.sweep.paths import path_patching, plan_paths
 from interp.sweep.plan import Plan
 from interp.sweep.progress import Progress
 from interp.sweep.readout import Readout, score
 
 __all__ = [
-    "MINIMUM_GAP",
     "NOT_PATCHED",
     "Axis",
     "Direction",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
@@ -13,34 +14,39 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from interp import metrics, results, run, sites
-from interp.errors import InterpError, unknown_name
-from interp.interventions import ABLATIONS, AblationKind, parse_edge
-from interp.prompts import PromptPairs
+from interp._ablation import Reference
+from interp._arguments import check_scored
+from interp.errors import InterpError
+from interp.errors import names as checked_names
+from interp.interventions import AblationKind, check_ablation, parse_edge
 from interp.results import Variable
-from interp.sweep.cells import Axis, Cells, Part, Sets, patch_cells, shape_at, window_of
+from interp.sweep.cells import Axis, Cells, Part, Sets, patch_cells, window_of
 from interp.sweep.engine import Precision, Term, plan_terms, run_terms
 from interp.sweep.facts import AnyStore
 from interp.sweep.patch import how_computed, token_coords
 from interp.sweep.plan import Plan
 from interp.sweep.progress import Progress
-from interp.sweep.readout import Readout, check_which, whole_answers
+from interp.sweep.readout import AnyPairs, Readout, run_named, whole_answers
 from interp.sweep.sweeps import Done, Sweep
 from interp.tokens import Prompts
 
 if TYPE_CHECKING:
     from interp.model import HookedTransformer
 
+log = logging.getLogger(__name__)
+
 Which = Literal["clean", "corrupted"]
 
 
 def ablation_sweep(
     model: HookedTransformer,
-    pairs: PromptPairs,
+    pairs: AnyPairs,
     site: str,
     kind: AblationKind,
     metric: str = "logit_difference",
     *,
     which: Which = "clean",
+    references: Prompts | None = None,
     axis: Axis | None = None,
     roles: Sequence[str] | None = None,
     positions: Sequence[int] | None = None,
@@ -58,12 +64,15 @@ def ablation_sweep(
 
     Args:
         model: the model.
-        pairs: prompts with their answers.
+        pairs: prompts with their answers: ``PromptPairs``, or ``AnsweredPrompts``, which have no corrupted half.
         site: as in ``sweep``.
-        kind: ``zero``; ``mean`` (over these prompts: per position where all have one length, else over all tokens); or
-            ``resample`` (another prompt of equal length, drawn with ``seed``). As ``interp.interventions.Ablate``.
+        kind: ``zero`` (in the numerics in force); ``zero_raw`` (what is zero in the raw model: differs at ``v`` and
+            ``z`` of models whose values or norms have biases); ``mean`` (over the references: per position where all
+            have one length, else over all tokens); or ``resample`` (a reference of equal length with other tokens,
+            drawn with ``seed``). As ``interp.interventions.Ablate``.
         metric: name from ``interp.metrics``.
         which: ablate the clean or the corrupted run.
+        references: prompts that ``mean`` and ``resample`` are made of; None is the prompts that are ablated.
         axis: as in ``sweep``.
         roles: as in ``sweep``.
         positions: as in ``sweep``.
@@ -79,17 +88,21 @@ def ablation_sweep(
 
     Returns:
         ``ablated`` (prompt, layer, ...) and ``unchanged`` (prompt) in the metric's units, and ``ablation_effect`` =
-        ablated - unchanged: negative where the site helps.
+        ablated - unchanged: negative where the site helps. The attribute ``does_not_vary`` names places at which the
+        reference is every prompt's own activation (the same tokens up to there), where the effect is 0 by construction.
 
     Raises:
-        InterpError: an unknown site, kind, metric or role; a prompt that no other can be resampled for.
+        InterpError: an unknown site, kind, metric or role; a prompt that no other can be resampled for; references that
+            vary at no place.
     """
     wanted = _stated(
         model, pairs, site, kind, metric, which,
         axis=axis, roles=roles, positions=positions, layers=layers, window=window, sets=sets,
         neuron_groups=neuron_groups,
     )  # fmt: skip
-    wanted = replace(wanted, source=_new(model, wanted, kind, seed))
+    reference = Reference.of(model, wanted.base, kind, seed=seed, references=references)
+    same = _unvaried(reference, wanted.cells)
+    wanted = replace(wanted, source=_new(model, wanted, reference), origin=_origin(reference))
     ((found, screening),) = run_terms(
         model, [Term(1.0, (wanted,))], precision=precision, memory=memory, store=store, progress=progress
     )
@@ -99,18 +112,23 @@ def ablation_sweep(
         question=f"What does the answer lose without {site}?",
         source="Wang et al. 2022, arXiv 2211.00593; Zhang and Nanda 2023, arXiv 2309.16042",
         seed=seed,
-        extra={"site": site, "ablation_kind": kind, "run": which, **how_computed(found, screening)},
+        extra={
+            "site": site, "ablation_kind": kind, "run": which, "does_not_vary": ", ".join(map(str, same)) or "nowhere",
+            **how_computed(found, screening),
+        },
     )  # fmt: skip
 
 
 def plan_ablation(
     model: HookedTransformer,
-    pairs: PromptPairs,
+    pairs: AnyPairs,
     site: str,
     kind: AblationKind,
     metric: str = "logit_difference",
     *,
     which: Which = "clean",
+    references: Prompts | None = None,
+    seed: int = 0,
     precision: Precision = "float32",
     memory: int | None = None,
     **cells: Any,
@@ -120,27 +138,29 @@ def plan_ablation(
     ``cells`` are its arguments that say what is ablated.
     """
     wanted = _stated(model, pairs, site, kind, metric, which, **cells)
-    if kind == "resample":
-        wanted = replace(wanted, source=_new(model, wanted, kind, seed=0))  # prompts alone: nothing is run for it
+    reference = Reference.of(model, wanted.base, kind, seed=seed, references=references)
+    _unvaried(reference, wanted.cells)
+    if reference.donors is not None:
+        wanted = replace(wanted, source=reference.donors)
     return plan_terms(model, [Term(1.0, (wanted,))], precision=precision, memory=memory)
 
 
 def _stated(
-    model: HookedTransformer, pairs: PromptPairs, site: str, kind: str, metric: str, which: str, **options: Any
+    model: HookedTransformer, pairs: AnyPairs, site: str, kind: str, metric: str, which: str, **options: Any
 ) -> Sweep:
     """The sweep, with nothing yet to replace the activations by."""
-    check_which(which)
-    if kind not in ABLATIONS:
-        raise unknown_name("ablation", kind, ABLATIONS)
+    check_scored(model, pairs)
+    base = run_named(pairs, which)
+    check_ablation(kind)
     _one_token(pairs, metric)
     cells = patch_cells(model, pairs, site, **options)
-    wanted = Sweep(getattr(pairs, which), site, cells, Readout.of(pairs, metric), {})
+    wanted = Sweep(base, site, cells, Readout.of(pairs, metric), {})
     return replace(wanted, layers_before=max(wanted.layers) + 1 if kind == "mean" else 0, origin=kind)
 
 
 def knockout_sweep(
     model: HookedTransformer,
-    pairs: PromptPairs,
+    pairs: AnyPairs,
     edges: Sequence[str],
     metric: str = "logit_difference",
     *,
@@ -159,7 +179,7 @@ def knockout_sweep(
 
     Args:
         model: the model.
-        pairs: prompts with their answers and roles.
+        pairs: prompts with their answers and roles: ``PromptPairs`` or ``AnsweredPrompts``.
         edges: ``"noun<-color"``: destination, then source; every token of each.
         metric: name from ``interp.metrics``.
         which: cut in the clean or the corrupted run.
@@ -191,7 +211,7 @@ def knockout_sweep(
 
 def plan_knockout(
     model: HookedTransformer,
-    pairs: PromptPairs,
+    pairs: AnyPairs,
     edges: Sequence[str],
     metric: str = "logit_difference",
     *,
@@ -208,7 +228,7 @@ def plan_knockout(
 
 def _stated_knockout(
     model: HookedTransformer,
-    pairs: PromptPairs,
+    pairs: AnyPairs,
     edges: Sequence[str],
     metric: str,
     which: str,
@@ -217,15 +237,15 @@ def _stated_knockout(
     window: int,
     by_head: bool,
 ) -> Sweep:
-    check_which(which)
+    check_scored(model, pairs)
+    prompts = run_named(pairs, which)
     _one_token(pairs, metric)
     model.check_site("scores")
-    prompts: Prompts = getattr(pairs, which)
     cells = _edge_cells(model, prompts, edges, sites.check_layers(layers, model.cfg.n_layers), window, by_head=by_head)
     return Sweep(prompts, "scores", cells, Readout.of(pairs, metric), None)
 
 
-def _one_token(pairs: PromptPairs, metric: str) -> None:
+def _one_token(pairs: AnyPairs, metric: str) -> None:
     if whole_answers(pairs, metric):
         raise InterpError(
             "Ablation and knockout sweeps score one set of tokens: use the parts of expand_answers() with "
@@ -236,28 +256,33 @@ def _one_token(pairs: PromptPairs, metric: str) -> None:
 # ---- ablation ----
 
 
-def _new(model: HookedTransformer, wanted: Sweep, kind: str, seed: int) -> Prompts | dict[int, Tensor]:
+def _new(model: HookedTransformer, wanted: Sweep, reference: Reference) -> Prompts | dict[int, Tensor]:
     """What the activations are replaced by: another prompt's, or a constant per layer."""
-    prompts, site, layers = wanted.base, wanted.site, wanted.layers
-    if kind == "resample":
-        return prompts.select(run.resample_donors(prompts, seed=seed))
-    if kind == "zero":
-        zeros = torch.zeros(shape_at(model, site), dtype=model.dtype, device=model.device)
-        return dict.fromkeys(layers, zeros)
-    total: dict[int, Tensor] = {}
-    equal = bool((prompts.lengths == prompts.lengths[0]).all())
-    if sites.site(site).is_pattern and not equal:
-        raise InterpError(
-            "A mean over attention patterns needs prompts of one length. Ablate 'z' instead, or group by length."
-        )
-    for rows in run.batches(model, prompts):
-        part = prompts.select(rows)
-        for layer, value in run.activations(model, part, site, layers=layers).items():
-            if not equal:
-                value = value[torch.from_numpy(run.token_mask(part, None)).to(value.device)]
-            total[layer] = total.get(layer, 0) + value.double().sum(dim=0)
-    count = len(prompts) if equal else int(prompts.lengths.sum())
-    return {layer: (value / count).to(model.dtype) for layer, value in total.items()}
+    if reference.donors is not None:
+        return reference.donors
+    return reference.constants(model, wanted.site, wanted.layers, run.in_batches)
+
+
+def _origin(reference: Reference) -> str:
+    """How a constant source is made of the base prompts, for a store."""
+    own = reference.references is reference.prompts
+    return reference.kind if own else f"{reference.kind} of {reference.references.sha256()}"
+
+
+def _unvaried(reference: Reference, cells: Cells) -> list[Any]:
+    """The places at which the reference does not vary, which are warned of.
+
+    Raises:
+        InterpError: it varies at none.
+    """
+    labels = next((cells.coords[dim] for dim in ("position", "role") if dim in cells.dims), ["every token"])
+    same = reference.check_varies(cells.tokens.numpy(), labels)
+    if same:
+        log.warning(
+            "The reference of the '%s' ablation does not vary at %s: all prompts have the same tokens up to there, so "
+            "the effect is 0.", reference.kind, ", ".join(map(str, same)),
+        )  # fmt: skip
+    return same
 
 
 # ---- knockout ----
@@ -272,9 +297,7 @@ def _edge_cells(
     *,
     by_head: bool,
 ) -> Cells:
-    names = [edges] if isinstance(edges, str) else list(dict.fromkeys(edges))
-    if not names:
-        raise InterpError("There are no edges to cut. Name at least one, like 'noun<-color'.")
+    names = list(checked_names(edges, "edges"))
     masks = [_edge(prompts, name) for name in names]
     spans = [window_of(layer, window, model.cfg.n_layers) for layer in layers]
     heads: list[tuple[int, ...] | None] = [(head,) for head in range(model.cfg.n_heads)] if by_head else [None]
@@ -310,7 +333,7 @@ def _edge(prompts: Prompts, name: str) -> tuple[Bool[Tensor, "prompt position"],
 
 def _labelled(
     model: HookedTransformer,
-    pairs: PromptPairs,
+    pairs: AnyPairs,
     found: Done,
     name: str,
     metric: str,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 
@@ -12,8 +12,9 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 
 from interp import run, sites
-from interp.errors import InterpError
-from interp.prompts import PromptPairs
+from interp.errors import InterpError, whole_number, whole_numbers
+from interp.errors import names as checked_names
+from interp.sweep.readout import AnyPairs
 from interp.tokens import Prompts
 
 if TYPE_CHECKING:
@@ -24,6 +25,10 @@ Sets: TypeAlias = Mapping[str, Sequence[tuple[int, int]]] | Mapping[str, Sequenc
 
 NOT_PATCHED = frozenset({"embed", "pos_embed", "scores", "result", "rot_q", "rot_k"})
 """Sites that are read but not swept: another says the same (``resid_pre`` for ``embed``, ``z`` for ``result``)."""
+PATCHED = frozenset(
+    {"resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out", "mlp_post", "z", "q", "k", "v", "pattern"}
+)
+"""Sites that are swept. What a change of one does downstream is written out, so no other runs by accident."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +84,7 @@ class Places:
 
 def patch_cells(
     model: HookedTransformer,
-    pairs: PromptPairs,
+    pairs: AnyPairs,
     name: str,
     *,
     axis: Axis | None = None,
@@ -100,12 +105,18 @@ def patch_cells(
         raise InterpError(
             f"Site '{name}' is not swept: use resid_pre for embeddings, pattern for scores, z for result, q or k."
         )
+    if name not in PATCHED:
+        raise InterpError(
+            f"What a change of site '{name}' does is not written here. Swept are: {', '.join(sorted(PATCHED))}."
+        )
     found = places(pairs, axis, roles, positions, all_at_once=site.has_heads)
     if sets is not None:
         if layers is not None or window != 1 or neuron_groups is not None:
             raise InterpError(
                 "sets name their own layers and heads: give no layers, window or neuron_groups with them."
             )
+        if not isinstance(sets, Mapping) or not sets:
+            raise InterpError("sets must be a mapping of names to members, with at least one.")
         groups = [_set_parts(model, name, label, members) for label, members in sets.items()]
         return _crossed(groups, [("set", list(sets))], found)
     chosen = sites.check_layers(layers, model.cfg.n_layers)
@@ -143,25 +154,16 @@ def _units(
         return [(dim, list(range(n)))], [(head,) for head in range(n)]
     if neuron_groups is None:
         return [], [None]
+    neuron_groups = whole_number(neuron_groups, "neuron_groups")
     if not 1 <= neuron_groups <= model.cfg.d_mlp:
         raise InterpError(f"neuron_groups is {neuron_groups}; {model.name} has {model.cfg.d_mlp} neurons per layer.")
     split = [tuple(int(n) for n in part) for part in np.array_split(np.arange(model.cfg.d_mlp), neuron_groups)]
     return [("neuron_group", [f"{part[0]}-{part[-1]}" for part in split])], list(split)
 
 
-def shape_at(model: HookedTransformer, name: str) -> tuple[int, ...]:
-    """A site's shape at one token; one destination and source of every head at the pattern."""
-    site, cfg = sites.site(name), model.cfg
-    if site.is_pattern:
-        return cfg.n_heads, 1, 1
-    if site.has_heads:
-        return model.n_heads_of(name), cfg.d_head
-    return (cfg.d_mlp,) if name == "mlp_post" else (cfg.d_model,)
-
-
 def window_of(layer: int, window: int, n_layers: int) -> range:
     """The layers of a window centred on a layer, cut off at the first and last."""
-    if window < 1:
+    if whole_number(window, "window") < 1:
         raise InterpError(f"window is {window}; it counts layers and is at least 1.")
     first = layer - (window - 1) // 2
     return range(max(first, 0), min(first + window, n_layers))
@@ -170,13 +172,17 @@ def window_of(layer: int, window: int, n_layers: int) -> range:
 def _set_parts(model: HookedTransformer, name: str, label: str, members: Sequence[Any]) -> tuple[Part, ...]:
     site = sites.site(name)
     found: dict[int, set[int]] = {}
+    if isinstance(members, str) or not isinstance(members, Iterable):
+        raise InterpError(f"Set '{label}' is {type(members).__name__}: give a list of its members.")
     for member in members:
         if site.has_heads != isinstance(member, tuple | list):
             wanted = "(layer, head) pairs" if site.has_heads else "layers"
             raise InterpError(f"Set '{label}' holds {member!r}; at site '{name}' a set holds {wanted}.")
-        layer, *head = member if isinstance(member, tuple | list) else (member,)
-        (layer,) = sites.check_layers(int(layer), model.cfg.n_layers)
-        found.setdefault(layer, set()).update(int(h) for h in head)
+        layer, *head = whole_numbers(member, f"A member of set '{label}'")
+        if len(head) != site.has_heads:
+            raise InterpError(f"Set '{label}' holds {member!r}; write (layer, head).")
+        (layer,) = sites.check_layers(layer, model.cfg.n_layers)
+        found.setdefault(layer, set()).update(head)
     if not found:
         raise InterpError(f"Set '{label}' is empty: name at least one member.")
     n = model.n_heads_of(name) if site.has_heads else 0
@@ -190,7 +196,7 @@ def _set_parts(model: HookedTransformer, name: str, label: str, members: Sequenc
 
 
 def places(
-    pairs: PromptPairs,
+    pairs: AnyPairs,
     axis: Axis | None,
     roles: Sequence[str] | None,
     positions: Sequence[int] | None,
@@ -214,19 +220,17 @@ def places(
         elif all_at_once:
             return Places(None, [], torch.from_numpy(run.token_mask(prompts, None)).unsqueeze(0))
         else:
-            axis = "position" if pairs.aligned_positions else "role"
+            axis = "position" if prompts.aligned_positions else "role"
     if axis == "role":
-        names = list(pairs.roles if roles is None else roles)
-        if not names:
-            raise InterpError("These pairs have no roles. Sweep by position, or name roles when you make the pairs.")
+        names = list(pairs.roles if roles is None else checked_names(roles, "roles"))
         return Places("role", names, torch.from_numpy(np.stack([run.token_mask(prompts, name) for name in names])))
-    if not pairs.aligned_positions:
+    if not prompts.aligned_positions:
         a, b = _unaligned_example(prompts)
         raise InterpError(
             f"A position does not mean the same in every prompt: prompts {a} and {b} differ in "
             "length or in where their roles stand. Sweep by role."
         )
-    chosen = list(range(prompts.ids.shape[1])) if positions is None else [int(p) for p in positions]
+    chosen = list(range(prompts.ids.shape[1])) if positions is None else whole_numbers(positions, "positions")
     masks = np.stack([run.token_mask(prompts, position) for position in chosen])
     return Places("position", [position % prompts.ids.shape[1] for position in chosen], torch.from_numpy(masks))
 

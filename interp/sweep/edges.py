@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
+from interp.errors import names as checked_names
 from interp.errors import unknown_name
 from interp.sites import head_label
 
@@ -74,7 +75,8 @@ def _named(nodes: Sequence[Node], names: Sequence[str] | None, what: str) -> tup
     if names is None:
         return tuple(nodes)
     by_label = {node.label: node for node in nodes}
-    for name in names:
+    wanted = checked_names(names, f"{what}s")
+    for name in wanted:
         if name not in by_label:
             raise unknown_name(what, name, by_label)
-    return tuple(by_label[name] for name in dict.fromkeys(names))
+    return tuple(by_label[name] for name in wanted)

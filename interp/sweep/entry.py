@@ -16,8 +16,9 @@ from torch import Tensor
 
 from interp import sites
 from interp.blocks import Linear
+from interp.errors import InterpError
 from interp.sweep.cells import Cells, Part
-from interp.sweep.plan import AFTER_MLP, Entry, runs_of
+from interp.sweep.plan import AFTER_MLP, Entry, check_known, runs_of
 from interp.sweep.ride import Chunk
 from interp.sweep.stored import FromRun, Source
 
@@ -40,6 +41,7 @@ class Change:
         if self.site == "resid_pre":
             new = rows.replaced("resid_pre", layer)
             return new if layer > last else _from_pre(self.chunk, rows, layer, new, self.known)
+        check_known(self.site)
         if self.site in AFTER_MLP:
             post = _after_mlp(self, rows, layer)
             return post if layer == last else _from_pre(self.chunk, rows, layer + 1, post)
@@ -147,9 +149,18 @@ def _mid(change: Change, rows: _Rows, layer: int) -> Float[Tensor, "row token d_
         _add_heads(change, rows, layer, mid)
         return mid
     new = rows.pick(change.source.at(change.site, layer)).to(mid.dtype)
-    if change.site == "attn_out":
-        new = rows.base("resid_pre", layer) + new
+    match change.site:
+        case "attn_out":
+            new = rows.base("resid_pre", layer) + new
+        case "resid_mid":
+            pass
+        case _:
+            raise _unwritten(change.site)
     return torch.where(rows.changed.unsqueeze(-1), new, mid)
+
+
+def _unwritten(site: str) -> InterpError:
+    return InterpError(f"What a change of site '{site}' makes of the stream is not written in interp.sweep.entry.")
 
 
 def _after_mlp(change: Change, rows: _Rows, layer: int) -> Float[Tensor, "row token d_model"]:
@@ -169,8 +180,13 @@ def _after_mlp(change: Change, rows: _Rows, layer: int) -> Float[Tensor, "row to
             base[part][where] += delta.to(base.dtype)
         return base
     value = rows.pick(new).to(base.dtype)
-    if change.site == "mlp_out":
-        value = rows.base("resid_mid", layer) + value
+    match change.site:
+        case "mlp_out":
+            value = rows.base("resid_mid", layer) + value
+        case "resid_post":
+            pass
+        case _:
+            raise _unwritten(change.site)
     return torch.where(changed.unsqueeze(-1), value, base)
 
 
@@ -248,6 +264,8 @@ def _new_z(
     elif change.site == "q":
         new = _of_heads(rows.pick(change.source.at("q", layer)), heads)
         q = torch.where(rows.changed[..., None, None], new.to(q.dtype), q)
+    elif change.site not in ("k", "v"):
+        raise _unwritten(change.site)
     else:
         where = chunk.index(rows.named[:, : entry.end])[..., None, None]
         value = change.source.at(change.site, layer)[:, : entry.end].index_select(0, rows.prompt)

@@ -20,7 +20,7 @@ from interp.sweep.cells import Cells
 from interp.sweep.entry import Change
 from interp.sweep.finished import Finished
 from interp.sweep.limits import Limits, halved, packed
-from interp.sweep.plan import Entry, Plan, Rows, Sizes, find_entries, find_rows, flop, into_rides
+from interp.sweep.plan import Entry, Plan, Rows, Sizes, check_known, find_entries, find_rows, flop, into_rides
 from interp.sweep.progress import Meter, Progress
 from interp.sweep.readout import Readout
 from interp.sweep.ride import Chunk, Values, ride
@@ -266,8 +266,11 @@ def _width(kept: Collection[str], sizes: Sizes, length: int) -> int:
     widths = {
         "pattern": length * heads, "scores": length * heads, "k": sizes.d_kv, "v": sizes.d_kv, "q": sizes.d_q,
         "z": sizes.d_q, "mlp_post": sizes.d_mlp,
+        **dict.fromkeys(("resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out"), sizes.d_model),
     }  # fmt: skip
-    return sum(widths.get(site, sizes.d_model) for site in kept)
+    for site in kept:
+        check_known(site)
+    return sum(widths[site] for site in kept)
 
 
 def _rows(part: Sweep, n_layers: int) -> Rows:

@@ -18,8 +18,9 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from interp import run, sites
+from interp._ablation import shape_at
 from interp.store import Journal
-from interp.sweep.cells import Cells, shape_at
+from interp.sweep.cells import Cells
 from interp.sweep.finished import Finished
 from interp.sweep.limits import STORED_BYTES, check_fits, halved, memory_to_use
 from interp.sweep.plan import Plan, Rows, Sizes, find_rows
@@ -154,7 +155,7 @@ def _row_bytes(model: HookedTransformer, wanted: Sweep, length: int) -> int:
     pattern = 4 * cfg.n_heads * length
     layer = 10 * cfg.d_model + 3 * cfg.d_mlp + pattern
     return size * (
-        length * (layer + 2 * _width(model, wanted, length)) + 4 * wanted.readout.positions.shape[1] * cfg.vocab
+        length * (layer + 2 * _width(model, wanted, length)) + 4 * wanted.readout.positions.shape[1] * cfg.vocab_out
     )
 
 
@@ -206,7 +207,7 @@ def _flop(model: HookedTransformer, wanted: Sweep, length: int) -> tuple[float, 
     cfg = model.cfg
     weights = sum(p.numel() for p in model.bridge.blocks.parameters() if p.ndim > 1) / cfg.n_layers
     layer = 2.0 * weights * length + 4.0 * cfg.n_heads * cfg.d_head * length**2
-    return layer, 2.0 * cfg.d_model * cfg.vocab * wanted.readout.positions.shape[1]
+    return layer, 2.0 * cfg.d_model * cfg.vocab_out * wanted.readout.positions.shape[1]
 
 
 def _rows(model: HookedTransformer, part: Sweep) -> Rows:

@@ -11,7 +11,7 @@ import torch
 
 from interp import run
 from interp.blocks import Blocks
-from interp.errors import InterpError
+from interp.errors import InterpError, whole_number
 from interp.sweep.plan import Entry, Sizes
 
 if TYPE_CHECKING:
@@ -42,6 +42,8 @@ def free_memory(device: torch.device) -> int | None:
 
 def memory_to_use(device: torch.device, memory: int | None) -> int | None:
     """What was given, or the share of what is free that a sweep plans with; None where that cannot be known."""
+    if memory is not None:
+        whole_number(memory, "memory (bytes)", least=1)
     free = free_memory(device)
     return memory if memory is not None else None if free is None else int(MEMORY_SHARE * free)
 

@@ -12,7 +12,9 @@ import torch
 import xarray as xr
 from jaxtyping import Float
 
-from interp import metrics, results, sites
+from interp import metrics, results
+from interp import sites as table
+from interp._arguments import check_pairs
 from interp.errors import InterpError
 from interp.prompts import PromptPairs
 from interp.results import Variable
@@ -21,8 +23,9 @@ from interp.sweep.engine import Precision, Screening, Term, plan_terms, run_term
 from interp.sweep.facts import AnyStore
 from interp.sweep.plan import Plan
 from interp.sweep.progress import Progress
-from interp.sweep.readout import Readout, described, scored_parts, whole_answers
+from interp.sweep.readout import AnyPairs, Readout, described, scored_parts, whole_answers
 from interp.sweep.sweeps import Done, Sweep
+from interp.tokens import Prompts
 
 if TYPE_CHECKING:
     from interp.model import HookedTransformer
@@ -30,9 +33,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 Direction: TypeAlias = Literal["denoising", "noising"]
-
-MINIMUM_GAP = {"logit_difference": 0.1, "log_probability": 0.05, "probability": 0.01, "rank": 1.0}
-"""Smallest clean-corrupted gap, in the metric's units, that is worth normalising by."""
 
 
 def sweep(
@@ -96,13 +96,15 @@ def sweep(
         InterpError: an unknown site, direction, metric or role, or positions that mean different things in different
             prompts.
     """
+    check_pairs(model, pairs)
+    name = table.site(site).name
     swept = sweep_sites(
-        model, pairs, [site], direction, metric,
+        model, pairs, [name], direction, metric,
         axis=axis, roles=roles, positions=positions, layers=layers, window=window, sets=sets,
         neuron_groups=neuron_groups, minimum_gap=minimum_gap, precision=precision, memory=memory, store=store,
         progress=progress,
     )  # fmt: skip
-    return swept[site]
+    return swept[name]
 
 
 def sweep_sites(
@@ -144,12 +146,11 @@ def sweep_sites(
     Raises:
         InterpError: what ``sweep`` refuses, or no site at all.
     """
-    names = list(dict.fromkeys(sites))
-    if not names:
-        raise InterpError("There is no site to sweep. Name at least one.")
+    check_pairs(model, pairs)
+    names = [site.name for site in table.check_sites(sites)]
+    about = About.of(pairs, direction, metric, minimum_gap)
     terms = _stated(model, pairs, names, direction, metric, **cells)
     found = run_terms(model, terms, precision=precision, memory=memory, store=store, progress=progress)
-    about = About.of(pairs, direction, metric, minimum_gap)
     labelled = {
         site: _labelled(model, pairs, done, site=site, about=about, cells=swept.cells, screening=screening)
         for site, swept, (done, screening) in zip(names, terms[0].sweeps, found, strict=True)
@@ -175,7 +176,8 @@ def plan_sites(
     **cells: Any,
 ) -> Plan:
     """What ``sweep_sites`` would compute with the same arguments, without computing it, all sites together."""
-    names = list(dict.fromkeys(sites))
+    check_pairs(model, pairs)
+    names = [site.name for site in table.check_sites(sites)]
     terms = _stated(model, pairs, names, direction, metric, **cells)
     return replace(plan_terms(model, terms, precision=precision, memory=memory), site=", ".join(names))
 
@@ -196,7 +198,9 @@ def plan(
     Known from the tokens alone: rows whose activations turn out to be equal save more. ``cells`` are ``sweep``'s
     arguments that say what is patched (``axis roles positions layers window sets neuron_groups``).
     """
-    return plan_sites(model, pairs, [site], direction, metric, precision=precision, memory=memory, **cells)
+    check_pairs(model, pairs)
+    name = table.site(site).name
+    return plan_sites(model, pairs, [name], direction, metric, precision=precision, memory=memory, **cells)
 
 
 def _stated(
@@ -210,11 +214,11 @@ def _stated(
     by_role = {"axis": "role", "roles": list(pairs.roles)} if whole and options.get("roles") is None else {}
     terms = []
     for sign, part, name in scored_parts(pairs, metric):
-        base, source = (part.corrupted, part.clean) if direction == "denoising" else (part.clean, part.corrupted)
+        base, source = base_and_source(part, direction)
         readout = Readout.of(part, name)
         swept = []
         for site in names:
-            where = options if sites.site(site).has_heads else options | by_role
+            where = options if table.site(site).has_heads else options | by_role
             swept.append(Sweep(base, site, patch_cells(model, part, site, **where), readout, source))
         terms.append(Term(sign, tuple(swept)))
     return terms
@@ -224,6 +228,17 @@ def check_direction(direction: str) -> None:
     """Refuse anything but the names of the two directions."""
     if direction not in get_args(Direction):
         raise InterpError(f"Unknown direction '{direction}'. Choose 'denoising' or 'noising'.")
+
+
+def base_and_source(pairs: PromptPairs, direction: str) -> tuple[Prompts, Prompts]:
+    """The run that is patched, and the run whose activations are patched in.
+
+    Raises:
+        InterpError: an unknown direction.
+    """
+    check_direction(direction)
+    runs = {"denoising": (pairs.corrupted, pairs.clean), "noising": (pairs.clean, pairs.corrupted)}
+    return runs[direction]
 
 
 # ---- the result ----
@@ -248,7 +263,10 @@ class About:
     @classmethod
     def of(cls, pairs: PromptPairs, direction: str, metric: str, minimum_gap: float | None) -> About:
         """With the metric's own smallest gap where none is given."""
-        gap = MINIMUM_GAP[metric] if minimum_gap is None else minimum_gap
+        metrics.metric(metric)
+        gap = metrics.MINIMUM_GAP[metric] if minimum_gap is None else minimum_gap
+        if not isinstance(gap, int | float) or not gap >= 0:
+            raise InterpError(f"minimum_gap is {gap!r}. Give a number of the metric's units, 0 or more.")
         return cls(direction, *described(pairs, metric), gap)
 
 
@@ -309,13 +327,14 @@ def patch_attributes(found: Done, about: About, screening: Screening | None = No
     }
 
 
-def token_coords(pairs: PromptPairs, cells: Cells) -> dict[str, Any]:
+def token_coords(pairs: AnyPairs, cells: Cells) -> dict[str, Any]:
     """The axes of a sweep's result, with the tokens that stand at each position where there is one text."""
     coords: dict[str, Any] = {"prompt": np.arange(len(pairs)), **cells.coords}
     if "position" in cells.dims and pairs.clean.tokens is not None:
         at = np.asarray(cells.coords["position"])
         coords["clean_token"] = ("position", np.array(pairs.clean.tokens[0])[at])
-        coords["corrupted_token"] = ("position", np.array(pairs.corrupted.tokens[0])[at])  # type: ignore[index]
+        if isinstance(pairs, PromptPairs) and pairs.corrupted.tokens is not None:
+            coords["corrupted_token"] = ("position", np.array(pairs.corrupted.tokens[0])[at])
     return coords
 
 

@@ -13,6 +13,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from interp import results, run
+from interp._arguments import check_pairs
 from interp.blocks import Blocks
 from interp.errors import InterpError
 from interp.prompts import PromptPairs
@@ -22,7 +23,14 @@ from interp.sweep.execute import plan_of, read_stored, ride_all
 from interp.sweep.facts import AnyStore, digest, facts_of
 from interp.sweep.finished import Finished
 from interp.sweep.limits import Limits, packed
-from interp.sweep.patch import About, Direction, check_direction, patch_attributes, patch_variables
+from interp.sweep.patch import (
+    About,
+    Direction,
+    base_and_source,
+    check_direction,
+    patch_attributes,
+    patch_variables,
+)
 from interp.sweep.plan import Entry, Join, Plan, Sizes, riding_flop, runs_of
 from interp.sweep.progress import Meter, Progress
 from interp.sweep.readout import Readout, whole_answers
@@ -77,8 +85,9 @@ def path_patching(
     _check(model, pairs, direction, metric)
     wanted = _Wanted.of(model, pairs, direction, metric, senders, receivers)
     journal = None if store is None else Store.at(store).journal(wanted.facts(model))
+    about = About.of(pairs, direction, metric, minimum_gap)
     found = _execute(model, model.blocks(), wanted, memory, journal, progress)
-    return _labelled(model, pairs, wanted, found, About.of(pairs, direction, metric, minimum_gap))
+    return _labelled(model, pairs, wanted, found, about)
 
 
 def plan_paths(
@@ -110,6 +119,7 @@ def plan_paths(
 
 
 def _check(model: HookedTransformer, pairs: PromptPairs, direction: str, metric: str) -> None:
+    check_pairs(model, pairs)
     check_direction(direction)
     if model.no_blocks:
         raise InterpError(f"Path patching runs on the model's own weights only, and {model.no_blocks}.")
@@ -140,7 +150,7 @@ class _Wanted:
         ]
         if not edges:
             raise InterpError("No sender comes before a receiver: name senders of earlier layers.")
-        base, source = (pairs.corrupted, pairs.clean) if direction == "denoising" else (pairs.clean, pairs.corrupted)
+        base, source = base_and_source(pairs, direction)
         return cls(base, source, Readout.of(pairs, metric), direction, writing, reading, np.array(edges))
 
     def facts(self, model: HookedTransformer) -> dict[str, str]:

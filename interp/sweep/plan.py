@@ -21,6 +21,7 @@ import numpy as np
 from jaxtyping import Bool, Int
 
 from interp.blocks import Blocks
+from interp.errors import InterpError
 from interp.sites import KV_SITES
 from interp.sites import site as find_site
 from interp.sweep.cells import Cells
@@ -33,6 +34,8 @@ READ_BY_LATER_TOKENS = frozenset({"resid_pre", "k", "v"})
 """Sites whose token is read by other tokens in the same layer's attention."""
 AFTER_MLP = frozenset({"mlp_post", "mlp_out", "resid_post"})
 """Sites whose change is a change of the next layer's ``resid_pre``."""
+BEFORE_MLP = frozenset({"q", "k", "v", "scores", "pattern", "z", "attn_out", "resid_mid"})
+"""Sites whose change is a change of the same layer's ``resid_mid``."""
 GROUP_FLOP = 5e7
 """Operations that the small steps of one more group are worth on a CPU: a third of a millisecond's."""
 MOST_PADDED = 2.5
@@ -462,7 +465,18 @@ def _together(
         yield np.concatenate(held)
 
 
+def check_known(site: str) -> None:
+    """Refuse a site of which it is not written where in a layer its change acts.
+
+    Raises:
+        InterpError: such a site, which would else be taken for another.
+    """
+    if site != "resid_pre" and site not in AFTER_MLP and site not in BEFORE_MLP:
+        raise InterpError(f"Where in a layer a change of site '{site}' acts is not written in interp.sweep.plan.")
+
+
 def _join(site: str, layer: int, n_layers: int, *, dense: bool, general: bool) -> Join:
+    check_known(site)
     if general:
         return layer + 1, "pre"
     if site == "resid_pre":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, overload
 
 import numpy as np
 import torch
@@ -12,12 +12,17 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from interp import metrics, run
+from interp._arguments import check_scored
 from interp.errors import InterpError
-from interp.prompts import PromptPairs
+from interp.prompts import AnsweredPrompts, PromptPairs
+from interp.tokens import Prompts
 
 if TYPE_CHECKING:
     from interp.blocks import Blocks
     from interp.model import HookedTransformer
+
+AnyPairs: TypeAlias = PromptPairs | AnsweredPrompts
+"""Prompts with their answers, in pairs or alone."""
 
 LOGIT_ROWS = 64 * 2**20
 """Logits that are held at a time when a metric needs the whole vocabulary."""
@@ -42,13 +47,23 @@ class Readout:
     metric: str
 
     @classmethod
-    def of(cls, pairs: PromptPairs, metric: str) -> Readout:
-        """The readout of a set of pairs; expanded pairs are scored over their whole continuation."""
+    def of(cls, pairs: AnyPairs, metric: str) -> Readout:
+        """The readout of a set of pairs; expanded pairs are scored over their whole continuation.
+
+        Raises:
+            InterpError: an unknown metric, or one that compares two answers where there is one.
+        """
         metrics.metric(metric)
-        if not pairs.continuation:
+        if isinstance(pairs, AnsweredPrompts) or not pairs.continuation:
+            if pairs.incorrect is None and metric not in metrics.OF_THE_CORRECT_ANSWER:
+                raise InterpError(
+                    f"Metric '{metric}' compares two answers, but these prompts have no incorrect one. Give "
+                    f"incorrect=, or use {' or '.join(sorted(metrics.OF_THE_CORRECT_ANSWER))}."
+                )
+            wrong = pairs.correct if pairs.incorrect is None else pairs.incorrect
             at, correct, incorrect = (
                 torch.tensor(np.asarray(a).reshape(-1, 1), dtype=torch.long)
-                for a in (pairs.answer_position, pairs.correct, pairs.incorrect)
+                for a in (pairs.answer_position, pairs.correct, wrong)
             )
             return cls(at, correct, incorrect, torch.ones_like(at, dtype=torch.bool), metric)
         longest = max(len(tokens) for tokens in pairs.continuation)
@@ -117,7 +132,7 @@ class Readout:
 
 def score(
     model: HookedTransformer,
-    pairs: PromptPairs,
+    pairs: AnyPairs,
     which: Literal["clean", "corrupted"] = "clean",
     metric: str = "logit_difference",
     *,
@@ -125,38 +140,45 @@ def score(
 ) -> Float[np.ndarray, " prompt"]:
     """The metric per prompt of the clean or the corrupted run, always about the *clean* prompt's answers.
 
+    ``AnsweredPrompts`` have a clean run only.
+
     With the policy ``sum_logprob``, ``logit_difference`` is the difference of the summed log-probabilities of the two
     whole answers (nats), which for one-token answers equals the logit difference.
     """
-    check_which(which)
+    check_scored(model, pairs)
     total = np.zeros(len(pairs))
     for sign, part, name in scored_parts(pairs, metric):
         readout = Readout.of(part, name)
-        logits = run.logits_at(model, getattr(part, which), readout.positions.numpy(), interventions=interventions)
+        logits = run.logits_at(model, run_named(part, which), readout.positions.numpy(), interventions=interventions)
         total += sign * readout(logits).numpy()
     return total
 
 
-def whole_answers(pairs: PromptPairs, metric: str) -> bool:
+def whole_answers(pairs: AnyPairs, metric: str) -> bool:
     """Whether these pairs are scored by the summed log-probability of answers of several tokens.
 
     Raises:
         InterpError: a metric that is not defined for whole answers.
     """
-    if pairs.answer_policy != "sum_logprob" or pairs.continuation:
+    metrics.metric(metric)
+    if isinstance(pairs, AnsweredPrompts) or pairs.answer_policy != "sum_logprob" or pairs.continuation:
         return False
     if metric not in ("logit_difference", "log_probability"):
         raise InterpError(f"Metric '{metric}' is not defined for whole answers (sum_logprob). Use 'logit_difference'.")
     return True
 
 
-def scored_parts(pairs: PromptPairs, metric: str) -> tuple[tuple[float, PromptPairs, str], ...]:
+@overload
+def scored_parts(pairs: PromptPairs, metric: str) -> tuple[tuple[float, PromptPairs, str], ...]: ...
+@overload
+def scored_parts(pairs: AnyPairs, metric: str) -> tuple[tuple[float, AnyPairs, str], ...]: ...
+def scored_parts(pairs: AnyPairs, metric: str) -> tuple[tuple[float, AnyPairs, str], ...]:
     """What is read off which pairs: signs, pairs and metrics whose signed sum is the metric asked for.
 
     One part, but for whole answers: their difference is the log-probability of the right answer minus the wrong one's,
     each read off the pairs that its own answer continues.
     """
-    if not whole_answers(pairs, metric):
+    if isinstance(pairs, AnsweredPrompts) or not whole_answers(pairs, metric):
         return ((1.0, pairs, metric),)
     right, wrong = pairs.expand_answers()
     parts = ((1.0, right, "log_probability"), (-1.0, wrong, "log_probability"))
@@ -170,7 +192,16 @@ def described(pairs: PromptPairs, metric: str) -> tuple[str, str]:
     return metric, metrics.UNITS[metric]
 
 
-def check_which(which: str) -> None:
-    """Refuse anything but the names of the two runs."""
+def run_named(pairs: AnyPairs, which: str) -> Prompts:
+    """The prompts of the clean or the corrupted run.
+
+    Raises:
+        InterpError: another name, or the corrupted run of prompts that have none.
+    """
     if which not in ("clean", "corrupted"):
         raise InterpError(f"Unknown run '{which}'. Choose 'clean' or 'corrupted'.")
+    if which == "clean":
+        return pairs.clean
+    if isinstance(pairs, AnsweredPrompts):
+        raise InterpError("AnsweredPrompts have no corrupted run. Use which='clean', or give PromptPairs.")
+    return pairs.corrupted

@@ -81,7 +81,7 @@ class Done:
     def clean_and_corrupted(self, direction: str) -> tuple[Float[np.ndarray, " prompt"], Float[np.ndarray, " prompt"]]:
         """The metric of the two runs of a patch sweep by their own names."""
         assert self.source is not None
-        return (self.source, self.base) if direction == "denoising" else (self.base, self.source)
+        return {"denoising": (self.source, self.base), "noising": (self.base, self.source)}[direction]
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from itertools import zip_longest
 from interp.errors import InterpError
 from interp.prompts import ANSWER, Drop, PromptPairs, align_template, first_reasons, shortfall
 from interp.tasks.schema import Rung, Task
-from interp.tokens import SupportsTokenizer
+from interp.tokens import SupportsTokenizer, encode_plain, unknown_id
 
 _STRICT_TRIES, _TRIES = 200, 400  # draws of one prompt: the first ones take the least used words
 _CORRUPTED = " in corrupted"
@@ -33,6 +33,7 @@ class _Draw:
 
 def build(task: Task, rung: Rung, model: SupportsTokenizer, *, n: int, seed: int) -> PromptPairs:
     """At most ``n`` pairs of ``rung``, its templates taking turns; see `interp.tasks.build`."""
+    _check_twins(task, model)
     drawer = _Drawer(task, rung, random.Random(f"{task.name}/{rung.name}/{seed}"))
     built: dict[str, list[PromptPairs]] = {variant: [] for variant in rung.templates}
     drops: list[Drop] = []
@@ -61,6 +62,19 @@ def build(task: Task, rung: Rung, model: SupportsTokenizer, *, n: int, seed: int
             pairs = pairs.with_role_after(role.removeprefix("after_"))
     pairs = pairs.keep_roles(rung.roles)
     return replace(pairs, drops=tuple(drops))
+
+
+def _check_twins(task: Task, model: SupportsTokenizer) -> None:
+    """Refuse two words of a lexicon that a tokenizer reads as one, as some do that fold case or drop accents."""
+    for slot, words in task.lexicon.items():
+        seen: dict[tuple[int, ...], str] = {}
+        mark = unknown_id(model.tokenizer)
+        for word, (ids, _) in zip(words, encode_plain(model, [f" {word}" for word in words]), strict=True):
+            if mark not in ids and seen.setdefault(tuple(ids), word) != word:
+                raise InterpError(
+                    f"The lexicon of {slot} of task {task.name!r} holds {seen[tuple(ids)]!r} and {word!r}, which this "
+                    "tokenizer reads as one word. Remove one."
+                )
 
 
 def _aligned(

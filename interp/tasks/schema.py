@@ -5,6 +5,7 @@ A task of kind ``words`` fills templates from a lexicon; one of kind ``random_to
 
 from __future__ import annotations
 
+import unicodedata
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -210,6 +211,9 @@ class _Reader:
             for word in found:
                 if not isinstance(word, str) or not word.strip():
                     self.fail(f"lexicon of {slot} holds {shown(word)}. Give words; quote true, false and numbers.")
+                if word != word.strip():
+                    self.fail(f"lexicon of {slot} holds {shown(word)}, with a space at its end. Write it without.")
+            found = [unicodedata.normalize("NFC", word) for word in found]  # a word is one word however it was typed
             twice = next((word for word, count in Counter(found).items() if count > 1), None)
             if twice is not None:
                 self.fail(f"lexicon of {slot} holds {shown(twice)} twice. Remove one.")

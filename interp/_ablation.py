@@ -1,0 +1,218 @@
+"""What an ablation puts in place of an activation: zeros, a mean, or another prompt's."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Int
+from torch import Tensor
+
+from interp import sites
+from interp._arguments import check_prompts
+from interp.errors import InterpError, whole_number
+from interp.interventions import check_ablation
+from interp.tokens import Prompts
+
+if TYPE_CHECKING:
+    from interp.model import HookedTransformer
+
+Reader: TypeAlias = Callable[
+    ["HookedTransformer", Prompts, str, Sequence[int]], Iterator[tuple[Prompts, Mapping[int, Tensor]]]
+]
+"""Reads a site's activations at some layers, some prompts at a time."""
+
+UNFOLDED_ELSEWHERE = frozenset({"scores", "pattern"})
+"""Sites whose zero cannot be what it is in the raw model: what folding moved does not go through them any more."""
+
+
+@dataclass(frozen=True)
+class Reference:
+    """What an ablation puts in place of an activation.
+
+    Attributes:
+        kind: name of the ablation.
+        prompts: what is ablated.
+        references: prompts that the mean or the resample is made of.
+        donors: with ``resample``, the prompt that each prompt gets its values from; else None.
+        differs: per prompt, the first token from which on the reference's activations are not the prompt's own.
+    """
+
+    kind: str
+    prompts: Prompts
+    references: Prompts
+    donors: Prompts | None
+    differs: Int[np.ndarray, " prompt"]
+
+    @classmethod
+    def of(
+        cls, model: HookedTransformer, prompts: Prompts, kind: str, *, seed: int = 0, references: Prompts | None = None
+    ) -> Reference:
+        """For one kind of ablation.
+
+        Raises:
+            InterpError: an unknown kind, references that the model cannot read or that are not used, or a prompt that
+                no reference of its length can be drawn for.
+        """
+        check_ablation(kind)
+        if references is not None:
+            check_prompts(model, references)
+        given = prompts if references is None else references
+        everywhere = np.zeros(len(prompts), dtype=np.int64)
+        match kind:
+            case "zero" | "zero_raw":
+                if references is not None:
+                    raise InterpError(f"References are for 'mean' and 'resample': leave them out with '{kind}'.")
+                return cls(kind, prompts, given, None, everywhere)
+            case "mean":
+                equal = _one_length(prompts, given)
+                differs = _first_difference(prompts, given) if equal else everywhere
+                return cls(kind, prompts, given, None, differs)
+            case "resample":
+                donors = given.select(resample_donors(prompts, seed=seed, references=references))
+                differ = donors.ids[:, : prompts.ids.shape[1]] != prompts.ids
+                differs = np.where(differ.any(axis=1), differ.argmax(axis=1), prompts.lengths)
+                return cls(kind, prompts, given, donors, differs)
+            case _:
+                raise InterpError(f"Ablation '{kind}' has no values here. State in interp._ablation what it puts in.")
+
+    def check_varies(self, masks: Bool[np.ndarray, "place prompt position"], places: Sequence[Any]) -> list[Any]:
+        """The places at which the reference is the prompt's own activation everywhere, so that nothing is ablated.
+
+        Raises:
+            InterpError: it is so at all of them.
+        """
+        positions = np.arange(masks.shape[2])
+        varied = np.asarray((masks & (positions >= self.differs[:, None])).any(axis=(1, 2)))
+        if not varied.any():
+            raise InterpError(
+                f"The reference of this '{self.kind}' ablation does not vary: up to the last token that is ablated it "
+                "has the prompt's own tokens, so nothing would change. Give prompts that differ there, or references=."
+            )
+        return [place for place, moves in zip(places, varied, strict=True) if not moves]
+
+    def constants(self, model: HookedTransformer, site: str, layers: Sequence[int], read: Reader) -> dict[int, Tensor]:
+        """Layer -> the value that is the same for every prompt, [position, *dims] or [*dims] (not with ``resample``).
+
+        Args:
+            model: the model.
+            site: what is ablated.
+            layers: where.
+            read: reads the references' activations, where they are needed.
+
+        Raises:
+            InterpError: a kind or a site for which there is none.
+        """
+        match self.kind:
+            case "zero":
+                zeros = torch.zeros(shape_at(model, site), dtype=model.dtype, device=model.device)
+                return dict.fromkeys(layers, zeros)
+            case "zero_raw":
+                return {layer: _raw_zero(model, site, layer) for layer in layers}
+            case "mean":
+                return self._means(model, site, layers, read)
+            case _:
+                raise InterpError(f"Ablation '{self.kind}' has no constant value.")
+
+    def _means(self, model: HookedTransformer, site: str, layers: Sequence[int], read: Reader) -> dict[int, Tensor]:
+        equal = _one_length(self.prompts, self.references)
+        if sites.site(site).is_pattern and not equal:
+            raise InterpError(
+                "A mean over attention patterns needs prompts of one length. Ablate 'z' instead, or group by length."
+            )
+        total: dict[int, Tensor] = {}
+        for part, found in read(model, self.references, site, layers):
+            real = torch.from_numpy(np.arange(part.ids.shape[1]) < part.lengths[:, None])
+            for layer, value in found.items():
+                value = value if equal else value[real.to(value.device)]
+                total[layer] = total.get(layer, 0) + value.double().sum(dim=0)
+        count = len(self.references) if equal else int(self.references.lengths.sum())
+        return {layer: (value / count).to(model.dtype) for layer, value in total.items()}
+
+
+def _one_length(*parts: Prompts) -> bool:
+    return len({int(length) for part in parts for length in part.lengths}) == 1
+
+
+def _first_difference(prompts: Prompts, references: Prompts) -> Int[np.ndarray, " prompt"]:
+    """Per prompt, the first token at which any reference differs; all have one length."""
+    differ = np.stack([(references.ids != row).any(axis=0) for row in prompts.ids])
+    return np.where(differ.any(axis=1), differ.argmax(axis=1), prompts.lengths)
+
+
+def _raw_zero(model: HookedTransformer, name: str, layer: int) -> Tensor:
+    """What an activation is in this model's numerics where it is zero in the raw model's."""
+    zeros = torch.zeros(shape_at(model, name), dtype=model.dtype, device=model.device)
+    if model.folded_values is None:
+        raise InterpError(
+            f"What folding took out of the values of {model.name} is not known, so 'zero_raw' cannot be made. Load it "
+            "with HookedTransformer.from_pretrained, or use 'zero'."
+        )
+    missing = model.folded_values[layer].to(zeros)
+    if name in UNFOLDED_ELSEWHERE and bool((missing != 0).any()):
+        raise InterpError(f"Site '{name}' has no 'zero_raw' in folded numerics. Ablate 'z', or use 'zero'.")
+    if name == "v":
+        return -missing
+    if name in ("z", "result"):
+        of_heads = missing.repeat_interleave(model.cfg.n_heads // model.cfg.n_kv_heads, dim=0)
+        return -of_heads if name == "z" else -torch.einsum("hd,hdm->hm", of_heads, model.W_O(layer))
+    return zeros
+
+
+def shape_at(model: HookedTransformer, name: str) -> tuple[int, ...]:
+    """A site's shape at one token; one destination and source of every head at the pattern."""
+    dims = model.dims(name)
+    if sites.site(name).is_pattern:
+        return model.cfg.n_heads, 1, 1
+    return tuple(size_of(model, dim) for dim in dims if dim != "position")
+
+
+def size_of(model: HookedTransformer, dim: str) -> int:
+    """Length of an axis that is the same for all prompts."""
+    cfg = model.cfg
+    sizes = {
+        "head": cfg.n_heads,
+        "kv_head": cfg.n_kv_heads,
+        "d_model": cfg.d_model,
+        "d_head": cfg.d_head,
+        "neuron": cfg.d_mlp,
+    }
+    if dim not in sizes:
+        raise InterpError(f"The length of axis '{dim}' is not known. State it in interp._ablation beside the others'.")
+    return sizes[dim]
+
+
+def resample_donors(prompts: Prompts, *, seed: int, references: Prompts | None = None) -> Int[np.ndarray, " prompt"]:
+    """For each prompt the number of one that it takes its values from: of equal length, and not the same tokens.
+
+    Without references a seeded cycle within each length, so that each prompt is used once; with references a seeded
+    draw among those of its length.
+
+    Raises:
+        InterpError: a prompt for which there is none.
+    """
+    rng = np.random.default_rng(whole_number(seed, "seed", least=0))
+    given = prompts if references is None else references
+    donors = np.arange(len(prompts))
+    for length in np.unique(prompts.lengths):
+        group = rng.permutation(np.flatnonzero(prompts.lengths == length))
+        pool = group if references is None else np.flatnonzero(given.lengths == length)
+        if (references is None and len(group) < 2) or not len(pool):
+            raise InterpError(
+                f"Prompt {group[0]} is the only one of {length} tokens, so there is no other to resample from. "
+                "Add prompts of that length or use the mean."
+            )
+        donors[group] = np.roll(group, 1) if references is None else rng.choice(pool, size=len(group))
+        same = (given.ids[donors[group], :length] == prompts.ids[group, :length]).all(axis=1)
+        for prompt in group[same]:
+            others = pool[(given.ids[pool, :length] != prompts.ids[prompt, :length]).any(axis=1)]
+            if not len(others):
+                raise InterpError(
+                    f"Every prompt of {length} tokens has the tokens of prompt {prompt}: its reference does not vary. "
+                    "Add prompts that differ, or give references=."
+                )
+            donors[prompt] = rng.choice(others)
+    return donors

@@ -1,0 +1,70 @@
+"""What folding takes out of the values of a head.
+
+Folding a LayerNorm moves its bias into the biases after it, and the biases of the values, which every token adds in the
+same measure since attention sums to 1, into the output bias of attention. So the values of a folded model lack a
+constant per head, and so does ``z``; what attention adds to the stream is the same. A head whose ``z`` is zero in a
+folded model still writes what that constant wrote.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4, torch.bfloat16: 5e-2, torch.float16: 2e-2}
+"""How far values may be from the folded ones plus the constant, as a share of the largest: rounding in that dtype."""
+
+
+@torch.inference_mode()
+def values(bridge: Any, *, of_nothing: bool) -> Float[Tensor, "layer token width"] | None:
+    """The values of every layer on a few tokens, heads side by side; None where the bridge has no such hook everywhere.
+
+    Args:
+        bridge: before or after its weights are folded.
+        of_nothing: put a stream of zeros before every layer, of which a norm leaves its bias: the values are then what
+            the biases alone make.
+    """
+    kept: list[Tensor] = []
+
+    def read(tensor: Tensor, hook: Any) -> None:
+        kept.append(tensor[0].flatten(1).clone())
+
+    def clear(tensor: Tensor, hook: Any) -> Tensor:
+        return torch.zeros_like(tensor)
+
+    n_layers = len(bridge.blocks)
+    hooks: list[Any] = [(f"blocks.{layer}.attn.hook_v", read) for layer in range(n_layers)]
+    if any(name not in bridge.hook_dict for name, _ in hooks):
+        return None
+    if of_nothing:
+        hooks += [(f"blocks.{layer}.hook_resid_pre", clear) for layer in range(n_layers)]
+    ids = torch.arange(min(4, int(bridge.cfg.n_ctx))).reshape(1, -1) % int(bridge.cfg.d_vocab)
+    bridge.run_with_hooks(ids.to(next(bridge.original_model.parameters()).device), fwd_hooks=hooks)
+    shapes = {tuple(one.shape) for one in kept}
+    return torch.stack(kept) if len(kept) == n_layers and len(shapes) == 1 else None
+
+
+class Unfolded:
+    """Measures, before the weights of a bridge are folded, what ``taken_out`` compares with afterwards."""
+
+    def __init__(self, bridge: Any) -> None:
+        """Read the values while they are raw."""
+        self.bridge = bridge
+        self.raw = [values(bridge, of_nothing=nothing) for nothing in (True, False)]
+
+    def taken_out(self, n_kv_heads: int) -> Float[Tensor, "layer kv_head d_head"] | None:
+        """What folding took out of each head's values; None where that is no constant that these runs can show."""
+        pairs = [(raw, values(self.bridge, of_nothing=of)) for raw, of in zip(self.raw, (True, False), strict=True)]
+        missing = [raw - now for raw, now in pairs if raw is not None and now is not None and raw.shape == now.shape]
+        if len(missing) < 2:
+            return None
+        constant, everywhere = missing[0][:, :1], missing[1]
+        raw = self.raw[1]
+        assert raw is not None
+        allowed = TOLERANCE.get(raw.dtype, 5e-2) * max(float(raw.abs().max()), 1e-12)
+        if not float((everywhere - constant).abs().max()) <= allowed:
+            return None
+        return constant.reshape(len(constant), n_kv_heads, -1)
