@@ -20,7 +20,7 @@ from jaxtyping import Float, Int
 
 from interp import results, stats, tasks, tokens
 from interp._arguments import check_model, check_pairs
-from interp.errors import InterpError, unknown_name
+from interp.errors import InterpError, shown, unknown_name
 from interp.prompts import PromptPairs
 from interp.results import Variable
 from interp.run import logits_at
@@ -85,9 +85,9 @@ def run(
     described = _descriptions(ladder, descriptions)
     of_interest = _main(ladder, main)
     if not 0 <= minimum_preferred <= 1:
-        raise InterpError(f"minimum_preferred is {minimum_preferred}. Give a share between 0 and 1.")
+        raise InterpError(f"minimum_preferred is {shown(minimum_preferred)}. Give a share between 0 and 1.")
     if not minimum_gap >= 0:
-        raise InterpError(f"minimum_gap is {minimum_gap}. Give a number of logits, 0 or more.")
+        raise InterpError(f"minimum_gap is {shown(minimum_gap)}. Give a number of logits, 0 or more.")
     read: list[_Answers] = []
     for done, pairs in enumerate(ladder.values(), start=1):
         read.append(_read(model, pairs))

@@ -16,7 +16,7 @@ import xarray as xr
 from analyses._head_evidence import LEVEL, Cell, Estimate, Evidence, number, rung_index
 from interp import mini
 from interp import results as labelled
-from interp.errors import InterpError
+from interp.errors import InterpError, shown
 from interp.results import Variable
 
 EXPLAINING = ("activation_patching", "head_attribution", "probing")
@@ -82,7 +82,7 @@ def run(
     if "behavior" not in results:
         raise InterpError("context_flow needs the result 'behavior': without it nothing says the model does the task.")
     if not 0 < minimum_effect < 1:
-        raise InterpError(f"minimum_effect is {minimum_effect}. Give a fraction between 0 and 1.")
+        raise InterpError(f"minimum_effect is {shown(minimum_effect)}. Give a fraction between 0 and 1.")
     used = {name: results[name] for name in ("behavior", *EXPLAINING) if name in results}
     _check_same(used)
     behavior = _Behavior.of(used, source)

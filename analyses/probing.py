@@ -31,7 +31,7 @@ from sklearn.preprocessing import StandardScaler
 
 from interp import results
 from interp._arguments import check_pairs, check_prompts
-from interp.errors import InterpError, names, unknown_name, whole_number, whole_numbers
+from interp.errors import InterpError, names, shown, unknown_name, whole_number, whole_numbers
 from interp.prompts import PromptPairs
 from interp.results import Variable
 from interp.run import capture
@@ -98,7 +98,7 @@ def run(
     else:
         check_pairs(model, pairs)
     if whole_number(n_folds, "n_folds") < 2:
-        raise InterpError(f"n_folds is {n_folds}. Give at least 2.")
+        raise InterpError(f"n_folds is {shown(n_folds)}. Give at least 2.")
     data = _data(pairs, target, group)
     places = _names(roles, data.prompts.roles, "role")
     features = _Features(model, data.prompts, sites, places, layers)

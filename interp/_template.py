@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
 
-from interp.errors import InterpError, unknown_name
+from interp.errors import InterpError, shown, unknown_name
 from interp.tokens import excerpt
 
 ANSWER = "answer"  # the reserved role of the position that predicts the answer
@@ -100,7 +100,7 @@ class Template:
             if slot not in (known := (*self.slots, *also)):
                 raise unknown_name("slot", slot, known, f'{where} of template "{excerpt(self.text)}"')
             if not isinstance(words, str) or not words.strip():
-                raise InterpError(f"Slot {slot!r} is {words!r}{where}. Give it at least one word.")
+                raise InterpError(f"Slot {slot!r} is {shown(words)}{where}. Give it at least one word.")
         text, roles = "", {}
         for piece in self._pieces:
             text += piece.literal

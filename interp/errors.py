@@ -101,7 +101,7 @@ def whole_number(value: Any, what: str, *, least: int | None = None) -> int:
     if number is None:
         raise InterpError(f"{what} must be a whole number, not {type(value).__name__}.")
     if least is not None and number < least:
-        raise InterpError(f"{what} is {number}. Give {least} or more.")
+        raise InterpError(f"{what} is {shown(number)}. Give {least} or more.")
     return number
 
 

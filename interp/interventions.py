@@ -13,7 +13,7 @@ from typing import Literal, TypeAlias
 from jaxtyping import Float
 from torch import Tensor
 
-from interp.errors import InterpError, unknown_name
+from interp.errors import InterpError, shown, unknown_name
 from interp.tokens import Prompts
 
 At: TypeAlias = Sequence[str | int] | str | int | None
@@ -104,7 +104,7 @@ def parse_edge(edge: str) -> tuple[str, str]:
     """
     dest, arrow, src = (part.strip() for part in edge.partition("<-"))
     if not (dest and arrow and src):
-        raise InterpError(f"Edge '{edge}' is not destination<-source. Write it like 'noun<-color'.")
+        raise InterpError(f"Edge {shown(edge)} is not destination<-source. Write it like 'noun<-color'.")
     return dest, src
 
 

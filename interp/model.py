@@ -22,7 +22,7 @@ from interp import sites
 from interp._folding import Unfolded
 from interp._selfcheck import check_blocks, check_reference, live_sites, read_only_sites, reference, self_check
 from interp.blocks import Blocks, UnsupportedModelError, at_positions
-from interp.errors import InterpError
+from interp.errors import InterpError, shown
 from interp.sites import Site
 
 log = logging.getLogger(__name__)
@@ -149,9 +149,9 @@ class HookedTransformer:
         from interp import _loading
 
         if dtype not in _loading.DTYPES:
-            raise InterpError(f"Unknown dtype '{dtype}'. Choose one of {', '.join(_loading.DTYPES)}.")
+            raise InterpError(f"Unknown dtype {shown(dtype)}. Choose one of {', '.join(_loading.DTYPES)}.")
         if numerics not in ("compatibility", "raw"):
-            raise InterpError(f"Unknown numerics '{numerics}'. Choose 'compatibility' or 'raw'.")
+            raise InterpError(f"Unknown numerics {shown(numerics)}. Choose 'compatibility' or 'raw'.")
         place = resolve_device(device)
         loaded = _loading.load(
             source, dtype=_loading.DTYPES[dtype], device=torch.device("cpu" if place.type == "mps" else place)
@@ -525,7 +525,7 @@ def _config(bridge: Any) -> ModelConfig:
 
 def _bos_policy(asked: str, tokenizer: Any | None) -> BosPolicy:
     if asked not in ("auto", "prepend", "none"):
-        raise InterpError(f"Unknown bos policy '{asked}'. Choose 'auto', 'prepend' or 'none'.")
+        raise InterpError(f"Unknown bos policy {shown(asked)}. Choose 'auto', 'prepend' or 'none'.")
     has_bos = tokenizer is not None and tokenizer.bos_token_id is not None
     if asked == "prepend" and not has_bos:
         raise InterpError(

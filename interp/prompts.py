@@ -20,7 +20,7 @@ from interp._answered import AnsweredPrompts
 from interp._pairing import SHORTFALL, Drop, align_template, first_reasons, shortfall
 from interp._template import ANSWER, Slots, Template
 from interp.alignment import AnswerPolicy, misalignments
-from interp.errors import InterpError, unknown_name, whole_number
+from interp.errors import InterpError, shown, unknown_name, whole_number
 from interp.tokens import (
     Prompts,
     RoleSpec,
@@ -332,7 +332,7 @@ class PromptPairs:
         if n is None:
             return self
         if whole_number(n, "max_prompts") < 1:
-            raise InterpError(f"max_prompts is {n}. Use at least one prompt.")
+            raise InterpError(f"max_prompts is {shown(n)}. Use at least one prompt.")
         if n >= len(self):
             return self
         return self.select(np.unique(np.linspace(0, len(self) - 1, n).round().astype(int)))

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from interp.errors import InterpError, unknown_name, whole_numbers
+from interp.errors import InterpError, shown, unknown_name, whole_numbers
 
 
 @dataclass(frozen=True)
@@ -122,7 +122,9 @@ def check_layers(layers: int | Sequence[int] | None, n_layers: int) -> tuple[int
     resolved = []
     for layer in whole_numbers(layers, "layers"):
         if not -n_layers <= layer < n_layers:
-            raise InterpError(f"Layer {layer} is out of range: the model has {n_layers} layers (0 to {n_layers - 1}).")
+            raise InterpError(
+                f"Layer {shown(layer)} is out of range: the model has {n_layers} layers (0 to {n_layers - 1})."
+            )
         resolved.append(layer % n_layers)
     return tuple(sorted(set(resolved)))
 

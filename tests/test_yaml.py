@@ -450,3 +450,19 @@ def test_a_message_is_one_line_that_can_be_read() -> None:
 
 def test_a_message_does_nothing_to_a_terminal() -> None:
     assert str(InterpError("a\0b\x1b[2Jc\x9bd\u202ee\ud800 año 色")) == r"a\x00b\x1b[2Jc\x9bd\u202ee\ud800 año 色"
+
+
+def test_a_number_of_5_000_digits_is_shown_in_short_wherever_it_is_refused() -> None:
+    from interp import stats
+    from interp.attribution import Audit
+    from interp.errors import whole_number
+
+    huge = 10**5000
+    for refuse in (
+        lambda: whole_number(-huge, "n", least=1),
+        lambda: stats.bootstrap_interval([1.0, 2.0], level=huge, seed=0),
+        lambda: Audit(top_k=-huge),
+        lambda: tasks.build("color-noun", tokenizer=None, n=-huge),
+    ):
+        with pytest.raises(InterpError, match="a whole number of 5,001 digits or so"):
+            refuse()

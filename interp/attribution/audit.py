@@ -74,14 +74,18 @@ class Audit:
                 f"An audit needs top_k >= 1 and random >= 0, got {shown(self.top_k)} and {shown(self.random)}."
             )
         if not 0 < self.large <= 1:
-            raise InterpError(f"large is a share of the largest effect, above 0 and at most 1, got {self.large}.")
+            raise InterpError(
+                f"large is a share of the largest effect, above 0 and at most 1, got {shown(self.large)}."
+            )
         if not -1 <= self.minimum_agreement <= 1:
             raise InterpError(f"minimum_agreement is a correlation in [-1, 1], got {shown(self.minimum_agreement)}.")
         if not 1 <= self.maximum_factor <= FURTHEST_FACTOR:
-            raise InterpError(f"maximum_factor lies between 1 and {FURTHEST_FACTOR:g}, got {self.maximum_factor}.")
+            raise InterpError(
+                f"maximum_factor lies between 1 and {FURTHEST_FACTOR:g}, got {shown(self.maximum_factor)}."
+            )
         for name in ("maximum_median_error", "maximum_error", "maximum_wrong"):
             if not 0 <= getattr(self, name) <= 1:
-                raise InterpError(f"{name} is a share between 0 and 1, got {getattr(self, name)}.")
+                raise InterpError(f"{name} is a share between 0 and 1, got {shown(getattr(self, name))}.")
 
 
 DEFAULT = Audit()

@@ -14,7 +14,7 @@ from jaxtyping import Bool, Float, Int
 from interp import metrics, results
 from interp._arguments import check_pairs
 from interp.attribution.audit import NOT_AUDITED, Audit, Exact, run_audit
-from interp.errors import InterpError, unknown_name, whole_number
+from interp.errors import InterpError, shown, unknown_name, whole_number
 from interp.prompts import PromptPairs
 from interp.results import Variable
 from interp.sweep import Direction, Readout, score
@@ -78,7 +78,7 @@ class Question:
         base_and_source(pairs, direction)  # an unknown direction is refused before anything is run
         metrics.metric(metric)
         if metric not in metrics.DIFFERENTIABLE:
-            raise InterpError(f"Metric '{metric}' has no gradient. Use 'logit_difference', or the exact sweep.")
+            raise InterpError(f"Metric {shown(metric)} has no gradient. Use 'logit_difference', or the exact sweep.")
         clean, corrupted = (score(model, pairs, which, metric) for which in ("clean", "corrupted"))
         parts = []
         for sign, part, name in scored_parts(pairs, metric):
@@ -106,7 +106,7 @@ def check_method(method: str, methods: Sequence[str], steps: int) -> None:
     if method not in methods:
         raise unknown_name("method", method, methods)
     if whole_number(steps, "steps") < 1:
-        raise InterpError(f"steps is {steps}. An integral needs at least one step.")
+        raise InterpError(f"steps is {shown(steps)}. An integral needs at least one step.")
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 
 from interp import run, sites
-from interp.errors import InterpError, whole_number, whole_numbers
+from interp.errors import InterpError, shown, whole_number, whole_numbers
 from interp.errors import names as checked_names
 from interp.sweep.readout import AnyPairs
 from interp.tokens import Prompts
@@ -156,7 +156,9 @@ def _units(
         return [], [None]
     neuron_groups = whole_number(neuron_groups, "neuron_groups")
     if not 1 <= neuron_groups <= model.cfg.d_mlp:
-        raise InterpError(f"neuron_groups is {neuron_groups}; {model.name} has {model.cfg.d_mlp} neurons per layer.")
+        raise InterpError(
+            f"neuron_groups is {shown(neuron_groups)}; {model.name} has {model.cfg.d_mlp} neurons per layer."
+        )
     split = [tuple(int(n) for n in part) for part in np.array_split(np.arange(model.cfg.d_mlp), neuron_groups)]
     return [("neuron_group", [f"{part[0]}-{part[-1]}" for part in split])], list(split)
 
@@ -164,7 +166,7 @@ def _units(
 def window_of(layer: int, window: int, n_layers: int) -> range:
     """The layers of a window centred on a layer, cut off at the first and last."""
     if whole_number(window, "window") < 1:
-        raise InterpError(f"window is {window}; it counts layers and is at least 1.")
+        raise InterpError(f"window is {shown(window)}; it counts layers and is at least 1.")
     first = layer - (window - 1) // 2
     return range(max(first, 0), min(first + window, n_layers))
 
@@ -177,10 +179,10 @@ def _set_parts(model: HookedTransformer, name: str, label: str, members: Sequenc
     for member in members:
         if site.has_heads != isinstance(member, tuple | list):
             wanted = "(layer, head) pairs" if site.has_heads else "layers"
-            raise InterpError(f"Set '{label}' holds {member!r}; at site '{name}' a set holds {wanted}.")
+            raise InterpError(f"Set '{label}' holds {shown(member)}; at site '{name}' a set holds {wanted}.")
         layer, *head = whole_numbers(member, f"A member of set '{label}'")
         if len(head) != site.has_heads:
-            raise InterpError(f"Set '{label}' holds {member!r}; write (layer, head).")
+            raise InterpError(f"Set '{label}' holds {shown(member)}; write (layer, head).")
         (layer,) = sites.check_layers(layer, model.cfg.n_layers)
         found.setdefault(layer, set()).update(head)
     if not found:
@@ -210,7 +212,7 @@ def places(
             different prompts.
     """
     if axis not in (None, *get_args(Axis)):
-        raise InterpError(f"Unknown axis '{axis}'. Choose 'position' or 'role'.")
+        raise InterpError(f"Unknown axis {shown(axis)}. Choose 'position' or 'role'.")
     if roles is not None and positions is not None:
         raise InterpError("Give roles or positions, not both.")
     prompts = pairs.clean

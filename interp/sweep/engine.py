@@ -205,6 +205,6 @@ def _in(blocks: Blocks, precision: Precision) -> tuple[Blocks, int]:
     if precision == "float32":
         return blocks, 0
     if precision != "bfloat16":
-        raise InterpError(f"Precision '{precision}' is not written in interp.sweep.engine.")
+        raise InterpError(f"Precision {shown(precision)} is not written in interp.sweep.engine.")
     cast = blocks.cast(torch.bfloat16)
     return cast, sum(matrix.weight.nbytes for block in cast.layers for matrix in block.matrices.values())

@@ -15,7 +15,7 @@ from jaxtyping import Float
 from interp import metrics, results
 from interp import sites as table
 from interp._arguments import check_pairs
-from interp.errors import InterpError
+from interp.errors import InterpError, shown
 from interp.prompts import PromptPairs
 from interp.results import Variable
 from interp.sweep.cells import Axis, Cells, Sets, patch_cells
@@ -227,7 +227,7 @@ def _stated(
 def check_direction(direction: str) -> None:
     """Refuse anything but the names of the two directions."""
     if direction not in get_args(Direction):
-        raise InterpError(f"Unknown direction '{direction}'. Choose 'denoising' or 'noising'.")
+        raise InterpError(f"Unknown direction {shown(direction)}. Choose 'denoising' or 'noising'.")
 
 
 def base_and_source(pairs: PromptPairs, direction: str) -> tuple[Prompts, Prompts]:
@@ -266,7 +266,7 @@ class About:
         metrics.metric(metric)
         gap = metrics.MINIMUM_GAP[metric] if minimum_gap is None else minimum_gap
         if not isinstance(gap, int | float) or not gap >= 0:
-            raise InterpError(f"minimum_gap is {gap!r}. Give a number of the metric's units, 0 or more.")
+            raise InterpError(f"minimum_gap is {shown(gap)}. Give a number of the metric's units, 0 or more.")
         return cls(direction, *described(pairs, metric), gap)
 
 

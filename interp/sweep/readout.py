@@ -13,7 +13,7 @@ from torch import Tensor
 
 from interp import metrics, run
 from interp._arguments import check_scored
-from interp.errors import InterpError
+from interp.errors import InterpError, shown
 from interp.prompts import AnsweredPrompts, PromptPairs
 from interp.tokens import Prompts
 
@@ -57,7 +57,7 @@ class Readout:
         if isinstance(pairs, AnsweredPrompts) or not pairs.continuation:
             if pairs.incorrect is None and metric not in metrics.OF_THE_CORRECT_ANSWER:
                 raise InterpError(
-                    f"Metric '{metric}' compares two answers, but these prompts have no incorrect one. Give "
+                    f"Metric {shown(metric)} compares two answers, but these prompts have no incorrect one. Give "
                     f"incorrect=, or use {' or '.join(sorted(metrics.OF_THE_CORRECT_ANSWER))}."
                 )
             wrong = pairs.correct if pairs.incorrect is None else pairs.incorrect
@@ -164,7 +164,9 @@ def whole_answers(pairs: AnyPairs, metric: str) -> bool:
     if isinstance(pairs, AnsweredPrompts) or pairs.answer_policy != "sum_logprob" or pairs.continuation:
         return False
     if metric not in ("logit_difference", "log_probability"):
-        raise InterpError(f"Metric '{metric}' is not defined for whole answers (sum_logprob). Use 'logit_difference'.")
+        raise InterpError(
+            f"Metric {shown(metric)} is not defined for whole answers (sum_logprob). Use 'logit_difference'."
+        )
     return True
 
 
@@ -199,7 +201,7 @@ def run_named(pairs: AnyPairs, which: str) -> Prompts:
         InterpError: another name, or the corrupted run of prompts that have none.
     """
     if which not in ("clean", "corrupted"):
-        raise InterpError(f"Unknown run '{which}'. Choose 'clean' or 'corrupted'.")
+        raise InterpError(f"Unknown run {shown(which)}. Choose 'clean' or 'corrupted'.")
     if which == "clean":
         return pairs.clean
     if isinstance(pairs, AnsweredPrompts):
