@@ -1,6 +1,7 @@
 # make report   install everything and write a report to open
 # make test     install everything and run the tests
 # make check    format, lint, types
+# make test-processors   the tests as other processors and numbers of threads would run them (SHORT=1: three settings)
 # make bench    how long the main job takes here, then patch sweeps beside other tools
 #
 # PYTHON=python3.12 picks the interpreter, VENV=dir the environment,
@@ -19,7 +20,7 @@ PEERS := $(VENV)-peers
 NEW_ENOUGH := import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, this is " \
 	+ sys.version.split()[0] + ": try make PYTHON=python3.12")
 
-.PHONY: help report test check bench
+.PHONY: help report test test-processors check bench
 .DEFAULT_GOAL := help
 
 help:
@@ -31,6 +32,9 @@ report: $(VENV)/.installed
 
 test: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest $(if $(MARKERS),-m "$(MARKERS)") $(TESTS)
+
+test-processors: $(VENV)/.installed-dev
+	PYTHON=$(BIN)/python tests/processors.sh $(if $(SHORT),--short) $(TESTS)
 
 check: $(VENV)/.installed-dev
 	$(BIN)/ruff format --check .

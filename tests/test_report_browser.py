@@ -6,6 +6,7 @@ import csv
 import html
 import io
 import json
+import math
 import re
 import shutil
 import subprocess
@@ -87,5 +88,5 @@ def test_the_page_draws_and_asks_for_nothing(tmp_path: Path, size: str) -> None:
     rows = list(csv.reader(io.StringIO(record["copied"])))
     assert rows[0][:4] == ["direction", "layer", "head", "recovered (share of the clean–corrupted gap)"]
     assert len(rows) == 1 + 2 * 3 * 4
-    assert all(float(row[3]) == pytest.approx(float(row[3])) for row in rows[1:])
+    assert all(math.isfinite(float(row[3])) for row in rows[1:])
     assert re.match(r"L0H0: [−\d.]+ \[.*\], n = 8$", record["tip"])

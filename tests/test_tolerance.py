@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ import xarray as xr
 from tests.tolerance import ROUNDINGS, allowed, close, near
 
 EPSILON = 2.0**-23
+HELD_HERE = ("tolerance.py", "test_tolerance.py")
 
 
 def test_what_is_allowed_grows_with_the_dtype_and_with_the_size() -> None:
@@ -74,3 +76,18 @@ def test_what_is_no_rounding_has_its_distance_and_its_reason() -> None:
     near(0.51, 0.5, 0.02, why="10,000 draws")
     with pytest.raises(AssertionError, match=r"differ by more than 0.02 \(10,000 draws\)"):
         near([0.5, 0.53], 0.5, 0.02, why="10,000 draws")
+
+
+def test_every_float_of_the_suite_is_held_by_this_helper() -> None:
+    """A tolerance of its own in a test says neither dtype, size nor reason, and fails on the next processor."""
+    own = re.compile(r"\b(assert_allclose|assert_close|assert_almost_equal|approx|allclose|isclose|atol|rtol)\b")
+    here = Path(__file__).parent
+    files = [path for path in here.rglob("*.py") if "benchmarks" not in path.parts and path.name not in HELD_HERE]
+    found = [
+        f"{path.relative_to(here)}:{number}: {line.strip()}"
+        for path in files
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1)
+        if own.search(line)
+    ]
+    assert len(files) > 30
+    assert not found, "use tests.tolerance.close or near:\n" + "\n".join(found)
