@@ -42,6 +42,7 @@ from interp.sweep import (
 from interp.sweep.plan import check_known
 from interp.tokens import Prompts
 from tests.tiny import VOCAB, random_ids, scattered_pairs
+from tests.tolerance import close
 
 Call = Callable[[Any, Any], object]
 EDGES = ["noun<-color"]
@@ -316,7 +317,7 @@ def test_a_new_site_is_read_and_edited_by_its_own_hook(with_mlp_pre: HookedTrans
     pairs = made()
     read = run.capture(with_mlp_pre, pairs.clean, ["mlp_pre", "mlp_post"])
     expected = torch.nn.functional.gelu(torch.tensor(read["mlp_pre"].values), approximate="tanh")
-    torch.testing.assert_close(expected, torch.tensor(read["mlp_post"].values))
+    close(read["mlp_post"], expected, "product")
     zeroed = run.capture(with_mlp_pre, pairs.clean, "mlp_post", interventions=[Ablate(site="mlp_pre", kind="zero")])
     assert not zeroed["mlp_post"].values.any()
 
