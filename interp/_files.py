@@ -5,11 +5,14 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import re
+import secrets
 import stat
 import sys
-import threading
 from collections.abc import Iterator
 from pathlib import Path
+
+_UNFINISHED = re.compile(r"\..+\.[0-9a-f]{8}\.part")
 
 _KINDS = {
     stat.S_IFDIR: "a directory",
@@ -59,9 +62,9 @@ def write(path: Path, content: bytes) -> None:
     Raises:
         OSError: it cannot be written; what was there before is still there.
     """
-    partial = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.part")
+    partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
     try:
-        with open(partial, "wb") as file:
+        with open(partial, "xb") as file:  # never through a link that someone laid there
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
@@ -71,6 +74,15 @@ def write(path: Path, content: bytes) -> None:
             partial.unlink()
         raise
     sync_directory(path.parent)
+
+
+def unfinished(directory: Path) -> list[Path]:
+    """The hidden files that ``write`` left in a directory when its process was killed.
+
+    Raises:
+        OSError: the directory cannot be read.
+    """
+    return sorted(path for path in directory.iterdir() if _UNFINISHED.fullmatch(path.name) and not path.is_dir())
 
 
 @contextlib.contextmanager
