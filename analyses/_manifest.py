@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 import platform
 import sys
 from importlib import metadata
 from pathlib import Path
-from typing import Any
 
-_VERSIONED = ("torch", "transformers", "transformer-lens", "numpy", "xarray", "scikit-learn")
+from analyses import _closure
+from analyses.study import ANALYSES
+
+_VERSIONED = (
+    "torch", "transformers", "transformer-lens", "tokenizers", "safetensors", "gguf", "einops",
+    "numpy", "scipy", "scikit-learn", "xarray", "h5netcdf",
+)  # fmt: skip
+
+RESULTS_COME_FROM = ("interp.model", "interp.prompts", "interp.tasks", *ANALYSES.values())
+"""The modules that a run calls; with all that they import they are what the numbers depend on."""
 
 
 def versions() -> dict[str, str]:
@@ -46,27 +52,4 @@ def code_sha256() -> str:
     """Fingerprint of the code that results depend on: not the report, the training script or the command line."""
     import interp
 
-    library, here = Path(interp.__file__).parent, Path(__file__).parent
-    outside = {library / "report", library / "mini", library / "groundtruth"}
-    paths = [path for path in library.rglob("*.py") if outside.isdisjoint(path.parents)]
-    paths += [path for path in here.glob("*.py") if path.name != "study.py" and not path.name.startswith("_")]
-    digest = hashlib.sha256()
-    for path in sorted([*paths, *library.glob("tasks/*.yaml")]):
-        digest.update(path.read_bytes())
-    return digest.hexdigest()
-
-
-def read(out: Path) -> dict[str, Any]:
-    """The manifest of a run's directory; empty if there is none or it is damaged."""
-    try:
-        content = json.loads((out / "manifest.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return content if isinstance(content, dict) else {}
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a file whole or not at all."""
-    partial = path.with_name(path.name + ".part")
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(path)
+    return _closure.code_sha256(Path(interp.__file__).parent.parent, RESULTS_COME_FROM)

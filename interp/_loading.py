@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import json
 import logging
 import os
 import re
@@ -48,6 +49,7 @@ COMPUTED = re.compile(r"(^|\.)(rotary_emb\.inv_freq|position_ids|(attn|attention
 """Tensors in old checkpoints that models now compute: rotary frequencies, positions, causal masks."""
 LEAK = {torch.float64: 1e-4, torch.float32: 1e-4, torch.bfloat16: 3e-2, torch.float16: 3e-2}
 """How much a later token may seem to change earlier logits, as a share of the largest: rounding of regrouped sums."""
+_NO_ARITHMETIC = frozenset({"transformers_version", "dtype", "torch_dtype", "use_cache"})
 
 
 @dataclass(frozen=True)
@@ -90,6 +92,17 @@ def weights_sha256(model: nn.Module) -> str:
             memoryview(flat.view(torch.uint8).numpy() if flat.ndim else flat.reshape(1).view(torch.uint8).numpy())
         )
     return digest.hexdigest()
+
+
+def config_sha256(config: Any) -> str:
+    """Fingerprint of what a configuration says of a model's arithmetic; where the model lies does not count.
+
+    One set of weights gives other numbers with, say, another epsilon or another rotary base.
+    """
+    found = config.to_dict() if hasattr(config, "to_dict") else vars(config)
+    plain = {key: value for key, value in found.items() if not key.startswith("_") and key not in _NO_ARITHMETIC}
+    text = json.dumps(plain, sort_keys=True, default=lambda value: type(value).__name__)
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 # ---- where it is ----

@@ -79,6 +79,7 @@ class HookedTransformer:
         tokenizer: a Hugging Face tokenizer, or None for a model that works on ids.
         name: what it was loaded as.
         weights_sha256: fingerprint of the weights as loaded, before any folding.
+        config_sha256: fingerprint of the configuration; the same weights give other numbers with another.
         numerics: which weight processing is in force; stated in every result.
         bos_policy: ``"prepend"`` puts exactly one beginning-of-sequence token before every text; ``"none"`` puts none.
         sites: names of the sites this model has (those whose hooks fire), in the order of the table.
@@ -102,10 +103,13 @@ class HookedTransformer:
         check: bool = True,
     ) -> None:
         """Wrap a bridge. Prefer ``from_pretrained`` or ``from_bridge``."""
+        from interp._loading import config_sha256
+
         self.bridge = bridge
         self.tokenizer = tokenizer
         self.name = name
         self.weights_sha256 = weights_sha256
+        self.config_sha256 = config_sha256(getattr(bridge.original_model, "config", bridge.cfg))
         self.numerics = numerics
         self.cfg = _config(bridge)
         self.bos_policy: BosPolicy = _bos_policy(bos, tokenizer)
@@ -280,6 +284,7 @@ class HookedTransformer:
         return {
             "model": self.name,
             "weights_sha256": self.weights_sha256,
+            "config_sha256": self.config_sha256,
             "architecture": self.cfg.architecture,
             "numerics": self.numerics,
             "dtype": str(self.dtype).removeprefix("torch."),

@@ -38,6 +38,7 @@ def facts_of(model: HookedTransformer, base: Prompts, source: str, readout: Read
 
     return {
         "weights": model.weights_sha256,
+        "config": model.config_sha256,
         "numerics": model.numerics,
         "dtype": str(model.dtype),
         "library": __version__,
