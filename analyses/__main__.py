@@ -1,21 +1,28 @@
 """The command ``interp``. Arguments are parsed before anything heavy is imported, so ``--help`` is quick.
 
-Exit codes: 0 done, 2 bad input (one line on stderr), 1 failure (one line naming a log file), 130 interrupted.
+Exit codes: 0 done, 2 bad input or a full disk (one line on stderr), 1 failure (one line naming a log file),
+130 interrupted (Ctrl-C, or told to stop by SIGTERM or SIGHUP).
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import errno
 import logging
 import os
 import shlex
+import signal
 import sys
-from collections.abc import Sequence
+import tempfile
+import threading
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
-from analyses._terminal import Screen, Terminal, log_file
+from analyses._directory import FAILURE_LOG, MANIFEST, held
+from analyses._directory import default_out as _default_out
+from analyses._terminal import Screen, Terminal, logged
 from interp import __version__
 from interp.errors import InterpError
 
@@ -46,28 +53,68 @@ def main(argv: Sequence[str] | None = None) -> int:
         return int(stop.code or 0)
     arguments.command_line = shlex.join(["interp", *(sys.argv[1:] if argv is None else argv)])
     terminal = Terminal()
-    with log_file() as log_path, terminal.alone():
+    with logged() as lines, terminal.alone():
         try:
-            arguments.handler(arguments, terminal)
-            terminal.out.flush()
-            code = 0
+            with _stopped_by_signals():
+                arguments.handler(arguments, terminal)
+                terminal.out.flush()
+            return 0
         except InterpError as error:
             terminal.say(str(error))
-            code = 2
-        except KeyboardInterrupt:
-            terminal.say(_what_is_kept(arguments))
-            code = 130
-        except BrokenPipeError:
-            # Whoever read our output has left: say no more, and let Python's own flush at exit go nowhere.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-            code = 0
+            return 2
+        except KeyboardInterrupt as stop:
+            terminal.say(_what_is_kept(arguments, str(stop)))
+            return 130
+        except BrokenPipeError:  # whoever read our output has left: say no more
+            _abandon_output()
+            return 0
+        except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                _abandon_output()
+                terminal.say(
+                    f"{error.filename or 'The output'} cannot be written ({error.strerror}). Free space there."
+                )
+                return 2
+            return _failed(error, lines, arguments, terminal)
         except Exception as error:
-            log.exception("failed")
-            kept = _keep_log(log_path, arguments)
-            terminal.say(f"failed ({type(error).__name__}: {error}). The log with the traceback is {kept}.")
-            return 1
-    log_path.unlink(missing_ok=True)
-    return code
+            return _failed(error, lines, arguments, terminal)
+
+
+@contextlib.contextmanager
+def _stopped_by_signals() -> Iterator[None]:
+    """Within the block SIGTERM and SIGHUP interrupt as Ctrl-C does; one that is ignored (nohup) stays ignored."""
+    if threading.current_thread() is not threading.main_thread():  # only the main thread may set handlers
+        yield
+        return
+
+    def stop(number: int, frame: object) -> None:
+        raise KeyboardInterrupt(signal.Signals(number).name)
+
+    watched = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    before = {number: signal.getsignal(number) for number in watched}
+    try:
+        for number, handler in before.items():
+            if handler is signal.SIG_DFL:
+                signal.signal(number, stop)
+        yield
+    finally:
+        for number, handler in before.items():
+            if handler is signal.SIG_DFL:
+                signal.signal(number, handler)
+
+
+def _abandon_output() -> None:
+    """Let what is still to be printed, and Python's own flush at exit, go nowhere."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 1)
+    os.close(nowhere)
+
+
+def _failed(error: Exception, lines: Iterable[str], arguments: argparse.Namespace, terminal: Terminal) -> int:
+    log.exception("failed")
+    where = _keep_log("\n".join(lines) + "\n", arguments)
+    terminal.say(f"failed ({type(error).__name__}: {error}). {where}")
+    return 1
 
 
 # --- arguments ---
@@ -130,11 +177,15 @@ def _run(arguments: argparse.Namespace, terminal: Terminal) -> None:
     from analyses import _execution as execution
     from analyses import study as studies
 
-    study = studies.with_overrides(
-        studies.load(arguments.study), model=arguments.model, n=arguments.n, seed=arguments.seed
-    )
-    out = arguments.out = arguments.out or _default_out(study.name, study.model)
-    execution.check_writable(out)
+    written = studies.load(arguments.study)
+    study = studies.with_overrides(written, model=arguments.model, n=arguments.n, seed=arguments.seed)
+    if arguments.out is None:
+        changed = [
+            f"{key}{getattr(study, key)}" for key in ("n", "seed") if getattr(study, key) != getattr(written, key)
+        ]
+        changed += [] if arguments.dtype == "float32" else [arguments.dtype]
+        arguments.out = _default_out(study.name, study.model, tuple(changed))
+    out = arguments.out
     outcome = execution.execute(
         study,
         out,
@@ -149,15 +200,14 @@ def _run(arguments: argparse.Namespace, terminal: Terminal) -> None:
     terminal.line(f"Report: {outcome.report}")
 
 
-def _default_out(name: str, model: str) -> Path:
-    slug = "" if model == "mini" else "-" + (Path(model).name.removesuffix(".gguf") or "model")
-    return Path("reports") / f"{name}{slug}"
-
-
 def _report(arguments: argparse.Namespace, terminal: Terminal) -> None:
     from interp import report
 
-    terminal.line(f"Report: {report.render(arguments.directory, interactive=not arguments.plain)}")
+    where = arguments.directory
+    if not where.is_dir():
+        raise InterpError(f"{where} is not a directory; give the directory that 'interp run' wrote.")
+    with held(where, arguments.command_line):
+        terminal.line(f"Report: {report.render(where, interactive=not arguments.plain)}")
 
 
 def _studies(arguments: argparse.Namespace, terminal: Terminal) -> None:
@@ -235,8 +285,8 @@ def _products(model: HookedTransformer) -> dict[str, str]:
 
 
 def _compare(arguments: argparse.Namespace, terminal: Terminal) -> None:
-    from analyses import _manifest as manifests
     from interp import results
+    from interp.report import manifest
 
     runs: list[dict[str, xr.Dataset]] = []
     for directory in arguments.directories:
@@ -244,7 +294,7 @@ def _compare(arguments: argparse.Namespace, terminal: Terminal) -> None:
             raise InterpError(f"{directory} holds no finished run; name a directory that 'interp run' wrote.")
         runs.append({path.stem: results.load(path) for path in sorted((directory / "results").glob("*.nc"))})
     for side, directory, run in zip("AB", arguments.directories, runs, strict=True):
-        explained = manifests.read(directory).get("explained_rung") or "no rung"
+        explained = manifest.read(directory).get("explained_rung") or "no rung"
         terminal.line(f"{side}: {run['behavior'].attrs['model']} in {directory}, explained: {explained}")
     terminal.line()
     baselines = [_baselines(run["behavior"]) for run in runs]
@@ -293,27 +343,31 @@ def _top_heads(run: dict[str, xr.Dataset], n: int = 5) -> list[tuple[str, float]
     return [(head_label(int(cell["layer"]), int(cell["head"])), float(cell)) for cell in best]
 
 
-def _keep_log(path: Path, arguments: argparse.Namespace) -> Path:
-    """Move the log beside the run's results if there are any; else leave it where it is."""
+def _keep_log(text: str, arguments: argparse.Namespace) -> str:
+    """Write the log beside the run's results if there are any, else among the temporary files; say where it is."""
+    from interp import _files
+
     out: Path | None = getattr(arguments, "out", None)
-    if out is None or not (out / "manifest.json").is_file():
-        return path
-    from analyses._execution import FAILURE_LOG
-
+    content = text.encode("utf-8", "backslashreplace")
     with contextlib.suppress(OSError):
-        kept = out / FAILURE_LOG
-        kept.write_bytes(path.read_bytes())
-        path.unlink()
-        return kept
-    return path
+        if out is not None and (out / MANIFEST).is_file():
+            _files.write(out / FAILURE_LOG, content)
+            return f"The log with the traceback is {out / FAILURE_LOG}."
+    with contextlib.suppress(OSError):
+        handle, name = tempfile.mkstemp(prefix="interp-", suffix=".log")
+        with open(handle, "wb") as file:
+            file.write(content)
+        return f"The log with the traceback is {name}."
+    return "Its log cannot be written anywhere."
 
 
-def _what_is_kept(arguments: argparse.Namespace) -> str:
+def _what_is_kept(arguments: argparse.Namespace, by: str) -> str:
     out = getattr(arguments, "out", None)
     done = sorted(path.stem for path in (out / "results").glob("*.nc")) if out else []
+    interrupted = f"interrupted by {by}" if by else "interrupted"
     if not done:
-        return "interrupted; nothing was kept. Run the same command to start again."
-    return f"interrupted; {', '.join(done)} kept in {out}. Run the same command again to resume."
+        return f"{interrupted}; nothing was kept. Run the same command to start again."
+    return f"{interrupted}; {', '.join(done)} kept in {out}. Run the same command again to resume."
 
 
 if __name__ == "__main__":

@@ -6,22 +6,25 @@ under the same key (code, model, prompts, options) is reused, so running again r
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib
-import inspect
 import json
-import tempfile
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from analyses import _directory as directories
 from analyses import _manifest as manifests
+from analyses import _options
+from analyses._directory import MANIFEST, STUDY, RunDirectory
 from analyses.study import ANALYSES, Study, check_keys
 from interp import _yaml
 from interp.errors import InterpError
+from interp.report import manifest as recorded
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -33,13 +36,13 @@ ALSO: dict[str, dict[str, str]] = {"attention_lesson": {"attention_patterns": "p
 """Analysis -> further result files, each with the function of the same module that makes it."""
 
 VERDICT = "context_flow"
-FAILURE_LOG = "failure.log"
-
-# What the study's own keys settle: not options of an analysis.
-_OFFERED = ("seed", "progress", "main")
 
 # What every result of a run depends on, as the manifest records it.
 _SETTING = ("model", "task", "n", "seed", "main_rung", "versions", "code_sha256")
+
+# What makes a run another run: results of two such never share a directory.
+_IDENTITY = ("study", "task", "rungs", "main_rung", "n", "seed")
+_MODEL_IDENTITY = ("weights_sha256", "config_sha256", "numerics", "dtype")
 
 _DROP = ("index", "reason", "clean_text", "corrupted_text")
 
@@ -118,32 +121,6 @@ class Outcome:
     answer: str
 
 
-def check_writable(out: Path) -> None:
-    """Find out, before any work, that a run can be written to ``out``; leaves nothing behind.
-
-    Raises:
-        InterpError: ``out`` is a file, holds something that is not a run, or cannot be written.
-    """
-    made: list[Path] = []
-    try:
-        if out.exists() and not out.is_dir():
-            raise InterpError(f"--out {out} is a file; name a new directory.")
-        if out.is_dir() and any(out.iterdir()) and not (out / "manifest.json").is_file():
-            raise InterpError(f"--out {out} is not empty and holds no run; name a new or empty directory.")
-        for directory in (*reversed(out.parents), out):
-            if not directory.exists():
-                directory.mkdir()
-                made.append(directory)
-        with tempfile.NamedTemporaryFile(dir=out):
-            pass
-    except OSError as error:
-        reason = error.strerror or type(error).__name__
-        raise InterpError(f"--out {out} cannot be written ({reason}); name another directory.") from error
-    finally:
-        for directory in reversed(made):
-            directory.rmdir()
-
-
 def execute(
     study: Study,
     out: Path,
@@ -157,11 +134,12 @@ def execute(
 ) -> Outcome:
     """Run a study into a directory and write its report.
 
-    Finished results are kept and reused by a later run with the same key, so an interrupted run resumes.
+    Finished results are kept, whatever happens, and reused by a later run with the same key: an interrupted run
+    resumes. The directory is held against other runs meanwhile.
 
     Args:
         study: what to run.
-        out: the run's directory; made when the model is loaded and the pairs are built, not before.
+        out: the run's directory.
         tools: the parts to run with.
         watcher: is told of stages and progress.
         command: the command line, for the manifest.
@@ -170,66 +148,117 @@ def execute(
         every_prompt: explain every prompt, however long that takes; otherwise as many as the budget allows.
 
     Raises:
-        InterpError: bad input. Most is found before anything is written; what comes to light later (a role that
-            the prompts lack, say) takes the new directory away again.
+        InterpError: bad input, another run at work or kept in ``out``, a full disk. What is found before anything is
+            finished leaves nothing behind.
     """
-    check_writable(out)
+    directories.refuse_foreign(out)
+    runners = _checked_runners(study, tools)
+    ladder, main = _ladder(study, tools)
+    with directories.held(out, command):
+        place = RunDirectory(out, tools.load, tools.save, watcher.note)
+        place.tidy()
+        earlier = recorded.read(out)
+        asked: dict[str, Any] = {
+            "study": study.name,
+            "task": study.task,
+            "rungs": ladder,
+            "main_rung": main,
+            "n": study.n,
+            "seed": study.seed,
+        }
+        _refuse_another(place, earlier, {**asked, "model": {"dtype": dtype}})
+        started = time.perf_counter()
+        with watcher.stage(f"load {study.model}"):
+            model = tools.load_model(study.model, device=device, dtype=dtype)
+        loaded = time.perf_counter() - started
+        description = _description(model)
+        _refuse_another(place, earlier, {**asked, "model": description})
+        with watcher.stage(f"build the pairs of {study.task}"):
+            pairs, skipped = _build(study, ladder, model, tools)
+        for rung, reason in skipped.items():
+            watcher.note(f"rung {rung} left out: {reason}")
+        run = _Run(study, place, tools, watcher, model, pairs, main, runners, every_prompt)
+        with run.ending():
+            run.begin(
+                {"command": command, **asked, "model": description, "skipped_rungs": skipped},
+                earlier,
+                load_seconds=loaded,
+            )
+            run.compute()
+            with watcher.stage("write the report"):
+                page = run.timed("report", lambda: tools.render(out))
+        return Outcome(page, run.answer())
+
+
+def _checked_runners(study: Study, tools: Tools) -> dict[str, Callable[..., Any]]:
+    """The function of every analysis, once its options are known to be right as far as they can be without a model."""
     runners = {name: tools.analysis(name, "run") for name in study.analyses}
+    check_keys(study.gate, (key for key in _options.names(runners["behavior"]) if key.startswith("minimum_")), "gate")
     for name, runner in runners.items():
-        check_keys(study.analyses[name], _options(runner), f"analyses.{name}")
-    check_keys(study.gate, (key for key in _options(runners["behavior"]) if key.startswith("minimum_")), "gate")
-    started = time.perf_counter()
-    with watcher.stage(f"load {study.model}"):
-        model = tools.load_model(study.model, device=device, dtype=dtype)
-    loaded = time.perf_counter() - started
-    with watcher.stage(f"build the pairs of {study.task}"):
-        ladder, main, skipped = _build(study, model, tools)
-    for rung, reason in skipped.items():
-        watcher.note(f"rung {rung} left out: {reason}")
-    run = _Run(study, out, tools, watcher, model, ladder, main, runners, every_prompt)
-    run.begin(command, skipped, load_seconds=loaded)
-    try:
-        run.compute()
-        with watcher.stage("write the report"):
-            page = run.timed("report", lambda: tools.render(out))
-    except InterpError:
-        run.give_up()
-        raise
-    except BaseException as error:
-        run.end("interrupted" if isinstance(error, KeyboardInterrupt) else "failed")
-        raise
-    run.end("done")
-    return Outcome(page, run.answer())
+        given = {**study.analyses[name], **(study.gate if name == "behavior" else {})}
+        check_keys(study.analyses[name], _options.names(runner), f"analyses.{name}")
+        _options.check(runner, given, f"analyses.{name}")
+    return runners
 
 
-def _options(runner: Callable[..., Any]) -> list[str]:
-    """The options of an analysis that a study may set: its keyword-only parameters."""
-    parameters = inspect.signature(runner).parameters.items()
-    return [name for name, kind in parameters if kind.kind is kind.KEYWORD_ONLY and name not in _OFFERED]
-
-
-def _accepted(maker: Callable[..., Any], offered: Mapping[str, Any]) -> dict[str, Any]:
-    parameters = inspect.signature(maker).parameters
-    return {name: value for name, value in offered.items() if name in parameters}
-
-
-def _build(study: Study, model: HookedTransformer, tools: Tools) -> tuple[dict[str, PromptPairs], str, dict[str, str]]:
-    """The pairs of every rung, the main rung, and the rungs this tokenizer cannot build, with the reason."""
+def _ladder(study: Study, tools: Tools) -> tuple[list[str], str]:
+    """The rungs of the study in order, and the main one."""
     ladder = [(rung, main) for rung, main in tools.rungs_of(study.task) if not study.rungs or rung in study.rungs]
     main = study.main_rung or next((rung for rung, is_main in ladder if is_main), ladder[-1][0])
+    return [rung for rung, _ in ladder], main
+
+
+def _description(model: HookedTransformer) -> dict[str, str]:
+    return {
+        "name": model.name,
+        "weights_sha256": model.weights_sha256,
+        "config_sha256": model.config_sha256,
+        "numerics": model.numerics,
+        "dtype": _plain(model.dtype),
+        "device": _plain(model.device),
+    }
+
+
+def _refuse_another(place: RunDirectory, earlier: Mapping[str, Any], asked: Mapping[str, Any]) -> None:
+    """Refuse to put the results of one run in place of another's.
+
+    Raises:
+        InterpError: names what differs.
+    """
+    if not place.results():
+        return
+    here = {key: asked[key] for key in _IDENTITY}
+    here |= {f"model {key}": asked["model"][key] for key in _MODEL_IDENTITY if key in asked["model"]}
+    there = {**earlier, **{f"model {key}": value for key, value in earlier.get("model", {}).items()}}
+    differing = [key for key, value in here.items() if there.get(key, value) != value]
+    if differing:
+        said = "; ".join(f"{key} {_brief(there[key])}, here {_brief(here[key])}" for key in differing)
+        raise InterpError(f"{place.path} holds the results of another run ({said}). Name another directory with --out.")
+
+
+def _brief(value: object) -> str:
+    text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+    return text if len(text) <= 40 else text[:37] + "..."
+
+
+def _build(
+    study: Study, ladder: Sequence[str], model: HookedTransformer, tools: Tools
+) -> tuple[dict[str, PromptPairs], dict[str, str]]:
+    """The pairs of every rung, and the rungs this tokenizer cannot build, with the reason."""
     pairs: dict[str, PromptPairs] = {}
     skipped: dict[str, str] = {}
-    for rung, _ in ladder:
+    for rung in ladder:
         try:
             pairs[rung] = tools.build_pairs(study.task, rung, tokenizer=model, n=study.n, seed=study.seed)
             if len(pairs[rung]) == 0:
                 raise InterpError(f"the rung {rung} of {study.task} has no prompts.")
         except InterpError as error:
+            pairs.pop(rung, None)
             skipped[rung] = " ".join(str(error).split())
     if not pairs:
         rung, reason = next(iter(skipped.items()))
         raise InterpError(f"No rung of {study.task} can be built with {study.model}; {rung}: {reason}")
-    return pairs, main, skipped
+    return pairs, skipped
 
 
 class _Run:
@@ -238,7 +267,7 @@ class _Run:
     def __init__(
         self,
         study: Study,
-        out: Path,
+        place: RunDirectory,
         tools: Tools,
         watcher: Watcher,
         model: HookedTransformer,
@@ -247,39 +276,25 @@ class _Run:
         runners: Mapping[str, Callable[..., Any]],
         every_prompt: bool,
     ) -> None:
-        self.study, self.out, self.tools, self.watcher = study, out, tools, watcher
+        self.study, self.place, self.tools, self.watcher = study, place, tools, watcher
         self.model, self.ladder, self.main, self.runners = model, ladder, main, runners
         self.every_prompt = every_prompt
         self.manifest: dict[str, Any] = {}
+        self.seconds: dict[str, float | None] = {}
         self.done: dict[str, xr.Dataset] = {}
         self.keys: dict[str, str] = {}
-        self.made: list[Path] = []
 
-    def begin(self, command: str, skipped: Mapping[str, str], load_seconds: float) -> None:
-        """Make the directory; from here on there is something to keep."""
+    def begin(self, asked: Mapping[str, Any], earlier: Mapping[str, Any], load_seconds: float) -> None:
+        """Write the manifest, before anything else; then nothing of another setting may stand among the results."""
         from interp import results
 
-        model = self.model
         self.manifest = {
             "status": "running",
-            "command": command,
+            **asked,
             "created_at": results.now(),
             "versions": manifests.versions(),
             "machine": manifests.machine(),
-            "model": {
-                "name": model.name,
-                "weights_sha256": model.weights_sha256,
-                "numerics": model.numerics,
-                "dtype": _plain(model.dtype),
-                "device": _plain(model.device),
-            },
-            "study": self.study.name,
-            "task": self.study.task,
-            "n": self.study.n,
-            "seed": self.study.seed,
-            "main_rung": self.main,
             "explained_rung": None,
-            "skipped_rungs": dict(skipped),
             "drops": [
                 {"rung": rung, **{key: getattr(drop, key) for key in _DROP}}
                 for rung, pairs in self.ladder.items()
@@ -289,13 +304,12 @@ class _Run:
             "code_sha256": manifests.code_sha256(),
             "results": {},
         }
-        for directory in (*reversed(self.out.parents), self.out, self.out / "results"):
-            if not directory.exists():
-                directory.mkdir()
-                self.made.append(directory)
-        self._clear_stale()
-        manifests.write_text(self.out / "study.yaml", _yaml.dump(self.study.as_dict()))
+        self.seconds = {name: entry.get("seconds") for name, entry in earlier.get("results", {}).items()}
         self._write_manifest()
+        self.place.write(STUDY, _yaml.dump(self.study.as_dict()))
+        self.place.clear_log()
+        if any(earlier.get(key) != self.manifest[key] for key in _SETTING):
+            self._set_aside(self.place.results())
 
     def compute(self) -> None:
         """Behavior over the ladder, then, on the rung that passed the gate, everything else."""
@@ -310,7 +324,7 @@ class _Run:
                 self.result(name, explained, options)
         if VERDICT in self.study.analyses and rung is not None:
             self.result(VERDICT, dict(self.done), self.study.analyses[VERDICT])
-        self._remove(path for path in self._saved() if path.stem not in self.done)
+        self._set_aside(file for file in self.place.results() if file not in self.done)
 
     def _affordable(self, pairs: PromptPairs) -> PromptPairs:
         """The pairs to explain: all, or an even spread of as many as the budget allows."""
@@ -322,30 +336,28 @@ class _Run:
         return pairs.spread(n)
 
     def result(self, name: str, given: Any, options: Mapping[str, Any]) -> None:
-        """One analysis: reused if the directory already has it under the same key, else run and saved."""
+        """One analysis: reused if the directory has it under the same key, else run and saved."""
         key = self.keys[name] = self._key(name, given, options)
-        earlier = self.manifest["results"].pop(name, None)
-        if earlier and earlier["key"] == key:
-            try:
-                self.done.update({file: self.tools.load(self._path(file)) for file in earlier["files"]})
-            except InterpError:
-                pass  # a damaged file is computed again
-            else:
-                self.manifest["results"][name] = earlier
-                self.watcher.note(f"{name}: kept from an earlier run")
-                return
-        self._remove(self._path(file) for file in (earlier or {}).get("files", ()))
-        with self.watcher.stage(name) as progress:
-            made = self.timed(name, lambda: self._call(name, given, options, progress))
-            for file, dataset in made.items():
-                self.tools.save(dataset, self._path(file))
-        self.done.update(made)
-        self.manifest["results"][name] = {
-            "key": key,
-            "files": list(made),
-            "seconds": self.manifest["timings"][name],
-        }
+        files = _files_of(name)
+        kept = {file: self.place.find(file, key) for file in files}
+        found = {file: dataset for file, dataset in kept.items() if dataset is not None}
+        if len(found) == len(files):
+            self.done.update(found)
+            self.watcher.note(f"{name}: kept from an earlier run")
+            seconds = self.seconds.get(name)
+        else:
+            # The verdict joins the others: it goes with the first of them.
+            self._set_aside(file for file in (*files, *_files_of(VERDICT)) if file not in found)
+            with self.watcher.stage(name) as progress:
+                made = self.timed(name, lambda: self._call(name, given, options, progress))
+                self.done.update({file: self.place.keep(file, dataset, key) for file, dataset in made.items()})
+            seconds = self.manifest["timings"][name]
+        self.manifest["results"][name] = {"key": key, "files": files, "seconds": seconds}
         self._write_manifest()
+
+    def _set_aside(self, files: Iterable[str]) -> None:
+        for file in list(files):
+            self.place.set_aside(file)
 
     def timed(self, name: str, work: Callable[[], Any]) -> Any:
         """Do the work and record its wall time in seconds."""
@@ -354,21 +366,27 @@ class _Run:
         self.manifest["timings"][name] = round(time.perf_counter() - started, 2)
         return value
 
-    def end(self, status: str) -> None:
+    @contextlib.contextmanager
+    def ending(self) -> Iterator[None]:
+        """Record how the block ended; bad input that came to light before anything was finished leaves nothing."""
+        try:
+            yield
+        except BaseException as error:
+            if isinstance(error, InterpError) and not self.place.results():
+                self.place.forget()
+            else:
+                with contextlib.suppress(InterpError):  # a full disk, say: the error itself is what counts
+                    self._end("interrupted" if isinstance(error, KeyboardInterrupt) else "failed")
+            raise
+        self._end("done")
+
+    def _end(self, status: str) -> None:
         """Record how the run ended, and its peak memory."""
         self.manifest["status"] = status
         self.manifest["peak_memory_bytes"] = manifests.peak_memory()
-        self.manifest["timings"]["total"] = round(sum(self.manifest["timings"].values()), 2)
+        timings = self.manifest["timings"]
+        timings["total"] = round(sum(timings.values()), 2)
         self._write_manifest()
-
-    def give_up(self) -> None:
-        """Bad input came to light late: take back what this run wrote, unless it went on with an earlier run."""
-        if self.out / "results" not in self.made:
-            return self.end("failed")
-        self._remove([*(self.out / "results").iterdir(), self.out / "study.yaml", self.out / "manifest.json"])
-        self._remove(self.out / name for name in ("report.html", "report.json"))
-        for directory in reversed(self.made):
-            directory.rmdir()
 
     def answer(self) -> str:
         """The answer in two sentences: the verdict's, or that the model does not do the task."""
@@ -381,10 +399,10 @@ class _Run:
         if self.main in self.ladder:
             offered["main"] = self.main
         arguments = (given,) if name == VERDICT else (self.model, given)
-        makers = {"verdict" if name == VERDICT else name: self.runners[name]}
-        for file, function in ALSO.get(name, {}).items():
-            makers[file] = self.tools.analysis(name, function)
-        return {file: maker(*arguments, **_accepted(maker, offered)) for file, maker in makers.items()}
+        first, *more = _files_of(name)
+        makers = {first: self.runners[name]}
+        makers |= {file: self.tools.analysis(name, ALSO[name][file]) for file in more}
+        return {file: maker(*arguments, **_options.accepted(maker, offered)) for file, maker in makers.items()}
 
     def _key(self, name: str, given: Any, options: Mapping[str, Any]) -> str:
         """What a result depends on, as one hash."""
@@ -398,30 +416,13 @@ class _Run:
         recipe = {"analysis": name, "options": options, "inputs": inputs, **setting}
         return hashlib.sha256(json.dumps(recipe, sort_keys=True, default=str).encode()).hexdigest()
 
-    def _path(self, file: str) -> Path:
-        return self.out / "results" / f"{file}.nc"
-
-    def _saved(self) -> list[Path]:
-        return sorted((self.out / "results").glob("*.nc"))
-
-    def _clear_stale(self) -> None:
-        """Keep what an earlier run of the same setting finished; nothing else may stand beside it."""
-        earlier = manifests.read(self.out)
-        same = all(earlier.get(key) == self.manifest[key] for key in _SETTING)
-        if same:
-            self.manifest["results"] = dict(earlier.get("results", {}))
-        kept = {file for entry in self.manifest["results"].values() for file in entry["files"]}
-        self._remove(path for path in self._saved() if path.stem not in kept)
-        self._remove((self.out / "results").glob("*.part"))
-        self._remove(self.out / name for name in ("report.html", "report.json", FAILURE_LOG))
-
-    @staticmethod
-    def _remove(paths: Iterable[Path]) -> None:
-        for path in list(paths):
-            path.unlink(missing_ok=True)
-
     def _write_manifest(self) -> None:
-        manifests.write_text(self.out / "manifest.json", json.dumps(self.manifest, indent=2, ensure_ascii=False) + "\n")
+        self.place.write(MANIFEST, json.dumps(self.manifest, indent=2, ensure_ascii=False) + "\n")
+
+
+def _files_of(name: str) -> list[str]:
+    """The result files of an analysis."""
+    return ["verdict" if name == VERDICT else name, *ALSO.get(name, {})]
 
 
 def explained_rung(behavior: xr.Dataset, main: str) -> str | None:

@@ -5,11 +5,9 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
-import os
 import sys
-import tempfile
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 
 log = logging.getLogger("interp.cli")
 
@@ -24,7 +22,8 @@ class Terminal:
 
     def say(self, message: str) -> None:
         """One line on stderr, whatever the message holds."""
-        print(f"interp: {' '.join(message.split())}", file=self.err)
+        with contextlib.suppress(OSError):  # a full disk or a reader that left: there is nobody to tell
+            print(f"interp: {' '.join(message.split())}", file=self.err)
 
     def line(self, text: str = "") -> None:
         """One line on stdout."""
@@ -80,12 +79,22 @@ class Screen:
             self.terminal.say(text)
 
 
+class _Lines(logging.Handler):
+    """Keeps the last lines of a log."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lines: deque[str] = deque(maxlen=20_000)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Keep one entry."""
+        self.lines.append(self.format(record))
+
+
 @contextlib.contextmanager
-def log_file() -> Iterator[Path]:
-    """Everything logged or warned within the block goes to a temporary file, which the caller keeps or removes."""
-    handle, name = tempfile.mkstemp(prefix="interp-", suffix=".log")
-    os.close(handle)
-    handler = logging.FileHandler(name, encoding="utf-8")
+def logged() -> Iterator[deque[str]]:
+    """Everything logged or warned within the block, in memory: nothing is left behind, and no disk can be full."""
+    handler = _Lines()
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     root = logging.getLogger()
     level = root.level
@@ -93,7 +102,7 @@ def log_file() -> Iterator[Path]:
     root.setLevel(logging.INFO)
     logging.captureWarnings(True)
     try:
-        yield Path(name)
+        yield handler.lines
     finally:
         logging.captureWarnings(False)
         root.removeHandler(handler)

@@ -16,6 +16,7 @@ import xarray as xr
 from interp import results
 from interp._arguments import check_pairs
 from interp.errors import InterpError, unknown_name
+from interp.prompts import check_max_prompts
 from interp.results import Variable
 from interp.sites import Site, check_sites
 from interp.sweep import Axis, Direction, plan_sites, sweep_sites
@@ -31,6 +32,18 @@ BY_POSITION = "resid_pre"
 """The site that is also swept position by position, where positions mean the same in every prompt."""
 BY_HEAD_AND_ROLE = "z"
 """The site that is also swept head by head at one role at a time."""
+
+
+def check(*, sites: Sequence[str] | None, directions: Sequence[Direction], max_prompts: int | None) -> None:
+    """Refuse what no model and no prompts can make right.
+
+    Raises:
+        InterpError: no site, one that is not in the table, no direction, or no prompt.
+    """
+    check_max_prompts(max_prompts)
+    if sites is not None:
+        _site_names(sites)
+    _directions(directions)
 
 
 def run(
@@ -113,9 +126,13 @@ def cost(model: HookedTransformer, pairs: PromptPairs) -> float:
 
 def _sites(model: HookedTransformer, names: Sequence[str] | None) -> list[Site]:
     names = model.editable(SITES) if names is None else names
+    return [model.check_editable(name) for name in _site_names(names)]
+
+
+def _site_names(names: Sequence[str]) -> list[str]:
     if not names:
         raise InterpError(f"There are no sites to patch. Give at least one of {', '.join(SITES)}.")
-    return [model.check_editable(site.name) for site in check_sites(names)]
+    return [site.name for site in check_sites(names)]
 
 
 def _directions(directions: Sequence[Direction]) -> list[Direction]:

@@ -34,6 +34,18 @@ GUESSING = 0.5
 """Share of prompts on which a model without the behaviour prefers one of two given answers to the other."""
 
 
+def check(*, minimum_gap: float, minimum_preferred: float) -> None:
+    """Refuse thresholds that no model can meet or miss.
+
+    Raises:
+        InterpError: names the one that is out of range.
+    """
+    if not 0 <= minimum_preferred <= 1:
+        raise InterpError(f"minimum_preferred is {shown(minimum_preferred)}. Give a share between 0 and 1.")
+    if not minimum_gap >= 0:
+        raise InterpError(f"minimum_gap is {shown(minimum_gap)}. Give a number of logits, 0 or more.")
+
+
 def run(
     model: HookedTransformer,
     rungs: Mapping[str, PromptPairs] | PromptPairs,
@@ -84,10 +96,7 @@ def run(
         check_pairs(model, pairs)
     described = _descriptions(ladder, descriptions)
     of_interest = _main(ladder, main)
-    if not 0 <= minimum_preferred <= 1:
-        raise InterpError(f"minimum_preferred is {shown(minimum_preferred)}. Give a share between 0 and 1.")
-    if not minimum_gap >= 0:
-        raise InterpError(f"minimum_gap is {shown(minimum_gap)}. Give a number of logits, 0 or more.")
+    check(minimum_gap=minimum_gap, minimum_preferred=minimum_preferred)
     read: list[_Answers] = []
     for done, pairs in enumerate(ladder.values(), start=1):
         read.append(_read(model, pairs))

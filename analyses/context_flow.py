@@ -38,6 +38,16 @@ _PLACES = {
 _IDENTITY = ("model", "weights_sha256", "architecture", "numerics", "dtype", "device", "bos", "answer_policy")
 
 
+def check(*, minimum_effect: float) -> None:
+    """Refuse what no results can make right.
+
+    Raises:
+        InterpError: ``minimum_effect`` is no fraction.
+    """
+    if not 0 < minimum_effect < 1:
+        raise InterpError(f"minimum_effect is {shown(minimum_effect)}. Give a fraction between 0 and 1.")
+
+
 def run(
     results: Mapping[str, xr.Dataset],
     *,
@@ -81,8 +91,7 @@ def run(
     """
     if "behavior" not in results:
         raise InterpError("context_flow needs the result 'behavior': without it nothing says the model does the task.")
-    if not 0 < minimum_effect < 1:
-        raise InterpError(f"minimum_effect is {shown(minimum_effect)}. Give a fraction between 0 and 1.")
+    check(minimum_effect=minimum_effect)
     used = {name: results[name] for name in ("behavior", *EXPLAINING) if name in results}
     _check_same(used)
     behavior = _Behavior.of(used, source)

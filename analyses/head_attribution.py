@@ -21,7 +21,7 @@ from interp import results
 from interp._arguments import check_pairs
 from interp.errors import InterpError, unknown_name
 from interp.interventions import ABLATIONS, AblationKind, parse_edge
-from interp.prompts import ANSWER, PromptPairs
+from interp.prompts import ANSWER, PromptPairs, check_max_prompts
 from interp.results import Variable
 from interp.run import capture, token_mask
 from interp.sites import head_label
@@ -53,6 +53,18 @@ BY_DEFAULT: tuple[AblationKind, ...] = ("zero", "mean", "resample")
 
 TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4, torch.bfloat16: 5e-2, torch.float16: 1e-2}
 """Allowed gap between a logit difference and its contributions, as a share of the contributions' absolute sum."""
+
+
+def check(*, ablations: Sequence[AblationKind], edges: Sequence[str] | None, max_prompts: int | None) -> None:
+    """Refuse what no model and no prompts can make right.
+
+    Raises:
+        InterpError: an unknown ablation, a malformed edge, or no prompt.
+    """
+    _kinds(ablations)
+    for edge in edges or ():
+        parse_edge(edge)
+    check_max_prompts(max_prompts)
 
 
 def run(

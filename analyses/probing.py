@@ -35,6 +35,7 @@ from interp.errors import InterpError, names, shown, unknown_name, whole_number,
 from interp.prompts import PromptPairs
 from interp.results import Variable
 from interp.run import capture
+from interp.sites import check_sites
 from interp.tokens import Prompts
 
 if TYPE_CHECKING:
@@ -49,6 +50,21 @@ REGULARISATION = 0.1
 """C of ``LogisticRegression``: the inverse strength of its L2 penalty, on features of unit variance."""
 
 MAX_ITERATIONS = 300
+
+
+def check(*, sites: Sequence[str], n_folds: int) -> None:
+    """Refuse what no model and no prompts can make right.
+
+    Raises:
+        InterpError: fewer than two folds, no site, or a site without a vector per layer and position.
+    """
+    if whole_number(n_folds, "n_folds") < 2:
+        raise InterpError(f"n_folds is {shown(n_folds)}. Give at least 2.")
+    if not sites:
+        raise InterpError(f"There is no site to probe. Give at least one, such as '{STREAM}'.")
+    for site in check_sites(sites):
+        if site.is_pattern or not site.per_layer:
+            raise InterpError(f"Site '{site.name}' has no vector per layer and position. Probe '{STREAM}' or 'z'.")
 
 
 def run(
@@ -97,8 +113,7 @@ def run(
         check_prompts(model, pairs)
     else:
         check_pairs(model, pairs)
-    if whole_number(n_folds, "n_folds") < 2:
-        raise InterpError(f"n_folds is {shown(n_folds)}. Give at least 2.")
+    check(sites=sites, n_folds=n_folds)
     data = _data(pairs, target, group)
     places = _names(roles, data.prompts.roles, "role")
     features = _Features(model, data.prompts, sites, places, layers)
@@ -246,9 +261,7 @@ class _Features:
         self.model, self.prompts, self.roles = model, prompts, roles
         self.sites = names(sites, "sites")
         for name in self.sites:
-            site = model.check_site(name)
-            if site.is_pattern or not site.per_layer:
-                raise InterpError(f"Site '{name}' has no vector per layer and position. Probe '{STREAM}' or 'z'.")
+            model.check_site(name)
         last = model.cfg.n_layers
         extra = [last] if STREAM in self.sites else []
         possible = [*range(last), *extra]

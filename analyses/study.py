@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from interp import _yaml
+from interp._names import component
 from interp.errors import InterpError, nearest, shown, unknown_name
 
 STUDIES = Path(__file__).parent / "studies"
@@ -100,7 +101,8 @@ def parse(content: object, *, where: str) -> Study:
         if key not in content:
             raise InterpError(f"{where} lacks the key '{key}'.")
     values: dict[str, Any] = {}
-    for key in ("name", "title", "question", "task", "model", "main_rung"):
+    values["name"] = component(content["name"], f"'name' in {where}")
+    for key in ("title", "question", "task", "model", "main_rung"):
         if key in content:
             values[key] = _text(content[key], key, where)
     for key in _RANGES:

@@ -68,6 +68,16 @@ class PromptPair:
     variant: str
 
 
+def check_max_prompts(n: int | None) -> None:
+    """Refuse a number of prompts that leaves none; None is all.
+
+    Raises:
+        InterpError: below 1.
+    """
+    if n is not None and whole_number(n, "max_prompts") < 1:
+        raise InterpError(f"max_prompts is {shown(n)}. Use at least one prompt.")
+
+
 @dataclass(frozen=True, eq=False, kw_only=True)
 class PromptPairs:
     """Clean and corrupted prompts that line up token by token, with the two answers to compare.
@@ -329,11 +339,8 @@ class PromptPairs:
         Raises:
             InterpError: ``n`` below 1.
         """
-        if n is None:
-            return self
-        if whole_number(n, "max_prompts") < 1:
-            raise InterpError(f"max_prompts is {shown(n)}. Use at least one prompt.")
-        if n >= len(self):
+        check_max_prompts(n)
+        if n is None or n >= len(self):
             return self
         return self.select(np.unique(np.linspace(0, len(self) - 1, n).round().astype(int)))
 

@@ -66,7 +66,7 @@ class Pairs:
 
 
 MODEL = SimpleNamespace(
-    name="double", weights_sha256="00", numerics="raw", dtype="torch.float32", device="cpu",
+    name="double", weights_sha256="00", config_sha256="00", numerics="raw", dtype="torch.float32", device="cpu",
     provenance=lambda: {"model": "double", "weights_sha256": "00"},
 )  # fmt: skip
 

@@ -15,7 +15,6 @@ from typing import Any
 import pytest
 import yaml
 
-from analyses import __main__ as cli
 from analyses import _execution as execution
 from analyses import study as studies
 from analyses.__main__ import main
@@ -24,6 +23,12 @@ from tests.doubles import MINIMAL, House
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 Captured = pytest.CaptureFixture[str]
 REPOSITORY = Path(__file__).parent.parent
+
+
+@pytest.fixture(autouse=True)
+def fingerprint(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The sources are not read for every run on doubles; tests/test_fingerprint.py is about that."""
+    monkeypatch.setattr("analyses._manifest.code_sha256", lambda: "of the code")
 
 
 @pytest.fixture
@@ -205,9 +210,9 @@ def test_a_run_ends_with_the_answer_and_the_page(house: House, tmp_path: Path, c
     (tmp_path / "my.yaml").write_text(yaml.safe_dump(MINIMAL))
     assert main(["run", "my.yaml", "--n", "3", "--seed", "5", "--quiet"]) == 0
     out, err = capsys.readouterr()
-    assert out == "The head looks. We are sure.\nReport: reports/small/report.html\n"
+    assert out == "The head looks. We are sure.\nReport: reports/small-n3-seed5/report.html\n"
     assert err == ""
-    manifest = json.loads((tmp_path / "reports/small/manifest.json").read_text())
+    manifest = json.loads((tmp_path / "reports/small-n3-seed5/manifest.json").read_text())
     assert (manifest["n"], manifest["seed"]) == (3, 5)
     assert manifest["command"] == "interp run my.yaml --n 3 --seed 5 --quiet"
 
@@ -310,19 +315,6 @@ def test_no_log_is_left_when_all_went_well(house: House, tmp_path: Path, monkeyp
     assert main(["run", "my.yaml", "--quiet"]) == 0
     assert main(["run", "absent", "--quiet"]) == 2
     assert list(logs.iterdir()) == []
-
-
-@pytest.mark.parametrize(
-    ("name", "model", "expected"),
-    [
-        ("ioi", "mini", "reports/ioi"),
-        ("ioi", "gpt2", "reports/ioi-gpt2"),
-        ("ioi", "org/model", "reports/ioi-model"),
-        ("ioi", "/data/file.gguf", "reports/ioi-file"),
-    ],
-)
-def test_runs_of_other_models_have_their_own_default_directory(name: str, model: str, expected: str) -> None:
-    assert cli._default_out(name, model) == Path(expected)
 
 
 # --- the other commands ---

@@ -33,7 +33,16 @@ class Rule:
 
 
 # The composition root: the command, studies, and the private modules they are made of.
-ROOT = ("__main__.py", "study.py", "_execution.py", "_manifest.py", "_terminal.py")
+ROOT = (
+    "__main__.py",
+    "study.py",
+    "_execution.py",
+    "_manifest.py",
+    "_terminal.py",
+    "_directory.py",
+    "_closure.py",
+    "_options.py",
+)
 
 RULES = (
     Rule("interp/*", ("analyses",)),

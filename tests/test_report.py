@@ -584,7 +584,7 @@ def test_a_damaged_manifest_or_study_is_refused(tmp_path: Path, name: str, text:
 
 def test_a_directory_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
     write_run(tmp_path, only("verdict"))
-    (tmp_path / "report.html.part").mkdir()  # stands in the way, whoever runs the test
+    (tmp_path / "report.json").mkdir()  # stands in the way, whoever runs the test
     assert "Cannot write the report" in refused(tmp_path)
 
 

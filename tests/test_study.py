@@ -21,6 +21,12 @@ from interp.prompts import PromptPairs
 from tests.doubles import DROP, MINIMAL, House, Said
 
 
+@pytest.fixture(autouse=True)
+def fingerprint(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The sources are not read for every run on doubles; tests/test_fingerprint.py is about that."""
+    monkeypatch.setattr("analyses._manifest.code_sha256", lambda: "of the code")
+
+
 def with_change(**changes: object) -> dict[str, object]:
     return {**MINIMAL, **changes}
 
@@ -249,11 +255,21 @@ def test_bad_input_found_while_loading_or_building_writes_nothing(tmp_path: Path
     assert list(tmp_path.iterdir()) == []
 
 
-def test_bad_input_that_comes_to_light_late_takes_the_new_directory_away(tmp_path: Path) -> None:
-    bad = House(failing="probing", failure=InterpError("There is no role 'colour'."))
+def test_bad_input_found_before_anything_is_finished_takes_the_new_directory_away(tmp_path: Path) -> None:
+    bad = House(failing="behavior", failure=InterpError("There is no role 'colour'."))
     with pytest.raises(InterpError, match="no role"):
         execute(bad, tmp_path / "reports" / "run")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_bad_input_that_comes_to_light_late_keeps_what_is_finished(tmp_path: Path) -> None:
+    bad = House(failing="context_flow", failure=InterpError("There is no role 'colour'."))
+    with pytest.raises(InterpError, match="no role"):
+        execute(bad, tmp_path)
+    assert manifest(tmp_path)["status"] == "failed"
+    again = House()
+    execute(again, tmp_path)
+    assert again.ran == ["load", "context_flow", "report"]
 
 
 def test_bad_input_that_comes_to_light_late_leaves_an_earlier_runs_results(tmp_path: Path) -> None:
@@ -316,13 +332,6 @@ def test_a_run_that_stopped_resumes_where_it_was(failure: BaseException, tmp_pat
     assert again.ran == ["load", "context_flow", "report"]
 
 
-def test_changed_settings_compute_everything_again(tmp_path: Path) -> None:
-    execute(House(), tmp_path)
-    again = House()
-    execute(again, tmp_path, replace(SMALL, n=3))
-    assert again.ran == ["load", "behavior", "probing", "context_flow", "report"]
-
-
 def test_a_changed_option_computes_that_analysis_and_the_verdict_again(tmp_path: Path) -> None:
     execute(House(), tmp_path)
     again = House()
@@ -330,18 +339,27 @@ def test_a_changed_option_computes_that_analysis_and_the_verdict_again(tmp_path:
     assert again.ran == ["load", "probing", "context_flow", "report"]
 
 
-def test_results_of_other_settings_never_stand_beside_new_ones(tmp_path: Path) -> None:
+def test_results_of_other_options_never_stand_beside_new_ones(tmp_path: Path) -> None:
     execute(House(), tmp_path)
+    other = replace(SMALL, analyses={**SMALL.analyses, "probing": {"folds": 3}})
     with pytest.raises(KeyboardInterrupt):
-        execute(House(failing="probing", failure=KeyboardInterrupt()), tmp_path, replace(SMALL, n=3))
+        execute(House(failing="probing", failure=KeyboardInterrupt()), tmp_path, other)
     assert [path.name for path in (tmp_path / "results").iterdir()] == ["behavior.nc"]
     assert not (tmp_path / "report.html").exists()
 
 
-def test_an_analysis_that_is_no_longer_asked_for_is_removed(tmp_path: Path) -> None:
+def test_what_is_no_longer_asked_for_is_set_aside_and_comes_back(tmp_path: Path) -> None:
     execute(House(), tmp_path)
-    execute(House(), tmp_path, replace(SMALL, analyses={"behavior": {}}))
+    before = {path.name: path.read_bytes() for path in (tmp_path / "results").iterdir()}
+    said = Said()
+    execute(House(), tmp_path, replace(SMALL, analyses={"behavior": {}}), said)
     assert [path.name for path in (tmp_path / "results").iterdir()] == ["behavior.nc"]
+    assert [note.split(" is of ")[0] for note in said.notes[1:]] == ["probing.nc", "verdict.nc"]
+    again = House()
+    execute(again, tmp_path)
+    assert again.ran == ["load", "report"]
+    assert {path.name: path.read_bytes() for path in (tmp_path / "results").iterdir()} == before
+    assert list((tmp_path / "earlier").iterdir()) == []
 
 
 def test_a_damaged_result_is_computed_again(tmp_path: Path) -> None:
@@ -352,29 +370,21 @@ def test_a_damaged_result_is_computed_again(tmp_path: Path) -> None:
     assert again.ran == ["load", "probing", "report"]
 
 
-def test_a_damaged_manifest_means_starting_over(tmp_path: Path) -> None:
+def test_other_code_is_another_key_and_what_it_replaces_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     execute(House(), tmp_path)
-    (tmp_path / "manifest.json").write_text('{"results": ')
-    again = House()
-    execute(again, tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(_manifest, "code_sha256", lambda: "changed")
+        again = House()
+        execute(again, tmp_path)
     assert again.ran == ["load", "behavior", "probing", "context_flow", "report"]
-
-
-def test_other_code_is_another_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    execute(House(), tmp_path)
-    monkeypatch.setattr(_manifest, "code_sha256", lambda: "changed")
-    again = House()
-    execute(again, tmp_path)
-    assert "behavior" in again.ran
+    back = House()
+    execute(back, tmp_path)
+    assert back.ran == ["load", "report"]
 
 
 # --- where to write ---
-
-
-def test_checking_a_directory_leaves_nothing_behind(tmp_path: Path) -> None:
-    execution.check_writable(tmp_path / "a" / "b" / "c")
-    execution.check_writable(tmp_path)
-    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_directory_that_cannot_be_written_is_found_before_any_work(

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from interp import _files
 from interp.errors import InterpError
 from interp.report import bundle, inputs, page, twin
 
@@ -37,17 +38,12 @@ def render(directory: str | Path, *, interactive: bool = True) -> Path:
         "report.json": twin.text(run),
         "report.html": page.html(run, bundle.circuitsvis() if interactive else None),
     }
-    partial = {name: where / f"{name}.part" for name in texts}
     try:
         for name, text in texts.items():
-            partial[name].write_bytes(text.encode("utf-8"))
-        for name, path in partial.items():
-            path.replace(where / name)
+            _files.write(where / name, text.encode("utf-8"))
     except OSError as error:
-        for path in partial.values():
-            if path.is_file():
-                path.unlink()
         raise InterpError(
-            f"Cannot write the report to {where}: {error.strerror or error}. Choose another directory."
+            f"Cannot write the report to {where} ({_files.why(error)}). Free space or make it writable, and draw it "
+            "again: the results are there."
         ) from error
     return where / "report.html"

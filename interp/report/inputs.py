@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ import xarray as xr
 
 from interp import _files, _yaml, results
 from interp.errors import InterpError
+from interp.report import manifest
 
 MOST_BYTES = 2**24
 """A longer manifest or study is none of ours."""
@@ -139,10 +139,9 @@ def read(directory: Path) -> RunInputs:
         raise InterpError(f"{directory} holds no results/*.nc; give the directory that 'interp run' wrote.")
     known = [name for name in RESULT_FILES if name in found]
     order = known + [name for name in found if name not in known]
-    manifest_path, study_path = directory / "manifest.json", directory / "study.yaml"
-    manifest, _ = _mapping(manifest_path, json.loads)
+    study_path = directory / "study.yaml"
     study, text = _mapping(study_path, lambda text: _yaml.parse(text, study_path.name))
-    return RunInputs({name: _result(name, found[name]) for name in order}, manifest, study, text)
+    return RunInputs({name: _result(name, found[name]) for name in order}, manifest.read(directory), study, text)
 
 
 def _result(name: str, path: Path) -> Result:

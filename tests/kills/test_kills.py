@@ -1,0 +1,40 @@
+"""A run that was killed, whenever, goes on with the same command to the same results."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+Python = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+def kill(python: Python, **how_many: int) -> list[dict[str, Any]]:
+    """What came of a campaign of kills."""
+    options = [text for name, number in how_many.items() for text in (f"--{name}", str(number))]
+    done = python("-m", "tests.kills.harness", *options)
+    assert done.stdout, done.stderr
+    found: dict[str, Any] = json.loads(done.stdout)
+    assert found["events"] > 30
+    return list(found["outcomes"])
+
+
+def check(outcomes: list[dict[str, Any]]) -> None:
+    assert [outcome for outcome in outcomes if outcome["code"] or outcome["wrong"]] == []
+
+
+@pytest.mark.slow
+def test_a_sample_of_kills(python: Python) -> None:
+    outcomes = kill(python, events=6, times=2, terms=1)
+    check(outcomes)
+    assert sum(outcome["killed"] for outcome in outcomes) >= 6
+
+
+@pytest.mark.kills
+def test_a_kill_at_every_event_and_at_random_times(python: Python) -> None:
+    outcomes = kill(python, events=1000, times=15, terms=10)
+    check(outcomes)
+    assert sum(outcome["killed"] for outcome in outcomes) >= 50
