@@ -313,13 +313,24 @@ def _recovered(
     return found
 
 
+def _effect(recovered: Float[np.ndarray, "prompt head"], direction: str) -> Float[np.ndarray, "prompt head"]:
+    """How much a patch does: what it brings back, or what it takes away.
+
+    Raises:
+        InterpError: another direction.
+    """
+    if direction not in ("denoising", "noising"):
+        raise InterpError(f"A result was patched in direction {direction!r}, which is neither denoising nor noising.")
+    return recovered if direction == "denoising" else 1 - recovered
+
+
 def _everywhere(patching: xr.Dataset | None, seed: int) -> dict[str, Estimate]:
     if patching is None or "recovered_z" not in patching:
         return {}
     found = {}
     for direction in map(str, patching["recovered_z"]["direction"].values):
         values = _flat(patching["recovered_z"].sel(direction=direction))
-        found[direction] = Estimate.of(values if direction == "denoising" else 1 - values, seed)
+        found[direction] = Estimate.of(_effect(values, direction), seed)
     return found
 
 
@@ -329,7 +340,7 @@ def _cells(
     """Effects with p-values adjusted over every head, role and direction at once."""
     if not recovered:
         return ()
-    effects = {key: values if key[1] == "denoising" else 1 - values for key, values in recovered.items()}
+    effects = {key: _effect(values, key[1]) for key, values in recovered.items()}
     p_values = stats.max_t_p_values(np.concatenate(list(effects.values()), axis=1), seed=seed)
     cells = []
     for (role, direction), p in zip(effects, np.split(p_values, len(effects)), strict=True):

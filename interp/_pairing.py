@@ -6,7 +6,7 @@ Import `Drop` from `interp.prompts`, where `PromptPairs.from_template` is made o
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -69,6 +69,11 @@ def align_template(
     incorrect_answer: str | None = None,
 ) -> tuple[dict[str, Any] | None, tuple[Drop, ...]]:
     """The fields of `PromptPairs` for the pairs that line up (None if none does), and the others' drops."""
+    if not isinstance(template, Template):
+        raise InterpError(f"The template is {type(template).__name__}. Make one: Template(text, answer=...).")
+    for name, given in (("clean", clean), ("corrupted", corrupted)):
+        if isinstance(given, Mapping | str) or not all(isinstance(slots, Mapping) for slots in given):
+            raise InterpError(f'{name} must be a list of slots, one mapping for each prompt, as [{{"noun": "cat"}}].')
     if len(clean) != len(corrupted):
         raise InterpError(
             f"There are {len(clean)} clean and {len(corrupted)} corrupted prompts. "

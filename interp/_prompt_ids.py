@@ -6,7 +6,7 @@ Import from `interp.tokens`, which makes them from text.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Literal, TypeVar
@@ -144,7 +144,7 @@ class Prompts:
 
     def select(self, indices: Sequence[int] | np.ndarray) -> Prompts:
         """The prompts at ``indices``, in that order, with padding cut to the longest of them."""
-        index = np.asarray(indices, dtype=np.int64).reshape(-1)
+        index = _int_array(indices, "The selection").reshape(-1) if len(indices) else np.zeros(0, dtype=np.int64)
         if len(index) == 0:
             raise InterpError("The selection has no prompts. Choose at least one.")
         outside = index[(index < -len(self)) | (index >= len(self))]
@@ -258,7 +258,10 @@ def padded(rows: Sequence[Sequence[int]]) -> np.ndarray:
 
 
 def _id_rows(ids: Any) -> list[list[int]]:
-    rows = ids.tolist() if hasattr(ids, "tolist") else list(ids)
+    rows = ids.tolist() if hasattr(ids, "tolist") else ids
+    if not isinstance(rows, Iterable):
+        raise InterpError(f"Token ids must be one list per prompt, not {type(ids).__name__}, as in [[1, 2, 3]].")
+    rows = list(rows)
     rows = [row.tolist() if hasattr(row, "tolist") else row for row in rows]
     if not rows:
         raise InterpError("There are no prompts: the list of ids is empty. Give at least one.")

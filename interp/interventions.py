@@ -6,6 +6,7 @@ is every token. ``interp.run`` turns them into hooks.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
@@ -13,7 +14,7 @@ from typing import Literal, TypeAlias
 from jaxtyping import Float
 from torch import Tensor
 
-from interp.errors import InterpError, shown, unknown_name
+from interp.errors import InterpError, shown, unknown_name, whole_number, whole_numbers
 from interp.tokens import Prompts
 
 At: TypeAlias = Sequence[str | int] | str | int | None
@@ -35,6 +36,11 @@ class Where:
     heads: Sequence[int] | None = None
     at: At = None
 
+    def __post_init__(self) -> None:
+        """Refuse heads that are none."""
+        if self.heads is not None:
+            object.__setattr__(self, "heads", whole_numbers(self.heads, "heads"))
+
 
 @dataclass(frozen=True, kw_only=True)
 class Replace(Where):
@@ -47,6 +53,12 @@ class Replace(Where):
 
     site: str
     values: Mapping[int, Float[Tensor, "prompt ..."]] = field(repr=False)
+
+    def __post_init__(self) -> None:
+        """Refuse values that are not said to be of a layer."""
+        super().__post_init__()
+        if not isinstance(self.values, Mapping) or not self.values:
+            raise InterpError("values of Replace must be a mapping of layer to activations, with at least one.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,6 +84,7 @@ class Ablate(Where):
 
     def __post_init__(self) -> None:
         """Refuse an unknown kind."""
+        super().__post_init__()
         check_ablation(self.kind)
 
 
@@ -122,6 +135,12 @@ class Steer(Where):
     vector: Float[Tensor, "*dims"] = field(repr=False)
     scale: float = 1.0
 
+    def __post_init__(self) -> None:
+        """Refuse what is no tensor, or no number."""
+        super().__post_init__()
+        _check_tensor("vector of Steer", self.vector)
+        _check_number("scale of Steer", self.scale)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Erase(Where):
@@ -137,6 +156,15 @@ class Erase(Where):
     directions: Float[Tensor, "direction d"] = field(repr=False)
     offset: Float[Tensor, " d"] | None = field(default=None, repr=False)
 
+    def __post_init__(self) -> None:
+        """Refuse directions that are no rows."""
+        super().__post_init__()
+        _check_tensor("directions of Erase", self.directions)
+        if self.directions.ndim != 2:
+            raise InterpError("directions of Erase must be rows, [direction, d]. Write vector[None] for one.")
+        if self.offset is not None:
+            _check_tensor("offset of Erase", self.offset)
+
 
 @dataclass(frozen=True, kw_only=True)
 class AddNoise(Where):
@@ -151,6 +179,22 @@ class AddNoise(Where):
     scale: float
     site: str = "embed"
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuse what is no number."""
+        super().__post_init__()
+        _check_number("scale of AddNoise", self.scale)
+        whole_number(self.seed, "seed", least=0)
+
+
+def _check_tensor(what: str, value: object) -> None:
+    if not isinstance(value, Tensor):
+        raise InterpError(f"{what} must be a tensor, not {type(value).__name__}.")
+
+
+def _check_number(what: str, value: object) -> None:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise InterpError(f"{what} must be a number, not {shown(value)}.")
 
 
 Intervention: TypeAlias = Replace | Ablate | Knockout | Steer | Erase | AddNoise

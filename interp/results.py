@@ -228,7 +228,10 @@ def save(dataset: xr.Dataset, path: str | Path) -> Path:
     Raises:
         InterpError: the result is incomplete or the directory cannot be written.
     """
-    target = Path(path)
+    try:
+        target = Path(path)
+    except TypeError:
+        raise InterpError(f"The path is {type(path).__name__}. Give the result, then its path.") from None
     content = to_bytes(validate(dataset))
     try:
         target.parent.mkdir(parents=True, exist_ok=True)

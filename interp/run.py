@@ -14,7 +14,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from interp import sites, tokens
-from interp._ablation import Reference, size_of
+from interp._ablation import Reference, shape_at, size_of
 from interp._arguments import check_model, check_prompts
 from interp.errors import InterpError, whole_number
 from interp.interventions import (
@@ -497,6 +497,7 @@ def _edit(model: HookedTransformer, prompts: Prompts, item: SiteChange, layer: i
     name = item.site
     site = sites.site(name)
     where = torch.from_numpy(token_mask(prompts, item.at))  # prompt position
+    _check_shape(model, item, layer)
     heads = _head_mask(model, name, item.heads) if site.has_heads else None
     if heads is None and item.heads is not None:
         raise InterpError(f"Site '{name}' has no heads, but heads={list(item.heads)} were given.")
@@ -512,6 +513,34 @@ def _edit(model: HookedTransformer, prompts: Prompts, item: SiteChange, layer: i
         return torch.where(mask.to(tensor.device), new.to(tensor.dtype), tensor)
 
     return edit
+
+
+def _check_shape(model: HookedTransformer, item: SiteChange, layer: int) -> None:
+    """Refuse values that do not fit the site.
+
+    Raises:
+        InterpError: names both shapes, or the layer that has no values.
+    """
+    match item:
+        case Replace() if layer not in item.values:
+            layers = ", ".join(map(str, item.values))
+            raise InterpError(
+                f"Replace has no values for layer {layer}, only for {layers}. Name these as layers=[...]."
+            )
+        case Steer():
+            given, wanted = tuple(item.vector.shape), shape_at(model, item.site)
+            try:
+                fits = np.broadcast_shapes(given, wanted)[-len(wanted) :] == wanted
+            except ValueError:
+                fits = False
+            if not fits:
+                raise InterpError(f"The vector of Steer has shape {given}, but '{item.site}' has {wanted} at a token.")
+        case Erase():
+            width = shape_at(model, item.site)[-1]
+            if item.directions.shape[1] != width:
+                raise InterpError(
+                    f"The directions of Erase have {item.directions.shape[1]} numbers, but '{item.site}' has {width}."
+                )
 
 
 def _new_value(item: SiteChange, tensor: Tensor, layer: int, rows: np.ndarray) -> Tensor:

@@ -184,7 +184,10 @@ class Store:
         """
         if isinstance(directory, Store):
             return directory
-        path = Path(directory)
+        try:
+            path = Path(directory)
+        except TypeError:
+            raise InterpError(f"store is {type(directory).__name__}. Give the path of a directory.") from None
         if path.exists() and not path.is_dir():
             raise InterpError(f"The store {path} is a file. Name a directory.")
         return cls(path)

@@ -19,12 +19,12 @@ from analyses import (
     head_attribution,
     probing,
 )
-from interp import interventions, metrics, run, sites
+from interp import interventions, metrics, results, run, sites, tasks
 from interp.attribution import attribution_patching, edge_attribution
 from interp.errors import InterpError, names, whole_number, whole_numbers
-from interp.interventions import Ablate, Where
+from interp.interventions import Ablate, AddNoise, Erase, Replace, Steer, Where
 from interp.model import HookedTransformer
-from interp.prompts import AnsweredPrompts, PromptPairs
+from interp.prompts import AnsweredPrompts, PromptPairs, Template
 from interp.sweep import (
     ablation_sweep,
     engine,
@@ -42,6 +42,7 @@ from interp.sweep import (
 from interp.sweep.plan import check_known
 from interp.tokens import Prompts
 from tests.tiny import VOCAB, random_ids, scattered_pairs
+from tests.tiny_tokenizers import byte_bpe, stand_in
 from tests.tolerance import close
 
 Call = Callable[[Any, Any], object]
@@ -270,6 +271,59 @@ def test_other_odd_arguments_get_one_line(gpt2: HookedTransformer) -> None:
         (lambda: attention_lesson.run(gpt2, pairs, layer=0.5), "layer must be a whole number"),
         (lambda: probing.run(gpt2, pairs, n_folds=2.5), "n_folds must be a whole number"),
         (lambda: probing.run(gpt2, pairs, layers=["a"]), "layers must be a whole number"),
+    ):
+        assert expected in said(call)
+
+
+def test_odd_interventions_get_one_line(gpt2: HookedTransformer) -> None:
+    pairs = made()
+    z = torch.zeros(2, 8, 4, 8)
+    for make, expected in (
+        (lambda: Replace(site="z", values={1: z}), "Replace has no values for layer 0, only for 1"),
+        (lambda: Replace(site="z", values=z), "values of Replace must be a mapping of layer to activations"),
+        (lambda: Steer(site="z", vector=torch.zeros(7)), "shape (7,), but 'z' has (4, 8) at a token"),
+        (lambda: Steer(site="z", vector=[1.0] * 8), "vector of Steer must be a tensor, not list"),
+        (lambda: Steer(site="z", vector=torch.zeros(8), scale="2"), "scale of Steer must be a number"),
+        (lambda: Erase(site="resid_pre", directions=torch.zeros(2, 7)), "have 7 numbers, but 'resid_pre' has 32"),
+        (lambda: Erase(site="resid_pre", directions=torch.ones(32)), "must be rows, [direction, d]"),
+        (lambda: Ablate(site="z", kind="zero", heads=[]), "heads is empty"),
+        (lambda: Ablate(site="z", kind="zero", heads="1"), "heads must be a whole number, not str"),
+        (lambda: Ablate(site="z", kind="zero", heads=[4]), "Head 4 does not exist at 'z'"),
+        (lambda: Ablate(site="z", kind="none"), "Unknown ablation 'none'"),
+        (lambda: AddNoise(scale=float("nan")), "scale of AddNoise must be a number, not nan"),
+        (lambda: AddNoise(scale=1.0, seed=-1), "seed is -1. Give 0 or more"),
+    ):
+        assert expected in said(lambda make=make: score(gpt2, pairs, interventions=[make()]))
+    one = Replace(site="z", values={1: z}, layers=[1])  # what the first message advises
+    assert np.isfinite(score(gpt2, pairs, interventions=[one])).all()
+
+
+def test_odd_ways_to_make_prompts_and_files_get_one_line(gpt2: HookedTransformer) -> None:
+    slots, template = [{"noun": "cat"}], Template("The {noun} is", answer=" black")
+    reader = stand_in(byte_bpe(["The cat is black"], 300))
+    effect = sweep(gpt2, made(), "z", layers=0)
+    for call, expected in (
+        (
+            lambda: PromptPairs.from_template("The", clean=slots, corrupted=slots, tokenizer=reader),
+            "The template is str",
+        ),
+        (
+            lambda: PromptPairs.from_template(template, clean=slots[0], corrupted=slots[0], tokenizer=reader),
+            "clean must be a list of slots",
+        ),
+        (
+            lambda: PromptPairs.from_template(template, clean=slots, corrupted=["dog"], tokenizer=reader),
+            "corrupted must be a list of slots",
+        ),
+        (lambda: Prompts.from_ids(None), "Token ids must be one list per prompt, not NoneType"),
+        (lambda: made().select(["a"]), "The selection must be whole numbers"),
+        (lambda: made().select([]), "The selection has no prompts"),
+        (lambda: tasks.build("color-noun", tokenizer=reader, n="3"), "n must be a whole number, not str"),
+        (lambda: tasks.build("color-noun", tokenizer=None), "A task is built for a model"),
+        (lambda: tasks.build(None, tokenizer=reader), "A task is named by a word or a path, not by NoneType"),
+        (lambda: results.save("x.nc", effect), "The path is Dataset. Give the result, then its path."),
+        (lambda: sweep(gpt2, made(), "z", store=3), "store is int. Give the path of a directory."),
+        (lambda: sweep(gpt2, made(), "z", progress=True), "progress must be a function"),
     ):
         assert expected in said(call)
 

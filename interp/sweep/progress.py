@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TypeAlias
 
+from interp.errors import InterpError
+
 Progress: TypeAlias = Callable[[int, int], None]
 """Called with rows done and rows in all."""
 
@@ -13,6 +15,7 @@ class Meter:
     """Counts rows, or passes, towards a total, for whoever wants to know."""
 
     def __init__(self, progress: Progress | None, total: int) -> None:
+        _check(progress)
         self.progress, self.total, self.done = progress, total, 0
 
     def add(self, n: int) -> None:
@@ -24,6 +27,12 @@ class Meter:
 
 def shifted(progress: Progress | None, before: int, total: int) -> Progress | None:
     """Progress of a part, told as that of all."""
+    _check(progress)
     if progress is None:
         return None
     return lambda done, _: progress(before + done, total)
+
+
+def _check(progress: object) -> None:
+    if progress is not None and not callable(progress):
+        raise InterpError(f"progress must be a function of rows done and rows in all, not {type(progress).__name__}.")

@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from interp.errors import InterpError, shown, unknown_name
+from interp.errors import InterpError, shown, unknown_name, whole_number
 from interp.tasks.schema import Corruption, Rung, Task, read_task
 
 if TYPE_CHECKING:
@@ -37,6 +37,8 @@ def load(name: str | Path) -> Task:
     Raises:
         InterpError: unknown name, or a file that is not a valid task.
     """
+    if not isinstance(name, str | Path):
+        raise InterpError(f"A task is named by a word or a path, not by {type(name).__name__}.")
     path = Path(name)
     if path.suffix not in (".yaml", ".yml"):
         if str(name) not in names():
@@ -75,9 +77,11 @@ def build(
     """
     from interp.tasks import drawing, random_tokens
 
-    task = load(task) if isinstance(task, str) else task
+    if tokenizer is None:
+        raise InterpError("A task is built for a model: give it as tokenizer=.")
+    task = task if isinstance(task, Task) else load(task)
     chosen = task.rung(rung)
-    if n < 1:
+    if whole_number(n, "n") < 1:
         raise InterpError(f"n is {shown(n)}. Ask for at least one pair.")
     if task.kind == "random_tokens":
         return random_tokens.build(task, chosen, tokenizer, n=n, seed=seed)

@@ -27,6 +27,7 @@ TOLERANCE = 1e-2
 
 _ABLATIONS = {
     "zero": "its output set to zero",
+    "zero_raw": "its output set to what is zero in the raw model",
     "mean": "its output set to the mean over prompts",
     "resample": "its output taken from another prompt",
 }
