@@ -119,7 +119,8 @@ def wilson_interval(successes: int, n: int, *, level: float = 0.95) -> tuple[flo
     p = successes / n
     centre = (p + z**2 / (2 * n)) / (1 + z**2 / n)
     half = z / (1 + z**2 / n) * np.sqrt(p * (1 - p) / n + z**2 / (4 * n**2))
-    return float(max(0.0, centre - half)), float(min(1.0, centre + half))
+    # At 0 of n and n of n an end is the rate itself, whatever rounding makes of it.
+    return float(max(0.0, min(p, centre - half))), float(min(1.0, max(p, centre + half)))
 
 
 def _normal_quantile(p: float) -> float:

@@ -113,7 +113,7 @@ class Case:
         cls, side: Side, question: str, found: Any, expected: Any, base: Sequence[Sequence[int]], dtype: str = "float32"
     ) -> Case:
         """With the scale of the metric: of the logits, and for a probability of their change of it, dp = p dlogit."""
-        unchanged = np.array([side.read(i, side.plain.run(ids)[0]) for i, ids in enumerate(base)])
+        unchanged = np.array([side.read(i, side.plain.run(ids, [{}])[0]) for i, ids in enumerate(base)])
         ours, theirs = np.asarray(found, dtype=np.float64), np.asarray(expected)
         scale = side.largest_logit * (np.abs(theirs).max() if side.metric == "probability" else 1)
         return cls(f"{question} of {side.metric}", ours, theirs, unchanged, float(scale), dtype)
@@ -231,7 +231,7 @@ def draw_cells(side: Side, site: str) -> tuple[dict[str, Any], list[Cell]]:
         units = [({dim: head}, (head,), None) for head in range(n_heads)]
     elif site == "mlp_post" and rng.integers(2):
         options["neuron_groups"] = 4
-        width = side.plain.run(prompts.clean[0])[1]["mlp_post", 0].shape[-1] // 4
+        width = side.plain.activations(prompts.clean[0])["mlp_post", 0].shape[-1] // 4
         units = [
             ({"neuron_group": f"{i * width}-{(i + 1) * width - 1}"}, None, slice(i * width, (i + 1) * width))
             for i in range(4)
@@ -288,7 +288,8 @@ def answers(
     edits: Callable[[int, Cell], dict[Place, Edit]],
 ) -> tuple[list[np.ndarray], list[list[float]]]:
     """Both sides' numbers at the cells, [cell, prompt]."""
-    theirs = [[side.read(i, side.plain.run(ids, edits(i, cell))[0]) for i, ids in enumerate(base)] for cell in cells]
+    rows = [side.plain.run(ids, [edits(i, cell) for cell in cells]) for i, ids in enumerate(base)]
+    theirs = [[side.read(i, logits[c]) for i, logits in enumerate(rows)] for c in range(len(cells))]
     ours = [found.sel(cell.index).values for cell in cells]
     return ours, theirs
 
@@ -331,7 +332,7 @@ def patch(side: Side) -> Case:
     base, source = (
         (prompts.corrupted, prompts.clean) if direction == "denoising" else (prompts.clean, prompts.corrupted)
     )
-    kept = [side.plain.run(ids)[1] for ids in source]
+    kept = [side.plain.activations(ids) for ids in source]
     found = sweep(side.model, prompts.pairs, site, direction, side.metric, precision=precision, **options)
     numbers = answers(
         side, found.patched, cells, base,
@@ -356,7 +357,7 @@ def ablate(side: Side) -> Case:
         sites = [site for site in sites if site != "pattern"]
     site = side.choose(*sites)
     options, cells = draw_cells(side, site)
-    kept = [side.plain.run(ids)[1] for ids in base]
+    kept = [side.plain.activations(ids) for ids in base]
 
     def new(i: int, layer: int) -> Tensor:
         own = kept[i][site, layer]
@@ -414,14 +415,12 @@ def paths(side: Side) -> Case:
     known = np.isfinite(found.patched.values).all(axis=0)
     edges = np.argwhere(known)
     drawn = edges[np.sort(side.rng.choice(len(edges), size=min(CELLS, len(edges)), replace=False))]
-    ours, theirs = [], []
-    for s, r in drawn:
-        sender, receiver = str(found.sender.values[s]), str(found.receiver.values[r])
-        ours.append(found.patched.values[:, s, r])
-        theirs.append([])
-        for i, (ids, other) in enumerate(zip(base, source, strict=True)):
-            change = side.plain.written(sender, side.plain.run(other)[1])
-            change = change - side.plain.written(sender, side.plain.run(ids)[1])
-            theirs[-1].append(side.read(i, side.plain.path(ids, change, receiver)))
-    named = [f"{found.sender.values[s]} -> {found.receiver.values[r]}" for s, r in drawn]
-    return Case.of(side, f"path_patching({direction}) {named}", ours, theirs, base)
+    names = [(str(found.sender.values[s]), str(found.receiver.values[r])) for s, r in drawn]
+    theirs = []
+    for i, (ids, other) in enumerate(zip(base, source, strict=True)):
+        here, there = side.plain.activations(ids), side.plain.activations(other)
+        changes = [side.plain.written(sender, there) - side.plain.written(sender, here) for sender, _ in names]
+        edits = [side.plain.path(here, change, reader) for change, (_, reader) in zip(changes, names, strict=True)]
+        theirs.append([side.read(i, logits) for logits in side.plain.run(ids, edits)])
+    ours = [found.patched.values[:, s, r] for s, r in drawn]
+    return Case.of(side, f"path_patching({direction}) {names}", ours, np.array(theirs).T, base)

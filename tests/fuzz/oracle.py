@@ -1,4 +1,4 @@
-"""The other side of the differential tests: Hugging Face's own modules in float64, one prompt at a time, with hooks.
+"""The other side of the differential tests: Hugging Face in float64 with hooks; each row is one changed run.
 
 Nothing of interp or TransformerLens is used. Attention is written here, so that its scores and weights can be changed;
 so are the RMS norms, which Hugging Face computes in float32 whatever the model's dtype.
@@ -61,16 +61,21 @@ LAYOUTS = {
 
 @dataclass
 class _Run:
-    """What one forward pass changes and keeps."""
+    """What each row of a forward pass changes, and what all keep: [row, ...] per place."""
 
-    edits: Mapping[Place, Edit]
+    edits: Sequence[Mapping[Place, Edit]]
     kept: dict[Place, Tensor] = field(default_factory=dict)
 
     def visit(self, place: Place, activation: Tensor) -> None:
-        """Keep an activation as it is after its change."""
-        if place in self.edits:
-            self.edits[place](activation)
+        """Keep an activation [row, ...] as it is after the rows' changes."""
+        for row, edits in enumerate(self.edits):
+            if place in edits:
+                edits[place](activation[row])
         self.kept[place] = activation.clone()
+
+    def changes(self, place: Place) -> bool:
+        """Whether any row changes this place."""
+        return any(place in edits for edits in self.edits)
 
 
 def _attention(
@@ -84,9 +89,9 @@ def _attention(
     window = options.get("sliding_window") or scores.shape[-1]
     scores = scores.masked_fill((behind < 0) | (behind >= window), -torch.inf)
     run: _Run = module.differential_run
-    run.visit(("scores", module.layer_idx), scores[0])
+    run.visit(("scores", module.layer_idx), scores)
     pattern = scores.softmax(dim=-1)
-    run.visit(("pattern", module.layer_idx), pattern[0])
+    run.visit(("pattern", module.layer_idx), pattern)
     return (pattern @ value).transpose(1, 2), pattern
 
 
@@ -119,17 +124,27 @@ class Plain:
         return self.blocks[layer].get_submodule(name)
 
     @torch.no_grad()
-    def run(self, ids: Sequence[int], edits: Mapping[Place, Edit] | None = None) -> tuple[Tensor, dict[Place, Tensor]]:
-        """Logits [position, vocab] and every activation, with the changed ones as they were changed."""
-        run = _Run(edits or {})
+    def run(self, ids: Sequence[int], edits: Sequence[Mapping[Place, Edit]]) -> Tensor:
+        """Logits [row, position, vocab] of one prompt, each row with its own changes."""
+        return self._forward(ids, _Run(edits))
+
+    @torch.no_grad()
+    def activations(self, ids: Sequence[int]) -> dict[Place, Tensor]:
+        """Every activation of a prompt as it is, [position, ...] or [head, destination, source]."""
+        run = _Run([{}])
+        self._forward(ids, run)
+        return {place: kept[0] for place, kept in run.kept.items()}
+
+    def _forward(self, ids: Sequence[int], run: _Run) -> Tensor:
         handles = [handle for layer in range(len(self.blocks)) for handle in self._hooks(run, layer)]
         try:
-            logits = self.hf(torch.tensor([list(ids)]), use_cache=False).logits[0]
+            logits = self.hf(torch.tensor([list(ids)] * len(run.edits)), use_cache=False).logits
         finally:
             for handle in handles:
                 handle.remove()
-        assert set(run.edits) <= set(run.kept), set(run.edits) - set(run.kept)
-        return logits, run.kept
+        never = {place for edits in run.edits for place in edits} - set(run.kept)
+        assert not never, f"no such place: {never}"
+        return logits
 
     def _hooks(self, run: _Run, layer: int) -> list[Any]:
         block, layout = self.blocks[layer], self.layout
@@ -137,34 +152,34 @@ class Plain:
 
         def block_input(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
             stream = (args[0] if args else kwargs["hidden_states"]).clone()
-            run.visit(("resid_pre", layer), stream[0])
+            run.visit(("resid_pre", layer), stream)
             return ((stream, *args[1:]), kwargs) if args else (args, kwargs | {"hidden_states": stream})
 
         def block_output(_: nn.Module, __: Any, output: Any) -> Any:
             stream = (output[0] if isinstance(output, tuple) else output).clone()
-            run.visit(("resid_post", layer), stream[0])
+            run.visit(("resid_post", layer), stream)
             return (stream, *output[1:]) if isinstance(output, tuple) else stream
 
         def attn_out(_: nn.Module, __: Any, output: Tensor) -> Tensor:
             out, before = output.clone(), run.kept["resid_pre", layer]
-            run.visit(("attn_out", layer), out[0])
-            mid = out[0] + before
+            run.visit(("attn_out", layer), out)
+            mid = out + before
             run.visit(("resid_mid", layer), mid)
-            return (mid - before).unsqueeze(0) if ("resid_mid", layer) in run.edits else out
+            return mid - before if run.changes(("resid_mid", layer)) else out
 
         def z(_: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor]:
             flat = args[0].clone()
-            run.visit(("z", layer), flat.view(flat.shape[-2], self.n_heads, -1))
+            run.visit(("z", layer), flat.view(*flat.shape[:2], self.n_heads, -1))
             return (flat,)
 
         def neurons(_: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor]:
             flat = args[0].clone()
-            run.visit(("mlp_post", layer), flat.view(-1, flat.shape[-1]))
+            run.visit(("mlp_post", layer), flat.view(len(run.edits), -1, flat.shape[-1]))
             return (flat,)
 
         def mlp_out(_: nn.Module, __: Any, output: Tensor) -> Tensor:
             out = output.clone()
-            run.visit(("mlp_out", layer), out.view(-1, out.shape[-1]))
+            run.visit(("mlp_out", layer), out.view(len(run.edits), -1, out.shape[-1]))
             return out
 
         def projected(names: tuple[str, ...]) -> Callable[..., Tensor]:
@@ -192,13 +207,13 @@ class Plain:
         ]
 
     def heads(self, projection: Tensor, n: int) -> list[Tensor]:
-        """Views [position, head, d_head] of what a projection made: one of them, or q, k and v together."""
-        length = projection.shape[-2]
+        """Views [row, position, head, d_head] of what a projection made: one of them, or q, k and v together."""
+        rows, length, _ = projection.shape
         if n == 1:
-            return [projection.view(length, -1, self.d_head)]
+            return [projection.view(rows, length, -1, self.d_head)]
         if self.hf.config.model_type == "gpt_neox":  # each head's q, k and v lie side by side
-            return list(projection.view(length, self.n_heads, 3, self.d_head).unbind(dim=2))
-        return list(projection.view(length, 3, self.n_heads, self.d_head).unbind(dim=1))
+            return list(projection.view(rows, length, self.n_heads, 3, self.d_head).unbind(dim=3))
+        return list(projection.view(rows, length, 3, self.n_heads, self.d_head).unbind(dim=2))
 
     # ---- paths ----
 
@@ -214,23 +229,26 @@ class Plain:
         return kept["z", layer][:, head] @ weight[head * self.d_head : (head + 1) * self.d_head]
 
     @torch.no_grad()
-    def path(self, base: Sequence[int], change: Tensor, receiver: str) -> Tensor:
-        """Logits where one receiver reads its stream with ``change`` [position, d_model] added before its norm."""
-        _, kept = self.run(base)
-        final, lm_head = self.hf.get_submodule(self.layout.final), self.hf.get_output_embeddings()
+    def path(self, kept: Mapping[Place, Tensor], change: Tensor, receiver: str) -> dict[Place, Edit]:
+        """The change of a run by which one receiver reads its stream with ``change`` added before its norm.
+
+        Args:
+            kept: activations of the run.
+            change: [position, d_model].
+            receiver: ``logits``, ``MLP1``, ``L1H0.q``, ``L1KV0.k``.
+        """
         if receiver == "logits":
-            return lm_head(final(kept["resid_post", len(self.blocks) - 1] + change))
+            return {("resid_post", len(self.blocks) - 1): lambda stream: stream.add_(change)}
         layer, head = _numbers(receiver)
         first, second = (self.part(layer, name) for name in self.layout.norms)
         if receiver.startswith("MLP"):
             made = self.part(layer, self.layout.mlp)(second(kept["resid_mid", layer] + change).unsqueeze(0))[0]
-            return self.run(base, {("mlp_out", layer): lambda out: out.copy_(made)})[0]
-        which = "qkv".index(receiver[-1])
+            return {("mlp_out", layer): lambda out: out.copy_(made)}
+        which, together = "qkv".index(receiver[-1]), len(self.layout.qkv) == 1
         normed = first(kept["resid_pre", layer] + change).unsqueeze(0)
-        one = len(self.layout.qkv) == 1
-        projection = self.part(layer, self.layout.qkv[0 if one else which])(normed)
-        new = self.heads(projection, 3 if one else 1)[which if one else 0][:, head]
-        return self.run(base, {(receiver[-1], layer): lambda held: held[:, head].copy_(new)})[0]
+        projection = self.part(layer, self.layout.qkv[0 if together else which])(normed)
+        new = self.heads(projection, 3 if together else 1)[which if together else 0][0, :, head]
+        return {(receiver[-1], layer): lambda held: held[:, head].copy_(new)}
 
 
 def _numbers(label: str) -> tuple[int, int]:

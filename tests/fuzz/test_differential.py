@@ -50,7 +50,7 @@ def _check_oracle(plain: Plain, path: Path) -> None:
     hf = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float64, attn_implementation="eager").eval()
     ids = list(range(2, 12))
     with torch.no_grad():
-        close(plain.run(ids)[0], hf(torch.tensor([ids])).logits[0])
+        close(plain.run(ids, [{}]), hf(torch.tensor([ids])).logits)
 
 
 @pytest.mark.parametrize("number", range(FIRST, FIRST + CASES))
