@@ -342,11 +342,11 @@ def patch(side: Side) -> Case:
 
 
 def ablate(side: Side) -> Case:
-    """``ablation_sweep``. Zeros differ between folded and raw weights, so they are asked of raw ones alone."""
+    """``ablation_sweep``. Zeros of folded weights are no zeros of the saved model: only raw ones are asked for."""
     prompts, which = side.prompts, side.choose("clean", "corrupted")
     base = getattr(prompts, which)
     lengths = {len(ids) for ids in base}
-    kinds = ["mean"]
+    kinds = ["mean", "zero_raw"]
     if side.model.numerics == "raw":
         kinds.append("zero")
     if len(base) == 2 and len(lengths) == 1:  # the other prompt is the only one to resample from
@@ -361,7 +361,7 @@ def ablate(side: Side) -> Case:
 
     def new(i: int, layer: int) -> Tensor:
         own = kept[i][site, layer]
-        if kind == "zero":
+        if kind in ("zero", "zero_raw"):
             return torch.zeros_like(own)
         if kind == "resample":
             return kept[1 - i][site, layer]
