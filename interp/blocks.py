@@ -205,6 +205,11 @@ class Blocks:
         return sum(matrix.weight.nbytes for matrix in self._matrices if matrix.choice.packed is not None)
 
     @property
+    def rows_to_pack(self) -> float:
+        """Rows of each product from which packing costs less than it saves."""
+        return max((matrix.choice.rows_to_pack for matrix in self._matrices), default=0.0)
+
+    @property
     def is_packed(self) -> bool:
         """Whether some weight is."""
         return any(matrix.packed is not None for matrix in self._matrices)

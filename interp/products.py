@@ -95,11 +95,13 @@ class Choice:
     Attributes:
         as_it_lies: with the weight as it lies.
         packed: with the weight packed; None where that does not gain.
+        rows_to_pack: rows of a product from which packing the weight first costs less than it saves.
         rates: operations per second of every way that was measured, fastest first; empty where there was no choice.
     """
 
     as_it_lies: Way = ADDMM
     packed: Way | None = None
+    rows_to_pack: float = 0.0
     rates: tuple[tuple[Way, float], ...] = ()
 
     def __str__(self) -> str:
@@ -160,10 +162,10 @@ def _measured(
     with torch.inference_mode():
         weight = torch.ones(d_out, d_in).T if across else torch.ones(d_in, d_out)
         offset = torch.ones(d_out) if bias else None
-        scouted = _seconds(found, SCOUTING_ROWS, weight, offset, activation)
+        scouted, _ = _seconds(found, SCOUTING_ROWS, weight, offset, activation)
         hopeful = [way for way in found if scouted[way] <= HOPELESS * _best(scouted, packed=way.packed)]
-        seconds = _seconds(hopeful, rows, weight, offset, activation)
-    return _chosen({way: rows * flop / spent for way, spent in seconds.items()})
+        seconds, packing = _seconds(hopeful, rows, weight, offset, activation)
+    return _chosen({way: spent / rows for way, spent in seconds.items()}, flop, packing)
 
 
 def _best(seconds: dict[Way, float], *, packed: bool) -> float:
@@ -172,29 +174,32 @@ def _best(seconds: dict[Way, float], *, packed: bool) -> float:
 
 def _seconds(
     found: Sequence[Way], rows: int, weight: Tensor, bias: Tensor | None, activation: Activation | None
-) -> dict[Way, float]:
-    """Best time of each way, taken in turns."""
+) -> tuple[dict[Way, float], float]:
+    """Best time of each way, taken in turns; and what packing the weight takes."""
     x = torch.ones(rows, weight.shape[0])
+    started = time.perf_counter()
     packed = pack(weight, rows) if any(way.packed for way in found) else weight
+    packing = time.perf_counter() - started
     seconds = dict.fromkeys(found, float("inf"))
     for _ in range(REPEATS):
         for way in found:
             started = time.perf_counter()
             way(x, packed if way.packed else weight, bias, activation)
             seconds[way] = min(seconds[way], time.perf_counter() - started)
-    return seconds
+    return seconds, packing
 
 
-def _chosen(rates: dict[Way, float]) -> Choice:
-    """The fastest, where it gains enough."""
-    ordered = sorted(rates, key=rates.__getitem__, reverse=True)
-    as_it_lies = next(way for way in ordered if not way.packed)
-    if rates[as_it_lies] < GAIN * rates.get(ADDMM, 0.0):
-        as_it_lies = ADDMM
+def _chosen(seconds: dict[Way, float], flop: float, packing: float) -> Choice:
+    """The fastest, where it gains enough; from seconds and operations per row, and the seconds of packing."""
+    ordered = sorted(seconds, key=seconds.__getitem__)
+    rates = tuple((way, flop / seconds[way]) for way in ordered)
+    lying = next(way for way in ordered if not way.packed)
+    if ADDMM in seconds and seconds[ADDMM] < GAIN * seconds[lying]:
+        lying = ADDMM
     packed = next((way for way in ordered if way.packed), None)
-    if packed is not None and rates[packed] < GAIN_BY_PACKING * rates[as_it_lies]:
-        packed = None
-    return Choice(as_it_lies, packed, tuple((way, rates[way]) for way in ordered))
+    if packed is None or seconds[lying] < GAIN_BY_PACKING * seconds[packed]:
+        return Choice(lying, rates=rates)
+    return Choice(lying, packed, packing / (seconds[lying] - seconds[packed]), rates)
 
 
 def _has_onednn() -> bool:

@@ -16,7 +16,7 @@ from interp import blocks, products
 from interp.blocks import Blocks, Linear
 from interp.model import HookedTransformer
 from interp.products import ADDMM, NO_CHOICE, Choice, Way, choose, ways
-from interp.sweep import ablation_sweep, limits, path_patching, plan, sweep
+from interp.sweep import ablation_sweep, path_patching, plan, sweep
 from tests.oracle import one_by_one
 from tests.tiny import LOGITS, make_gpt2, ragged_pairs, scattered_pairs
 from tests.tolerance import close
@@ -51,7 +51,6 @@ def forced(pieces: Blocks, way: Way) -> Blocks:
 def force(model: HookedTransformer, way: Way, monkeypatch: pytest.MonkeyPatch) -> None:
     pieces = forced(model.blocks(), way)
     monkeypatch.setattr(model, "blocks", lambda: pieces)
-    monkeypatch.setattr(limits, "TOKENS_TO_PACK", 0)
 
 
 @pytest.fixture
@@ -174,21 +173,21 @@ LYING, FUSED, PACKED = Way(True), Way(True, fused=True), Way(True, True, True)
 
 
 @pytest.mark.parametrize(
-    ("rates", "expected"),
+    ("seconds", "expected"),
     [
-        ({ADDMM: 100, LYING: 50, PACKED: 105}, (ADDMM, None)),
-        ({ADDMM: 100, LYING: 50, PACKED: 120}, (ADDMM, PACKED)),
-        ({ADDMM: 100, LYING: 104, FUSED: 90}, (ADDMM, None)),
-        ({ADDMM: 100, LYING: 107, FUSED: 150}, (FUSED, None)),
-        ({FUSED: 150, PACKED: 160}, (FUSED, None)),
-        ({LYING: 60, PACKED: 160}, (LYING, PACKED)),
+        ({ADDMM: 1.0, LYING: 2.0, PACKED: 0.95}, (ADDMM, None, 0)),
+        ({ADDMM: 1.0, LYING: 2.0, PACKED: 0.75}, (ADDMM, PACKED, 12)),
+        ({ADDMM: 1.0, LYING: 0.96, FUSED: 1.1}, (ADDMM, None, 0)),
+        ({ADDMM: 1.0, LYING: 0.94, FUSED: 0.5}, (FUSED, None, 0)),
+        ({FUSED: 0.65, PACKED: 0.6}, (FUSED, None, 0)),
+        ({LYING: 3.5, PACKED: 0.5}, (LYING, PACKED, 1)),
     ],
 )
-def test_the_fastest_is_taken_where_it_gains_enough(rates: dict[Way, float], expected: Any) -> None:
-    """By hand: 5% to leave ``addmm``, 10% to hold a weight twice."""
-    choice = products._chosen(rates)
-    assert (choice.as_it_lies, choice.packed) == expected
-    assert [rate for _, rate in choice.rates] == sorted(rates.values(), reverse=True)
+def test_the_fastest_is_taken_where_it_gains_enough(seconds: dict[Way, float], expected: Any) -> None:
+    """By hand: 5% to leave ``addmm``, 10% to hold a weight twice, which takes 3 s, so as many rows as save that."""
+    choice = products._chosen(seconds, flop=6.0, packing=3.0)
+    assert (choice.as_it_lies, choice.packed, choice.rows_to_pack) == expected
+    assert choice.rates == tuple((way, 6.0 / seconds[way]) for way in sorted(seconds, key=seconds.__getitem__))
 
 
 @needs_onednn
@@ -202,7 +201,7 @@ def test_what_is_measured_to_be_fastest_is_chosen(monkeypatch: pytest.MonkeyPatc
         (lambda way: way.onednn and not way.packed, (ADDMM, PACKED)),
     ):
         seconds = {way: 5.0 if slow(way) else 1.0 - 0.2 * way.packed - 0.1 * way.fused for way in WAYS}
-        monkeypatch.setattr(products, "_seconds", lambda found, *_, s=seconds: {way: s[way] for way in found})
+        monkeypatch.setattr(products, "_seconds", lambda found, *_, s=seconds: ({way: s[way] for way in found}, 0.0))
         products._measured.cache_clear()
         choice = choose(weight, bias=True, activation=gelu)
         assert (choice.as_it_lies, choice.packed) == expected

@@ -27,8 +27,6 @@ TOKENS_PER_RIDE = {"cpu": 2048, "cuda": 2**17}
 """Tokens of a batch beyond which it gets no faster; only less fits in memory."""
 SHARE_TO_PACK = 8
 """Weights are packed where they take at most one in so many of the bytes that may be used."""
-TOKENS_TO_PACK = 1024
-"""Tokens per layer from which packing a weight costs less than it saves."""
 RIDE_BYTES = {"cpu": 2**25, "cuda": 0}
 """Of a narrow model a batch may hold more tokens: as many as take so much memory in all its layers' steps."""
 
@@ -111,7 +109,7 @@ def packed(blocks: Blocks, limits: Limits, entries: Sequence[Entry], n_chunks: i
         return blocks
     n_layers = len(blocks.layers)
     tokens = sum(entry.tokens * (n_layers - entry.join[0]) for entry in entries) / n_layers
-    return blocks.pack(limits.tokens) if n_chunks * tokens > TOKENS_TO_PACK else blocks
+    return blocks.pack(limits.tokens) if n_chunks * tokens >= blocks.rows_to_pack else blocks
 
 
 def halved(error: Exception, *, held: int, rows: int, device: torch.device, of: str) -> int:
