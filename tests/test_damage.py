@@ -82,7 +82,9 @@ def test_report_and_compare_name_a_damaged_result(
     assert str(tmp_path) in one_line(capsys, "compare", str(tmp_path), str(tmp_path))
 
 
-@pytest.mark.parametrize("kind", ["zeros in the middle", "cut", "a flipped bit", "a link to itself", "a named pipe"])
+@pytest.mark.parametrize(
+    "kind", ["zeros in the middle", "cut", "a flipped bit", "a link to itself", "a named pipe", "a directory"]
+)
 def test_a_run_computes_a_damaged_result_again(
     kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured
 ) -> None:

@@ -290,7 +290,7 @@ STUDIES_REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "an endless gate": ({"gate": {"minimum_gap": float("inf")}}, "must be a finite number, not inf"),
     "a true gate": ({"gate": {"minimum_gap": True}}, "must be a finite number, not True"),
     "a gate with a number for a key": ({"gate": {1: 1}}, "gate in s.yaml has the key 1"),
-    "a NUL in the name": ({"name": "a\0b"}, "text without control characters"),
+    "a NUL in the name": ({"name": "a\0b"}, "must be a name that a file can have"),
     "a NUL in the model": ({"model": "a\0b"}, "text without control characters"),
     "a long task": ({"task": "color-noun" * 20_000}, "Unknown task 'color-noun"),
     "a long rung": ({"rungs": ["two" * 50_000]}, "Unknown rung 'two"),
