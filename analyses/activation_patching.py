@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, get_args
 import numpy as np
 import xarray as xr
 
-from interp import results
+from interp import metrics, results
 from interp._arguments import check_pairs
 from interp.errors import InterpError, unknown_name
 from interp.prompts import check_max_prompts
@@ -34,12 +34,15 @@ BY_HEAD_AND_ROLE = "z"
 """The site that is also swept head by head at one role at a time."""
 
 
-def check(*, sites: Sequence[str] | None, directions: Sequence[Direction], max_prompts: int | None) -> None:
+def check(
+    *, sites: Sequence[str] | None, directions: Sequence[Direction], metric: str, max_prompts: int | None
+) -> None:
     """Refuse what no model and no prompts can make right.
 
     Raises:
-        InterpError: no site, one that is not in the table, no direction, or no prompt.
+        InterpError: no site, one that is not in the table, no direction, an unknown metric, or no prompt.
     """
+    metrics.metric(metric)
     check_max_prompts(max_prompts)
     if sites is not None:
         _site_names(sites)

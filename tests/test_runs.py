@@ -6,11 +6,12 @@ import errno
 import io
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -389,9 +390,48 @@ def test_whenever_the_disk_is_full_it_is_one_line_and_the_same_command_goes_on(
     assert len([name for name in ("behavior", "probing", "context_flow") if name in again]) == 3 - len(finished)
 
 
-def test_a_directory_that_vanishes_is_one_line(house: House, tmp_path: Path, capsys: Any) -> None:
-    import shutil
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Callable[[int], Path]]:
+    """Makes ``tmp_path/disk`` a file system of so many kilobytes; again for another size, with what is on it."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mounted = False
 
+    def resize(kilobytes: int) -> Path:
+        nonlocal mounted
+        options = f"{'remount,' if mounted else ''}size={kilobytes}k"
+        where = [str(disk)] if mounted else ["-t", "tmpfs", "tmpfs", str(disk)]
+        mount = shutil.which("mount")
+        if mount is None or subprocess.run([mount, "-o", options, *where], capture_output=True).returncode:
+            pytest.skip("no file system can be mounted here")
+        mounted = True
+        return disk
+
+    yield resize
+    if mounted:
+        subprocess.run(["umount", str(disk)], check=True)
+
+
+def test_a_disk_that_is_really_full_keeps_what_is_finished(
+    small_disk: Callable[[int], Path], house: House, capsys: Any
+) -> None:
+    names = {f"run/results/{name}.nc" for name in ("behavior", "probing", "verdict")}
+    finished: list[set[str]] = [set()]
+    for kilobytes in (4, 24, 40, 400):
+        command = ["run", "small.yaml", "--out", str(small_disk(kilobytes) / "run"), "--quiet"]
+        code = main(command)
+        err = capsys.readouterr().err
+        assert code == (0 if kilobytes == 400 else 2)
+        assert err.count("\n") == code // 2
+        assert not code or "No space left on device" in err
+        finished.append(names & set(tree(small_disk(kilobytes))))
+        assert finished[-2] <= finished[-1]
+    assert finished[1] == set()
+    assert 0 < len(finished[3]) < 3
+    assert finished[4] == names
+
+
+def test_a_directory_that_vanishes_is_one_line(house: House, tmp_path: Path, capsys: Any) -> None:
     dataset = house.dataset
 
     def vanish(name: str, *arguments: Any, **options: Any) -> Any:
@@ -479,11 +519,14 @@ def test_a_signal_that_is_ignored_stays_ignored(house: House, monkeypatch: pytes
         ({"activation_patching": {"sites": ["zz"]}}, "'zz'"),
         ({"activation_patching": {"directions": ["up"]}}, "each item one of denoising, noising, not ['up']"),
         ({"activation_patching": {"directions": []}}, "no direction"),
+        ({"activation_patching": {"metric": "loss"}}, "'loss'"),
         ({"activation_patching": {"max_prompts": 0}}, "max_prompts is 0"),
         ({"head_attribution": {"ablations": ["none"]}}, "each item one of zero, zero_raw, mean, resample"),
         ({"head_attribution": {"edges": ["noun"]}}, "not destination<-source"),
         ({"attention_lesson": {"prompt": "first"}}, "'prompt' in analyses.attention_lesson must be a whole number"),
         ({"approximation_audit": {"direction": "sideways"}}, "one of denoising, noising"),
+        ({"approximation_audit": {"methods": ["guess"]}}, "'guess'"),
+        ({"approximation_audit": {"top_k": 0}}, "top_k"),
     ],
 )
 def test_a_bad_option_of_any_analysis_is_found_before_the_model_is_loaded(

@@ -11,6 +11,7 @@ results, the same page; only timings may differ.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import random
@@ -120,11 +121,19 @@ class Harness:
         execution.real_tools = lambda: tools
         self.reference = place / "undisturbed"
         self.journal = place / "events"
+        self._here()  # imports what a run imports, for all the children
         assert self.run(self.reference) == 0
+        self.page = _drawn_without_timings(self.reference)
         started = time.monotonic()
         assert self.run(place / "counted", watch=0) == 0
         self.seconds = time.monotonic() - started
         self.events = self.journal.read_text().splitlines()
+
+    def _here(self) -> None:
+        from analyses.__main__ import main
+
+        with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):
+            assert main(["run", str(self.place / "light.yaml"), "--out", str(self.place / "first"), "--quiet"]) == 0
 
     def run(self, out: Path, *, watch: int | None = None, disturb: Callable[[int], None] | None = None) -> int:
         """Run the command in a child; its exit code, or minus the signal that killed it."""
@@ -173,23 +182,21 @@ class Harness:
 
     def _after(self, out: Path, how: str, killed: int) -> Outcome:
         code = self.run(out)
-        wrong = differences(self.reference, out) if code == 0 else (self.place / "said").read_text().strip()
+        wrong = self.differences(out) if code == 0 else (self.place / "said").read_text().strip()
         shutil.rmtree(out.parent)
         return Outcome(how, killed, code, wrong)
 
-
-def differences(expected: Path, found: Path) -> str:
-    """How two runs' directories differ, but for timings; empty if they do not."""
-    names = [{p.relative_to(d).as_posix() for p in d.rglob("*")} for d in (expected, found)]
-    if names[0] != names[1]:
-        return f"other files: {sorted(names[0] ^ names[1])}"
-    for name in sorted(name for name in names[0] if name.endswith((".nc", ".yaml"))):
-        if (expected / name).read_bytes() != (found / name).read_bytes():
-            return f"{name} differs"
-    if _without_timings(expected) != _without_timings(found):
-        return "manifest.json differs"
-    pages = [_drawn_without_timings(directory) for directory in (expected, found)]
-    return "" if pages[0] == pages[1] else "the page differs"
+    def differences(self, found: Path) -> str:
+        """How a run's directory differs from the undisturbed one, but for timings; empty if it does not."""
+        names = [{p.relative_to(d).as_posix() for p in d.rglob("*")} for d in (self.reference, found)]
+        if names[0] != names[1]:
+            return f"other files: {sorted(names[0] ^ names[1])}"
+        for name in sorted(name for name in names[0] if name.endswith((".nc", ".yaml"))):
+            if (self.reference / name).read_bytes() != (found / name).read_bytes():
+                return f"{name} differs"
+        if _without_timings(self.reference) != _without_timings(found):
+            return "manifest.json differs"
+        return "" if _drawn_without_timings(found) == self.page else "the page differs"
 
 
 def _without_timings(directory: Path) -> dict[str, Any]:
