@@ -375,3 +375,41 @@ def test_a_gradient_that_is_twelve_times_too_small_is_no_number(twelfth: HookedT
     assert found.attrs["reading"].startswith(
         "Use these estimates as a ranking only: they are about 12 times too small (slope 0.0833)"
     )
+
+
+def test_an_edge_that_eap_invents_is_a_false_alarm(tmp_path: Path) -> None:
+    """A circuit of one edge, embed -> logits, of 2 logits. EAP finds it, and 1 logit for embed -> L0H0.q, which is 0.
+
+    The query is 0 in the corrupted run and 24 in the clean one, so attention moves from even to all on the third token.
+    Keys are 0, 1, 3, 0 and values 0, 1, 1/3, 0: the third value is the mean of all, so what is read stays 1/3. But the
+    first step goes the way of the covariance of keys and values, 1/2 - 1/3; times 24 / 2 (the scale of scores), times
+    what the head writes, 1/4, times 2 (right minus wrong): 1. Norms divide by a constant.
+    """
+    config = GPT2Config(
+        n_layer=1, n_head=2, n_embd=8, n_positions=4, vocab_size=5, bos_token_id=0, eos_token_id=0,
+        layer_norm_epsilon=1e10, tie_word_embeddings=False,
+    )  # fmt: skip
+    keys, values, (corrupted, clean) = (0, 1, 3), (0, 1, 1 / 3), (3, 4)
+    model = GPT2LMHeadModel(config).eval()
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            parameter.fill_(1e5 if "ln_" in name and name.endswith("weight") else 0.0)
+        embedding, attention = model.transformer.wte.weight, model.transformer.h[0].attn
+        for token, (key, value) in enumerate(zip(keys, values, strict=True)):
+            embedding[token] = key * feature(C) + value * feature(F)
+        embedding[clean] = 24 * feature(A) + feature(O)
+        attention.c_attn.weight[:, 0], attention.c_attn.weight[:, 8] = read(A), read(C)
+        attention.c_attn.weight[:, 16] = read(F)
+        attention.c_proj.weight[0] = feature(O) / 4
+        model.lm_head.weight[0], model.lm_head.weight[1] = read(O), -read(O)
+    model.save_pretrained(tmp_path)
+    pairs = PromptPairs.from_tokens([[0, 1, 2, clean]], [[0, 1, 2, corrupted]], correct=0, incorrect=1)
+    found = edge_attribution(HookedTransformer.from_pretrained(tmp_path), pairs, senders=["embed"])
+    of = found.isel(prompt=0, sender=0)
+    for receiver, estimate, exact in (("logits", 2, 2), ("L0H0.q", 1, 0)):
+        near(of.estimated_effect.sel(receiver=receiver), estimate, 1e-3, why="norms divide by a constant but for 1e-10")
+        near(of.exact_effect.sel(receiver=receiver), exact, 1e-3, why="norms divide by a constant but for 1e-10")
+    assert found.attrs["audit_pearson"] > 0.8
+    near(found.attrs["audit_slope"], 1, 1e-3, why="one edge is right")
+    assert (found.attrs["audit_false_alarms"], found.attrs["audit_use"]) == (1, NOTHING)
+    assert "1 of 2 cells that look large are not" in found.attrs["reading"]
