@@ -674,7 +674,7 @@ def test_bad_requests_name_what_is_wrong(gpt2: HookedTransformer, pairs: PromptP
         (edge_attribution, {"senders": ["L0H9"]}, "Unknown sender 'L0H9'"),
         (edge_attribution, {"receivers": ["L0H0"]}, "Unknown receiver 'L0H0'"),
         (edge_attribution, {"senders": ["MLP2"], "receivers": ["L1H0.v"]}, "No sender comes before"),
-        (edge_attribution, {"senders": []}, "No sender comes before"),
+        (edge_attribution, {"senders": []}, "senders is empty"),
     ]:
         with pytest.raises(InterpError, match=message) as caught:
             call(gpt2, pairs, **arguments)

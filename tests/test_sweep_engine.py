@@ -1088,7 +1088,7 @@ def test_the_trained_model_on_its_own_task(mini: HookedTransformer) -> None:
         (ablation_sweep, {"site": "z", "kind": "zero", "metric": "loss"}, "(?i)unknown metric 'loss'"),
         (knockout_sweep, {"edges": ["noun"]}, "Edge 'noun' is not destination<-source"),
         (knockout_sweep, {"edges": ["noun<-"]}, "is not destination<-source"),
-        (knockout_sweep, {"edges": []}, "There are no edges to cut"),
+        (knockout_sweep, {"edges": []}, "edges is empty"),
         (knockout_sweep, {"edges": ["noun<-colour"]}, "colour"),
         (knockout_sweep, {"edges": ["noun<-color"], "window": 0}, "window is 0"),
         (knockout_sweep, {"edges": ["noun<-color"], "which": "neither"}, "Unknown run 'neither'"),
@@ -1270,5 +1270,5 @@ def test_sites_together_through_hooks_in_bfloat16_and_of_whole_answers(
 
 
 def test_no_site_is_said(gpt2: HookedTransformer, pairs: PromptPairs) -> None:
-    with pytest.raises(InterpError, match="no site to sweep"):
+    with pytest.raises(InterpError, match="No site was asked for"):
         sweep_sites(gpt2, pairs, [])

@@ -92,13 +92,13 @@ class Question:
 
     def effect_of(self, found: xr.Dataset) -> Float[np.ndarray, "prompt ..."]:
         """What the patches of an exact result changed, by its own unpatched run."""
-        unpatched = found.corrupted if self.direction == "denoising" else found.clean
+        unpatched = {"denoising": found.corrupted, "noising": found.clean}[self.direction]
         return np.asarray((found.patched - unpatched).transpose(*found.patched.dims).values)
 
     @property
     def unpatched(self) -> Float[np.ndarray, " prompt"]:
         """The metric of the run that is patched."""
-        return self.corrupted if self.direction == "denoising" else self.clean
+        return {"denoising": self.corrupted, "noising": self.clean}[self.direction]
 
 
 def check_method(method: str, methods: Sequence[str], steps: int) -> None:

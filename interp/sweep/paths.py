@@ -250,13 +250,12 @@ def _entries(
 def _reading(node: Node, n_layers: int) -> tuple[int, str]:
     if node.kind == "logits":
         return n_layers, "logits"
-    return node.layer, "mlp" if node.kind == "mlp" else "attention"
+    return node.layer, {"q": "attention", "k": "attention", "v": "attention", "mlp": "mlp"}[node.kind]
 
 
 def _join(layer: int, kind: str, n_layers: int) -> Join:
-    if kind == "attention":
-        return layer, "mid"
-    return (layer + 1, "pre") if kind == "mlp" else (n_layers, "pre")
+    joins: dict[str, Join] = {"attention": (layer, "mid"), "mlp": (layer + 1, "pre"), "logits": (n_layers, "pre")}
+    return joins[kind]
 
 
 @dataclass(frozen=True)
@@ -364,9 +363,7 @@ class _Written:
 
 
 def _site(node: Node) -> tuple[str, int]:
-    if node.kind == "embed":
-        return "resid_pre", 0
-    return ("z" if node.kind == "head" else "mlp_out"), node.layer
+    return {"embed": ("resid_pre", 0), "head": ("z", node.layer), "mlp": ("mlp_out", node.layer)}[node.kind]
 
 
 # ---- what it cost, and the result ----
