@@ -14,6 +14,7 @@ from analyses import __main__ as command
 from analyses import study as studies
 from interp import _yaml, tasks
 from interp.errors import LONGEST_MESSAGE, InterpError, shown, unknown_name
+from tests.tiny_tokenizers import stand_in
 
 BOMB = (
     "["
@@ -462,7 +463,7 @@ def test_a_number_of_5_000_digits_is_shown_in_short_wherever_it_is_refused() -> 
         lambda: whole_number(-huge, "n", least=1),
         lambda: stats.bootstrap_interval([1.0, 2.0], level=huge, seed=0),
         lambda: Audit(top_k=-huge),
-        lambda: tasks.build("color-noun", tokenizer=None, n=-huge),
+        lambda: tasks.build("color-noun", tokenizer=stand_in(None, vocab=9), n=-huge),
     ):
         with pytest.raises(InterpError, match="a whole number of 5,001 digits or so"):
             refuse()
