@@ -76,6 +76,7 @@ def load(source: str | os.PathLike[str], *, dtype: torch.dtype, device: torch.de
     model, tokenizer = _read(checkpoint, dtype)
     fingerprint = weights_sha256(model)
     model.config.use_cache = False  # type: ignore[union-attr]  # a key-value cache would carry one run into the next
+    model.config.architectures = [type(model).__name__]  # type: ignore[union-attr]  # whatever the file said of it
     # Weights are read, never trained; attribution differentiates by activations.
     model.to(device=device).eval().requires_grad_(False)
     check_causal(model, checkpoint.named)
@@ -145,21 +146,48 @@ def _fetched(name: str) -> Path:
     """The directory of the hub's cache that holds a model: its small files first, then the weights that they name."""
     from huggingface_hub import snapshot_download
 
-    def fetch(patterns: Iterable[str]) -> Path:
-        return Path(snapshot_download(name, allow_patterns=list(patterns), ignore_patterns=["*/*"]))
+    def fetch(patterns: Iterable[str], revision: str | None) -> Path:
+        return Path(snapshot_download(name, revision=revision, allow_patterns=list(patterns), ignore_patterns=["*/*"]))
 
+    first = (*_checkpoint.SMALL_FILES, _checkpoint.WEIGHTS)
     with _progress_hidden():
         try:
-            directory = fetch((*_checkpoint.SMALL_FILES, _checkpoint.WEIGHTS))
+            revision = None
+            directory = fetch(first, revision)
+            if not any((directory / file).exists() for file in (_checkpoint.WEIGHTS, _checkpoint.INDEX)):
+                revision = _conversion(name)
+                directory = fetch(first, revision)
+            index = directory / _checkpoint.INDEX
+            if index.is_file() and not (directory / _checkpoint.WEIGHTS).exists():
+                fetch(set(_checkpoint.shard_names(index).values()), revision)
+        except InterpError:
+            raise
         except Exception as error:  # the hub's client raises many types; all mean "cannot be had"
             raise InterpError(
                 f"Model '{name}' is not a local path and could not be fetched from the hub ({_one_line(error)}). "
                 "Check the name and the network, or use 'mini' or a local directory."
             ) from error
-        index = directory / _checkpoint.INDEX
-        if index.is_file() and not (directory / _checkpoint.WEIGHTS).exists():
-            fetch(set(_checkpoint.shard_names(index).values()))
     return directory
+
+
+def _conversion(name: str) -> str | None:
+    """Where the hub's own robot offers the pickled weights of a repository as safetensors, if it does for its newest.
+
+    The robot's pull request is read where it is; nothing is asked to make one.
+    """
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import OfflineModeIsEnabled
+
+    api = HfApi()
+    try:
+        newest = api.list_repo_commits(name)[0].commit_id
+        for found in api.get_repo_discussions(name, author="SFconvertbot", discussion_type="pull_request"):
+            commits = api.list_repo_commits(name, revision=found.git_reference) if found.git_reference else []
+            if "safetensors" in found.title and [commit.commit_id for commit in commits[1:2]] == [newest]:
+                return found.git_reference
+    except OfflineModeIsEnabled:
+        return None  # what is missing is said of the files that are there
+    return None
 
 
 # ---- reading it ----
@@ -457,6 +485,8 @@ def _read_tokenizer(checkpoint: Checkpoint, config: Any, gguf: Mapping[str, str]
             checkpoint.named,
             vocab,
         )
+    if tokenizer.pad_token is None:  # TransformerLens pads even a single text, and refuses without one
+        tokenizer.pad_token = tokenizer.eos_token or tokenizer.bos_token or tokenizer.unk_token
     return tokenizer
 
 

@@ -11,6 +11,7 @@ import signal
 import struct
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import huggingface_hub
@@ -405,7 +406,16 @@ def test_what_is_wrong_is_said_in_one_line(what: str, gpt2_copy: Path, in_time: 
     assert re.search(says, refusal(gpt2_copy))
 
 
-@pytest.mark.parametrize("what", {**LACKING, **TIED, **ODD, **HOSTILE})
+SOME = ("a layer", "one bias", "a million layers", "a list", "an index that leads up", "config.json that is a pipe")
+
+
+@pytest.mark.parametrize(
+    "what",
+    [
+        pytest.param(what, marks=[] if what in SOME else pytest.mark.slow)
+        for what in {**LACKING, **TIED, **ODD, **HOSTILE}
+    ],
+)
 def test_the_command_exits_with_2_and_one_line(
     what: str, gpt2_directory: Path, llama_directory: Path, tmp_path: Path, capsys: Captured, in_time: None
 ) -> None:
@@ -462,6 +472,50 @@ def test_a_model_of_the_hub_has_the_numbers_of_its_directory(
         model = HookedTransformer.from_pretrained(source)
         assert (model.name, model.weights_sha256) == (str(source), llama.weights_sha256)
         assert model.tokenizer is not None
+
+
+def test_weights_that_the_hub_has_converted_are_read_where_they_are(
+    gpt2_copy: Path, gpt2: HookedTransformer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A stand-in for the hub: the main revision has pickled weights, a pull request on top of it has safetensors."""
+    main = gpt2_copy.parent / "main"
+    main.mkdir()
+    shutil.copy(gpt2_copy / "config.json", main)
+    offers = [SimpleNamespace(title="Adding `safetensors` variant of this model", git_reference="refs/pr/3")]
+    commits = {None: ["b", "a"], "refs/pr/3": ["c", "b", "a"]}
+    asked: list[str | None] = []
+
+    def snapshot(name: str, *, revision: str | None, **_: object) -> str:
+        asked.append(revision)
+        return str(main if revision is None else gpt2_copy)
+
+    class Hub:
+        def list_repo_commits(self, name: str, revision: str | None = None) -> list[SimpleNamespace]:
+            return [SimpleNamespace(commit_id=commit) for commit in commits[revision]]
+
+        def get_repo_discussions(self, name: str, *, author: str, discussion_type: str) -> list[SimpleNamespace]:
+            assert (author, discussion_type) == ("SFconvertbot", "pull_request")
+            return offers
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot)
+    monkeypatch.setattr(huggingface_hub, "HfApi", Hub)
+    assert HookedTransformer.from_pretrained("someone/old").weights_sha256 == gpt2.weights_sha256
+    assert asked == [None, "refs/pr/3"]
+    commits["refs/pr/3"] = ["c", "a"]  # made of an older revision
+    assert "has no weights" in refusal("someone/old")
+
+
+def test_weights_that_nobody_has_converted_are_refused(llama_copy: Path, hub: Callable[[str, Path], Path]) -> None:
+    (llama_copy / WEIGHTS).unlink()
+    hub("someone/old", llama_copy)
+    assert "has no weights" in refusal("someone/old")
+
+
+def test_a_model_that_was_loaded_reads_texts_as_transformer_lens_does(gpt2_copy: Path) -> None:
+    """TransformerLens asks the tokenizer to pad; GPT-2's has no token for it."""
+    pieces("a", "b").save_pretrained(gpt2_copy)
+    model = HookedTransformer.from_pretrained(gpt2_copy)
+    assert model.bridge.run_with_cache("ab")[0].shape[-1] == VOCAB
 
 
 def test_the_bundled_model_that_lacks_something_is_refused_by_name(
@@ -523,6 +577,8 @@ KINDLY: dict[str, Damage] = {
     "outputs with attention": settings(output_attentions=True, output_hidden_states=True),
     "a link within the directory": lambda d: (shutil.move(d / WEIGHTS, d / "w"), (d / WEIGHTS).symlink_to("w")),
     "code that is not needed": settings(auto_map={"AutoModelForCausalLM": "mine.Model"}),
+    "a wrong name of its class": settings(architectures=["GPTJForCausalLM"]),
+    "no name of its class": settings(architectures=1e308),
     "another attention": settings(attn_implementation="someone/kernel"),
 }  # fmt: skip
 
