@@ -112,7 +112,7 @@ def refusing(out: Path) -> Iterator[None]:
         raise
     except (OSError, ValueError) as error:  # a ValueError: a path with a NUL
         why = _files.why(error) if isinstance(error, OSError) else str(error)
-        raise InterpError(f"--out {out} cannot be written ({why}); name another directory.") from error
+        raise InterpError(f"{out} cannot be written ({why}); name another directory.") from error
 
 
 def refuse_foreign(out: Path) -> None:

@@ -9,11 +9,15 @@ import sys
 import textwrap
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from analyses import _closure
 from analyses import _manifest as manifests
+
+if TYPE_CHECKING:
+    from interp.model import HookedTransformer
 
 REPOSITORY = Path(__file__).parent.parent
 
@@ -158,3 +162,21 @@ def test_what_a_run_really_loads_is_in_the_fingerprint(
     page = {"interp/report/manifest.py", "interp/_names.py"}
     page |= {name for name in loaded if name.startswith("interp/report/")}
     assert loaded - ours - {f"analyses/{name}.py" for name in command} - page == set()
+
+
+def test_a_configuration_counts_by_what_it_says_of_the_arithmetic() -> None:
+    from transformers import GPT2Config
+
+    from interp._loading import config_sha256
+
+    def sha256(**options: object) -> str:
+        return config_sha256(GPT2Config(n_layer=2, **options))
+
+    assert sha256() == sha256(name_or_path="/elsewhere", use_cache=False, transformers_version="0")
+    others = [{"layer_norm_epsilon": 1e-3}, {"activation_function": "relu"}, {"scale_attn_by_inverse_layer_idx": True}]
+    assert len({sha256(), *(sha256(**options) for options in others)}) == 4
+
+
+def test_a_model_says_which_configuration_it_has(gpt2: HookedTransformer) -> None:
+    assert gpt2.provenance()["config_sha256"] == gpt2.config_sha256
+    assert len(gpt2.config_sha256) == 64

@@ -394,7 +394,7 @@ def test_a_directory_that_cannot_be_written_is_found_before_any_work(
     file.write_text("mine")
     house = House()
     for out in (file, file / "below"):
-        with pytest.raises(InterpError, match="--out"):
+        with pytest.raises(InterpError, match=r"--out .* is a file|below cannot be written"):
             execute(house, out)
     full = tmp_path / "full"
     full.mkdir()
