@@ -110,12 +110,13 @@ class Case:
 
     @classmethod
     def of(
-        cls, side: Side, question: str, found: Any, expected: Any, base: Sequence[Sequence[int]], dtype: str = "float32"
+        cls, side: Side, question: str, found: Any, expected: Any, base: Sequence[Sequence[int]], dtype: str = ""
     ) -> Case:
         """With the scale of the metric: of the logits, and for a probability of their change of it, dp = p dlogit."""
         unchanged = np.array([side.read(i, side.plain.run(ids, [{}])[0]) for i, ids in enumerate(base)])
         ours, theirs = np.asarray(found, dtype=np.float64), np.asarray(expected)
         scale = side.largest_logit * (np.abs(theirs).max() if side.metric == "probability" else 1)
+        dtype = dtype or str(side.model.dtype).removeprefix("torch.")
         return cls(f"{question} of {side.metric}", ours, theirs, unchanged, float(scale), dtype)
 
 
@@ -326,7 +327,7 @@ def patch(side: Side) -> Case:
     site, direction = side.choose(*editable(side)), side.choose("denoising", "noising")
     options, cells = draw_cells(side, site)
     # Screening needs the model's own weights; a rank of rounded logits is another rank.
-    screened = not side.model.no_blocks and side.metric != "rank"
+    screened = not side.model.no_blocks and side.metric != "rank" and side.model.dtype == torch.float32
     precision = side.choose("float32", "float32", *(["bfloat16"] if screened else []))
     prompts = side.prompts
     base, source = (
@@ -338,7 +339,8 @@ def patch(side: Side) -> Case:
         side, found.patched, cells, base,
         lambda i, cell: edits_of(side, site, cell, i, lambda layer: kept[i][site, layer]),
     )  # fmt: skip
-    return Case.of(side, f"sweep({site}, {direction}, {precision}, {options})", *numbers, base, precision)
+    least = precision if precision == "bfloat16" else ""
+    return Case.of(side, f"sweep({site}, {direction}, {precision}, {options})", *numbers, base, least)
 
 
 def ablate(side: Side) -> Case:
@@ -353,7 +355,7 @@ def ablate(side: Side) -> Case:
         kinds.append("resample")
     kind = side.choose(*kinds)
     sites = editable(side)
-    if kind == "mean" and len(lengths) > 1:
+    if kind == "zero_raw" or (kind == "mean" and len(lengths) > 1):  # neither is defined for patterns
         sites = [site for site in sites if site != "pattern"]
     site = side.choose(*sites)
     options, cells = draw_cells(side, site)

@@ -1,7 +1,7 @@
 """The other side of the differential tests: Hugging Face in float64 with hooks; each row is one changed run.
 
 Nothing of interp or TransformerLens is used. Attention is written here, so that its scores and weights can be changed;
-so are the RMS norms, which Hugging Face computes in float32 whatever the model's dtype.
+so are RMS norms and rotary angles, which Hugging Face computes in float32 whatever the model's dtype.
 """
 
 from __future__ import annotations
@@ -103,6 +103,23 @@ def _rms_norm(self: nn.Module, x: Tensor) -> Tensor:
     return self.weight * x * torch.rsqrt(x.square().mean(dim=-1, keepdim=True) + self.variance_epsilon)
 
 
+def _frequencies(config: Any, d_head: int) -> Tensor:
+    """Radians per token of each pair of rotated features: plain, slowed evenly, or slowed by wavelength (Llama 3)."""
+    rope = config.rope_parameters
+    width = int(d_head * rope.get("partial_rotary_factor", 1.0))
+    plain = rope["rope_theta"] ** -(torch.arange(0, width, 2, dtype=torch.float64) / width)
+    if rope["rope_type"] == "default":
+        return plain
+    if rope["rope_type"] == "linear":
+        return plain / rope["factor"]
+    assert rope["rope_type"] == "llama3", rope
+    # Waves that fit often into the first training's length stay, those that hardly do are slowed, between in part.
+    turns = rope["original_max_position_embeddings"] * plain / (2 * torch.pi)
+    low, high = rope["low_freq_factor"], rope["high_freq_factor"]
+    kept = ((turns - low) / (high - low)).clamp(0, 1)
+    return kept * plain + (1 - kept) * plain / rope["factor"]
+
+
 class Plain:
     """A saved model, run as Hugging Face wrote it, in float64."""
 
@@ -114,10 +131,18 @@ class Plain:
         for module in self.hf.modules():
             if type(module).__name__.endswith("RMSNorm"):
                 module.forward = types.MethodType(_rms_norm, module)
+            if type(module).__name__.endswith("RotaryEmbedding"):
+                module.forward = self._angles
         self.blocks = list(self.hf.get_submodule(self.layout.blocks))
         config = self.hf.config
         self.n_heads = config.num_attention_heads
         self.d_head = getattr(config, "head_dim", None) or config.hidden_size // self.n_heads
+
+    def _angles(self, x: Tensor, position_ids: Tensor) -> tuple[Tensor, Tensor]:
+        """Cosines and sines [1, position, rotated feature]."""
+        angles = position_ids.double().unsqueeze(-1) * _frequencies(self.hf.config, self.d_head)
+        angles = torch.cat([angles, angles], dim=-1)
+        return angles.cos(), angles.sin()
 
     def part(self, layer: int, name: str) -> nn.Module:
         """A part of a block."""

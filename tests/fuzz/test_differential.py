@@ -35,12 +35,14 @@ def made(tmp_path_factory: pytest.TempPathFactory):
         rng = np.random.default_rng([number, 0])
         path: Path = tmp_path_factory.mktemp("architecture")
         described = architectures.make(rng, path)
-        model = HookedTransformer.from_pretrained(path, numerics=str(rng.choice(["compatibility", "raw"])))
+        numerics, dtype = str(rng.choice(["compatibility", "raw"])), str(rng.choice(architectures.DTYPES))
+        model = HookedTransformer.from_pretrained(path, numerics=numerics, dtype=dtype)
         if not model.no_blocks and rng.integers(3) == 0:
             model.no_blocks = "hooks were asked for"
         plain = Plain(path)
         _check_oracle(plain, path)
-        return f"{described}, numerics {model.numerics}, {'hooks' if model.no_blocks else 'weights'}", model, plain
+        engine = "hooks" if model.no_blocks else "weights"
+        return f"{described}, numerics {model.numerics}, {dtype}, {engine}", model, plain
 
     return make
 
