@@ -27,7 +27,7 @@ MEASURED_FLOP = 5e8
 MEASURED_ROWS = 64, 512
 """Fewest and most rows of a measured product: with fewer, laying the weight out is most of the time."""
 SCOUTING_ROWS = 32
-"""Rows of a first, quick look, after which whatever is hopeless is dropped."""
+"""Rows of a first, quick look, after which whatever is hopeless is dropped, but for ``addmm``."""
 HOPELESS = 1.5
 """How many times longer than the best of its layout that is."""
 REPEATS = 3
@@ -163,7 +163,8 @@ def _measured(
         weight = torch.ones(d_out, d_in).T if across else torch.ones(d_in, d_out)
         offset = torch.ones(d_out) if bias else None
         scouted, _ = _seconds(found, SCOUTING_ROWS, weight, offset, activation)
-        hopeful = [way for way in found if scouted[way] <= HOPELESS * _best(scouted, packed=way.packed)]
+        near = {way for way in found if scouted[way] <= HOPELESS * _best(scouted, packed=way.packed)}
+        hopeful = [way for way in found if way == ADDMM or way in near]
         seconds, packing = _seconds(hopeful, rows, weight, offset, activation)
     return _chosen({way: spent / rows for way, spent in seconds.items()}, flop, packing)
 
@@ -194,7 +195,7 @@ def _chosen(seconds: dict[Way, float], flop: float, packing: float) -> Choice:
     ordered = sorted(seconds, key=seconds.__getitem__)
     rates = tuple((way, flop / seconds[way]) for way in ordered)
     lying = next(way for way in ordered if not way.packed)
-    if ADDMM in seconds and seconds[ADDMM] < GAIN * seconds[lying]:
+    if seconds[ADDMM] < GAIN * seconds[lying]:
         lying = ADDMM
     packed = next((way for way in ordered if way.packed), None)
     if packed is None or seconds[lying] < GAIN_BY_PACKING * seconds[packed]:

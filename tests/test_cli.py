@@ -347,6 +347,13 @@ def test_doctor_names_the_device_and_the_versions(capsys: Captured) -> None:
     assert all(f"\n{word}" in out for word in ("device", "torch", "transformer-lens", "interp", "cpu count"))
 
 
+def test_doctor_says_how_products_are_made(capsys: Captured) -> None:
+    assert main(["doctor"]) == 0
+    out = capsys.readouterr().out
+    assert "\n  mini, 128 x 512 (mlp_in): " in out
+    assert "\n  GPT-2 small, 768 x 3072 (mlp_in): " in out
+
+
 def test_compare_puts_two_runs_beside_each_other(house: House, tmp_path: Path, capsys: Captured) -> None:
     (tmp_path / "my.yaml").write_text(yaml.safe_dump(MINIMAL))
     main(["run", "my.yaml", "--out", "one", "--quiet"])

@@ -179,8 +179,8 @@ LYING, FUSED, PACKED = Way(True), Way(True, fused=True), Way(True, True, True)
         ({ADDMM: 1.0, LYING: 2.0, PACKED: 0.75}, (ADDMM, PACKED, 12)),
         ({ADDMM: 1.0, LYING: 0.96, FUSED: 1.1}, (ADDMM, None, 0)),
         ({ADDMM: 1.0, LYING: 0.94, FUSED: 0.5}, (FUSED, None, 0)),
-        ({FUSED: 0.65, PACKED: 0.6}, (FUSED, None, 0)),
-        ({LYING: 3.5, PACKED: 0.5}, (LYING, PACKED, 1)),
+        ({ADDMM: 1.0, FUSED: 0.65, PACKED: 0.6}, (FUSED, None, 0)),
+        ({ADDMM: 4.0, LYING: 3.5, PACKED: 0.5}, (LYING, PACKED, 1)),
     ],
 )
 def test_the_fastest_is_taken_where_it_gains_enough(seconds: dict[Way, float], expected: Any) -> None:

@@ -39,7 +39,7 @@ JOBS = {
     "memory": "peak memory of reading one role",
     "growth": "growth with layers, positions and prompts",
 }
-TARGETS = {"resid_pre": 8.0, "z": 6.0, "sites": 6.0, "path": 10.0}
+TARGETS = {"resid_pre": 12.0, "z": 6.0, "sites": 6.0, "path": 10.0}
 """How many times faster than the fastest peer, used as its documentation says, a job is expected to be."""
 MODELS = {"gpt2-small": "GPT-2 small's shape, random weights", "mini": "the bundled mini"}
 
@@ -61,7 +61,7 @@ def main() -> int:
     figures["rates"] = {name: machine.median(found) for name, found in machine.product_rates().items()}
     shape = " x ".join(map(str, machine.PRODUCT))
     for name, rate in figures["rates"].items():
-        print(f"{'product, ' + name:<18}{rate / 1e9:.1f} G operations/s ({shape}, float32)")
+        print(f"{'product, ' + name:<32}{rate / 1e9:.1f} G operations/s ({shape}, float32)")
     with tempfile.TemporaryDirectory() as directory:
         small = Path(directory) / "gpt2-small"
         if "gpt2-small" in arguments.models and set(arguments.only) - {"growth"}:
