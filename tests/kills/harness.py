@@ -20,7 +20,7 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -31,11 +31,10 @@ title: A light study
 question: Does it go on after it was killed?
 task: color-noun
 rungs: [recall, two]
-n: 6
+n: 4
 analyses:
   behavior:
   attention_lesson:
-  probing: {n_folds: 2, layers: [0]}
   context_flow:
 """
 
@@ -108,6 +107,7 @@ class Harness:
     def __init__(self, place: Path) -> None:
         from analyses import _execution as execution
         from analyses import _manifest as manifests
+        from interp import report
         from interp.model import HookedTransformer
 
         self.place = place
@@ -118,6 +118,7 @@ class Harness:
         fingerprint = manifests.code_sha256()
         manifests.code_sha256 = lambda: fingerprint
         object.__setattr__(tools, "load_model", lambda name, **options: model)
+        object.__setattr__(tools, "render", lambda out: report.render(out, interactive=False))
         execution.real_tools = lambda: tools
         self.reference = place / "undisturbed"
         self.journal = place / "events"
@@ -220,33 +221,34 @@ def _drawn_without_timings(directory: Path) -> list[bytes]:
         return [(copy / name).read_bytes() for name in ("report.html", "report.json")]
 
 
-def campaign(events: int, times: int, terms: int, seed: int) -> dict[str, Any]:
+def campaign(events: int, times: int, terms: int, seed: int) -> Iterator[Outcome]:
     """Disturb runs: at ``events`` file-system events (every third twice), at random times, by SIGTERM."""
     chance = random.Random(seed)
     with tempfile.TemporaryDirectory() as place:
         harness = Harness(Path(place))
         everything = range(1, len(harness.events) + 1)
         step = max(1, len(everything) / max(1, events))
-        chosen = sorted({everything[int(i * step)] for i in range(min(events, len(everything)))})
-        outcomes = []
+        chosen = sorted({everything[int((i + chance.random()) * step)] for i in range(min(events, len(everything)))})
         for i, strike in enumerate(chosen):
             strikes = [strike, chance.choice(chosen)] if i % 3 == 2 else [strike]
-            outcomes.append(harness.at_event(strikes))
+            yield harness.at_event(strikes)
         for _ in range(times):
-            outcomes.append(harness.at_time(chance.uniform(0, harness.seconds), signal.SIGKILL))
+            yield harness.at_time(chance.uniform(0, harness.seconds), signal.SIGKILL)
         for _ in range(terms):
-            outcomes.append(harness.at_time(chance.uniform(0, harness.seconds), signal.SIGTERM))
-        return {"events": len(everything), "outcomes": [asdict(outcome) for outcome in outcomes]}
+            yield harness.at_time(chance.uniform(0, harness.seconds), signal.SIGTERM)
 
 
 def main() -> int:
-    """Print the table; the exit code is 1 if anything was wrong."""
+    """Print one line of JSON for each disturbed run; the exit code is 1 if anything was wrong."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     for name, number in (("events", 40), ("times", 10), ("terms", 5), ("seed", 0)):
         parser.add_argument(f"--{name}", type=int, default=number)
-    found = campaign(**vars(parser.parse_args()))
-    sys.stdout.write(json.dumps(found, indent=1) + "\n")
-    return int(any(outcome["wrong"] or outcome["code"] for outcome in found["outcomes"]))
+    code = 0
+    for outcome in campaign(**vars(parser.parse_args())):
+        sys.stdout.write(json.dumps(asdict(outcome)) + "\n")
+        sys.stdout.flush()
+        code |= int(bool(outcome.wrong or outcome.code))
+    return code
 
 
 if __name__ == "__main__":
