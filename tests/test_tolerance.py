@@ -10,15 +10,18 @@ import pytest
 import torch
 import xarray as xr
 
+from tests import tolerance
 from tests.tolerance import ROUNDINGS, allowed, close, near
 
-EPSILON = 2.0**-23
+EPSILON = tolerance.EPSILON["float32"]
 HELD_HERE = ("tolerance.py", "test_tolerance.py")
 
 
 def test_what_is_allowed_grows_with_the_dtype_and_with_the_size() -> None:
     assert allowed("arithmetic", size=1) == 4 * EPSILON
     assert allowed("pass", size=[-30, 2]) == 30 * allowed("pass", size=1)
+    for dtype, epsilon in tolerance.EPSILON.items():
+        assert epsilon == torch.finfo(getattr(torch, dtype)).eps
     assert allowed("product", size=1, dtype="bfloat16") == 16 * 2.0**-7
     assert allowed("product", size=1, dtype="float64") == 16 * 2.0**-52
     assert [number for number, _ in ROUNDINGS.values()] == sorted({number for number, _ in ROUNDINGS.values()})
