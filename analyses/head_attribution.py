@@ -19,6 +19,7 @@ from torch import Tensor
 
 from interp import results
 from interp._arguments import check_pairs
+from interp._running import in_one_dtype
 from interp.errors import InterpError, unknown_name
 from interp.interventions import ABLATIONS, AblationKind, parse_edge
 from interp.prompts import ANSWER, PromptPairs, check_max_prompts
@@ -276,7 +277,12 @@ def _direction(
     The norm is ``weight * (x - mean(x)) / scale + bias`` (LayerNorm) or ``weight * x / scale`` (RMSNorm). The scale is
     read off what the model's own norm returns for this stream, so no epsilon or variance formula is assumed.
     """
-    norm, unembed = model.bridge.ln_final, model.bridge.unembed
+    norm, unembed = getattr(model.bridge, "ln_final", None), model.bridge.unembed
+    if norm is None:
+        raise InterpError(
+            f"{model.cfg.architecture} has no final norm: its blocks normalise the stream itself, so that logits are "
+            "no sum of parts. Use ablation and patching instead."
+        )
     weights = model.W_U().detach()
     answer = (weights[:, correct.to(weights.device)] - weights[:, incorrect.to(weights.device)]).T.double().cpu()
     offset = 1.0 if getattr(norm, "uses_weight_offset", False) else 0.0
@@ -285,7 +291,7 @@ def _direction(
     centred = not getattr(norm, "uses_rms_norm", False)
     x = stream.double()
     unscaled = weight * (x - x.mean(-1, keepdim=True) if centred else x)
-    with torch.inference_mode():
+    with torch.inference_mode(), in_one_dtype(model.dtype):
         normed = norm(stream.to(model.device, model.dtype)).double().cpu() - bias
     scale = unscaled.square().sum(-1, keepdim=True) / (unscaled * normed).sum(-1, keepdim=True)
     direction = answer * weight / scale

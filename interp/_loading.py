@@ -22,6 +22,7 @@ from torch import nn
 
 from interp import _checkpoint, mini
 from interp._checkpoint import Checkpoint
+from interp._running import in_one_dtype
 from interp.errors import InterpError
 
 log = logging.getLogger(__name__)
@@ -60,6 +61,11 @@ class Loaded:
     tokenizer: Any | None
     name: str
     weights_sha256: str
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Data type of the weights."""
+        return next(self.model.parameters()).dtype
 
 
 def load(source: str | os.PathLike[str], *, dtype: torch.dtype, device: torch.device) -> Loaded:
@@ -198,7 +204,8 @@ def _read(checkpoint: Checkpoint, dtype: torch.dtype) -> tuple[nn.Module, Any | 
     from transformers import AutoModelForCausalLM
 
     gguf = {"gguf_file": checkpoint.gguf} if checkpoint.gguf else {}
-    with _progress_hidden(), _transformers_to_log():
+    # Rotary angles and other constants are made while a model is read: in float64 for a float64 model.
+    with _progress_hidden(), _transformers_to_log(), in_one_dtype(dtype):
         config = _config(checkpoint, gguf)
         quantized = getattr(config, "quantization_config", None) is not None
         if not quantized:

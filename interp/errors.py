@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import operator
 import re
 import reprlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 LONGEST_MESSAGE = 2000
@@ -36,6 +37,10 @@ class InterpError(ValueError):
 def shown(value: object) -> str:
     """A value as a message quotes it: like ``repr``, on one line and cut to a length that can be read."""
     return _cut(" ".join(_SHORT.repr(value).split()), LONGEST_VALUE)
+
+
+class UnusableModelError(InterpError):
+    """A model that was read whole and cannot be used: its bridge fails, or fails a check."""
 
 
 def unknown_name(what: str, name: object, options: Iterable[str], where: str = "") -> InterpError:
@@ -132,3 +137,20 @@ def names(values: Any, what: str) -> tuple[str, ...]:
     if not found:
         raise InterpError(f"{what} is empty. Name at least one, or leave it out.")
     return tuple(dict.fromkeys(found))
+
+
+@contextlib.contextmanager
+def told(what: str) -> Iterator[None]:
+    """Whatever someone else's code raises within becomes one line: ``what``, and the error's first line.
+
+    Raises:
+        UnusableModelError: in place of any other exception, which it has as its cause.
+    """
+    try:
+        yield
+    except InterpError:
+        raise
+    except Exception as error:
+        lines = str(error).strip().splitlines()
+        cause = f"{type(error).__name__}: {lines[0][:200]}" if lines else type(error).__name__
+        raise UnusableModelError(f"{what} ({cause}).") from error

@@ -10,9 +10,10 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import torch
 from jaxtyping import Float, Int
@@ -20,10 +21,15 @@ from torch import Tensor
 
 from interp import sites
 from interp._folding import Unfolded
-from interp._selfcheck import check_blocks, check_reference, live_sites, read_only_sites, reference, self_check
+from interp._livesites import live_sites, read_only_sites
+from interp._running import BlockCall, Path, in_evaluation, in_one_dtype, per_row
+from interp._selfcheck import check_blocks, check_reference, reference, self_check
 from interp.blocks import Blocks, UnsupportedModelError, at_positions
-from interp.errors import InterpError, shown
+from interp.errors import InterpError, UnusableModelError, shown, told
 from interp.sites import Site
+
+if TYPE_CHECKING:
+    from interp._loading import Loaded
 
 log = logging.getLogger(__name__)
 
@@ -38,6 +44,9 @@ class ModelConfig:
 
     ``n_kv_heads < n_heads`` means grouped-query attention. ``vocab`` counts the ids that prompts may hold and
     ``vocab_out`` those that have a logit, as many but in models whose answers are not what they read.
+
+    ``length_boundary`` is a number of tokens above which rotary angles change for a whole batch: prompts on both sides
+    of it cannot be run together, since a prompt's numbers would depend on its neighbours. None for most models.
     """
 
     architecture: str
@@ -50,24 +59,12 @@ class ModelConfig:
     n_ctx: int
     vocab: int
     vocab_out: int
+    length_boundary: int | None = None
 
     @property
     def grouped_query(self) -> bool:
         """Whether several query heads share one key-value head."""
         return self.n_kv_heads != self.n_heads
-
-
-@dataclass(frozen=True)
-class BlockCall:
-    """What the blocks of one model are called with besides the residual stream, for prompts of one length.
-
-    Masks and rotary angles of one row; they broadcast over any number of rows, since prompts are padded on the right
-    and no padding mask is needed. This is what lets a run be resumed at any block.
-    """
-
-    length: int
-    args: tuple[tuple[Any, ...], ...]
-    kwargs: tuple[Mapping[str, Any], ...]
 
 
 class HookedTransformer:
@@ -85,7 +82,7 @@ class HookedTransformer:
         sites: names of the sites this model has (those whose hooks fire), in the order of the table.
         checks: the figures of the self-check at load.
         misnamed: sites that are left out because their hooks give something else, each with the reason.
-        read_only: sites that can be read but not changed, because the bridge discards edits of them.
+        read_only: sites that can be read but not changed, each with the reason.
         folded_values: what folding took out of the values, and so out of ``z``, of each head: the raw model's are these
             more. None where it is not known (a bridge that was folded before it was wrapped).
         no_blocks: why the model's arithmetic cannot be run piece by piece (``blocks``); empty where it can.
@@ -114,16 +111,21 @@ class HookedTransformer:
         self.cfg = _config(bridge)
         self.bos_policy: BosPolicy = _bos_policy(bos, tokenizer)
         self._block_calls: dict[int, BlockCall] = {}
-        self.sites, self.misnamed = live_sites(self)
+        self._per_row: frozenset[Path] | None = None
+        self._modules = tuple({*bridge.modules(), *bridge.original_model.modules()})
         self.checks: dict[str, float] = {}
         self.no_blocks = ""
         self.folded_values: Float[Tensor, "layer kv_head d_head"] | None = None
         if numerics == "raw":
             self.folded_values = torch.zeros(self.cfg.n_layers, self.cfg.n_kv_heads, self.cfg.d_head)
-        if check:
-            self.checks = self_check(self)
-            self.no_blocks = check_blocks(self)
-        self.read_only: tuple[str, ...] = read_only_sites(self)
+        with told(f"{name} is a {self.cfg.architecture}, which TransformerLens cannot run as it is read here"):
+            found = live_sites(self)
+            self.sites, self.misnamed = found.sites, found.misnamed
+            self.cfg = replace(self.cfg, d_mlp=found.d_mlp or self.cfg.d_mlp)
+            if check:
+                self.checks = self_check(self)
+                self.no_blocks = check_blocks(self)
+            self.read_only: Mapping[str, str] = read_only_sites(self)
 
     @classmethod
     @torch.inference_mode(False)  # weights made in inference mode could never enter a gradient
@@ -157,27 +159,52 @@ class HookedTransformer:
         if numerics not in ("compatibility", "raw"):
             raise InterpError(f"Unknown numerics {shown(numerics)}. Choose 'compatibility' or 'raw'.")
         place = resolve_device(device)
-        loaded = _loading.load(
-            source, dtype=_loading.DTYPES[dtype], device=torch.device("cpu" if place.type == "mps" else place)
-        )
-        expected = reference(loaded.model)
-        bridge = _bridge(loaded.model, loaded.name)
-        # The bridge would reload the tokenizer from the hub if it were handed one at boot; a first assignment does not.
-        bridge.tokenizer = loaded.tokenizer
-        unfolded = Unfolded(bridge)
-        in_force = _set_numerics(bridge, numerics)
-        bridge.original_model.requires_grad_(False)  # folding makes new parameters
-        options: dict[str, Any] = {
-            "tokenizer": loaded.tokenizer,
-            "name": loaded.name,
-            "numerics": in_force,
-            "bos": bos,
-        }
-        model = cls(bridge, weights_sha256=loaded.weights_sha256, **options)
-        check_reference(model, expected)
-        model.folded_values = unfolded.taken_out(model.cfg.n_kv_heads)
+        start = torch.device("cpu" if place.type == "mps" else place)
+
+        def read(numerics: Literal["compatibility", "raw"]) -> HookedTransformer:
+            loaded = _loading.load(source, dtype=_loading.DTYPES[dtype], device=start)
+            return cls._of_loaded(loaded, numerics, bos)
+
+        try:
+            model = read(numerics)
+        except UnusableModelError as error:
+            if numerics == "raw":
+                raise
+            raise InterpError(f"{error} {_tried_raw(read)}") from error
         if place.type == "mps":
             model._move_checked(place)
+        return model
+
+    @classmethod
+    def _of_loaded(
+        cls, loaded: Loaded, numerics: Literal["compatibility", "raw"], bos: Literal["auto", "prepend", "none"]
+    ) -> HookedTransformer:
+        """Put a bridge round a Hugging Face model (in place), and hold it to what the model said before."""
+        architecture = type(loaded.model).__name__
+        with told(f"{loaded.name} is a {architecture}, which cannot be run on token ids alone"):
+            expected = reference(loaded.model)
+        bridge = _bridge(loaded)
+        # The bridge would reload the tokenizer from the hub if it were handed one at boot; a first assignment does not.
+        bridge.tokenizer = loaded.tokenizer
+        with told(f"{loaded.name} is a {architecture}, which TransformerLens cannot put into {numerics} numerics"):
+            with in_one_dtype(loaded.dtype), warnings.catch_warnings(record=True) as said:
+                warnings.simplefilter("default")
+                unfolded = Unfolded(bridge)
+                bridge.enable_compatibility_mode(disable_warnings=True, no_processing=numerics == "raw")
+        for warning in said:
+            log.warning("TransformerLens says of %s: %s", loaded.name, warning.message)
+        bridge.original_model.requires_grad_(False)  # folding makes new parameters
+        model = cls(
+            bridge,
+            tokenizer=loaded.tokenizer,
+            name=loaded.name,
+            weights_sha256=loaded.weights_sha256,
+            numerics=numerics,
+            bos=bos,
+        )
+        check_reference(model, expected)
+        with in_one_dtype(loaded.dtype):
+            model.folded_values = unfolded.taken_out(model.cfg.n_kv_heads)
         return model
 
     @classmethod
@@ -270,8 +297,9 @@ class HookedTransformer:
         wanted = self.check_site(name)
         if name in self.read_only:
             raise InterpError(
-                f"Site '{name}' of {self.name} ({self.cfg.architecture}) can be read but not changed: TransformerLens "
-                f"discards edits of it. These can be: {', '.join(s for s in self.sites if s not in self.read_only)}."
+                f"Site '{name}' of {self.name} ({self.cfg.architecture}) can be read but not changed: "
+                f"{self.read_only[name]}. These can be: "
+                f"{', '.join(site for site in self.sites if site not in self.read_only)}."
             )
         return wanted
 
@@ -363,34 +391,38 @@ class HookedTransformer:
         if logits_at is not None and stop_at_layer is None:
             positions = logits_at
             wrapped.append(("unembed.hook_in", _wrap(lambda stream: at_positions(stream, positions))))
-        with torch.enable_grad() if gradients else torch.inference_mode():
+        with self._running(), torch.enable_grad() if gradients else torch.inference_mode():
             out: Tensor = self.bridge.run_with_hooks(ids, fwd_hooks=wrapped, stop_at_layer=stop_at_layer)
         return out.squeeze(1) if logits_at is not None and logits_at.ndim == 1 and stop_at_layer is None else out
 
     def block_call(self, length: int) -> BlockCall:
         """What each block is called with for prompts of ``length`` tokens (recorded once per length)."""
+        if self._per_row is None:
+            few = min(2, self.cfg.n_ctx)
+            self._per_row = per_row(self._block_arguments(1, few), self._block_arguments(2, few))
         if length not in self._block_calls:
-            args: dict[int, tuple[Any, ...]] = {}
-            kwargs: dict[int, Mapping[str, Any]] = {}
-
-            def record(layer: int, a: tuple[Any, ...], k: dict[str, Any]) -> None:
-                args[layer] = tuple(_without_cache(value) for value in a[1:])
-                kwargs[layer] = {key: _without_cache(value) for key, value in k.items()}
-
-            handles = [
-                block.register_forward_pre_hook(lambda _, a, k, layer=layer: record(layer, a, k), with_kwargs=True)
-                for layer, block in enumerate(self.bridge.blocks)
-            ]
-            try:
-                self.forward(torch.zeros((1, length), dtype=torch.long))
-            finally:
-                for handle in handles:
-                    handle.remove()
-            order = range(self.cfg.n_layers)
-            self._block_calls[length] = BlockCall(
-                length, tuple(args[i] for i in order), tuple(kwargs[i] for i in order)
-            )
+            args, kwargs = zip(*self._block_arguments(1, length), strict=True)
+            self._block_calls[length] = BlockCall(length, args, kwargs, self._per_row)
         return self._block_calls[length]
+
+    def _block_arguments(self, n_rows: int, length: int) -> list[tuple[tuple[Any, ...], dict[str, Any]]]:
+        """What each block is called with, positional and named, besides the stream."""
+        found: dict[int, tuple[tuple[Any, ...], dict[str, Any]]] = {}
+
+        def record(layer: int, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            named = {key: _without_cache(value) for key, value in kwargs.items() if key != "hidden_states"}
+            found[layer] = tuple(_without_cache(value) for value in args[1:]), named
+
+        handles = [
+            block.register_forward_pre_hook(lambda _, a, k, layer=layer: record(layer, a, k), with_kwargs=True)
+            for layer, block in enumerate(self.bridge.blocks)
+        ]
+        try:
+            self.forward(torch.zeros((n_rows, length), dtype=torch.long))
+        finally:
+            for handle in handles:
+                handle.remove()
+        return [found[layer] for layer in range(self.cfg.n_layers)]
 
     def resume(
         self,
@@ -406,12 +438,31 @@ class HookedTransformer:
         """
         call = self.block_call(resid_pre.shape[1])
         stream = resid_pre
-        with torch.inference_mode(), self._hooked(hooks):
+        with self._running(), torch.inference_mode(), self._hooked(hooks):
             for index in range(layer, self.cfg.n_layers):
-                out = self.bridge.blocks[index](stream, *call.args[index], **call.kwargs[index])
-                stream = out[0] if isinstance(out, tuple) else out
-            logits: Tensor = self.bridge.unembed(self.bridge.ln_final(at_positions(stream, logits_at)))
+                args, kwargs = call.of(index, len(stream))
+                out = self.bridge.blocks[index](stream, *args, **kwargs)
+                stream = out[0] if isinstance(out, tuple | list) else out  # a list: GPT-1
+            logits = self._unembed(at_positions(stream, logits_at))
         return logits.squeeze(1) if logits_at.ndim == 1 else logits
+
+    def _unembed(self, stream: Float[Tensor, "... d_model"]) -> Float[Tensor, "... vocab"]:
+        """Everything after the last block.
+
+        That is the final norm and projection where there are any, and what an architecture does to its logits (a soft
+        cap, a scale).
+        """
+        for name in ("ln_final", "project_out", "prediction_head"):
+            part = getattr(self.bridge, name, None)
+            stream = stream if part is None else part(stream)
+        logits: Tensor = self.bridge.adapter.apply_output_logits_transform(self.bridge.unembed(stream))
+        return logits
+
+    @contextlib.contextmanager
+    def _running(self) -> Iterator[None]:
+        """Every run of the bridge: in evaluation mode and in one data type."""
+        with in_evaluation(self._modules), in_one_dtype(self.dtype):
+            yield
 
     @contextlib.contextmanager
     def _hooked(self, hooks: Iterable[Hook]) -> Iterator[None]:
@@ -473,15 +524,14 @@ def _without_cache(value: Any) -> Any:
     return None if hasattr(value, "get_seq_length") else value
 
 
-def _bridge(hf_model: Any, name: str) -> Any:
+def _bridge(loaded: Loaded) -> Any:
     """Build a bridge round a loaded Hugging Face model (the model is wrapped in place)."""
     from transformer_lens.model_bridge.sources import build_bridge_from_module
 
-    architecture = type(hf_model).__name__
-    try:
-        bridge = build_bridge_from_module(hf_model, architecture, hf_config=hf_model.config, model_name=name)
-    except (ValueError, KeyError) as error:
-        raise InterpError(f"{name} is a {architecture}, which this TransformerLens does not bridge.") from error
+    model, architecture = loaded.model, type(loaded.model).__name__
+    with told(f"{loaded.name} is a {architecture}, which this TransformerLens does not bridge"):
+        with in_one_dtype(loaded.dtype):
+            bridge = build_bridge_from_module(model, architecture, hf_config=model.config, model_name=loaded.name)
     bridge.eval()
     return bridge
 
@@ -501,15 +551,13 @@ def _leave_inference_mode(bridge: Any) -> None:
                 table[name] = copies[tensor]
 
 
-def _set_numerics(bridge: Any, numerics: str) -> str:
-    if numerics == "raw":
-        bridge.enable_compatibility_mode(disable_warnings=True, no_processing=True)
-        return "raw"
+def _tried_raw(read: Callable[[Literal["raw"]], object]) -> str:
+    """What came of loading a refused model with its weights as they are."""
     try:
-        bridge.enable_compatibility_mode(disable_warnings=True)
-    except (RuntimeError, NotImplementedError) as error:
-        raise InterpError(f"This architecture cannot be folded ({error}). Load it with numerics='raw'.") from error
-    return "compatibility"
+        read("raw")
+    except InterpError:
+        return "It cannot be used with numerics='raw' either."
+    return "With numerics='raw' it loads and passes the checks."
 
 
 def _config(bridge: Any) -> ModelConfig:
@@ -525,7 +573,28 @@ def _config(bridge: Any) -> ModelConfig:
         n_ctx=int(c.n_ctx),
         vocab=int(c.d_vocab),
         vocab_out=int(c.d_vocab_out if c.d_vocab_out and c.d_vocab_out > 0 else c.d_vocab),
+        length_boundary=_length_boundary(getattr(bridge.original_model, "config", None)),
     )
+
+
+_ONE_ROTATION = ("default", "linear", "yarn", "llama3", "proportional", "ntk_alpha", "mrope")
+"""Rotary scalings that turn a token at a position by one angle, however long its prompt is."""
+
+
+def _length_boundary(hf_config: Any) -> int | None:
+    """Where rotary angles begin to depend on the longest prompt of a batch: 0 if everywhere, None if nowhere.
+
+    Dynamic scaling starts above the context that the model was trained with, which is all that may be read here.
+    """
+    stated = getattr(hf_config, "rope_parameters", None) or {}
+    found = []
+    for scaling in (stated, *(part for part in stated.values() if isinstance(part, dict))):  # one per kind of layer
+        kind = scaling.get("rope_type")
+        if kind == "longrope":
+            found.append(int(scaling["original_max_position_embeddings"]))
+        elif kind not in (None, "dynamic", *_ONE_ROTATION):
+            found.append(0)
+    return min(found, default=None)
 
 
 def _bos_policy(asked: str, tokenizer: Any | None) -> BosPolicy:

@@ -470,7 +470,7 @@ def edit_hooks(model: HookedTransformer, name: str, layer: int, edit: Any) -> li
 
     Two sites have no single hook to edit. ``resid_mid``: the bridge's hook of that name sits on the MLP's branch, so an
     edit there would miss the skip connection; the same change is made through what attention adds. ``result``: the
-    change is added to attn_out.
+    change is added to the output of ``W_O``, before a block normalises or scales it.
     """
     if name not in ("resid_mid", "result"):
         return [(_hook_name(name, layer), edit)]
@@ -480,16 +480,16 @@ def edit_hooks(model: HookedTransformer, name: str, layer: int, edit: Any) -> li
     def remember(tensor: Tensor) -> None:
         before[:] = [tensor]
 
-    def change(attn_out: Tensor) -> Tensor:
+    def change(output: Tensor) -> Tensor:
         own = before.pop()
         if name == "resid_mid":
-            changed: Tensor = edit(own + attn_out) - own
+            changed: Tensor = edit(own + output) - own
             return changed
         results = _derive(model, "result", layer, own)
-        moved: Tensor = attn_out + (edit(results) - results).sum(dim=2)
+        moved: Tensor = output + (edit(results) - results).sum(dim=2)
         return moved
 
-    return [(_hook_name(read_from, layer), remember), (_hook_name("attn_out", layer), change)]
+    return [(_hook_name(read_from, layer), remember), (sites.edited_at(name, layer), change)]
 
 
 def _edit(model: HookedTransformer, prompts: Prompts, item: SiteChange, layer: int, rows: np.ndarray) -> Any:

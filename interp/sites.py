@@ -62,8 +62,18 @@ SITES: dict[str, Site] = {
         Site("resid_pre", _STREAM, _BLOCK + "hook_resid_pre", "residual stream before attention"),
         Site("resid_mid", _STREAM, _BLOCK + "hook_resid_mid", "residual stream between attention and MLP"),
         Site("resid_post", _STREAM, _BLOCK + "hook_resid_post", "residual stream after the MLP"),
-        Site("attn_out", _STREAM, _BLOCK + "hook_attn_out", "what attention adds to the stream"),
-        Site("mlp_out", _STREAM, _BLOCK + "hook_mlp_out", "what the MLP adds to the stream"),
+        Site(
+            "attn_out",
+            _STREAM,
+            _BLOCK + "hook_attn_out",
+            "what attention adds to the stream (after the block's own norm or scale)",
+        ),
+        Site(
+            "mlp_out",
+            _STREAM,
+            _BLOCK + "hook_mlp_out",
+            "what the MLP adds to the stream (after the block's own norm or scale)",
+        ),
         Site("q", _HEAD, _BLOCK + "attn.hook_q", "queries (before rotation, where positions are rotary)"),
         Site("k", _HEAD, _BLOCK + "attn.hook_k", "keys (before rotation, where positions are rotary)"),
         Site("v", _HEAD, _BLOCK + "attn.hook_v", "values"),
@@ -72,10 +82,26 @@ SITES: dict[str, Site] = {
         Site("scores", _EDGE, _BLOCK + "attn.hook_attn_scores", "QK^T / sqrt(d_head), before softmax, masked"),
         Site("pattern", _EDGE, _BLOCK + "attn.hook_pattern", "attention weights, after softmax"),
         Site("z", _HEAD, _BLOCK + "attn.hook_z", "attention-weighted values, before W_O"),
-        Site("result", ("position", "head", "d_model"), _BLOCK + "attn.hook_result", "z @ W_O, per head"),
+        Site(
+            "result",
+            ("position", "head", "d_model"),
+            _BLOCK + "attn.hook_result",
+            "z @ W_O, per head (before the block's norm or scale)",
+        ),
         Site("mlp_post", ("position", "neuron"), _BLOCK + "mlp.hook_post", "MLP neurons after the activation"),
     )
 }
+
+
+def edited_at(name: str, layer: int) -> str:
+    """The hook at which a site is changed: its own, or where what is made of it enters.
+
+    ``result`` is changed through the output of ``W_O``, before a block normalises or scales it. ``resid_mid`` has no
+    hook that would change the skip connection too, and is changed through ``attn_out``.
+    """
+    through = {"result": _BLOCK + "attn.o.hook_out", "resid_mid": SITES["attn_out"].hook}
+    return through.get(name, SITES[name].hook).format(layer=layer)
+
 
 KV_SITES = frozenset({"k", "v", "rot_k"})
 """Sites whose head axis is ``kv_head`` in a grouped-query model."""

@@ -137,7 +137,7 @@ def _unknown(
 
 
 def check_fits(prompts: Prompts, model: Any, extra: Int[np.ndarray, " prompt"] | int = 0) -> None:
-    """Refuse prompts that the model cannot read: longer than its context, or ids outside its vocabulary.
+    """Refuse prompts that the model cannot read: too long for it or for one batch, or ids outside its vocabulary.
 
     Args:
         prompts: what is to be run.
@@ -152,6 +152,13 @@ def check_fits(prompts: Prompts, model: Any, extra: Int[np.ndarray, " prompt"] |
         raise InterpError(
             f"Prompt {i}{_named(prompts, i)} has {lengths[i]} tokens, but the model reads at most {n_ctx} "
             "(n_ctx). Shorten it, or choose a model with a longer context."
+        )
+    boundary = getattr(cfg, "length_boundary", None)
+    if boundary is not None and lengths.min() != lengths.max() and lengths.min() <= boundary < lengths.max():
+        i, j = int(lengths.argmin()), int(lengths.argmax())
+        raise InterpError(
+            f"Prompts {i} and {j} have {lengths[i]} and {lengths[j]} tokens, but above {boundary} the model turns a "
+            "whole batch by other rotary angles. Run the shorter and the longer prompts apart."
         )
     if vocab is not None and prompts.ids.max() >= vocab:
         i = int(prompts.ids.max(axis=1).argmax())

@@ -178,7 +178,7 @@ def test_self_check_refuses_heads_that_do_not_sum_to_attn_out(
 ) -> None:
     right = gpt2.W_O
     monkeypatch.setattr(gpt2, "W_O", lambda layer: right(layer).flip(0))
-    with pytest.raises(InterpError, match=r"result_sum.*head results plus bias equal attn_out"):
+    with pytest.raises(InterpError, match=r"result_sum.*head results plus bias equal the output of W_O"):
         self_check(gpt2)
 
 

@@ -1,0 +1,286 @@
+"""Which sites a model really has, found by running it: a hook's name is a promise that its tensor has to keep."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from interp import sites
+from interp.sites import SITES
+
+if TYPE_CHECKING:
+    from interp.model import Hook, HookedTransformer
+
+TOLERANCE = {torch.float64: 1e-9, torch.float32: 2e-4, torch.bfloat16: 5e-2, torch.float16: 2e-2}
+"""Allowed difference, as a share of the largest value: rounding of one layer's sums in that data type."""
+
+Kept: TypeAlias = Mapping[tuple[str, int], Tensor]
+"""Activations by site and layer."""
+
+
+class Live(NamedTuple):
+    """What a model has.
+
+    Attributes:
+        sites: names, in the order of the table.
+        misnamed: those that are left out though their hooks exist, each with the reason.
+        d_mlp: width of ``mlp_post``, None without it.
+    """
+
+    sites: tuple[str, ...]
+    misnamed: dict[str, str]
+    d_mlp: int | None
+
+
+@torch.inference_mode()
+def live_sites(model: HookedTransformer) -> Live:
+    """Run the model once and keep the sites whose hooks give, in every layer, what their names say.
+
+    Asking the bridge which names it knows is not enough: some are aliases of hooks that an architecture never calls,
+    and some give another tensor.
+    """
+    ids = probe_ids(model)
+    known = [name for name in SITES if name != "result"]
+    kept = watch(model, ids, known)
+    misnamed: dict[str, str] = {}
+    for check in (_in_some_layers, _shapes, _neurons, _stream):
+        misnamed |= check(model, {place: value for place, value in kept.items() if place[0] not in misnamed})
+    if {"scores", "pattern"} <= {name for name, _ in kept} - set(misnamed):
+        misnamed |= _scores(model, ids)
+    fires = {name for name, _ in kept}
+    if "z" in fires:
+        fires.add("result")
+        misnamed |= {"result": f"it is made of z, which is left out: {misnamed['z']}"} if "z" in misnamed else {}
+    widths = {value.shape[-1] for (name, _), value in kept.items() if name == "mlp_post" and name not in misnamed}
+    return Live(
+        tuple(name for name in SITES if name in fires and name not in misnamed), misnamed, next(iter(widths), None)
+    )
+
+
+def read_only_sites(model: HookedTransformer) -> dict[str, str]:
+    """Sites that can be read but not changed, each with the reason, found by trying each.
+
+    Only for models without ``interp.blocks``: of the others it is known that there are none (``tests/test_run.py``).
+    """
+    if not model.no_blocks:
+        return {}
+    ids = probe_ids(model)
+    plain = model.forward(ids)
+
+    def change(tensor: Tensor) -> Tensor:
+        return torch.where(torch.isfinite(tensor), 0.5 * tensor + 0.1, tensor)
+
+    found = {}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the bridge's own warning of a discarded edit
+        for name in model.sites:
+            if name == "resid_mid":
+                continue  # below
+            hook = sites.edited_at(name, 0)
+            if hook not in model.bridge.hook_dict or torch.equal(model.forward(ids, hooks=[(hook, change)]), plain):
+                found[name] = "TransformerLens discards edits of it"
+    if "resid_mid" in model.sites:
+        if "attn_out" not in model.sites or "attn_out" in found:
+            found["resid_mid"] = "it is changed through attn_out, which this architecture does not let anyone change"
+        elif not _adds_attention(model, ids):
+            found["resid_mid"] = "it is changed through attn_out, and here a norm comes between the two"
+    return found
+
+
+def _adds_attention(model: HookedTransformer, ids: Int[Tensor, "prompt position"]) -> bool:
+    kept = watch(model, ids, ("resid_pre", "attn_out", "resid_mid"))
+    return all(
+        agree(kept["resid_pre", layer] + kept["attn_out", layer], kept["resid_mid", layer])
+        for layer in range(model.cfg.n_layers)
+    )
+
+
+# ---- looking ----
+
+
+def watch(
+    model: HookedTransformer,
+    ids: Int[Tensor, "prompt position"],
+    names: Iterable[str],
+    *,
+    hooks: Iterable[Hook] = (),
+) -> dict[tuple[str, int], Tensor]:
+    """Activations of a run at every layer whose hook exists and fires; ``hooks`` act before they are read."""
+    kept: dict[tuple[str, int], Tensor] = {}
+    model.forward(ids, hooks=[*hooks, *readers(model, names, kept)])
+    return kept
+
+
+def readers(model: HookedTransformer, names: Iterable[str], kept: dict[tuple[str, int], Tensor]) -> list[Hook]:
+    """Hooks that copy activations of every layer into ``kept``."""
+
+    def reader(place: tuple[str, int]) -> Callable[[Tensor], None]:
+        def read(tensor: Tensor) -> None:
+            kept[place] = tensor.detach().clone()
+
+        return read
+
+    places = [(name, layer) for name in names for layer in _layers(model, name)]
+    hooks = [(SITES[name].hook_name(layer), reader((name, layer))) for name, layer in places]
+    return [hook for hook in hooks if hook[0] in model.bridge.hook_dict]
+
+
+def _layers(model: HookedTransformer, name: str) -> range:
+    return range(model.cfg.n_layers if SITES[name].per_layer else 1)
+
+
+def probe_ids(model: HookedTransformer) -> Int[Tensor, "prompt position"]:
+    """Two prompts of ten tokens, or as many as the model reads in one way."""
+    return random_ids(model.cfg.vocab, min(model.cfg.n_ctx, model.cfg.length_boundary or model.cfg.n_ctx))
+
+
+def random_ids(vocab: int, n_ctx: int) -> Int[Tensor, "prompt position"]:
+    """The same for a vocabulary and a context."""
+    generator = torch.Generator().manual_seed(0)
+    return torch.randint(0, vocab, (2, min(10, n_ctx)), generator=generator)
+
+
+def share(difference: Tensor, of: Tensor) -> float:
+    """The largest difference as a share of the largest value; NaN where there is one."""
+    return float(difference.abs().max()) / max(float(of.abs().max()), 1e-12)
+
+
+def allowed(dtype: torch.dtype) -> float:
+    """Difference allowed in a data type, as a share of the largest value."""
+    return TOLERANCE.get(dtype, 5e-2)
+
+
+def agree(made: Tensor, of: Tensor) -> bool:
+    """Whether two tensors are the same but for rounding."""
+    return made.shape == of.shape and share(made - of, of) <= allowed(of.dtype)
+
+
+def future(pattern: Tensor) -> Bool[Tensor, "dest src"]:
+    """What no token may look at."""
+    return torch.triu(torch.ones(pattern.shape[-2:], dtype=torch.bool, device=pattern.device), diagonal=1)
+
+
+def original(component: Any) -> Any:
+    """Hugging Face's module behind a part of the bridge."""
+    found = getattr(component, "original_component", None)
+    return component if found is None else found
+
+
+def sinks(model: HookedTransformer, layer: int) -> Float[Tensor, " head"] | None:
+    """The score of each head's attention sink, which takes its part of a row's weight (GPT-OSS); None without."""
+    found: Tensor | None = getattr(original(model.bridge.blocks[layer].attn), "sinks", None)
+    return found
+
+
+def softmax(scores: Float[Tensor, "row head dest src"], sink: Float[Tensor, " head"] | None) -> Tensor:
+    """Attention weights of scores of what may be seen; the sink, where there is one, is left out of the result."""
+    masked = scores.masked_fill(future(scores), -torch.inf)
+    if sink is None:
+        return masked.softmax(dim=-1)
+    column = sink.to(masked)[None, :, None, None].expand(*masked.shape[:-1], 1)
+    return torch.cat([masked, column], dim=-1).softmax(dim=-1)[..., :-1]
+
+
+# ---- what a site has to be ----
+
+
+def _in_some_layers(model: HookedTransformer, kept: Kept) -> dict[str, str]:
+    found = {}
+    for name in dict.fromkeys(name for name, _ in kept):
+        layers = [layer for layer in _layers(model, name) if (name, layer) in kept]
+        if len(layers) < len(_layers(model, name)):
+            found[name] = f"only layers {', '.join(map(str, layers))} have it"
+    return found
+
+
+def _shapes(model: HookedTransformer, kept: Kept) -> dict[str, str]:
+    ids, cfg = probe_ids(model), model.cfg
+    found: dict[str, str] = {}
+    for (name, layer), value in kept.items():
+        widths = {"position": ids.shape[1], "dest_position": ids.shape[1], "src_position": ids.shape[1]}
+        widths |= {"head": model.n_heads_of(name), "d_model": cfg.d_model, "d_head": cfg.d_head}
+        widths |= {"neuron": kept[name, 0].shape[-1]}  # the one size that is read off the model
+        shape = tuple(widths[dim] for dim in SITES[name].dims)
+        if tuple(value.shape[1:]) != shape or len(value) not in (1, len(ids)):
+            reason = f"in layer {layer} its hook gives a tensor {list(value.shape[1:])}, not {list(shape)}"
+            found.setdefault(name, reason)
+    return found
+
+
+def _neurons(model: HookedTransformer, kept: Kept) -> dict[str, str]:
+    for (name, layer), value in kept.items():
+        out = kept.get(("mlp_out", layer))
+        if name == "mlp_post" and out is not None and torch.equal(value, out):
+            return {"mlp_post": "its hook gives the MLP's output: a mixture of experts has no one row of neurons"}
+    return {}
+
+
+_MISREAD = {
+    "attn_out": "its hook does not give what attention adds to the stream",
+    "mlp_out": "its hook does not give what the MLP adds to the stream",
+    "resid_mid": "its hook does not give the stream between attention and MLP",
+}
+
+
+def _stream(model: HookedTransformer, kept: Kept) -> dict[str, str]:
+    """Whether ``attn_out`` and ``mlp_out`` are what is added to the stream, and ``resid_mid`` lies between the two."""
+    has = {name for name, _ in kept} & set(_MISREAD)
+    wrong: set[str] = set()
+    for layer in range(model.cfg.n_layers):
+        post = kept.get(("resid_post", layer), kept.get(("resid_pre", layer + 1)))
+        pre = kept.get(("resid_pre", layer))
+        if pre is not None and post is not None:
+            wrong |= has - _added(model, layer, pre, post, {name: kept[name, layer] for name in has})
+    return {name: _MISREAD[name] for name in wrong}
+
+
+def _added(model: HookedTransformer, layer: int, pre: Tensor, post: Tensor, at: Mapping[str, Tensor]) -> set[str]:
+    """Those of the three that some sum of this layer proves."""
+    attn, mid, mlp = at.get("attn_out"), at.get("resid_mid"), at.get("mlp_out")
+    proved: set[str] = set()
+    if mid is not None and attn is not None and agree(pre + attn, mid):
+        proved |= {"attn_out", "resid_mid"}
+    if mid is not None and mlp is not None and agree(mid + mlp, post):
+        proved |= {"mlp_out", "resid_mid"}
+    if attn is not None and mlp is not None and agree(pre + attn + mlp, post):
+        proved |= {"attn_out", "mlp_out"}
+    if attn is not None and mlp is None and agree(pre + attn, post):  # attention alone
+        proved |= {"attn_out"}
+    ln1, ln2 = (getattr(model.bridge.blocks[layer], name, None) for name in ("ln1", "ln2"))
+    if not proved and attn is not None and mlp is not None and ln1 is not None and ln2 is not None:
+        # GPT-1 and post-norm OPT: each output is added, and the sum is normalised.
+        between = ln1(pre + attn)
+        if agree(ln2(between + mlp), post):
+            proved |= {"attn_out", "mlp_out"} | ({"resid_mid"} if mid is not None and agree(between, mid) else set())
+    return proved
+
+
+def _scores(model: HookedTransformer, ids: Int[Tensor, "prompt position"]) -> dict[str, str]:
+    """Whether the pattern is the softmax of the scores, in a run whose queries and keys make attention uneven.
+
+    Where attention is uniform the softmax of anything uniform is the pattern, that of the pattern itself included.
+    """
+    generator = torch.Generator().manual_seed(1)
+
+    def uneven(tensor: Tensor) -> Tensor:
+        return (4 * torch.randn(tensor.shape, generator=generator, dtype=torch.float32)).to(tensor)
+
+    places = [(name, layer) for name in ("q", "k") for layer in range(model.cfg.n_layers)]
+    hooks = [(SITES[name].hook_name(layer), uneven) for name, layer in places]
+    hooks = [hook for hook in hooks if hook[0] in model.bridge.hook_dict]
+    kept = watch(model, ids, ("scores", "pattern"), hooks=hooks)
+    for layer in range(model.cfg.n_layers):
+        scores, pattern = kept["scores", layer].double(), kept["pattern", layer].double()
+        seen = ~future(pattern)
+        even = seen / seen.sum(-1, keepdim=True)
+        if float((pattern - even).abs().max()) < 0.05:
+            return {"scores": "attention is uniform whatever its queries and keys are, so that scores cannot be told"}
+        made = softmax(scores, sinks(model, layer))
+        if not float((made - pattern).abs().max()) <= allowed(model.dtype):
+            return {"scores": "its hook gives something else, of which the pattern is not the softmax"}
+    return {}
