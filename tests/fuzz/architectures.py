@@ -24,7 +24,7 @@ from transformers import (
 
 VOCAB, LONGEST = 37, 16
 _ENDS = {"vocab_size": VOCAB, "bos_token_id": 0, "eos_token_id": 0}
-DTYPES = ("float32",)
+DTYPES = ("float32", "float32", "float64")
 """What a model is loaded in, one as often as another."""
 ROPES: tuple[dict[str, Any], ...] = (
     {"rope_type": "default", "rope_theta": 10000.0},
