@@ -151,8 +151,17 @@ def share(difference: Tensor, of: Tensor) -> float:
 
 
 def allowed(dtype: torch.dtype) -> float:
-    """Difference allowed in a data type, as a share of the largest value."""
-    return TOLERANCE.get(dtype, 5e-2)
+    """Difference allowed in a data type, as a share of the largest value.
+
+    PyTorch can be told to round the factors of float32 products: to the ten bits of TF32, which float16 has too, or to
+    bfloat16. A model is then held to what such products give.
+    """
+    factors = _FACTORS[torch.get_float32_matmul_precision()] if dtype == torch.float32 else dtype
+    return TOLERANCE.get(factors, 5e-2)
+
+
+_FACTORS = {"highest": torch.float32, "high": torch.float16, "medium": torch.bfloat16}
+"""By ``torch.set_float32_matmul_precision``: the data type whose rounding the factors of float32 products have."""
 
 
 def agree(made: Tensor, of: Tensor) -> bool:

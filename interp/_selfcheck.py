@@ -50,6 +50,13 @@ def self_check(model: HookedTransformer) -> dict[str, float]:
     Raises:
         UnusableModelError: names the identity that does not hold.
     """
+    precision = torch.get_float32_matmul_precision()
+    if model.dtype == torch.float32 and precision != "highest":
+        log.warning(
+            "PyTorch may round the factors of float32 products (precision '%s'), so that effects can be off by some "
+            "percent. torch.set_float32_matmul_precision('highest') before %s is used makes them exact.",
+            precision, model.name,
+        )  # fmt: skip
     ids = probe_ids(model)
     plain = model.forward(ids)
     if not torch.isfinite(plain).all():

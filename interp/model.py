@@ -316,6 +316,7 @@ class HookedTransformer:
             "architecture": self.cfg.architecture,
             "numerics": self.numerics,
             "dtype": str(self.dtype).removeprefix("torch."),
+            "matmul_precision": torch.get_float32_matmul_precision(),
             "device": str(self.device),
             "bos": self.bos_policy,
         }

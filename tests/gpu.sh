@@ -24,10 +24,10 @@ done
 python="${PYTHON:-python3}"
 scratch="$(mktemp -d)"
 trap 'rm -rf "$scratch"' EXIT
-export PYTHONPATH="$PWD" PYTHONUNBUFFERED=1 HF_HUB_OFFLINE=1
+export PYTHONPATH="$PWD${PYTHONPATH:+:$PYTHONPATH}" PYTHONUNBUFFERED=1 HF_HUB_OFFLINE=1
 if [ -n "$wheels" ]; then
     "$python" -m pip install --quiet --no-index --no-deps --no-compile --no-cache-dir --target "$scratch/site" "$wheels"/*.whl
-    PYTHONPATH="$PWD:$scratch/site"
+    PYTHONPATH="$PYTHONPATH:$scratch/site"
 fi
 mkdir -p "$out"
 

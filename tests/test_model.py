@@ -14,7 +14,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel
 
-from interp import run
+from interp import _livesites, run
 from interp._loading import weights_sha256
 from interp._selfcheck import self_check
 from interp.errors import InterpError
@@ -344,6 +344,23 @@ def test_cuda_is_refused_where_there_is_none() -> None:
     assert resolve_device("auto").type == "cpu"
     with pytest.raises(InterpError, match="no CUDA GPU"):
         resolve_device("cuda")
+
+
+@pytest.mark.parametrize(("precision", "tolerance"), [("highest", 2e-4), ("high", 2e-2), ("medium", 5e-2)])
+def test_rounded_products_are_warned_of_and_stated(
+    precision: str, tolerance: float, gpt2_directory: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """TF32 makes a right model differ by 4e-4 on a GPU: it loads, and every result says what its products were."""
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision(precision)
+    try:
+        model = HookedTransformer.from_pretrained(gpt2_directory, device="cpu")
+        assert _livesites.allowed(torch.float32) == tolerance
+        assert _livesites.allowed(torch.float64) == 1e-9
+        assert run.capture(model, [[1, 2]], "z").attrs["matmul_precision"] == precision
+    finally:
+        torch.set_float32_matmul_precision(before)
+    assert (f"precision '{precision}'" in caplog.text) == (precision != "highest")
 
 
 @pytest.mark.cuda
