@@ -342,7 +342,7 @@ ODD: dict[str, tuple[Damage, str]] = {
 
 HOSTILE: dict[str, tuple[Damage, str]] = {
     "an index that leads up": (elsewhere("../b.safetensors"), r"names '\.\./b\.safetensors', which is no safe"),
-    "an index that leads anywhere": (elsewhere("{}/b.safetensors"), r"names '/.*b\.safetensors', which is no safe"),
+    "an index that leads anywhere": (elsewhere("{}/b.safetensors"), r"names '/.*', which is no safetensors file of"),
     "an index that names no file": (index(lambda i: i["weight_map"].update(a=3)), r"names '3', which is no"),
     "an index that is a list": (index(lambda i: [1]), r"index\.json is damaged or no JSON file \(list where"),
     "an index that is null": (index(lambda i: {"metadata": {}, "weight_map": None}), r"is no index of weights"),
