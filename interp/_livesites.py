@@ -222,9 +222,22 @@ def _shapes(model: HookedTransformer, kept: Kept) -> dict[str, str]:
 
 
 def _neurons(model: HookedTransformer, kept: Kept) -> dict[str, str]:
+    """Whether ``mlp_post`` is no other name of the MLP's output, before or after the block's norm or scale."""
+    outputs = {layer: value for (name, layer), value in kept.items() if name == "mlp_out"}
+    own: dict[int, Tensor] = {}
+
+    def reader(layer: int) -> Callable[[Tensor], None]:
+        def read(tensor: Tensor) -> None:
+            own[layer] = tensor.clone()
+
+        return read
+
+    hooks = [(f"blocks.{layer}.mlp.hook_out", reader(layer)) for layer in range(model.cfg.n_layers)]
+    model.forward(probe_ids(model), hooks=[hook for hook in hooks if hook[0] in model.bridge.hook_dict])
     for (name, layer), value in kept.items():
-        out = kept.get(("mlp_out", layer))
-        if name == "mlp_post" and out is not None and torch.equal(value, out):
+        if name != "mlp_post":
+            continue
+        if any(layer in found and torch.equal(value, found[layer]) for found in (outputs, own)):
             return {"mlp_post": "its hook gives the MLP's output: a mixture of experts has no one row of neurons"}
     return {}
 

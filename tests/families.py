@@ -193,7 +193,7 @@ FAMILIES: dict[str, Family] = {
         "FalconForCausalLM",
         {**_IDS, "num_hidden_layers": 3, "num_attention_heads": 4, "hidden_size": 32, "multi_query": False,
          "parallel_attn": False, "alibi": True, "new_decoder_architecture": False, "max_position_embeddings": 64},
-        "transformer.h", o=("self_attention.dense",), mid=(),
+        "transformer.h", o=("self_attention.dense",), mid=("post_attention_layernorm",),
     ),
     "bloom": Family(
         "BloomForCausalLM", {**_IDS, "n_layer": 3, "n_head": 4, "hidden_size": 32}, "transformer.h",
@@ -273,7 +273,9 @@ FAMILIES: dict[str, Family] = {
          "attention_chunk_size": 16},
         mlp=("feed_forward",),
     ),
-    "lfm2": Family("Lfm2ForCausalLM", {**_GROUPED, "layer_types": ["conv", "full_attention", "conv"]}),
+    "lfm2": Family(
+        "Lfm2ForCausalLM", {**_GROUPED, "layer_types": ["conv", "full_attention", "conv"]}, down=("feed_forward.w2",)
+    ),
     "qwen3.5": Family(
         "Qwen3_5ForCausalLM",
         {**_GROUPED, **_HEAD, "linear_num_key_heads": 2, "linear_num_value_heads": 4, "linear_key_head_dim": 8,
@@ -296,7 +298,8 @@ FAMILIES: dict[str, Family] = {
         **_SANDWICH,
     ),
     "modernbert decoder": Family(
-        "ModernBertDecoderForCausalLM", {**_SIZES, "cls_token_id": 0, "sep_token_id": 0, "local_attention": 4}
+        "ModernBertDecoderForCausalLM", {**_SIZES, "cls_token_id": 0, "sep_token_id": 0, "local_attention": 4},
+        o=("attn.Wo",), down=("mlp.Wo",), mid=("mlp_norm",),
     ),
     "phi3 long": Family(
         "Phi3ForCausalLM",

@@ -99,8 +99,9 @@ def _without_attention(path: Path) -> Any:
     return hf
 
 
-def test_of_a_mixture_of_experts_the_output_is_no_neuron(loaded: Make) -> None:
-    model = loaded("mixtral")
+@pytest.mark.parametrize("name", ["mixtral", "granite moe"])  # the latter scales what its experts put out
+def test_of_a_mixture_of_experts_the_output_is_no_neuron(name: str, loaded: Make) -> None:
+    model = loaded(name)
     with pytest.raises(InterpError, match=r"'mlp_post' does not exist .*: its hook gives the MLP's output"):
         run.capture(model, random_ids(1, 5), "mlp_post")
     with pytest.raises(InterpError, match="'mlp_post' does not exist"):
