@@ -33,8 +33,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )  # fmt: skip
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Skip, with the reason, what this machine cannot run."""
+    """Sample long tables of cases, and skip, with the reason, what this machine cannot run."""
+    if config.args_source is not pytest.Config.ArgsSource.ARGS:
+        _sample_tables(items)
     on_cuda = [item for item in items if item.get_closest_marker("cuda")]
     if on_cuda and config.getoption("cuda_device") == "cuda":
         import torch
@@ -46,6 +49,21 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         for item in items:
             if item.get_closest_marker("browser"):
                 item.add_marker(pytest.mark.skip(reason=f"none of {', '.join(BROWSERS)} is on the path"))
+
+
+def _sample_tables(items: list[pytest.Item]) -> None:
+    """Of a test's cases keep the first, the middle and the last; the others become slow.
+
+    So `make test` has every test, and CI, or naming a file, every case.
+    """
+    tables: dict[str, list[pytest.Item]] = {}
+    for item in items:
+        tables.setdefault(item.nodeid.partition("[")[0], []).append(item)
+    for cases in tables.values():
+        kept = {0, len(cases) // 2, len(cases) - 1}
+        for number, case in enumerate(cases):
+            if number not in kept:
+                case.add_marker(pytest.mark.slow)
 
 
 @pytest.hookimpl(wrapper=True)

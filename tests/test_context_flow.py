@@ -337,6 +337,7 @@ def test_where_no_head_stands_out_the_answer_says_so(planted: dict[str, xr.Datas
     assert "below the 0.10 that counts" in found.attrs["answer"]
 
 
+@pytest.mark.slow
 def test_noise_names_a_head_in_at_most_one_run_of_twenty(planted: dict[str, xr.Dataset]) -> None:
     """Large noise, so that the minimum and the intervals alone would let heads through: max-T is what stops them."""
     named = uncorrected = 0

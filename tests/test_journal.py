@@ -74,6 +74,7 @@ def test_cut_at_any_byte_it_gives_the_rows_before_the_cut(journal: Journal) -> N
         assert check_resumes(journal, whole[:cut], f"cut at {cut}") == max(cut - head, 0) // ROW.itemsize
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("no_waiting_for_the_disk")
 def test_with_any_bit_flipped_it_loses_one_row_at_most(journal: Journal) -> None:
     whole = journal.path.read_bytes()

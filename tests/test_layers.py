@@ -195,6 +195,7 @@ def test_parsing_arguments_loads_nothing_heavy(python: Run) -> None:
     assert (done.stdout.strip(), done.stderr) == ("", "")
 
 
+@pytest.mark.slow
 def test_sweep_stays_the_public_function_whoever_imports_its_module(python: Run) -> None:
     for first in ("import interp.sweep", "from interp.sweep import sweep", "from interp import sweep"):
         check = "import interp\nassert sweep is interp.sweep and callable(sweep)"

@@ -217,6 +217,7 @@ def test_look_back_heads_start_where_they_should():
         assert pattern[head].diagonal(-(head + 1)).mean() > 0.9
 
 
+@pytest.mark.slow
 def test_a_quick_training_run_writes_a_model_that_loads(tmp_path: Path):
     from interp.mini.evaluate import load, predictions
     from interp.mini.train import QUICK, train

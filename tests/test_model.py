@@ -301,6 +301,7 @@ def test_a_hub_name_that_cannot_be_had_offers_a_way_out() -> None:
     assert "\n" not in str(e.value)
 
 
+@pytest.mark.slow
 def test_a_hub_name_is_read_through_the_hub_cache(
     gpt2_directory: Path, gpt2: HookedTransformer, tmp_path: Path, python: Callable[..., Any]
 ) -> None:

@@ -596,6 +596,7 @@ def test_a_run_without_manifest_and_study_still_renders(tmp_path: Path) -> None:
     assert "How does the colour reach its noun?" in read_page(tmp_path).text
 
 
+@pytest.mark.slow
 def test_a_plain_page_holds_no_script_but_our_own(tmp_path: Path) -> None:
     directory = write_run(tmp_path)
     page = report.render(directory, interactive=False).read_text(encoding="utf-8")

@@ -277,6 +277,7 @@ WRONG = {
 }
 
 
+@pytest.mark.slow
 def test_a_manifest_of_wrong_types_is_one_line_and_exit_2(house: House, tmp_path: Path, capsys: Any) -> None:
     run = ["run", "small.yaml", "--out", "run", "--quiet"]
     assert main(run) == 0

@@ -868,6 +868,7 @@ def large_qwen2(tmp_path_factory: pytest.TempPathFactory) -> HookedTransformer:
     return HookedTransformer.from_pretrained(make_qwen2(tmp_path_factory.mktemp("large"), **sizes))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("site", "options"),
     [
@@ -1043,6 +1044,7 @@ def test_hooks_report_progress(opt: HookedTransformer, pairs: PromptPairs) -> No
 # ---- the trained model ----
 
 
+@pytest.mark.slow
 def test_the_trained_model_on_its_own_task(mini: HookedTransformer) -> None:
     size = 24.0  # of its largest logits
     pairs = tasks.build("color-noun", tokenizer=mini, n=2)
