@@ -14,8 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4, torch.bfloat16: 5e-2, torch.float16: 2e-2}
-"""How far values may be from the folded ones plus the constant, as a share of the largest: rounding in that dtype."""
+from interp._livesites import allowed, share
 
 
 @torch.inference_mode()
@@ -64,7 +63,6 @@ class Unfolded:
         constant, everywhere = missing[0][:, :1], missing[1]
         raw = self.raw[1]
         assert raw is not None
-        allowed = TOLERANCE.get(raw.dtype, 5e-2) * max(float(raw.abs().max()), 1e-12)
-        if not float((everywhere - constant).abs().max()) <= allowed:
+        if not share(everywhere - constant, raw) <= allowed(raw.dtype):
             return None
         return constant.reshape(len(constant), n_kv_heads, -1)
