@@ -406,4 +406,4 @@ def test_the_wheel_carries_all_that_a_run_needs(tmp_path: Path) -> None:
         text=True,
     )
     assert done.returncode == 0, done.stderr
-    assert (tmp_path / "reports/color-noun/report.html").is_file()
+    assert (tmp_path / "reports/color-noun-n8/report.html").is_file()

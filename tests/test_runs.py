@@ -475,17 +475,22 @@ def test_a_signal_interrupts_and_the_same_command_goes_on(
             signal.raise_signal(number)
         return dataset(name, *arguments, **options)
 
-    before = signal.getsignal(number)
-    with monkeypatch.context() as patch:
-        patch.setattr(house, "dataset", struck)
-        assert main(["run", "small.yaml", "--out", "run", "--quiet"]) == 130
+    # Under nohup or in the background the tests themselves are started with these ignored.
+    before = signal.default_int_handler if number is signal.SIGINT else signal.SIG_DFL
+    inherited = signal.signal(number, before)
+    try:
+        with monkeypatch.context() as patch:
+            patch.setattr(house, "dataset", struck)
+            assert main(["run", "small.yaml", "--out", "run", "--quiet"]) == 130
+        assert signal.getsignal(number) is before
+    finally:
+        signal.signal(number, inherited)
     by = "" if number is signal.SIGINT else f" by {number.name}"
     assert capsys.readouterr().err == (
         f"interp: interrupted{by}; behavior kept in run. Run the same command again to resume.\n"
     )
     assert json.loads((tmp_path / "run" / "manifest.json").read_text())["status"] == "interrupted"
     assert list(logs.iterdir()) == []
-    assert signal.getsignal(number) is before
     house.ran.clear()
     assert main(["run", "small.yaml", "--out", "run", "--quiet"]) == 0
     assert house.ran == ["load", "probing", "context_flow", "report"]
