@@ -26,17 +26,23 @@ BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Let the tests of a GPU be tried where there is none."""
+    """Let long tables be sampled, and the tests of a GPU be tried where there is none."""
+    parser.addoption("--sample-tables", action="store_true", help="of each table of cases only three are not slow")
     parser.addoption(
         "--cuda-device", choices=("cuda", "cpu"), default="cuda",
         help="device of the tests marked cuda; on 'cpu' they compare it with itself, to know that they run",
     )  # fmt: skip
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Sample long tables where no file was named; an option, so that the workers of pytest-xdist are told."""
+    config.option.sample_tables |= config.args_source is not pytest.Config.ArgsSource.ARGS
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Sample long tables of cases, and skip, with the reason, what this machine cannot run."""
-    if config.args_source is not pytest.Config.ArgsSource.ARGS:
+    if config.option.sample_tables:
         _sample_tables(items)
     on_cuda = [item for item in items if item.get_closest_marker("cuda")]
     if on_cuda and config.getoption("cuda_device") == "cuda":

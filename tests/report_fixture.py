@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +56,7 @@ class RunSpec:
     nasty: bool = False
     with_roles: bool = True
     seed: int = 0
-    manifest: Mapping[str, Any] = field(default_factory=dict)
+    manifest: Mapping[str, Any] = field(default_factory=dict, compare=False)
 
     @property
     def n_kv_heads(self) -> int:
@@ -70,20 +71,11 @@ def only(*names: str, **more: Any) -> RunSpec:
 def write_run(directory: Path, spec: RunSpec | None = None) -> Path:
     """Write ``results/*.nc``, ``manifest.json`` and ``study.yaml``; return the directory."""
     spec = spec or RunSpec()
-    makers = dict(
-        zip(
-            FILES,
-            (
-                *(behavior, attention_lesson, attention_patterns, probing, activation_patching),
-                *(head_attribution, verdict, approximation_audit),
-            ),
-            strict=True,
-        )
-    )
-    for number, (name, make) in enumerate(makers.items()):
+    for name in FILES:
         if name not in spec.missing:
-            made = make(spec, np.random.default_rng([spec.seed, number]))
-            results.save(made, directory / "results" / f"{name}.nc")
+            path = directory / "results" / f"{name}.nc"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(_file(name, replace(spec, missing=())))
     (directory / "manifest.json").write_text(json.dumps(_manifest(spec)), encoding="utf-8")
     (directory / "study.yaml").write_text(
         yaml.safe_dump(
@@ -99,6 +91,19 @@ def write_run(directory: Path, spec: RunSpec | None = None) -> Path:
         encoding="utf-8",
     )
     return directory
+
+
+@cache
+def _file(name: str, spec: RunSpec) -> bytes:
+    """One result file of a run; many tests share it."""
+    makers = (
+        *(behavior, attention_lesson, attention_patterns, probing, activation_patching),
+        *(head_attribution, verdict, approximation_audit),
+    )
+    number = FILES.index(name)
+    made = makers[number](spec, np.random.default_rng([spec.seed, number]))
+    results.validate(made)
+    return results.to_bytes(made)
 
 
 def edit(directory: Path, name: str, change: Any) -> None:

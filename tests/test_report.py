@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import re
 import subprocess
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
+from functools import cache
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from interp import report
+from interp import report, results
 from interp.errors import InterpError
 from interp.report import bundle, inputs, page, scatter
 from tests.report_fixture import FILES, MOVER, NASTY, READER, ROLES, RunSpec, edit, only, write_run
@@ -72,6 +74,32 @@ def rendered(directory: Path, spec: RunSpec | None = None) -> Page:
 def twin(directory: Path) -> dict[str, Any]:
     content: dict[str, Any] = json.loads((directory / "report.json").read_text(encoding="utf-8"))
     return content
+
+
+_load = results.load
+
+
+@cache
+def _parsed(content: bytes, name: str) -> xr.Dataset:
+    """What a result file of this content holds (tests/test_results.py is about reading); many runs share it."""
+    with tempfile.TemporaryDirectory() as directory:
+        path = Path(directory, name)
+        path.write_bytes(content)
+        return _load(path)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def read_once() -> Iterator[None]:
+    """Read files of the same content once: half the time of a page is HDF5's."""
+
+    def load(path: Path) -> xr.Dataset:
+        if path.is_file():
+            return _parsed(path.read_bytes(), path.name).copy(deep=True)
+        return _load(path)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(results, "load", load)
+        yield
 
 
 @pytest.fixture(scope="module")
