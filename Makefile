@@ -5,13 +5,15 @@
 # make bench    how long the main job takes here, then patch sweeps beside other tools
 #
 # PYTHON=python3.12 picks the interpreter, VENV=dir the environment,
-# TESTS="tests/test_cli.py" and MARKERS="not weights" what to test, BENCH="--quick" how much to measure.
+# TESTS="tests/test_cli.py" and MARKERS="not weights" what to test, WORKERS=0 in one process that a debugger can enter,
+# BENCH="--quick" how much to measure.
 
 PYTHON  ?= python3
 VENV    ?= .venv
 OUT     ?= reports/color-noun
 TESTS   ?=
 MARKERS ?=
+WORKERS ?= 2
 BENCH   ?=
 
 BIN := $(VENV)/bin
@@ -31,10 +33,10 @@ report: $(VENV)/.installed
 	@echo "Open $(OUT)/report.html in a browser."
 
 test: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest $(if $(MARKERS),-m "$(MARKERS)") $(TESTS)
+	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile $(if $(MARKERS),-m "$(MARKERS)") $(TESTS)
 
 test-processors: $(VENV)/.installed-dev
-	PYTHON=$(BIN)/python tests/processors.sh $(if $(SHORT),--short) $(TESTS)
+	PYTHON=$(BIN)/python WORKERS=$(WORKERS) tests/processors.sh $(if $(SHORT),--short) $(TESTS)
 
 check: $(VENV)/.installed-dev
 	$(BIN)/ruff format --check .

@@ -4,7 +4,7 @@
 #   tests/processors.sh [PYTEST ARGUMENTS]          every setting, with 1 and 2 threads; all tests unless told which
 #   tests/processors.sh --short [PYTEST ARGUMENTS]  three of them, the tests of the arithmetic alone (CI)
 #
-# PYTHON=dir/bin/python picks the interpreter. Ends with a table, and fails where one setting failed.
+# PYTHON=dir/bin/python picks the interpreter, WORKERS=0 runs in one process. Ends with a table, and fails where one setting failed.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -31,7 +31,7 @@ for setting in "${settings[@]}"; do
     read -ra variables <<<"${setting#* }"
     printf '%s, threads: %s\n' "${variables[*]}" "$threads"
     log="$(env "${variables[@]}" OMP_NUM_THREADS="$threads" MKL_NUM_THREADS="$threads" \
-        "$python" -m pytest -q -p no:cacheprovider "$@" 2>&1)" || { status=1 && printf '%s\n' "$log"; }
+        "$python" -m pytest -q -p no:cacheprovider --numprocesses "${WORKERS:-2}" --dist loadfile "$@" 2>&1)" || { status=1 && printf '%s\n' "$log"; }
     table+="$(printf '%-7s | %s | %s' "$threads" "${variables[*]}" "$(tail -n 1 <<<"$log")")"$'\n'
 done
 printf '\nthreads | setting | result\n%s' "$table"

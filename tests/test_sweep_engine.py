@@ -6,6 +6,8 @@ over a whole forward pass (``score``). Planned operations and bytes are held to 
 
 from __future__ import annotations
 
+import ctypes
+import gc
 import importlib
 import logging
 from collections.abc import Callable, Iterator, Sequence
@@ -815,8 +817,12 @@ def peak_bytes(call: Callable[[], xr.Dataset]) -> tuple[xr.Dataset, int]:
         effect = call()
     events = profiled.profiler.kineto_results.events()
     changes = sorted((event.start_ns(), event.nbytes()) for event in events if event.name() == "[memory]")
-    held = np.cumsum([change for _, change in changes])
-    return effect, int(held.max())
+    held = int(np.cumsum([change for _, change in changes]).max())
+    del profiled, events, changes
+    gc.collect()
+    if hasattr(ctypes.CDLL(None), "malloc_trim"):  # what is recorded takes some hundred MiB, which glibc would keep
+        ctypes.CDLL(None).malloc_trim(0)
+    return effect, held
 
 
 @pytest.fixture(scope="module")
