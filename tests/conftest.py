@@ -64,7 +64,8 @@ def _sample_tables(items: list[pytest.Item]) -> None:
     """
     tables: dict[str, list[pytest.Item]] = {}
     for item in items:
-        tables.setdefault(item.nodeid.partition("[")[0], []).append(item)
+        if not item.get_closest_marker("slow"):
+            tables.setdefault(item.nodeid.partition("[")[0], []).append(item)
     for cases in tables.values():
         kept = {0, len(cases) // 2, len(cases) - 1}
         for number, case in enumerate(cases):

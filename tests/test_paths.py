@@ -22,12 +22,14 @@ from interp.model import HookedTransformer
 from interp.prompts import PromptPairs
 from interp.sweep import limits, path_patching, plan_paths, score
 from interp.sweep.edges import Node, receivers, senders
+from tests.combinations import combinations
 from tests.test_sweep import hooks_left
 from tests.tiny import LOGITS, ragged_pairs, scattered_pairs
 from tests.tolerance import allowed, close
 
 BOTH = pytest.mark.parametrize("name", ["loud", "llama"])
-DIRECTIONS = pytest.mark.parametrize("direction", ["denoising", "noising"])
+BOTH_WAYS = ["denoising", "noising"]
+DIRECTIONS = pytest.mark.parametrize("direction", BOTH_WAYS)
 
 
 @pytest.fixture
@@ -154,7 +156,7 @@ class ByHand:
             return gap(bridge.run_with_hooks(self.base_ids, fwd_hooks=[hook]), self.pairs).double().numpy()
 
 
-@pytest.mark.parametrize(("name", "direction"), [("loud", "denoising"), ("llama", "noising")])
+@combinations([("loud", "denoising"), ("llama", "noising")], name=["loud", "llama"], direction=BOTH_WAYS)
 def test_every_edge_equals_patching_it_by_hand(model: HookedTransformer, ragged: PromptPairs, direction: str) -> None:
     """Embedding, heads and MLPs to queries, (shared) keys and values, MLPs and logits."""
     effect = path_patching(model, ragged, direction=direction)

@@ -43,6 +43,7 @@ from interp.sweep import (
     sweep_sites,
 )
 from interp.sweep.plan import Entry
+from tests.combinations import combinations
 from tests.oracle import one_by_one, patched
 from tests.test_sweep import hooks_left
 from tests.tiny import (
@@ -59,9 +60,12 @@ from tests.tiny import (
 from tests.tolerance import allowed, close
 
 planner = importlib.import_module("interp.sweep.plan")  # the package has a function of that name
-BOTH = pytest.mark.parametrize("name", ["gpt2", "llama"])
-DIRECTIONS = pytest.mark.parametrize("direction", ["denoising", "noising"])
-EACH_ONE_WAY = pytest.mark.parametrize(("name", "direction"), [("gpt2", "denoising"), ("llama", "noising")])
+NAMES = ["gpt2", "llama"]
+BOTH = pytest.mark.parametrize("name", NAMES)
+BOTH_WAYS = ["denoising", "noising"]
+DIRECTIONS = pytest.mark.parametrize("direction", BOTH_WAYS)
+MINI_LOGITS = 24.0
+"""The largest logits of ``mini``."""
 STREAMS = ("resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out", "mlp_post")
 HEADS = ("z", "q", "k", "v", "pattern")
 SITES = (*STREAMS, *HEADS)
@@ -373,14 +377,14 @@ def whole(ragged: PromptPairs) -> PromptPairs:
     )
 
 
-@EACH_ONE_WAY
+@combinations([("gpt2", "denoising"), ("llama", "noising")], name=NAMES, direction=BOTH_WAYS)
 def test_whole_answers_equal_scoring_each_answer(model: HookedTransformer, whole: PromptPairs, direction: str) -> None:
     """The patched prompt is continued by the answer; each token's log-probability is read off a whole pass."""
     base, _ = runs_of(whole, direction)
     for site, heads in (("resid_pre", None), ("k", [1])):
         effect = sweep(model, whole, site, direction, roles=["color", "noun"], minimum_gap=0.0)
         for layer in (0, 2):
-            for role in ("color", "noun") if layer else ("color",):
+            for role in ("color", "noun"):
                 sums = []
                 for answers in (whole.correct_tokens, whole.incorrect_tokens):
                     longer = [[*row, *more[:-1]] for row, more in zip(rows_of(whole, base), answers, strict=True)]
@@ -547,7 +551,7 @@ def value(effect: xr.Dataset) -> np.ndarray:
     return np.asarray(effect[next(name for name in ("patched", "ablated", "cut") if name in effect)])
 
 
-@pytest.mark.parametrize(("name", "these"), [("gpt2", "ragged"), ("llama", "pairs")])
+@combinations([("gpt2", "ragged"), ("llama", "pairs")], name=NAMES, these=["pairs", "ragged"])
 @pytest.mark.parametrize(("setting", "small"), [("STORED_BYTES", 1), ("TOKENS_PER_RIDE", {"cpu": 20})])
 def test_small_chunks_and_batches_give_the_same_numbers(
     model: HookedTransformer,
@@ -966,14 +970,18 @@ def test_ablations_can_be_screened(gpt2: HookedTransformer, pairs: PromptPairs) 
 
 
 @BOTH
-@pytest.mark.parametrize("these", ["pairs", "ragged"])
+@combinations([("pairs", "noising"), ("ragged", "denoising")], these=["pairs", "ragged"], direction=BOTH_WAYS)
 def test_hooks_give_the_numbers_of_the_weights(
-    model: HookedTransformer, these: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+    model: HookedTransformer,
+    these: str,
+    direction: str,
+    request: pytest.FixtureRequest,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     prompts = request.getfixturevalue(these)
     weights = many(model, prompts)
-    direction = "noising" if these == "pairs" else "denoising"
-    others = ("resid_post", "mlp_out", "q")  # the sites that are in none of ``many``
+    usual = (these == "pairs") == (direction == "noising")
+    others = ("resid_post", "mlp_out", "q") if usual else SITES  # those are in none of ``many``
     everything = {site: sweep(model, prompts, site, direction, roles=["noun", "color"]) for site in others}
     monkeypatch.setattr(model, "no_blocks", "asked by the test")
     through = many(model, prompts)
@@ -1051,20 +1059,26 @@ def test_hooks_report_progress(opt: HookedTransformer, pairs: PromptPairs) -> No
 
 
 @pytest.mark.slow
-def test_the_trained_model_on_its_own_task(mini: HookedTransformer) -> None:
-    size = 24.0  # of its largest logits
+@DIRECTIONS
+@pytest.mark.parametrize("site", ["resid_pre", "z", "k", "mlp_post"])
+def test_the_trained_model_on_its_own_task(mini: HookedTransformer, site: str, direction: str) -> None:
     pairs = tasks.build("color-noun", tokenizer=mini, n=2)
     roles = list(pairs.roles)[:3]
-    for site, direction in (("resid_pre", "denoising"), ("z", "noising"), ("k", "denoising"), ("mlp_post", "noising")):
-        effect = sweep(mini, pairs, site, direction, roles=roles)
-        has_heads = sites.site(site).has_heads
-        heads: list[int | None] = list(range(4)) if has_heads else [None]
-        expected = one_by_one(mini, pairs, site, direction, heads, roles)
-        same(effect.patched, expected if has_heads else expected[:, :, 0], size)
+    effect = sweep(mini, pairs, site, direction, roles=roles)
+    has_heads = sites.site(site).has_heads
+    heads: list[int | None] = list(range(4)) if has_heads else [None]
+    expected = one_by_one(mini, pairs, site, direction, heads, roles)
+    same(effect.patched, expected if has_heads else expected[:, :, 0], MINI_LOGITS)
+
+
+@pytest.mark.slow
+def test_windows_of_the_trained_model_on_its_own_task(mini: HookedTransformer) -> None:
+    pairs = tasks.build("color-noun", tokenizer=mini, n=2)
     effect = sweep(mini, pairs, "z", window=3)
     spans = [range(max(layer - 1, 0), min(layer + 2, 4)) for layer in range(4)]
     cells = [([(at, [head]) for at in span], None) for span in spans for head in range(4)]
-    same(effect.patched.values.reshape(len(pairs), -1), patched(mini, pairs, "z", "denoising", cells), size)
+    expected = patched(mini, pairs, "z", "denoising", cells)
+    same(effect.patched.values.reshape(len(pairs), -1), expected, MINI_LOGITS)
 
 
 # ---- requests that cannot be met ----
@@ -1144,14 +1158,16 @@ def test_interventions_are_values(gpt2: HookedTransformer, pairs: PromptPairs) -
 
 
 @BOTH
-@pytest.mark.parametrize(
-    ("these", "direction", "options"),
+@combinations(
     [
         ("pairs", "denoising", {}),
         ("ragged", "noising", {"roles": ["color", "noun"]}),
         ("ragged", "denoising", {"roles": ["noun"], "window": 2}),
-        ("pairs", "noising", {"layers": [1, 2], "roles": ["color"]}),
+        ("pairs", "noising", {"layers": [1, 2]}),
     ],
+    these=["pairs", "ragged"],
+    direction=BOTH_WAYS,
+    options=[{}, {"roles": ["color", "noun"]}, {"roles": ["noun"], "window": 2}, {"layers": [1, 2]}],
 )
 def test_sites_swept_together_have_the_numbers_of_each_alone(
     model: HookedTransformer, these: str, direction: str, options: dict[str, Any], request: pytest.FixtureRequest
