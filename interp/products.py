@@ -22,15 +22,15 @@ FEWEST_WEIGHTS = 2**15
 """Weights below which any product takes so little time that there is nothing to choose."""
 FEWEST_TO_PACK = 2**18
 """Weights below which a second layout is not tried, nor without an activation: it was never seen to gain there."""
-MEASURED_FLOP = 5e8
-"""Operations of one measured product, from above: some milliseconds'."""
+MEASURED_FLOP = 3e8
+"""Operations of one measured product, from above: two or three milliseconds'."""
 MEASURED_ROWS = 64, 512
 """Fewest and most rows of a measured product: with fewer, laying the weight out is most of the time."""
-SCOUTING_ROWS = 32
-"""Rows of a first, quick look, after which whatever is hopeless is dropped, but for ``addmm``."""
+SCOUTING_ROWS = 16
+"""Rows of a first, quick look at more than two ways, after which the hopeless are dropped, but for ``addmm``."""
 HOPELESS = 1.5
 """How many times longer than the best of its layout that is."""
-REPEATS = 3
+REPEATS = 2
 """Measurements of which the best counts, taken in turns: others use the machine too."""
 GAIN, GAIN_BY_PACKING = 1.05, 1.1
 """How many times faster than ``addmm`` another product must be to be used, and a second layout to be held."""
@@ -153,7 +153,7 @@ def _measured(
     d_in: int,
     d_out: int,
     across: bool,
-    bias: bool,
+    has_bias: bool,
     activation: Activation | None,
     threads: int,  # part of what a choice holds for
 ) -> Choice:
@@ -161,33 +161,38 @@ def _measured(
     rows = int(min(max(MEASURED_FLOP / flop, MEASURED_ROWS[0]), MEASURED_ROWS[1]))
     with torch.inference_mode():
         weight = torch.ones(d_out, d_in).T if across else torch.ones(d_in, d_out)
-        offset = torch.ones(d_out) if bias else None
-        scouted, _ = _seconds(found, SCOUTING_ROWS, weight, offset, activation)
-        near = {way for way in found if scouted[way] <= HOPELESS * _best(scouted, packed=way.packed)}
-        hopeful = [way for way in found if way == ADDMM or way in near]
-        seconds, packing = _seconds(hopeful, rows, weight, offset, activation)
-    return _chosen({way: spent / rows for way, spent in seconds.items()}, flop, packing)
+        bias = torch.ones(d_out) if has_bias else None
+        started = time.perf_counter()
+        packed = pack(weight, rows) if any(way.packed for way in found) else weight
+        packing = time.perf_counter() - started
 
+        def seconds(these: Sequence[Way], rows: int) -> dict[Way, float]:
+            return _seconds(these, torch.ones(rows, d_in), weight, packed, bias, activation)
 
-def _best(seconds: dict[Way, float], *, packed: bool) -> float:
-    return min(spent for way, spent in seconds.items() if way.packed == packed)
+        scouted = seconds(found, SCOUTING_ROWS)  # the first products also start the libraries
+        measured = seconds(_hopeful(scouted) if len(found) > 2 else found, rows)
+    return _chosen({way: spent / rows for way, spent in measured.items()}, flop, packing)
 
 
 def _seconds(
-    found: Sequence[Way], rows: int, weight: Tensor, bias: Tensor | None, activation: Activation | None
-) -> tuple[dict[Way, float], float]:
-    """Best time of each way, taken in turns; and what packing the weight takes."""
-    x = torch.ones(rows, weight.shape[0])
-    started = time.perf_counter()
-    packed = pack(weight, rows) if any(way.packed for way in found) else weight
-    packing = time.perf_counter() - started
+    found: Sequence[Way], x: Tensor, weight: Tensor, packed: Tensor, bias: Tensor | None, activation: Activation | None
+) -> dict[Way, float]:
+    """Best time of each way, taken in turns."""
     seconds = dict.fromkeys(found, float("inf"))
     for _ in range(REPEATS):
         for way in found:
             started = time.perf_counter()
             way(x, packed if way.packed else weight, bias, activation)
             seconds[way] = min(seconds[way], time.perf_counter() - started)
-    return seconds, packing
+    return seconds
+
+
+def _hopeful(seconds: dict[Way, float]) -> tuple[Way, ...]:
+    """Those of the ways that may turn out the fastest of their layout, and ``addmm``."""
+    best = {way.packed: float("inf") for way in seconds}
+    for way, spent in seconds.items():
+        best[way.packed] = min(best[way.packed], spent)
+    return tuple(way for way, spent in seconds.items() if way == ADDMM or spent <= HOPELESS * best[way.packed])
 
 
 def _chosen(seconds: dict[Way, float], flop: float, packing: float) -> Choice:

@@ -201,7 +201,7 @@ def test_what_is_measured_to_be_fastest_is_chosen(monkeypatch: pytest.MonkeyPatc
         (lambda way: way.onednn and not way.packed, (ADDMM, PACKED)),
     ):
         seconds = {way: 5.0 if slow(way) else 1.0 - 0.2 * way.packed - 0.1 * way.fused for way in WAYS}
-        monkeypatch.setattr(products, "_seconds", lambda found, *_, s=seconds: ({way: s[way] for way in found}, 0.0))
+        monkeypatch.setattr(products, "_seconds", lambda found, *_, s=seconds: {way: s[way] for way in found})
         products._measured.cache_clear()
         choice = choose(weight, bias=True, activation=gelu)
         assert (choice.as_it_lies, choice.packed) == expected
