@@ -24,7 +24,9 @@ from interp.products import ADDMM, NO_CHOICE, Activation, Choice
 if TYPE_CHECKING:
     from interp.model import HookedTransformer
 
-FAMILIES = ("GPT2LMHeadModel", "LlamaForCausalLM")
+NATIVE = "TransformerLensNative"
+"""What TransformerLens calls a model of its own making, as toy models are: with an MLP or of attention alone."""
+FAMILIES = ("GPT2LMHeadModel", "LlamaForCausalLM", NATIVE)
 """Architectures whose arithmetic is written here."""
 
 
@@ -112,7 +114,10 @@ class Linear:
 
 @dataclass(frozen=True)
 class Block:
-    """The weights of one layer. ``gate`` is None where the MLP is not gated."""
+    """The weights of one layer.
+
+    ``gate`` is None where the MLP is not gated. A block of attention alone has an MLP of no neurons.
+    """
 
     ln1: Norm
     q: Linear
@@ -123,6 +128,11 @@ class Block:
     mlp_in: Linear
     gate: Linear | None
     mlp_out: Linear
+
+    @property
+    def has_mlp(self) -> bool:
+        """Whether there is more than attention."""
+        return self.mlp_in.weight.shape[1] > 0
 
     @property
     def activated(self) -> str:
@@ -294,6 +304,8 @@ class Blocks:
 
     def after_mlp(self, layer: int, resid_mid: Float[Tensor, "... d_model"]) -> Float[Tensor, "... d_model"]:
         """``resid_post`` from ``resid_mid``."""
+        if not self.layers[layer].has_mlp:
+            return resid_mid
         return resid_mid + self.layers[layer].mlp_out(self.neurons(layer, resid_mid))
 
     def logits(self, stream: Float[Tensor, "... d_model"]) -> Float[Tensor, "... vocab"]:
@@ -342,8 +354,9 @@ class Blocks:
             z = see("z", layer, z)
             stream = stream + see("attn_out", layer, block.o(z.flatten(-2)))
             stream = see("resid_mid", layer, stream)
-            post = see("mlp_post", layer, self.neurons(layer, stream))
-            stream = stream + see("mlp_out", layer, block.mlp_out(post))
+            if block.has_mlp:
+                post = see("mlp_post", layer, self.neurons(layer, stream))
+                stream = stream + see("mlp_out", layer, block.mlp_out(post))
             stream = see("resid_post", layer, stream)
         return stream
 
@@ -368,11 +381,13 @@ def _read(model: HookedTransformer) -> Blocks:
     bridge, cfg = model.bridge, model.bridge.cfg
     architecture = model.cfg.architecture
     if architecture not in FAMILIES:
-        raise UnsupportedModelError(f"{architecture} is neither of {', '.join(FAMILIES)}")
+        raise UnsupportedModelError(f"{architecture} is none of {', '.join(FAMILIES)}")
     if str(cfg.act_fn) not in _ACTIVATIONS:
         raise UnsupportedModelError(f"the activation {cfg.act_fn} is not written here")
     if getattr(cfg, "scale_attn_by_inverse_layer_idx", False):
         raise UnsupportedModelError("attention is scaled by layer")
+    if architecture == NATIVE:
+        _check_native(cfg)
     scale = getattr(_original(bridge.blocks[0].attn), "scaling", None)
     positions = getattr(bridge, "pos_embed", None)
     rotary = architecture == "LlamaForCausalLM"
@@ -392,19 +407,32 @@ def _read(model: HookedTransformer) -> Blocks:
     )
 
 
+def _check_native(cfg: Any) -> None:
+    wanted = {"normalization_type": "LN", "positional_embedding_type": "standard", "gated_mlp": False}
+    for name, value in wanted.items():
+        if getattr(cfg, name) != value:
+            raise UnsupportedModelError(f"{name} is {getattr(cfg, name)!r}, only {value!r} is written here")
+    for name in ("attn_scores_soft_cap", "output_logits_soft_cap"):
+        if (getattr(cfg, name, None) or 0) > 0:
+            raise UnsupportedModelError(f"{name} is not written here")
+    if getattr(cfg, "attn_scale", -1) > 0 or not getattr(cfg, "use_attn_scale", True):
+        raise UnsupportedModelError("scores have a scale of their own")
+
+
 def _block(block: Any) -> Block:
-    mlp = block.mlp
+    mlp = getattr(block, "mlp", None)
     gate = getattr(mlp, "gate", None)
+    o = _linear(block.attn.o)
     return Block(
         ln1=_norm(block.ln1),
         q=_linear(block.attn.q),
         k=_linear(block.attn.k),
         v=_linear(block.attn.v),
-        o=_linear(block.attn.o),
-        ln2=_norm(block.ln2),
-        mlp_in=_linear(getattr(mlp, "in")),
+        o=o,
+        ln2=_norm(block.ln1 if mlp is None else block.ln2),
+        mlp_in=Linear(o.weight.new_empty(o.weight.shape[1], 0), None) if mlp is None else _linear(getattr(mlp, "in")),
         gate=None if gate is None else _linear(gate),
-        mlp_out=_linear(mlp.out),
+        mlp_out=Linear(o.weight.new_empty(0, o.weight.shape[1]), None) if mlp is None else _linear(mlp.out),
     )
 
 

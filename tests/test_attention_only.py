@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -26,6 +28,7 @@ from interp.errors import InterpError
 from interp.model import HookedTransformer
 from interp.prompts import PromptPairs
 from interp.sweep import ablation_sweep, path_patching, score
+from interp.sweep.edges import Node, receivers, senders
 from tests.tiny import random_ids
 from tests.tolerance import close
 
@@ -66,39 +69,84 @@ def pairs() -> PromptPairs:
     return PromptPairs.from_tokens(clean, corrupted, correct=5, incorrect=9, roles={"color": 3, "noun": 5})
 
 
-def by_hand(model: HookedTransformer, ids: np.ndarray, z: dict[tuple[int, int], Tensor | None] | None = None) -> Any:
-    """Logits at the last token, and every head's mix of values, from the weights alone; ``z`` replaces some heads'."""
-    weights = {
-        name.replace("._original_component", ""): value
-        for name, value in model.bridge.original_model.state_dict().items()
-    }
+@dataclass
+class Forward:
+    """A forward pass from the weights alone, of which some parts can be replaced.
 
-    def linear(name: str, x: Tensor) -> Tensor:
-        return F.linear(x, weights[f"{name}.weight"], weights.get(f"{name}.bias"))
+    Attributes:
+        z: (layer, head) to its mix of values [prompt, position, d_head]; None is zero.
+        read: (``q k v``, layer, head) to the stream that it reads in place of its own.
+        final: what the final norm reads in place of the stream.
+        with_gradient: follow the pass for a gradient.
+        streams: the residual stream before each layer, and after the last.
+        mixed: every head's mix of values.
+        patterns: of each layer, [prompt, head, dest, src].
+    """
 
-    def norm(name: str, x: Tensor) -> Tensor:
-        return F.layer_norm(x, x.shape[-1:], weights[f"{name}.weight"], weights[f"{name}.bias"])
+    model: HookedTransformer
+    ids: np.ndarray
+    z: Mapping[tuple[int, int], Tensor | None] = field(default_factory=dict)
+    read: Mapping[tuple[str, int, int], Tensor] = field(default_factory=dict)
+    final: Tensor | None = None
+    with_gradient: bool = False
 
-    tokens = torch.tensor(np.array(ids))
-    n, length = tokens.shape
-    stream = weights["tok_embed.weight"][tokens] + weights["pos.weight"][:length]
-    mixed = {}
-    for layer in range(N_LAYERS):
-        x = norm(f"layers.{layer}.ln1", stream)
-        q, k, v = (
-            linear(f"layers.{layer}.attn.{name}", x).reshape(n, length, -1, D_HEAD).transpose(1, 2) for name in "qkv"
-        )
-        k, v = (part.repeat_interleave(N_HEADS // part.shape[1], dim=1) for part in (k, v))
-        scores = q @ k.transpose(2, 3) / D_HEAD**0.5
+    def __post_init__(self) -> None:
+        state = self.model.bridge.original_model.state_dict()
+        self.weights = {
+            name.replace("._original_component", ""): value.detach().requires_grad_(self.with_gradient)
+            for name, value in state.items()
+        }
+        self.streams: list[Tensor] = []
+        self.patterns: list[Tensor] = []
+        self.mixed: dict[tuple[int, int], Tensor] = {}
+        self.logits = self._logits()
+
+    def linear(self, name: str, x: Tensor) -> Tensor:
+        return F.linear(x, self.weights[f"{name}.weight"], self.weights.get(f"{name}.bias"))
+
+    def norm(self, name: str, x: Tensor) -> Tensor:
+        return F.layer_norm(x, x.shape[-1:], self.weights[f"{name}.weight"], self.weights[f"{name}.bias"])
+
+    def heads(self, kind: str, layer: int, stream: Tensor) -> Tensor:
+        """Queries, keys or values [prompt, head, position, d_head] of what a layer reads."""
+        found = self.linear(f"layers.{layer}.attn.{kind}", self.norm(f"layers.{layer}.ln1", stream))
+        return found.unflatten(2, (-1, D_HEAD)).transpose(1, 2)
+
+    def written(self, layer: int, head: int) -> Tensor:
+        """What a head adds to the stream, without the bias that all heads share."""
+        weight = self.weights[f"layers.{layer}.attn.o.weight"][:, head * D_HEAD : (head + 1) * D_HEAD]
+        return self.mixed[layer, head] @ weight.T
+
+    def _logits(self) -> Tensor:
+        tokens = torch.tensor(np.array(self.ids))
+        length = tokens.shape[1]
+        stream = self.weights["tok_embed.weight"][tokens] + self.weights["pos.weight"][:length]
         future = torch.triu(torch.ones(length, length, dtype=torch.bool), 1)
-        out = scores.masked_fill(future, -torch.inf).softmax(-1) @ v
-        for head in range(N_HEADS):
-            if z is not None and (layer, head) in z:
-                value = z[layer, head]
-                out[:, head] = 0 if value is None else value
-            mixed[layer, head] = out[:, head].clone()
-        stream = stream + linear(f"layers.{layer}.attn.o", out.transpose(1, 2).flatten(2))
-    return linear("head", norm("ln_out", stream[:, -1])), mixed
+        for layer in range(N_LAYERS):
+            self.streams.append(stream)
+            made = {kind: self.heads(kind, layer, stream).clone() for kind in "qkv"}
+            for (kind, at, head), other in self.read.items():
+                if at == layer:
+                    made[kind][:, head] = self.heads(kind, layer, other)[:, head]
+            k, v = (made[kind].repeat_interleave(N_HEADS // made[kind].shape[1], dim=1) for kind in "kv")
+            scores = (made["q"] @ k.transpose(2, 3) / D_HEAD**0.5).masked_fill(future, -torch.inf)
+            self.patterns.append(scores.softmax(-1))
+            out = self.patterns[-1] @ v
+            for head in range(N_HEADS):
+                if (layer, head) in self.z:
+                    value = self.z[layer, head]
+                    out = out.clone()
+                    out[:, head] = 0 if value is None else value
+                self.mixed[layer, head] = out[:, head]
+            stream = stream + self.linear(f"layers.{layer}.attn.o", out.transpose(1, 2).flatten(2))
+        self.streams.append(stream)
+        return self.linear("head", self.norm("ln_out", (stream if self.final is None else self.final)[:, -1]))
+
+
+def by_hand(model: HookedTransformer, ids: np.ndarray, z: Mapping[tuple[int, int], Tensor | None] | None = None) -> Any:
+    """Logits at the last token, and every head's mix of values; ``z`` replaces some heads'."""
+    made = Forward(model, ids, z or {})
+    return made.logits, made.mixed
 
 
 def difference(logits: Tensor) -> np.ndarray:
@@ -141,9 +189,10 @@ def test_contributions_of_heads_sum_to_the_logit_difference(model: HookedTransfo
 def test_every_analysis_runs_with_its_defaults(model: HookedTransformer, pairs: PromptPairs) -> None:
     audit = approximation_audit.run(model, pairs)
     assert [str(name) for name in audit["approximation"].values] == [
-        f"{site}, gradient" for site in ("resid_pre", "z", "v", "q", "k")
+        *(f"{site}, gradient" for site in ("resid_pre", "z", "v")),
+        *("q, gradient", "q, AtP*", "k, gradient", "k, AtP*", "edges, EAP", "edges, EAP-IG (inputs)"),
     ]
-    assert audit.attrs["left_out"] == "q, AtP*; k, AtP*; edges, EAP; edges, EAP-IG (inputs)"
+    assert audit.attrs["left_out"] == "none"
     lesson = attention_lesson.run(model, pairs)
     close(lesson["weight"].sum(), 1.0, "arithmetic")
     assert probing.run(model, pairs)["accuracy"].notnull().all()
@@ -172,14 +221,61 @@ def test_gradient_estimates_hold_at_every_head(model: HookedTransformer, pairs: 
         assert np.abs(slope - estimated).max() < 0.05 * max(np.abs(estimated).max(), 0.05)
 
 
-def test_what_needs_the_arithmetic_says_so(model: HookedTransformer, pairs: PromptPairs) -> None:
-    for call in (
-        lambda: path_patching(model, pairs),
-        lambda: edge_attribution(model, pairs),
-        lambda: attribution_patching(model, pairs, "q", method="atp*"),
-    ):
-        with pytest.raises(InterpError, match="TransformerLensNative"):
-            call()
+def edge_by_hand(base: Forward, source: Forward, sender: Node, receiver: Node, share: float = 1.0) -> np.ndarray:
+    """The metric [prompt] where the receiver alone reads what the sender writes in the other run (a share of it)."""
+    if sender.kind == "embed":
+        delta = source.streams[0] - base.streams[0]
+    else:
+        delta = source.written(sender.layer, sender.head) - base.written(sender.layer, sender.head)
+    stream = base.streams[receiver.layer] + share * delta
+    if receiver.kind == "logits":
+        return difference(Forward(base.model, base.ids, final=stream).logits)
+    return difference(
+        Forward(base.model, base.ids, read={(receiver.kind, receiver.layer, receiver.head): stream}).logits
+    )
+
+
+def test_every_edge_is_that_by_hand(model: HookedTransformer, pairs: PromptPairs) -> None:
+    """Path patching exactly, and edge attribution by the slope of a small step along the edge."""
+    base, source = Forward(model, pairs.corrupted.ids), Forward(model, pairs.clean.ids)
+    effect = path_patching(model, pairs)
+    estimate = edge_attribution(model, pairs, audit=None)
+    writing, reading = senders(model), receivers(model)
+    assert {node.kind for node in writing} == {"embed", "head"}
+    assert {node.kind for node in reading} == {"q", "k", "v", "logits"}
+    assert list(effect.receiver.values) == list(estimate.receiver.values) == [node.label for node in reading]
+    size = np.abs(effect["corrupted"]).max() + 5
+    plain, step = difference(base.logits), 1e-2
+    slopes = []
+    for sender in writing:
+        for receiver in reading:
+            at = {"sender": sender.label, "receiver": receiver.label}
+            if sender.reaches(receiver):
+                close(effect["patched"].sel(at), edge_by_hand(base, source, sender, receiver), size=size, what=at)
+                slope = (edge_by_hand(base, source, sender, receiver, step) - plain) / step
+                slopes.append((slope, estimate["estimated_effect"].sel(at)))
+            else:
+                assert effect["patched"].sel(at).isnull().all()
+    by_steps, estimated = (np.array(values) for values in zip(*slopes, strict=True))
+    assert np.abs(estimated).max() > 0.05
+    assert np.abs(by_steps - estimated).max() < 0.05 * np.abs(estimated).max()
+
+
+@pytest.mark.parametrize("kind", ["q", "k"])
+def test_the_qk_fix_is_that_by_hand(model: HookedTransformer, pairs: PromptPairs, kind: str) -> None:
+    """AtP* (Kramar et al. 2024): attention with the other queries or keys exactly, what follows by its gradient."""
+    found = attribution_patching(model, pairs, kind, "noising", method="atp*", audit=None)["estimated_effect"]
+    base = Forward(model, pairs.clean.ids, with_gradient=True)
+    gradients = torch.autograd.grad((base.logits[:, 5] - base.logits[:, 9]).sum(), base.patterns)
+    other = Forward(model, pairs.corrupted.ids)
+    n_heads = model.cfg.n_heads if kind == "q" else model.cfg.n_kv_heads
+    for layer in range(N_LAYERS):
+        for head in range(n_heads):
+            changed = Forward(model, pairs.clean.ids, read={(kind, layer, head): other.streams[layer]})
+            moved = (changed.patterns[layer] - base.patterns[layer]).detach()
+            expected = (gradients[layer] * moved).sum((1, 2, 3)).double().numpy()
+            dim = "head" if "head" in found.dims else "kv_head"
+            close(found.sel({"layer": layer, dim: head}), expected, "gradient", size=5.0)
 
 
 def test_ids_and_answers_have_vocabularies_of_their_own() -> None:

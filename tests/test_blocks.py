@@ -209,13 +209,13 @@ def test_another_architecture_says_why_it_has_no_pieces(
     make: Any, architecture: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     model = HookedTransformer.from_pretrained(make(tmp_path), numerics="raw")
-    reason = f"{architecture} is neither of GPT2LMHeadModel, LlamaForCausalLM"
+    reason = f"{architecture} is none of GPT2LMHeadModel, LlamaForCausalLM, TransformerLensNative"
     assert model.no_blocks == reason
     assert f"is swept through hooks, which is slower: {reason}" in caplog.text
     assert "blocks" not in model.checks
-    with pytest.raises(UnsupportedModelError, match="is neither of"):
+    with pytest.raises(UnsupportedModelError, match="is none of"):
         model.blocks()
-    with pytest.raises(UnsupportedModelError, match="is neither of"):
+    with pytest.raises(UnsupportedModelError, match="is none of"):
         Blocks.of(model)
     reference = AutoModelForCausalLM.from_pretrained(tmp_path)
     with torch.inference_mode():  # and the model itself is as usable as ever

@@ -700,7 +700,7 @@ def test_the_plan_of_a_model_without_pieces_is_what_is_reported(
     model: HookedTransformer, pairs: PromptPairs, site: str
 ) -> None:
     planned = plan(model, pairs, site)
-    assert f"through hooks ({model.cfg.architecture} is neither of" in str(planned)
+    assert f"through hooks ({model.cfg.architecture} is none of" in str(planned)
     effect = sweep(model, pairs, site)
     assert (planned.rows, planned.batches) == (effect.attrs["rows_run"], effect.attrs["batches"])
     assert (planned.flop, planned.peak_bytes) == (effect.attrs["planned_flop"], effect.attrs["planned_peak_bytes"])
@@ -1008,7 +1008,7 @@ def test_an_architecture_of_its_own_is_swept_through_hooks(
         where = {"positions": places} if these is pairs else {"roles": places}
         effect = sweep(model, these, site, direction, **where)
         assert effect.attrs["engine"] == "hooks"
-        assert effect.attrs["engine_reason"].startswith(f"{model.cfg.architecture} is neither of")
+        assert effect.attrs["engine_reason"].startswith(f"{model.cfg.architecture} is none of")
         same(effect.patched, expected_cells(model, these, site, direction, places))
     has_heads = sites.site(site).has_heads
     units: list[Any] = [[head] for head in range(model.n_heads_of(site))] if has_heads else [None]
@@ -1041,9 +1041,9 @@ def test_a_site_whose_edits_are_discarded_is_refused(
 
 
 def test_what_needs_the_weights_is_refused_in_one_line(opt: HookedTransformer, pairs: PromptPairs) -> None:
-    with pytest.raises(InterpError, match="OPTForCausalLM is neither of") as paths:
+    with pytest.raises(InterpError, match="OPTForCausalLM is none of") as paths:
         path_patching(opt, pairs)
-    with pytest.raises(InterpError, match=r"bfloat16.*OPTForCausalLM is neither of") as screening:
+    with pytest.raises(InterpError, match=r"bfloat16.*OPTForCausalLM is none of") as screening:
         sweep(opt, pairs, "z", precision="bfloat16")
     assert "\n" not in str(paths.value) + str(screening.value)
 

@@ -48,7 +48,7 @@ def senders(model: HookedTransformer, names: Sequence[str] | None = None) -> tup
     nodes = [Node("embed", "embed", -1)]
     for layer in range(model.cfg.n_layers):
         nodes += [Node(head_label(layer, head), "head", layer, head) for head in range(model.cfg.n_heads)]
-        nodes.append(Node(f"MLP{layer}", "mlp", layer))
+        nodes += _mlp(model, layer)
     return _named(nodes, names, "sender")
 
 
@@ -66,9 +66,14 @@ def receivers(model: HookedTransformer, names: Sequence[str] | None = None) -> t
         kinds: tuple[Kind, ...] = ("k", "v")
         for kind in kinds:
             nodes += [Node(f"L{layer}{shared}{h}.{kind}", kind, layer, h) for h in range(cfg.n_kv_heads)]
-        nodes.append(Node(f"MLP{layer}", "mlp", layer))
+        nodes += _mlp(model, layer)
     nodes.append(Node("logits", "logits", cfg.n_layers))
     return _named(nodes, names, "receiver")
+
+
+def _mlp(model: HookedTransformer, layer: int) -> list[Node]:
+    """The MLP of a layer, where the model has any."""
+    return [Node(f"MLP{layer}", "mlp", layer)] if model.has_site("mlp_out") else []
 
 
 def _named(nodes: Sequence[Node], names: Sequence[str] | None, what: str) -> tuple[Node, ...]:
