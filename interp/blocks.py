@@ -1,10 +1,11 @@
-"""The arithmetic of a GPT-2 or Llama model, piece by piece, on the bridge's own weights.
+"""The arithmetic of a GPT-2, Llama or native model, piece by piece, on the bridge's own weights.
 
 TransformerLens runs a whole block or nothing. What an exact sweep and a gradient need is less: the queries of some
 tokens, the attention of one head, the MLP of the tokens that changed. The pieces are here, for the two families that
 most of the field's models belong to: GPT-2 (LayerNorm, learned positions, plain MLP; Radford et al. 2019) and Llama
-(RMSNorm, rotary positions, gated MLP, grouped-query attention; Touvron et al. 2023, arXiv 2302.13971). Weights are
-views of the bridge's, never copies, and loading a model compares the whole with the bridge (``interp._selfcheck``).
+(RMSNorm, rotary positions, gated MLP, grouped-query attention; Touvron et al. 2023, arXiv 2302.13971); and for toy
+models of TransformerLens's own making, with an MLP or of attention alone. Weights are views of the bridge's, never
+copies, and loading a model compares the whole with the bridge (``interp._selfcheck``).
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -27,7 +27,7 @@ from interp.attribution import attribution_patching, edge_attribution
 from interp.errors import InterpError
 from interp.model import HookedTransformer
 from interp.prompts import PromptPairs
-from interp.sweep import ablation_sweep, path_patching, score
+from interp.sweep import ablation_sweep, knockout_sweep, path_patching, score
 from interp.sweep.edges import Node, receivers, senders
 from tests.tiny import random_ids
 from tests.tolerance import close
@@ -76,6 +76,7 @@ class Forward:
     Attributes:
         z: (layer, head) to its mix of values [prompt, position, d_head]; None is zero.
         read: (``q k v``, layer, head) to the stream that it reads in place of its own.
+        cut: (layer, head, dest, src) of scores that are minus infinity.
         final: what the final norm reads in place of the stream.
         with_gradient: follow the pass for a gradient.
         streams: the residual stream before each layer, and after the last.
@@ -87,6 +88,7 @@ class Forward:
     ids: np.ndarray
     z: Mapping[tuple[int, int], Tensor | None] = field(default_factory=dict)
     read: Mapping[tuple[str, int, int], Tensor] = field(default_factory=dict)
+    cut: Collection[tuple[int, int, int, int]] = ()
     final: Tensor | None = None
     with_gradient: bool = False
 
@@ -130,6 +132,9 @@ class Forward:
                     made[kind][:, head] = self.heads(kind, layer, other)[:, head]
             k, v = (made[kind].repeat_interleave(N_HEADS // made[kind].shape[1], dim=1) for kind in "kv")
             scores = (made["q"] @ k.transpose(2, 3) / D_HEAD**0.5).masked_fill(future, -torch.inf)
+            for at, head, dest, src in self.cut:
+                if at == layer:
+                    scores[:, head, dest, src] = -torch.inf
             self.patterns.append(scores.softmax(-1))
             out = self.patterns[-1] @ v
             for head in range(N_HEADS):
@@ -259,6 +264,14 @@ def test_every_edge_is_that_by_hand(model: HookedTransformer, pairs: PromptPairs
     by_steps, estimated = (np.array(values) for values in zip(*slopes, strict=True))
     assert np.abs(estimated).max() > 0.05
     assert np.abs(by_steps - estimated).max() < 0.05 * np.abs(estimated).max()
+
+
+def test_knockout_is_that_by_hand(model: HookedTransformer, pairs: PromptPairs) -> None:
+    found = knockout_sweep(model, pairs, ["noun<-color"], by_head=True)["cut"]
+    for layer in range(N_LAYERS):
+        for head in range(N_HEADS):
+            expected = difference(Forward(model, pairs.clean.ids, cut=[(layer, head, 5, 3)]).logits)
+            close(found.isel(layer=layer, head=head, edge=0), expected, size=np.abs(expected).max() + 5)
 
 
 @pytest.mark.parametrize("kind", ["q", "k"])

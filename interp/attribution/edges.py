@@ -75,7 +75,7 @@ def edge_attribution(
     (The code published with EAP-IG takes one end of each of the ``steps`` intervals; the limit is the same.)
 
     Args:
-        model: a GPT-2 or Llama model (``interp.blocks``).
+        model: its arithmetic is in ``interp.blocks``.
         pairs: clean and corrupted prompts.
         direction: ``"denoising"`` or ``"noising"``.
         metric: name from ``interp.metrics``; not ``rank``, which has no gradient.

@@ -63,7 +63,7 @@ def path_patching(
     as usual. Wang et al. 2022 (arXiv 2211.00593); the same intervention as TransformerLens's direct path patching.
 
     Args:
-        model: GPT-2 or Llama family (``model.no_blocks`` is empty).
+        model: its arithmetic is in ``interp.blocks`` (``model.no_blocks`` is empty).
         pairs: clean and corrupted prompts.
         direction: ``"denoising"`` adds clean minus corrupted to the corrupted run, ``"noising"`` the reverse.
         metric: name from ``interp.metrics``.
