@@ -30,8 +30,10 @@ SCOUTING_ROWS = 16
 """Rows of a first, quick look at more than two ways, after which the hopeless are dropped, but for ``addmm``."""
 HOPELESS = 1.5
 """How many times longer than the best of its layout that is."""
-REPEATS = 2
-"""Measurements of which the best counts, taken in turns: others use the machine too."""
+REPEATS, MOST_REPEATS = 2, 4
+"""Measurements of each way, in turns: so many, and more while the best two of a way differ: others use the machine."""
+SETTLED = 1.1
+"""How many times the best the second best may take."""
 GAIN, GAIN_BY_PACKING = 1.05, 1.1
 """How many times faster than ``addmm`` another product must be to be used, and a second layout to be held."""
 
@@ -177,14 +179,17 @@ def _measured(
 def _seconds(
     found: Sequence[Way], x: Tensor, weight: Tensor, packed: Tensor, bias: Tensor | None, activation: Activation | None
 ) -> dict[Way, float]:
-    """Best time of each way, taken in turns."""
-    seconds = dict.fromkeys(found, float("inf"))
-    for _ in range(REPEATS):
-        for way in found:
+    """Best time of each way, taken in turns until the best two of every way agree."""
+    seconds: dict[Way, list[float]] = {way: [] for way in found}
+    for turn in range(1, MOST_REPEATS + 1):
+        for way, spent in seconds.items():
             started = time.perf_counter()
             way(x, packed if way.packed else weight, bias, activation)
-            seconds[way] = min(seconds[way], time.perf_counter() - started)
-    return seconds
+            spent.append(time.perf_counter() - started)
+            spent.sort()
+        if turn >= REPEATS and all(spent[1] <= SETTLED * spent[0] for spent in seconds.values()):
+            break
+    return {way: spent[0] for way, spent in seconds.items()}
 
 
 def _hopeful(seconds: dict[Way, float]) -> tuple[Way, ...]:
