@@ -202,8 +202,9 @@ def _hopeful(seconds: dict[Way, float]) -> tuple[Way, ...]:
 
 def _chosen(seconds: dict[Way, float], flop: float, packing: float) -> Choice:
     """The fastest, where it gains enough; from seconds and operations per row, and the seconds of packing."""
-    ordered = sorted(seconds, key=seconds.__getitem__)
-    rates = tuple((way, flop / seconds[way]) for way in ordered)
+    rates = tuple((way, flop / seconds[way]) for way in sorted(seconds, key=seconds.__getitem__))
+    # More rows than were measured do not stay in the cache, where an activation of its own passes over them again.
+    ordered = sorted(seconds, key=lambda way: seconds[way] / (GAIN if way.fused else 1.0))
     lying = next(way for way in ordered if not way.packed)
     if seconds[ADDMM] < GAIN * seconds[lying]:
         lying = ADDMM
