@@ -212,9 +212,11 @@ def _report(arguments: argparse.Namespace, terminal: Terminal) -> None:
 
 def _studies(arguments: argparse.Namespace, terminal: Terminal) -> None:
     from analyses import study as studies
+    from interp import tasks
 
     found = [studies.load(name) for name in studies.names()]
-    terminal.table(("study", "task", "pairs", "title"), [(s.name, s.task, str(s.n), s.title) for s in found])
+    rows = [(study.name, tasks.load(study.task).name, str(study.n), study.title) for study in found]
+    terminal.table(("study", "task", "pairs", "title"), rows)
 
 
 def _models(arguments: argparse.Namespace, terminal: Terminal) -> None:

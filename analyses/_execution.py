@@ -22,7 +22,7 @@ from analyses import _manifest as manifests
 from analyses import _options
 from analyses._directory import MANIFEST, STUDY, RunDirectory
 from analyses.study import ANALYSES, Study, check_keys
-from interp import _yaml
+from interp import _yaml, tasks
 from interp.errors import InterpError
 from interp.report import manifest as recorded
 
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
     from interp.model import HookedTransformer
     from interp.prompts import PromptPairs
+    from interp.tasks import Task
 
 ALSO: dict[str, dict[str, str]] = {"attention_lesson": {"attention_patterns": "patterns"}}
 """Analysis -> further result files, each with the function of the same module that makes it."""
@@ -38,7 +39,7 @@ ALSO: dict[str, dict[str, str]] = {"attention_lesson": {"attention_patterns": "p
 VERDICT = "context_flow"
 
 # What every result of a run depends on, as the manifest records it.
-_SETTING = ("model", "task", "n", "seed", "main_rung", "versions", "code_sha256")
+_SETTING = ("model", "task", "task_sha256", "n", "seed", "main_rung", "versions", "code_sha256")
 
 # What makes a run another run: results of two such never share a directory.
 _IDENTITY = ("study", "task", "rungs", "main_rung", "n", "seed")
@@ -73,7 +74,6 @@ class Tools:
     """The parts a run is composed of; ``real_tools`` gives the library's own, tests give doubles."""
 
     load_model: Callable[..., HookedTransformer]
-    rungs_of: Callable[[str], Sequence[tuple[str, bool]]]
     build_pairs: Callable[..., PromptPairs]
     analysis: Callable[[str, str], Callable[..., Any]]
     save: Callable[[xr.Dataset, Path], object]
@@ -85,19 +85,12 @@ class Tools:
 
 def real_tools() -> Tools:
     """The library's own parts. Imports torch."""
-    from interp import report, results, tasks
+    from interp import report, results
     from interp.model import HookedTransformer
-
-    def rungs_of(task: str) -> list[tuple[str, bool]]:
-        return [(rung.name, bool(rung.main)) for rung in tasks.load(task).rungs]
-
-    def build_pairs(task: str, rung: str, **options: Any) -> PromptPairs:
-        return tasks.build(task, rung, **options)
 
     return Tools(
         load_model=HookedTransformer.from_pretrained,
-        rungs_of=rungs_of,
-        build_pairs=build_pairs,
+        build_pairs=tasks.build,
         analysis=lambda name, function: getattr(importlib.import_module(ANALYSES[name]), function),
         save=results.save,
         load=results.load,
@@ -153,14 +146,16 @@ def execute(
     """
     directories.refuse_foreign(out)
     runners = _checked_runners(study, tools)
-    ladder, main = _ladder(study, tools)
+    task = tasks.load(study.task)
+    ladder, main = _ladder(study, task)
     with directories.held(out, command):
         place = RunDirectory(out, tools.load, tools.save, watcher.note)
         place.tidy()
         earlier = recorded.read(out)
         asked: dict[str, Any] = {
             "study": study.name,
-            "task": study.task,
+            "task": task.name,
+            "task_sha256": study.task_sha256(),
             "rungs": ladder,
             "main_rung": main,
             "n": study.n,
@@ -173,11 +168,11 @@ def execute(
         loaded = time.perf_counter() - started
         description = _description(model)
         _refuse_another(place, earlier, {**asked, "model": description})
-        with watcher.stage(f"build the pairs of {study.task}"):
-            pairs, skipped = _build(study, ladder, model, tools)
+        with watcher.stage(f"build the pairs of {task.name}"):
+            pairs, skipped = _build(study, task, ladder, model, tools)
         for rung, reason in skipped.items():
             watcher.note(f"rung {rung} left out: {reason}")
-        run = _Run(study, place, tools, watcher, model, pairs, main, runners, every_prompt)
+        run = _Run(study, task, place, tools, watcher, model, pairs, main, runners, every_prompt)
         with run.ending():
             run.begin(
                 {"command": command, **asked, "model": description, "skipped_rungs": skipped},
@@ -201,11 +196,11 @@ def _checked_runners(study: Study, tools: Tools) -> dict[str, Callable[..., Any]
     return runners
 
 
-def _ladder(study: Study, tools: Tools) -> tuple[list[str], str]:
+def _ladder(study: Study, task: Task) -> tuple[list[str], str]:
     """The rungs of the study in order, and the main one."""
-    ladder = [(rung, main) for rung, main in tools.rungs_of(study.task) if not study.rungs or rung in study.rungs]
-    main = study.main_rung or next((rung for rung, is_main in ladder if is_main), ladder[-1][0])
-    return [rung for rung, _ in ladder], main
+    ladder = [rung for rung in task.rungs if not study.rungs or rung.name in study.rungs]
+    main = study.main_rung or next((rung.name for rung in ladder if rung.main), ladder[-1].name)
+    return [rung.name for rung in ladder], main
 
 
 def _description(model: HookedTransformer) -> dict[str, str]:
@@ -242,22 +237,22 @@ def _brief(value: object) -> str:
 
 
 def _build(
-    study: Study, ladder: Sequence[str], model: HookedTransformer, tools: Tools
+    study: Study, task: Task, ladder: Sequence[str], model: HookedTransformer, tools: Tools
 ) -> tuple[dict[str, PromptPairs], dict[str, str]]:
     """The pairs of every rung, and the rungs this tokenizer cannot build, with the reason."""
     pairs: dict[str, PromptPairs] = {}
     skipped: dict[str, str] = {}
     for rung in ladder:
         try:
-            pairs[rung] = tools.build_pairs(study.task, rung, tokenizer=model, n=study.n, seed=study.seed)
+            pairs[rung] = tools.build_pairs(task, rung, tokenizer=model, n=study.n, seed=study.seed)
             if len(pairs[rung]) == 0:
-                raise InterpError(f"the rung {rung} of {study.task} has no prompts.")
+                raise InterpError(f"the rung {rung} of {task.name} has no prompts.")
         except InterpError as error:
             pairs.pop(rung, None)
             skipped[rung] = " ".join(str(error).split())
     if not pairs:
         rung, reason = next(iter(skipped.items()))
-        raise InterpError(f"No rung of {study.task} can be built with {study.model}; {rung}: {reason}")
+        raise InterpError(f"No rung of {task.name} can be built with {study.model}; {rung}: {reason}")
     return pairs, skipped
 
 
@@ -267,6 +262,7 @@ class _Run:
     def __init__(
         self,
         study: Study,
+        task: Task,
         place: RunDirectory,
         tools: Tools,
         watcher: Watcher,
@@ -276,7 +272,7 @@ class _Run:
         runners: Mapping[str, Callable[..., Any]],
         every_prompt: bool,
     ) -> None:
-        self.study, self.place, self.tools, self.watcher = study, place, tools, watcher
+        self.study, self.task, self.place, self.tools, self.watcher = study, task, place, tools, watcher
         self.model, self.ladder, self.main, self.runners = model, ladder, main, runners
         self.every_prompt = every_prompt
         self.manifest: dict[str, Any] = {}
@@ -392,10 +388,11 @@ class _Run:
         """The answer in two sentences: the verdict's, or that the model does not do the task."""
         if "verdict" in self.done:
             return str(self.done["verdict"].attrs.get("answer", ""))
-        return without_verdict(self.model.name, self.study.task, self.main, self.done["behavior"])
+        return without_verdict(self.model.name, self.task.name, self.main, self.done["behavior"])
 
     def _call(self, name: str, given: Any, options: Mapping[str, Any], progress: Progress) -> dict[str, xr.Dataset]:
-        offered: dict[str, Any] = {**options, "seed": self.study.seed, "progress": progress}
+        described = {rung.name: rung.description for rung in self.task.rungs if rung.name in self.ladder}
+        offered: dict[str, Any] = {"descriptions": described, **options, "seed": self.study.seed, "progress": progress}
         if self.main in self.ladder:
             offered["main"] = self.main
         arguments = (given,) if name == VERDICT else (self.model, given)

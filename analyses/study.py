@@ -1,17 +1,25 @@
-"""A study: one task, one model, and the analyses to run on it, written down as YAML and read strictly."""
+"""A study: one task, one model, and the analyses to run on it, written down as YAML and read strictly.
+
+Its task is bundled, or the researcher's own: a file beside the study, or written in the study itself.
+"""
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from interp import _yaml
 from interp._names import component
 from interp.errors import InterpError, nearest, shown, unknown_name
+
+if TYPE_CHECKING:
+    from interp.tasks import Task
 
 STUDIES = Path(__file__).parent / "studies"
 
@@ -35,7 +43,7 @@ class Study:
         name: short name, also the default directory under reports/.
         title: one line for the page.
         question: what the study asks.
-        task: a bundled task (``interp.tasks.names()``).
+        task: the name of a bundled task (``interp.tasks.names()``), or a whole task as its file would hold it.
         rungs: the task's rungs to use, in ladder order; None is all of them.
         main_rung: the rung to explain if the model does it; None is the task's own choice.
         n: pairs per rung.
@@ -48,7 +56,7 @@ class Study:
     name: str
     title: str
     question: str
-    task: str
+    task: str | Mapping[str, Any]
     rungs: tuple[str, ...] | None = None
     main_rung: str | None = None
     n: int = 48
@@ -64,6 +72,13 @@ class Study:
         plain["gate"] = dict(self.gate)
         plain["analyses"] = {name: dict(options) for name, options in self.analyses.items()}
         return {key: value for key, value in plain.items() if value is not None}
+
+    def task_sha256(self) -> str:
+        """Fingerprint of all that the task says, wherever it is written."""
+        from interp import tasks
+
+        content = tasks.content(self.task) if isinstance(self.task, str) else self.task
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def names() -> tuple[str, ...]:
@@ -85,14 +100,19 @@ def load(name_or_file: str | Path) -> Study:
     if looks_like_path and not os.path.lexists(path):
         raise InterpError(f"No study file at {text}. Bundled studies: {', '.join(names())}.")
     where = text if looks_like_path else path.name
-    return parse(_yaml.read(path, where), where=where)
+    return parse(_yaml.read(path, where), where=where, folder=path.parent)
 
 
-def parse(content: object, *, where: str) -> Study:
-    """Check a study's content; ``where`` names the file in messages.
+def parse(content: object, *, where: str, folder: Path = Path()) -> Study:
+    """Check a study's content.
+
+    Args:
+        content: what the file holds.
+        where: names the file in messages.
+        folder: where the file is; the path of a task is relative to it.
 
     Raises:
-        InterpError: an unknown or missing key, a wrong type, an unknown task or analysis.
+        InterpError: an unknown or missing key, a wrong type, an unknown analysis, or a task that is not valid.
     """
     if not isinstance(content, dict):
         raise InterpError(f"{where} must be a mapping of keys such as name, task and analyses.")
@@ -102,17 +122,20 @@ def parse(content: object, *, where: str) -> Study:
             raise InterpError(f"{where} lacks the key '{key}'.")
     values: dict[str, Any] = {}
     values["name"] = component(content["name"], f"'name' in {where}")
-    for key in ("title", "question", "task", "model", "main_rung"):
+    for key in ("title", "question", "model", "main_rung"):
         if key in content:
             values[key] = _text(content[key], key, where)
     for key in _RANGES:
         if key in content:
             values[key] = _whole(content[key], key, where)
+    task, values["task"] = _task(content["task"], where, folder)
     values["rungs"] = _rungs(content.get("rungs", "all"), where)
     values["gate"] = _gate(content.get("gate"), where)
     values["analyses"] = _analyses(content["analyses"], where)
     study = Study(**values)
-    _check_task(study, where)
+    _check_rungs(study, task, where)
+    if isinstance(study.task, Mapping):
+        _yaml.plain(study.as_dict(), where)  # a run keeps the study with its task in one file
     return study
 
 
@@ -195,20 +218,39 @@ def _analyses(value: object, where: str) -> dict[str, dict[str, Any]]:
     return {name: dict(value[name] or {}) for name in ANALYSES if name in value}
 
 
-def _check_task(study: Study, where: str) -> None:
+def _task(value: object, where: str, folder: Path) -> tuple[Task, str | dict[str, Any]]:
+    """The task, and what a study keeps of it: the name of a bundled one, or all that another one says."""
     from interp import tasks
 
-    known = tuple(tasks.names())
-    if study.task not in known:
+    if isinstance(value, dict):
+        return tasks.parse_task(value, where), value
+    if not isinstance(value, str) or not _yaml.is_clean(value):
+        raise _wrong("task", where, "a bundled task, the path of a .yaml file, or a whole task as a mapping", value)
+    if value.endswith(tasks.FILES):
+        path = folder / Path(value).expanduser()
+        if not os.path.lexists(path):
+            raise InterpError(
+                f"No task file at {path}, which {where} names: a path is relative to the study. "
+                f"Bundled tasks: {', '.join(tasks.names())}."
+            )
+        content = tasks.content(path)
+        return tasks.parse_task(content, value), content
+    known = tasks.names()
+    if value not in known:
         raise InterpError(
-            f"Unknown task {shown(study.task)} in {where}.{nearest(study.task, known)} Known tasks: {', '.join(known)}."
+            f"Unknown task {shown(value)} in {where}.{nearest(value, known)} Known tasks: {', '.join(known)}. "
+            "A task of your own is the path of its .yaml file, or a mapping."
         )
-    ladder = tuple(rung.name for rung in tasks.load(study.task).rungs)
+    return tasks.load(value), value
+
+
+def _check_rungs(study: Study, task: Task, where: str) -> None:
+    ladder = tuple(rung.name for rung in task.rungs)
     for rung in (*(study.rungs or ()), *([study.main_rung] if study.main_rung else [])):
         if rung not in ladder:
             raise InterpError(
                 f"Unknown rung {shown(rung)} in {where}.{nearest(rung, ladder)} "
-                f"Rungs of {study.task}: {', '.join(ladder)}."
+                f"Rungs of {task.name}: {', '.join(ladder)}."
             )
     if study.rungs and study.main_rung and study.main_rung not in study.rungs:
         raise InterpError(

@@ -100,6 +100,22 @@ def dump(value: object) -> str:
     return yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=True)
 
 
+def plain(value: object, where: str) -> Any:
+    """A value as a file that holds it would be read: within the same bounds, and of the same kinds.
+
+    Raises:
+        InterpError: it cannot be written down, or would be refused in a file.
+    """
+    try:
+        text = dump(value)
+    except (yaml.YAMLError, RecursionError) as error:
+        raise InterpError(
+            f"{where} holds what YAML cannot ({type(error).__name__}). "
+            "Give mappings, lists, text, whole numbers, numbers, true and false."
+        ) from error
+    return parse(text, where)
+
+
 def is_clean(text: str) -> bool:
     """Whether a text is free of control characters (a NUL, an escape) and of halves of characters."""
     return not _CONTROL.search(text)

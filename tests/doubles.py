@@ -13,7 +13,7 @@ import numpy as np
 import xarray as xr
 
 from analyses._execution import Tools
-from interp import results, tasks
+from interp import results
 from interp.errors import InterpError
 from interp.results import Variable
 
@@ -78,6 +78,7 @@ class House:
     passing: tuple[str, ...] = ("recall", "two")
     ran: list[str] = field(default_factory=list)
     given: dict[str, Any] = field(default_factory=dict)
+    tasks: set[str] = field(default_factory=set)
     failing: str | None = None
     failure: BaseException | None = None
     unbuildable: tuple[str, ...] = ()
@@ -86,7 +87,6 @@ class House:
     def tools(self) -> Tools:
         return Tools(
             load_model=self.load_model,
-            rungs_of=lambda task: [(rung.name, rung.main) for rung in tasks.load(task).rungs],
             build_pairs=self.build_pairs,
             analysis=self.analysis,
             save=results.save,
@@ -101,15 +101,23 @@ class House:
         self.ran.append("load")
         return MODEL
 
-    def build_pairs(self, task: str, rung: str, *, tokenizer: Any, n: int, seed: int) -> Any:
+    def build_pairs(self, task: Any, rung: str, *, tokenizer: Any, n: int, seed: int) -> Any:
         if rung in self.unbuildable:
             raise InterpError(f"{rung} needs\nmore tokens.")
+        self.tasks.add(task.name)
         return Pairs(rung, n, seed)
 
     def analysis(self, name: str, function: str) -> Callable[..., xr.Dataset]:
         def behavior(
-            model: Any, pairs: Mapping[str, Any], *, seed: int, minimum_preferred: float = 0.5, minimum_gap: float = 0.5
+            model: Any,
+            pairs: Mapping[str, Any],
+            *,
+            seed: int,
+            descriptions: Mapping[str, str] | None = None,
+            minimum_preferred: float = 0.5,
+            minimum_gap: float = 0.5,
         ) -> xr.Dataset:
+            self.given["descriptions"] = descriptions
             return self.dataset("behavior", pairs, rungs=list(pairs), least=minimum_preferred)
 
         def probing(model: Any, pairs: Any, *, folds: int = 5, seed: int, progress: Any) -> xr.Dataset:

@@ -129,6 +129,80 @@ def test_the_command_lines_choices_are_checked_like_the_files(option: str, value
         studies.with_overrides(studies.parse(MINIMAL, where="small.yaml"), **given)
 
 
+# --- a task of one's own ---
+
+OWN_TASK = {
+    "name": "mine",
+    "language": "en",
+    "title": "Mine",
+    "question": "Is it?",
+    "source": "This test.",
+    "lexicon": {"color": ["red", "blue", "green"], "noun": ["cat", "dog", "bird"]},
+    "rungs": [
+        {
+            "name": "once",
+            "description": "One colour.",
+            "main": True,
+            "template": "The {noun} is {color}. The {noun:asked} is",
+            "answer": " {color}",
+            "corrupted": {"other": "color"},
+        }
+    ],
+}
+
+
+def own_study(folder: Path, task: object = "sets/mine.yaml", **changes: object) -> Path:
+    """A study with a task file in a folder beside it."""
+    (folder / "sets").mkdir(exist_ok=True)
+    (folder / "sets" / "mine.yaml").write_text(yaml.safe_dump(OWN_TASK))
+    path = folder / "own.yaml"
+    path.write_text(yaml.safe_dump(with_change(task=task, **changes)))
+    return path
+
+
+def test_a_task_is_a_path_relative_to_the_study_or_stands_in_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    by_path = studies.load(own_study(tmp_path))
+    inline = studies.load(own_study(tmp_path, OWN_TASK))
+    absolute = studies.load(own_study(tmp_path, str(tmp_path / "sets" / "mine.yaml")))
+    assert by_path == inline == absolute
+    assert by_path.task == OWN_TASK
+    assert by_path.task_sha256() == inline.task_sha256()
+    assert studies.parse(inline.as_dict(), where="again.yaml") == inline
+
+
+def test_the_fingerprint_of_a_task_is_of_all_that_it_says() -> None:
+    study = studies.parse(with_change(task=OWN_TASK), where="own.yaml")
+    other = studies.parse(with_change(task={**OWN_TASK, "title": "Other"}), where="own.yaml")
+    bundled = studies.parse(MINIMAL, where="own.yaml")
+    assert len({study.task_sha256(), other.task_sha256(), bundled.task_sha256()}) == 3
+
+
+@pytest.mark.parametrize(
+    ("task", "words"),
+    [
+        ("absent.yaml", "No task file at .*absent.yaml, which .*own.yaml names: a path is relative to the study"),
+        ({**OWN_TASK, "langauge": "en"}, "Unknown key 'langauge' in the task of .*own.yaml.*'language'"),
+        ({"name": "mine"}, "own.yaml: the task has no language"),
+        (["mine"], "'task' in .*own.yaml must be a bundled task, the path of a .yaml file, or a whole task"),
+        ("own.yaml", "Unknown key 'analyses' in the task of own.yaml"),
+    ],
+)
+def test_a_task_of_ones_own_with_a_mistake_is_one_line(task: object, words: str, tmp_path: Path) -> None:
+    with pytest.raises(InterpError, match=words) as caught:
+        studies.load(own_study(tmp_path, task))
+    assert "\n" not in str(caught.value)
+
+
+def test_the_rungs_of_a_study_are_those_of_its_own_task(tmp_path: Path) -> None:
+    assert studies.load(own_study(tmp_path, rungs=["once"])).rungs == ("once",)
+    with pytest.raises(InterpError, match=r"Unknown rung 'two' .* Rungs of mine: once"):
+        studies.load(own_study(tmp_path, rungs=["two"]))
+
+
 # --- running, on doubles ---
 
 SMALL = studies.Study(
@@ -164,6 +238,39 @@ def test_a_run_writes_its_directory_and_answers(tmp_path: Path) -> None:
         "study.yaml",
     ]
     assert studies.load(tmp_path / "run" / "study.yaml") == SMALL
+
+
+def test_a_run_keeps_its_own_task_and_goes_on_without_the_file(tmp_path: Path) -> None:
+    study = studies.load(own_study(tmp_path))
+    house = House(passing=("once",))
+    execute(house, tmp_path / "run", study)
+    assert house.tasks == {"mine"}
+    found = manifest(tmp_path / "run")
+    assert (found["task"], found["rungs"], found["main_rung"]) == ("mine", ["once"], "once")
+    (tmp_path / "sets" / "mine.yaml").unlink()
+    kept = studies.load(tmp_path / "run" / "study.yaml")
+    assert kept == study
+    again = House(passing=("once",))
+    execute(again, tmp_path / "run", kept)
+    assert again.ran == ["load", "report"]
+
+
+def test_results_of_a_task_that_was_changed_are_set_aside(tmp_path: Path) -> None:
+    first = studies.parse(with_change(task=OWN_TASK), where="own.yaml")
+    second = studies.parse(with_change(task={**OWN_TASK, "question": "Is it so?"}), where="own.yaml")
+    execute(House(passing=("once",)), tmp_path, first)
+    house = House(passing=("once",))
+    execute(house, tmp_path, second)
+    assert house.ran == ["load", "behavior", "probing", "context_flow", "report"]
+    assert len(list((tmp_path / "earlier").glob("*.nc"))) == 3
+
+
+def test_a_rung_is_described_by_its_own_task_even_under_the_name_of_a_bundled_one(tmp_path: Path) -> None:
+    rung = {**OWN_TASK["rungs"][0], "name": "recall"}  # type: ignore[index]
+    own = {**OWN_TASK, "name": "color-noun", "rungs": [rung]}
+    house = House()
+    execute(house, tmp_path, studies.parse(with_change(task=own), where="own.yaml"))
+    assert house.given["descriptions"] == {"recall": "One colour."}
 
 
 def test_the_manifest_says_what_ran_where_and_how_long(tmp_path: Path) -> None:

@@ -351,6 +351,134 @@ def test_induction_reports_a_shortfall(tmp_path):
     assert pairs.drops[-1].reason.startswith("50 pairs were asked for and 6 different ones could be built")
 
 
+# Slots that are drawn together
+
+AGREEMENT = {
+    "name": "agreement",
+    "language": "en",
+    "title": "Agreement",
+    "question": "Does the verb agree?",
+    "source": "This test.",
+    "lexicon": {
+        "noun, verb, lemma": [
+            ["key", "is", "KEY"], ["keys", "are", "KEY"], ["cat", "is", "CAT"], ["cats", "are", "CAT"],
+            ["dog", "is", "DOG"], ["dogs", "are", "DOG"],
+        ],
+        "near": ["cabinet", "cabinets", "box"],
+    },
+    "rungs": [
+        {
+            "name": "near",
+            "description": "A noun between subject and verb.",
+            "main": True,
+            "template": "The {noun} near the {near}",
+            "answer": " {verb}",
+            "corrupted": {"other": "verb", "keep": "lemma"},
+        }
+    ],
+}  # fmt: skip
+VERB = {"key": "is", "keys": "are", "cat": "is", "cats": "are", "dog": "is", "dogs": "are"}
+PARTNER = {"key": "keys", "cat": "cats", "dog": "dogs", "keys": "key", "cats": "cat", "dogs": "dog"}
+
+
+@pytest.fixture(scope="session")
+def agreeing():
+    """A tokenizer for which every word of AGREEMENT is one token."""
+    words = {*VERB, *VERB.values(), "cabinet", "cabinets", "box", "The", "near", "the"}
+    return stand_in(byte_bpe([f" {word}" for word in sorted(words)] * 20, 600))
+
+
+def agreement(**rung: object) -> dict[str, object]:
+    return {**AGREEMENT, "rungs": [{**AGREEMENT["rungs"][0], **rung}]}
+
+
+def test_a_row_is_drawn_whole_and_another_row_corrupts_it(agreeing):
+    pairs = tasks.build(agreement(), tokenizer=agreeing, n=18)
+    assert len(pairs) == 18
+    assert pairs.drops == ()
+    for pair in pairs:
+        noun, near = pair.clean.split()[1], pair.clean.split()[-1]
+        assert pair.clean == f"The {noun} near the {near}"
+        assert pair.corrupted == f"The {PARTNER[noun]} near the {near}"
+        assert (pair.correct, pair.incorrect) == (f" {VERB[noun]}", f" {VERB[PARTNER[noun]]}")
+    assert set(Counter(slots["noun"] for slots in pairs.slots).values()) == {3}
+    assert set(Counter(slots["near"] for slots in pairs.slots).values()) == {6}
+
+
+def test_another_row_differs_in_the_slot_that_is_named(agreeing):
+    pairs = tasks.build(agreement(corrupted={"other": "verb"}), tokenizer=agreeing, n=18)
+    nouns = [(slots["noun"], other["noun"]) for slots, other in zip(pairs.slots, pairs.corrupted_slots, strict=True)]
+    assert all(VERB[one] != VERB[other] for one, other in nouns)
+    assert any(PARTNER[one] != other for one, other in nouns)
+    assert pairs.drops == ()
+    anything = tasks.build(agreement(corrupted={"other": "noun"}), tokenizer=agreeing, n=12)
+    assert {drop.kind for drop in anything.drops} == {"answer"}  # rows with the same verb, which ask nothing
+
+
+def test_a_word_of_the_row_may_be_copied_or_answer_though_no_template_shows_it(agreeing):
+    lexicon = {"start, later, earlier, low": [["cat", "dog", "key", "box"], ["cats", "dogs", "keys", "cabinet"]]}
+    content = agreement(
+        template="The near the {start}",
+        answer=" {later}",
+        incorrect_answer=" {earlier}",
+        corrupted={"copy": {"start": "low"}},
+    )
+    pairs = tasks.build({**content, "lexicon": lexicon}, tokenizer=agreeing, n=2)
+    found = {(pair.clean, pair.corrupted, pair.correct, pair.incorrect) for pair in pairs}
+    assert found == {
+        ("The near the cat", "The near the box", " dog", " key"),
+        ("The near the cats", "The near the cabinet", " dogs", " keys"),
+    }
+
+
+def test_two_tables_with_one_kind_of_words_never_hold_one_word_twice(agreeing):
+    rows = AGREEMENT["lexicon"]["noun, verb, lemma"]
+    lexicon = {"noun, verb, lemma": rows, "near, near_verb": [row[:2] for row in rows]}
+    pairs = tasks.build({**agreement(), "lexicon": lexicon}, tokenizer=agreeing, n=20)
+    for slots, other in zip(pairs.slots, pairs.corrupted_slots, strict=True):
+        assert slots["near"] not in (slots["noun"], other["noun"])
+
+
+def test_tasks_of_independent_slots_draw_what_they_always_drew(whole_words):
+    pairs = tasks.build("color-noun", "repeated_frame", tokenizer=whole_words, n=3, seed=0)
+    assert [(pair.clean, pair.corrupted) for pair in pairs] == [
+        ("The horse is green. The horse is", "The horse is gray. The horse is"),
+        ("The cup is purple. The cup is", "The cup is white. The cup is"),
+        ("The fish is brown. The fish is", "The fish is purple. The fish is"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"lexicon": {"noun, verb": [["key"]]}}, r"lexicon of noun, verb holds \['key'\]\. Give rows of 2 words: \["),
+        ({"lexicon": {"noun, verb": ["key"]}}, r"lexicon of noun, verb holds 'key'\. Give rows of 2 words"),
+        ({"lexicon": {"noun, verb": [["key", 3]]}}, r"lexicon of noun, verb holds 3\. Give words; quote"),
+        ({"lexicon": {"noun, verb": [["key", "is"], ["key", "are"]]}}, r"holds 'key' twice in its first column"),
+        ({"lexicon": {"noun, verb": [["key", "is"]], "verb": ["is"]}}, r"lexicon has the slot 'verb' twice"),
+        ({"lexicon": {"noun, noun": [["key", "is"]]}}, r"lexicon has the slot 'noun' twice"),
+        (
+            {"rung": {"corrupted": {"other": "color", "keep": "noun"}}},
+            r"Unknown column to keep 'noun' in rung 'recall'",
+        ),
+        ({"rung": {"corrupted": {"keep": "color"}}}, r"needs exactly one of other, swap, copy"),
+        ({"rung": {"corrupted": {"swap": ["color", "noun"], "keep": "noun"}}}, r"keep in .* goes with other alone"),
+    ],
+)
+def test_a_table_with_a_mistake_is_refused_by_name(tmp_path, changes, message):
+    with pytest.raises(InterpError, match=message) as caught:
+        tasks.load(write_task(tmp_path, **changes))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_task_given_as_a_mapping_is_read_as_its_file_would_be():
+    assert tasks.load(agreement()).name == "agreement"
+    with pytest.raises(InterpError, match=r"Unknown key 'langauge' in the task of the given mapping"):
+        tasks.load({**AGREEMENT, "langauge": "en"})
+    with pytest.raises(InterpError, match="the given mapping holds what YAML cannot"):
+        tasks.load({**AGREEMENT, "title": object()})
+
+
 # Refusals
 
 

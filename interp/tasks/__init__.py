@@ -9,21 +9,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from interp import _yaml
 from interp.errors import InterpError, shown, unknown_name, whole_number
-from interp.tasks.schema import Corruption, Rung, Task, read_task
+from interp.tasks.schema import Corruption, Rung, Table, Task, parse_task
 
 if TYPE_CHECKING:
     from interp.alignment import AnswerPolicy
     from interp.prompts import PromptPairs
     from interp.tokens import SupportsTokenizer
 
-__all__ = ["Corruption", "Rung", "Task", "build", "load", "names"]
+__all__ = ["FILES", "Corruption", "Rung", "Table", "Task", "build", "content", "load", "names", "parse_task"]
 
 _FOLDER = Path(__file__).parent
+
+FILES = (".yaml", ".yml")
+"""How a path to a task ends; any other text is the name of a bundled task."""
 
 
 def names() -> tuple[str, ...]:
@@ -31,24 +36,39 @@ def names() -> tuple[str, ...]:
     return tuple(sorted(path.stem for path in _FOLDER.glob("*.yaml")))
 
 
-def load(name: str | Path) -> Task:
-    """A bundled task by name, or any task file by its path (``.yaml`` or ``.yml``).
+def content(name: str | Path) -> Any:
+    """What the file of a task holds, not yet checked: a bundled task by name, or any file (``.yaml`` or ``.yml``).
 
     Raises:
-        InterpError: unknown name, or a file that is not a valid task.
+        InterpError: unknown name, or a file that is missing or not YAML.
     """
+    path = _file(name)
+    return _yaml.read(path, path.name)
+
+
+def load(task: str | Path | Mapping[str, Any]) -> Task:
+    """A bundled task by name, any task file by its path (``.yaml`` or ``.yml``), or a whole task as a mapping.
+
+    Raises:
+        InterpError: unknown name, or a file or mapping that is not a valid task.
+    """
+    if isinstance(task, Mapping):
+        return parse_task(_yaml.plain(task, "the given mapping"), "the given mapping")
+    return parse_task(content(task), _file(task).name)
+
+
+def _file(name: str | Path) -> Path:
     if not isinstance(name, str | Path):
         raise InterpError(f"A task is named by a word or a path, not by {type(name).__name__}.")
-    path = Path(name)
-    if path.suffix not in (".yaml", ".yml"):
-        if str(name) not in names():
-            raise unknown_name("task", str(name), names())
-        path = _FOLDER / f"{name}.yaml"
-    return read_task(path)
+    if Path(name).suffix in FILES:
+        return Path(name)
+    if str(name) not in names():
+        raise unknown_name("task", str(name), names())
+    return _FOLDER / f"{name}.yaml"
 
 
 def build(
-    task: str | Task,
+    task: str | Path | Mapping[str, Any] | Task,
     rung: str | None = None,
     *,
     tokenizer: SupportsTokenizer,
@@ -62,7 +82,7 @@ def build(
     up is dropped with its reason and another is drawn; if there are too few, the shortfall ends the drop log.
 
     Args:
-        task: a task or its name.
+        task: a task, or what ``load`` takes.
         rung: name of the rung; None for the main one.
         tokenizer: the model.
         n: how many pairs.

@@ -7,13 +7,12 @@ from __future__ import annotations
 
 import random
 from collections import defaultdict
-from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from itertools import zip_longest
 
 from interp.errors import InterpError
-from interp.prompts import ANSWER, Drop, PromptPairs, align_template, first_reasons, shortfall
-from interp.tasks.schema import Rung, Task
+from interp.prompts import ANSWER, Drop, PromptPairs, Template, align_template, first_reasons, shortfall
+from interp.tasks.schema import Rung, Table, Task
 from interp.tokens import SupportsTokenizer, encode_plain, unknown_id
 
 _STRICT_TRIES, _TRIES = 200, 400  # draws of one prompt: the first ones take the least used words
@@ -29,6 +28,7 @@ class _Draw:
     clean: dict[str, str]
     corrupted: dict[str, str]
     change: tuple[tuple[str, str, str], ...]  # slot, clean word, corrupted word
+    counted: dict[str, str]  # the words whose use is counted
 
 
 def build(task: Task, rung: Rung, model: SupportsTokenizer, *, n: int, seed: int) -> PromptPairs:
@@ -81,10 +81,11 @@ def _aligned(
     task: Task, rung: Rung, variant: str, draws: list[_Draw], model: SupportsTokenizer
 ) -> tuple[PromptPairs | None, tuple[Drop, ...]]:
     template = rung.templates[variant]
+    slots = (*template.slots, *_slots_of(rung.incorrect_answer))
     columns, drops = align_template(
         template,
-        clean=[draw.clean for draw in draws],
-        corrupted=[draw.corrupted for draw in draws],
+        clean=[{slot: word for slot, word in draw.clean.items() if slot in slots} for draw in draws],
+        corrupted=[{slot: word for slot, word in draw.corrupted.items() if slot in slots} for draw in draws],
         tokenizer=model,
         answer_policy=task.answer_policy,
         differ_only_at=[role for slot in rung.corrupted.slots for role in template.roles_of(slot)],
@@ -103,7 +104,8 @@ class _Drawer:
     """
 
     def __init__(self, task: Task, rung: Rung, rng: random.Random) -> None:
-        self.lexicon, self.rung, self.rng = task.lexicon, rung, rng
+        self.rung, self.rng = rung, rng
+        self.tables = {slot: table for table in task.tables for slot in table.columns}
         self.used: defaultdict[tuple[str, ...], float] = defaultdict(float)
         self.seen: set[str] = set()
         self.refused: set[tuple[tuple[str, str, str], ...]] = set()
@@ -111,27 +113,24 @@ class _Drawer:
 
     def draw(self, variant: str) -> _Draw | None:
         """A prompt that was not drawn before and a change that was not refused, or None if none is found."""
-        template, changed = self.rung.templates[variant], self.rung.corrupted.slots
-        slots = [s for s in dict.fromkeys((*changed, *template.slots)) if s not in self.rung.same]
+        template, rule = self.rung.templates[variant], self.rung.corrupted
+        must_change = rule.slots[:1] if rule.other else rule.slots
         for attempt in range(_TRIES):
             strict = attempt < _STRICT_TRIES
-            clean: dict[str, str] = {}
-            for slot in slots:
-                options = [word for word in self.lexicon[slot] if word not in clean.values()]
-                if not options:
-                    return None
-                clean[slot] = self._pick(variant, slot, options, strict)
-            clean |= {slot: clean[source] for slot, source in self.rung.same.items()}
+            clean = self._clean(variant, strict)
+            if clean is None:
+                return None
             corrupted = self._corrupt(variant, clean, strict)
-            change = tuple((slot, clean[slot], corrupted[slot]) for slot in changed)
-            text = template.render(clean).text
-            if change in self.refused or any(before == after for _, before, after in change):
-                self._count(variant, {slot: clean[slot] for slot in changed if slot in slots}, _REFUSED)
+            change = tuple((slot, clean[slot], corrupted[slot]) for slot in rule.slots)
+            text = template.render({slot: clean[slot] for slot in template.slots}).text
+            if change in self.refused or any(clean[slot] == corrupted[slot] for slot in must_change):
+                self._count(variant, self._moved(clean), _REFUSED)
             elif text not in self.seen:
-                draw = _Draw(self.number, variant, text, clean, corrupted, change)
+                counted = clean | {slot + _CORRUPTED: corrupted[slot] for slot in self._moved(clean)}
+                draw = _Draw(self.number, variant, text, clean, corrupted, change, counted)
                 self.number += 1
                 self.seen.add(text)
-                self._count(variant, clean | _marked(change), 1)
+                self._count(variant, counted, 1)
                 return draw
         return None
 
@@ -140,20 +139,37 @@ class _Drawer:
         for draw in draws:
             self.refused.add(draw.change)
             self.seen.discard(draw.text)
-            self._count(draw.variant, draw.clean | _marked(draw.change), -1)
-            self._count(draw.variant, {slot: before for slot, before, _ in draw.change}, _REFUSED)
+            self._count(draw.variant, draw.counted, -1)
+            self._count(draw.variant, self._moved(draw.clean), _REFUSED)
+
+    def _clean(self, variant: str, strict: bool) -> dict[str, str] | None:
+        """A word for every slot; a prompt holds no word of a list and no first word of a row twice."""
+        rung = self.rung
+        needed = (*rung.corrupted.slots, *rung.templates[variant].slots, *rung.same.values())
+        needed += (*rung.corrupted.copy.values(), *_slots_of(rung.incorrect_answer))
+        clean: dict[str, str] = {}
+        held: list[str] = []
+        for slot in needed:
+            if slot in clean or slot in rung.same:
+                continue
+            table = self.tables[slot]
+            rows = [row for row in table.rows if row[0] not in held]
+            if not rows:
+                return None
+            row = self._pick(variant, table.columns[0], rows, strict)
+            clean |= zip(table.columns, row, strict=True)
+            held.append(row[0])
+        return clean | {slot: clean[source] for slot, source in rung.same.items()}
 
     def _corrupt(self, variant: str, clean: dict[str, str], strict: bool) -> dict[str, str]:
         rule = self.rung.corrupted
         corrupted = dict(clean)
         if rule.other:
-            options = [
-                word
-                for word in self.lexicon[rule.other]
-                if word not in clean.values() and ((rule.other, clean[rule.other], word),) not in self.refused
-            ]
-            if options:
-                corrupted[rule.other] = self._pick(variant, f"{rule.other}{_CORRUPTED}", options, strict)
+            table = self.tables[rule.other]
+            rows = self._other_rows(table, clean)
+            if rows:
+                row = self._pick(variant, table.columns[0] + _CORRUPTED, rows, strict)
+                corrupted |= zip(table.columns, row, strict=True)
         elif rule.swap:
             first, second = rule.swap
             corrupted[first], corrupted[second] = clean[second], clean[first]
@@ -161,10 +177,28 @@ class _Drawer:
             corrupted |= {slot: clean[source] for slot, source in rule.copy.items()}
         return corrupted
 
-    def _pick(self, variant: str, slot: str, options: list[str], strict: bool) -> str:
+    def _other_rows(self, table: Table, clean: dict[str, str]) -> list[tuple[str, ...]]:
+        """The rows that may take the place of the clean one."""
+        rule = self.rung.corrupted
+        held = {clean[self.tables[slot].columns[0]] for slot in clean if slot in self.tables}
+        found = []
+        for row in table.rows:
+            words = dict(zip(table.columns, row, strict=True))
+            change = tuple((slot, clean[slot], words[slot]) for slot in rule.slots)
+            kept = not rule.keep or words[rule.keep] == clean[rule.keep]
+            if row[0] not in held and words[rule.other] != clean[rule.other] and kept and change not in self.refused:
+                found.append(row)
+        return found
+
+    def _moved(self, words: dict[str, str]) -> dict[str, str]:
+        """The words of the slots that change, and of those that are drawn with them."""
+        tables = [self.tables[slot] for slot in self.rung.corrupted.slots if slot in self.tables]
+        return {slot: words[slot] for table in tables for slot in table.columns}
+
+    def _pick(self, variant: str, slot: str, rows: list[tuple[str, ...]], strict: bool) -> tuple[str, ...]:
         if not strict:
-            return self.rng.choice(options)
-        return min(options, key=lambda w: (self.used[slot, w], self.used[variant, slot, w], self.rng.random()))
+            return self.rng.choice(rows)
+        return min(rows, key=lambda row: (self.used[slot, row[0]], self.used[variant, slot, row[0]], self.rng.random()))
 
     def _count(self, variant: str, words: dict[str, str], times: float) -> None:
         for slot, word in words.items():
@@ -172,9 +206,8 @@ class _Drawer:
             self.used[variant, slot, word] += times
 
 
-def _marked(change: Iterable[tuple[str, str, str]]) -> dict[str, str]:
-    """The changed words under names of their own, so that their use is counted apart."""
-    return {slot + _CORRUPTED: after for slot, _, after in change}
+def _slots_of(answer: str | None) -> tuple[str, ...]:
+    return Template("", answer).slots if answer else ()
 
 
 def _taking_turns(sizes: list[int]) -> list[int]:

@@ -7,12 +7,10 @@ from __future__ import annotations
 
 import unicodedata
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, NoReturn, get_args
 
-from interp import _yaml
 from interp.alignment import AnswerPolicy
 from interp.errors import InterpError, shown, unknown_name
 from interp.prompts import ANSWER, Template
@@ -22,22 +20,40 @@ Kind = Literal["words", "random_tokens"]
 
 @dataclass(frozen=True)
 class Corruption:
-    """How the corrupted prompt is made from the clean one; exactly one of the three is used.
+    """How the corrupted prompt is made from the clean one; exactly one of ``other``, ``swap``, ``copy`` is used.
 
     Attributes:
-        other: this slot takes another word of its list, one that the prompt does not hold.
+        other: this slot takes another word of its list, one that the prompt does not hold. In a table the whole row
+            is another one, in which this slot has another word.
+        keep: with ``other``, the column of the table in which the other row has the same word.
+        row: with ``other``, the slots of the prompt that change with it: the columns of its table.
         swap: these two slots exchange their words.
         copy: slot -> the slot whose clean word it takes.
     """
 
     other: str = ""
+    keep: str = ""
+    row: tuple[str, ...] = ()
     swap: tuple[str, ...] = ()
     copy: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def slots(self) -> tuple[str, ...]:
-        """The slots whose words change."""
-        return (self.other,) if self.other else (*self.swap, *self.copy)
+        """The slots whose words may change; with ``other`` the first of them always does."""
+        return tuple(dict.fromkeys((self.other, *self.row))) if self.other else (*self.swap, *self.copy)
+
+
+@dataclass(frozen=True)
+class Table:
+    """Slots that are drawn together, a row at a time; a plain list of words is a table of one column.
+
+    Attributes:
+        columns: the slots.
+        rows: one word for each column; no two rows begin with the same word.
+    """
+
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
 
 
 @dataclass(frozen=True)
@@ -80,7 +96,7 @@ class Task:
         source: where it comes from.
         kind: ``"words"`` or ``"random_tokens"``.
         answer_policy: how answers of several tokens are scored unless ``build`` is told otherwise.
-        lexicon: slot -> its words.
+        tables: the words of every slot, in tables of slots that are drawn together.
         rungs: from easy to hard.
     """
 
@@ -91,8 +107,17 @@ class Task:
     source: str
     kind: str
     answer_policy: AnswerPolicy
-    lexicon: Mapping[str, tuple[str, ...]]
+    tables: tuple[Table, ...]
     rungs: tuple[Rung, ...]
+
+    @property
+    def lexicon(self) -> dict[str, tuple[str, ...]]:
+        """Slot -> its different words."""
+        return {
+            slot: tuple(dict.fromkeys(row[column] for row in table.rows))
+            for table in self.tables
+            for column, slot in enumerate(table.columns)
+        }
 
     @property
     def main(self) -> Rung:
@@ -116,15 +141,14 @@ _WORD_RUNG_OPTIONS = ("main", "template", "templates", "answer", "corrupted", "s
 _TOKEN_RUNG_OPTIONS = ("main", "block")
 
 
-def read_task(path: Path) -> Task:
-    """The task in a YAML file.
+def parse_task(content: object, where: str) -> Task:
+    """The task that the content of a YAML file states; ``where`` names the file in messages.
 
     Raises:
-        InterpError: the file is missing or not YAML, or a key is unknown, missing or does not fit; the message
-            names the key, the file, and the nearest match.
+        InterpError: a key is unknown, missing or does not fit; the message names the key, the file, and the nearest
+            match.
     """
-    content = _yaml.read(path, path.name)
-    return _Reader(path.name).task(content)
+    return _Reader(where).task(content)
 
 
 class _Reader:
@@ -138,17 +162,17 @@ class _Reader:
         words = {key: self.text(top, key, "the task") for key in _TASK_KEYS}
         kind = self.one_of(top.get("kind", "words"), "kind", get_args(Kind))
         policy = self.one_of(top.get("answer_policy", "single"), "answer_policy", get_args(AnswerPolicy))
-        lexicon = self.lexicon(top.get("lexicon", {}))
+        tables = self.lexicon(top.get("lexicon", {}))
         read = self.word_rung if kind == "words" else self.token_rung
-        rungs = tuple(read(rung, lexicon) for rung in self.items(top.get("rungs"), "rungs"))
+        rungs = tuple(read(rung, tables) for rung in self.items(top.get("rungs"), "rungs"))
         names = [rung.name for rung in rungs]
         if len(set(names)) < len(names):
             self.fail(f"two rungs share a name ({', '.join(names)}). Rename one.")
         if sum(rung.main for rung in rungs) != 1:
             self.fail("exactly one rung must say main: true.")
-        return Task(**words, kind=kind, answer_policy=policy, lexicon=lexicon, rungs=rungs)
+        return Task(**words, kind=kind, answer_policy=policy, tables=tables, rungs=rungs)
 
-    def word_rung(self, content: Any, lexicon: Mapping[str, tuple[str, ...]]) -> Rung:
+    def word_rung(self, content: Any, tables: Sequence[Table]) -> Rung:
         rung = self.keys(content, "a rung", (*_RUNG_KEYS, "answer", "corrupted"), _WORD_RUNG_OPTIONS)
         name = self.text(rung, "name", "a rung")
         where = f"rung {shown(name)}"
@@ -162,10 +186,17 @@ class _Reader:
         templates = {ask: self.template(text, answer, where) for ask, text in texts.items()}
         used = dict.fromkeys(slot for template in templates.values() for slot in template.slots)
         same = self.texts(rung.get("same", {}), f"same of {where}")
-        corrupted = self.corruption(rung["corrupted"], where)
+        lexicon = [slot for table in tables for slot in table.columns]
         for slot in (*used, *same.values()):
             self.known(slot, lexicon if slot not in same else used, "slot", where)
-        for slot in (*corrupted.slots, *corrupted.copy.values(), *same):
+        mates = {slot: table.columns for table in tables for slot in table.columns}
+        drawn = dict.fromkeys(mate for slot in used for mate in mates.get(slot, (slot,)))
+        corrupted = self.corruption(rung["corrupted"], where)
+        for slot in (*filter(None, (corrupted.other,)), *corrupted.copy.values()):
+            self.known(slot, drawn, "slot", where)
+        if corrupted.other:
+            corrupted = self.whole_row(corrupted, mates, used, where)
+        for slot in (*corrupted.swap, *corrupted.copy, *same):
             self.known(slot, used, "slot", where)
         shared = [r for r in next(iter(templates.values())).roles if all(r in t.roles for t in templates.values())]
         roles = tuple(self.names(rung.get("roles", shared), f"roles of {where}"))
@@ -175,14 +206,14 @@ class _Reader:
         if other is not None:
             other = self.as_written(rung, "incorrect_answer", where)
             for slot in self.template("", other, where).slots:
-                self.known(slot, used, "slot", f"incorrect_answer of {where}")
+                self.known(slot, drawn, "slot", f"incorrect_answer of {where}")
         description = self.text(rung, "description", where)
         main = self.flag(rung.get("main", False), where)
         return Rung(name, description, main, templates, corrupted, same, other, roles)
 
-    def token_rung(self, content: Any, lexicon: Mapping[str, tuple[str, ...]]) -> Rung:
+    def token_rung(self, content: Any, tables: Sequence[Table]) -> Rung:
         rung = self.keys(content, "a rung", (*_RUNG_KEYS, "block"), _TOKEN_RUNG_OPTIONS)
-        if lexicon:
+        if tables:
             self.fail("a task of random tokens has no lexicon. Remove it.")
         block = rung["block"]
         if isinstance(block, bool) or not isinstance(block, int) or block < 2:
@@ -191,12 +222,15 @@ class _Reader:
         return Rung(name, description, self.flag(rung.get("main", False), name), block=block)
 
     def corruption(self, content: Any, where: str) -> Corruption:
-        kinds = self.keys(content, f"corrupted of {where}", (), ("other", "swap", "copy"))
-        if len(kinds) != 1:
+        kinds = self.keys(content, f"corrupted of {where}", (), ("other", "swap", "copy", "keep"))
+        if len({*kinds} - {"keep"}) != 1:
             self.fail(f"corrupted of {where} needs exactly one of other, swap, copy.")
+        if "other" in kinds:
+            keep = self.text(kinds, "keep", where) if "keep" in kinds else ""
+            return Corruption(other=self.text(kinds, "other", where), keep=keep)
+        if "keep" in kinds:
+            self.fail(f"keep in corrupted of {where} goes with other alone. Remove it.")
         ((kind, value),) = kinds.items()
-        if kind == "other":
-            return Corruption(other=self.text(kinds, "other", where))
         if kind == "copy":
             return Corruption(copy=self.texts(value, f"copy of {where}"))
         pair = tuple(self.names(value, f"swap of {where}"))
@@ -204,21 +238,42 @@ class _Reader:
             self.fail(f"swap of {where} must name two slots.")
         return Corruption(swap=pair)
 
-    def lexicon(self, content: Any) -> dict[str, tuple[str, ...]]:
-        lexicon = {}
-        for slot, words in self.mapping(content, "lexicon").items():
-            found = self.items(words, f"lexicon of {slot}")
-            for word in found:
-                if not isinstance(word, str) or not word.strip():
-                    self.fail(f"lexicon of {slot} holds {shown(word)}. Give words; quote true, false and numbers.")
-                if word != word.strip():
-                    self.fail(f"lexicon of {slot} holds {shown(word)}, with a space at its end. Write it without.")
-            found = [unicodedata.normalize("NFC", word) for word in found]  # a word is one word however it was typed
-            twice = next((word for word, count in Counter(found).items() if count > 1), None)
+    def whole_row(
+        self, rule: Corruption, mates: Mapping[str, tuple[str, ...]], used: Iterable[str], where: str
+    ) -> Corruption:
+        """``other`` with the slots of its table that the prompt has."""
+        columns = mates.get(rule.other, ())  # none: it repeats another slot
+        if rule.keep:
+            self.known(rule.keep, [slot for slot in columns if slot != rule.other], "column to keep", where)
+        return replace(rule, row=tuple(slot for slot in columns if slot in used))
+
+    def lexicon(self, content: Any) -> tuple[Table, ...]:
+        tables = []
+        for key, words in self.mapping(content, "lexicon").items():
+            columns = tuple(column.strip() for column in key.split(","))
+            where = f"lexicon of {key}"
+            found = self.items(words, where)
+            rows = [self.words(row if len(columns) > 1 else [row], columns, where) for row in found]
+            twice = next((word for word, count in Counter(row[0] for row in rows).items() if count > 1), None)
             if twice is not None:
-                self.fail(f"lexicon of {slot} holds {shown(twice)} twice. Remove one.")
-            lexicon[slot] = tuple(found)
-        return lexicon
+                column = " in its first column: a row is known by its first word" if len(columns) > 1 else ""
+                self.fail(f"{where} holds {shown(twice)} twice{column}. Remove one.")
+            tables.append(Table(columns, tuple(rows)))
+        slots = Counter(slot for table in tables for slot in table.columns)
+        for slot, count in slots.items():
+            if count > 1:
+                self.fail(f"lexicon has the slot {shown(slot)} twice. Rename one.")
+        return tuple(tables)
+
+    def words(self, content: Any, columns: tuple[str, ...], where: str) -> tuple[str, ...]:
+        if not isinstance(content, list) or len(content) != len(columns):
+            self.fail(f"{where} holds {shown(content)}. Give rows of {len(columns)} words: [{', '.join(columns)}].")
+        for word in content:
+            if not isinstance(word, str) or not word.strip():
+                self.fail(f"{where} holds {shown(word)}. Give words; quote true, false and numbers.")
+            if word != word.strip():
+                self.fail(f"{where} holds {shown(word)}, with a space at its end. Write it without.")
+        return tuple(unicodedata.normalize("NFC", word) for word in content)  # one word, however it was typed
 
     def template(self, text: str, answer: str, where: str) -> Template:
         try:
