@@ -39,7 +39,9 @@ examples:
   interp run color-noun-es                   the founding sentence, in Spanish
   interp run ioi --model gpt2                a model from the hub, if it can be reached or is cached
   interp run color-noun --model file.gguf    a GGUF file; a Hugging Face directory works too
-  interp run my-study.yaml --out my-run      your own study
+  interp new agreement                       a first question of your own, in agreement.yaml
+  interp check agreement.yaml --model gpt2   what is wrong with it, or its prompts as the model reads them
+  interp run agreement.yaml --out my-run     ask it
 """
 
 log = logging.getLogger("interp.cli")
@@ -158,9 +160,24 @@ def _parser() -> argparse.ArgumentParser:
     compare.add_argument("directories", metavar="DIR", type=Path, nargs=2)
     compare.set_defaults(handler=_compare)
 
+    new = commands.add_parser("new", help="write a first question of your own: NAME.yaml, which runs as it is")
+    new.add_argument("name", metavar="NAME")
+    new.set_defaults(handler=_new)
+
+    check = commands.add_parser("check", help="look a study or task file over, without a model's weights")
+    check.add_argument("file", metavar="FILE", help="a .yaml file of a study or a task")
+    check.add_argument("--model", metavar="M", help="show the pairs as its tokenizer reads them, and what is dropped")
+    check.set_defaults(handler=_check)
+
+    show = commands.add_parser("show", help="a task's rungs and roles, and one prompt of each with its roles marked")
+    show.add_argument("task", metavar="TASK", help="a bundled task (see 'interp tasks') or a .yaml file")
+    show.add_argument("--model", metavar="M", help="show the prompts as its tokenizer reads them")
+    show.set_defaults(handler=_show)
+
     for name, text, handler in (
         ("models", "what --model takes, and what is cached here", _models),
         ("studies", "the bundled studies", _studies),
+        ("tasks", "the bundled tasks", _tasks),
     ):
         commands.add_parser(name, help=text).set_defaults(handler=handler)
 
@@ -217,6 +234,35 @@ def _studies(arguments: argparse.Namespace, terminal: Terminal) -> None:
     found = [studies.load(name) for name in studies.names()]
     rows = [(study.name, tasks.load(study.task).name, str(study.n), study.title) for study in found]
     terminal.table(("study", "task", "pairs", "title"), rows)
+
+
+def _tasks(arguments: argparse.Namespace, terminal: Terminal) -> None:
+    from interp import tasks
+
+    found = [tasks.load(name) for name in tasks.names()]
+    rows = [(task.name, task.language, ", ".join(rung.name for rung in task.rungs), task.title) for task in found]
+    terminal.table(("task", "language", "rungs", "title"), rows)
+
+
+def _new(arguments: argparse.Namespace, terminal: Terminal) -> None:
+    from analyses import _questions
+
+    path = _questions.write_new(arguments.name)
+    terminal.line(f"Wrote {path}. Next: interp check {path}, then interp run {path}.")
+
+
+def _check(arguments: argparse.Namespace, terminal: Terminal) -> None:
+    from analyses import _questions
+
+    for line in _questions.look_over(arguments.file, arguments.model):
+        terminal.line(line)
+
+
+def _show(arguments: argparse.Namespace, terminal: Terminal) -> None:
+    from analyses import _questions
+
+    for line in _questions.show(arguments.task, arguments.model):
+        terminal.line(line)
 
 
 def _models(arguments: argparse.Namespace, terminal: Terminal) -> None:

@@ -145,7 +145,7 @@ def execute(
             finished leaves nothing behind.
     """
     directories.refuse_foreign(out)
-    runners = _checked_runners(study, tools)
+    runners = checked_runners(study, tools)
     task = tasks.load(study.task)
     ladder, main = _ladder(study, task)
     with directories.held(out, command):
@@ -185,8 +185,12 @@ def execute(
         return Outcome(page, run.answer())
 
 
-def _checked_runners(study: Study, tools: Tools) -> dict[str, Callable[..., Any]]:
-    """The function of every analysis, once its options are known to be right as far as they can be without a model."""
+def checked_runners(study: Study, tools: Tools) -> dict[str, Callable[..., Any]]:
+    """The function of every analysis, once its options are known to be right as far as they can be without a model.
+
+    Raises:
+        InterpError: an unknown option, or a value that is wrong whatever the model and the prompts.
+    """
     runners = {name: tools.analysis(name, "run") for name in study.analyses}
     check_keys(study.gate, (key for key in _options.names(runners["behavior"]) if key.startswith("minimum_")), "gate")
     for name, runner in runners.items():

@@ -81,13 +81,16 @@ class Checkpoint:
         return sum(stored.numbers for stored in self.tensors.values())
 
 
-def of_directory(directory: Path, *, named: str | None = None, linked: bool = False) -> Checkpoint:
+def of_directory(
+    directory: Path, *, named: str | None = None, linked: bool = False, weights: bool = True
+) -> Checkpoint:
     """Look at a directory in Hugging Face's layout.
 
     Args:
         directory: where it is.
         named: what messages call it, if not by its path.
         linked: whether links may lead out of it (an installer may link the files of a package).
+        weights: whether to look at the weights too; without, ``tensors`` is empty.
 
     Raises:
         InterpError: what is missing, damaged or leads elsewhere.
@@ -95,6 +98,8 @@ def of_directory(directory: Path, *, named: str | None = None, linked: bool = Fa
     check_files(directory, linked=linked)
     config = read_config(directory)
     held: dict[str, Stored] = {}
+    if not weights:
+        return Checkpoint(named or str(directory), directory, config, held)
     for file in weight_files(directory, config):
         for name, stored in safetensors_header(file).items():
             if name in held:

@@ -15,7 +15,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import nn
@@ -89,6 +89,54 @@ def load(source: str | os.PathLike[str], *, dtype: torch.dtype, device: torch.de
     return Loaded(model, tokenizer, name, fingerprint)
 
 
+class _Sizes(NamedTuple):
+    n_ctx: int | None
+    vocab: int
+
+
+@dataclass(frozen=True)
+class Reader:
+    """How a model reads text, without its weights; it takes a model's place where prompts are built.
+
+    Attributes:
+        name: what the model is called.
+        tokenizer: its tokenizer, or None.
+        bos_policy: as the model would have it.
+        cfg: ``n_ctx`` (None if the model states none) and ``vocab``.
+    """
+
+    name: str
+    tokenizer: Any | None
+    bos_policy: Literal["prepend", "none"]
+    cfg: _Sizes
+
+    @property
+    def bos_token_id(self) -> int | None:
+        """The id of the BOS, or None if the vocabulary has none."""
+        return None if self.tokenizer is None else self.tokenizer.bos_token_id
+
+
+def reader(source: str | os.PathLike[str]) -> Reader:
+    """How a model reads text; of its files only the configuration and the tokenizer are read.
+
+    Raises:
+        InterpError: there is no such model, or one of those files is missing or broken.
+    """
+    text = os.fspath(source)
+    try:
+        name, checkpoint = _find(text, weights=False)
+    except OSError as error:
+        raise InterpError(f"{text[:200]} cannot be read ({error.strerror}). Use 'mini' or another path.") from error
+    gguf = {"gguf_file": checkpoint.gguf} if checkpoint.gguf else {}
+    with _progress_hidden(), _transformers_to_log():
+        config = _config(checkpoint, gguf)
+        tokenizer = _read_tokenizer(checkpoint, config, gguf)
+    sizes = config.get_text_config()
+    has_bos = tokenizer is not None and tokenizer.bos_token_id is not None
+    n_ctx = getattr(sizes, "max_position_embeddings", None)
+    return Reader(name, tokenizer, "prepend" if has_bos else "none", _Sizes(n_ctx, sizes.vocab_size))
+
+
 def weights_sha256(model: nn.Module) -> str:
     """Fingerprint of the parameters: sha256 over sorted names, dtypes, shapes and bytes."""
     digest = hashlib.sha256()
@@ -115,15 +163,15 @@ def config_sha256(config: Any) -> str:
 # ---- where it is ----
 
 
-def _find(text: str) -> tuple[str, Checkpoint]:
-    """What the model is called, and its files."""
+def _find(text: str, *, weights: bool = True) -> tuple[str, Checkpoint]:
+    """What the model is called, and its files; without weights only the small ones are fetched and looked at."""
     if text == BUNDLED:
-        return BUNDLED, _checkpoint.of_directory(Path(mini.WEIGHTS), named=BUNDLED, linked=True)
+        return BUNDLED, _checkpoint.of_directory(Path(mini.WEIGHTS), named=BUNDLED, linked=True, weights=weights)
     if not text or "\0" in text:
         raise InterpError(f"{text[:200]!r} names no model. Use 'mini', a directory or a hub name.")
     path = Path(text).expanduser()
     if path.is_dir():
-        return str(path), _checkpoint.of_directory(path)
+        return str(path), _checkpoint.of_directory(path, weights=weights)
     if path.is_file():
         if path.suffix != ".gguf":
             raise InterpError(
@@ -136,7 +184,7 @@ def _find(text: str) -> tuple[str, Checkpoint]:
         raise InterpError(
             f"No model at {text}: there is no such file or directory. Use 'mini', a directory or a hub name."
         )
-    return text, _checkpoint.of_directory(_fetched(text), named=text)
+    return text, _checkpoint.of_directory(_fetched(text, weights=weights), named=text, weights=weights)
 
 
 def _looks_like_path(text: str) -> bool:
@@ -148,23 +196,23 @@ def _looks_like_path(text: str) -> bool:
     )
 
 
-def _fetched(name: str) -> Path:
+def _fetched(name: str, *, weights: bool = True) -> Path:
     """The directory of the hub's cache that holds a model: its small files first, then the weights that they name."""
     from huggingface_hub import snapshot_download
 
     def fetch(patterns: Iterable[str], revision: str | None) -> Path:
         return Path(snapshot_download(name, revision=revision, allow_patterns=list(patterns), ignore_patterns=["*/*"]))
 
-    first = (*_checkpoint.SMALL_FILES, _checkpoint.WEIGHTS)
+    first = (*_checkpoint.SMALL_FILES, *([_checkpoint.WEIGHTS] if weights else []))
     with _progress_hidden():
         try:
             revision = None
             directory = fetch(first, revision)
-            if not any((directory / file).exists() for file in (_checkpoint.WEIGHTS, _checkpoint.INDEX)):
+            if weights and not any((directory / file).exists() for file in (_checkpoint.WEIGHTS, _checkpoint.INDEX)):
                 revision = _conversion(name)
                 directory = fetch(first, revision)
             index = directory / _checkpoint.INDEX
-            if index.is_file() and not (directory / _checkpoint.WEIGHTS).exists():
+            if weights and index.is_file() and not (directory / _checkpoint.WEIGHTS).exists():
                 fetch(set(_checkpoint.shard_names(index).values()), revision)
         except InterpError:
             raise

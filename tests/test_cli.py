@@ -70,7 +70,9 @@ def test_help_answers_in_under_half_a_second(python: Run) -> None:
     assert min(times) < 0.5
 
 
-@pytest.mark.parametrize("command", ["run", "report", "compare", "models", "studies", "doctor"])
+@pytest.mark.parametrize(
+    "command", ["run", "report", "compare", "new", "check", "show", "models", "studies", "tasks", "doctor"]
+)
 def test_every_command_has_help(command: str, capsys: Captured) -> None:
     assert main([command, "--help"]) == 0
     out, err = capsys.readouterr()

@@ -42,6 +42,7 @@ ROOT = (
     "_directory.py",
     "_closure.py",
     "_options.py",
+    "_questions.py",
 )
 
 RULES = (

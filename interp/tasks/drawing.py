@@ -10,6 +10,7 @@ from collections import defaultdict
 from dataclasses import dataclass, replace
 from itertools import zip_longest
 
+from interp._template import Rendered
 from interp.errors import InterpError
 from interp.prompts import ANSWER, Drop, PromptPairs, Template, align_template, first_reasons, shortfall
 from interp.tasks.schema import Rung, Table, Task
@@ -17,6 +18,7 @@ from interp.tokens import SupportsTokenizer, encode_plain, unknown_id
 
 _STRICT_TRIES, _TRIES = 200, 400  # draws of one prompt: the first ones take the least used words
 _CORRUPTED = " in corrupted"
+_TOO_FEW = "The lexicon has too few words."
 _REFUSED = 0.25  # how much a refused use of a word counts, against 1 for a kept one
 
 
@@ -49,7 +51,7 @@ def build(task: Task, rung: Rung, model: SupportsTokenizer, *, n: int, seed: int
             built[variant] += [pairs] if pairs is not None else []
     sizes = [sum(map(len, parts)) for parts in built.values()]
     if sum(sizes) == 0:
-        reasons = first_reasons(drops) if drops else "The lexicon has too few words."
+        reasons = first_reasons(drops) if drops else _TOO_FEW
         raise InterpError(
             f"No pair of rung {rung.name!r} of task {task.name!r} can be built with this tokenizer. {reasons}"
         )
@@ -62,6 +64,22 @@ def build(task: Task, rung: Rung, model: SupportsTokenizer, *, n: int, seed: int
             pairs = pairs.with_role_after(role.removeprefix("after_"))
     pairs = pairs.keep_roles(rung.roles)
     return replace(pairs, drops=tuple(drops))
+
+
+def example(task: Task, rung: Rung, *, seed: int = 0) -> tuple[Rendered, Rendered]:
+    """One clean prompt of a rung and its corrupted partner, in words: no tokenizer has been asked whether they line up.
+
+    Raises:
+        InterpError: the lexicon has too few words.
+    """
+    variant, template = next(iter(rung.templates.items()))
+    draw = _Drawer(task, rung, random.Random(f"{task.name}/{rung.name}/{seed}")).draw(variant)
+    if draw is None:
+        raise InterpError(f"No prompt of rung {rung.name!r} of task {task.name!r} can be made: {_TOO_FEW}")
+    clean, corrupted = (
+        template.render({slot: words[slot] for slot in template.slots}) for words in (draw.clean, draw.corrupted)
+    )
+    return clean, corrupted
 
 
 def _check_twins(task: Task, model: SupportsTokenizer) -> None:
