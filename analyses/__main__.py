@@ -21,7 +21,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from analyses._directory import FAILURE_LOG, MANIFEST, held
-from analyses._directory import default_out as _default_out
 from analyses._terminal import Screen, Terminal, logged
 from interp import __version__
 from interp.errors import InterpError
@@ -197,11 +196,7 @@ def _run(arguments: argparse.Namespace, terminal: Terminal) -> None:
     written = studies.load(arguments.study)
     study = studies.with_overrides(written, model=arguments.model, n=arguments.n, seed=arguments.seed)
     if arguments.out is None:
-        changed = [
-            f"{key}{getattr(study, key)}" for key in ("n", "seed") if getattr(study, key) != getattr(written, key)
-        ]
-        changed += [] if arguments.dtype == "float32" else [arguments.dtype]
-        arguments.out = _default_out(study.name, study.model, tuple(changed))
+        arguments.out = execution.default_place(study, written, arguments.dtype)
     out = arguments.out
     outcome = execution.execute(
         study,

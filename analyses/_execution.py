@@ -13,7 +13,7 @@ import json
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -108,10 +108,37 @@ def affordable(model: HookedTransformer, pairs: PromptPairs) -> int:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a run came to: the page, and the answer in two sentences."""
+    """What a run came to.
 
-    report: Path
+    Attributes:
+        answer: the answer in two sentences.
+        report: the page.
+        explained_rung: the rung that passed the gate and was explained; None if none did.
+        results: every result of the run, by the name of its file.
+    """
+
     answer: str
+    report: Path
+    explained_rung: str | None = None
+    results: Mapping[str, xr.Dataset] = field(default_factory=dict, repr=False)
+
+    @property
+    def verdict(self) -> xr.Dataset | None:
+        """The result that joins the others, if the study asks for it and a rung was explained."""
+        return self.results.get("verdict")
+
+
+def default_place(study: Study, written: Study, dtype: str) -> Path:
+    """The directory of a run that is not told where to go.
+
+    Args:
+        study: what is run.
+        written: the study before the caller's choices: what differs is in the name.
+        dtype: of the model.
+    """
+    changed = [f"{key}{getattr(study, key)}" for key in ("n", "seed") if getattr(study, key) != getattr(written, key)]
+    changed += [] if dtype == "float32" else [dtype]
+    return directories.default_out(study.name, study.model, tuple(changed))
 
 
 def execute(
@@ -182,7 +209,7 @@ def execute(
             run.compute()
             with watcher.stage("write the report"):
                 page = run.timed("report", lambda: tools.render(out))
-        return Outcome(page, run.answer())
+        return Outcome(run.answer(), page, run.manifest["explained_rung"], run.done)
 
 
 def checked_runners(study: Study, tools: Tools) -> dict[str, Callable[..., Any]]:

@@ -258,8 +258,16 @@ def _check_rungs(study: Study, task: Task, where: str) -> None:
         )
 
 
-def with_overrides(study: Study, *, model: str | None, n: int | None, seed: int | None) -> Study:
-    """The study with the command line's choices, checked like the file's own.
+def with_overrides(
+    study: Study,
+    *,
+    model: str | None,
+    n: int | None,
+    seed: int | None,
+    where: str = "the command line",
+    prefix: str = "--",
+) -> Study:
+    """The study with the caller's choices, checked like the file's own; ``where`` and ``prefix`` are for messages.
 
     Raises:
         InterpError: n below 1 or a negative seed.
@@ -268,5 +276,5 @@ def with_overrides(study: Study, *, model: str | None, n: int | None, seed: int 
     chosen = {key: value for key, value in given.items() if value is not None}
     for key in _RANGES:
         if key in chosen:
-            _whole(chosen[key], key, "the command line", prefix="--")
+            _whole(chosen[key], key, where, prefix=prefix)
     return replace(study, **chosen)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from interp.errors import InterpError
 
 if TYPE_CHECKING:
+    from analyses._notebook import study
     from interp import attribution, interventions, metrics, results, run, sites, stats, tasks
     from interp.model import HookedTransformer
     from interp.prompts import AnsweredPrompts, PromptPair, PromptPairs, Template
@@ -42,12 +43,14 @@ __all__ = [
     "run",
     "sites",
     "stats",
+    "study",
     "sweep",
     "sweep_sites",
     "tasks",
 ]
 
-# public name -> the module that defines it; a module that is public itself maps to its own name.
+# public name -> the module that defines it, in interp unless it says so; a module that is public itself maps to its own
+# name.
 _HOME = {
     "AnsweredPrompts": "prompts",
     "HookedTransformer": "model",
@@ -56,6 +59,7 @@ _HOME = {
     "Prompts": "tokens",
     "Template": "prompts",
     "capture": "run",
+    "study": "analyses._notebook",
     **{name: "sweep" for name in ("sweep", "sweep_sites", "path_patching", "ablation_sweep", "knockout_sweep")},
     **{name: name for name in ("attribution", "interventions", "metrics", "results", "run", "sites", "stats", "tasks")},
 }
@@ -66,7 +70,8 @@ def __getattr__(name: str) -> Any:
     """Import the module behind a public name the first time it is asked for."""
     if name not in _HOME:
         raise AttributeError(f"module 'interp' has no attribute '{name}'")
-    module = importlib.import_module(f"interp.{_HOME[name]}")
+    home = _HOME[name]
+    module = importlib.import_module(home if home.startswith("analyses.") else f"interp.{home}")
     is_module = _HOME[name] == name and name not in _FUNCTIONS_NAMED_LIKE_THEIR_MODULE
     value = module if is_module else getattr(module, name)
     globals()[name] = value

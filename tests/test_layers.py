@@ -41,6 +41,7 @@ ROOT = (
     "_terminal.py",
     "_directory.py",
     "_closure.py",
+    "_notebook.py",
     "_options.py",
     "_questions.py",
 )

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+import interp
 from analyses import _execution as execution
 from analyses import study as studies
 from analyses.__main__ import main
@@ -202,6 +203,58 @@ def test_a_reader_needs_no_weights(tmp_path: Path) -> None:
     (tmp_path / "tokenizer.json").write_text("{")
     with pytest.raises(InterpError, match="Cannot load the tokenizer"):
         reader(tmp_path)
+
+
+# --- from Python ---
+
+
+def test_a_study_runs_in_one_call_with_the_keys_of_its_file(house: House, tmp_path: Path) -> None:
+    found = interp.study(MINIMAL, out=tmp_path / "run")
+    assert found.answer == "The head looks. We are sure."
+    assert found.report == tmp_path / "run" / "report.html"
+    assert found.explained_rung == "two"
+    assert set(found.results) == {"behavior", "probing", "verdict"}
+    assert found.verdict is found.results["verdict"]
+    (tmp_path / "small.yaml").write_text(yaml.safe_dump(MINIMAL))
+    assert main(["run", "small.yaml", "--quiet", "--out", "run"]) == 0  # the same run, which is kept
+    assert house.ran.count("behavior") == 1
+
+
+def test_without_out_a_call_writes_where_the_command_does(house: House) -> None:
+    assert interp.study(MINIMAL).report == Path("reports/small/report.html")
+    assert interp.study(MINIMAL, n=2, seed=3).report == Path("reports/small-n2-seed3/report.html")
+
+
+def test_a_study_of_a_loaded_model_and_of_ones_own_task(
+    mini: HookedTransformer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["new", "mine"]) == 0
+    content = yaml.safe_load(Path("mine.yaml").read_text())
+    found = interp.study({**content, "analyses": ["behavior"]}, model=mini, n=4, out="run")
+    assert found.explained_rung == "two"
+    assert found.verdict is None
+    assert found.results["behavior"].attrs["weights_sha256"] == mini.weights_sha256
+    assert found.results["behavior"]["description"].values.tolist()[0].startswith("One noun and its colour")
+
+
+@pytest.mark.parametrize(
+    ("study", "options", "words"),
+    [
+        ({**MINIMAL, "modle": "mini"}, {}, "Unknown key 'modle' in the given study"),
+        ({**MINIMAL, "title": object()}, {}, "the given study holds what YAML cannot"),
+        (3, {}, "A study is a name, a path or a mapping of its keys, not int"),
+        (MINIMAL, {"n": 0}, "'n' in the call must be a whole number of at least 1, not 0"),
+        ("color-nuon", {}, "Unknown study 'color-nuon'. Did you mean 'color-noun'"),
+    ],
+)
+def test_a_wrong_call_is_one_line_and_writes_nothing(
+    study: object, options: dict[str, object], words: str, house: House, tmp_path: Path
+) -> None:
+    with pytest.raises(InterpError) as caught:
+        interp.study(study, **options)  # type: ignore[arg-type]
+    assert words in str(caught.value)
+    assert list(tmp_path.iterdir()) == []
 
 
 # --- from start to page ---
