@@ -24,7 +24,7 @@ from interp.errors import InterpError, shown, unknown_name
 from interp.prompts import PromptPairs
 from interp.results import Variable
 from interp.run import logits_at
-from interp.sweep import Readout
+from interp.sweep import Reading
 
 if TYPE_CHECKING:
     from interp.model import HookedTransformer
@@ -254,13 +254,13 @@ def _logits(
     model: HookedTransformer, pairs: PromptPairs, which: Literal["clean", "corrupted"]
 ) -> Float[torch.Tensor, "prompt answer vocab"]:
     prompts: Prompts = getattr(pairs, which)
-    return logits_at(model, prompts, Readout.of(pairs, "rank").positions.numpy())
+    return logits_at(model, prompts, Reading.of(pairs, "rank").positions.numpy())
 
 
 def _scores(
     pairs: PromptPairs, metric: str, logits: Float[torch.Tensor, "prompt answer vocab"]
 ) -> Float[np.ndarray, " prompt"]:
-    return Readout.of(pairs, metric)(logits).numpy()
+    return Reading.of(pairs, metric)(logits).numpy()
 
 
 def _candidates(pairs: PromptPairs) -> set[tuple[int, ...]]:

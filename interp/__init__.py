@@ -14,7 +14,7 @@ from interp.errors import InterpError
 
 if TYPE_CHECKING:
     from analyses._notebook import study
-    from interp import attribution, interventions, metrics, results, run, sites, stats, tasks
+    from interp import attribution, interventions, metrics, readouts, results, run, sites, stats, tasks
     from interp.model import HookedTransformer
     from interp.prompts import AnsweredPrompts, PromptPair, PromptPairs, Template
     from interp.run import capture
@@ -39,6 +39,7 @@ __all__ = [
     "knockout_sweep",
     "metrics",
     "path_patching",
+    "readouts",
     "results",
     "run",
     "sites",
@@ -61,7 +62,10 @@ _HOME = {
     "capture": "run",
     "study": "analyses._notebook",
     **{name: "sweep" for name in ("sweep", "sweep_sites", "path_patching", "ablation_sweep", "knockout_sweep")},
-    **{name: name for name in ("attribution", "interventions", "metrics", "results", "run", "sites", "stats", "tasks")},
+    **{
+        name: name
+        for name in ("attribution", "interventions", "metrics", "readouts", "results", "run", "sites", "stats", "tasks")
+    },
 }
 _FUNCTIONS_NAMED_LIKE_THEIR_MODULE = frozenset({"sweep"})
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from interp import metrics, run, sites
+from interp import readouts, run, sites
 from interp.model import HookedTransformer
 from interp.prompts import PromptPairs
 
@@ -30,7 +30,25 @@ def patched(
     cells: Sequence[tuple[Parts, Any]],
     metric: str = "logit_difference",
 ) -> np.ndarray:
-    """The metric [prompt, cell] after each cell's replacements at once.
+    """The metric [prompt, cell] after each cell's replacements at once."""
+    n = len(pairs)
+    logits = patched_logits(model, pairs, site, direction, cells).flatten(0, 1)
+    each, at, right, wrong = (
+        torch.tensor(np.tile(values, len(cells)))
+        for values in (np.arange(n), pairs.answer_position, pairs.correct, pairs.incorrect)
+    )
+    last = logits[torch.arange(len(each)), at]
+    return np.asarray(readouts.readout(metric)(last, right, wrong)).reshape(len(cells), n).T
+
+
+def patched_logits(
+    model: HookedTransformer,
+    pairs: PromptPairs,
+    site: str,
+    direction: str,
+    cells: Sequence[tuple[Parts, Any]],
+) -> torch.Tensor:
+    """Logits [cell, prompt, position, vocab] after each cell's replacements at once.
 
     A cell's tokens are a mask [prompt, position], or what ``run.token_mask`` takes: a position, a role, None for all.
     """
@@ -46,12 +64,7 @@ def patched(
         _, cache = model.bridge.run_with_cache(source)
         hooks = [hook for layer, own in edits.items() for hook in _hooks(site, layer, cache, own)]
         logits = model.bridge.run_with_hooks(base.repeat(len(cells), 1), fwd_hooks=hooks)
-    each, at, right, wrong = (
-        torch.tensor(np.tile(values, len(cells)))
-        for values in (np.arange(n), pairs.answer_position, pairs.correct, pairs.incorrect)
-    )
-    last = logits[torch.arange(len(each)), at]
-    return np.asarray(metrics.metric(metric)(last, right, wrong).double()).reshape(len(cells), n).T
+    return logits.reshape(len(cells), n, *logits.shape[1:])
 
 
 def one_by_one(

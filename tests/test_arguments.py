@@ -19,12 +19,12 @@ from analyses import (
     head_attribution,
     probing,
 )
-from interp import interventions, metrics, results, run, sites, tasks
+from interp import interventions, metrics, readouts, results, run, sites, tasks
 from interp.attribution import attribution_patching, edge_attribution
 from interp.errors import InterpError, names, whole_number, whole_numbers
 from interp.interventions import Ablate, AddNoise, Erase, Replace, Steer, Where
 from interp.model import HookedTransformer
-from interp.prompts import AnsweredPrompts, PromptPairs, Template
+from interp.prompts import PromptPairs, Template
 from interp.sweep import (
     ablation_sweep,
     engine,
@@ -220,7 +220,7 @@ OPTIONS: dict[str, tuple[dict[str, Any], str]] = {
     "a negative gap": ({"minimum_gap": -1.0}, "minimum_gap is -1.0"),
     "a gap that is none": ({"minimum_gap": float("nan")}, "minimum_gap is nan"),
     "neurons of heads": ({"neuron_groups": 2}, "neuron_groups is for mlp_post"),
-    "a metric that is a function": ({"metric": metrics.rank}, "A metric is named by a word, not by function"),
+    "a metric that is a function": ({"metric": metrics.rank}, "A metric is a name or a read-out, not function"),
 }
 
 
@@ -407,30 +407,29 @@ def test_a_new_ablation_is_not_run_as_another(gpt2: HookedTransformer, monkeypat
         assert "'median'" in said(call)
 
 
-def test_a_new_metric_states_its_units_and_whether_it_has_a_gradient(
+def test_a_new_metric_in_the_table_is_not_read_as_another(
     gpt2: HookedTransformer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(metrics.METRICS, "made", metrics.logit_difference)
+    made_up = readouts.Readout("made", "logits", lambda logits, answers: logits[:, 0, 0], 0.1, needs="answers")
+    monkeypatch.setitem(readouts.READOUTS, "made", made_up)
     pairs = made()
-    calls = {
-        "sweep": lambda: sweep(gpt2, pairs, "z", metric="made"),
-        "plan": lambda: plan(gpt2, pairs, "z", metric="made"),
-        "score": lambda: score(gpt2, pairs, metric="made"),
-        "ablation_sweep": lambda: ablation_sweep(gpt2, pairs, "z", "zero", "made"),
-        "knockout_sweep": lambda: knockout_sweep(gpt2, pairs, EDGES, "made"),
-        "path_patching": lambda: path_patching(gpt2, pairs, metric="made"),
-        "attribution_patching": lambda: attribution_patching(gpt2, pairs, "z", metric="made"),
-        "edge_attribution": lambda: edge_attribution(gpt2, pairs, metric="made"),
-        "activation_patching": lambda: activation_patching.run(gpt2, pairs, metric="made"),
-    }
-    for call in calls.values():
-        assert "Metric 'made' has no units" in said(call)
-    monkeypatch.setitem(metrics.UNITS, "made", "logits")
-    monkeypatch.setitem(metrics.MINIMUM_GAP, "made", 0.1)
-    for name in ("attribution_patching", "edge_attribution"):
-        assert "Metric 'made' has no gradient" in said(calls[name])
-    alone = AnsweredPrompts.from_tokens(pairs.clean.ids, correct=5)
-    assert "compares two answers" in said(lambda: score(gpt2, alone, metric="made"))
+    for call in (
+        lambda: sweep(gpt2, pairs, "z", metric="made"),
+        lambda: ablation_sweep(gpt2, pairs, "z", "zero", "made"),
+        lambda: knockout_sweep(gpt2, pairs, EDGES, "made"),
+        lambda: path_patching(gpt2, pairs, metric="made"),
+    ):
+        assert "What read-out 'made' makes of the answers' logits is not written" in said(call)
+    close(score(gpt2, pairs, metric="made"), gpt2.bridge(torch.tensor(pairs.clean.ids))[:, -1, 0].detach(), size=6.0)
+    swept = replace(made_up, needs="logits", differentiable=False)
+    monkeypatch.setitem(readouts.READOUTS, "made", swept)
+    for call in (
+        lambda: attribution_patching(gpt2, pairs, "z", metric="made"),
+        lambda: edge_attribution(gpt2, pairs, metric="made"),
+    ):
+        assert "Metric 'made' has no gradient" in said(call)
+    assert sweep(gpt2, pairs, "z", metric="made").patched.attrs["units"] == "logits"
+    assert activation_patching.run(gpt2, pairs, metric="made").attrs["metric"] == "made"
 
 
 def test_a_new_precision_is_not_run_as_another(gpt2: HookedTransformer) -> None:

@@ -49,22 +49,25 @@ ROOT = (
 RULES = (
     Rule("interp/*", ("analyses",)),
     Rule("interp/__init__.py", MODELS),
-    Rule("interp/prompts.py", (*RUNNING, "interp.metrics", *PLOTTING)),
-    Rule("interp/tokens.py", (*RUNNING, "interp.metrics", *PLOTTING)),
-    Rule("interp/tasks/*", (*RUNNING, "interp.metrics", "interp.stats", *PLOTTING)),
+    Rule("interp/prompts.py", (*RUNNING, "interp.metrics", "interp.readouts", *PLOTTING)),
+    Rule("interp/tokens.py", (*RUNNING, "interp.metrics", "interp.readouts", *PLOTTING)),
+    Rule("interp/tasks/*", (*RUNNING, "interp.metrics", "interp.readouts", "interp.stats", *PLOTTING)),
     Rule("interp/sites.py", (*MODELS, "numpy", *RUNNING)),
     Rule(
         "interp/model.py",
-        ("interp.sweep", "interp.attribution", "interp.metrics", "interp.stats", "interp.report"),
+        ("interp.sweep", "interp.attribution", "interp.metrics", "interp.readouts", "interp.stats", "interp.report"),
     ),
     Rule("interp/run.py", ("interp.sweep", "interp.attribution", "interp.stats", "interp.report", *PLOTTING)),
-    Rule("interp/interventions.py", (*RUNNING, "interp.metrics", "interp.report")),
+    Rule("interp/interventions.py", (*RUNNING, "interp.metrics", "interp.readouts", "interp.report")),
     Rule("interp/sweep*", ("interp.attribution", "interp.stats", "interp.report", *PLOTTING)),
     Rule("interp/attribution*", ("interp.report", *PLOTTING)),
-    Rule("interp/metrics.py", (*RUNNING, "interp.stats", "interp.results", "interp.report", *PLOTTING)),
+    *(
+        Rule(f"interp/{name}.py", (*RUNNING, "interp.stats", "interp.results", "interp.report", *PLOTTING))
+        for name in ("metrics", "readouts")
+    ),
     Rule("interp/stats.py", (*MODELS, *RUNNING, *PLOTTING)),
     Rule("interp/results.py", (*MODELS, *RUNNING, *PLOTTING)),
-    Rule("interp/store.py", (*MODELS, *RUNNING, "interp.stats", "interp.metrics", *PLOTTING)),
+    Rule("interp/store.py", (*MODELS, *RUNNING, "interp.stats", "interp.metrics", "interp.readouts", *PLOTTING)),
     Rule("interp/mini/*", ("interp.sweep", "interp.attribution", "interp.report")),
     Rule(
         "interp/report/*",
@@ -180,7 +183,7 @@ def test_importing_it_loads_no_torch(module: str, python: Run) -> None:
 
 
 def test_the_torch_check_can_fail(python: Run) -> None:
-    done = python("-c", LOADS.format("interp.metrics"))
+    done = python("-c", LOADS.format("interp.metrics", "interp.readouts"))
     assert done.returncode == 1, done.stderr
     assert done.stderr == ""
 

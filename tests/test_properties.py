@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from interp import metrics, stats
+from interp import readouts, stats
 from interp.alignment import misalignments
 from interp.tokens import Prompts
 from tests.tolerance import close
@@ -121,7 +121,7 @@ def test_the_signs_of_metrics(seed: int) -> None:
     size = logits.abs().max()
 
     def measured(name: str, now: torch.Tensor, first: torch.Tensor = right, second: torch.Tensor = wrong):
-        return metrics.metric(name)(now, first, second)
+        return readouts.readout(name)(now, first, second)
 
     difference = measured("logit_difference", logits)
     close(measured("logit_difference", logits, wrong, right), -difference, dtype="float64", size=size)
@@ -136,8 +136,8 @@ def test_the_signs_of_metrics(seed: int) -> None:
     up, down = logits.clone(), logits.clone()
     up[range(3), right] += 0.1 * size
     down[range(3), wrong] += 0.1 * size
-    better = {"logit_difference": 1, "log_probability": 1, "probability": 1, "rank": -1}
-    assert set(better) == set(metrics.METRICS)
+    better = {"logit_difference": 1, "log_probability": 1, "probability": 1, "rank": -1, "cross_entropy": -1}
+    assert set(better) == {name for name, one in readouts.READOUTS.items() if one.needs != "clean logits"}
     for name, sign in better.items():
         assert (sign * (measured(name, up) - measured(name, logits)) >= 0).all(), name
         assert (sign * (measured(name, down) - measured(name, logits)) <= 0).all(), name
@@ -148,12 +148,12 @@ def test_recovered_is_0_at_corrupted_1_at_clean_and_linear_between(seed: int) ->
     clean, corrupted = (torch.from_numpy(drawn(seed + shift, 5)) for shift in (0, 100))
     gap, share = (clean - corrupted).abs().max() * 1e-3, torch.linspace(-1, 2, 7, dtype=torch.float64)
     patched = corrupted[:, None] + (clean - corrupted)[:, None] * share
-    found = metrics.recovered(patched, clean, corrupted, minimum_gap=float(gap))
+    found = readouts.recovered(patched, clean, corrupted, minimum_gap=float(gap))
     kept = (clean - corrupted).abs() >= gap
     size = float(torch.stack([clean, corrupted]).abs().max() / (clean - corrupted)[kept].abs().min())
     close(found[kept], share.expand(int(kept.sum()), 7), "arithmetic", dtype="float64", size=max(size, 1))
     assert torch.isnan(found[~kept]).all()
-    other = metrics.recovered(patched, corrupted, clean, minimum_gap=float(gap))
+    other = readouts.recovered(patched, corrupted, clean, minimum_gap=float(gap))
     close(other[kept], 1 - found[kept], "arithmetic", dtype="float64", size=max(size, 1))
 
 

@@ -15,11 +15,12 @@ from torch import Tensor
 from interp._arguments import check_pairs
 from interp.attribution.audit import DEFAULT, Audit, Exact
 from interp.attribution.gradients import Differentiable, Edit, Place, at_value, differentiating
-from interp.attribution.result import Estimates, Part, Question, check_method, in_products, labelled
+from interp.attribution.result import Estimates, Part, Question, check_gradient, check_method, in_products, labelled
 from interp.blocks import Blocks
 from interp.errors import InterpError
 from interp.prompts import PromptPairs
-from interp.sweep import Direction, Progress, Readout, edges, path_patching
+from interp.readouts import AnyReadout
+from interp.sweep import Direction, Progress, Reading, edges, path_patching
 from interp.sweep.edges import Kind, Node
 from interp.sweep.progress import Meter
 
@@ -50,7 +51,7 @@ def edge_attribution(
     model: HookedTransformer,
     pairs: PromptPairs,
     direction: Direction = "denoising",
-    metric: str = "logit_difference",
+    metric: AnyReadout = "logit_difference",
     *,
     method: Method = "eap",
     steps: int = 5,
@@ -78,7 +79,7 @@ def edge_attribution(
         model: its arithmetic is in ``interp.blocks``.
         pairs: clean and corrupted prompts.
         direction: ``"denoising"`` or ``"noising"``.
-        metric: name from ``interp.metrics``; not ``rank``, which has no gradient.
+        metric: a name from ``interp.readouts`` or a read-out, of those with a gradient.
         method: see above.
         steps: of the integrals.
         senders: ``"embed"``, ``"L3H2"``, ``"MLP3"``; None is all.
@@ -101,6 +102,7 @@ def edge_attribution(
     """
     check_pairs(model, pairs)
     check_method(method, get_args(Method), steps)
+    check_gradient(metric, direction, at_base=method == "eap")
     sending, receiving = edges.senders(model, senders), edges.receivers(model, receivers)
     before = np.array([[sender.reaches(receiver) for receiver in receiving] for sender in sending], dtype=bool)
     if not before.any():
@@ -165,7 +167,7 @@ class _Batch:
     Attributes:
         engine: the model.
         ids: the base run's tokens.
-        readout: of these prompts.
+        reading: of these prompts.
         base: the senders' sites on the base run.
         source: the same on the source run.
         changes: [prompt, sender, position, d_model] source minus base of what each sender writes.
@@ -175,7 +177,7 @@ class _Batch:
 
     engine: Differentiable
     ids: Int[Tensor, "prompt position"]
-    readout: Readout
+    reading: Reading
     base: dict[Place, Tensor]
     source: dict[Place, Tensor]
     changes: Float[Tensor, "prompt sender position d_model"]
@@ -193,12 +195,12 @@ class _Batch:
     ) -> _Batch:
         blocks = engine.pieces("Edge attribution")
         places = list(dict.fromkeys(map(_written_at, senders)))
-        readout = part.readout.rows(torch.from_numpy(rows))
+        reading = part.reading.rows(torch.from_numpy(rows)).with_clean_run(engine.model)
         ids, other = (torch.from_numpy(np.array(run.ids[rows])) for run in (part.base, part.source))
-        base, source = (engine.activations(tokens, readout.positions, places) for tokens in (ids, other))
+        base, source = (engine.activations(tokens, reading.positions, places) for tokens in (ids, other))
         moves = {place: source[place] - base[place] for place in places}
         changes = [_written(blocks, node, moves[_written_at(node)]) for node in senders]
-        return cls(engine, ids, readout, base, source, torch.stack(changes, dim=1), senders, receivers)
+        return cls(engine, ids, reading, base, source, torch.stack(changes, dim=1), senders, receivers)
 
     def scores(
         self, moving: Place | None, shares: Sequence[float], moved: Sequence[int], report: Callable[[int], None]
@@ -219,7 +221,7 @@ class _Batch:
             if moving is not None:
                 edits[moving] = at_value(torch.lerp(self.base[moving], self.source[moving], share))
             tape = self.engine.record(
-                self.ids, self.readout, list(outputs.values()), kept=list(inputs.values()), edits=edits
+                self.ids, self.reading, list(outputs.values()), kept=list(inputs.values()), edits=edits
             )
             gradients = tape.gradient()
             for group, indices in groups.items():
@@ -280,7 +282,7 @@ def _exact(question: Question, senders: Sequence[str], receivers: Sequence[str])
         total = np.zeros((len(question.pairs), len(sending), len(receiving)))
         for part in question.parts:
             found = path_patching(
-                question.model, part.pairs, direction=question.direction, metric=part.readout.metric,
+                question.model, part.pairs, direction=question.direction, metric=part.reading.readout,
                 senders=[senders[i] for i in sending], receivers=[receivers[i] for i in receiving], minimum_gap=0.0,
             )  # fmt: skip
             total += part.sign * question.effect_of(found)

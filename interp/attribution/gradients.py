@@ -21,7 +21,7 @@ from torch import Tensor
 from interp import run
 from interp.blocks import Blocks, UnsupportedModelError, at_positions
 from interp.errors import InterpError
-from interp.sweep import Readout
+from interp.sweep import Reading
 from interp.tokens import Prompts
 
 if TYPE_CHECKING:
@@ -166,7 +166,7 @@ class Differentiable:
     def record(
         self,
         ids: Int[Tensor, "prompt position"],
-        readout: Readout,
+        reading: Reading,
         places: Sequence[Place],
         *,
         kept: Sequence[Place] = (),
@@ -177,7 +177,7 @@ class Differentiable:
 
         Args:
             ids: token ids.
-            readout: of the same prompts.
+            reading: of the same prompts.
             places: where gradients will be wanted.
             kept: further places whose values, but not gradients, will be.
             edits: what to change during the run; a place is watched after its edit.
@@ -206,7 +206,7 @@ class Differentiable:
                 for site in filter(self.model.has_site, ("attn_out", "mlp_out")):
                     chain[site, layer] = _droppable(layer, dropped, chain.get((site, layer)))
         with torch.enable_grad():
-            metric = readout(self.logits(ids, readout.positions, chain))
+            metric = reading(self.logits(ids, reading.positions, chain))
         return Tape(values, metric, zeros, dropped)
 
     def batches(self, prompts: Prompts, *, more: int = 0) -> Iterator[np.ndarray]:

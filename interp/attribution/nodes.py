@@ -16,11 +16,12 @@ from interp import sites
 from interp._arguments import check_pairs
 from interp.attribution.audit import DEFAULT, Audit, Exact
 from interp.attribution.gradients import Differentiable, Place, Tape, at_value, differentiating
-from interp.attribution.result import Estimates, Part, Question, check_method, in_products, labelled
+from interp.attribution.result import Estimates, Part, Question, check_gradient, check_method, in_products, labelled
 from interp.errors import InterpError
 from interp.prompts import PromptPairs
+from interp.readouts import AnyReadout
 from interp.results import Variable
-from interp.sweep import Axis, Direction, Progress, Readout, sweep
+from interp.sweep import Axis, Direction, Progress, Reading, sweep
 from interp.sweep.cells import Cells, patch_cells
 from interp.sweep.patch import token_coords
 from interp.sweep.plan import READ_BY_LATER_TOKENS
@@ -48,7 +49,7 @@ def attribution_patching(
     pairs: PromptPairs,
     site: str,
     direction: Direction = "denoising",
-    metric: str = "logit_difference",
+    metric: AnyReadout = "logit_difference",
     *,
     axis: Axis | None = None,
     roles: Sequence[str] | None = None,
@@ -83,7 +84,7 @@ def attribution_patching(
         pairs: clean and corrupted prompts. Whole answers (``sum_logprob``) are estimated by role.
         site: any site that ``sweep`` patches.
         direction: ``"denoising"`` or ``"noising"``.
-        metric: name from ``interp.metrics``; not ``rank``, which has no gradient.
+        metric: a name from ``interp.readouts`` or a read-out, of those with a gradient.
         axis: as for ``sweep``.
         roles: as for ``sweep``.
         positions: as for ``sweep``.
@@ -107,6 +108,7 @@ def attribution_patching(
     """
     check_pairs(model, pairs)
     check_method(method, get_args(Method), steps)
+    check_gradient(metric, direction, at_base=method != "integrated")
     model.check_editable(site)
     question = Question.of(model, pairs, direction, metric)
     if question.whole_answers and (axis == "position" or positions is not None):
@@ -155,11 +157,11 @@ def _graddrop(effects: Float[np.ndarray, "pass ..."], site: str) -> Float[np.nda
 
 @dataclass(frozen=True)
 class _Plan:
-    """The estimates of one readout.
+    """The estimates of one reading.
 
     Attributes:
         engine: the model.
-        part: the readout and the two runs.
+        part: the reading and the two runs.
         site: what is patched.
         cells: every cell.
         layers: their layers.
@@ -226,6 +228,7 @@ class _Batch:
         plan: what is estimated.
         rows: which prompts.
         ids: the base run's tokens.
+        reading: what is measured of them.
         tokens: which of them each place of the cells covers.
         base: activations of the base run.
         source: those of the other run.
@@ -234,6 +237,7 @@ class _Batch:
     plan: _Plan
     rows: Int[np.ndarray, " prompt"]
     ids: Int[Tensor, "prompt position"]
+    reading: Reading
     tokens: Bool[Tensor, "place prompt position"]
     base: dict[Place, Tensor]
     source: dict[Place, Tensor]
@@ -244,9 +248,9 @@ class _Batch:
         wanted = QK_SITES if plan.fixes_softmax else (plan.site,)
         places = [(site, layer) for site in wanted for layer in plan.layers]
         ids, other = (torch.from_numpy(np.array(run.ids[rows])) for run in (part.base, part.source))
-        at = part.readout.positions[index]
-        base, source = (plan.engine.activations(tokens, at, places) for tokens in (ids, other))
-        return cls(plan, rows, ids, plan.cells.tokens[:, index].to(plan.engine.model.device), base, source)
+        reading = part.reading.rows(index).with_clean_run(plan.engine.model)
+        base, source = (plan.engine.activations(tokens, reading.positions, places) for tokens in (ids, other))
+        return cls(plan, rows, ids, reading, plan.cells.tokens[:, index].to(plan.engine.model.device), base, source)
 
     def differs(self) -> list[Bool[Tensor, "prompt head place"]]:
         """Per layer, the cells in which some activation that can reach the answer differs between the runs."""
@@ -261,7 +265,7 @@ class _Batch:
         """Once the last layer's attention has read, a token reaches the answer only from a scored position."""
         reaching = torch.ones(*self.ids.shape, device=self.tokens.device)
         if layer == self.plan.engine.model.cfg.n_layers - 1 and self.plan.site not in READ_BY_LATER_TOKENS:
-            scored = self.plan.part.readout.positions[torch.from_numpy(self.rows)].to(reaching.device)
+            scored = self.reading.positions.to(reaching.device)
             reaching = torch.zeros_like(reaching).scatter_(1, scored, 1.0)
         return reaching.unsqueeze(-1)
 
@@ -274,8 +278,7 @@ class _Batch:
             return
         fixed = self.plan.fixes_softmax
         watched = [("pattern" if fixed else self.plan.site, layer) for layer in self.plan.layers]
-        readout = self._readout()
-        tape = self.plan.engine.record(self.ids, readout, watched, droppable=self.plan.n_drops > 0)
+        tape = self.plan.engine.record(self.ids, self.reading, watched, droppable=self.plan.n_drops > 0)
         at_pattern = []
         for drop in (None, *range(self.plan.n_drops)):
             gradient = tape.gradient(drop=drop)
@@ -287,16 +290,13 @@ class _Batch:
         if fixed:
             yield from self._through_softmax(tape, at_pattern)
 
-    def _readout(self) -> Readout:
-        return self.plan.part.readout.rows(torch.from_numpy(self.rows))
-
     def _integrated(self, layer: int, report: Callable[[int], None]) -> Float[Tensor, "prompt head place"]:
         place = (self.plan.site, layer)
         total = torch.zeros_like(self.base[place])
         for step in range(self.plan.steps):
             share = (step + 0.5) / self.plan.steps
             between = torch.lerp(self.base[place], self.source[place], share)
-            tape = self.plan.engine.record(self.ids, self._readout(), [place], edits={place: at_value(between)})
+            tape = self.plan.engine.record(self.ids, self.reading, [place], edits={place: at_value(between)})
             total += tape.gradient()[place] / self.plan.steps
             report(len(self.rows))
         return self._first_order(layer, total)
@@ -361,7 +361,7 @@ def _exact(question: Question, site: str, cells: Cells) -> Exact:
         if place_dim is not None:
             asked |= {"axis": place_dim, f"{place_dim}s": [labels[index] for index in place]}
         found = sweep(
-            question.model, question.pairs, site, question.direction, question.metric, minimum_gap=0.0, **asked
+            question.model, question.pairs, site, question.direction, question.readout, minimum_gap=0.0, **asked
         )
         return question.effect_of(found).reshape(-1, len(unit), len(place))
 

@@ -11,15 +11,16 @@ import torch
 import xarray as xr
 from jaxtyping import Bool, Float, Int
 
-from interp import metrics, results
+from interp import readouts, results
 from interp._arguments import check_pairs
 from interp.attribution.audit import NOT_AUDITED, Audit, Exact, run_audit
 from interp.errors import InterpError, shown, unknown_name, whole_number
 from interp.prompts import PromptPairs
+from interp.readouts import AnyReadout, Readout
 from interp.results import Variable
-from interp.sweep import Direction, Readout, score
+from interp.sweep import Direction, Reading, score
 from interp.sweep.patch import base_and_source
-from interp.sweep.readout import described, scored_parts
+from interp.sweep.readout import checked_reading, described, scored_parts
 from interp.tokens import Prompts
 
 if TYPE_CHECKING:
@@ -28,20 +29,20 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Part:
-    """One readout of the question. A whole answer (``sum_logprob``) has two, its right and its wrong answer.
+    """One reading of the question. A whole answer (``sum_logprob``) has two, its right and its wrong answer.
 
     Attributes:
         pairs: the pairs, continued by the answer where that is scored whole.
         base: the run that is patched.
         source: the run whose activations are patched in.
-        readout: the metric.
+        reading: the metric.
         sign: with which it enters the effect.
     """
 
     pairs: PromptPairs
     base: Prompts
     source: Prompts
-    readout: Readout
+    reading: Reading
     sign: float
 
 
@@ -53,22 +54,22 @@ class Question:
         model: the model.
         pairs: clean and corrupted prompts.
         direction: ``"denoising"`` or ``"noising"``.
-        metric: name.
+        readout: what is measured.
         clean: [prompt] the metric of the clean run.
         corrupted: [prompt] that of the corrupted run.
-        parts: the readouts that the effect is the sum of.
+        parts: the readings that the effect is the sum of.
     """
 
     model: HookedTransformer
     pairs: PromptPairs
     direction: Direction
-    metric: str
+    readout: Readout
     clean: Float[np.ndarray, " prompt"]
     corrupted: Float[np.ndarray, " prompt"]
     parts: tuple[Part, ...]
 
     @classmethod
-    def of(cls, model: HookedTransformer, pairs: PromptPairs, direction: Direction, metric: str) -> Question:
+    def of(cls, model: HookedTransformer, pairs: PromptPairs, direction: Direction, metric: AnyReadout) -> Question:
         """Check the question and run both prompts once.
 
         Raises:
@@ -76,14 +77,12 @@ class Question:
         """
         check_pairs(model, pairs)
         base_and_source(pairs, direction)  # an unknown direction is refused before anything is run
-        metrics.metric(metric)
-        if metric not in metrics.DIFFERENTIABLE:
-            raise InterpError(f"Metric {shown(metric)} has no gradient. Use 'logit_difference', or the exact sweep.")
+        readout = readouts.readout(metric)
         clean, corrupted = (score(model, pairs, which, metric) for which in ("clean", "corrupted"))
         parts = []
-        for sign, part, name in scored_parts(pairs, metric):
-            parts.append(Part(part, *base_and_source(part, direction), Readout.of(part, name), sign))
-        return cls(model, pairs, direction, metric, clean, corrupted, tuple(parts))
+        for sign, part, term in scored_parts(pairs, metric):
+            parts.append(Part(part, *base_and_source(part, direction), checked_reading(model, part, term), sign))
+        return cls(model, pairs, direction, readout, clean, corrupted, tuple(parts))
 
     @property
     def whole_answers(self) -> bool:
@@ -99,6 +98,27 @@ class Question:
     def unpatched(self) -> Float[np.ndarray, " prompt"]:
         """The metric of the run that is patched."""
         return {"denoising": self.corrupted, "noising": self.clean}[self.direction]
+
+
+def check_gradient(metric: AnyReadout, direction: str, *, at_base: bool) -> None:
+    """Refuse a read-out without a gradient, or with none where it would be taken.
+
+    Args:
+        metric: what is measured.
+        direction: of the patches.
+        at_base: whether every gradient is taken on the unpatched run.
+
+    Raises:
+        InterpError: says what to use instead.
+    """
+    readout = readouts.readout(metric)
+    if not readout.differentiable:
+        raise InterpError(f"Metric {shown(readout.name)} has no gradient. Use 'logit_difference', or the exact sweep.")
+    if readout.least_at_clean and direction == "noising" and at_base:
+        raise InterpError(
+            f"Metric {shown(readout.name)} is least at the clean run, so its gradient there is 0. Use "
+            "direction='denoising', a method that integrates, or the exact sweep."
+        )
 
 
 def check_method(method: str, methods: Sequence[str], steps: int) -> None:
@@ -166,7 +186,7 @@ def labelled(
     variables: Mapping[str, Variable] | None = None,
 ) -> xr.Dataset:
     """The result, audited."""
-    (metric, units), effect = described(question.pairs, question.metric), estimates.effect
+    (metric, units), effect = described(question.pairs, question.readout), estimates.effect
     mean = effect.mean(axis=0)
     report = NOT_AUDITED
     if audit is not None:
@@ -178,8 +198,8 @@ def labelled(
     exact = np.full((len(effect), mean.size), np.nan)
     exact[:, report.cells] = report.exact
     estimated = question.unpatched.reshape(-1, *(1,) * mean.ndim) + effect
-    minimum_gap = metrics.MINIMUM_GAP[question.metric]
-    recovered = metrics.recovered(
+    minimum_gap = question.readout.minimum_gap
+    recovered = readouts.recovered(
         *(torch.from_numpy(values) for values in (estimated, question.clean, question.corrupted)),
         minimum_gap=minimum_gap,
     )

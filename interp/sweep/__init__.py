@@ -11,7 +11,7 @@ from interp.sweep.patch import Direction, plan, plan_sites, sweep, sweep_sites
 from interp.sweep.paths import path_patching, plan_paths
 from interp.sweep.plan import Plan
 from interp.sweep.progress import Progress
-from interp.sweep.readout import Readout, score
+from interp.sweep.readout import Reading, score
 
 __all__ = [
     "NOT_PATCHED",
@@ -19,7 +19,7 @@ __all__ = [
     "Direction",
     "Plan",
     "Progress",
-    "Readout",
+    "Reading",
     "ablation_sweep",
     "knockout_sweep",
     "path_patching",

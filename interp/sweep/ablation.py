@@ -13,12 +13,13 @@ import xarray as xr
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from interp import metrics, results, run, sites
+from interp import readouts, results, run, sites
 from interp._ablation import Reference
 from interp._arguments import check_scored
 from interp.errors import InterpError
 from interp.errors import names as checked_names
 from interp.interventions import AblationKind, check_ablation, parse_edge
+from interp.readouts import AnyReadout
 from interp.results import Variable
 from interp.sweep.cells import Axis, Cells, Part, Sets, patch_cells, window_of
 from interp.sweep.engine import Precision, Term, plan_terms, run_terms
@@ -26,7 +27,7 @@ from interp.sweep.facts import AnyStore
 from interp.sweep.patch import how_computed, token_coords
 from interp.sweep.plan import Plan
 from interp.sweep.progress import Progress
-from interp.sweep.readout import AnyPairs, Readout, run_named, whole_answers
+from interp.sweep.readout import AnyPairs, checked_reading, run_named, whole_answers
 from interp.sweep.sweeps import Done, Sweep
 from interp.tokens import Prompts
 
@@ -43,7 +44,7 @@ def ablation_sweep(
     pairs: AnyPairs,
     site: str,
     kind: AblationKind,
-    metric: str = "logit_difference",
+    metric: AnyReadout = "logit_difference",
     *,
     which: Which = "clean",
     references: Prompts | None = None,
@@ -70,7 +71,7 @@ def ablation_sweep(
             ``z`` of models whose values or norms have biases); ``mean`` (over the references: per position where all
             have one length, else over all tokens); or ``resample`` (a reference of equal length with other tokens,
             drawn with ``seed``). As ``interp.interventions.Ablate``.
-        metric: name from ``interp.metrics``.
+        metric: a name from ``interp.readouts``, or a read-out.
         which: ablate the clean or the corrupted run.
         references: prompts that ``mean`` and ``resample`` are made of; None is the prompts that are ablated.
         axis: as in ``sweep``.
@@ -124,7 +125,7 @@ def plan_ablation(
     pairs: AnyPairs,
     site: str,
     kind: AblationKind,
-    metric: str = "logit_difference",
+    metric: AnyReadout = "logit_difference",
     *,
     which: Which = "clean",
     references: Prompts | None = None,
@@ -146,7 +147,7 @@ def plan_ablation(
 
 
 def _stated(
-    model: HookedTransformer, pairs: AnyPairs, site: str, kind: str, metric: str, which: str, **options: Any
+    model: HookedTransformer, pairs: AnyPairs, site: str, kind: str, metric: AnyReadout, which: str, **options: Any
 ) -> Sweep:
     """The sweep, with nothing yet to replace the activations by."""
     check_scored(model, pairs)
@@ -154,7 +155,7 @@ def _stated(
     check_ablation(kind)
     _one_token(pairs, metric)
     cells = patch_cells(model, pairs, site, **options)
-    wanted = Sweep(base, site, cells, Readout.of(pairs, metric), {})
+    wanted = Sweep(base, site, cells, checked_reading(model, pairs, metric), {})
     return replace(wanted, layers_before=max(wanted.layers) + 1 if kind == "mean" else 0, origin=kind)
 
 
@@ -162,7 +163,7 @@ def knockout_sweep(
     model: HookedTransformer,
     pairs: AnyPairs,
     edges: Sequence[str],
-    metric: str = "logit_difference",
+    metric: AnyReadout = "logit_difference",
     *,
     which: Which = "clean",
     layers: Sequence[int] | int | None = None,
@@ -181,7 +182,7 @@ def knockout_sweep(
         model: the model.
         pairs: prompts with their answers and roles: ``PromptPairs`` or ``AnsweredPrompts``.
         edges: ``"noun<-color"``: destination, then source; every token of each.
-        metric: name from ``interp.metrics``.
+        metric: a name from ``interp.readouts``, or a read-out.
         which: cut in the clean or the corrupted run.
         layers: only these layers.
         window: cut in that many layers together, centred on each.
@@ -213,7 +214,7 @@ def plan_knockout(
     model: HookedTransformer,
     pairs: AnyPairs,
     edges: Sequence[str],
-    metric: str = "logit_difference",
+    metric: AnyReadout = "logit_difference",
     *,
     which: Which = "clean",
     layers: Sequence[int] | int | None = None,
@@ -230,7 +231,7 @@ def _stated_knockout(
     model: HookedTransformer,
     pairs: AnyPairs,
     edges: Sequence[str],
-    metric: str,
+    metric: AnyReadout,
     which: str,
     *,
     layers: Sequence[int] | int | None,
@@ -243,10 +244,10 @@ def _stated_knockout(
     if model.no_blocks:  # the model's own weights need no hook
         model.check_site("scores")
     cells = _edge_cells(model, prompts, edges, sites.check_layers(layers, model.cfg.n_layers), window, by_head=by_head)
-    return Sweep(prompts, "scores", cells, Readout.of(pairs, metric), None)
+    return Sweep(prompts, "scores", cells, checked_reading(model, pairs, metric), None)
 
 
-def _one_token(pairs: AnyPairs, metric: str) -> None:
+def _one_token(pairs: AnyPairs, metric: AnyReadout) -> None:
     if whole_answers(pairs, metric):
         raise InterpError(
             "Ablation and knockout sweeps score one set of tokens: use the parts of expand_answers() with "
@@ -331,13 +332,20 @@ def _edge(prompts: Prompts, name: str) -> tuple[Bool[Tensor, "prompt position"],
 
 # ---- the result ----
 
+_HELPS = {
+    "more": "; negative means that it helps the answer",
+    "less": "; positive means that it helps the answer",
+    "unknown": "",
+}
+"""What an effect says, by which way the read-out is better."""
+
 
 def _labelled(
     model: HookedTransformer,
     pairs: AnyPairs,
     found: Done,
     name: str,
-    metric: str,
+    metric: AnyReadout,
     cells: Cells,
     *,
     title: str,
@@ -348,20 +356,21 @@ def _labelled(
 ) -> xr.Dataset:
     values: Float[np.ndarray, "prompt ..."] = found.changed.reshape(len(pairs), *cells.shape)
     effect = values - found.base.reshape(-1, *(1,) * (values.ndim - 1))
-    dims, units = ("prompt", *cells.dims), metrics.UNITS[metric]
+    readout = readouts.readout(metric)
+    dims, units = ("prompt", *cells.dims), readout.units
     effect_name = {"ablated": "ablation_effect", "cut": "cut_effect"}[name]
     return results.build(
         {
-            name: Variable(dims, values, units, f"{metric} after the change"),
-            "unchanged": Variable(("prompt",), found.base, units, f"{metric} of the unchanged run"),
+            name: Variable(dims, values, units, f"{readout.name} after the change"),
+            "unchanged": Variable(("prompt",), found.base, units, f"{readout.name} of the unchanged run"),
             effect_name: Variable(dims, effect, units, f"{name} - unchanged"),
         },
         coords=token_coords(pairs, cells),
         title=title,
         question=question,
-        reading=f"{effect_name}: the metric after the change minus before; negative means that it helps the answer.",
+        reading=f"{effect_name}: the metric after the change minus before{_HELPS[readout.better]}.",
         source=source,
         of=(model, pairs),
         seed=seed,
-        extra={"metric": metric, "changed_something": int((effect != 0).any()), **extra},
+        extra={"metric": readout.name, "changed_something": int((effect != 0).any()), **extra},
     )

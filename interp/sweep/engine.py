@@ -39,7 +39,7 @@ class Term:
 
     Attributes:
         sign: of the term.
-        sweeps: one per site, of the same runs and readout.
+        sweeps: one per site, of the same runs and reading.
     """
 
     sign: float
@@ -150,7 +150,7 @@ def _facts(model: HookedTransformer, sweep: Sweep, precision: Precision) -> dict
         "site": sweep.site,
         "cells": digest(cells.parts, cells.place, cells.tokens, cells.sources),
         "precision": precision,
-        **facts_of(model, sweep.base, source, sweep.readout),
+        **facts_of(model, sweep.base, source, sweep.reading),
     }
 
 

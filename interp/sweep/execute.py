@@ -22,7 +22,7 @@ from interp.sweep.finished import Finished
 from interp.sweep.limits import Limits, halved, packed
 from interp.sweep.plan import Entry, Plan, Rows, Sizes, check_known, find_entries, find_rows, flop, into_rides
 from interp.sweep.progress import Meter, Progress
-from interp.sweep.readout import Readout
+from interp.sweep.readout import Reading
 from interp.sweep.ride import Chunk, Values, ride
 from interp.sweep.stored import (
     BASE_SITES,
@@ -98,7 +98,7 @@ def _plans(joint: Joint, sizes: Sizes, limits: Limits, made: Sequence[_Made]) ->
 
 def runs_flop(blocks: Blocks, wanted: Sweep) -> float:
     """Operations of the unchanged runs alone."""
-    return _runs_flop(Sizes.of(blocks, wanted.readout.metric), wanted)
+    return _runs_flop(Sizes.of(blocks, wanted.reading), wanted)
 
 
 def _runs_flop(sizes: Sizes, wanted: Sweep) -> float:
@@ -187,7 +187,8 @@ def execute(
     with torch.inference_mode():
         for chunk in chunks:
             parts = [sweep.of_prompts(chunk) for sweep in joint.run]
-            base, source, numbers = _traces(model, blocks, parts[0], joint)
+            reading = parts[0].reading.with_clean_run(model)
+            base, source, numbers = _traces(model, blocks, replace(parts[0], reading=reading), joint)
             metrics["base"][chunk], metrics["source"][chunk] = numbers
             rows = []
             for j, part in enumerate(parts):
@@ -202,10 +203,10 @@ def execute(
             blocks = packed(blocks, limits, entries, len(chunks))
             made.append(_Made(len(chunk), [part.cells for part in parts], entries))
             meter.add(len(chunk) * joint.n_cells - sum(len(mine) for mine in rows))
-            shared = Chunk(blocks, base, parts[0].readout.positions.to(model.device))
+            shared = Chunk(blocks, base, reading.positions.to(model.device))
             changes = [Change(shared, part.site, part.cells, source) for part in parts]
             values = _values_of(changes)
-            for entry, scores in ride_all(shared, entries, values, parts[0].readout, limits.tokens):
+            for entry, scores in ride_all(shared, entries, values, reading, limits.tokens):
                 outs[entry.sweep][chunk[entry.prompt], entry.cell] = scores.numpy()
                 if finished:
                     finished[entry.sweep].journal.append(entry.cell, chunk[entry.prompt], scores.numpy())
@@ -229,7 +230,7 @@ def _values_of(changes: Sequence[Change]) -> Values:
 
 
 def ride_all(
-    chunk: Chunk, entries: Sequence[Entry], values: Values, readout: Readout, tokens: int
+    chunk: Chunk, entries: Sequence[Entry], values: Values, reading: Reading, tokens: int
 ) -> Iterator[tuple[Entry, Float[Tensor, " row"]]]:
     """Every entry with its numbers. A batch that does not fit in memory is halved; what is finished stays finished.
 
@@ -240,7 +241,7 @@ def ride_all(
     while waiting:
         batch = waiting.popleft()
         try:
-            scores = ride(chunk, batch, values, readout)
+            scores = ride(chunk, batch, values, reading)
         except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
             held, rows = (sum(getattr(entry, name) for entry in batch) for name in ("tokens", "rows"))
             tokens = halved(error, held=min(tokens, held), rows=rows, device=chunk.answers.device, of="tokens")
@@ -253,7 +254,7 @@ def ride_all(
 def _sizes(
     model: HookedTransformer, blocks: Blocks, joint: Joint, memory: int | None, held: int
 ) -> tuple[Sizes, Limits]:
-    sizes = Sizes.of(blocks, joint.readout.metric)
+    sizes = Sizes.of(blocks, joint.reading)
     length = joint.base.ids.shape[1]
     width = _width(joint.kept, sizes, length)
     shape = len(joint.base), joint.n_cells
@@ -274,7 +275,7 @@ def _width(kept: Collection[str], sizes: Sizes, length: int) -> int:
 
 
 def _rows(part: Sweep, n_layers: int) -> Rows:
-    return find_rows(part.cells, part.site, n_layers, answers=part.readout.positions.numpy(), differs=part.differs)
+    return find_rows(part.cells, part.site, n_layers, answers=part.reading.positions.numpy(), differs=part.differs)
 
 
 def _entries(parts: Sequence[Sweep], rows: Sequence[Rows], sizes: Sizes) -> list[Entry]:
@@ -282,7 +283,7 @@ def _entries(parts: Sequence[Sweep], rows: Sequence[Rows], sizes: Sizes) -> list
     found = [
         replace(entry, sweep=j) if j else entry
         for j, (part, mine) in enumerate(zip(parts, rows, strict=True))
-        for entry in find_entries(mine, part.cells, part.site, sizes, answers=part.readout.positions.numpy())
+        for entry in find_entries(mine, part.cells, part.site, sizes, answers=part.reading.positions.numpy())
     ]
     return sorted(found, key=lambda entry: (entry.order, entry.start))
 
@@ -299,19 +300,19 @@ def _traces(
         return (
             base,
             FromRun(stored),
-            (read_stored(blocks, base, part.readout), read_stored(blocks, stored, part.readout)),
+            (read_stored(blocks, base, part.reading), read_stored(blocks, stored, part.reading)),
         )
     base = trace(blocks, base_ids, BASE_SITES | ({part.site} & NEEDED_OF_ITSELF))
-    unchanged = read_stored(blocks, base, part.readout)
+    unchanged = read_stored(blocks, base, part.reading)
     if part.source is None:
         return base, Nothing(), (unchanged, unchanged)
     return base, Constant(len(part.base), part.source, blocks, base.length), (unchanged, unchanged)
 
 
-def read_stored(blocks: Blocks, stored: Stored, readout: Readout) -> Float[np.ndarray, " prompt"]:
+def read_stored(blocks: Blocks, stored: Stored, reading: Reading) -> Float[np.ndarray, " prompt"]:
     """The metric of a traced run."""
-    picked = at_positions(stored["resid_pre", len(blocks.layers)], readout.positions)
-    return np.asarray(readout.of_streams(blocks, picked).numpy())
+    picked = at_positions(stored["resid_pre", len(blocks.layers)], reading.positions)
+    return np.asarray(reading.of_streams(blocks, picked).numpy())
 
 
 def _really_changed(part: Sweep, rows: Rows, base: Stored, source: Source) -> Rows:

@@ -10,7 +10,7 @@ import numpy as np
 from torch import Tensor
 
 from interp.store import Store
-from interp.sweep.readout import Readout
+from interp.sweep.readout import Reading
 from interp.tokens import Prompts
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ def digest(*values: object) -> str:
     return found.hexdigest()
 
 
-def facts_of(model: HookedTransformer, base: Prompts, source: str, readout: Readout) -> dict[str, str]:
+def facts_of(model: HookedTransformer, base: Prompts, source: str, reading: Reading) -> dict[str, str]:
     """The weights as loaded, what was made of them, the runs, how they are read, and the version of this library."""
     from interp import __version__
 
@@ -44,5 +44,5 @@ def facts_of(model: HookedTransformer, base: Prompts, source: str, readout: Read
         "library": __version__,
         "base": base.sha256(),
         "source": source,
-        "readout": digest(readout.positions, readout.correct, readout.incorrect, readout.present, readout.metric),
+        "readout": digest(*reading.facts()),
     }

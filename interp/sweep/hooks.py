@@ -25,7 +25,7 @@ from interp.sweep.finished import Finished
 from interp.sweep.limits import STORED_BYTES, check_fits, halved, memory_to_use
 from interp.sweep.plan import Plan, Rows, Sizes, find_rows
 from interp.sweep.progress import Meter, Progress, shifted
-from interp.sweep.readout import Readout
+from interp.sweep.readout import Reading
 from interp.sweep.sweeps import Done, Sweep, chunks_of
 from interp.tokens import Prompts
 
@@ -57,9 +57,10 @@ def execute(
     run_rows = []
     for chunk in chunks_of(n, limits.prompts):
         part = wanted.of_prompts(chunk)
-        base[chunk] = _plain(model, part.base, part.readout)
+        part = replace(part, reading=part.reading.with_clean_run(model))
+        base[chunk] = _plain(model, part.base, part.reading)
         if isinstance(part.source, Prompts):
-            source[chunk] = _plain(model, part.source, part.readout)
+            source[chunk] = _plain(model, part.source, part.reading)
         out[chunk] = base[chunk, None]
         rows = _rows(model, part)
         if finished is not None:
@@ -155,17 +156,17 @@ def _row_bytes(model: HookedTransformer, wanted: Sweep, length: int) -> int:
     pattern = 4 * cfg.n_heads * length
     layer = 10 * cfg.d_model + 3 * cfg.d_mlp + pattern
     return size * (
-        length * (layer + 2 * _width(model, wanted, length)) + 4 * wanted.readout.positions.shape[1] * cfg.vocab_out
+        length * (layer + 2 * _width(model, wanted, length)) + 4 * wanted.reading.positions.shape[1] * cfg.vocab_out
     )
 
 
 def _stored_bytes(model: HookedTransformer, wanted: Sweep, length: int) -> int:
-    """What one prompt keeps: the streams that rows resume from, and the new values of every changed layer.
+    """What one prompt keeps: the streams that rows resume from, what every changed layer becomes, the clean logits.
 
-    Twice, since the activations of all batches are joined to one tensor.
+    Activations twice, since the activations of all batches are joined to one tensor.
     """
     numbers = len(_entered(wanted)) * model.cfg.d_model + len(wanted.layers) * _width(model, wanted, length)
-    return 2 * model.dtype.itemsize * length * numbers
+    return 2 * model.dtype.itemsize * length * numbers + wanted.reading.clean_bytes(model.cfg.vocab_out)
 
 
 def _entered(wanted: Sweep) -> tuple[int, ...]:
@@ -207,17 +208,17 @@ def _flop(model: HookedTransformer, wanted: Sweep, length: int) -> tuple[float, 
     cfg = model.cfg
     weights = sum(p.numel() for p in model.bridge.blocks.parameters() if p.ndim > 1) / cfg.n_layers
     layer = 2.0 * weights * length + 4.0 * cfg.n_heads * cfg.d_head * length**2
-    return layer, 2.0 * cfg.d_model * cfg.vocab_out * wanted.readout.positions.shape[1]
+    return layer, 2.0 * cfg.d_model * cfg.vocab_out * wanted.reading.positions.shape[1]
 
 
 def _rows(model: HookedTransformer, part: Sweep) -> Rows:
     return find_rows(
-        part.cells, part.site, model.cfg.n_layers, answers=part.readout.positions.numpy(), differs=part.differs
+        part.cells, part.site, model.cfg.n_layers, answers=part.reading.positions.numpy(), differs=part.differs
     )
 
 
-def _plain(model: HookedTransformer, prompts: Prompts, readout: Readout) -> Float[np.ndarray, " prompt"]:
-    return np.asarray(readout(run.logits_at(model, prompts, readout.positions.numpy())).numpy())
+def _plain(model: HookedTransformer, prompts: Prompts, reading: Reading) -> Float[np.ndarray, " prompt"]:
+    return np.asarray(reading(run.logits_at(model, prompts, reading.positions.numpy())).numpy())
 
 
 def _by_layers(cells: Cells) -> Iterator[tuple[tuple[int, ...], list[int]]]:
@@ -285,8 +286,8 @@ def _resumed(
             begin = edit(begin)
         else:
             hooks += run.edit_hooks(model, wanted.site, layer, edit)
-    logits = model.resume(begin, layers[0], logits_at=wanted.readout.positions[prompt], hooks=hooks)
-    return wanted.readout.rows(prompt)(logits)
+    logits = model.resume(begin, layers[0], logits_at=wanted.reading.positions[prompt], hooks=hooks)
+    return wanted.reading.rows(prompt)(logits)
 
 
 def _unit_mask(

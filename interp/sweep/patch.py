@@ -12,18 +12,19 @@ import torch
 import xarray as xr
 from jaxtyping import Float
 
-from interp import metrics, results
+from interp import readouts, results
 from interp import sites as table
 from interp._arguments import check_pairs
 from interp.errors import InterpError, shown
 from interp.prompts import PromptPairs
+from interp.readouts import AnyReadout
 from interp.results import Variable
 from interp.sweep.cells import Axis, Cells, Sets, patch_cells
 from interp.sweep.engine import Precision, Screening, Term, plan_terms, run_terms
 from interp.sweep.facts import AnyStore
 from interp.sweep.plan import Plan
 from interp.sweep.progress import Progress
-from interp.sweep.readout import AnyPairs, Readout, described, scored_parts, whole_answers
+from interp.sweep.readout import AnyPairs, checked_reading, described, scored_parts, whole_answers
 from interp.sweep.sweeps import Done, Sweep
 from interp.tokens import Prompts
 
@@ -40,7 +41,7 @@ def sweep(
     pairs: PromptPairs,
     site: str,
     direction: Direction = "denoising",
-    metric: str = "logit_difference",
+    metric: AnyReadout = "logit_difference",
     *,
     axis: Axis | None = None,
     roles: Sequence[str] | None = None,
@@ -66,7 +67,7 @@ def sweep(
         site: ``resid_pre resid_mid resid_post attn_out mlp_out mlp_post`` (cells: layer x position or role) or
             ``z q k v pattern`` (cells: layer x head, all positions at once unless roles or positions are given).
         direction: ``"denoising"`` or ``"noising"``.
-        metric: name from ``interp.metrics``.
+        metric: a name from ``interp.readouts``, or a read-out.
         axis: ``"position"`` or ``"role"``; None takes positions where all prompts line up, else roles.
         roles: only these roles (a role of several tokens is patched whole).
         positions: only these positions.
@@ -112,7 +113,7 @@ def sweep_sites(
     pairs: PromptPairs,
     sites: Sequence[str],
     direction: Direction = "denoising",
-    metric: str = "logit_difference",
+    metric: AnyReadout = "logit_difference",
     *,
     minimum_gap: float | None = None,
     precision: Precision = "float32",
@@ -169,7 +170,7 @@ def plan_sites(
     pairs: PromptPairs,
     sites: Sequence[str],
     direction: Direction = "denoising",
-    metric: str = "logit_difference",
+    metric: AnyReadout = "logit_difference",
     *,
     precision: Precision = "float32",
     memory: int | None = None,
@@ -187,7 +188,7 @@ def plan(
     pairs: PromptPairs,
     site: str,
     direction: Direction = "denoising",
-    metric: str = "logit_difference",
+    metric: AnyReadout = "logit_difference",
     *,
     precision: Precision = "float32",
     memory: int | None = None,
@@ -204,7 +205,12 @@ def plan(
 
 
 def _stated(
-    model: HookedTransformer, pairs: PromptPairs, names: Sequence[str], direction: str, metric: str, **options: Any
+    model: HookedTransformer,
+    pairs: PromptPairs,
+    names: Sequence[str],
+    direction: str,
+    metric: AnyReadout,
+    **options: Any,
 ) -> list[Term]:
     """The sweeps, or for whole answers twice as many: right minus wrong is their difference."""
     check_direction(direction)
@@ -213,13 +219,13 @@ def _stated(
         raise InterpError("With whole answers (sum_logprob) prompts end at different places: sweep by role.")
     by_role = {"axis": "role", "roles": list(pairs.roles)} if whole and options.get("roles") is None else {}
     terms = []
-    for sign, part, name in scored_parts(pairs, metric):
+    for sign, part, term in scored_parts(pairs, metric):
         base, source = base_and_source(part, direction)
-        readout = Readout.of(part, name)
+        reading = checked_reading(model, part, term)
         swept = []
         for site in names:
             where = options if table.site(site).has_heads else options | by_role
-            swept.append(Sweep(base, site, patch_cells(model, part, site, **where), readout, source))
+            swept.append(Sweep(base, site, patch_cells(model, part, site, **where), reading, source))
         terms.append(Term(sign, tuple(swept)))
     return terms
 
@@ -261,10 +267,9 @@ class About:
     minimum_gap: float
 
     @classmethod
-    def of(cls, pairs: PromptPairs, direction: str, metric: str, minimum_gap: float | None) -> About:
+    def of(cls, pairs: PromptPairs, direction: str, metric: AnyReadout, minimum_gap: float | None) -> About:
         """With the metric's own smallest gap where none is given."""
-        metrics.metric(metric)
-        gap = metrics.MINIMUM_GAP[metric] if minimum_gap is None else minimum_gap
+        gap = readouts.readout(metric).minimum_gap if minimum_gap is None else minimum_gap
         if not isinstance(gap, int | float) or not gap >= 0:
             raise InterpError(f"minimum_gap is {shown(gap)}. Give a number of the metric's units, 0 or more.")
         return cls(direction, *described(pairs, metric), gap)
@@ -302,7 +307,7 @@ def patch_variables(
 ) -> dict[str, Variable]:
     """What every patch sweep reports: the metric after each patch, of both runs, and what is recovered."""
     clean, corrupted = found.clean_and_corrupted(about.direction)
-    recovered = metrics.recovered(
+    recovered = readouts.recovered(
         *(torch.from_numpy(part) for part in (patched, clean, corrupted)), minimum_gap=about.minimum_gap
     )
     metric, units = about.metric, about.units

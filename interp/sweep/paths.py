@@ -17,6 +17,7 @@ from interp._arguments import check_pairs
 from interp.blocks import Blocks
 from interp.errors import InterpError
 from interp.prompts import PromptPairs
+from interp.readouts import AnyReadout
 from interp.store import Journal, Store
 from interp.sweep.edges import Node, receivers, senders
 from interp.sweep.execute import plan_of, read_stored, ride_all
@@ -33,7 +34,7 @@ from interp.sweep.patch import (
 )
 from interp.sweep.plan import Entry, Join, Plan, Sizes, riding_flop, runs_of
 from interp.sweep.progress import Meter, Progress
-from interp.sweep.readout import Readout, whole_answers
+from interp.sweep.readout import Reading, checked_reading, whole_answers
 from interp.sweep.ride import Chunk
 from interp.sweep.stored import BASE_SITES, Stored, trace_both
 from interp.sweep.sweeps import Done, chunks_of
@@ -48,7 +49,7 @@ def path_patching(
     pairs: PromptPairs,
     *,
     direction: Direction = "denoising",
-    metric: str = "logit_difference",
+    metric: AnyReadout = "logit_difference",
     senders: Sequence[str] | None = None,
     receivers: Sequence[str] | None = None,
     minimum_gap: float | None = None,
@@ -66,7 +67,7 @@ def path_patching(
         model: its arithmetic is in ``interp.blocks`` (``model.no_blocks`` is empty).
         pairs: clean and corrupted prompts.
         direction: ``"denoising"`` adds clean minus corrupted to the corrupted run, ``"noising"`` the reverse.
-        metric: name from ``interp.metrics``.
+        metric: a name from ``interp.readouts``, or a read-out.
         senders: labels of the senders; None is ``embed``, every head (``L3H2``) and every MLP (``MLP3``).
         receivers: labels of the receivers; None is every head's query, key and value input (``L5H3.q``; shared
             key-value heads are ``L5KV1.k``), every MLP (``MLP5``) and ``logits``.
@@ -95,7 +96,7 @@ def plan_paths(
     pairs: PromptPairs,
     *,
     direction: Direction = "denoising",
-    metric: str = "logit_difference",
+    metric: AnyReadout = "logit_difference",
     senders: Sequence[str] | None = None,
     receivers: Sequence[str] | None = None,
     memory: int | None = None,
@@ -107,7 +108,7 @@ def plan_paths(
     _check(model, pairs, direction, metric)
     wanted = _Wanted.of(model, pairs, direction, metric, senders, receivers)
     blocks = model.blocks()
-    sizes = Sizes.of(blocks, metric)
+    sizes = Sizes.of(blocks, wanted.reading)
     n, length = wanted.base.ids.shape
     limits = _limits(model, blocks, sizes, wanted, memory)
     done = []
@@ -118,7 +119,7 @@ def plan_paths(
     return _plan(wanted, sizes, limits, done, length)
 
 
-def _check(model: HookedTransformer, pairs: PromptPairs, direction: str, metric: str) -> None:
+def _check(model: HookedTransformer, pairs: PromptPairs, direction: str, metric: AnyReadout) -> None:
     check_pairs(model, pairs)
     check_direction(direction)
     if model.no_blocks:
@@ -133,7 +134,7 @@ class _Wanted:
 
     base: Prompts
     source: Prompts
-    readout: Readout
+    reading: Reading
     direction: str
     senders: tuple[Node, ...]
     receivers: tuple[Node, ...]
@@ -141,7 +142,7 @@ class _Wanted:
 
     @classmethod
     def of(
-        cls, model: HookedTransformer, pairs: PromptPairs, direction: str, metric: str,
+        cls, model: HookedTransformer, pairs: PromptPairs, direction: str, metric: AnyReadout,
         sender_names: Sequence[str] | None, receiver_names: Sequence[str] | None,
     ) -> _Wanted:  # fmt: skip
         writing, reading = senders(model, sender_names), receivers(model, receiver_names)
@@ -151,20 +152,20 @@ class _Wanted:
         if not edges:
             raise InterpError("No sender comes before a receiver: name senders of earlier layers.")
         base, source = base_and_source(pairs, direction)
-        return cls(base, source, Readout.of(pairs, metric), direction, writing, reading, np.array(edges))
+        return cls(base, source, checked_reading(model, pairs, metric), direction, writing, reading, np.array(edges))
 
     def facts(self, model: HookedTransformer) -> dict[str, str]:
         """Everything that the numbers depend on, but for rounding."""
         return {
             "site": "edges",
             "edges": digest([node.label for node in (*self.senders, *self.receivers)], self.edges),
-            **facts_of(model, self.base, self.source.sha256(), self.readout),
+            **facts_of(model, self.base, self.source.sha256(), self.reading),
         }
 
     def of_prompts(self, rows: Int[np.ndarray, " prompt"]) -> _Wanted:
         index = torch.from_numpy(rows)
         return _Wanted(
-            self.base.select(rows), self.source.select(rows), self.readout.rows(index), self.direction,
+            self.base.select(rows), self.source.select(rows), self.reading.rows(index), self.direction,
             self.senders, self.receivers, self.edges,
         )  # fmt: skip
 
@@ -177,7 +178,7 @@ def _execute(
     journal: Journal | None,
     progress: Progress | None,
 ) -> Done:
-    sizes = Sizes.of(blocks, wanted.readout.metric)
+    sizes = Sizes.of(blocks, wanted.reading)
     n, length = wanted.base.ids.shape
     limits = _limits(model, blocks, sizes, wanted, memory)
     patched, base_score, source_score = np.empty((n, len(wanted.edges))), np.empty(n), np.empty(n)
@@ -189,10 +190,11 @@ def _execute(
             part = wanted.of_prompts(rows)
             base_ids, source_ids = (run.ids_of(prompts).to(model.device) for prompts in (part.base, part.source))
             written_sites = {"resid_pre", "z", "mlp_out"}
+            reading = part.reading.with_clean_run(model)
             base, source = trace_both(blocks, base_ids, source_ids, BASE_SITES | written_sites, written_sites)
-            base_score[rows], source_score[rows] = (read_stored(blocks, run_, part.readout) for run_ in (base, source))
+            base_score[rows], source_score[rows] = (read_stored(blocks, run_, reading) for run_ in (base, source))
             patched[rows] = base_score[rows, None]
-            chunk = Chunk(blocks, base, part.readout.positions.to(model.device))
+            chunk = Chunk(blocks, base, part.reading.positions.to(model.device))
             has = None
             if finished is not None:
                 has = finished.fill(patched, rows, (base_score[rows], source_score[rows]))
@@ -203,7 +205,7 @@ def _execute(
             written = replace(written, chunk=chunk)
             done.append((len(rows), entries))
             meter.add(len(rows) * len(wanted.edges) - sum(len(entry.cell) for entry in entries))
-            for entry, scores in ride_all(chunk, entries, written.values, part.readout, limits.tokens):
+            for entry, scores in ride_all(chunk, entries, written.values, reading, limits.tokens):
                 patched[rows[entry.prompt], entry.cell] = scores.numpy()
                 if journal is not None:
                     journal.append(entry.cell, rows[entry.prompt], scores.numpy())
@@ -220,8 +222,8 @@ def _entries(
 ) -> list[Entry]:
     """Rows by where they join and which tokens they compute, ordered so that neighbours share a sender's work."""
     differs = (part.base.ids != part.source.ids) & (np.arange(part.base.ids.shape[1]) < part.base.lengths[:, None])
-    end = part.readout.end.numpy()
-    scored = part.readout.positions.numpy().min(axis=1)
+    end = part.reading.end.numpy()
+    scored = part.reading.positions.numpy().min(axis=1)
     start = np.where(differs.any(axis=1), np.minimum(differs.argmax(axis=1), scored), part.base.ids.shape[1])
     entries: list[Entry] = []
     reading = [_reading(node, n_layers) for node in part.receivers]
@@ -235,7 +237,7 @@ def _entries(
                 live = live & ~finished[np.ix_(prompts, chosen)].T
             edge, prompt = np.nonzero(live)
             if len(edge):
-                answers = part.readout.positions.shape[1]
+                answers = part.reading.positions.shape[1]
                 entries.append(
                     Entry(
                         layer=layer, start=first, end=last, dense=True, general=False, cell=chosen[edge],

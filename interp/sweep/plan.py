@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Literal, TypeAlias, TypeVar
 
 import numpy as np
 from jaxtyping import Bool, Int
@@ -25,6 +25,9 @@ from interp.errors import InterpError
 from interp.sites import KV_SITES
 from interp.sites import site as find_site
 from interp.sweep.cells import Cells
+
+if TYPE_CHECKING:
+    from interp.sweep.readout import Reading
 
 Key = TypeVar("Key")
 Join: TypeAlias = tuple[int, Literal["pre", "mid"]]
@@ -57,8 +60,9 @@ class Sizes:
         d_head: width of one head.
         d_mlp: neurons of a layer.
         gated: whether the MLP has a gate.
-        vocab: rows of the unembedding that a metric needs: all of them, or two.
+        vocab: rows of the unembedding that a read-out needs: all of them, or two.
         itemsize: bytes of one number of the stream.
+        clean: bytes of the clean run's logits of one prompt, where a read-out needs them.
     """
 
     products: dict[str, float]
@@ -71,11 +75,12 @@ class Sizes:
     gated: bool
     vocab: int
     itemsize: int
+    clean: int = 0
 
     @classmethod
-    def of(cls, blocks: Blocks, metric: str) -> Sizes:
-        """Sizes of a model, for one metric."""
-        block = blocks.layers[0]
+    def of(cls, blocks: Blocks, reading: Reading) -> Sizes:
+        """Sizes of a model, for what is read of its runs."""
+        block, vocab = blocks.layers[0], blocks.unembed.weight.shape[1]
         return cls(
             products=blocks.flop_per_token(),
             n_layers=len(blocks.layers),
@@ -85,8 +90,9 @@ class Sizes:
             d_head=blocks.d_head,
             d_mlp=block.mlp_in.weight.shape[1],
             gated=block.gate is not None,
-            vocab=2 if metric == "logit_difference" else blocks.unembed.weight.shape[1],
+            vocab=2 if reading.readout.needs == "answers" else vocab,
             itemsize=blocks.token.element_size(),
+            clean=reading.clean_bytes(vocab),
         )
 
     # ---- operations ----
@@ -159,7 +165,7 @@ class Sizes:
     def stored_bytes(self, length: int, *, site_width: int) -> int:
         """What one prompt's two traces keep: base streams, queries, keys, values, head outputs; the source's site."""
         per_layer = 2 * self.d_model + 2 * self.d_q + 2 * self.d_kv + 2 * site_width
-        return self.itemsize * length * (self.n_layers * per_layer + self.d_model)
+        return self.itemsize * length * (self.n_layers * per_layer + self.d_model) + self.clean
 
 
 @dataclass(frozen=True)

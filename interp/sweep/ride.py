@@ -14,7 +14,7 @@ from torch import Tensor
 
 from interp.blocks import Blocks, at_positions
 from interp.sweep.plan import Entry
-from interp.sweep.readout import Readout
+from interp.sweep.readout import Reading
 from interp.sweep.stored import Stored
 
 Values = Callable[[Entry], Float[Tensor, "row token d_model"]]
@@ -164,7 +164,7 @@ class Group:
         return out
 
 
-def ride(chunk: Chunk, entries: Sequence[Entry], values: Values, readout: Readout) -> list[Float[Tensor, " row"]]:
+def ride(chunk: Chunk, entries: Sequence[Entry], values: Values, reading: Reading) -> list[Float[Tensor, " row"]]:
     """The metric of every row of every entry (entries in the order in which they join)."""
     last = chunk.n_layers - 1
     groups: list[Group] = []
@@ -192,7 +192,7 @@ def ride(chunk: Chunk, entries: Sequence[Entry], values: Values, readout: Readou
             stream = chunk.blocks.after_mlp(layer, stream)
     board(2 * last + 2)
     assert stream is not None
-    return _read(chunk, groups, stream, readout)
+    return _read(chunk, groups, stream, reading)
 
 
 def _attention(
@@ -250,8 +250,8 @@ def _rotated(group: Group, tokens: Float[Tensor, "token head d_head"]) -> Float[
 
 
 def _read(
-    chunk: Chunk, groups: Sequence[Group], stream: Float[Tensor, "token d_model"], readout: Readout
+    chunk: Chunk, groups: Sequence[Group], stream: Float[Tensor, "token d_model"], reading: Reading
 ) -> list[Float[Tensor, " row"]]:
     prompt = torch.cat([group.prompt for group in groups]).cpu()
-    scored = readout.rows(prompt).of_streams(chunk.blocks, stream.reshape(len(prompt), -1, stream.shape[-1]))
+    scored = reading.rows(prompt).of_streams(chunk.blocks, stream.reshape(len(prompt), -1, stream.shape[-1]))
     return list(torch.split(scored, [group.entry.rows for group in groups]))

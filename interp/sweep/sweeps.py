@@ -13,7 +13,7 @@ from torch import Tensor
 
 from interp.sweep.cells import Cells
 from interp.sweep.plan import Plan, Rows
-from interp.sweep.readout import Readout
+from interp.sweep.readout import Reading
 from interp.sweep.stored import KNOWN_WITH_STREAM
 from interp.tokens import Prompts
 
@@ -26,7 +26,7 @@ class Sweep:
         base: prompts of the run that is changed.
         site: what is changed; ``scores`` for knockouts.
         cells: every change.
-        readout: how the number is read off.
+        reading: how the number is read off.
         source: prompts whose activations are put in, a constant per layer (``sites``' shapes without the prompt axis),
             or None where attention is cut.
         layers_before: layers that all base prompts ran through to find a constant source, for the plan's count.
@@ -36,7 +36,7 @@ class Sweep:
     base: Prompts
     site: str
     cells: Cells
-    readout: Readout
+    reading: Reading
     source: Prompts | Mapping[int, Tensor] | None
     layers_before: int = 0
     origin: str = ""
@@ -59,7 +59,7 @@ class Sweep:
         source = self.source.select(rows) if isinstance(self.source, Prompts) else self.source
         base, index = self.base.select(rows), torch.from_numpy(rows)
         cells = self.cells.of_prompts(rows, base.ids.shape[1])
-        return replace(self, base=base, cells=cells, readout=self.readout.rows(index), source=source)
+        return replace(self, base=base, cells=cells, reading=self.reading.rows(index), source=source)
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ class Done:
 
 @dataclass(frozen=True)
 class Joint:
-    """Sweeps of several sites, of the same runs and readout, that are run together.
+    """Sweeps of several sites, of the same runs and reading, that are run together.
 
     Attributes:
         asked: the sweeps.
@@ -124,9 +124,9 @@ class Joint:
         return self.run[0].base
 
     @property
-    def readout(self) -> Readout:
+    def reading(self) -> Reading:
         """How the number is read off."""
-        return self.run[0].readout
+        return self.run[0].reading
 
     @property
     def from_run(self) -> bool:

@@ -1,0 +1,385 @@
+"""Read-outs: what is measured of a run, as one number per prompt.
+
+``metric=`` takes the name of one, or one itself:
+
+>>> from interp import readouts
+>>> readouts.readout("logit_difference").units
+'logits'
+>>> top = readouts.custom(lambda logits, answers: logits[:, 0].amax(dim=-1), name="top logit", units="logits")
+>>> top.differentiable
+False
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal, TypeAlias, get_args
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from interp.errors import InterpError, shown, unknown_name, whole_number
+
+Needs: TypeAlias = Literal["answers", "logits", "clean logits"]
+"""What of a run is looked at: the logits of the two answers, of every token, or those and the clean run's."""
+
+IGNORED = -100
+"""The label of a position that is not scored, as in Hugging Face."""
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What a read-out knows of the prompts beside their logits.
+
+    Attributes:
+        correct: [prompt, answer] the right token at each scored position.
+        incorrect: [prompt, answer] the wrong one; the right one where there is none.
+        present: [prompt, answer] which scored positions a prompt has; the others are padding.
+        prompt: [prompt] which of the prompts that were given these are: prompts come in batches.
+        clean: [prompt, answer, vocab] logits of the clean run, for read-outs that need them; else None.
+    """
+
+    correct: Int[Tensor, "prompt answer"]
+    incorrect: Int[Tensor, "prompt answer"]
+    present: Bool[Tensor, "prompt answer"]
+    prompt: Int[Tensor, " prompt"]
+    clean: Float[Tensor, "prompt answer vocab"] | None = None
+
+    def total(self, values: Float[Tensor, "prompt answer"]) -> Float[Tensor, " prompt"]:
+        """The sum over a prompt's scored positions, on the CPU in float64."""
+        return (values.cpu().double() * self.present.cpu()).sum(dim=1)
+
+    def mean(self, values: Float[Tensor, "prompt answer"]) -> Float[Tensor, " prompt"]:
+        """The mean over a prompt's scored positions, on the CPU in float64."""
+        return self.total(values) / self.present.cpu().sum(dim=1)
+
+
+Measure: TypeAlias = Callable[[Float[Tensor, "prompt answer vocab"], Answers], Float[Tensor, " prompt"]]
+
+
+@dataclass(frozen=True)
+class Readout:
+    """What is measured, as one number per prompt.
+
+    Attributes:
+        name: what results call it.
+        units: of the number; empty where it has none.
+        measure: takes the logits [prompt, answer, vocab] at the scored positions and ``Answers``; returns [prompt].
+        minimum_gap: smallest clean-corrupted gap, in these units, that is worth dividing by.
+        range: smallest and largest number possible, but for rounding.
+        needs: what of a run it looks at.
+        compares: whether it looks at the incorrect answer.
+        differentiable: whether it has a gradient.
+        least_at_clean: whether the clean run gives the smallest number, so that the gradient there is 0.
+        better: whether more or less of it speaks for the correct answer, or for the clean run.
+        labels: [prompt][answer] its own right tokens, in place of the pairs' answers.
+        label_positions: [prompt][answer] the positions whose logits predict them.
+        own: whether the measure is the caller's function, which a store cannot tell from another.
+
+    Raises:
+        InterpError: no name, a gap below 0 or an unknown need.
+    """
+
+    name: str
+    units: str
+    measure: Measure
+    minimum_gap: float
+    range: tuple[float, float] = (-math.inf, math.inf)
+    needs: Needs = "logits"
+    compares: bool = False
+    differentiable: bool = True
+    least_at_clean: bool = False
+    better: Literal["more", "less", "unknown"] = "unknown"
+    labels: tuple[tuple[int, ...], ...] | None = None
+    label_positions: tuple[tuple[int, ...], ...] | None = None
+    own: bool = False
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.name, str) or not self.name:
+            raise InterpError(f"A read-out's name is {shown(self.name)}. Give a word.")
+        if not isinstance(self.minimum_gap, int | float) or not self.minimum_gap >= 0:
+            raise InterpError(
+                f"minimum_gap of read-out {shown(self.name)} is {shown(self.minimum_gap)}. Give a number, 0 or more."
+            )
+        if self.needs not in get_args(Needs):
+            raise unknown_name("need", self.needs, get_args(Needs))
+
+    def __call__(
+        self,
+        logits: Float[Tensor, "prompt vocab"],
+        correct: Int[Tensor, " prompt"],
+        incorrect: Int[Tensor, " prompt"] | None = None,
+        *,
+        clean: Float[Tensor, "prompt vocab"] | None = None,
+    ) -> Float[Tensor, " prompt"]:
+        """The number of each prompt from its logits at one position; ``clean`` are the clean run's there.
+
+        >>> logits = torch.tensor([[0.0, 2.0, -1.0]])
+        >>> readout("logit_difference")(logits, torch.tensor([1]), torch.tensor([2])).tolist()
+        [3.0]
+
+        Raises:
+            InterpError: no incorrect answer, or no clean run, where it takes one.
+        """
+        if self.compares and incorrect is None:
+            raise InterpError(f"Read-out {shown(self.name)} compares two answers. Give incorrect=.")
+        right = correct.unsqueeze(1)
+        answers = Answers(
+            right,
+            right if incorrect is None else incorrect.unsqueeze(1),
+            torch.ones_like(right, dtype=torch.bool),
+            torch.arange(len(right)),
+            None if clean is None else clean.unsqueeze(1),
+        )
+        return self.of(logits.unsqueeze(1), answers)
+
+    def of(self, logits: Float[Tensor, "prompt answer vocab"], answers: Answers) -> Float[Tensor, " prompt"]:
+        """The number of each prompt, on the CPU in float64.
+
+        Raises:
+            InterpError: the clean run's logits are missing, or the measure returns anything but a number per prompt.
+        """
+        if self.needs == "clean logits" and answers.clean is None:
+            raise InterpError(f"Read-out {shown(self.name)} compares with the clean run. Give its logits as clean=.")
+        found = self.measure(logits, answers)
+        if not isinstance(found, Tensor) or found.shape != (len(logits),):
+            got = f"shape {tuple(found.shape)}" if isinstance(found, Tensor) else type(found).__name__
+            raise InterpError(
+                f"Read-out {shown(self.name)} returned {got} for {len(logits)} prompts. Return a tensor of one number "
+                f"per prompt."
+            )
+        return found.cpu().double()
+
+
+AnyReadout: TypeAlias = str | Readout
+"""A read-out, or the name of one in ``READOUTS``."""
+
+
+# ---- of the answers ----
+
+
+def _pick(values: Float[Tensor, "prompt vocab"], ids: Int[Tensor, " prompt"]) -> Float[Tensor, " prompt"]:
+    return values.gather(1, ids.unsqueeze(1)).squeeze(1)
+
+
+def logit_difference(
+    logits: Float[Tensor, "prompt vocab"], correct: Int[Tensor, " prompt"], incorrect: Int[Tensor, " prompt"]
+) -> Float[Tensor, " prompt"]:
+    """logit(correct) - logit(incorrect) at the answer position, in logits, per prompt. Unbounded; 0 is indifference."""
+    return _pick(logits, correct) - _pick(logits, incorrect)
+
+
+def log_probability(
+    logits: Float[Tensor, "prompt vocab"], correct: Int[Tensor, " prompt"], incorrect: Int[Tensor, " prompt"]
+) -> Float[Tensor, " prompt"]:
+    """Log P(correct) over the whole vocabulary, in nats, at most 0. ``incorrect`` is not used."""
+    return _pick(logits.log_softmax(dim=-1), correct)
+
+
+def probability(
+    logits: Float[Tensor, "prompt vocab"], correct: Int[Tensor, " prompt"], incorrect: Int[Tensor, " prompt"]
+) -> Float[Tensor, " prompt"]:
+    """P(correct) over the whole vocabulary, in [0, 1]. ``incorrect`` is not used.
+
+    Saturates, so it can hide components that work against the answer (Zhang and Nanda 2023, arXiv 2309.16042):
+    prefer ``logit_difference`` for patching.
+    """
+    return log_probability(logits, correct, incorrect).exp()
+
+
+def rank(
+    logits: Float[Tensor, "prompt vocab"], correct: Int[Tensor, " prompt"], incorrect: Int[Tensor, " prompt"]
+) -> Float[Tensor, " prompt"]:
+    """How many tokens have a larger logit than the correct one: 0 is top-1. ``incorrect`` is not used.
+
+    Ties count against the model, so a constant output never looks right.
+    """
+    return (logits >= _pick(logits, correct).unsqueeze(1)).sum(dim=1).to(logits.dtype) - 1
+
+
+_OfTokens: TypeAlias = Callable[
+    [Float[Tensor, "prompt vocab"], Int[Tensor, " prompt"], Int[Tensor, " prompt"]], Float[Tensor, " prompt"]
+]
+
+
+def _at_each(
+    function: _OfTokens, logits: Float[Tensor, "prompt answer vocab"], answers: Answers
+) -> Float[Tensor, "prompt answer"]:
+    """A function of one position's logits at every scored position."""
+    n, width, _ = logits.shape
+    ids = (tokens.reshape(-1).to(logits.device) for tokens in (answers.correct, answers.incorrect))
+    return function(logits.reshape(n * width, -1), *ids).reshape(n, width)
+
+
+def _summed(function: _OfTokens) -> Measure:
+    return lambda logits, answers: answers.total(_at_each(function, logits, answers))
+
+
+def _cross_entropy(logits: Float[Tensor, "prompt answer vocab"], answers: Answers) -> Float[Tensor, " prompt"]:
+    """Minus the mean log-probability of the labels, as Hugging Face's loss of one prompt."""
+    return -answers.mean(_at_each(log_probability, logits, answers))
+
+
+# ---- against the clean run ----
+
+
+def _kl(logits: Float[Tensor, "prompt answer vocab"], answers: Answers) -> Float[Tensor, " prompt"]:
+    """KL(clean run || this run), summed over the scored positions."""
+    now, clean = _log_probabilities(logits, answers)
+    return answers.total((clean.exp() * (clean - now)).sum(dim=-1))
+
+
+def _js(logits: Float[Tensor, "prompt answer vocab"], answers: Answers) -> Float[Tensor, " prompt"]:
+    """Half of each run's KL to the mean of both, summed over the scored positions."""
+    now, clean = _log_probabilities(logits, answers)
+    mean = torch.logaddexp(now, clean) - math.log(2)
+    apart = ((one.exp() * (one - mean)).sum(dim=-1) for one in (now, clean))
+    return answers.total(0.5 * sum(apart, torch.zeros_like(mean[..., 0])))
+
+
+def _log_probabilities(
+    logits: Float[Tensor, "prompt answer vocab"], answers: Answers
+) -> tuple[Float[Tensor, "prompt answer vocab"], Float[Tensor, "prompt answer vocab"]]:
+    """Of this run and of the clean one."""
+    assert answers.clean is not None
+    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    return logits.log_softmax(dim=-1), answers.clean.to(logits).log_softmax(dim=-1)
+
+
+# ---- the table ----
+
+READOUTS: dict[str, Readout] = {
+    one.name: one
+    for one in (
+        Readout(
+            "logit_difference", "logits", _summed(logit_difference), 0.1, needs="answers", compares=True, better="more"
+        ),
+        Readout("log_probability", "nats", _summed(log_probability), 0.05, range=(-math.inf, 0.0), better="more"),
+        Readout("probability", "", _summed(probability), 0.01, range=(0.0, 1.0), better="more"),
+        Readout("rank", "tokens", _summed(rank), 1.0, range=(0.0, math.inf), differentiable=False, better="less"),
+        Readout("cross_entropy", "nats", _cross_entropy, 0.05, range=(0.0, math.inf), better="less"),
+        Readout("kl", "nats", _kl, 0.01, (0.0, math.inf), "clean logits", least_at_clean=True, better="less"),
+        Readout("js", "nats", _js, 0.01, (0.0, math.inf), "clean logits", least_at_clean=True, better="less"),
+    )
+}
+"""Name -> read-out. Where pairs have several scored positions, the sum over them; ``cross_entropy`` is the mean.
+
+At one position ``js`` is at most log 2.
+"""
+
+
+def readout(given: Any) -> Readout:
+    """A read-out as it is, or by name.
+
+    Raises:
+        InterpError: an unknown name, or something else.
+    """
+    if isinstance(given, Readout):
+        return given
+    if not isinstance(given, str):
+        way = " Wrap a function of your own: readouts.custom(function)." if callable(given) else ""
+        raise InterpError(
+            f"A metric is a name or a read-out, not {type(given).__name__}. Choose from: {', '.join(READOUTS)}.{way}"
+        )
+    if given not in READOUTS:
+        raise unknown_name("metric", given, READOUTS)
+    return READOUTS[given]
+
+
+def cross_entropy(labels: Sequence[Sequence[int]] | Any, positions: Sequence[Sequence[int]] | Any = None) -> Readout:
+    """Mean cross-entropy, in nats, of labels of your own at several positions of each prompt.
+
+    Args:
+        labels: [prompt, answer] the right token at each position; -100 leaves a position out, so that rows may differ.
+        positions: [prompt, answer] the positions whose logits predict them, counted from the prompt's start. None: the
+            labels' last column is predicted at the pairs' answer position, the column before one position earlier.
+
+    >>> cross_entropy([[5, 7], [5, 9]]).labels
+    ((5, 7), (5, 9))
+
+    Raises:
+        InterpError: not one row of labels for each row of positions, a prompt without a label, or a token below 0.
+    """
+    right = _rows(labels, "labels")
+    for i, row in enumerate(right):
+        if any(token < 0 and token != IGNORED for token in row):
+            raise InterpError(f"Labels of prompt {i} are {shown(list(row))}. A token is 0 or more; {IGNORED} is none.")
+        if all(token == IGNORED for token in row):
+            raise InterpError(f"Prompt {i} has no label. Give at least one that is not {IGNORED}.")
+    at = None if positions is None else _rows(positions, "positions")
+    if at is not None and [len(row) for row in at] != [len(row) for row in right]:
+        raise InterpError("labels and positions do not have the same shape. Give one position for each label.")
+    return replace(READOUTS["cross_entropy"], labels=right, label_positions=at)
+
+
+def _rows(values: Any, what: str) -> tuple[tuple[int, ...], ...]:
+    """A table of whole numbers, its rows of one length."""
+    plain = values.tolist() if hasattr(values, "tolist") else values
+    if not isinstance(plain, list | tuple) or not all(isinstance(row, list | tuple) and row for row in plain):
+        raise InterpError(f"{what} is {shown(values)}. Give a row of token numbers for each prompt.")
+    rows = tuple(tuple(whole_number(value, what) for value in row) for row in plain)
+    if len({len(row) for row in rows}) != 1:
+        raise InterpError(f"Rows of {what} differ in length. Fill up with the label {IGNORED}, at any position.")
+    return rows
+
+
+def custom(
+    function: Measure,
+    *,
+    name: str = "",
+    units: str = "",
+    minimum_gap: float = 1e-6,
+    range: tuple[float, float] = (-math.inf, math.inf),
+    compares: bool = False,
+    clean: bool = False,
+    differentiable: bool = False,
+) -> Readout:
+    """A read-out of your own.
+
+    Args:
+        function: takes logits [prompt, answer, vocab] at the scored positions and ``Answers``; returns [prompt].
+        name: what results call it; default the function's.
+        units: of the number.
+        minimum_gap: smallest clean-corrupted gap that is worth dividing by.
+        range: smallest and largest number possible.
+        compares: it looks at the incorrect answer.
+        clean: it looks at ``answers.clean``, the clean run's logits.
+        differentiable: it has a gradient, so that attribution may use it.
+
+    >>> def entropy(logits, answers):
+    ...     p = logits[:, 0].softmax(dim=-1)
+    ...     return -(p * p.log()).sum(dim=-1)
+    >>> custom(entropy, units="nats", differentiable=True).name
+    'entropy'
+
+    Raises:
+        InterpError: what is given is no function.
+    """
+    if not callable(function):
+        raise InterpError(f"custom takes a function of (logits, answers), not {type(function).__name__}.")
+    called = name or getattr(function, "__name__", type(function).__name__)
+    return Readout(
+        called, units, function, minimum_gap, range=range, needs="clean logits" if clean else "logits",
+        compares=compares, differentiable=differentiable, own=True,
+    )  # fmt: skip
+
+
+def recovered(
+    patched: Float[Tensor, "prompt ..."],
+    clean: Float[Tensor, " prompt"],
+    corrupted: Float[Tensor, " prompt"],
+    *,
+    minimum_gap: float,
+) -> Float[Tensor, "prompt ..."]:
+    """Fraction of the clean-corrupted gap present after a patch: ``(patched - corrupted) / (clean - corrupted)``.
+
+    0 is corrupted behaviour and 1 is clean, in both directions; values outside [0, 1] are real and kept.
+    NaN for a prompt with ``abs(clean - corrupted) < minimum_gap``: there is nothing to recover.
+    """
+    gap = clean - corrupted
+    gap = torch.where(gap.abs() < minimum_gap, torch.full_like(gap, torch.nan), gap)
+    shape = (-1,) + (1,) * (patched.ndim - 1)
+    return (patched - corrupted.reshape(shape)) / gap.reshape(shape)
