@@ -23,8 +23,8 @@ from torch import Tensor
 
 from interp.errors import InterpError, shown, unknown_name, whole_number
 
-Needs: TypeAlias = Literal["answers", "logits", "clean logits"]
-"""What of a run is looked at: the logits of the two answers, of every token, or those and the clean run's."""
+Needs: TypeAlias = Literal["answers", "logits", "clean logits", "activation"]
+"""What is looked at: the logits of the two answers, of every token, those and the clean run's, or an activation."""
 
 IGNORED = -100
 """The label of a position that is not scored, as in Hugging Face."""
@@ -39,7 +39,9 @@ class Answers:
         incorrect: [prompt, answer] the wrong one; the right one where there is none.
         present: [prompt, answer] which scored positions a prompt has; the others are padding.
         prompt: [prompt] which of the prompts that were given these are: prompts come in batches.
-        clean: [prompt, answer, vocab] logits of the clean run, for read-outs that need them; else None.
+        clean: [prompt, answer, vocab] logits of the clean run, for read-outs that need them; else None. Of a read-out
+            of an activation: [prompt, token, d_model] what it is in the clean run.
+        corrupted: of a read-out of an activation: what it is in the corrupted run.
     """
 
     correct: Int[Tensor, "prompt answer"]
@@ -47,6 +49,7 @@ class Answers:
     present: Bool[Tensor, "prompt answer"]
     prompt: Int[Tensor, " prompt"]
     clean: Float[Tensor, "prompt answer vocab"] | None = None
+    corrupted: Float[Tensor, "prompt answer d_model"] | None = None
 
     def total(self, values: Float[Tensor, "prompt answer"]) -> Float[Tensor, " prompt"]:
         """The sum over a prompt's scored positions, on the CPU in float64."""
@@ -58,6 +61,21 @@ class Answers:
 
 
 Measure: TypeAlias = Callable[[Float[Tensor, "prompt answer vocab"], Answers], Float[Tensor, " prompt"]]
+
+
+@dataclass(frozen=True)
+class Place:
+    """An activation of the residual stream.
+
+    Attributes:
+        layer: it is the stream before this block; the number of layers for the one after the last.
+        at: role or position; a role's tokens are read together.
+        direction: [d_model] what it is projected on; None for each pair's own difference.
+    """
+
+    layer: int
+    at: str | int
+    direction: tuple[float, ...] | None
 
 
 @dataclass(frozen=True)
@@ -78,6 +96,7 @@ class Readout:
         labels: [prompt][answer] its own right tokens, in place of the pairs' answers.
         label_positions: [prompt][answer] the positions whose logits predict them.
         own: whether the measure is the caller's function, which a store cannot tell from another.
+        place: the activation that is read, where it is one.
 
     Raises:
         InterpError: no name, a gap below 0 or an unknown need.
@@ -96,6 +115,7 @@ class Readout:
     labels: tuple[tuple[int, ...], ...] | None = None
     label_positions: tuple[tuple[int, ...], ...] | None = None
     own: bool = False
+    place: Place | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not self.name:
@@ -365,6 +385,69 @@ def custom(
         called, units, function, minimum_gap, range=range, needs="clean logits" if clean else "logits",
         compares=compares, differentiable=differentiable, own=True,
     )  # fmt: skip
+
+
+def projection(
+    layer: int,
+    at: str | int,
+    direction: Sequence[float] | Any = None,
+    *,
+    site: Literal["resid_pre", "resid_post"] = "resid_pre",
+) -> Readout:
+    """A linear direction in the residual stream: what of an activation is there, whatever the model can say of it.
+
+    Args:
+        layer: of the site.
+        at: role or position whose activation is read.
+        direction: [d_model] a vector; the number is the mean of ``activation . direction`` over the role's tokens.
+            None: each pair's own clean-corrupted difference; the number is the share of it that is there, 0 in the
+            corrupted run and 1 in the clean one.
+        site: ``resid_pre`` or ``resid_post``, the stream before or after the layer. The stream after a layer is the one
+            before the next: a patch of either is seen.
+
+    >>> projection(2, "noun").units
+    'fraction'
+
+    Raises:
+        InterpError: another site, the stream before layer 0 (which nothing changes), or a direction that is no vector.
+    """
+    if site not in ("resid_pre", "resid_post"):
+        raise InterpError(f"A projection reads 'resid_pre' or 'resid_post', not {shown(site)}.")
+    before = whole_number(layer, "layer", least=0) + (site == "resid_post")
+    if before == 0:
+        raise InterpError("Nothing comes before the stream of layer 0. Project a later one.")
+    if not isinstance(at, str):
+        at = whole_number(at, "at", least=0)
+    name = f"projection of {site} {layer} at {at}"
+    if direction is None:
+        return Readout(
+            name, "fraction", _restored, 0.01, needs="activation", better="more", place=Place(before, at, None)
+        )
+    vector = torch.as_tensor(direction, dtype=torch.float64).detach().cpu()
+    if vector.ndim != 1 or not vector.isfinite().all() or not vector.any():
+        raise InterpError("direction must be one vector [d_model] of finite numbers, not all 0.")
+    numbers = tuple(vector.tolist())
+    return Readout(
+        name, "", lambda activation, answers: _along(vector, activation, answers), 1e-6, needs="activation",
+        place=Place(before, at, numbers),
+    )  # fmt: skip
+
+
+def _along(
+    vector: Float[Tensor, " d_model"], activation: Float[Tensor, "prompt token d_model"], answers: Answers
+) -> Float[Tensor, " prompt"]:
+    return answers.mean(activation @ vector.to(activation))
+
+
+def _restored(activation: Float[Tensor, "prompt token d_model"], answers: Answers) -> Float[Tensor, " prompt"]:
+    """How far along each pair's own difference, from corrupted (0) to clean (1); NaN where there is none."""
+    assert answers.clean is not None
+    assert answers.corrupted is not None
+    now, clean, corrupted = (x.cpu().double() for x in (activation, answers.clean, answers.corrupted))
+    difference = clean - corrupted
+    length = answers.total((difference**2).sum(dim=-1))
+    moved = answers.total(((now - corrupted) * difference).sum(dim=-1))
+    return torch.where(length > 0, moved / length, 0.0)
 
 
 def recovered(

@@ -62,7 +62,7 @@ def patched_logits(
             edits.setdefault(layer, []).append((slice(index * n, (index + 1) * n), mask, heads or [None]))
     with torch.inference_mode():
         _, cache = model.bridge.run_with_cache(source)
-        hooks = [hook for layer, own in edits.items() for hook in _hooks(site, layer, cache, own)]
+        hooks = [hook for layer, own in edits.items() for hook in plain_hooks(site, layer, cache, own)]
         logits = model.bridge.run_with_hooks(base.repeat(len(cells), 1), fwd_hooks=hooks)
     return logits.reshape(len(cells), n, *logits.shape[1:])
 
@@ -81,7 +81,8 @@ def one_by_one(
     return patched(model, pairs, site, direction, cells).reshape(len(pairs), len(layers), len(heads), len(places))
 
 
-def _hooks(site: str, layer: int, cache: Any, edits: Sequence[tuple[slice, torch.Tensor, Any]]) -> list[Hook]:
+def plain_hooks(site: str, layer: int, cache: Any, edits: Sequence[tuple[slice, torch.Tensor, Any]]) -> list[Hook]:
+    """Hooks that put the cached values of some (rows, tokens, heads) in."""
     table, new = sites.site(site), cache[sites.site(site).hook_name(layer)]
     if site == "resid_mid":
         return _stream_hooks(layer, new, edits)

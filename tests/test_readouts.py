@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -20,7 +20,7 @@ from interp.errors import InterpError
 from interp.interventions import Ablate, Knockout, Replace
 from interp.model import HookedTransformer
 from interp.prompts import AnsweredPrompts, PromptPairs
-from interp.readouts import Answers, Readout, cross_entropy, custom, readout
+from interp.readouts import Answers, Readout, cross_entropy, custom, projection, readout
 from interp.sweep import (
     ablation_sweep,
     knockout_sweep,
@@ -34,7 +34,7 @@ from interp.sweep import (
     sweep,
     sweep_sites,
 )
-from tests.oracle import patched_logits
+from tests.oracle import patched_logits, plain_hooks
 from tests.test_attention_only import made as attention_only
 from tests.tiny import LOGITS as SIZE
 from tests.tiny import ragged_pairs, scattered_pairs
@@ -266,6 +266,137 @@ def test_paths_of_every_readout_equal_the_logits_that_they_lead_to(name: str, gp
     asked: dict[str, Any] = {"senders": ["embed", "L0H1", "MLP1"], "receivers": ["L2H0.q", "MLP2", "logits"]}
     found = path_patching(gpt2, pairs, metric=EVERY[name], **asked)
     close(found.patched, path_patching(gpt2, pairs, metric=custom(by_numpy), **asked).patched, size=SIZE)
+
+
+# ---- projections: an activation instead of an answer ----
+
+
+def streams_of(model: HookedTransformer, prompts: Any, name: str, hooks: Sequence[Any] = ()) -> Numbers:
+    """A stream by the bridge's own hooks, [prompt, position, d_model]."""
+    kept: list[torch.Tensor] = []
+    with torch.no_grad():
+        model.bridge.run_with_hooks(
+            torch.tensor(prompts.ids), fwd_hooks=[*hooks, (name, lambda value, hook: kept.append(value.clone()))]
+        )
+    return np.asarray(kept[0])
+
+
+def restored(now: Numbers, clean: Numbers, corrupted: Numbers, mask: Numbers) -> Numbers:
+    """The share of the difference of the masked tokens' activations that is there."""
+    shares = []
+    for i in range(len(now)):
+        moved, whole_way = ((x[i] - corrupted[i])[mask[i]].ravel() for x in (now, clean))
+        shares.append(moved @ whole_way / (whole_way @ whole_way) if whole_way.any() else 0.0)
+    return np.array(shares)
+
+
+PLACED = {
+    "before the last layer": (projection(2, "noun"), "blocks.2.hook_resid_pre", 2),
+    "after the last layer": (projection(2, "noun", site="resid_post"), "blocks.2.hook_resid_post", 3),
+    "early": (projection(0, "color", site="resid_post"), "blocks.0.hook_resid_post", 1),
+}
+
+
+@pytest.mark.parametrize("ragged", [False, True])
+@pytest.mark.parametrize("direction", ["denoising", "noising"])
+@pytest.mark.parametrize("what", PLACED)
+def test_a_projection_after_every_patch_equals_the_activation_by_plain_hooks(
+    what: str, direction: str, ragged: bool, model: HookedTransformer
+) -> None:
+    pairs = ragged_pairs() if ragged else scattered_pairs()
+    one, name, layer = PLACED[what]
+    assert one.place is not None
+    mask = run.token_mask(pairs.clean, one.place.at)
+    clean, corrupted = (streams_of(model, prompts, name) for prompts in (pairs.clean, pairs.corrupted))
+    base, source = (pairs.corrupted, pairs.clean) if direction == "denoising" else (pairs.clean, pairs.corrupted)
+    sites = ["resid_pre", "resid_mid", "resid_post", "attn_out", "z", "v", "mlp_post"]
+    swept = sweep_sites(model, pairs, sites, direction, one, axis="role", roles=["color", "noun"])
+    for site, found in swept.items():
+        close(found.clean, 1.0, size=SIZE)
+        close(found.corrupted, 0.0, size=SIZE)
+        heads = [None] if site not in ("z", "v") else [0, 3]
+        for at in range(3):
+            for role in ("color", "noun"):
+                for head in heads:
+                    cell = {"layer": at, "role": role} | ({} if head is None else {"head": head})
+                    if site == "resid_pre" and at == layer < 3:  # the activation that is read is itself put in
+                        put = np.where(
+                            (run.token_mask(pairs.clean, role))[..., None],
+                            *(streams_of(model, prompts, name) for prompts in (source, base)),
+                        )
+                        expected = restored(put, clean, corrupted, mask)
+                    elif at >= layer:
+                        expected = found.corrupted if direction == "denoising" else found.clean
+                    else:
+                        hooks = oracle_hooks(model, source, site, at, head, run.token_mask(pairs.clean, role))
+                        expected = restored(streams_of(model, base, name, hooks), clean, corrupted, mask)
+                    close(found.patched.sel(cell), expected, size=SIZE, what=(site, cell))
+    assert found.patched.attrs["units"] == "fraction"
+
+
+def oracle_hooks(
+    model: HookedTransformer, source: Any, site: str, layer: int, head: int | None, mask: Numbers
+) -> list[Any]:
+    """The bridge's own hooks that put one cell of the source run in."""
+    with torch.no_grad():
+        _, cache = model.bridge.run_with_cache(torch.tensor(source.ids))
+    n = len(source)
+    return list(plain_hooks(site, layer, cache, [(slice(0, n), torch.tensor(mask), [head])]))
+
+
+def test_a_projection_on_a_vector_and_its_ablations(model: HookedTransformer) -> None:
+    pairs = scattered_pairs()
+    vector = torch.linspace(-1, 1, 32)
+    one = projection(2, "noun", vector)
+    mask = run.token_mask(pairs.clean, "noun")
+    for which, prompts in (("clean", pairs.clean), ("corrupted", pairs.corrupted)):
+        stream = streams_of(model, prompts, "blocks.2.hook_resid_pre")
+        expected = ((stream @ vector.numpy()) * mask).sum(1) / mask.sum(1)
+        close(score(model, pairs, which, one), expected, size=SIZE)
+    alone = AnsweredPrompts.from_tokens(pairs.clean.ids, correct=5, roles={"noun": pairs.clean.spans("noun")})
+    found = ablation_sweep(model, alone, "z", "zero", one)
+    for layer in range(3):
+        expected = score(
+            model, alone, metric=one, interventions=[Ablate(site="z", kind="zero", layers=layer, heads=[1])]
+        )
+        close(found.ablated.sel(layer=layer, head=1), expected, size=SIZE)
+    cut = knockout_sweep(model, pairs, ["noun<-color"], projection(2, "noun"), window=3)
+    expected = score(
+        model, pairs, metric=projection(2, "noun"), interventions=[Knockout(dest="noun", src="color", layers=[0, 1, 2])]
+    )
+    close(cut.cut.sel(layer=1, edge="noun<-color"), expected, size=SIZE)
+    windows = sweep(model, pairs, "z", metric=projection(2, "noun"), window=3)
+    heads = sweep(model, pairs, "z", metric=projection(2, "noun"), sets={"all": [(a, 1) for a in range(3)]})
+    close(windows.patched.sel(layer=1, head=1), heads.patched.sel(set="all"), size=SIZE)
+    assert (windows.patched.sel(layer=1) != 0).any()
+
+
+def test_a_sweep_of_a_projection_stops_at_its_layer(gpt2: HookedTransformer) -> None:
+    pairs = scattered_pairs()
+    early, late = (plan(gpt2, pairs, "z", metric=one) for one in (projection(1, "noun"), "logit_difference"))
+    assert early.flop < late.flop / 2
+    found = sweep(gpt2, pairs, "z", metric=projection(1, "noun"))
+    assert found.attrs["rows_run"] <= early.rows < late.rows
+
+
+def test_what_a_projection_cannot_do_is_one_line(gpt2: HookedTransformer) -> None:
+    pairs, one = scattered_pairs(), projection(2, "noun")
+    alone = AnsweredPrompts.from_tokens(pairs.clean.ids, correct=5, roles={"noun": 3})
+    lines: dict[str, Callable[[], object]] = {
+        "Path patching ends at the logits": lambda: path_patching(gpt2, pairs, metric=one),
+        "Gradients of a projection": lambda: attribution_patching(gpt2, pairs, "z", metric=one),
+        "Gradients of a projection are": lambda: edge_attribution(gpt2, pairs, metric=one),
+        "Nothing comes before": lambda: projection(0, "noun"),
+        "reads 'resid_pre' or 'resid_post'": lambda: projection(1, "noun", site="z"),  # type: ignore[arg-type]
+        "must be one vector": lambda: projection(1, "noun", [[1.0]]),
+        "the model has 3 layers": lambda: sweep(gpt2, pairs, "z", metric=projection(4, "noun")),
+        "has 2 numbers": lambda: plan(gpt2, pairs, "z", metric=projection(1, "noun", [1.0, 2.0])),
+        "Unknown role 'verb'": lambda: sweep(gpt2, pairs, "z", metric=projection(1, "verb")),
+        "needs a corrupted run": lambda: score(gpt2, alone, metric=one),
+        "which some windows or sets put in whole": lambda: sweep(gpt2, pairs, "resid_pre", metric=one, window=2),
+    }
+    for expected, call in lines.items():
+        assert expected in said(call)
 
 
 # ---- gradients ----

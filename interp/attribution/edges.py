@@ -195,7 +195,7 @@ class _Batch:
     ) -> _Batch:
         blocks = engine.pieces("Edge attribution")
         places = list(dict.fromkeys(map(_written_at, senders)))
-        reading = part.reading.rows(torch.from_numpy(rows)).with_clean_run(engine.model)
+        reading = part.reading.rows(torch.from_numpy(rows)).with_known(engine.model)
         ids, other = (torch.from_numpy(np.array(run.ids[rows])) for run in (part.base, part.source))
         base, source = (engine.activations(tokens, reading.positions, places) for tokens in (ids, other))
         moves = {place: source[place] - base[place] for place in places}

@@ -248,7 +248,7 @@ class _Batch:
         wanted = QK_SITES if plan.fixes_softmax else (plan.site,)
         places = [(site, layer) for site in wanted for layer in plan.layers]
         ids, other = (torch.from_numpy(np.array(run.ids[rows])) for run in (part.base, part.source))
-        reading = part.reading.rows(index).with_clean_run(plan.engine.model)
+        reading = part.reading.rows(index).with_known(plan.engine.model)
         base, source = (plan.engine.activations(tokens, reading.positions, places) for tokens in (ids, other))
         return cls(plan, rows, ids, reading, plan.cells.tokens[:, index].to(plan.engine.model.device), base, source)
 

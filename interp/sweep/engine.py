@@ -70,6 +70,7 @@ def run_terms(
         InterpError: an unknown precision, or screening a model that has no arithmetic of its own here.
     """
     _check_precision(model, precision)
+    terms = [replace(term, sweeps=tuple(sweep.clipped() for sweep in term.sweeps)) for term in terms]
     rows = [sum(len(sweep.base) * len(sweep.cells) for sweep in term.sweeps) for term in terms]
     told = [shifted(progress, sum(rows[:i]), sum(rows)) for i in range(len(terms))]
     kept = [_journals(model, term, precision, store) for term in terms]
@@ -80,7 +81,7 @@ def run_terms(
             for term, journals, tell in zip(terms, kept, told, strict=True)
         ]
         return [(done, None) for done in _sums(terms, through)]
-    blocks = model.blocks()
+    blocks = terms[0].sweeps[0].reading.up_to(model.blocks())
     exact = precision == "float32"
     used, held = _in(blocks, precision)
     found = _sums(
@@ -107,9 +108,10 @@ def plan_terms(
 ) -> Plan:
     """What ``run_terms`` would compute, known from the tokens alone."""
     _check_precision(model, precision)
+    terms = [replace(term, sweeps=tuple(sweep.clipped() for sweep in term.sweeps)) for term in terms]
     if model.no_blocks:
         return joined([hooks.make_plan(model, sweep, memory=memory) for term in terms for sweep in term.sweeps])
-    blocks = model.blocks()
+    blocks = terms[0].sweeps[0].reading.up_to(model.blocks())
     exact = precision == "float32"
     used, held = _in(blocks, precision)
     plans = [make_plan(model, used, term.sweeps, memory=memory, held=held) for term in terms]

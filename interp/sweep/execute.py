@@ -20,7 +20,7 @@ from interp.sweep.cells import Cells
 from interp.sweep.entry import Change
 from interp.sweep.finished import Finished
 from interp.sweep.limits import Limits, halved, packed
-from interp.sweep.plan import Entry, Plan, Rows, Sizes, check_known, find_entries, find_rows, flop, into_rides
+from interp.sweep.plan import Entry, Plan, Rows, Sizes, check_known, find_entries, flop, into_rides
 from interp.sweep.progress import Meter, Progress
 from interp.sweep.readout import Reading
 from interp.sweep.ride import Chunk, Values, ride
@@ -52,7 +52,7 @@ def make_plan(
     made = []
     for chunk in chunks:
         parts = [sweep.of_prompts(chunk) for sweep in joint.run]
-        rows = [joint.own(j, _rows(part, sizes.n_layers)) for j, part in enumerate(parts)]
+        rows = [joint.own(j, part.rows(sizes.n_layers)) for j, part in enumerate(parts)]
         made.append(_Made(len(chunk), [part.cells for part in parts], _entries(parts, rows, sizes)))
     return _plans(joint, sizes, limits, made)
 
@@ -187,13 +187,13 @@ def execute(
     with torch.inference_mode():
         for chunk in chunks:
             parts = [sweep.of_prompts(chunk) for sweep in joint.run]
-            reading = parts[0].reading.with_clean_run(model)
+            reading = parts[0].reading.with_known(model)
             base, source, numbers = _traces(model, blocks, replace(parts[0], reading=reading), joint)
             metrics["base"][chunk], metrics["source"][chunk] = numbers
             rows = []
             for j, part in enumerate(parts):
                 outs[j][chunk] = numbers[0][:, None]
-                mine = joint.own(j, _rows(part, sizes.n_layers))
+                mine = joint.own(j, part.rows(sizes.n_layers))
                 if only is not None:
                     mine = mine.where(only[chunk[mine.prompt], mine.cell])
                 if finished:
@@ -272,10 +272,6 @@ def _width(kept: Collection[str], sizes: Sizes, length: int) -> int:
     for site in kept:
         check_known(site)
     return sum(widths[site] for site in kept)
-
-
-def _rows(part: Sweep, n_layers: int) -> Rows:
-    return find_rows(part.cells, part.site, n_layers, answers=part.reading.positions.numpy(), differs=part.differs)
 
 
 def _entries(parts: Sequence[Sweep], rows: Sequence[Rows], sizes: Sizes) -> list[Entry]:

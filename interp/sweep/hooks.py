@@ -19,11 +19,12 @@ from torch import Tensor
 
 from interp import run, sites
 from interp._ablation import shape_at
+from interp.blocks import at_positions
 from interp.store import Journal
 from interp.sweep.cells import Cells
 from interp.sweep.finished import Finished
 from interp.sweep.limits import STORED_BYTES, check_fits, halved, memory_to_use
-from interp.sweep.plan import Plan, Rows, Sizes, find_rows
+from interp.sweep.plan import Plan, Rows, Sizes
 from interp.sweep.progress import Meter, Progress, shifted
 from interp.sweep.readout import Reading
 from interp.sweep.sweeps import Done, Sweep, chunks_of
@@ -57,7 +58,7 @@ def execute(
     run_rows = []
     for chunk in chunks_of(n, limits.prompts):
         part = wanted.of_prompts(chunk)
-        part = replace(part, reading=part.reading.with_clean_run(model))
+        part = replace(part, reading=part.reading.with_known(model))
         base[chunk] = _plain(model, part.base, part.reading)
         if isinstance(part.source, Prompts):
             source[chunk] = _plain(model, part.source, part.reading)
@@ -166,7 +167,8 @@ def _stored_bytes(model: HookedTransformer, wanted: Sweep, length: int) -> int:
     Activations twice, since the activations of all batches are joined to one tensor.
     """
     numbers = len(_entered(wanted)) * model.cfg.d_model + len(wanted.layers) * _width(model, wanted, length)
-    return 2 * model.dtype.itemsize * length * numbers + wanted.reading.clean_bytes(model.cfg.vocab_out)
+    known = wanted.reading.known_bytes(model.cfg.vocab_out, model.cfg.d_model)
+    return 2 * model.dtype.itemsize * length * numbers + known
 
 
 def _entered(wanted: Sweep) -> tuple[int, ...]:
@@ -212,13 +214,11 @@ def _flop(model: HookedTransformer, wanted: Sweep, length: int) -> tuple[float, 
 
 
 def _rows(model: HookedTransformer, part: Sweep) -> Rows:
-    return find_rows(
-        part.cells, part.site, model.cfg.n_layers, answers=part.reading.positions.numpy(), differs=part.differs
-    )
+    return part.rows(model.cfg.n_layers)
 
 
 def _plain(model: HookedTransformer, prompts: Prompts, reading: Reading) -> Float[np.ndarray, " prompt"]:
-    return np.asarray(reading(run.logits_at(model, prompts, reading.positions.numpy())).numpy())
+    return np.asarray(reading(reading.read(model, prompts)).numpy())
 
 
 def _by_layers(cells: Cells) -> Iterator[tuple[tuple[int, ...], list[int]]]:
@@ -286,8 +286,21 @@ def _resumed(
             begin = edit(begin)
         else:
             hooks += run.edit_hooks(model, wanted.site, layer, edit)
-    logits = model.resume(begin, layers[0], logits_at=wanted.reading.positions[prompt], hooks=hooks)
-    return wanted.reading.rows(prompt)(logits)
+    reading = wanted.reading.rows(prompt)
+    if reading.readout.place is None:
+        return reading(model.resume(begin, layers[0], logits_at=reading.positions, hooks=hooks))
+    site, layer = reading.read_at(model)
+    if (site, layer) == ("resid_pre", layers[0]):
+        return reading(at_positions(begin, reading.positions).cpu())
+    kept: list[Tensor] = []
+
+    def keep(value: Tensor) -> Tensor:
+        kept.append(value)
+        return value
+
+    hooks += run.edit_hooks(model, site, layer, keep)
+    model.resume(begin, layers[0], logits_at=reading.positions, hooks=hooks)
+    return reading(at_positions(kept[0], reading.positions).cpu())
 
 
 def _unit_mask(

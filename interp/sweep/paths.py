@@ -12,7 +12,7 @@ import xarray as xr
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from interp import results, run
+from interp import readouts, results, run
 from interp._arguments import check_pairs
 from interp.blocks import Blocks
 from interp.errors import InterpError
@@ -124,6 +124,10 @@ def _check(model: HookedTransformer, pairs: PromptPairs, direction: str, metric:
     check_direction(direction)
     if model.no_blocks:
         raise InterpError(f"Path patching runs on the model's own weights only, and {model.no_blocks}.")
+    if readouts.readout(metric).place is not None:
+        raise InterpError(
+            "Path patching ends at the logits and reads no activation. Sweep with the projection instead."
+        )
     if whole_answers(pairs, metric):
         raise InterpError("Path patching scores one token: give the pairs an answer of one token, or expand_answers().")
 
@@ -190,7 +194,7 @@ def _execute(
             part = wanted.of_prompts(rows)
             base_ids, source_ids = (run.ids_of(prompts).to(model.device) for prompts in (part.base, part.source))
             written_sites = {"resid_pre", "z", "mlp_out"}
-            reading = part.reading.with_clean_run(model)
+            reading = part.reading.with_known(model)
             base, source = trace_both(blocks, base_ids, source_ids, BASE_SITES | written_sites, written_sites)
             base_score[rows], source_score[rows] = (read_stored(blocks, run_, reading) for run_ in (base, source))
             patched[rows] = base_score[rows, None]

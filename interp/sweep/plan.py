@@ -62,7 +62,7 @@ class Sizes:
         gated: whether the MLP has a gate.
         vocab: rows of the unembedding that a read-out needs: all of them, or two.
         itemsize: bytes of one number of the stream.
-        clean: bytes of the clean run's logits of one prompt, where a read-out needs them.
+        known: bytes, per prompt, of what a read-out needs of other runs.
     """
 
     products: dict[str, float]
@@ -75,7 +75,7 @@ class Sizes:
     gated: bool
     vocab: int
     itemsize: int
-    clean: int = 0
+    known: int = 0
 
     @classmethod
     def of(cls, blocks: Blocks, reading: Reading) -> Sizes:
@@ -90,9 +90,9 @@ class Sizes:
             d_head=blocks.d_head,
             d_mlp=block.mlp_in.weight.shape[1],
             gated=block.gate is not None,
-            vocab=2 if reading.readout.needs == "answers" else vocab,
+            vocab={"answers": 2, "activation": 0}.get(reading.readout.needs, vocab),
             itemsize=blocks.token.element_size(),
-            clean=reading.clean_bytes(vocab),
+            known=reading.known_bytes(vocab, block.q.weight.shape[0]),
         )
 
     # ---- operations ----
@@ -165,7 +165,7 @@ class Sizes:
     def stored_bytes(self, length: int, *, site_width: int) -> int:
         """What one prompt's two traces keep: base streams, queries, keys, values, head outputs; the source's site."""
         per_layer = 2 * self.d_model + 2 * self.d_q + 2 * self.d_kv + 2 * site_width
-        return self.itemsize * length * (self.n_layers * per_layer + self.d_model) + self.clean
+        return self.itemsize * length * (self.n_layers * per_layer + self.d_model) + self.known
 
 
 @dataclass(frozen=True)

@@ -13,9 +13,10 @@ from torch import Tensor
 
 from interp import readouts, run
 from interp._arguments import check_answers, check_scored
+from interp.blocks import at_positions
 from interp.errors import InterpError, shown
 from interp.prompts import AnsweredPrompts, PromptPairs
-from interp.readouts import Answers, AnyReadout, Readout
+from interp.readouts import Answers, AnyReadout, Place, Readout
 from interp.tokens import Prompts
 
 if TYPE_CHECKING:
@@ -40,9 +41,9 @@ class Reading:
         present: which answers of a prompt count (answers may differ in length).
         readout: what is measured.
         prompt: [prompt] which of the prompts that were given these are.
-        clean: the clean run's prompts, where the read-out compares with it; else None.
-        clean_logits: [row, answer, vocab] its logits, once they are known (``with_clean_run``).
-        clean_row: [prompt] which of their rows is whose.
+        compared: the runs that the read-out compares with: none, the clean one, or the clean and the corrupted one.
+        known: of each of them [row, answer, width] what is read there, once it is known (``with_known``).
+        known_row: [prompt] which of its rows is whose.
     """
 
     positions: Int[Tensor, "prompt answer"]
@@ -51,9 +52,9 @@ class Reading:
     present: Bool[Tensor, "prompt answer"]
     readout: Readout
     prompt: Int[Tensor, " prompt"]
-    clean: Prompts | None = None
-    clean_logits: Float[Tensor, "row answer vocab"] | None = None
-    clean_row: Int[Tensor, " prompt"] | None = None
+    compared: tuple[Prompts, ...] = ()
+    known: tuple[Float[Tensor, "row answer width"], ...] = ()
+    known_row: Int[Tensor, " prompt"] | None = None
 
     @classmethod
     def of(cls, pairs: AnyPairs, metric: AnyReadout) -> Reading:
@@ -63,7 +64,10 @@ class Reading:
             InterpError: an unknown metric, one that compares two answers where there is one, or labels that do not fit.
         """
         readout = readouts.readout(metric)
-        if readout.labels is not None:
+        if readout.place is not None:
+            at, present = _tokens_of(pairs, readout.place.at)
+            correct = incorrect = torch.zeros_like(at)
+        elif readout.labels is not None:
             at, correct, present = _labelled_places(pairs, readout)
             incorrect = correct
         elif isinstance(pairs, AnsweredPrompts) or not pairs.continuation:
@@ -87,8 +91,7 @@ class Reading:
             incorrect, present = correct, steps < lengths
             start = torch.tensor(np.asarray(pairs.answer_position)).unsqueeze(1)
             at = torch.where(present, start + steps, start)
-        clean = pairs.clean if readout.needs == "clean logits" else None
-        return cls(at, correct, incorrect, present, readout, torch.arange(len(at)), clean)
+        return cls(at, correct, incorrect, present, readout, torch.arange(len(at)), _compared(pairs, readout))
 
     @property
     def end(self) -> Int[Tensor, " prompt"]:
@@ -97,9 +100,8 @@ class Reading:
 
     def rows(self, index: Int[Tensor, " row"]) -> Reading:
         """The reading of chosen prompts."""
-        clean = None
-        if self.clean is not None and self.clean_logits is None:  # once the logits are known, the prompts are not used
-            clean = self.clean.select(index.numpy())
+        # Once it is known what is read of them, the other runs are not used, and that is not copied for every row.
+        compared = () if self.known else tuple(prompts.select(index.numpy()) for prompts in self.compared)
         return Reading(
             self.positions[index],
             self.correct[index],
@@ -107,21 +109,44 @@ class Reading:
             self.present[index],
             self.readout,
             self.prompt[index],
-            clean,
-            self.clean_logits,  # of a whole vocabulary: not copied for every row
-            None if self.clean_row is None else self.clean_row[index],
+            compared,
+            self.known,
+            None if self.known_row is None else self.known_row[index],
         )
 
-    def with_clean_run(self, model: HookedTransformer) -> Reading:
-        """With the logits of the clean run, where the read-out compares with it and they are not known yet."""
-        if self.clean is None or self.clean_logits is not None:
+    def with_known(self, model: HookedTransformer) -> Reading:
+        """With what is read of the runs that the read-out compares with, where that is not known yet."""
+        if not self.compared or self.known:
             return self
-        logits = run.logits_at(model, self.clean, self.positions.numpy())
-        return replace(self, clean_logits=logits, clean_row=torch.arange(len(logits)))
+        known = tuple(self.read(model, prompts) for prompts in self.compared)
+        return replace(self, known=known, known_row=torch.arange(len(self.positions)))
 
-    def clean_bytes(self, vocab: int) -> int:
-        """What the clean run's logits of one prompt take, where the read-out compares with it."""
-        return 4 * vocab * self.positions.shape[1] if self.readout.needs == "clean logits" else 0
+    def read(
+        self, model: HookedTransformer, prompts: Prompts, interventions: Sequence[Any] = ()
+    ) -> Float[Tensor, "prompt answer width"]:
+        """What is looked at in a plain run, on the CPU: logits, or the activation."""
+        place = self.readout.place
+        if place is None:
+            return run.logits_at(model, prompts, self.positions.numpy(), interventions=interventions)
+        site, layer = self.read_at(model)
+        found = run.activations(model, prompts, site, layers=[layer], interventions=interventions)[layer]
+        return at_positions(found, self.positions).cpu()
+
+    def read_at(self, model: HookedTransformer) -> tuple[str, int]:
+        """Site and layer of the activation that is read."""
+        assert self.readout.place is not None
+        layer = self.readout.place.layer
+        return ("resid_pre", layer) if layer < model.cfg.n_layers else ("resid_post", layer - 1)
+
+    def up_to(self, blocks: Blocks) -> Blocks:
+        """The part of a model that is run: the blocks before the activation that is read."""
+        place = self.readout.place
+        return blocks if place is None else replace(blocks, layers=blocks.layers[: place.layer])
+
+    def known_bytes(self, vocab: int, d_model: int) -> int:
+        """What is held, per prompt, of the runs that the read-out compares with."""
+        width = {"clean logits": vocab, "activation": d_model}.get(self.readout.needs, 0)
+        return 4 * width * self.positions.shape[1] * len(self.compared)
 
     def facts(self) -> tuple[object, ...]:
         """Everything that the number depends on beside the run.
@@ -134,8 +159,9 @@ class Reading:
                 f"A store cannot tell whether the function of read-out {shown(self.readout.name)} is still the same. "
                 "Leave store= out."
             )
-        clean = () if self.clean is None else (self.clean.sha256(),)
-        return (self.positions, self.correct, self.incorrect, self.present, self.readout.name, *clean)
+        place = () if self.readout.place is None else (self.readout.place,)
+        compared = (prompts.sha256() for prompts in self.compared)
+        return (self.positions, self.correct, self.incorrect, self.present, self.readout.name, *place, *compared)
 
     def __call__(self, logits: Float[Tensor, "prompt answer vocab"]) -> Float[Tensor, " prompt"]:
         """The number of each prompt, on the CPU in float64."""
@@ -143,14 +169,16 @@ class Reading:
 
     @property
     def _answers(self) -> Answers:
-        clean = None if self.clean_logits is None else self.clean_logits[self.clean_row]
-        return Answers(self.correct, self.incorrect, self.present, self.prompt, clean)
+        known = (values[self.known_row] for values in self.known)
+        return Answers(self.correct, self.incorrect, self.present, self.prompt, *known)
 
     def of_streams(self, blocks: Blocks, stream: Float[Tensor, "prompt answer d_model"]) -> Float[Tensor, " prompt"]:
         """The number of each prompt from the residual stream after the last block at the scored positions.
 
         A logit difference needs two columns of the unembedding; other read-outs need them all.
         """
+        if self.readout.needs == "activation":
+            return self(stream)
         if self.readout.needs == "answers":
             return self._of_answers(blocks, blocks.final(stream))
         vocab = blocks.unembed.weight.shape[1]
@@ -177,6 +205,33 @@ class Reading:
         columns = blocks.unembed.weight.T[ids]
         logits = (normed * columns).sum(dim=-1)
         return logits if blocks.unembed.bias is None else logits + blocks.unembed.bias[ids]
+
+
+def _compared(pairs: AnyPairs, readout: Readout) -> tuple[Prompts, ...]:
+    """The runs that a read-out compares with.
+
+    Raises:
+        InterpError: there is no corrupted run.
+    """
+    if readout.needs == "clean logits":
+        return (pairs.clean,)
+    if readout.place is None or readout.place.direction is not None:
+        return ()
+    if isinstance(pairs, AnsweredPrompts):
+        raise InterpError(
+            "A projection on the clean-corrupted difference needs a corrupted run, which AnsweredPrompts lack. Give "
+            "direction=, or PromptPairs."
+        )
+    return (pairs.clean, pairs.corrupted)
+
+
+def _tokens_of(pairs: AnyPairs, at: str | int) -> tuple[Int[Tensor, "prompt token"], Bool[Tensor, "prompt token"]]:
+    """The positions of a role's tokens, the first again where a prompt has fewer, and which of them count."""
+    mask = torch.from_numpy(run.token_mask(pairs.clean, at))
+    counts = mask.sum(dim=1, keepdim=True)
+    first_to_last = torch.argsort(~mask, dim=1, stable=True)[:, : int(counts.max())]
+    present = torch.arange(first_to_last.shape[1]) < counts
+    return torch.where(present, first_to_last, first_to_last[:, :1]), present
 
 
 def _labelled_places(
@@ -224,21 +279,41 @@ def score(
     total = np.zeros(len(pairs))
     for sign, part, term in scored_parts(pairs, metric):
         reading = checked_reading(model, part, term)
-        logits = run.logits_at(model, run_named(part, which), reading.positions.numpy(), interventions=interventions)
-        total += sign * reading.with_clean_run(model)(logits).numpy()
+        read = reading.read(model, run_named(part, which), interventions)
+        total += sign * reading.with_known(model)(read).numpy()
     return total
 
 
 def checked_reading(model: HookedTransformer, pairs: AnyPairs, metric: AnyReadout) -> Reading:
-    """``Reading.of``, its labels held to the model's output vocabulary.
+    """``Reading.of``, its labels and its place held to the model.
 
     Raises:
-        InterpError: what ``Reading.of`` refuses, or a label that has no logit.
+        InterpError: what ``Reading.of`` refuses, a label that has no logit, or a place that the model has not.
     """
     reading = Reading.of(pairs, metric)
+    place = reading.readout.place
+    if place is not None:
+        _check_place(model, place)
     if reading.readout.labels is not None:
         check_answers(model, {}, [reading.correct.tolist()])
     return reading
+
+
+def _check_place(model: HookedTransformer, place: Place) -> None:
+    """Refuse an activation that this model has not.
+
+    Raises:
+        InterpError: a layer that it has not, or a direction of another width.
+    """
+    if place.layer > model.cfg.n_layers:
+        raise InterpError(
+            f"The projection reads the stream before layer {place.layer}, but the model has {model.cfg.n_layers} "
+            "layers. Give an earlier one."
+        )
+    if place.direction is not None and len(place.direction) != model.cfg.d_model:
+        raise InterpError(
+            f"direction has {len(place.direction)} numbers, but the model's residual stream {model.cfg.d_model}."
+        )
 
 
 def whole_answers(pairs: AnyPairs, metric: AnyReadout) -> bool:

@@ -11,8 +11,10 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from interp.errors import InterpError
+from interp.readouts import Place
 from interp.sweep.cells import Cells
-from interp.sweep.plan import Plan, Rows
+from interp.sweep.plan import Plan, Rows, find_rows
 from interp.sweep.readout import Reading
 from interp.sweep.stored import KNOWN_WITH_STREAM
 from interp.tokens import Prompts
@@ -53,6 +55,41 @@ class Sweep:
     def layers(self) -> tuple[int, ...]:
         """Every layer that some cell changes."""
         return tuple(sorted({part.layer for parts in self.cells.parts for part in parts}))
+
+    def rows(self, n_layers: int) -> Rows:
+        """The rows whose change can reach the number, of a model of so many layers."""
+        place = self.reading.readout.place
+        found = find_rows(
+            self.cells, self.site, n_layers if place is None else place.layer,
+            answers=self.reading.positions.numpy(), differs=self.differs,
+        )  # fmt: skip
+        if place is None:
+            return found
+        reaches = np.array([parts[0].layer <= self._last(place) for parts in self.cells.parts])
+        return found.where(reaches[found.cell])
+
+    def _last(self, place: Place) -> int:
+        """The last layer whose change reaches an activation."""
+        return place.layer if self.site == "resid_pre" else place.layer - 1
+
+    def clipped(self) -> Sweep:
+        """Without changes of later layers than the one that is read, in cells that change several.
+
+        Raises:
+            InterpError: a cell changes earlier streams and the very one that is read.
+        """
+        place = self.reading.readout.place
+        if place is None:
+            return self
+        several = [parts for parts in self.cells.parts if len(parts) > 1]
+        if self.site == "resid_pre" and any(part.layer == place.layer for parts in several for part in parts):
+            raise InterpError(
+                f"The projection reads the stream before layer {place.layer}, which some windows or sets put in whole. "
+                f"Give layers= or sets below it."
+            )
+        kept = (tuple(part for part in parts if part.layer <= self._last(place)) for parts in self.cells.parts)
+        parts = tuple(few or whole for few, whole in zip(kept, self.cells.parts, strict=True))
+        return replace(self, cells=replace(self.cells, parts=parts))
 
     def of_prompts(self, rows: Int[np.ndarray, " prompt"]) -> Sweep:
         """The same sweep over some of the prompts."""
