@@ -384,8 +384,7 @@ def test_what_a_projection_cannot_do_is_one_line(gpt2: HookedTransformer) -> Non
     alone = AnsweredPrompts.from_tokens(pairs.clean.ids, correct=5, roles={"noun": 3})
     lines: dict[str, Callable[[], object]] = {
         "Path patching ends at the logits": lambda: path_patching(gpt2, pairs, metric=one),
-        "Gradients of a projection": lambda: attribution_patching(gpt2, pairs, "z", metric=one),
-        "Gradients of a projection are": lambda: edge_attribution(gpt2, pairs, metric=one),
+        "Edge attribution ends at the logits": lambda: edge_attribution(gpt2, pairs, metric=one),
         "Nothing comes before": lambda: projection(0, "noun"),
         "reads 'resid_pre' or 'resid_post'": lambda: projection(1, "noun", site="z"),  # type: ignore[arg-type]
         "must be one vector": lambda: projection(1, "noun", [[1.0]]),
@@ -421,6 +420,26 @@ def test_estimates_equal_the_change_times_the_gradient(name: str, model: HookedT
         why="a difference of two float32 runs over a finite step",
     )  # fmt: skip
     assert found.attrs["metric"] == name
+    assert found.attrs["audit_cells"] > 0
+
+
+@pytest.mark.parametrize("site", ["resid_pre", "z"])
+@pytest.mark.parametrize("method", ["gradient", "integrated", "atp*"])
+def test_estimates_of_a_projection_add_up_to_its_sweep(
+    method: Any, site: str, model: HookedTransformer, request: pytest.FixtureRequest
+) -> None:
+    pairs, one = scattered_pairs(), projection(2, "noun")
+    found = attribution_patching(model, pairs, site, metric=one, axis="role", method=method, steps=40)
+    exact = sweep(model, pairs, site, metric=one, axis="role")
+    assert (found.estimated_effect.sel(layer=2) != 0).any() == (site == "resid_pre")
+    assert (exact.patched.sel(layer=2) != exact.corrupted).any() == (site == "resid_pre")
+    if site == "resid_pre":  # the activation that is read, and linear in itself
+        close(found.estimated.sel(layer=2), exact.patched.sel(layer=2), "gradient", size=SIZE)
+    if (method, site) == ("integrated", "resid_pre"):  # all that differs at a layer, moved along one line
+        whole_way = found.estimated_effect.sel(layer=1, role=["scene", "noun"]).sum("role")
+        put = sweep(model, pairs, site, metric=one, positions=list(range(8)), axis="position")
+        assert put.patched.dims == ("prompt", "layer", "position")
+        near(whole_way, 1.0, 5e-3, why="40 steps of an integral; scene and noun hold every token that differs")
     assert found.attrs["audit_cells"] > 0
 
 

@@ -23,6 +23,7 @@ from interp.readouts import AnyReadout
 from interp.sweep import Direction, Progress, Reading, edges, path_patching
 from interp.sweep.edges import Kind, Node
 from interp.sweep.progress import Meter
+from interp.sweep.readout import check_ends_at_logits
 
 if TYPE_CHECKING:
     from interp.model import HookedTransformer
@@ -103,6 +104,7 @@ def edge_attribution(
     check_pairs(model, pairs)
     check_method(method, get_args(Method), steps)
     check_gradient(metric, direction, at_base=method == "eap")
+    check_ends_at_logits(metric, "Edge attribution")
     sending, receiving = edges.senders(model, senders), edges.receivers(model, receivers)
     before = np.array([[sender.reaches(receiver) for receiver in receiving] for sender in sending], dtype=bool)
     if not before.any():

@@ -81,6 +81,8 @@ class Tape:
             drop: a layer through whose attention and MLP no gradient flows (the tape must be ``droppable``).
         """
         self._dropped[:] = [] if drop is None else [drop]
+        if not self.metric.requires_grad:  # what is read comes before every watched place
+            return {place: torch.zeros_like(zeros) for place, zeros in self._zeros.items()}
         # Prompts do not see one another, so the gradient of the sum holds each prompt's own.
         found = torch.autograd.grad(
             self.metric.sum(), list(self._zeros.values()), retain_graph=True, allow_unused=True, materialize_grads=True
@@ -145,6 +147,22 @@ class Differentiable:
         stream = self.blocks.forward(ids.to(self.model.device), tap=tap)
         return self.blocks.logits(at_positions(stream, at))
 
+    def read(
+        self, ids: Int[Tensor, "prompt position"], reading: Reading, edits: Mapping[Place, Edit]
+    ) -> Float[Tensor, "prompt answer width"]:
+        """What a reading looks at in a run under ``edits``: logits, or an activation after its own edit."""
+        if reading.readout.place is None:
+            return self.logits(ids, reading.positions, edits)
+        place = reading.read_at(self.model)
+        edit, kept = edits.get(place), []
+
+        def keep(value: Tensor) -> Tensor:
+            kept.append(value if edit is None else edit(value))
+            return kept[-1]
+
+        self.logits(ids, reading.positions, {**edits, place: keep})
+        return at_positions(kept[-1], reading.positions)
+
     @torch.no_grad()
     def activations(
         self, ids: Int[Tensor, "prompt position"], at: Int[Tensor, "prompt answer"], places: Sequence[Place]
@@ -206,7 +224,7 @@ class Differentiable:
                 for site in filter(self.model.has_site, ("attn_out", "mlp_out")):
                     chain[site, layer] = _droppable(layer, dropped, chain.get((site, layer)))
         with torch.enable_grad():
-            metric = reading(self.logits(ids, reading.positions, chain))
+            metric = reading(self.read(ids, reading, chain))
         return Tape(values, metric, zeros, dropped)
 
     def batches(self, prompts: Prompts, *, more: int = 0) -> Iterator[np.ndarray]:

@@ -262,9 +262,17 @@ class _Batch:
         return found
 
     def _reaching(self, layer: int) -> Float[Tensor, "prompt position one"]:
-        """Once the last layer's attention has read, a token reaches the answer only from a scored position."""
+        """Once the last layer's attention has read, a token reaches the answer only from a scored position.
+
+        The last layer is the one before an activation that is read; what comes after that reaches nothing.
+        """
         reaching = torch.ones(*self.ids.shape, device=self.tokens.device)
-        if layer == self.plan.engine.model.cfg.n_layers - 1 and self.plan.site not in READ_BY_LATER_TOKENS:
+        place = self.reading.readout.place
+        n_layers = self.plan.engine.model.cfg.n_layers if place is None else place.layer
+        stream = self.plan.site == "resid_pre"
+        if layer > n_layers or (layer == n_layers and not stream):
+            return torch.zeros_like(reaching).unsqueeze(-1)
+        if layer == n_layers or (layer == n_layers - 1 and self.plan.site not in READ_BY_LATER_TOKENS):
             scored = self.reading.positions.to(reaching.device)
             reaching = torch.zeros_like(reaching).scatter_(1, scored, 1.0)
         return reaching.unsqueeze(-1)

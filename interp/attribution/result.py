@@ -112,8 +112,6 @@ def check_gradient(metric: AnyReadout, direction: str, *, at_base: bool) -> None
         InterpError: says what to use instead.
     """
     readout = readouts.readout(metric)
-    if readout.place is not None:
-        raise InterpError("Gradients of a projection are not taken here. Use the exact sweep.")
     if not readout.differentiable:
         raise InterpError(f"Metric {shown(readout.name)} has no gradient. Use 'logit_difference', or the exact sweep.")
     if readout.least_at_clean and direction == "noising" and at_base:

@@ -12,7 +12,7 @@ import xarray as xr
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from interp import readouts, results, run
+from interp import results, run
 from interp._arguments import check_pairs
 from interp.blocks import Blocks
 from interp.errors import InterpError
@@ -34,7 +34,7 @@ from interp.sweep.patch import (
 )
 from interp.sweep.plan import Entry, Join, Plan, Sizes, riding_flop, runs_of
 from interp.sweep.progress import Meter, Progress
-from interp.sweep.readout import Reading, checked_reading, whole_answers
+from interp.sweep.readout import Reading, check_ends_at_logits, checked_reading, whole_answers
 from interp.sweep.ride import Chunk
 from interp.sweep.stored import BASE_SITES, Stored, trace_both
 from interp.sweep.sweeps import Done, chunks_of
@@ -124,10 +124,7 @@ def _check(model: HookedTransformer, pairs: PromptPairs, direction: str, metric:
     check_direction(direction)
     if model.no_blocks:
         raise InterpError(f"Path patching runs on the model's own weights only, and {model.no_blocks}.")
-    if readouts.readout(metric).place is not None:
-        raise InterpError(
-            "Path patching ends at the logits and reads no activation. Sweep with the projection instead."
-        )
+    check_ends_at_logits(metric, "Path patching")
     if whole_answers(pairs, metric):
         raise InterpError("Path patching scores one token: give the pairs an answer of one token, or expand_answers().")
 
