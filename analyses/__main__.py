@@ -315,8 +315,8 @@ def _products(model: HookedTransformer) -> dict[str, str]:
     """How the products of a model are made here, and those of one as large as GPT-2 small."""
     import torch
 
-    from interp.blocks import TANH_GELU
-    from interp.products import choose
+    from interp.model.arithmetic import TANH_GELU
+    from interp.model.products import choose
 
     found = {f"{model.name}, {shape}": str(choice) for shape, choice in model.blocks().choices().items()}
     for name, d_in, d_out, activation in (

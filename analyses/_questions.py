@@ -126,7 +126,7 @@ def _names(task: Task) -> str:
 
 
 def _reader(model: str) -> SupportsTokenizer:
-    from interp._loading import reader
+    from interp.model.load import reader
 
     return reader(model)
 

@@ -19,9 +19,9 @@ from torch import Tensor
 
 from interp import results
 from interp._arguments import check_pairs
-from interp._running import in_one_dtype
 from interp.errors import InterpError, unknown_name
 from interp.interventions import ABLATIONS, AblationKind, parse_edge
+from interp.model.running import in_one_dtype
 from interp.prompts import ANSWER, PromptPairs, check_max_prompts
 from interp.results import Variable
 from interp.run import capture, token_mask

@@ -12,11 +12,12 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from interp import blocks, sites
-from interp._selfcheck import check_blocks
-from interp.blocks import Blocks, UnsupportedModelError
+from interp import sites
 from interp.interventions import Replace
-from interp.model import HookedTransformer
+from interp.model import HookedTransformer, checks
+from interp.model.arithmetic import Blocks, UnsupportedModelError
+from interp.model.checks import check_blocks
+from interp.model.families import blocks_of
 from interp.sweep import score, sweep
 from tests.tiny import LOGITS, make_gpt2, make_llama, make_opt, make_qwen2, random_ids, scattered_pairs
 from tests.tolerance import allowed, close
@@ -216,7 +217,7 @@ def test_another_architecture_says_why_it_has_no_pieces(
     with pytest.raises(UnsupportedModelError, match="is none of"):
         model.blocks()
     with pytest.raises(UnsupportedModelError, match="is none of"):
-        Blocks.of(model)
+        blocks_of(model)
     reference = AutoModelForCausalLM.from_pretrained(tmp_path)
     with torch.inference_mode():  # and the model itself is as usable as ever
         close(model.forward(IDS), reference(IDS).logits)
@@ -254,9 +255,9 @@ def broken(pieces: Blocks, part: str) -> Blocks:
 def test_a_piece_that_is_wrong_is_found_at_load_and_the_model_falls_back(
     name: str, part: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    read = blocks._read
+    right = checks.blocks_of
     exact = sweep(request.getfixturevalue(name), scattered_pairs(), "z")
-    monkeypatch.setattr(blocks, "_read", lambda model: broken(read(model), part))
+    monkeypatch.setattr(checks, "blocks_of", lambda model: broken(right(model), part))
     model = HookedTransformer.from_pretrained(request.getfixturevalue(f"{name}_directory"))
     assert model.no_blocks.startswith("its arithmetic differs from the bridge's by ")
     assert model.checks["blocks"] > 2e-4

@@ -14,12 +14,13 @@ import torch
 from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel
 
 from analyses import head_attribution
-from interp import _livesites, _selfcheck, run
-from interp._livesites import live_sites
-from interp._selfcheck import self_check
+from interp import run
 from interp.attribution import attribution_patching
 from interp.errors import InterpError
-from interp.model import HookedTransformer
+from interp.model import HookedTransformer, checks
+from interp.model import live_sites as proofs
+from interp.model.checks import self_check
+from interp.model.live_sites import live_sites
 from interp.prompts import PromptPairs
 from interp.sites import SITES
 from interp.sweep import sweep
@@ -140,12 +141,12 @@ def test_rows_of_attention_without_their_sink_are_refused(loaded: Make, monkeypa
     assert float(rows.min()) < 0.95
     assert "scores" in model.sites
     self_check(model)
-    monkeypatch.setattr(_selfcheck, "sinks", lambda model, layer: None)
+    monkeypatch.setattr(checks, "sinks", lambda model, layer: None)
     with pytest.raises(InterpError, match="'pattern_sum'"):
         self_check(model)
     monkeypatch.undo()
-    right = _livesites.sinks
-    monkeypatch.setattr(_selfcheck, "sinks", lambda model, layer: right(model, layer) + 0.5)
+    right = proofs.sinks
+    monkeypatch.setattr(checks, "sinks", lambda model, layer: right(model, layer) + 0.5)
     with pytest.raises(InterpError, match="'pattern_sum'"):
         self_check(model)
 

@@ -109,7 +109,7 @@ def ours() -> set[str]:
 
 
 def test_rules_weights_and_tasks_are_in_the_page_and_the_command_are_not(ours: set[str]) -> None:
-    needed = ["analyses/_head_evidence.py", "interp/stats.py", "interp/_loading.py", "interp/sweep/execute.py"]
+    needed = ["analyses/_head_evidence.py", "interp/stats.py", "interp/model/load.py", "interp/sweep/execute.py"]
     needed += ["interp/run.py", "interp/tasks/color-noun.yaml", "interp/mini/__init__.py", "interp/results.py"]
     assert [name for name in needed if name not in ours] == []
     outside = [name for name in ours if name.startswith(("interp/report/", "analyses/_exec", "analyses/__main__"))]
@@ -168,7 +168,7 @@ def test_what_a_run_really_loads_is_in_the_fingerprint(
 def test_a_configuration_counts_by_what_it_says_of_the_arithmetic() -> None:
     from transformers import GPT2Config
 
-    from interp._loading import config_sha256
+    from interp.model.load import config_sha256
 
     def sha256(**options: object) -> str:
         return config_sha256(GPT2Config(n_layer=2, **options))

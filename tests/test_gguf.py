@@ -17,9 +17,9 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from interp import _checkpoint, run
+from interp import run
 from interp.errors import InterpError
-from interp.model import HookedTransformer
+from interp.model import HookedTransformer, checkpoint
 from tests.tiny import VOCAB, random_ids
 from tests.tolerance import close, near
 
@@ -167,7 +167,7 @@ def test_every_cut_of_a_gguf_file_is_one_line(tiny_file: Path, tmp_path: Path) -
     for size in (0, 3, 4, 10, 20, 24, 100, 500, 1500, len(data) // 2, len(data) - 1):
         broken.write_bytes(data[:size])
         with pytest.raises(InterpError) as caught:
-            _checkpoint.of_gguf(broken)
+            checkpoint.of_gguf(broken)
         assert "broken.gguf is " in str(caught.value)
         assert "\n" not in str(caught.value)
 
@@ -183,7 +183,7 @@ def test_flipped_bits_of_a_gguf_header_are_one_line_or_harmless(tiny_file: Path,
         broken.write_bytes(flipped)
         said = ""
         try:
-            _checkpoint.of_gguf(broken)
+            checkpoint.of_gguf(broken)
         except InterpError as error:
             said = str(error)
             refused += 1

@@ -54,7 +54,7 @@ RULES = (
     Rule("interp/tasks/*", (*RUNNING, "interp.metrics", "interp.readouts", "interp.stats", *PLOTTING)),
     Rule("interp/sites.py", (*MODELS, "numpy", *RUNNING)),
     Rule(
-        "interp/model.py",
+        "interp/model/*",
         ("interp.sweep", "interp.attribution", "interp.metrics", "interp.readouts", "interp.stats", "interp.report"),
     ),
     Rule("interp/run.py", ("interp.sweep", "interp.attribution", "interp.stats", "interp.report", *PLOTTING)),

@@ -22,9 +22,9 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 from analyses.__main__ import main
-from interp import _loading, mini
+from interp import mini
 from interp.errors import InterpError
-from interp.model import HookedTransformer
+from interp.model import HookedTransformer, load
 from tests.tiny import VOCAB, random_ids
 from tests.tiny_tokenizers import pieces
 from tests.tolerance import close
@@ -687,9 +687,9 @@ def test_what_no_setting_states_is_found_by_changing_the_last_token(dtype: torch
     torch.manual_seed(0)
     both_ways = T.BertLMHeadModel(T.BertConfig(**BERT)).eval().to(dtype)
     with pytest.raises(InterpError, match=r"it is bidirectional \(bert\): its tokens see later ones"):
-        _loading.check_causal(both_ways, "it")
+        load.check_causal(both_ways, "it")
     one_way = T.BertLMHeadModel(T.BertConfig(**BERT, is_decoder=True)).eval().to(dtype)
-    _loading.check_causal(one_way, "it")
+    load.check_causal(one_way, "it")
 
 
 def test_a_mixture_of_experts_that_lacks_an_expert(tmp_path: Path) -> None:

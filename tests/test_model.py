@@ -14,11 +14,11 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel
 
-from interp import _livesites, run
-from interp._loading import weights_sha256
-from interp._selfcheck import self_check
+from interp import run
 from interp.errors import InterpError
-from interp.model import HookedTransformer, resolve_device
+from interp.model import HookedTransformer, live_sites, resolve_device
+from interp.model.checks import self_check
+from interp.model.load import weights_sha256
 from tests.conftest import REPOSITORY
 from tests.tiny import VOCAB, make_gpt2, make_llama, make_opt, random_ids
 from tests.tiny_tokenizers import pieces
@@ -196,7 +196,7 @@ def test_a_setting_that_the_bridge_does_not_know_is_refused(tmp_path: Path, capl
     make_gpt2(tmp_path, scale_attn_weights=False)
     with pytest.raises(InterpError, match=r"differs from Hugging Face's own GPT2LMHeadModel by 0\.0\d+ of the largest"):
         HookedTransformer.from_pretrained(tmp_path)
-    with caplog.at_level(logging.WARNING, logger="interp._selfcheck"):
+    with caplog.at_level(logging.WARNING, logger="interp.model.checks"):
         half = HookedTransformer.from_pretrained(tmp_path, dtype="float16")
     assert half.checks["hugging_face"] > 0.02
     assert any("differs from Hugging Face's own" in record.getMessage() for record in caplog.records)
@@ -208,7 +208,7 @@ def test_every_model_is_held_to_hugging_face(
     make: Callable[..., Path], dtype: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     after = "product" if dtype == "float32" else "arithmetic"  # sums of half precision are kept in float32
-    with caplog.at_level(logging.WARNING, logger="interp._selfcheck"):
+    with caplog.at_level(logging.WARNING, logger="interp.model.checks"):
         model = HookedTransformer.from_pretrained(make(tmp_path), dtype=dtype)
     assert 0 < model.checks["hugging_face"] < allowed(after, size=1, dtype=dtype)
     assert not any("differs from Hugging Face" in record.getMessage() for record in caplog.records)
@@ -356,8 +356,8 @@ def test_rounded_products_are_warned_of_and_stated(
     torch.set_float32_matmul_precision(precision)
     try:
         model = HookedTransformer.from_pretrained(gpt2_directory, device="cpu")
-        assert _livesites.allowed(torch.float32) == tolerance
-        assert _livesites.allowed(torch.float64) == 1e-9
+        assert live_sites.allowed(torch.float32) == tolerance
+        assert live_sites.allowed(torch.float64) == 1e-9
         assert run.capture(model, [[1, 2]], "z").attrs["matmul_precision"] == precision
     finally:
         torch.set_float32_matmul_precision(before)

@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 import torch
 
-from interp import blocks, products
-from interp.blocks import Blocks, Linear
-from interp.model import HookedTransformer
-from interp.products import ADDMM, NO_CHOICE, Choice, Way, choose, ways
+from interp.model import HookedTransformer, products
+from interp.model import arithmetic as blocks
+from interp.model.arithmetic import Blocks, Linear
+from interp.model.products import ADDMM, NO_CHOICE, Choice, Way, choose, ways
 from interp.sweep import ablation_sweep, path_patching, plan, sweep
 from tests.oracle import one_by_one
 from tests.tiny import LOGITS, make_gpt2, ragged_pairs, scattered_pairs
@@ -73,7 +73,7 @@ def test_every_way_is_the_product_in_float64(
     x, weight, bias = (rng.normal(size=shape) for shape in ((rows, d_in), (d_in, d_out), (d_out,)))
     as_numbers = [torch.from_numpy(one).float() for one in (x, weight, bias)]
     lying = as_numbers[1].T.contiguous().T if across else as_numbers[1]
-    applied = None if activation is None else blocks._ACTIVATIONS[activation]
+    applied = None if activation is None else blocks.ACTIVATIONS[activation]
     with torch.inference_mode():
         laid = products.pack(lying, rows) if way.packed else lying
         for has_bias in (True, False):
@@ -90,7 +90,7 @@ def test_a_product_with_a_gradient_is_addmm(way: Way) -> None:
     linear = Linear(weight, bias, Choice(way, way if way.packed else None))
     linear = replace(linear, packed=products.pack(weight, 3)) if way.packed else linear
     x = torch.randn(2, 3, 24, generator=generator, requires_grad=True)
-    out = linear(x, blocks._ACTIVATIONS["gelu"])
+    out = linear(x, blocks.ACTIVATIONS["gelu"])
     assert torch.equal(out, torch.nn.functional.gelu(torch.addmm(bias, x.reshape(6, 24), weight)).reshape(2, 3, 40))
     (gradient,) = torch.autograd.grad(out.sum(), x)
     assert gradient.abs().max() > 0
@@ -147,7 +147,7 @@ def test_a_choice_is_measured_once_per_shape_layout_activation_and_threads(monke
 
     monkeypatch.setattr(products, "_seconds", seconds)
     products._measured.cache_clear()
-    gelu, relu = blocks._ACTIVATIONS["gelu"], blocks._ACTIVATIONS["relu"]
+    gelu, relu = blocks.ACTIVATIONS["gelu"], blocks.ACTIVATIONS["relu"]
     weight = torch.ones(160, 256)
 
     def runs(*arguments: Any, **options: Any) -> int:
@@ -215,7 +215,7 @@ def test_the_fastest_is_taken_where_it_gains_enough(seconds: dict[Way, float], e
 def test_what_is_measured_to_be_fastest_is_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
     """On a processor whose oneDNN takes five times as long, and on one whose ``addmm`` does."""
     weight = torch.ones(512, 1024)
-    gelu = blocks._ACTIVATIONS["gelu"]
+    gelu = blocks.ACTIVATIONS["gelu"]
     for slow, expected in (
         (lambda way: way.onednn, (ADDMM, None)),
         (lambda way: not way.onednn, (FUSED, PACKED)),

@@ -17,9 +17,9 @@ from analyses import study as studies
 from analyses.__main__ import main
 from interp import mini as bundled
 from interp import tasks
-from interp._loading import reader
 from interp.errors import InterpError
 from interp.model import HookedTransformer
+from interp.model.load import reader
 from tests.doubles import MINIMAL, House
 from tests.tiny_tokenizers import byte_bpe
 

@@ -22,10 +22,10 @@ import xarray as xr
 from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
-from interp import products, run, sites, tasks
+from interp import run, sites, tasks
 from interp.errors import InterpError
 from interp.interventions import Ablate, Intervention, Knockout
-from interp.model import HookedTransformer
+from interp.model import HookedTransformer, products
 from interp.prompts import PromptPairs
 from interp.sweep import (
     ablation_sweep,

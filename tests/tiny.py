@@ -50,7 +50,7 @@ def make_llama(path: Path, **overrides: Any) -> Path:
 
 
 def make_qwen2(path: Path, **overrides: Any) -> Path:
-    """A Qwen 2 of ``make_llama``'s sizes: not known to ``interp.blocks``, and the bridge lets all of it be edited."""
+    """A Qwen 2 of ``make_llama``'s sizes: not in ``interp.model.families``, and the bridge lets all of it be edited."""
     sizes = {**LLAMA_SIZES, **overrides}
     torch.manual_seed(3)
     model = Qwen2ForCausalLM(Qwen2Config(bos_token_id=0, eos_token_id=0, **sizes))

@@ -16,8 +16,8 @@ from interp._arguments import check_pairs
 from interp.attribution.audit import DEFAULT, Audit, Exact
 from interp.attribution.gradients import Differentiable, Edit, Place, at_value, differentiating
 from interp.attribution.result import Estimates, Part, Question, check_gradient, check_method, in_products, labelled
-from interp.blocks import Blocks
 from interp.errors import InterpError
+from interp.model.arithmetic import Blocks
 from interp.prompts import PromptPairs
 from interp.readouts import AnyReadout
 from interp.sweep import Direction, Progress, Reading, edges, path_patching
@@ -77,7 +77,7 @@ def edge_attribution(
     (The code published with EAP-IG takes one end of each of the ``steps`` intervals; the limit is the same.)
 
     Args:
-        model: its arithmetic is in ``interp.blocks``.
+        model: its arithmetic is in ``interp.model.arithmetic``.
         pairs: clean and corrupted prompts.
         direction: ``"denoising"`` or ``"noising"``.
         metric: a name from ``interp.readouts`` or a read-out, of those with a gradient.
@@ -99,7 +99,7 @@ def edge_attribution(
 
     Raises:
         InterpError: an unknown sender, receiver, method, direction or metric, or a model whose arithmetic is not
-            written in ``interp.blocks``.
+            written in ``interp.model.arithmetic``.
     """
     check_pairs(model, pairs)
     check_method(method, get_args(Method), steps)

@@ -19,8 +19,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from interp import run
-from interp.blocks import Blocks, UnsupportedModelError, at_positions
 from interp.errors import InterpError
+from interp.model.arithmetic import Blocks, UnsupportedModelError, at_positions
 from interp.sweep import Reading
 from interp.tokens import Prompts
 

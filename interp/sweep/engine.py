@@ -22,8 +22,8 @@ from interp.sweep.sweeps import Done, Sweep
 from interp.tokens import Prompts
 
 if TYPE_CHECKING:
-    from interp.blocks import Blocks
     from interp.model import HookedTransformer
+    from interp.model.arithmetic import Blocks
 
 log = logging.getLogger(__name__)
 

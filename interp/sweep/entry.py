@@ -15,8 +15,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from interp import sites
-from interp.blocks import Linear
 from interp.errors import InterpError
+from interp.model.arithmetic import Linear
 from interp.sweep.cells import Cells, Part
 from interp.sweep.plan import AFTER_MLP, Entry, check_known, runs_of
 from interp.sweep.ride import Chunk

@@ -13,8 +13,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from interp import run, sites
-from interp.blocks import Blocks, at_positions
 from interp.errors import InterpError
+from interp.model.arithmetic import Blocks, at_positions
 from interp.store import Journal
 from interp.sweep.cells import Cells
 from interp.sweep.entry import Change

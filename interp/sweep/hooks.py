@@ -1,4 +1,4 @@
-"""The same sweeps through TransformerLens hooks, for architectures whose arithmetic is not in ``interp.blocks``.
+"""The same sweeps through TransformerLens hooks, for architectures that are not in ``interp.model.families``.
 
 Still no plain loop: a row resumes at its first changed layer from the stored stream, rows share batches, rows that
 cannot matter are skipped and only scored positions are unembedded. What precedes a change within a prompt is run again.
@@ -19,7 +19,7 @@ from torch import Tensor
 
 from interp import run, sites
 from interp._ablation import shape_at
-from interp.blocks import at_positions
+from interp.model.arithmetic import at_positions
 from interp.store import Journal
 from interp.sweep.cells import Cells
 from interp.sweep.finished import Finished

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 import torch
 
 from interp import run
-from interp.blocks import Blocks
 from interp.errors import InterpError, whole_number
+from interp.model.arithmetic import Blocks
 from interp.sweep.plan import Entry, Sizes
 
 if TYPE_CHECKING:

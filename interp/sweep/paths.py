@@ -14,8 +14,8 @@ from torch import Tensor
 
 from interp import results, run
 from interp._arguments import check_pairs
-from interp.blocks import Blocks
 from interp.errors import InterpError
+from interp.model.arithmetic import Blocks
 from interp.prompts import PromptPairs
 from interp.readouts import AnyReadout
 from interp.store import Journal, Store
@@ -64,7 +64,7 @@ def path_patching(
     as usual. Wang et al. 2022 (arXiv 2211.00593); the same intervention as TransformerLens's direct path patching.
 
     Args:
-        model: its arithmetic is in ``interp.blocks`` (``model.no_blocks`` is empty).
+        model: its arithmetic is in ``interp.model.arithmetic`` (``model.no_blocks`` is empty).
         pairs: clean and corrupted prompts.
         direction: ``"denoising"`` adds clean minus corrupted to the corrupted run, ``"noising"`` the reverse.
         metric: a name from ``interp.readouts``, or a read-out.

@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING, Literal, TypeAlias, TypeVar
 import numpy as np
 from jaxtyping import Bool, Int
 
-from interp.blocks import Blocks
 from interp.errors import InterpError
+from interp.model.arithmetic import Blocks
 from interp.sites import KV_SITES
 from interp.sites import site as find_site
 from interp.sweep.cells import Cells

@@ -13,15 +13,15 @@ from torch import Tensor
 
 from interp import readouts, run
 from interp._arguments import check_answers, check_scored
-from interp.blocks import at_positions
 from interp.errors import InterpError, shown
+from interp.model.arithmetic import at_positions
 from interp.prompts import AnsweredPrompts, PromptPairs
 from interp.readouts import Answers, AnyReadout, Place, Readout
 from interp.tokens import Prompts
 
 if TYPE_CHECKING:
-    from interp.blocks import Blocks
     from interp.model import HookedTransformer
+    from interp.model.arithmetic import Blocks
 
 AnyPairs: TypeAlias = PromptPairs | AnsweredPrompts
 """Prompts with their answers, in pairs or alone."""

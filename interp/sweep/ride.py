@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from interp.blocks import Blocks, at_positions
+from interp.model.arithmetic import Blocks, at_positions
 from interp.sweep.plan import Entry
 from interp.sweep.readout import Reading
 from interp.sweep.stored import Stored

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from interp.blocks import Blocks
+from interp.model.arithmetic import Blocks
 
 BASE_SITES = frozenset({"resid_pre", "resid_mid", "q", "k", "v", "z"})
 """What is kept of the run that is changed."""

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 
-from interp import products
+from interp.model import products
 
 PACKAGES = ("interp", "torch", "transformers", "transformer-lens", "nnsight", "pyvene", "numpy", "xarray")
 PRODUCT = (1056, 768, 3072)
@@ -63,7 +63,7 @@ def _version(name: str) -> str:
 def product_rates(repeats: int = 20) -> dict[str, list[float]]:
     """Operations per second of one float32 matrix product with bias, per repeat; a multiply-add counts two.
 
-    By every way that there is here, of which ``interp.products`` chooses.
+    By every way that there is here, of which ``interp.model.products`` chooses.
     """
     rows, inner, columns = PRODUCT
     left, right, bias = torch.randn(rows, inner), torch.randn(inner, columns), torch.randn(columns)

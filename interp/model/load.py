@@ -20,10 +20,11 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import nn
 
-from interp import _checkpoint, mini
-from interp._checkpoint import Checkpoint
-from interp._running import in_one_dtype
+from interp import mini
 from interp.errors import InterpError
+from interp.model import checkpoint as files
+from interp.model.checkpoint import Checkpoint
+from interp.model.running import in_one_dtype
 
 log = logging.getLogger(__name__)
 
@@ -166,25 +167,25 @@ def config_sha256(config: Any) -> str:
 def _find(text: str, *, weights: bool = True) -> tuple[str, Checkpoint]:
     """What the model is called, and its files; without weights only the small ones are fetched and looked at."""
     if text == BUNDLED:
-        return BUNDLED, _checkpoint.of_directory(Path(mini.WEIGHTS), named=BUNDLED, linked=True, weights=weights)
+        return BUNDLED, files.of_directory(Path(mini.WEIGHTS), named=BUNDLED, linked=True, weights=weights)
     if not text or "\0" in text:
         raise InterpError(f"{text[:200]!r} names no model. Use 'mini', a directory or a hub name.")
     path = Path(text).expanduser()
     if path.is_dir():
-        return str(path), _checkpoint.of_directory(path, weights=weights)
+        return str(path), files.of_directory(path, weights=weights)
     if path.is_file():
         if path.suffix != ".gguf":
             raise InterpError(
                 f"{path} is not a model that can be read: give a directory, or a file that ends in .gguf."
             )
-        return path.name, _checkpoint.of_gguf(path)
+        return path.name, files.of_gguf(path)
     if os.path.lexists(path):
         raise InterpError(f"{path} is neither a directory nor a file, or a link to nowhere. Use 'mini' or a directory.")
     if _looks_like_path(text):
         raise InterpError(
             f"No model at {text}: there is no such file or directory. Use 'mini', a directory or a hub name."
         )
-    return text, _checkpoint.of_directory(_fetched(text, weights=weights), named=text, weights=weights)
+    return text, files.of_directory(_fetched(text, weights=weights), named=text, weights=weights)
 
 
 def _looks_like_path(text: str) -> bool:
@@ -203,17 +204,17 @@ def _fetched(name: str, *, weights: bool = True) -> Path:
     def fetch(patterns: Iterable[str], revision: str | None) -> Path:
         return Path(snapshot_download(name, revision=revision, allow_patterns=list(patterns), ignore_patterns=["*/*"]))
 
-    first = (*_checkpoint.SMALL_FILES, *([_checkpoint.WEIGHTS] if weights else []))
+    first = (*files.SMALL_FILES, *([files.WEIGHTS] if weights else []))
     with _progress_hidden():
         try:
             revision = None
             directory = fetch(first, revision)
-            if weights and not any((directory / file).exists() for file in (_checkpoint.WEIGHTS, _checkpoint.INDEX)):
+            if weights and not any((directory / file).exists() for file in (files.WEIGHTS, files.INDEX)):
                 revision = _conversion(name)
                 directory = fetch(first, revision)
-            index = directory / _checkpoint.INDEX
-            if weights and index.is_file() and not (directory / _checkpoint.WEIGHTS).exists():
-                fetch(set(_checkpoint.shard_names(index).values()), revision)
+            index = directory / files.INDEX
+            if weights and index.is_file() and not (directory / files.WEIGHTS).exists():
+                fetch(set(files.shard_names(index).values()), revision)
         except InterpError:
             raise
         except Exception as error:  # the hub's client raises many types; all mean "cannot be had"
@@ -380,7 +381,7 @@ def check_causal(model: Any, named: str) -> None:
 # ---- whether all of it comes from the checkpoint ----
 
 
-def _empty(config: Any, tensors: Mapping[str, _checkpoint.Stored]) -> tuple[Any, dict[str, Any]]:
+def _empty(config: Any, tensors: Mapping[str, files.Stored]) -> tuple[Any, dict[str, Any]]:
     """The model that a configuration describes, without memory for it, and what tensors of these shapes leave open."""
     from transformers import MODEL_FOR_CAUSAL_LM_MAPPING
 
@@ -429,7 +430,7 @@ def _refuse_gaps(checkpoint: Checkpoint, model: Any, info: Mapping[str, Any]) ->
         f"{name} {tuple(found)} instead of {tuple(wanted)}" for name, found, wanted in info["mismatched_keys"]
     )
     kinds = (("missing", missing), ("unexpected", unexpected), ("of another shape", mismatched))
-    wrong = "; ".join(f"{len(names)} {kind} ({_checkpoint.some(names)})" for kind, names in kinds if names)
+    wrong = "; ".join(f"{len(names)} {kind} ({files.some(names)})" for kind, names in kinds if names)
     if wrong:
         raise InterpError(
             f"{checkpoint.named} is not a whole {type(model).__name__}: of its tensors, {wrong}. "
@@ -470,7 +471,7 @@ def _refuse_integers(checkpoint: Checkpoint, model: Any) -> None:
     ]
     if packed:
         raise InterpError(
-            f"{checkpoint.named} holds weights that are no plain floats ({_checkpoint.some(packed)}), and its "
+            f"{checkpoint.named} holds weights that are no plain floats ({files.some(packed)}), and its "
             "config.json has no quantization_config that says how to read them. Save it in float32 or bfloat16."
         )
 
@@ -500,7 +501,7 @@ def _check_all_used(checkpoint: Checkpoint, model: Any) -> None:
         ]
         raise InterpError(
             f"{checkpoint.named} holds {held} numbers, the {type(model).__name__} made of it has {kept}"
-            f"{f' (blocks beyond its last: {_checkpoint.some(beyond)})' if beyond else ''}: part of one is not in the "
+            f"{f' (blocks beyond its last: {files.some(beyond)})' if beyond else ''}: part of one is not in the "
             "other. Its configuration and its weights are not of one model: save or download both again."
         )
 

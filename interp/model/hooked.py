@@ -20,16 +20,17 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from interp import sites
-from interp._folding import Unfolded
-from interp._livesites import live_sites, read_only_sites
-from interp._running import BlockCall, Path, in_evaluation, in_one_dtype, per_row
-from interp._selfcheck import check_blocks, check_reference, reference, self_check
-from interp.blocks import Blocks, UnsupportedModelError, at_positions
 from interp.errors import InterpError, UnusableModelError, shown, told
+from interp.model.arithmetic import Blocks, UnsupportedModelError, at_positions
+from interp.model.checks import check_blocks, check_reference, reference, self_check
+from interp.model.families import blocks_of
+from interp.model.folding import Unfolded
+from interp.model.live_sites import live_sites, read_only_sites
+from interp.model.running import BlockCall, Path, in_evaluation, in_one_dtype, per_row
 from interp.sites import Site
 
 if TYPE_CHECKING:
-    from interp._loading import Loaded
+    from interp.model.load import Loaded
 
 log = logging.getLogger(__name__)
 
@@ -100,7 +101,7 @@ class HookedTransformer:
         check: bool = True,
     ) -> None:
         """Wrap a bridge. Prefer ``from_pretrained`` or ``from_bridge``."""
-        from interp._loading import config_sha256
+        from interp.model.load import config_sha256
 
         self.bridge = bridge
         self.tokenizer = tokenizer
@@ -152,17 +153,17 @@ class HookedTransformer:
             InterpError: no such model, no weights, a pickled checkpoint, a broken file, an unknown device or dtype, or
                 a model that fails its self-check.
         """
-        from interp import _loading
+        from interp.model import load
 
-        if dtype not in _loading.DTYPES:
-            raise InterpError(f"Unknown dtype {shown(dtype)}. Choose one of {', '.join(_loading.DTYPES)}.")
+        if dtype not in load.DTYPES:
+            raise InterpError(f"Unknown dtype {shown(dtype)}. Choose one of {', '.join(load.DTYPES)}.")
         if numerics not in ("compatibility", "raw"):
             raise InterpError(f"Unknown numerics {shown(numerics)}. Choose 'compatibility' or 'raw'.")
         place = resolve_device(device)
         start = torch.device("cpu" if place.type == "mps" else place)
 
         def read(numerics: Literal["compatibility", "raw"]) -> HookedTransformer:
-            loaded = _loading.load(source, dtype=_loading.DTYPES[dtype], device=start)
+            loaded = load.load(source, dtype=load.DTYPES[dtype], device=start)
             return cls._of_loaded(loaded, numerics, bos)
 
         try:
@@ -219,7 +220,7 @@ class HookedTransformer:
         The fingerprint is that of the bridge's weights as they are now, so it differs from the fingerprint of the
         same model loaded by ``from_pretrained`` if weights were folded.
         """
-        from interp._loading import weights_sha256
+        from interp.model.load import weights_sha256
 
         if not hasattr(bridge, "run_with_hooks") or not hasattr(bridge, "blocks"):
             raise InterpError(
@@ -351,12 +352,12 @@ class HookedTransformer:
         """The model's arithmetic piece by piece, on the bridge's weights as they are now.
 
         Raises:
-            UnsupportedModelError: an architecture that ``interp.blocks`` does not know, or one whose numbers differed
-                from the bridge's at load; ``no_blocks`` says which.
+            UnsupportedModelError: an architecture that ``interp.model.families`` does not know, or one whose numbers
+                differed from the bridge's at load; ``no_blocks`` says which.
         """
         if self.no_blocks:
             raise UnsupportedModelError(self.no_blocks)
-        return Blocks.of(self)
+        return blocks_of(self)
 
     # ---- running ----
 

@@ -10,7 +10,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from interp._livesites import (
+from interp.errors import UnusableModelError
+from interp.model.arithmetic import Blocks, UnsupportedModelError
+from interp.model.families import blocks_of
+from interp.model.live_sites import (
     Kept,
     allowed,
     future,
@@ -22,9 +25,7 @@ from interp._livesites import (
     softmax,
     watch,
 )
-from interp._running import in_one_dtype
-from interp.blocks import Blocks, UnsupportedModelError
-from interp.errors import UnusableModelError
+from interp.model.running import in_one_dtype
 from interp.sites import SITES, edited_at
 
 if TYPE_CHECKING:
@@ -86,14 +87,14 @@ def self_check(model: HookedTransformer) -> dict[str, float]:
 
 
 def check_blocks(model: HookedTransformer) -> str:
-    """Compare ``interp.blocks`` with the bridge at every site of every layer, and note the difference in ``checks``.
+    """Compare the arithmetic with the bridge at every site of every layer, and note the difference in ``checks``.
 
     Returns:
         Why the pieces cannot be used for this model; empty where they can. The model itself stays usable through hooks.
     """
     reason = ""
     try:
-        difference = _blocks(model, Blocks.of(model))
+        difference = _blocks(model, blocks_of(model))
         model.checks["blocks"] = difference
         if not difference <= allowed(model.dtype):
             reason = (

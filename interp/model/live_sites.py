@@ -65,7 +65,8 @@ def live_sites(model: HookedTransformer) -> Live:
 def read_only_sites(model: HookedTransformer) -> dict[str, str]:
     """Sites that can be read but not changed, each with the reason, found by trying each.
 
-    Only for models without ``interp.blocks``: of the others it is known that there are none (``tests/test_run.py``).
+    Only for models that are in none of the ``families``: of those it is known that there are none
+    (``tests/test_run.py``).
     """
     if not model.no_blocks:
         return {}

@@ -5,30 +5,22 @@ tokens, the attention of one head, the MLP of the tokens that changed. The piece
 most of the field's models belong to: GPT-2 (LayerNorm, learned positions, plain MLP; Radford et al. 2019) and Llama
 (RMSNorm, rotary positions, gated MLP, grouped-query attention; Touvron et al. 2023, arXiv 2302.13971); and for toy
 models of TransformerLens's own making, with an MLP or of attention alone. Weights are views of the bridge's, never
-copies, and loading a model compares the whole with the bridge (``interp._selfcheck``).
+copies, and loading a model compares the whole with the bridge (``interp.model.checks``).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any, TypeAlias
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from interp import products
-from interp.products import ADDMM, NO_CHOICE, Activation, Choice
-
-if TYPE_CHECKING:
-    from interp.model import HookedTransformer
-
-NATIVE = "TransformerLensNative"
-"""What TransformerLens calls a model of its own making, as toy models are: with an MLP or of attention alone."""
-FAMILIES = ("GPT2LMHeadModel", "LlamaForCausalLM", NATIVE)
-"""Architectures whose arithmetic is written here."""
+from interp.model import products
+from interp.model.products import ADDMM, NO_CHOICE, Activation, Choice
 
 
 def at_positions(
@@ -41,13 +33,14 @@ def at_positions(
 
 
 TANH_GELU = Activation(lambda x: F.gelu(x, approximate="tanh"), ("gelu", "tanh"))
-_ACTIVATIONS = {
+ACTIVATIONS = {
     "gelu_new": TANH_GELU,
     "gelu_pytorch_tanh": TANH_GELU,
     "gelu": Activation(F.gelu, ("gelu", "none")),
     "silu": Activation(F.silu, ("swish", "")),
     "relu": Activation(F.relu, ("relu", "")),
 }
+"""The nonlinearities that are written here, by the names that configurations give them."""
 
 Tap: TypeAlias = Callable[[str, int, Tensor], Tensor]
 """Called with site, layer and activation; what it returns is used from there on."""
@@ -177,21 +170,12 @@ class Blocks:
     activation: Activation
     angles: Callable[[int], tuple[Tensor, Tensor]] | None
 
-    @classmethod
-    def of(cls, model: HookedTransformer) -> Blocks:
-        """The pieces of a loaded model.
-
-        Raises:
-            UnsupportedModelError: another architecture, or a variant of these two that is not written here.
-        """
-        return _read(model).measured()
-
     def cast(self, dtype: torch.dtype) -> Blocks:
         """The same model with its matrix products in another data type; norms and streams stay as they are."""
         return self._with(lambda block: {name: matrix.cast(dtype) for name, matrix in block.matrices.items()})
 
     def measured(self) -> Blocks:
-        """The same model, each product by the fastest way for its weight (``interp.products``)."""
+        """The same model, each product by the fastest way for its weight (``interp.model.products``)."""
         return self._with(
             lambda block: {
                 name: matrix.measured(self.activation if name == block.activated else None)
@@ -373,98 +357,3 @@ class Blocks:
 def _repeated(x: Float[Tensor, "row src kv_head d_head"], n_heads: int) -> Float[Tensor, "row src head d_head"]:
     group = n_heads // x.shape[2]
     return x if group == 1 else x.repeat_interleave(group, dim=2)
-
-
-# ---- reading the weights off a bridge ----
-
-
-def _read(model: HookedTransformer) -> Blocks:
-    bridge, cfg = model.bridge, model.bridge.cfg
-    architecture = model.cfg.architecture
-    if architecture not in FAMILIES:
-        raise UnsupportedModelError(f"{architecture} is none of {', '.join(FAMILIES)}")
-    if str(cfg.act_fn) not in _ACTIVATIONS:
-        raise UnsupportedModelError(f"the activation {cfg.act_fn} is not written here")
-    if getattr(cfg, "scale_attn_by_inverse_layer_idx", False):
-        raise UnsupportedModelError("attention is scaled by layer")
-    if architecture == NATIVE:
-        _check_native(cfg)
-    scale = getattr(_original(bridge.blocks[0].attn), "scaling", None)
-    positions = getattr(bridge, "pos_embed", None)
-    rotary = architecture == "LlamaForCausalLM"
-    unembed = bridge.unembed
-    return Blocks(
-        layers=tuple(_block(block) for block in bridge.blocks),
-        token=_original(bridge.embed).weight.detach(),
-        place=None if rotary or positions is None else _original(positions).weight.detach(),
-        final=_norm(bridge.ln_final),
-        unembed=Linear(unembed.W_U.detach(), _bias(unembed.b_U)),
-        n_heads=model.cfg.n_heads,
-        n_kv_heads=model.cfg.n_kv_heads,
-        d_head=model.cfg.d_head,
-        scale=float(scale if scale is not None else model.cfg.d_head**-0.5),
-        activation=_ACTIVATIONS[str(cfg.act_fn)],
-        angles=_angles(model) if rotary else None,
-    )
-
-
-def _check_native(cfg: Any) -> None:
-    wanted = {"normalization_type": "LN", "positional_embedding_type": "standard", "gated_mlp": False}
-    for name, value in wanted.items():
-        if getattr(cfg, name) != value:
-            raise UnsupportedModelError(f"{name} is {getattr(cfg, name)!r}, only {value!r} is written here")
-    for name in ("attn_scores_soft_cap", "output_logits_soft_cap"):
-        if (getattr(cfg, name, None) or 0) > 0:
-            raise UnsupportedModelError(f"{name} is not written here")
-    if getattr(cfg, "attn_scale", -1) > 0 or not getattr(cfg, "use_attn_scale", True):
-        raise UnsupportedModelError("scores have a scale of their own")
-
-
-def _block(block: Any) -> Block:
-    mlp = getattr(block, "mlp", None)
-    gate = getattr(mlp, "gate", None)
-    o = _linear(block.attn.o)
-    return Block(
-        ln1=_norm(block.ln1),
-        q=_linear(block.attn.q),
-        k=_linear(block.attn.k),
-        v=_linear(block.attn.v),
-        o=o,
-        ln2=_norm(block.ln1 if mlp is None else block.ln2),
-        mlp_in=Linear(o.weight.new_empty(o.weight.shape[1], 0), None) if mlp is None else _linear(getattr(mlp, "in")),
-        gate=None if gate is None else _linear(gate),
-        mlp_out=Linear(o.weight.new_empty(0, o.weight.shape[1]), None) if mlp is None else _linear(mlp.out),
-    )
-
-
-def _original(component: Any) -> Any:
-    found = getattr(component, "original_component", None)
-    return component if found is None else found
-
-
-def _linear(component: Any) -> Linear:
-    """A linear map as ``x @ weight``: Conv1D keeps its weight that way, ``nn.Linear`` the other way round."""
-    module = _original(component)
-    weight = module.weight.detach()
-    return Linear(weight.T if isinstance(module, torch.nn.Linear) else weight, _bias(module.bias))
-
-
-def _bias(bias: Tensor | None) -> Tensor | None:
-    return None if bias is None else bias.detach()
-
-
-def _norm(component: Any) -> Norm:
-    module = _original(component)
-    centred = isinstance(module, torch.nn.LayerNorm)
-    eps = module.eps if centred else module.variance_epsilon
-    return Norm(module.weight.detach(), _bias(getattr(module, "bias", None)), float(eps), centred)
-
-
-def _angles(model: HookedTransformer) -> Callable[[int], tuple[Tensor, Tensor]]:
-    """The rotary angles that the model itself uses for prompts of a length, scaling included."""
-
-    def angles(length: int) -> tuple[Tensor, Tensor]:
-        cos, sin = model.block_call(length).kwargs[0]["position_embeddings"]
-        return cos[0], sin[0]
-
-    return angles

@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from interp._livesites import allowed, share
+from interp.model.live_sites import allowed, share
 
 
 @torch.inference_mode()

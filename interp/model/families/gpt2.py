@@ -1,0 +1,39 @@
+"""GPT-2: LayerNorm, learned positions, an MLP without a gate (Radford et al. 2019)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from interp.model.arithmetic import Block, Blocks, UnsupportedModelError
+from interp.model.families import reading
+
+if TYPE_CHECKING:
+    from interp.model import HookedTransformer
+
+
+def blocks(model: HookedTransformer) -> Blocks:
+    """The pieces of a GPT-2.
+
+    Raises:
+        UnsupportedModelError: a variant that is not written here.
+    """
+    bridge = model.bridge
+    if getattr(bridge.cfg, "scale_attn_by_inverse_layer_idx", False):
+        raise UnsupportedModelError("attention is scaled by layer")
+    scale = getattr(reading.original(bridge.blocks[0].attn), "scaling", None)
+    return Blocks(
+        **reading.around(model, tuple(_block(block) for block in bridge.blocks)),
+        place=reading.original(bridge.pos_embed).weight.detach(),
+        final=reading.layer_norm(bridge.ln_final),
+        scale=float(model.cfg.d_head**-0.5 if scale is None else scale),
+        angles=None,
+    )
+
+
+def _block(block: Any) -> Block:
+    return Block(
+        ln1=reading.layer_norm(block.ln1),
+        ln2=reading.layer_norm(block.ln2),
+        **reading.attention(block),
+        **reading.plain_mlp(block),
+    )
