@@ -50,6 +50,18 @@ def test_everything_the_readme_points_at_is_there() -> None:
         assert list((REPOSITORY / "interp").glob(f"**/{name}")), name
 
 
+@pytest.mark.parametrize("name", ["CONTRIBUTING.md", "docs/design.md", "docs/style.md"])
+def test_every_file_that_the_documents_name_is_there(name: str) -> None:
+    document = REPOSITORY / name
+    text = document.read_text(encoding="utf-8")
+    for link in re.findall(r"\]\((?!http)([^)]+)\)", text):
+        assert (document.parent / link).exists(), link
+    named = re.findall(r"`((?:interp|analyses|tests|reports|docs|\.ci)/[\w./*-]*)`", text)
+    assert named
+    for path in named:
+        assert list(REPOSITORY.glob(path.rstrip("/"))), path
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 @pytest.mark.filterwarnings("ignore")
