@@ -5,7 +5,7 @@ Nothing here reads a model's weights; where a model is named, its tokenizer is r
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,13 +14,16 @@ from analyses import study as studies
 from interp import _yaml, tasks
 from interp._names import component
 from interp.errors import InterpError
+from interp.prompts import SHORTFALL
 
 if TYPE_CHECKING:
-    from interp.prompts import PromptPairs
+    from interp.prompts import Drop, PromptPairs
     from interp.tasks import Rung, Task
     from interp.tokens import SupportsTokenizer
 
 FIRST_FILE = Path(__file__).parent / "new_question.yaml"
+SHOWN_DROPS = 5
+"""Of each rung; the manifest of a run holds all of them."""
 
 
 def write_new(name: str) -> Path:
@@ -91,7 +94,7 @@ def show(name: str, model: str | None) -> Iterator[str]:
         if rung.roles:
             yield f"  roles      {', '.join(rung.roles)}"
         if reader is not None:
-            yield from _as_read(tasks.build(task, rung.name, tokenizer=reader, n=1))
+            yield from _one_as_read(task, rung, reader)
         elif task.kind == "words":
             yield from _as_written(task, rung)
         else:
@@ -144,10 +147,19 @@ def _pairs_lines(task: Task, reader: SupportsTokenizer, n: int, seed: int) -> It
         built += 1
         yield f"{rung.name}: {replace(pairs, drops=()).summary()}"
         yield from _as_read(pairs)
-        for drop in pairs.drops:
-            yield f"  dropped    {drop.reason}" + (f' "{drop.clean_text}"' if drop.clean_text else "")
+        yield from _dropped(pairs.drops)
     if not built:
         raise InterpError(f"No rung of {task.name} can be built with this tokenizer; the reasons are above.")
+
+
+def _dropped(drops: Sequence[Drop]) -> Iterator[str]:
+    """The first drops with their texts, how many more there are, and whether pairs are missing in the end."""
+    dropped = [drop for drop in drops if drop.kind != SHORTFALL]
+    for drop in dropped[:SHOWN_DROPS]:
+        yield f'  dropped    "{drop.clean_text}": {drop.reason}'
+    if len(dropped) > SHOWN_DROPS:
+        yield f"  dropped    {len(dropped) - SHOWN_DROPS} more"
+    yield from (f"  missing    {drop.reason}" for drop in drops if drop.kind == SHORTFALL)
 
 
 def _as_written(task: Task, rung: Rung) -> Iterator[str]:
@@ -164,6 +176,14 @@ def _marked(text: str, spans: Mapping[str, tuple[int, int]]) -> str:
     for role, (start, end) in sorted(spans.items(), key=lambda item: item[1], reverse=True):
         text = f"{text[:start]}[{text[start:end]} {role}]{text[end:]}"
     return text
+
+
+def _one_as_read(task: Task, rung: Rung, reader: SupportsTokenizer) -> Iterator[str]:
+    """One pair of a rung as tokens, or why a tokenizer has none."""
+    try:
+        yield from _as_read(tasks.build(task, rung.name, tokenizer=reader, n=1))
+    except InterpError as error:
+        yield f"  {error}"
 
 
 def _as_read(pairs: PromptPairs) -> Iterator[str]:

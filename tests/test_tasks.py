@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 from tiny_tokenizers import byte_bpe, stand_in
@@ -14,6 +16,7 @@ from interp.errors import InterpError
 from interp.tokens import usable_ids
 
 WORD_TASKS = ("binding", "color-noun", "color-noun-es", "ioi")
+TABLE_TASKS = ("agreement", "agreement-es", "gender", "gender-es", "greater-than", "greater-than-es")
 RUNGS = [(name, rung.name) for name in WORD_TASKS for rung in tasks.load(name).rungs]
 
 
@@ -62,7 +65,7 @@ def write_task(folder: Path, **changes: object) -> Path:
 
 
 def test_the_bundled_tasks_load_and_say_where_they_come_from():
-    assert tasks.names() == ("binding", "color-noun", "color-noun-es", "induction", "ioi")
+    assert set(tasks.names()) == {*WORD_TASKS, *TABLE_TASKS, "induction"}
     for name in tasks.names():
         task = tasks.load(name)
         assert task.name == name
@@ -437,6 +440,74 @@ def test_two_tables_with_one_kind_of_words_never_hold_one_word_twice(agreeing):
     pairs = tasks.build({**agreement(), "lexicon": lexicon}, tokenizer=agreeing, n=20)
     for slots, other in zip(pairs.slots, pairs.corrupted_slots, strict=True):
         assert slots["near"] not in (slots["noun"], other["noun"])
+
+
+@pytest.fixture(scope="session")
+def words_of_tables():
+    """A tokenizer for which every word of the tasks with tables is one token, and every digit."""
+    slots = (slot for name in TABLE_TASKS for slot in tasks.load(name).lexicon.values())
+    words = {part for words in slots for word in words for part in word.split() if not part.isdigit()}
+    return stand_in(byte_bpe([f" {word}" for word in sorted(words)] * 20, 4000))
+
+
+@pytest.mark.parametrize(
+    ("name", "rung"), [(name, rung.name) for name in TABLE_TASKS for rung in tasks.load(name).rungs]
+)
+def test_every_rung_of_a_task_with_tables_builds_pairs_that_differ_in_one_way(name, rung, words_of_tables):
+    pairs = tasks.build(name, rung, tokenizer=words_of_tables, n=24, seed=1)
+    assert len(pairs) == 24
+    assert pairs.drops == ()
+    source = pairs.roles[0] if pairs.roles[0] != "event" else "start"
+    for i, pair in enumerate(pairs):
+        different = np.flatnonzero(pairs.clean.ids[i] != pairs.corrupted.ids[i])
+        start, stop = pairs.clean.spans(source)[i]
+        assert ((start <= different) & (different < stop)).all()
+        assert pair.correct != pair.incorrect
+    right = Counter(pairs.answers)
+    if not name.startswith("greater"):
+        assert min(right.values()) >= 11  # of 24: both answers are right about equally often
+
+
+@pytest.mark.parametrize("rung", ["plain", "attractor", "clause"])
+def test_verbs_agree_with_their_subject_and_not_with_the_noun_between(rung, words_of_tables):
+    for pair in tasks.build("agreement", rung, tokenizer=words_of_tables, n=24):
+        subject, between = pair.clean.split()[1], pair.clean.split()[-1]
+        assert pair.correct == (" are" if subject.endswith("s") else " is")
+        assert {pair.correct, pair.incorrect} == {" is", " are"}
+        assert {subject, pair.corrupted.split()[1]} == {subject.rstrip("s"), subject.rstrip("s") + "s"}
+        if rung != "plain":
+            assert between.endswith("s") != subject.endswith("s")
+    for pair in tasks.build("agreement-es", rung, tokenizer=words_of_tables, n=24):
+        article, subject = pair.clean.split()[2:4]
+        assert pair.correct == (" son" if article in ("los", "las") else " es")
+        assert subject.endswith("s") == (pair.correct == " son")
+        if rung != "plain":
+            assert (pair.clean.split()[-2] in ("los", "las")) != (pair.correct == " son")
+
+
+@pytest.mark.parametrize("rung", ["reason", "clause", "far"])
+def test_a_pronoun_has_the_gender_of_the_name(rung, words_of_tables):
+    women = {"Mary", "Anna", "Sarah", "Laura", "Emma", "Lucy", "Alice", "Kate"}
+    for pair in tasks.build("gender", rung, tokenizer=words_of_tables, n=24):
+        name, other = pair.clean.split()[1], pair.corrupted.split()[1]
+        assert (pair.correct == " she") == (name in women)
+        assert (pair.incorrect == " she") == (other in women)
+
+
+def test_an_adjective_has_the_gender_of_its_noun(words_of_tables):
+    for pair in tasks.build("gender-es", "attractor", tokenizer=words_of_tables, n=24):
+        words = pair.clean.split()
+        assert pair.correct == {"el": " nuevo", "la": " nueva"}[words[2]]
+        assert words[2] != words[5]  # the noun between has the other article
+        assert pair.corrupted.split()[2] == words[5]
+
+
+@pytest.mark.parametrize("name", ["greater-than", "greater-than-es"])
+def test_the_right_year_is_later_and_the_wrong_one_is_not_but_in_corrupted(name, words_of_tables):
+    for pair in tasks.build(name, tokenizer=words_of_tables, n=24):
+        years = [int(re.findall(r"\d\d(\d\d)", text)[0]) for text in (pair.clean, pair.corrupted)]
+        right, wrong = int(pair.correct), int(pair.incorrect)
+        assert years[1] < wrong < years[0] < right < 100
 
 
 def test_tasks_of_independent_slots_draw_what_they_always_drew(whole_words):

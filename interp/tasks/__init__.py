@@ -1,8 +1,8 @@
 """Tasks: prompt sets that ask a model one question, as ladders of rungs, kept in YAML with their source.
 
 >>> from interp import tasks
->>> tasks.names()
-('binding', 'color-noun', 'color-noun-es', 'induction', 'ioi')
+>>> tasks.names()[:4]
+('agreement', 'agreement-es', 'binding', 'color-noun')
 >>> [rung.name for rung in tasks.load("color-noun").rungs]
 ['recall', 'repeated_frame', 'two', 'three']
 """
