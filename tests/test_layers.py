@@ -79,7 +79,9 @@ RULES = (
     Rule("analyses/context_flow.py", (*RUNNING, "interp.interventions")),
 )
 
-TOP_LEVEL = set("interp analyses reports tests pyproject.toml README.md LICENSE CHANGELOG.md Makefile".split())
+TOP_LEVEL = set(
+    "interp analyses reports tests docs pyproject.toml README.md LICENSE CHANGELOG.md CONTRIBUTING.md CITATION.cff Makefile".split()
+)
 
 
 def imports(source: str) -> Iterator[str]:
