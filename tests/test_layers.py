@@ -79,9 +79,9 @@ RULES = (
     Rule("analyses/context_flow.py", (*RUNNING, "interp.interventions")),
 )
 
-TOP_LEVEL = set(
-    "interp analyses reports tests docs pyproject.toml README.md LICENSE CHANGELOG.md CONTRIBUTING.md CITATION.cff Makefile".split()
-)
+FOLDERS = "interp analyses reports tests docs"
+FILES = "pyproject.toml README.md LICENSE CHANGELOG.md CONTRIBUTING.md CITATION.cff Makefile"
+TOP_LEVEL = {*FOLDERS.split(), *FILES.split()}
 
 
 def imports(source: str) -> Iterator[str]:
