@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -311,37 +312,26 @@ def test_a_projection_after_every_patch_equals_the_activation_by_plain_hooks(
     base, source = (pairs.corrupted, pairs.clean) if direction == "denoising" else (pairs.clean, pairs.corrupted)
     sites = ["resid_pre", "resid_mid", "resid_post", "attn_out", "z", "v", "mlp_post"]
     swept = sweep_sites(model, pairs, sites, direction, one, axis="role", roles=["color", "noun"])
+    by_run = {id(pairs.clean): clean, id(pairs.corrupted): corrupted}
+    unpatched = restored(by_run[id(base)], clean, corrupted, mask)
+    with torch.no_grad():
+        _, cache = model.bridge.run_with_cache(torch.tensor(source.ids))
     for site, found in swept.items():
         close(found.clean, 1.0, size=SIZE)
         close(found.corrupted, 0.0, size=SIZE)
-        heads = [None] if site not in ("z", "v") else [0, 3]
-        for at in range(3):
-            for role in ("color", "noun"):
-                for head in heads:
-                    cell = {"layer": at, "role": role} | ({} if head is None else {"head": head})
-                    if site == "resid_pre" and at == layer < 3:  # the activation that is read is itself put in
-                        put = np.where(
-                            (run.token_mask(pairs.clean, role))[..., None],
-                            *(streams_of(model, prompts, name) for prompts in (source, base)),
-                        )
-                        expected = restored(put, clean, corrupted, mask)
-                    elif at >= layer:
-                        expected = found.corrupted if direction == "denoising" else found.clean
-                    else:
-                        hooks = oracle_hooks(model, source, site, at, head, run.token_mask(pairs.clean, role))
-                        expected = restored(streams_of(model, base, name, hooks), clean, corrupted, mask)
-                    close(found.patched.sel(cell), expected, size=SIZE, what=(site, cell))
+        for at, role, head in product(range(3), ("color", "noun"), [0, 3] if site in ("z", "v") else [None]):
+            inside = run.token_mask(pairs.clean, role)
+            expected = unpatched
+            if site == "resid_pre" and at == layer:  # the activation that is read is itself put in
+                put = np.where(inside[..., None], by_run[id(source)], by_run[id(base)])
+                expected = restored(put, clean, corrupted, mask)
+            elif at < layer:
+                edits = [(slice(0, len(base)), torch.tensor(inside), [head])]
+                hooks = plain_hooks(site, at, cache, edits)
+                expected = restored(streams_of(model, base, name, hooks), clean, corrupted, mask)
+            cell = {"layer": at, "role": role} | ({} if head is None else {"head": head})
+            close(found.patched.sel(cell), expected, size=SIZE, what=(site, cell))
     assert found.patched.attrs["units"] == "fraction"
-
-
-def oracle_hooks(
-    model: HookedTransformer, source: Any, site: str, layer: int, head: int | None, mask: Numbers
-) -> list[Any]:
-    """The bridge's own hooks that put one cell of the source run in."""
-    with torch.no_grad():
-        _, cache = model.bridge.run_with_cache(torch.tensor(source.ids))
-    n = len(source)
-    return list(plain_hooks(site, layer, cache, [(slice(0, n), torch.tensor(mask), [head])]))
 
 
 def test_a_projection_on_a_vector_and_its_ablations(model: HookedTransformer) -> None:
@@ -429,7 +419,7 @@ def test_estimates_of_a_projection_add_up_to_its_sweep(
     method: Any, site: str, model: HookedTransformer, request: pytest.FixtureRequest
 ) -> None:
     pairs, one = scattered_pairs(), projection(2, "noun")
-    found = attribution_patching(model, pairs, site, metric=one, axis="role", method=method, steps=40)
+    found = attribution_patching(model, pairs, site, metric=one, axis="role", method=method, steps=25)
     exact = sweep(model, pairs, site, metric=one, axis="role")
     assert (found.estimated_effect.sel(layer=2) != 0).any() == (site == "resid_pre")
     assert (exact.patched.sel(layer=2) != exact.corrupted).any() == (site == "resid_pre")
@@ -439,7 +429,7 @@ def test_estimates_of_a_projection_add_up_to_its_sweep(
         whole_way = found.estimated_effect.sel(layer=1, role=["scene", "noun"]).sum("role")
         put = sweep(model, pairs, site, metric=one, positions=list(range(8)), axis="position")
         assert put.patched.dims == ("prompt", "layer", "position")
-        near(whole_way, 1.0, 5e-3, why="40 steps of an integral; scene and noun hold every token that differs")
+        near(whole_way, 1.0, 5e-3, why="25 steps of an integral; scene and noun hold every token that differs")
     assert found.attrs["audit_cells"] > 0
 
 
