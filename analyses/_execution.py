@@ -23,7 +23,7 @@ from analyses import _options
 from analyses._directory import MANIFEST, STUDY, RunDirectory
 from analyses.study import ANALYSES, Study, check_keys
 from interp import _yaml, tasks
-from interp.errors import InterpError
+from interp.errors import InterpError, UnaskableError
 from interp.report import manifest as recorded
 
 if TYPE_CHECKING:
@@ -330,6 +330,7 @@ class _Run:
             "timings": {"load": round(load_seconds, 2)},
             "code_sha256": manifests.code_sha256(),
             "results": {},
+            "not_asked": {},
         }
         self.seconds = {name: entry.get("seconds") for name, entry in earlier.get("results", {}).items()}
         self._write_manifest()
@@ -375,9 +376,15 @@ class _Run:
         else:
             # The verdict joins the others: it goes with the first of them.
             self._set_aside(file for file in (*files, *_files_of(VERDICT)) if file not in found)
-            with self.watcher.stage(name) as progress:
-                made = self.timed(name, lambda: self._call(name, given, options, progress))
-                self.done.update({file: self.place.keep(file, dataset, key) for file, dataset in made.items()})
+            try:
+                with self.watcher.stage(name) as progress:
+                    made = self.timed(name, lambda: self._call(name, given, options, progress))
+                    self.done.update({file: self.place.keep(file, dataset, key) for file, dataset in made.items()})
+            except UnaskableError as error:
+                self.manifest["not_asked"][name] = str(error)
+                self.watcher.note(f"{name} cannot be asked of these prompts: {error}")
+                self._write_manifest()
+                return
             seconds = self.manifest["timings"][name]
         self.manifest["results"][name] = {"key": key, "files": files, "seconds": seconds}
         self._write_manifest()
@@ -424,6 +431,7 @@ class _Run:
     def _call(self, name: str, given: Any, options: Mapping[str, Any], progress: Progress) -> dict[str, xr.Dataset]:
         described = {rung.name: rung.description for rung in self.task.rungs if rung.name in self.ladder}
         offered: dict[str, Any] = {"descriptions": described, **options, "seed": self.study.seed, "progress": progress}
+        offered["not_asked"] = self.manifest["not_asked"]
         if self.main in self.ladder:
             offered["main"] = self.main
         arguments = (given,) if name == VERDICT else (self.model, given)
@@ -437,15 +445,20 @@ class _Run:
         if name == VERDICT:
             inputs: object = {other: key for other, key in self.keys.items() if other != name}
         elif isinstance(given, Mapping):
-            inputs = {rung: pairs.sha256() for rung, pairs in given.items()}
+            inputs = {rung: _fingerprint(pairs) for rung, pairs in given.items()}
         else:
-            inputs = given.sha256()
+            inputs = _fingerprint(given)
         setting = {key: self.manifest[key] for key in _SETTING}
         recipe = {"analysis": name, "options": options, "inputs": inputs, **setting}
         return hashlib.sha256(json.dumps(recipe, sort_keys=True, default=str).encode()).hexdigest()
 
     def _write_manifest(self) -> None:
         self.place.write(MANIFEST, json.dumps(self.manifest, indent=2, ensure_ascii=False) + "\n")
+
+
+def _fingerprint(pairs: PromptPairs) -> list[str]:
+    """What a result takes from the pairs: what is run and scored, and which roles it is about."""
+    return [pairs.sha256(), pairs.vocabulary.as_json()]
 
 
 def _files_of(name: str) -> list[str]:
@@ -467,11 +480,14 @@ def without_verdict(model: str, task: str, main: str, behavior: xr.Dataset) -> s
     if not any(passes.values()):
         rung, reason = next((row for row in _rung_column(behavior, "reason") if row[0] == main), (main, "not built"))
         return f"{model} does no rung of {task} ({rung} {reason}). So nothing is explained."
-    done = ", ".join(f"{rung} ({value:.0%})" for rung, value in _rung_column(behavior, "accuracy") if passes[rung])
-    failed = ", ".join(rung for rung, passed in passes.items() if not passed) or "none"
-    return (
-        f"{model} does these rungs of {task} (top-1 accuracy): {done}; fails: {failed}. The study asks for no verdict."
+    columns = (_rung_column(behavior, name) for name in ("outcome", "accuracy", "preferred"))
+    done = ", ".join(
+        f"{rung} ({outcome}: top token {accuracy:.0%}, preferred {preferred:.0%})"
+        for (rung, outcome), (_, accuracy), (_, preferred) in zip(*columns, strict=True)
+        if passes[rung]
     )
+    failed = ", ".join(rung for rung, passed in passes.items() if not passed) or "none"
+    return f"{model} does these rungs of {task}: {done}; fails: {failed}. The study asks for no verdict."
 
 
 def _rung_column(behavior: xr.Dataset, variable: str) -> list[tuple[str, Any]]:

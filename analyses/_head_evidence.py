@@ -15,9 +15,7 @@ from jaxtyping import Bool, Float, Int
 from interp import stats
 from interp.errors import InterpError
 from interp.sites import head_label
-
-READING_ROLES = ("asked", "answer")
-"""Where a head that reads the answer out may act: the noun in the question, and the position that predicts."""
+from interp.vocabulary import Vocabulary
 
 LEVEL = 0.05
 """Chance, at most, that any head at all is named where none does anything."""
@@ -40,18 +38,20 @@ class Meeting:
     """The later of source and target, the earlier one, and what has to be said about it.
 
     The token behind the later one and the end of its clause have seen both words whole too, and models often gather
-    things there (full stops: Tigges et al. 2023, arXiv 2310.15154): where the results have those roles, they count
-    as places to meet as well.
+    things there (full stops: Tigges et al. 2023, arXiv 2310.15154): ``places`` are all the roles that the vocabulary
+    counts as places to meet.
     """
 
     role: str
     other: str
     source_is_last: bool
+    places: tuple[str, ...]
     note: str
 
     @classmethod
-    def of(cls, used: Mapping[str, xr.Dataset], source: str, target: str) -> Meeting:
+    def of(cls, used: Mapping[str, xr.Dataset], vocabulary: Vocabulary) -> Meeting:
         """Told from where the roles stand; the target is assumed to be last where that is not known."""
+        source, target = ends(vocabulary)
         later = _target_comes_later(used, source, target)
         share = 1.0 if later is None else float(np.mean(later))
         role, other = (target, source) if share >= 0.5 else (source, target)
@@ -66,12 +66,18 @@ class Meeting:
             )
         mixed = min(share, 1 - share)
         note += f"; in {mixed:.0%} of prompts it is the other way round" if mixed else ""
-        return cls(role, other, role == source, note)
+        return cls(role, other, role == source, vocabulary.places(role), note)
 
-    @property
-    def places(self) -> tuple[str, ...]:
-        """The roles at which the two can meet: the later word, the token behind it, the end of their clause."""
-        return self.role, f"after_{self.role}", "clause_end"
+
+def ends(vocabulary: Vocabulary) -> tuple[str, str]:
+    """The roles of source and target.
+
+    Raises:
+        InterpError: one of them is not known.
+    """
+    if vocabulary.source is None or vocabulary.target is None:
+        raise InterpError("The vocabulary has no source or no target. Name both roles.")
+    return vocabulary.source, vocabulary.target
 
 
 def _target_comes_later(used: Mapping[str, xr.Dataset], source: str, target: str) -> Bool[np.ndarray, " prompt"] | None:
@@ -165,8 +171,7 @@ class Evidence:
     def of(
         cls,
         used: Mapping[str, xr.Dataset],
-        source: str,
-        target: str,
+        vocabulary: Vocabulary,
         minimum_effect: float,
         seed: int,
     ) -> Evidence:
@@ -175,7 +180,7 @@ class Evidence:
         Raises:
             InterpError: results with different numbers of layers or heads.
         """
-        meeting = Meeting.of(used, source, target)
+        meeting = Meeting.of(used, vocabulary)
         patching, attribution = used.get("activation_patching"), used.get("head_attribution")
         grids = [data[name] for data, name in _head_arrays(patching, attribution)]
         layers, heads = (grids[0].sizes["layer"], grids[0].sizes["head"]) if grids else (0, 0)
@@ -185,7 +190,7 @@ class Evidence:
                     f"The results to join have {layers} x {heads} and {grid.sizes['layer']} x {grid.sizes['head']} "
                     "(layers x heads). Join the results of one run."
                 )
-        recovered = _recovered(patching, meeting.places)
+        recovered = _recovered(patching, (*meeting.places, *(vocabulary.readers or ())))
         attention, uniform = _attention(attribution, seed)
         return cls(
             layer=np.repeat(np.arange(layers), heads),
@@ -299,11 +304,11 @@ def _flat(array: xr.DataArray) -> Float[np.ndarray, "prompt head"]:
 def _recovered(
     patching: xr.Dataset | None, places: tuple[str, ...]
 ) -> dict[tuple[str, str], Float[np.ndarray, "prompt head"]]:
-    """(role, direction) -> recovered, for the roles where a head can be named."""
+    """(role, direction) -> recovered, for those places where a head can be named that were patched."""
     if patching is None or "recovered_z_role" not in patching:
         return {}
     array = patching["recovered_z_role"]
-    roles = [role for role in dict.fromkeys((*places, *READING_ROLES)) if role in array["role"].values]
+    roles = [role for role in dict.fromkeys(places) if role in array["role"].values]
     found = {}
     for role in roles:
         for direction in map(str, array["direction"].values):

@@ -15,8 +15,8 @@ from typing import Any, Literal, Union, get_args, get_origin
 
 from interp.errors import InterpError, shown
 
-_SETTLED = ("seed", "progress", "main")
-"""What the study's own keys settle."""
+_SETTLED = ("seed", "progress", "main", "not_asked")
+"""What the study's own keys and the run settle."""
 
 
 def names(runner: Callable[..., Any]) -> list[str]:

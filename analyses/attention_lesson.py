@@ -19,6 +19,7 @@ from jaxtyping import Float, Int
 from interp import capture, results
 from interp._arguments import check_pairs
 from interp.errors import InterpError, whole_number
+from interp.prompts import ANSWER
 from interp.results import Variable
 from interp.sites import head_label
 
@@ -31,9 +32,6 @@ SOURCE = "Vaswani et al. 2017, Attention Is All You Need, arXiv 1706.03762, equa
 
 TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4, torch.bfloat16: 5e-2, torch.float16: 1e-2}
 """How far a recomputed number may be from the model's, as a share of the sizes summed: rounding in that data type."""
-
-READERS = ("noun", "after_noun", "clause_end", "asked", "answer")
-"""The roles that may read by default: of those behind the word that is read, the one that looks at it most."""
 
 
 def run(
@@ -55,10 +53,12 @@ def run(
         layer: the layer; None lets the numbers choose.
         head: the head; None lets the numbers choose. Chosen is the head with the largest mean attention from ``dest``
             to ``src`` over all clean prompts, among those of the given layer or index if one is given.
-        dest: the reading word: a role (its last token) or a position (negative: from the end). None is the role of
-            ``READERS``, among those behind ``src``, from which any one head looks at ``src`` most.
-        src: the word of interest among those read: a role (its last token) or a position. None is ``color``, else the
-            first role that holds the correct answer in every prompt.
+        dest: the reading word: a role (its last token) or a position (negative: from the end). None is the role,
+            among target, meeting places and readers of the pairs' vocabulary that are behind ``src``, from which any
+            one head looks at ``src`` most.
+        src: the word of interest among those read: a role (its last token) or a position. None is the role that holds
+            the correct answer in every prompt (the vocabulary's source, if it does, else the first); if none does,
+            the source.
         prompt: which prompt.
         progress: called with steps done and steps in all.
 
@@ -193,7 +193,7 @@ def _ends(
 ) -> tuple[_End, _End]:
     read = _end(pairs.clean, _default_src(pairs) if src is None else src)
     if dest is None:
-        readers = [_end(pairs.clean, role) for role in READERS if role in pairs.roles]
+        readers = [_end(pairs.clean, role) for role in _readers(pairs)]
         behind = [end for end in readers if (end.positions > read.positions).all()] or readers[-1:]
         dest_end = max(behind, key=lambda end: mean_attention(model, pairs, end.positions, read.positions).max())
     else:
@@ -209,14 +209,22 @@ def _ends(
     return dest_end, read
 
 
+def _readers(pairs: PromptPairs) -> list[str]:
+    """The roles that may read by default, in the order of the vocabulary."""
+    words = pairs.vocabulary
+    named = (words.target or ANSWER, *(words.meeting or ()), *(words.readers or ()))
+    return [role for role in dict.fromkeys(named) if role in pairs.roles]
+
+
 def _default_src(pairs: PromptPairs) -> str:
-    """The role that holds the answer: ``color``, or the first that has the correct token in every prompt."""
-    if "color" in pairs.roles:
-        return "color"
-    for role in pairs.roles:
+    """The role that holds the answer in every prompt, the source before others; the source if none does."""
+    source = pairs.vocabulary.source
+    for role in pairs.roles if source is None else (source, *pairs.roles):
         spans = zip(pairs.clean.ids, pairs.clean.spans(role), pairs.correct, strict=True)
-        if role != "answer" and all(correct in ids[start:stop] for ids, (start, stop), correct in spans):
+        if role != ANSWER and all(correct in ids[start:stop] for ids, (start, stop), correct in spans):
             return role
+    if source is not None:
+        return source
     raise InterpError(
         f"No role of these prompts holds the answer. Name the word that is read: src=, one of {', '.join(pairs.roles)}."
     )

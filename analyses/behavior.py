@@ -2,7 +2,8 @@
 
 Explaining a behaviour that is not there gives figures all the same, so nothing is explained before this is asked.
 A rung passes if the model prefers the right answer on its clean prompts, prefers the other answer on its corrupted
-ones (so it is the context that decides), and the distance between the two is worth dividing by.
+ones (so it is the context that decides), and the distance between the two is worth dividing by. Of a rung that passes
+it is told whether the model says the right answer, or only prefers it to the other one.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -25,6 +26,7 @@ from interp.prompts import PromptPairs
 from interp.results import Variable
 from interp.run import logits_at
 from interp.sweep import Reading
+from interp.vocabulary import DOES_NOT, PREFERS, SAYS
 
 if TYPE_CHECKING:
     from interp.model import HookedTransformer
@@ -64,6 +66,9 @@ def run(
     - ``preferred`` is at least ``minimum_preferred``, and its 95% Wilson interval lies above guessing (0.5);
     - the corrupted prompts prefer the other answer on average (``corrupted_mean`` below 0);
     - ``gap``, the mean of clean - corrupted, is at least ``minimum_gap``, and its 95% bootstrap interval lies above 0.
+
+    ``outcome`` tells three things apart: the model ``says it`` (the rung passes, and on at least ``minimum_preferred``
+    of the prompts the answer is the top token), ``prefers it`` (the rung passes), or ``does not``.
 
     Args:
         model: the model.
@@ -121,7 +126,7 @@ def run(
         question="Does the model do the task, and does the context decide its answer?",
         reading="clean and corrupted: above 0 the correct answer is ahead; gap: how far the context moves it.",
         source="logit difference: Wang et al. 2022, arXiv 2211.00593; intervals: Wilson 1927, Efron 1979",
-        of=(model, _Provenance(ladder)),
+        of=(model, _Provenance(ladder, of_interest)),
         seed=seed,
         extra={"minimum_gap": minimum_gap, "minimum_preferred": minimum_preferred, "level": 0.95},
     )
@@ -176,9 +181,10 @@ def _units(ladder: Mapping[str, PromptPairs]) -> str:
 
 @dataclass(frozen=True)
 class _Provenance:
-    """Where several rungs came from, as one."""
+    """Where several rungs came from, as one; the vocabulary is that of the main rung."""
 
     ladder: Mapping[str, PromptPairs]
+    main: str
 
     def provenance(self) -> dict[str, str | int]:
         """Counts are summed, names are joined, and the fingerprint covers every rung in order."""
@@ -194,6 +200,7 @@ class _Provenance:
             **joined,
             "task": "+".join(names),
             "tokens_sha256": digest,
+            "vocabulary": self.ladder[self.main].vocabulary.as_json(),
             "n_prompts": sum(int(part["n_prompts"]) for part in parts),
             "n_dropped": sum(int(part["n_dropped"]) for part in parts),
         }
@@ -284,8 +291,13 @@ class _Gate:
     corrupted_mean: float
     gap: float
     gap_interval: tuple[float, float]
-    passes: bool
+    outcome: str
     reason: str
+
+    @property
+    def passes(self) -> bool:
+        """Whether the rung may be explained."""
+        return self.outcome != DOES_NOT
 
 
 def _gate(answers: _Answers, minimum_gap: float, minimum_preferred: float, seed: int) -> _Gate:
@@ -295,11 +307,13 @@ def _gate(answers: _Answers, minimum_gap: float, minimum_preferred: float, seed:
     low, high = (float(bound) for bound in stats.bootstrap_interval(gaps, seed=seed))
     found = _Gate(
         n, top1 / n, stats.wilson_interval(top1, n), preferred / n, stats.wilson_interval(preferred, n),
-        float(answers.clean.mean()), float(answers.corrupted.mean()), float(gaps.mean()), (low, high), False, "",
+        float(answers.clean.mean()), float(answers.corrupted.mean()), float(gaps.mean()), (low, high), DOES_NOT, "",
     )  # fmt: skip
     problems = _problems(found, minimum_gap, minimum_preferred)
-    said = "fails: " + "; ".join(problems) if problems else "passes: " + _praise(found)
-    return _Gate(**{**found.__dict__, "passes": not problems, "reason": said})
+    if problems:
+        return replace(found, reason="fails: " + "; ".join(problems))
+    outcome = SAYS if found.accuracy >= minimum_preferred else PREFERS
+    return replace(found, outcome=outcome, reason=f"passes: {_praise(found, outcome)}")
 
 
 def _problems(found: _Gate, minimum_gap: float, minimum_preferred: float) -> list[str]:
@@ -330,12 +344,13 @@ def _problems(found: _Gate, minimum_gap: float, minimum_preferred: float) -> lis
     return problems
 
 
-def _praise(found: _Gate) -> str:
+def _praise(found: _Gate, outcome: str) -> str:
+    said = "it is the top token on" if outcome == SAYS else "it is not said: it is the top token on only"
     return (
         f"prefers the right answer on {found.preferred:.0%} of {found.n} prompts (95% interval "
         f"{_percent(*found.preferred_interval)}, guessing {GUESSING:.0%}), and changing the context moves the answer "
         f"by {found.gap:.2f} (95% interval {found.gap_interval[0]:.2f} to {found.gap_interval[1]:.2f}), from "
-        f"{found.clean_mean:.2f} to {found.corrupted_mean:.2f}; it is the top token on {found.accuracy:.0%}"
+        f"{found.clean_mean:.2f} to {found.corrupted_mean:.2f}; {said} {found.accuracy:.0%}"
     )
 
 
@@ -394,6 +409,7 @@ def _per_rung(gates: Sequence[_Gate], units: str) -> dict[str, Variable]:
         "passes": Variable(
             ("rung",), np.array([gate.passes for gate in gates], np.int8), "", "whether the rung may be explained"
         ),
+        "outcome": of("outcome", "", "whether the model says the answer, prefers it to the other one, or does not"),
         "reason": of("reason", "", "why, with the numbers"),
     }  # fmt: skip
 

@@ -7,17 +7,18 @@ does, corrected for the number of heads that were tried; the other methods are a
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import xarray as xr
 
-from analyses._head_evidence import LEVEL, Cell, Estimate, Evidence, number, rung_index
+from analyses._head_evidence import LEVEL, Cell, Estimate, Evidence, ends, number, rung_index
 from interp import mini
 from interp import results as labelled
 from interp.errors import InterpError, shown
 from interp.results import Variable
+from interp.vocabulary import PREFERS, Vocabulary
 
 EXPLAINING = ("activation_patching", "head_attribution", "probing")
 WIDE = 0.3
@@ -27,14 +28,6 @@ NAMED = 3
 LISTED = 8
 """At most this many heads are spelled out where the methods disagree; the table has all."""
 
-_PLACES = {
-    "noun": "the noun",
-    "after_noun": "the token after the noun",
-    "clause_end": "the full stop that ends its clause",
-    "color": "the colour",
-    "asked": "the asked noun",
-    "answer": "the answer position",
-}
 _IDENTITY = ("model", "weights_sha256", "architecture", "numerics", "dtype", "device", "bos", "answer_policy")
 
 
@@ -51,56 +44,63 @@ def check(*, minimum_effect: float) -> None:
 def run(
     results: Mapping[str, xr.Dataset],
     *,
-    source: str = "color",
-    target: str = "noun",
+    source: str | None = None,
+    target: str | None = None,
     minimum_effect: float = 0.1,
     seed: int = 0,
+    not_asked: Mapping[str, str] | None = None,
 ) -> xr.Dataset:
     """Join the results of a run into one row per head, a label for each, and an answer in two sentences.
 
-    Attention only looks back, so ``target`` and ``source`` can meet at whichever comes later in the prompts, at the
-    token behind it (role ``after_...``) or at the end of their clause (role ``clause_end``), where the pairs have those
-    roles; ``meeting`` is the one where the strongest mover acts. An effect is the recovered fraction when the head's
-    ``z`` alone is patched in at one role (denoising), or 1 - recovered when it is patched out (noising). It counts if
-    its mean is at least ``minimum_effect``, its 95% bootstrap interval lies above 0, and its p-value, adjusted over all
-    heads, roles and directions (``stats.max_t_p_values``), is at most 0.05. A head is a ``mover`` if an effect where
-    they can meet counts, a ``reader`` if one at ``asked`` or ``answer`` does, by the larger where both do; else
-    ``none``.
+    The roles are those of the prompts' vocabulary (``interp.vocabulary``), which every result carries. Attention only
+    looks back, so ``target`` and ``source`` can meet at whichever comes later in the prompts, or at the ``meeting``
+    places of the vocabulary; the attribute ``meeting`` is the one where the strongest mover acts. An effect is the
+    recovered fraction when the head's ``z`` alone is patched in at one role (denoising), or 1 - recovered when it is
+    patched out (noising). It counts if its mean is at least ``minimum_effect``, its 95% bootstrap interval lies above
+    0, and its p-value, adjusted over all heads, roles and directions (``stats.max_t_p_values``), is at most 0.05. A
+    head is a ``mover`` if an effect where they can meet counts, a ``reader`` if one at a reader's role does, by the
+    larger where both do; else ``none``. Where the target is the answer position itself there are movers only.
 
-    Where the source comes last (the colour after its noun) clean and corrupted differ at the meeting role itself, so
-    patching there also shows heads that copy the colour's own token: a mover must then also look at the target.
+    Where the source comes last, clean and corrupted differ at the meeting role itself, so patching there also shows
+    heads that copy the source's own token: a mover must then also look at the target.
 
     Args:
         results: analysis name -> result; ``behavior`` is needed, ``activation_patching``, ``head_attribution`` and
             ``probing`` are used where given, others are ignored.
-        source: role of the word that carries the context.
-        target: role of the word that it belongs to.
+        source: role of the word that carries the context, instead of the vocabulary's.
+        target: role of the word that it belongs to, likewise.
         minimum_effect: least fraction of the clean-corrupted gap that counts.
         seed: of the bootstrap and of the sign flips.
+        not_asked: analysis -> why it could not be asked of these prompts, to be told among the limits.
 
     Returns:
         Per head (``head_label``): ``label``, ``acts_at`` (role), ``directions`` (``both``, or the one that counts),
         ``agreement`` (what each method says), ``p_value`` (smallest adjusted), and the means with 95% intervals
         (``*_interval``) of ``attention`` (meeting role to the other, a share), ``recovered_z_{role}`` (direction),
         ``contribution`` (logits) and ``ablation_effect`` (ablation, logits), as far as they were measured. Attributes
-        ``answer``, ``gate`` (passed or failed), ``gate_reason``, ``rung``, ``meeting``, ``agreement``,
-        ``disagreement``, ``limits``. If the behaviour gate failed there are no heads, and the answer says so.
+        ``answer``, ``gate`` (passed or failed), ``outcome`` (as in ``behavior``), ``gate_reason``, ``rung``,
+        ``meeting``, ``agreement``, ``disagreement``, ``limits``. If the behaviour gate failed there are no heads, and
+        the answer says so.
 
     Raises:
-        InterpError: no ``behavior``, results of different models or different rungs, or a bad ``minimum_effect``.
+        InterpError: no ``behavior``, results of different models or different rungs, no vocabulary, or a bad
+            ``minimum_effect``.
     """
     if "behavior" not in results:
         raise InterpError("context_flow needs the result 'behavior': without it nothing says the model does the task.")
     check(minimum_effect=minimum_effect)
     used = {name: results[name] for name in ("behavior", *EXPLAINING) if name in results}
     _check_same(used)
-    behavior = _Behavior.of(used, source)
+    vocabulary = _vocabulary(used, source, target)
+    behavior = _Behavior.of(used, vocabulary)
     extra: dict[str, str | int | float] = {
         "rung": behavior.rung,
         "gate": "passed" if behavior.passes else "failed",
+        "outcome": behavior.outcome,
         "gate_reason": behavior.reason,
-        "source_role": source,
-        "target_role": target,
+        "source_role": vocabulary.source or "",
+        "target_role": vocabulary.target or "",
+        "vocabulary": vocabulary.as_json(),
         "minimum_effect": minimum_effect,
         "level": LEVEL,
     }
@@ -109,8 +109,11 @@ def run(
             f"{behavior.model} does not do {behavior.task} ({behavior.reason.removeprefix('fails: ')}). "
             "So nothing is explained and no head is named."
         )
-        return _build(used, behavior.variables(), {}, {**extra, "answer": answer}, seed, ("behavior",))
-    verdict = _Verdict.of(used, source, target, minimum_effect, seed)
+        return _build(used, behavior.variables(), {}, {**extra, "answer": answer}, seed, ("behavior",), vocabulary)
+    if vocabulary.source is None or vocabulary.target is None:
+        extra["answer"] = f"{behavior.sentence()} {_NO_SOURCE}"
+        return _build(used, behavior.variables(), {}, extra, seed, ("behavior",), vocabulary)
+    verdict = _Verdict.of(used, vocabulary, minimum_effect, seed, not_asked or {})
     extra |= {
         "answer": f"{behavior.sentence()} {_on_fewer(verdict.sentence(), used, behavior.n)}",
         "meeting": verdict.heads.arrival,
@@ -120,11 +123,38 @@ def run(
         "disagreement": verdict.disagreement(),
         "limits": verdict.limits(behavior.model),
     }
-    coords = verdict.coords()
-    return _build(used, {**behavior.variables(), **verdict.variables()}, coords, extra, seed, (*EXPLAINING, "behavior"))
+    coords, about = verdict.coords(), (*EXPLAINING, "behavior")
+    return _build(used, {**behavior.variables(), **verdict.variables()}, coords, extra, seed, about, vocabulary)
 
 
 # ---- what the results are about ----
+
+_NO_SOURCE = (
+    "Which heads carry it cannot be asked: clean and corrupted differ in no word that has a role. Name that word as a "
+    "role of the prompts."
+)
+
+
+def _vocabulary(used: Mapping[str, xr.Dataset], source: str | None, target: str | None) -> Vocabulary:
+    """The vocabulary of the prompts that are explained, with what the study says instead.
+
+    Raises:
+        InterpError: the results have none, and source and target are not both given.
+    """
+    stated = next((str(text) for name in (*EXPLAINING, "behavior") if (text := _attribute(used, name))), None)
+    if stated is None:
+        if source is None or target is None:
+            raise InterpError(
+                "The results do not say which roles they are about. Give source= and target=, or run the study again."
+            )
+        found = Vocabulary().completed((source, f"after_{source}", target, f"after_{target}"), {})
+    else:
+        found = Vocabulary.from_json(stated)
+    return replace(found, source=source or found.source, target=target or found.target)
+
+
+def _attribute(used: Mapping[str, xr.Dataset], name: str) -> object:
+    return used[name].attrs.get("vocabulary") if name in used else None
 
 
 def _check_same(used: Mapping[str, xr.Dataset]) -> None:
@@ -144,6 +174,7 @@ class _Behavior:
     task: str
     rung: str
     passes: bool
+    outcome: str
     reason: str
     n: int
     accuracy: float
@@ -152,7 +183,7 @@ class _Behavior:
     wanted: str
 
     @classmethod
-    def of(cls, used: Mapping[str, xr.Dataset], source: str) -> _Behavior:
+    def of(cls, used: Mapping[str, xr.Dataset], vocabulary: Vocabulary) -> _Behavior:
         index = rung_index(used)
         row = used["behavior"].isel(rung=index)
         low, high = (float(bound) for bound in row["accuracy_interval"].values)
@@ -162,16 +193,23 @@ class _Behavior:
             task=task if task == rung else f"{task}/{rung}",
             rung=rung,
             passes=bool(row["passes"].values),
+            outcome=str(row["outcome"].values),
             reason=str(row["reason"].values) if "reason" in row else "",
             n=int(row["n"].values),
             accuracy=float(row["accuracy"].values),
             interval=(low, high),
             preferred=float(row["preferred"].values),
-            wanted="the asked noun's colour" if source == "color" else "the correct answer",
+            wanted=vocabulary.correct(),
         )
 
     def sentence(self) -> str:
         low, high = self.interval
+        if self.outcome == PREFERS:
+            return (
+                f"On {self.n} prompts of {self.task} {self.model} prefers {self.wanted} to the other answer in "
+                f"{self.preferred:.0%} but does not say it: it is the top token in {self.accuracy:.0%} (95% CI "
+                f"{low:.0%} to {high:.0%})."
+            )
         return (
             f"On {self.n} prompts of {self.task} {self.model} gives {self.wanted} as its top token in "
             f"{self.accuracy:.0%} (95% CI {low:.0%} to {high:.0%}) and prefers it to the other answer in "
@@ -196,21 +234,39 @@ class _Verdict:
     """The evidence on the heads, and what else the words need."""
 
     heads: Evidence
-    thing: str
+    vocabulary: Vocabulary
     n_prompts: Mapping[str, int]
     missing: tuple[str, ...]
+    not_asked: Mapping[str, str]
     probe: str
 
     @classmethod
-    def of(cls, used: Mapping[str, xr.Dataset], source: str, target: str, minimum_effect: float, seed: int) -> _Verdict:
-        heads = Evidence.of(used, source, target, minimum_effect, seed)
+    def of(
+        cls,
+        used: Mapping[str, xr.Dataset],
+        vocabulary: Vocabulary,
+        minimum_effect: float,
+        seed: int,
+        not_asked: Mapping[str, str],
+    ) -> _Verdict:
+        heads = Evidence.of(used, vocabulary, minimum_effect, seed)
         return cls(
             heads=heads,
-            thing="colour" if source == "color" else source,
+            vocabulary=vocabulary,
             n_prompts={name: int(data.attrs["n_prompts"]) for name, data in used.items() if name in EXPLAINING},
-            missing=tuple(name for name in EXPLAINING if name not in used),
+            missing=tuple(name for name in EXPLAINING if name not in used and name not in not_asked),
+            not_asked=not_asked,
             probe=_probe(used.get("probing"), heads.arrival),
         )
+
+    @property
+    def thing(self) -> str:
+        """The source within a sentence."""
+        return self._place(ends(self.vocabulary)[0])
+
+    def _place(self, role: str) -> str:
+        """A role within a sentence."""
+        return self.vocabulary.name(role)
 
     # ---- do the methods agree ----
 
@@ -284,27 +340,33 @@ class _Verdict:
             lacking = "activation_patching"
             if lacking not in self.missing:
                 lacking = "head patched at one of these words with a gap that is large enough to divide by"
-            return f"Which heads carry the {self.thing} is not answered: this run has no {lacking}."
+            return f"Which heads carry {self.thing} is not answered: this run has no {lacking}."
         movers, readers = self.heads.labelled("mover"), self.heads.labelled("reader")
         if not movers and not readers:
             return f"No single head stands out: {self._largest(None)}."
-        read = " and ".join(f"at {_place(role)} by {self._listed(found)}" for role, found in self._by_place(readers))
-        where, own = _place(self.heads.meeting.role), self.heads.meeting.source_is_last
+        read = " and ".join(
+            f"at {self._place(role)} by {self._listed(found)}" for role, found in self._by_place(readers)
+        )
+        where, own = self._place(self.heads.meeting.role), self.heads.meeting.source_is_last
         if not movers:
             measured = any(cell.role in self.heads.meeting.places for cell in self.heads.cells)
             why = self._largest(self.heads.meeting.places) if measured else "nothing was patched there"
-            brings = f"brings the {self.thing} to {where}"
+            brings = f"brings {self.thing} to {where}"
             if own:
-                brings = f"brings {_place(self.heads.meeting.other)} to the {self.thing}'s own word"
-            return f"No single head {brings} ({why}); the {self.thing} is read {read}."
+                brings = f"brings {self._place(self.heads.meeting.other)} to {self.thing}'s own word"
+            return f"No single head {brings} ({why}); {self.thing} is read {read}."
         ways = []
         for role, found in self._by_place(movers):
             meets = own and role == self.heads.meeting.role
             reaches = (
-                f"meets {_place(self.heads.meeting.other)} at its own word" if meets else f"reaches {_place(role)}"
+                f"meets {self._place(self.heads.meeting.other)} at its own word"
+                if meets
+                else f"reaches {self._place(role)}"
             )
             ways.append(f"{reaches} through {self._listed(found)}")
-        route = f"The {self.thing} {' and '.join(ways)}"
+        route = f"{self.thing[0].upper()}{self.thing[1:]} {' and '.join(ways)}"
+        if not readers and set(self.vocabulary.readers or ()) <= set(self.heads.meeting.places):
+            return f"{route}."
         if not readers:
             return f"{route}, and no single head stands out as the one that reads it there."
         return f"{route}, and is read {read}."
@@ -327,7 +389,7 @@ class _Verdict:
         edge = self.heads.strongest_edge(head)
         if edge is not None and not brief:
             weight = number(self.heads.attention[edge].mean[head])
-            said.append(f"attention to {_place(edge.partition('<-')[2])} {weight}")
+            said.append(f"attention to {self._place(edge.partition('<-')[2])} {weight}")
         for direction, verb, how in (("denoising", "recovered", "in alone"), ("noising", "lost", "out")):
             if direction in here:
                 effect = here[direction].effect
@@ -363,12 +425,12 @@ class _Verdict:
         if effect < self.heads.minimum_effect:
             why = f"below the {self.heads.minimum_effect:.2f} that counts"
         elif cell.counts[head]:
-            why = f"of a head that does not look at {_place(self.heads.meeting.other)}"
+            why = f"of a head that does not look at {self._place(self.heads.meeting.other)}"
         else:
             why = f"not certain among {self.heads.n_tested} cells tried (adjusted p {cell.p_values[head]:.2g})"
         return (
-            f"the largest effect is {self.heads.names[head]} at {_place(cell.role)} with {cell.effect.text(head)} of "
-            f"the gap ({cell.direction}), {why}"
+            f"the largest effect is {self.heads.names[head]} at {self._place(cell.role)} with "
+            f"{cell.effect.text(head)} of the gap ({cell.direction}), {why}"
         )
 
     def limits(self, model: str) -> str:
@@ -382,6 +444,9 @@ class _Verdict:
         if len(set(self.n_prompts.values())) > 1:
             counts = ", ".join(f"{name} {n}" for name, n in self.n_prompts.items())
             said.append(f"the analyses used different numbers of prompts ({counts})")
+        said += [
+            f"{name} cannot be asked of these prompts: {reason.rstrip('.')}" for name, reason in self.not_asked.items()
+        ]
         if self.missing:
             said.append(f"not run: {', '.join(self.missing)}")
         if model == mini.NAME:
@@ -455,10 +520,6 @@ def _on_fewer(sentence: str, used: Mapping[str, xr.Dataset], n: int) -> str:
     return f"On the {explained} of them that were patched, {sentence[0].lower()}{sentence[1:]}"
 
 
-def _place(role: str) -> str:
-    return _PLACES.get(role, f"'{role}'")
-
-
 def _probe(probing: xr.Dataset | None, role: str) -> str:
     """Where a probe reads the target best at a role, with its control."""
     if probing is None or role not in probing["role"].values:
@@ -498,15 +559,17 @@ def _build(
     extra: Mapping[str, str | int | float],
     seed: int,
     about: Sequence[str],
+    vocabulary: Vocabulary,
 ) -> xr.Dataset:
+    read = " or at ".join(vocabulary.name(role) for role in vocabulary.readers or ())
     first = next(used[name] for name in about if name in used)
     return labelled.build(
         variables,
         coords={**coords, "ci_bound": ["lower", "upper"]},
         title="Verdict",
         question="Which heads bring the context to the word, which read it there, and do the methods agree?",
-        reading="mover: patching this head alone at the meeting word changes the answer; reader: patching it at the "
-        "asked word or at the answer does. Effects count from the stated minimum, with p adjusted over all heads.",
+        reading="mover: patching this head alone at the meeting word changes the answer; reader: patching it at "
+        f"{read} does. Effects count from the stated minimum, with p adjusted over all heads.",
         source="max-T: Westfall and Young 1993; patching directions: Heimersheim and Nanda 2024, arXiv 2404.15255",
         of=(_Origin(first.attrs),),
         seed=seed,

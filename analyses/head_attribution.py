@@ -28,26 +28,12 @@ from interp.run import capture, token_mask
 from interp.sites import head_label
 from interp.sweep import ablation_sweep, score
 from interp.tokens import Prompts, extend
+from interp.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
     from interp.model import HookedTransformer
 
 Progress = Callable[[int, int], None]
-
-EDGES = (
-    "noun<-color",
-    "after_noun<-color",
-    "clause_end<-color",
-    "clause_end<-noun",
-    "color<-noun",
-    "asked<-noun",
-    "asked<-color",
-    "answer<-color",
-    "answer<-noun",
-    "answer<-after_noun",
-    "answer<-clause_end",
-)
-"""The edges read by default, as destination<-source, where the roles exist and the source comes first somewhere."""
 
 BY_DEFAULT: tuple[AblationKind, ...] = ("zero", "mean", "resample")
 """The ablations that are made unless others are asked for."""
@@ -89,8 +75,8 @@ def run(
         pairs: clean and corrupted prompts with their answers.
         ablations: which of ``zero``, ``zero_raw``, ``mean``, ``resample`` to make (``interp.interventions.Ablate``, of
             one head's ``z`` at all tokens); an empty list makes none.
-        edges: destination<-source, such as ``"noun<-color"``; None is those of ``EDGES`` that exist, or, where the
-            pairs have none of them, every ordered pair of roles.
+        edges: destination<-source, such as ``"noun<-color"``; None is those of ``edges_of`` the pairs' vocabulary, or,
+            where there are none, every ordered pair of roles.
         max_prompts: use only that many prompts, spread evenly over the set; None is all.
         seed: of the resample ablation's donors.
         progress: called with rows done and rows in all; a row is one prompt with one head ablated.
@@ -115,7 +101,7 @@ def run(
     kinds = _kinds(ablations)
     pairs = pairs.spread(max_prompts)
     scored = _first_differing(pairs)
-    wanted = _edges(scored.clean, edges)
+    wanted = _edges(scored, edges)
     parts = _contributions(model, scored)
     clean = score(model, scored)
     _check_sum(model, parts.values.sum(axis=1), clean, np.abs(parts.values).sum(axis=1))
@@ -206,9 +192,25 @@ def _first_differing(pairs: PromptPairs) -> PromptPairs:
     )
 
 
-def _edges(prompts: Prompts, edges: Sequence[str] | None) -> list[tuple[str, str]]:
+def edges_of(vocabulary: Vocabulary) -> list[tuple[str, str]]:
+    """The edges that a question is about, as (destination, source): between its words, and from its readers.
+
+    None where the source is not known, or where nothing stands between it and the answer position.
+    """
+    source, target, meeting = vocabulary.source, vocabulary.target, vocabulary.meeting or ()
+    readers = vocabulary.readers or ()
+    if source is None or target is None or target in readers:
+        return []
+    found = [(target, source), *((place, word) for place in meeting for word in (source, target)), (source, target)]
+    found += [(reader, word) for reader in readers for word in (target, source)]
+    found += [(readers[-1], place) for place in meeting]
+    return [(dest, src) for dest, src in dict.fromkeys(found) if dest not in (src, f"after_{src}")]
+
+
+def _edges(pairs: PromptPairs, edges: Sequence[str] | None) -> list[tuple[str, str]]:
+    prompts = pairs.clean
     if edges is None:
-        known = [edge for edge in map(parse_edge, EDGES) if set(edge) <= set(prompts.roles)]
+        known = [edge for edge in edges_of(pairs.vocabulary) if set(edge) <= set(prompts.roles)]
         every = [(dest, src) for dest in prompts.roles for src in prompts.roles if dest != src]
         return [edge for edge in known or every if not _unseen(prompts, *edge).all()]
     chosen = [parse_edge(edge) for edge in dict.fromkeys([edges] if isinstance(edges, str) else edges)]

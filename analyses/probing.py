@@ -1,16 +1,16 @@
-"""At which layer, and at which word, can a linear probe read the colour that is bound to the noun?
+"""At which layer, and at which word, can a linear probe read the source word that belongs to the target?
 
-A probe may score by memory instead of by reading. Two guards: the nouns of the tested prompts are never in the fit, and
-a control task measures what the same probe can do by memory.
+A probe may score by memory instead of by reading. Two guards: the target words of the tested prompts are never in the
+fit, and a control task measures what the same probe can do by memory.
 
 The control (Hewitt and Liang 2019) gives every *type* a random label, which only memory can connect to its input. A
-label per noun would be the obvious choice, and a vacuous one: with the nouns held out no probe can learn it, so the
-control would sit at chance by construction and selectivity would be accuracy minus chance. Here a type is a pair of
-prompts: clean and corrupted hold the same sentence about the same noun and differ in colours alone, so a label that
-both share says nothing about the colour and everything about which sentence this is. The two prompts of a pair go to
-different folds: every tested sentence was in the fit, with the other colour. The control thus has an advantage that the
-probe lacks (its nouns are not held out), and selectivity errs on the low side; below 0 it says that the sentence is
-easier to recognise there than the colour is to read.
+label per target word would be the obvious choice, and a vacuous one: with the target words held out no probe can learn
+it, so the control would sit at chance by construction and selectivity would be accuracy minus chance. Here a type is a
+pair of prompts: clean and corrupted hold the same sentence about the same target and differ in the source alone, so a
+label that both share says nothing about the source and everything about which sentence this is. The two prompts of a
+pair go to different folds: every tested sentence was in the fit, with the other source. The control thus has an
+advantage that the probe lacks (its targets are not held out), and selectivity errs on the low side; below 0 it says
+that the sentence is easier to recognise there than the source is to read.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ from sklearn.preprocessing import StandardScaler
 
 from interp import results
 from interp._arguments import check_pairs, check_prompts
-from interp.errors import InterpError, names, shown, unknown_name, whole_number, whole_numbers
-from interp.prompts import PromptPairs
+from interp.errors import InterpError, UnaskableError, names, shown, unknown_name, whole_number, whole_numbers
+from interp.prompts import ANSWER, PromptPairs
 from interp.results import Variable
 from interp.run import capture
 from interp.sites import check_sites
@@ -45,6 +45,9 @@ Progress = Callable[[int, int], None]
 
 STREAM = "resid_pre"
 """The site whose layer axis has one more entry: after the last block, which is ``resid_post`` of the last layer."""
+
+PAIR = "pair"
+"""What is held out where the target is the answer position: clean and corrupted prompt of a pair are in one fold."""
 
 REGULARISATION = 0.1
 """C of ``LogisticRegression``: the inverse strength of its L2 penalty, on features of unit variance."""
@@ -71,8 +74,8 @@ def run(
     model: HookedTransformer,
     pairs: PromptPairs | Prompts,
     *,
-    target: str = "color",
-    group: str = "noun",
+    target: str | None = None,
+    group: str | None = None,
     sites: Sequence[str] = (STREAM,),
     roles: Sequence[str] | None = None,
     layers: Sequence[int] | None = None,
@@ -80,7 +83,7 @@ def run(
     seed: int = 0,
     progress: Progress | None = None,
 ) -> xr.Dataset:
-    """Fit a probe at every site, layer and role, and test it on nouns it has not seen.
+    """Fit a probe at every site, layer and role, and test it on words it has not seen.
 
     The probe is scikit-learn's multinomial ``LogisticRegression`` (L2, C = 0.1, lbfgs) on features standardised inside
     each fold. Clean and corrupted prompts are data alike, each with its own label; one that occurs twice counts once.
@@ -88,8 +91,10 @@ def run(
     Args:
         model: the model.
         pairs: pairs of prompts, or ``Prompts`` (whose control type is then the prompt without the target's tokens).
-        target: what to read: a slot of the pairs, else a role, whose tokens are the label.
-        group: what to hold out, likewise: prompts that share it are in one fold.
+        target: what to read: a slot of the pairs, else a role, whose tokens are the label; None is the source of the
+            pairs' vocabulary.
+        group: what to hold out, likewise: prompts that share it are in one fold. None is the vocabulary's target, or
+            ``"pair"`` (clean and corrupted together) where that is the answer position.
         sites: sites with a position; heads are laid side by side.
         roles: where to read (a role of several tokens at its last); None is every role.
         layers: layer indices; None is all. ``n_layers`` is the stream after the last block (``resid_pre`` only).
@@ -100,20 +105,24 @@ def run(
     Returns:
         ``accuracy``, ``control_accuracy`` and ``selectivity`` = accuracy - control_accuracy, all (site, layer, role,
         fold), shares of held-out prompts; NaN for sites without a last layer ``n_layers``. ``distractor_rate``, alike,
-        where the pairs have a slot or role ``{target}_other``: how often the probe answers with the distractor's
-        label; a probe that reads "a colour of this context" without binding has both near 0.5. ``majority`` (role): of
+        where a distractor of the vocabulary is a word of the target's kind (never the target's own, and a label
+        elsewhere): how often the probe answers with the distractor's label; a probe that reads "a word of this kind"
+        without binding has both near 0.5. ``majority`` (role): of
         always giving the fit's most frequent label; ``chance``: 1 / number of labels. ``n_train``, ``n_test`` (fold).
         Attributes: ``control_seen``, the share of prompts whose control type is in their fold's fit (0 would make the
         control vacuous), and ``n_unconverged``, fits stopped by the iteration limit.
 
     Raises:
-        InterpError: an unknown target, group, site, role or layer, one label only, or one group only.
+        UnaskableError: one label only, one group only, labels that hardly any two groups share, or no role in which
+            clean and corrupted differ.
+        InterpError: an unknown target, group, site, role or layer, or prompts without pairs and no target or group.
     """
     if isinstance(pairs, Prompts):
         check_prompts(model, pairs)
     else:
         check_pairs(model, pairs)
     check(sites=sites, n_folds=n_folds)
+    target, group = _question(pairs, target, group)
     data = _data(pairs, target, group)
     places = _names(roles, data.prompts.roles, "role")
     features = _Features(model, data.prompts, sites, places, layers)
@@ -183,10 +192,28 @@ class _Data:
     n_repeated: int
 
 
+def _question(pairs: PromptPairs | Prompts, target: str | None, group: str | None) -> tuple[str, str]:
+    """What is read and what is held out, by the pairs' vocabulary where the study does not say."""
+    if target is not None and group is not None:
+        return target, group
+    if isinstance(pairs, Prompts):
+        raise InterpError("Prompts without pairs do not say what to read of them. Give target= and group=, roles.")
+    words = pairs.vocabulary
+    if target is None and words.source is None:
+        raise UnaskableError(
+            "Clean and corrupted differ in no word that has a role, so there is nothing to read. Give that word a role."
+        )
+    by_default = PAIR if words.target in (ANSWER, None) else words.target
+    return target or str(words.source), group or str(by_default)
+
+
 def _data(pairs: PromptPairs | Prompts, target: str, group: str) -> _Data:
-    labels, groups = _words(pairs, target, "target"), _words(pairs, group, "group")
-    other = f"{target}_other"
-    distractors = _words(pairs, other, "target") if _has(pairs, other) else None
+    labels = _words(pairs, target, "target")
+    distractors = _distractors(pairs, target, labels)
+    if isinstance(pairs, PromptPairs) and group == PAIR:
+        groups: Shaped[np.ndarray, " prompt"] = np.tile(np.arange(len(pairs)), 2)
+    else:
+        groups = _words(pairs, group, "group")
     if isinstance(pairs, PromptPairs):
         prompts = Prompts.concat([pairs.clean, pairs.corrupted])
         types = np.tile(np.arange(len(pairs)), 2)
@@ -198,17 +225,45 @@ def _data(pairs: PromptPairs | Prompts, target: str, group: str) -> _Data:
         seen.setdefault(tuple(row), i)
     kept = np.array(list(seen.values()))
     if len(np.unique(labels[kept])) < 2:
-        raise InterpError(f"Every prompt has the same {target} ({labels[0]}), so there is nothing to read. Vary it.")
+        raise UnaskableError(f"Every prompt has the same {target} ({labels[0]}), so there is nothing to read. Vary it.")
+    _check_shared(labels[kept], groups[kept], target, group)
     return _Data(
         prompts.select(kept), labels[kept], groups[kept], types[kept],
         None if distractors is None else distractors[kept], len(labels) - len(kept),
     )  # fmt: skip
 
 
-def _has(pairs: PromptPairs | Prompts, name: str) -> bool:
+def _check_shared(
+    labels: Shaped[np.ndarray, " prompt"], groups: Shaped[np.ndarray, " prompt"], target: str, group: str
+) -> None:
+    """Refuse labels that a probe cannot have learnt: those of a held-out group must occur in other groups too."""
+    in_groups = {label: set(groups[labels == label].tolist()) for label in np.unique(labels)}
+    shared = sum(len(in_groups[label]) > 1 for label in labels)
+    if len(np.unique(groups)) > 1 and shared < len(labels) / 2:
+        raise UnaskableError(
+            f"Only {shared} of {len(labels)} labels of '{target}' occur with another '{group}' too, and no probe can "
+            "give a label that it has never seen. Use fewer different words, or more prompts."
+        )
+
+
+def _distractors(
+    pairs: PromptPairs | Prompts, target: str, labels: Shaped[np.ndarray, " prompt"]
+) -> Shaped[np.ndarray, " prompt"] | None:
+    """The words of the first distractor of the target's own kind: never the target's word, and a label elsewhere."""
+    for name in _candidates(pairs):
+        if name not in (target, ANSWER):
+            words = _words(pairs, name, "target")
+            if (words != labels).all() and np.isin(words, labels).any():
+                return words
+    return None
+
+
+def _candidates(pairs: PromptPairs | Prompts) -> list[str]:
+    """The distractors of the vocabulary, then every slot; of prompts without pairs, every role."""
     if isinstance(pairs, Prompts):
-        return name in pairs.roles
-    return name in pairs.roles or all(name in slots for slots in (*pairs.slots, *pairs.corrupted_slots))
+        return list(pairs.roles)
+    slots = [slot for slot in pairs.slots[0] if all(slot in words for words in (*pairs.slots, *pairs.corrupted_slots))]
+    return list(dict.fromkeys((*(pairs.vocabulary.distractors or ()), *slots)))
 
 
 def _words(pairs: PromptPairs | Prompts, name: str, what: str) -> Shaped[np.ndarray, " prompt"]:
@@ -308,7 +363,7 @@ def _group_folds(data: _Data, n_folds: int, group: str) -> list[Shaped[np.ndarra
     """Which prompts each fold tests; no group is in two folds."""
     n_groups = len(np.unique(data.groups))
     if n_groups < 2:
-        raise InterpError(
+        raise UnaskableError(
             f"Every prompt has the same {group}, so none can be held out. Vary it or give another group=."
         )
     folds = []

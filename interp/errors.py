@@ -34,6 +34,10 @@ class InterpError(ValueError):
         super().__init__(_cut(_UNSEEN.sub(_escaped, " ".join(message.splitlines())), LONGEST_MESSAGE))
 
 
+class UnaskableError(InterpError):
+    """A question that these prompts leave no room for, whatever the model; a run goes on without it and says why."""
+
+
 def shown(value: object) -> str:
     """A value as a message quotes it: like ``repr``, on one line and cut to a length that can be read."""
     return _cut(" ".join(_SHORT.repr(value).split()), LONGEST_VALUE)

@@ -11,6 +11,7 @@ import hashlib
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property, reduce
 from typing import Any, Literal, TypeVar
 
 import numpy as np
@@ -31,6 +32,7 @@ from interp.tokens import (
     token_texts,
     unknown_id,
 )
+from interp.vocabulary import NOTHING_STATED, Vocabulary
 
 __all__ = [
     "ANSWER",
@@ -104,6 +106,7 @@ class PromptPairs:
         drops: what was left out and why.
         task: name of the task, if any.
         name: name of the rung or set, if any.
+        stated: what is stated of the vocabulary; ``vocabulary`` completes it.
     """
 
     clean: Prompts
@@ -123,6 +126,7 @@ class PromptPairs:
     drops: tuple[Drop, ...] = ()
     task: str = ""
     name: str = ""
+    stated: Vocabulary = NOTHING_STATED
 
     @classmethod
     def from_template(
@@ -139,6 +143,7 @@ class PromptPairs:
         task: str = "",
         name: str = "",
         variant: str = "",
+        vocabulary: Vocabulary = NOTHING_STATED,
     ) -> PromptPairs:
         """Fill a template twice per pair, and keep the pairs that line up.
 
@@ -155,10 +160,11 @@ class PromptPairs:
             task: recorded as it is.
             name: recorded as it is.
             variant: recorded for every pair.
+            vocabulary: what is to be said of the roles; the rest is derived.
 
         Raises:
             InterpError: no pairs, unequal numbers of prompts, slots that do not fit, a prompt longer than the
-                context, or no pair left.
+                context, no pair left, or a vocabulary with a role that the template lacks.
         """
         if on_misaligned not in ("drop", "raise"):
             raise unknown_name("value of on_misaligned", on_misaligned, ("drop", "raise"))
@@ -177,7 +183,8 @@ class PromptPairs:
         if columns is None:
             raise InterpError(f"None of the {len(clean)} pairs can be used. {first_reasons(drops)}")
         n = len(columns["answers"])
-        return cls(**columns, variants=(variant,) * n, drops=drops, task=task, name=name)
+        vocabulary.check(columns["clean"].roles)
+        return cls(**columns, variants=(variant,) * n, drops=drops, task=task, name=name, stated=vocabulary)
 
     @classmethod
     def from_tokens(
@@ -194,6 +201,7 @@ class PromptPairs:
         task: str = "",
         name: str = "",
         drops: Sequence[Drop] = (),
+        vocabulary: Vocabulary = NOTHING_STATED,
     ) -> PromptPairs:
         """Pairs from token ids, for models with or without a tokenizer. Ids are taken as they are.
 
@@ -209,14 +217,16 @@ class PromptPairs:
             task: recorded as it is.
             name: recorded as it is.
             drops: recorded as they are.
+            vocabulary: what is to be said of the roles; the rest is derived.
 
         Raises:
-            InterpError: a pair that does not line up, or ids, roles and positions that do not fit.
+            InterpError: a pair that does not line up, or ids, roles, positions and a vocabulary that do not fit.
         """
         places = dict(roles or {})
         if ANSWER in places:
             raise InterpError('Role "answer" is reserved. Give its place as answer_position=.')
         places[ANSWER] = answer_position
+        vocabulary.check(places)
         clean_prompts = Prompts.from_ids(clean, places, tokenizer, bos=bos)
         corrupted_prompts = Prompts.from_ids(corrupted, places, tokenizer, bos=bos)
         n = len(clean_prompts)
@@ -258,11 +268,15 @@ class PromptPairs:
             drops=tuple(drops),
             task=task,
             name=name,
+            stated=vocabulary,
         )
 
     @classmethod
     def concat(cls, parts: Sequence[PromptPairs]) -> PromptPairs:
-        """All pairs of ``parts`` in order, with the drops of all; roles and answer policy must agree."""
+        """All pairs of ``parts`` in order, with the drops of all; roles and answer policy must agree.
+
+        Of the vocabulary stays what all parts state alike.
+        """
         if not parts:
             raise InterpError("There are no pairs to join. Give at least one set.")
         policies = dict.fromkeys(part.answer_policy for part in parts)
@@ -282,6 +296,7 @@ class PromptPairs:
             **joined,
             task="+".join(dict.fromkeys(part.task for part in parts if part.task)),
             name="+".join(dict.fromkeys(part.name for part in parts if part.name)),
+            stated=reduce(Vocabulary.agreed, (part.stated for part in parts)),
         )
 
     def __post_init__(self) -> None:
@@ -316,6 +331,15 @@ class PromptPairs:
     def roles(self) -> tuple[str, ...]:
         """The roles, ``answer`` last."""
         return tuple(self.clean.roles)
+
+    @cached_property
+    def vocabulary(self) -> Vocabulary:
+        """Which roles the question is about, and their names: as stated, else derived from these prompts."""
+        differ = np.cumsum(np.pad(self.clean.ids != self.corrupted.ids, ((0, 0), (1, 0))), axis=1)
+        rows = np.arange(len(self))
+        spans = {role: self.clean.spans(role) for role in self.roles}
+        differing = {role: int((differ[rows, at[:, 1]] > differ[rows, at[:, 0]]).sum()) for role, at in spans.items()}
+        return self.stated.completed(self.roles, differing)
 
     @property
     def aligned_positions(self) -> bool:
@@ -417,6 +441,7 @@ class PromptPairs:
             "tokens_sha256": self.sha256(),
             "answer_policy": self.answer_policy,
             "bos": self.clean.bos,
+            "vocabulary": self.vocabulary.as_json(),
         }
 
     def summary(self) -> str:

@@ -16,6 +16,7 @@ from analyses._execution import Tools
 from interp import results
 from interp.errors import InterpError
 from interp.results import Variable
+from interp.vocabulary import DOES_NOT, SAYS, Vocabulary
 
 MINIMAL = {
     "name": "small",
@@ -57,6 +58,8 @@ class Pairs:
 
     def sha256(self) -> str:
         return f"{self.rung}/{self.n}/{self.seed}"
+
+    vocabulary = Vocabulary(source="color", target="noun")
 
     def spread(self, n: int) -> Pairs:
         return Pairs(self.rung, n, self.seed)
@@ -144,6 +147,10 @@ class House:
             variables |= {
                 "accuracy": Variable(("rung",), accuracy, "fraction", "accuracy"),
                 "passes": Variable(("rung",), (accuracy >= least).astype(np.int8), "", "passes"),
+                "preferred": Variable(("rung",), accuracy, "fraction", "preferred"),
+                "outcome": Variable(
+                    ("rung",), np.where(accuracy >= least, SAYS, DOES_NOT), "", "what the model does with the answer"
+                ),
                 "reason": Variable(("rung",), np.array(["fails: measured" for _ in rungs]), "", "reason"),
                 "clean_mean": Variable(("rung",), accuracy, "logits", "clean"),
                 "corrupted_mean": Variable(("rung",), -accuracy, "logits", "corrupted"),

@@ -18,6 +18,7 @@ import yaml
 
 from interp import results
 from interp.sites import head_label
+from interp.vocabulary import DOES_NOT, PREFERS, SAYS
 
 ROLES = ("color", "noun", "color_other", "noun_other", "asked", "answer")
 RUNGS = ("recall", "two", "three")
@@ -236,6 +237,7 @@ def behavior(spec: RunSpec, rng: np.random.Generator) -> xr.Dataset:
         "chance": (("rung",), [chance, 0.5, 0.33], "share of prompts"),
         "passes": (("rung",), passes, "0 or 1"),
         "main": (("rung",), [0, 1, 0], "0 or 1"),
+        "outcome": (("rung",), [_outcome(a, p) for a, p in zip(accuracy, passes, strict=True)], ""),
         "reason": (("rung",), [_reason(a, p) for a, p in zip(accuracy, passes, strict=True)], ""),
         "description": (("rung",), ["one colour, one noun", "two nouns, two colours", "three bindings"], ""),
     }  # fmt: skip
@@ -254,6 +256,12 @@ def behavior(spec: RunSpec, rng: np.random.Generator) -> xr.Dataset:
         coords,
         rung="all",
     )
+
+
+def _outcome(accuracy: float, passes: int) -> str:
+    if not passes:
+        return DOES_NOT
+    return SAYS if accuracy >= 0.75 else PREFERS
 
 
 def _reason(accuracy: float, passes: int) -> str:

@@ -19,10 +19,14 @@ from interp import capture, results
 from interp.errors import InterpError
 from interp.model import HookedTransformer
 from interp.prompts import PromptPairs
+from interp.vocabulary import Vocabulary
 from tests.tiny import VOCAB, random_ids
 from tests.tolerance import close
 
 N_HEADS, D_HEAD = 4, 8
+
+
+VOCABULARY = Vocabulary(source="color", target="noun", meeting=("clause_end",), readers=("asked", "answer"))
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +36,8 @@ def pairs() -> PromptPairs:
     corrupted = clean.copy()
     corrupted[:, 2] = (corrupted[:, 2] + 1) % VOCAB
     roles: dict[str, Any] = {"color": 2, "noun": np.array([[4, 6]] * 5), "asked": 7}
-    return PromptPairs.from_tokens(clean, corrupted, correct=clean[:, 2], incorrect=corrupted[:, 2], roles=roles)
+    pairs = PromptPairs.from_tokens(clean, corrupted, correct=clean[:, 2], incorrect=corrupted[:, 2], roles=roles)
+    return replace(pairs, stated=VOCABULARY)
 
 
 # ---- independent arithmetic ----
@@ -269,7 +274,9 @@ def moved(pairs: PromptPairs, **places: int) -> PromptPairs:
     roles = {role: np.array([[at, at + 1]] * n) for role, at in places.items()} | {
         "answer": pairs.clean.spans("answer")
     }
-    return replace(pairs, clean=pairs.clean.with_roles(roles), corrupted=pairs.corrupted.with_roles(roles))
+    return replace(
+        pairs, clean=pairs.clean.with_roles(roles), corrupted=pairs.corrupted.with_roles(roles), stated=VOCABULARY
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -331,6 +338,13 @@ def test_without_a_role_that_holds_the_answer_the_word_must_be_named(
     with pytest.raises(InterpError, match=r"No role of these prompts holds the answer\. .* one of verb, answer\.$"):
         attention_lesson.run(gpt2, other)
     assert attention_lesson.run(gpt2, other, src="verb", layer=0, head=0).attrs["src_of_interest"] == 3
+
+
+def test_where_no_role_holds_the_answer_the_source_is_read(gpt2: HookedTransformer, pairs: PromptPairs) -> None:
+    """As in agreement: the subject is read, and the answer is a verb that the prompt does not hold."""
+    other = replace(moved(pairs, subject=2, verb=5), correct=(pairs.correct + 1) % VOCAB)
+    result = attention_lesson.run(gpt2, other, layer=0, head=0)
+    assert (result.attrs["src"], result.attrs["dest"]) == ("subject", "answer")
 
 
 def test_the_results_are_the_same_after_saving(gpt2: HookedTransformer, pairs: PromptPairs, tmp_path: Path) -> None:

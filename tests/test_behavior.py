@@ -19,6 +19,7 @@ from interp import results, tasks
 from interp.errors import InterpError
 from interp.model import HookedTransformer
 from interp.prompts import PromptPairs, Template
+from interp.vocabulary import DOES_NOT, PREFERS, SAYS
 from tests.tiny import VOCAB, random_ids
 from tests.tiny_tokenizers import pieces
 from tests.tolerance import close
@@ -91,6 +92,20 @@ def test_a_model_that_follows_the_context_passes_with_the_numbers_written_here()
     assert reason.startswith("passes: prefers the right answer on 100% of 20 prompts (95% interval 84% to 100%, ")
     assert "moves the answer by 4.00" in reason
     assert "from 2.00 to -2.00" in reason
+
+
+def test_saying_preferring_and_not_doing_are_told_apart_by_counting() -> None:
+    """Of 20 prompts the right answer beats the wrong one on all; it is the top token on 20, 15, 14 and 0 of them."""
+    corrupted = [wrong(3)] * 20
+    for top, outcome in ((20, SAYS), (15, SAYS), (14, PREFERS), (0, PREFERS)):
+        result = gate([right(3)] * top + [{RIGHT: 3, THIRD: 4}] * (20 - top), corrupted)
+        assert str(result.outcome.values[0]) == outcome
+        assert int(result.passes[0]) == 1
+        assert float(result.preferred[0]) == 1.0
+        said = "it is the top token on" if outcome == SAYS else "it is not said: it is the top token on only"
+        assert str(result.reason.values[0]).endswith(f"; {said} {top / 20:.0%}")
+    result = gate([wrong(3)] * 20, corrupted)
+    assert (str(result.outcome.values[0]), int(result.passes[0])) == (DOES_NOT, 0)
 
 
 def test_a_share_near_one_half_fails_with_its_wilson_interval_and_the_number_of_prompts() -> None:

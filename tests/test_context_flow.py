@@ -12,15 +12,20 @@ import xarray as xr
 from scipy import stats as reference
 
 from analyses import context_flow
-from interp import results, stats
+from interp import results, stats, tasks
 from interp.errors import InterpError
 from interp.results import Variable
+from interp.vocabulary import DOES_NOT, PREFERS, SAYS, Vocabulary
 from tests.tolerance import close, near
 
 N, LAYERS, HEADS = 32, 3, 4
 ROLES = ("color", "noun", "color_other", "noun_other", "asked", "answer")
 DIRECTIONS = ("denoising", "noising")
 MOVER, READER = (1, 2), (2, 1)
+
+
+VOCABULARY = tasks.load("color-noun").vocabulary
+"""As the pairs of the colour tasks carry it."""
 
 
 class Made:
@@ -30,6 +35,7 @@ class Made:
         self.attrs: dict[str, str | int] = {
             "task": task, "n_prompts": n, "tokens_sha256": "b", "model": model, "weights_sha256": f"w-{model}",
             "numerics": "compatibility", "bos": "prepended", "answer_policy": "single",
+            "vocabulary": VOCABULARY.as_json(),
         }  # fmt: skip
 
     def provenance(self) -> dict[str, str | int]:
@@ -47,7 +53,9 @@ def balanced(n: int = N, spread: float = 0.1, seed: int = 0) -> np.ndarray:
     return np.concatenate([half, -half])
 
 
-def behavior(*, passes: bool = True, n: int = N, made: Made | None = None) -> xr.Dataset:
+def behavior(
+    *, passes: bool = True, outcome: str = SAYS, n: int = N, made: Made | None = None
+) -> xr.Dataset:  # fmt: skip
     right = round(0.75 * n)
     variables = {
         "accuracy": Variable(("rung",), [1.0, right / n], "share", "accuracy"),
@@ -58,6 +66,7 @@ def behavior(*, passes: bool = True, n: int = N, made: Made | None = None) -> xr
         "n": Variable(("rung",), [n, n], "prompts", "n"),
         "passes": Variable(("rung",), np.array([1, passes], np.int8), "", "passes"),
         "main": Variable(("rung",), np.array([0, 1], np.int8), "", "main"),
+        "outcome": Variable(("rung",), [SAYS, outcome if passes else DOES_NOT], "", "outcome"),
         "reason": Variable(("rung",), ["passes: well", "fails: it guesses" if not passes else ""], "", ""),
     }
     coords = {"rung": ["recall", "two"], "ci_bound": ["lower", "upper"]}
@@ -324,6 +333,83 @@ def test_only_three_heads_of_a_kind_are_named_in_the_answer(planted: dict[str, x
     assert "through L0H0 (" in answer
     assert "L0H2 (recovered 0.70, lost 0.50) and 1 more, and no single head stands out as the one that reads" in answer
     assert "L0H3" not in answer
+
+
+# ---- the vocabulary ----
+
+
+def test_the_verdict_names_the_words_of_another_task() -> None:
+    """The same numbers under other roles: nothing in the verdict knows of colours."""
+    other = Vocabulary(
+        source="subject", target="verb", readers=("answer",), meeting=(),
+        words={"en": {"subject": "the subject", "verb": "the verb"}}, asked_for={"en": "the verb's number"},
+    )  # fmt: skip
+    made = Made("agreement/plain")
+    made.attrs["vocabulary"] = other.as_json()
+    roles = ("subject", "verb", "answer")
+    given = {
+        "behavior": behavior(made=made),
+        "activation_patching": patching({(*MOVER, "verb"): (0.6, 0.5)}, roles=roles, made=made),
+    }
+    found = context_flow.run(given)
+    assert labels(found) == {"L1H2": "mover"}
+    assert (found.attrs["source_role"], found.attrs["target_role"]) == ("subject", "verb")
+    assert "gives the verb's number as its top token in" in found.attrs["answer"]
+    assert "The subject reaches the verb through L1H2 (recovered 0.60 [" in found.attrs["answer"]
+    assert "patching it at the answer position does" in found.attrs["reading"]
+    assert "colo" not in str(found.attrs)
+    assert "noun" not in str(found.attrs)
+
+
+def test_where_the_target_is_the_answer_position_there_are_movers_only() -> None:
+    made = Made("own/own")
+    made.attrs["vocabulary"] = Vocabulary().completed(("place", "answer"), {"place": N}).as_json()
+    effects = {(*MOVER, "answer"): (0.6, 0.5)}
+    patched = patching(effects, roles=("place", "answer"), made=made)
+    found = context_flow.run({"behavior": behavior(made=made), "activation_patching": patched})
+    assert labels(found) == {"L1H2": "mover"}
+    second = found.attrs["answer"].split(". ")[1]
+    assert second.startswith("'place' reaches the answer position through L1H2 (recovered 0.60 [")
+    assert "no single head" not in second
+
+
+def test_pairs_that_differ_in_no_role_are_told_so(planted: dict[str, xr.Dataset]) -> None:
+    made = Made("own/own")
+    made.attrs["vocabulary"] = Vocabulary().completed(("answer",), {}).as_json()
+    given = {"behavior": behavior(made=made), "activation_patching": patching({}, made=made)}
+    found = context_flow.run(given)
+    assert "clean and corrupted differ in no word that has a role" in found.attrs["answer"]
+    assert "head_label" not in found.sizes
+
+
+def test_results_without_a_vocabulary_need_both_roles(planted: dict[str, xr.Dataset]) -> None:
+    bare = {name: data.drop_attrs(deep=False).assign_attrs({k: v for k, v in data.attrs.items() if k != "vocabulary"})
+            for name, data in planted.items()}  # fmt: skip
+    with pytest.raises(InterpError, match="do not say which roles"):
+        context_flow.run(bare, source="color")
+    found = context_flow.run(bare, source="color", target="noun")
+    assert labels(found) == {"L1H2": "mover", "L2H1": "reader"}
+    assert "'color' reaches 'noun' through L1H2" in found.attrs["answer"]
+    with pytest.raises(InterpError, match="'noun' as source and as target"):
+        context_flow.run(planted, source="noun")
+
+
+def test_what_could_not_be_asked_is_told_with_its_reason(planted: dict[str, xr.Dataset]) -> None:
+    without = {name: data for name, data in planted.items() if name != "probing"}
+    found = context_flow.run(without, not_asked={"probing": "Every prompt has the same noun."})
+    assert "probing cannot be asked of these prompts: Every prompt has the same noun; " in found.attrs["limits"]
+    assert "not run" not in found.attrs["limits"]
+
+
+def test_a_preference_is_not_called_saying(planted: dict[str, xr.Dataset]) -> None:
+    found = context_flow.run({**planted, "behavior": behavior(outcome=PREFERS)})
+    low, high = stats.wilson_interval(24, 32)
+    assert found.attrs["outcome"] == PREFERS
+    assert found.attrs["answer"].split(". ")[0] == (
+        "On 32 prompts of color-noun/two mini prefers the asked noun's colour to the other answer in 100% but does not "
+        f"say it: it is the top token in 75% (95% CI {low:.0%} to {high:.0%})"
+    )
+    assert context_flow.run(planted).attrs["outcome"] == SAYS
 
 
 # ---- nothing there ----

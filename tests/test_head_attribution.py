@@ -20,6 +20,7 @@ from interp.interventions import Ablate
 from interp.model import HookedTransformer
 from interp.prompts import PromptPairs
 from interp.sweep import score
+from interp.vocabulary import Vocabulary
 from tests.tiny import LOGITS, VOCAB, random_ids
 from tests.tolerance import allowed, close
 
@@ -41,6 +42,7 @@ def make_pairs(lengths: list[int], color: list[int], noun: list[tuple[int, int]]
     return PromptPairs.from_tokens(
         clean, corrupted, correct=np.arange(5, 5 + n), incorrect=np.arange(20, 20 + n),
         roles={"color": color, "noun": np.array(noun), "asked": asked},
+        vocabulary=Vocabulary(target="noun", readers=("asked", "answer")),
     )  # fmt: skip
 
 
@@ -250,6 +252,7 @@ def test_whole_answers_are_attributed_at_the_first_token_that_differs(
         correct=pairs.correct,
         incorrect=pairs.incorrect,
         roles={role: pairs.clean.roles[role] for role in ("color", "noun", "asked")},
+        vocabulary=pairs.stated,
     )
     got = head_attribution.run(gpt2, whole, ablations=("zero",))
     expected = head_attribution.run(gpt2, longer, ablations=("zero",))
@@ -292,7 +295,7 @@ def test_a_source_that_cannot_be_seen_is_nan_not_zero(found: Any) -> None:
 
 
 def test_default_edges_are_those_that_exist(gpt2: HookedTransformer, pairs: PromptPairs, found: Any) -> None:
-    known = {edge for edge in head_attribution.EDGES if "after_noun" not in edge and "clause_end" not in edge}
+    known = {"noun<-color", "color<-noun", "asked<-noun", "asked<-color", "answer<-color", "answer<-noun"}
     assert set(found("gpt2")["edge"].values) == known
     ordered = pairs.select([0, 1, 2, 3])
     edges = head_attribution.run(gpt2, ordered, ablations=())["edge"].values

@@ -14,10 +14,11 @@ from sklearn.preprocessing import StandardScaler
 
 from analyses import probing
 from interp import results, run
-from interp.errors import InterpError
+from interp.errors import InterpError, UnaskableError
 from interp.model import HookedTransformer
 from interp.prompts import PromptPairs
 from interp.tokens import Prompts
+from interp.vocabulary import Vocabulary
 from tests.tiny import VOCAB
 from tests.tolerance import close, near
 
@@ -38,6 +39,7 @@ def make_pairs(n: int = 60, *, seed: int = 0) -> PromptPairs:
         slots.append({"color": f"c{color}", "noun": f"n{noun}", "color_other": f"c{other}"})
         other_slots.append({"color": f"c{other}", "noun": f"n{noun}", "color_other": f"c{color}"})
     pairs = PromptPairs.from_tokens(clean, corrupted, correct=5, incorrect=9, roles={"color": 1, "noun": 3})
+    pairs = replace(pairs, stated=Vocabulary(target="noun"))
     return replace(pairs, slots=tuple(slots), corrupted_slots=tuple(other_slots))
 
 
@@ -288,7 +290,7 @@ def test_tokens_of_a_role_are_the_label_where_there_are_no_slots(gpt2: HookedTra
     np.testing.assert_array_equal(mine["accuracy"], theirs["accuracy"])
     assert "distractor_rate" not in mine
     prompts = Prompts.concat([pairs.clean, pairs.corrupted])
-    alone = probing.run(gpt2, prompts, layers=[1])
+    alone = probing.run(gpt2, prompts, target="color", group="noun", layers=[1])
     np.testing.assert_array_equal(alone["accuracy"], theirs["accuracy"])
     assert alone.attrs["control_seen"] == 1.0  # the type is the prompt without its colour, which both of a pair share
     assert alone.attrs["n_control_types"] == len(pairs)
@@ -337,6 +339,31 @@ def test_fits_that_stop_early_are_counted_not_warned_about(
     monkeypatch.setattr(probing, "MAX_ITERATIONS", 2)
     got = probing.run(gpt2, pairs, layers=[0], roles=["noun"])
     assert got.attrs["n_unconverged"] == 10
+
+
+def test_without_a_target_word_pairs_are_held_out(gpt2: HookedTransformer, pairs: PromptPairs) -> None:
+    """The source is the role in which clean and corrupted differ, and the answer position is the target."""
+    found = probing.run(gpt2, replace(pairs, stated=Vocabulary()), roles=["color"], layers=[0])
+    assert (found.attrs["target"], found.attrs["held_out"]) == ("color", "pair")
+    assert found.attrs["n_groups"] == len(pairs)
+    assert float(found["accuracy"].mean()) == 1.0  # the colour's own token tells it
+
+
+def test_labels_that_no_other_group_has_cannot_be_asked_for(gpt2: HookedTransformer) -> None:
+    """Every pair copies tokens of its own, as in induction on random tokens."""
+    clean = [[1, 2 + 2 * i, 30] for i in range(8)]
+    corrupted = [[1, 3 + 2 * i, 30] for i in range(8)]
+    own = PromptPairs.from_tokens(clean, corrupted, correct=5, incorrect=9, roles={"copied": 1})
+    with pytest.raises(UnaskableError, match="Only 0 of 16 labels of 'copied' occur with another 'pair' too"):
+        probing.run(gpt2, own)
+
+
+def test_pairs_that_differ_in_no_role_cannot_be_probed(gpt2: HookedTransformer) -> None:
+    bare = PromptPairs.from_tokens([[1, 2, 3]] * 2, [[1, 4, 3]] * 2, correct=5, incorrect=9)
+    with pytest.raises(UnaskableError, match="differ in no word that has a role"):
+        probing.run(gpt2, bare)
+    with pytest.raises(InterpError, match="Prompts without pairs do not say what to read"):
+        probing.run(gpt2, bare.clean)
 
 
 def test_fewer_groups_than_folds_make_fewer_folds(gpt2: HookedTransformer, pairs: PromptPairs) -> None:

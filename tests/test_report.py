@@ -19,6 +19,7 @@ import xarray as xr
 from interp import report, results
 from interp.errors import InterpError
 from interp.report import bundle, inputs, page, scatter
+from interp.vocabulary import PREFERS, SAYS
 from tests.report_fixture import FILES, MOVER, NASTY, READER, ROLES, RunSpec, edit, only, write_run
 from tests.tolerance import near
 
@@ -442,6 +443,40 @@ def test_prompts_show_roles_and_what_differs(full: Page) -> None:
     titles = {attrs["title"] for attrs in words if "title" in attrs}
     assert {title.split(",")[0] for title in titles} == set(ROLES)
     assert {title for title in titles if "differs" in title} == {"color, differs", "color_other, differs"}
+
+
+def test_a_model_that_only_prefers_the_answer_is_not_said_to_say_it(tmp_path: Path) -> None:
+    def without_saying(data: xr.Dataset) -> xr.Dataset:
+        words = [PREFERS if word == SAYS else word for word in data["outcome"].values]
+        return data.assign(outcome=("rung", words, data["outcome"].attrs))
+
+    heading = "The model prefers this answer; it does not say it."
+    directory = write_run(tmp_path, only("behavior", "verdict"))
+    report.render(directory)
+    said = (directory / "report.html").read_text(encoding="utf-8")
+    assert "✓ says it" in said
+    assert heading not in said
+    edit(directory, "behavior", without_saying)
+    report.render(directory)
+    preferred = (directory / "report.html").read_text(encoding="utf-8")
+    assert heading in preferred
+    assert "✓ prefers it" in preferred
+    assert "✓ says it" not in preferred
+
+
+def test_an_outcome_that_nobody_has_written_is_refused(tmp_path: Path) -> None:
+    directory = write_run(tmp_path, only("behavior"))
+    edit(directory, "behavior", lambda data: data.assign(outcome=data["outcome"].copy(data=["says", "no", "yes"])))
+    with pytest.raises(InterpError, match="'outcome' holds 'says', which is none of says it, prefers it, does not"):
+        report.render(directory)
+
+
+def test_a_question_that_could_not_be_asked_is_shown_with_its_reason(tmp_path: Path) -> None:
+    reason = {"not_asked": {"probing": "Every prompt has the same noun."}}
+    directory = write_run(tmp_path, RunSpec(missing=("probing",), manifest=reason))
+    report.render(directory)
+    said = (directory / "report.html").read_text(encoding="utf-8")
+    assert "This cannot be asked of these prompts. Every prompt has the same noun." in said
 
 
 def test_prompts_without_roles_show_what_differs(tmp_path: Path) -> None:

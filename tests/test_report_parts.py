@@ -147,14 +147,20 @@ def test_bars_reach_from_zero_to_the_value() -> None:
 def test_roles_cut_a_text_and_changed_roles_are_marked() -> None:
     text, other = "The cat is black", "The cat is white"
     spans = {"noun": (4, 7), "color": (11, 16)}
-    found = words.with_roles(text, spans, other, spans)
+    found = words.with_roles(text, spans, other, spans, tuple(spans))
     assert "".join(word.text for word in found) == text
     assert [(w.text, w.role, w.changed) for w in found if w.role] == [("cat", "noun", False), ("black", "color", True)]
 
 
+def test_a_role_has_the_same_tone_in_every_prompt_and_in_the_legend() -> None:
+    roles = ("color", "noun", "asked")
+    found = words.with_roles("The cat", {"noun": (4, 7)}, "The cat", {"noun": (4, 7)}, roles)
+    assert [word.tone for word in found if word.role] == [words.tone("noun", roles)] == ["r2"]
+
+
 def test_ranges_that_overlap_or_leave_the_text_are_left_out() -> None:
     spans = {"a": (0, 3), "b": (2, 5), "c": (4, 99)}
-    assert [w.role for w in words.with_roles("abcdef", spans, "abcdef", spans) if w.role] == ["a"]
+    assert [w.role for w in words.with_roles("abcdef", spans, "abcdef", spans, tuple(spans)) if w.role] == ["a"]
 
 
 def test_without_roles_the_words_that_differ_are_marked() -> None:

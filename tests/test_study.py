@@ -16,7 +16,7 @@ from analyses import _execution as execution
 from analyses import _manifest
 from analyses import study as studies
 from analyses.study import Study
-from interp.errors import InterpError
+from interp.errors import InterpError, UnaskableError
 from interp.prompts import PromptPairs
 from tests.doubles import DROP, MINIMAL, House, Said
 
@@ -327,9 +327,20 @@ def test_nothing_is_explained_when_no_rung_passes(tmp_path: Path) -> None:
 def test_a_study_without_a_verdict_says_which_rungs_the_model_does(tmp_path: Path) -> None:
     outcome = execute(House(), tmp_path, replace(SMALL, analyses={"behavior": {}}))
     assert outcome.answer == (
-        "double does these rungs of color-noun (top-1 accuracy): recall (90%), two (90%); "
-        "fails: repeated_frame, three. The study asks for no verdict."
+        "double does these rungs of color-noun: recall (says it: top token 90%, preferred 90%), "
+        "two (says it: top token 90%, preferred 90%); fails: repeated_frame, three. The study asks for no verdict."
     )
+
+
+def test_a_question_that_the_prompts_leave_no_room_for_is_left_out_with_its_reason(tmp_path: Path) -> None:
+    house = House(failing="probing", failure=UnaskableError("Every prompt has the same noun."))
+    said = Said()
+    outcome = execute(house, tmp_path, said=said)
+    assert outcome.answer == "The head looks. We are sure."
+    assert "probing" not in manifest(tmp_path)["results"]
+    assert manifest(tmp_path)["not_asked"] == {"probing": "Every prompt has the same noun."}
+    assert manifest(tmp_path)["status"] == "done"
+    assert "probing cannot be asked of these prompts: Every prompt has the same noun." in said.notes
 
 
 def test_the_gate_of_the_study_reaches_the_behavior_analysis(tmp_path: Path) -> None:

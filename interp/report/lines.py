@@ -68,6 +68,9 @@ def tick_text(value: float) -> str:
     return figure_number(value, 2).rstrip("0").rstrip(".") if value != round(value) else figure_number(value, 0)
 
 
+_MARKS = {"pass": "✓", "fail": "✗"}
+
+
 def marker(tone: str, x: float, y: float, tip: str | None = None) -> Markup:
     """The mark of a tone: a disc (a), a diamond (b), a small bar (c), a square (d)."""
     title = element("title", tip) if tip else Markup("")
@@ -90,12 +93,12 @@ def dot_rows(
     key: str,
     title: str,
     description: str,
-    badges: Sequence[str] | None = None,
+    badges: Sequence[tuple[str, str]] | None = None,
     width: float = 215.0,
 ) -> Markup:
     """One row per label, one dot with interval per series: the ladder of rungs.
 
-    ``badges`` are ``pass`` or ``fail``, written after each row.
+    ``badges`` are written after each row: ``pass`` or ``fail``, and the words.
     """
     left = 14.0 + max((len(label) for label in labels), default=1) * 1.06 * CHARACTER
     right = left + width
@@ -123,9 +126,10 @@ def dot_rows(
                 )
             parts.append(marker(one.tone, span(point.mean), at, point.tip(f"{label}, {one.name}")))
         if badges:
-            word = {"pass": "✓ passes", "fail": "✗ fails"}[badges[i]]
-            parts.append(element("text", word, class_=f"badge {badges[i]}", x=right + 14, y=y + row / 2 + 4))
-    total = right + (84 if badges else 14)
+            kind, said = badges[i]
+            word = f"{_MARKS[kind]} {said}"
+            parts.append(element("text", word, class_=f"badge {kind}", x=right + 14, y=y + row / 2 + 4))
+    total = right + (96 if badges else 14)
     return drawing(parts, (total, bottom + 40), key=key, title=title, description=description)
 
 

@@ -35,6 +35,7 @@ _KINDS: dict[str, tuple[type, ...]] = {
     "timings": (dict,),
     "code_sha256": (str,),
     "results": (dict,),
+    "not_asked": (dict,),
     "peak_memory_bytes": (int, type(None)),
 }
 

@@ -16,6 +16,7 @@ from interp.report.markup import embedded_json, figure_number, shown
 from interp.report.sections import approximations, behavior, certainty, heads, lesson, patching, probe, provenance
 from interp.report.tables import interval_text
 from interp.report.verdict import Verdict
+from interp.vocabulary import PREFERS
 
 NOT_DONE = "The model does not do this; nothing below explains it."
 POLICY = (
@@ -65,15 +66,16 @@ def _sections(run: RunInputs, found: Verdict, bundle: Bundle | None) -> list[Sec
     if behaved is not None:
         sections += [behavior.ladder(behaved, found), behavior.prompts(behaved, found)]
     else:
-        sections.append(_missing("ladder", "Does the model do it?", "behavior"))
+        sections.append(_missing(run, "ladder", "Does the model do it?", "behavior"))
     if found.passed:
         sections += [
-            lesson.section(run, found, bundle) or _missing("lesson", "How one head reads", "attention_lesson"),
-            probe.section(probed) if probed else _missing("probing", "Where it can be read", "probing"),
+            lesson.section(run, found, bundle) or _missing(run, "lesson", "How one head reads", "attention_lesson"),
+            probe.section(probed) if probed else _missing(run, "probing", "Where it can be read", "probing"),
             patching.section(patched, found)
             if patched
-            else _missing("patching", "What carries it", "activation_patching"),
-            heads.section(run.get("head_attribution"), found) or _missing("heads", "Which heads", "head_attribution"),
+            else _missing(run, "patching", "What carries it", "activation_patching"),
+            heads.section(run.get("head_attribution"), found)
+            or _missing(run, "heads", "Which heads", "head_attribution"),
             approximations.section(audited) if (audited := run.get("approximation_audit")) else None,
             certainty.section(run, found),
         ]
@@ -81,8 +83,11 @@ def _sections(run: RunInputs, found: Verdict, bundle: Bundle | None) -> list[Sec
     return [section for section in sections if section is not None]
 
 
-def _missing(key: str, title: str, file: str) -> Section:
+def _missing(run: RunInputs, key: str, title: str, file: str) -> Section:
+    reason = run.manifest.get("not_asked", {}).get(file)
     text = f"This run has no results/{file}.nc, so this section is left out."
+    if reason is not None:
+        text = f"This cannot be asked of these prompts. {reason}"
     return Section(key, title, "", (Notice("note", "", text),))
 
 
@@ -107,7 +112,7 @@ def _fails_every(behaved: Result) -> bool:
 
 def _gate_notice(run: RunInputs, found: Verdict) -> Notice | None:
     if found.passed:
-        return _other_rung(run, found)
+        return _other_rung(run, found) or _only_preferred(run, found)
     reason = f" {behavior.verdict_text(False, found.reason).rstrip('.')}." if found.reason else ""
     held = [name for name in verdict.EXPLAINING if run.get(name)]
     withheld = " Results that would explain it are in the run's directory and are withheld here." if held else ""
@@ -127,6 +132,22 @@ def _other_rung(run: RunInputs, found: Verdict) -> Notice | None:
     reason = behaved.labels("reason")[behaved.labels("rung").index(main)]
     text = f"{behavior.verdict_text(False, reason).rstrip('.')}. Everything below explains rung {found.rung} only."
     return Notice("stop", f"The model does not do this study's main rung, {main}.", text)
+
+
+def _only_preferred(run: RunInputs, found: Verdict) -> Notice | None:
+    """Says so if the model prefers the right answer to the other one without saying it."""
+    behaved = run.get("behavior")
+    if behaved is None or found.rung not in behaved.labels("rung"):
+        return None
+    i = behaved.labels("rung").index(found.rung)
+    if behavior.outcomes(behaved)[i] != PREFERS:
+        return None
+    said, preferred = (float(behaved.need(name, "rung").values[i]) for name in ("accuracy", "preferred"))
+    text = (
+        f"The right answer is the top token on {said:.0%} of the prompts, and beats the other answer on "
+        f"{preferred:.0%}. What follows explains that preference."
+    )
+    return Notice("warn", "The model prefers this answer; it does not say it.", text)
 
 
 def _tiles(run: RunInputs, found: Verdict) -> list[Tile]:

@@ -12,26 +12,25 @@ from interp.report.blocks import Word
 from interp.report.markup import element, figure_number, join, token, visible
 from interp.report.palette import Scale
 
-_TONES = {"color": 1, "noun": 2, "color_other": 3, "noun_other": 4, "asked": 5, "answer": 6}
 N_TONES = 6
 
 Spans = Mapping[str, tuple[int, int]]
 
 
 def tone(role: str, roles: Sequence[str]) -> str:
-    """The tone of a role: fixed for the colour tasks' roles, by place among ``roles`` otherwise."""
-    known = _TONES if set(roles) <= set(_TONES) else {name: i % N_TONES + 1 for i, name in enumerate(roles)}
-    return f"r{known[role]}"
+    """The tone of a role, by its place among the roles of the page."""
+    return f"r{list(roles).index(role) % N_TONES + 1}"
 
 
-def with_roles(text: str, spans: Spans, other_text: str, other_spans: Spans) -> tuple[Word, ...]:
+def with_roles(text: str, spans: Spans, other_text: str, other_spans: Spans, roles: Sequence[str]) -> tuple[Word, ...]:
     """Text cut at its roles; a role whose words differ in the other prompt is marked as changed.
+
+    ``roles`` are those of the page, which every prompt shows in the same tone.
 
     ``spans`` are character ranges, half open; a range outside the text or overlapping an earlier one is left out.
     """
     words: list[Word] = []
     end = 0
-    roles = tuple(spans)
     for role, (start, stop) in sorted(spans.items(), key=lambda item: item[1]):
         if not end <= start < stop <= len(text):
             continue

@@ -63,7 +63,7 @@ def build(task: Task, rung: Rung, model: SupportsTokenizer, *, n: int, seed: int
         if role not in (*pairs.roles, ANSWER):
             pairs = pairs.with_role_after(role.removeprefix("after_"))
     pairs = pairs.keep_roles(rung.roles)
-    return replace(pairs, drops=tuple(drops))
+    return replace(pairs, drops=tuple(drops), stated=task.vocabulary)
 
 
 def example(task: Task, rung: Rung, *, seed: int = 0) -> tuple[Rendered, Rendered]:

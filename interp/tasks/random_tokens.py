@@ -52,6 +52,7 @@ def build(task: Task, rung: Rung, model: SupportsTokenizer, *, n: int, seed: int
         task=task.name,
         name=rung.name,
         drops=drops,
+        vocabulary=task.vocabulary,
     )
     check_fits(pairs.clean, model)
     return pairs

@@ -11,11 +11,16 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, NoReturn, get_args
 
+from interp import vocabulary
 from interp.alignment import AnswerPolicy
 from interp.errors import InterpError, shown, unknown_name
 from interp.prompts import ANSWER, Template
+from interp.vocabulary import NOTHING_STATED, Vocabulary
 
 Kind = Literal["words", "random_tokens"]
+
+TOKEN_ROLES = ("copied", "previous", ANSWER)
+"""The roles of prompts of random tokens: what is copied, the token before it, and the last token."""
 
 
 @dataclass(frozen=True)
@@ -98,6 +103,7 @@ class Task:
         answer_policy: how answers of several tokens are scored unless ``build`` is told otherwise.
         tables: the words of every slot, in tables of slots that are drawn together.
         rungs: from easy to hard.
+        vocabulary: what is stated of the roles; pairs complete it.
     """
 
     name: str
@@ -109,6 +115,7 @@ class Task:
     answer_policy: AnswerPolicy
     tables: tuple[Table, ...]
     rungs: tuple[Rung, ...]
+    vocabulary: Vocabulary = NOTHING_STATED
 
     @property
     def lexicon(self) -> dict[str, tuple[str, ...]]:
@@ -135,7 +142,7 @@ class Task:
 
 
 _TASK_KEYS = ("name", "language", "title", "question", "source")
-_TASK_OPTIONS = ("kind", "answer_policy", "lexicon", "rungs")
+_TASK_OPTIONS = ("kind", "answer_policy", "lexicon", "rungs", "vocabulary")
 _RUNG_KEYS = ("name", "description")
 _WORD_RUNG_OPTIONS = ("main", "template", "templates", "answer", "corrupted", "same", "incorrect_answer", "roles")
 _TOKEN_RUNG_OPTIONS = ("main", "block")
@@ -170,7 +177,23 @@ class _Reader:
             self.fail(f"two rungs share a name ({', '.join(names)}). Rename one.")
         if sum(rung.main for rung in rungs) != 1:
             self.fail("exactly one rung must say main: true.")
-        return Task(**words, kind=kind, answer_policy=policy, tables=tables, rungs=rungs)
+        said = self.vocabulary(top.get("vocabulary", {}), rungs)
+        return Task(
+            **words, kind=kind, answer_policy=policy, tables=tables, rungs=rungs, vocabulary=said
+        )  # fmt: skip
+
+    def vocabulary(self, content: Any, rungs: Sequence[Rung]) -> Vocabulary:
+        """What the task states of its roles; source and target must be in every rung, the others in some."""
+        try:
+            said = vocabulary.read(content, " of the task")
+            said.check({role: None for rung in rungs for role in (*rung.roles, ANSWER)})
+        except InterpError as error:
+            self.fail(str(error))
+        for what, role in (("source", said.source), ("target", said.target)):
+            lacking = [rung.name for rung in rungs if role not in (None, ANSWER, *rung.roles)]
+            if lacking:
+                self.fail(f"{what} of the vocabulary is {shown(role)}, a role that rung {shown(lacking[0])} lacks.")
+        return said
 
     def word_rung(self, content: Any, tables: Sequence[Table]) -> Rung:
         rung = self.keys(content, "a rung", (*_RUNG_KEYS, "answer", "corrupted"), _WORD_RUNG_OPTIONS)
@@ -219,7 +242,7 @@ class _Reader:
         if isinstance(block, bool) or not isinstance(block, int) or block < 2:
             self.fail(f"block is {shown(block)}. Give a whole number from 2.")
         name, description = (self.text(rung, key, "a rung") for key in _RUNG_KEYS)
-        return Rung(name, description, self.flag(rung.get("main", False), name), block=block)
+        return Rung(name, description, self.flag(rung.get("main", False), name), roles=TOKEN_ROLES, block=block)
 
     def corruption(self, content: Any, where: str) -> Corruption:
         kinds = self.keys(content, f"corrupted of {where}", (), ("other", "swap", "copy", "keep"))

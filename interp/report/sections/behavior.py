@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from interp import stats
+from interp.errors import InterpError, shown
 from interp.report.blocks import (
     Block,
     Details,
@@ -27,6 +28,7 @@ from interp.report.summary import INTERVALS, mean_over
 from interp.report.tables import Cell, Column, Table
 from interp.report.verdict import Verdict
 from interp.report.words import Spans, tone, with_changes, with_roles
+from interp.vocabulary import OUTCOMES
 
 EXAMPLES = 2
 """Examples shown of the explained rung; the others show one."""
@@ -39,6 +41,7 @@ class _Rungs:
     names: tuple[str, ...]
     count: list[int]
     passes: list[bool]
+    outcomes: tuple[str, ...]
     reasons: tuple[str, ...]
     descriptions: tuple[str, ...]
     accuracy: tuple[Point, ...]
@@ -57,6 +60,7 @@ class _Rungs:
             names=names,
             count=count,
             passes=[bool(v) for v in behavior.need("passes", "rung").values],
+            outcomes=outcomes(behavior),
             reasons=behavior.labels("reason"),
             descriptions=_descriptions(behavior),
             accuracy=_shares(behavior, "accuracy", count),
@@ -69,7 +73,7 @@ class _Rungs:
         )
 
     def table(self) -> Table:
-        columns = [Column("rung"), Column("n"), Column("passes")]
+        columns = [Column("rung"), Column("n"), Column("passes"), Column("the model")]
         parts = (
             ("top-1 accuracy", "share", self.accuracy),
             ("preferred", "share", self.preferred),
@@ -83,7 +87,9 @@ class _Rungs:
         for i, name in enumerate(self.names):
             numbers = [v for _, _, points in parts for v in (points[i].mean, points[i].low, points[i].high)]
             passes = "yes" if self.passes[i] else "no"
-            rows.append((name, self.count[i], passes, *numbers, self.gap[i], self.chance[i], self.reasons[i]))
+            rows.append(
+                (name, self.count[i], passes, self.outcomes[i], *numbers, self.gap[i], self.chance[i], self.reasons[i])
+            )
         how = f"Wilson 95% for shares; {INTERVALS.format(dim='prompt')} for {self.units}"
         return Table(f"Baselines. Intervals: {how}", tuple(columns), tuple(rows))
 
@@ -93,6 +99,7 @@ def ladder(behavior: Result, verdict: Verdict) -> Section:
     rungs = _Rungs.of(behavior)
     reading = (
         "Top token: the correct answer beats the whole vocabulary. Preferred: it at least beats the incorrect answer. "
+        "A model says the answer if it is mostly the top token, and otherwise only prefers it. "
         "Logit difference: logit(correct) − logit(incorrect); the further the clean and the corrupted mean lie apart, "
         "the more there is to explain."
     )
@@ -136,7 +143,9 @@ def _shares_panel(rungs: _Rungs) -> Panel:
         key="ladder-a",
         title="Accuracy per rung",
         description="Share of prompts answered correctly, with 95% Wilson intervals.",
-        badges=["pass" if passes else "fail" for passes in rungs.passes],
+        badges=[
+            ("pass" if passes else "fail", said) for passes, said in zip(rungs.passes, rungs.outcomes, strict=True)
+        ],
     )
     entries = [("top token", "a"), ("preferred", "b"), ("chance", "mark"), ("95%", "band")]
     return Panel("How often is the answer right?", drawn, legend=line_legend(entries, key="ladder-al"))
@@ -212,7 +221,7 @@ def _example(behavior: Result, p: int, roles: tuple[str, ...]) -> PromptExample:
         other = _spans(
             behavior, "corrupted_" if behavior.has("corrupted_role_start", "corrupted_role_stop") else "", p, roles
         )
-        words = with_roles(text, own, corrupted, other), with_roles(corrupted, other, text, own)
+        words = with_roles(text, own, corrupted, other, roles), with_roles(corrupted, other, text, own, roles)
     else:
         words = with_changes(text, corrupted), with_changes(corrupted, text)
     answer = behavior.labels("answer")[p]
@@ -240,6 +249,23 @@ def _shares(behavior: Result, name: str, count: list[int]) -> tuple[Point, ...]:
     mean = behavior.need(name, "rung").values
     bounds = behavior.need(f"{name}_interval", "rung", "ci_bound").values
     return tuple(Point(float(m), float(b[0]), float(b[1]), n) for m, b, n in zip(mean, bounds, count, strict=True))
+
+
+def outcomes(behavior: Result) -> tuple[str, ...]:
+    """Of each rung, whether the model ``says it``, ``prefers it`` or ``does not``.
+
+    Raises:
+        InterpError: a result without them, or with another word.
+    """
+    behavior.need("outcome", "rung")
+    found = behavior.labels("outcome")
+    for word in found:
+        if word not in OUTCOMES:
+            raise InterpError(
+                f"{behavior.file}: 'outcome' holds {shown(word)}, which is none of {', '.join(OUTCOMES)}; run the "
+                "study again with this version of interp."
+            )
+    return found
 
 
 def verdict_text(passes: bool, reason: str) -> str:
