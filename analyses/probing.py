@@ -125,7 +125,8 @@ def run(
     target, group = _question(pairs, target, group)
     data = _data(pairs, target, group)
     places = _names(roles, data.prompts.roles, "role")
-    features = _Features(model, data.prompts, sites, places, layers)
+    features = _Features(model, data.prompts, sites, places, layers)  # refuses wrong layers before all else
+    _check_askable(data, target, group)
     held_out = _group_folds(data, n_folds, group)
     control = _control(data, len(held_out), seed)
     shape = (len(features.sites), len(features.layers), len(places), len(held_out))
@@ -224,19 +225,17 @@ def _data(pairs: PromptPairs | Prompts, target: str, group: str) -> _Data:
     for i, row in enumerate(prompts.rows()):
         seen.setdefault(tuple(row), i)
     kept = np.array(list(seen.values()))
-    if len(np.unique(labels[kept])) < 2:
-        raise UnaskableError(f"Every prompt has the same {target} ({labels[0]}), so there is nothing to read. Vary it.")
-    _check_shared(labels[kept], groups[kept], target, group)
     return _Data(
         prompts.select(kept), labels[kept], groups[kept], types[kept],
         None if distractors is None else distractors[kept], len(labels) - len(kept),
     )  # fmt: skip
 
 
-def _check_shared(
-    labels: Shaped[np.ndarray, " prompt"], groups: Shaped[np.ndarray, " prompt"], target: str, group: str
-) -> None:
+def _check_askable(data: _Data, target: str, group: str) -> None:
     """Refuse labels that a probe cannot have learnt: those of a held-out group must occur in other groups too."""
+    labels, groups = data.labels, data.groups
+    if len(np.unique(labels)) < 2:
+        raise UnaskableError(f"Every prompt has the same {target} ({labels[0]}), so there is nothing to read. Vary it.")
     in_groups = {label: set(groups[labels == label].tolist()) for label in np.unique(labels)}
     shared = sum(len(in_groups[label]) > 1 for label in labels)
     if len(np.unique(groups)) > 1 and shared < len(labels) / 2:
