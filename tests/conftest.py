@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
 import subprocess
@@ -27,7 +28,7 @@ BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Let long tables be sampled, and the tests of a GPU be tried where there is none."""
-    parser.addoption("--sample-tables", action="store_true", help="of each table of cases only three are not slow")
+    parser.addoption("--sample-tables", action="store_true", help="of each table of cases only two are not slow")
     parser.addoption(
         "--cuda-device", choices=("cuda", "cpu"), default="cuda",
         help="device of the tests marked cuda; on 'cpu' they compare it with itself, to know that they run",
@@ -36,6 +37,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     """Sample long tables where no file was named; an option, so that the workers of pytest-xdist are told."""
+    gc.set_threshold(20_000, 20, 20)  # the imports leave a million objects, which are searched for garbage each time
     config.option.sample_tables |= config.args_source is not pytest.Config.ArgsSource.ARGS
 
 
@@ -58,7 +60,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def _sample_tables(items: list[pytest.Item]) -> None:
-    """Of a test's cases keep the first, the middle and the last; the others become slow.
+    """Of a test's cases keep the first and the last; the others become slow.
 
     So `make test` has every test, and CI, or naming a file, every case.
     """
@@ -67,7 +69,7 @@ def _sample_tables(items: list[pytest.Item]) -> None:
         if not item.get_closest_marker("slow"):
             tables.setdefault(item.nodeid.partition("[")[0], []).append(item)
     for cases in tables.values():
-        kept = {0, len(cases) // 2, len(cases) - 1}
+        kept = {0, len(cases) - 1}
         for number, case in enumerate(cases):
             if number not in kept:
                 case.add_marker(pytest.mark.slow)

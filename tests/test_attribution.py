@@ -22,10 +22,13 @@ from interp.interventions import Replace
 from interp.model import HookedTransformer
 from interp.prompts import PromptPairs
 from interp.sweep import score, sweep
+from tests.combinations import combinations
 from tests.tiny import LOGITS, VOCAB, make_gpt2, make_llama, make_opt, make_qwen2, ragged_pairs, random_ids
 from tests.tolerance import allowed, close, near
 
-BOTH = pytest.mark.parametrize("name", ["gpt2", "llama"])
+NAMES = ["gpt2", "llama"]
+BOTH = pytest.mark.parametrize("name", NAMES)
+GPT2_AND_SLOWLY_LLAMA = combinations([("gpt2",)], name=NAMES)
 DIRECTIONS = pytest.mark.parametrize("direction", ["denoising", "noising"])
 STREAMS = ("resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out", "mlp_post")
 HEADS = ("z", "q", "k", "v", "pattern")
@@ -115,7 +118,7 @@ def test_cells_labels_and_audited_effects_are_those_of_the_sweep(
     assert found.attrs["audit_cells_eligible"] >= (np.abs(effect) > allowed("pass", size=LOGITS)).any(axis=0).sum()
 
 
-@BOTH
+@GPT2_AND_SLOWLY_LLAMA
 def test_estimates_are_exact_where_the_model_is_linear(name: str, tmp_path: Path, pairs: PromptPairs) -> None:
     """Uniform attention, no MLPs, constant norms: every first-order estimate is the truth, far from 0."""
     model = shaped(tmp_path, name)
@@ -220,7 +223,7 @@ def test_an_estimate_is_the_derivative_along_the_patch(model: HookedTransformer,
         assert np.abs(expected).max() > 1e-4
 
 
-@BOTH
+@GPT2_AND_SLOWLY_LLAMA
 def test_integrated_estimates_of_a_layer_add_up_to_replacing_all_of_it(
     model: HookedTransformer, pairs: PromptPairs
 ) -> None:
@@ -498,7 +501,7 @@ def left_behind(model: HookedTransformer) -> tuple[int, int, list[bool]]:
     return hooks, sum(p.grad is not None for p in parameters), [p.requires_grad for p in parameters]
 
 
-@BOTH
+@GPT2_AND_SLOWLY_LLAMA
 def test_the_model_is_left_as_it_was(model: HookedTransformer, pairs: PromptPairs) -> None:
     def stop(done: int, total: int) -> None:
         raise KeyboardInterrupt
@@ -524,7 +527,7 @@ def test_the_model_is_left_as_it_was(model: HookedTransformer, pairs: PromptPair
     assert not graphs
 
 
-@BOTH
+@GPT2_AND_SLOWLY_LLAMA
 def test_other_architectures_go_through_the_bridges_hooks(
     model: HookedTransformer, pairs: PromptPairs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
