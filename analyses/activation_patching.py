@@ -72,7 +72,7 @@ def run(
             a time at all positions at once.
         directions: ``"denoising"`` and/or ``"noising"``.
         roles: roles for stream and block sites; None is every role of the pairs.
-        metric: name from ``interp.metrics``.
+        metric: name from ``interp.readouts``.
         by_position: also patch ``resid_pre`` position by position, if it is among ``sites`` and positions mean the same
             in every prompt (and whole answers are not scored).
         head_roles: also patch ``z`` of one head at one role, if it is among ``sites``, for these roles; None is every

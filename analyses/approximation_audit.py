@@ -133,7 +133,7 @@ def run(
         methods: how: ``"gradient"``, ``"integrated"``, and at q and k ``"atp*"``.
         edge_methods: how edges are estimated: ``"eap"``, ``"eap-ig-inputs"``, ``"eap-ig-activations"``.
         direction: ``"denoising"`` or ``"noising"``.
-        metric: name from ``interp.metrics``.
+        metric: name from ``interp.readouts``.
         max_prompts: use only that many prompts, spread evenly over the set; None is all.
         top_k: how many of the cells that look largest are patched exactly, per approximation.
         random: how many of the others.
