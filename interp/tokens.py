@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol, TypeAlias
 
 import numpy as np
 from jaxtyping import Int
@@ -24,7 +24,7 @@ from interp._prompt_ids import (
     token_texts,
     unknown_id,
 )
-from interp.errors import InterpError, unknown_name
+from interp.errors import InterpError, shown, unknown_name
 
 __all__ = [
     "CharSpans",
@@ -46,6 +46,28 @@ __all__ = [
 ]
 
 CharSpans = Mapping[str, tuple[int, int]]  # role -> characters, half open
+
+
+BosPolicy: TypeAlias = Literal["prepend", "none"]
+"""Exactly one BOS before each text, or none."""
+
+
+def bos_policy_of(asked: str, tokenizer: Any | None) -> BosPolicy:
+    """The policy of a model with this tokenizer; ``"auto"`` prepends a BOS where the tokenizer has one.
+
+    Raises:
+        InterpError: an unknown policy, or a BOS is asked for that the tokenizer has not.
+    """
+    if asked not in ("auto", "prepend", "none"):
+        raise InterpError(f"Unknown bos policy {shown(asked)}. Choose 'auto', 'prepend' or 'none'.")
+    has_bos = tokenizer is not None and tokenizer.bos_token_id is not None
+    if asked == "prepend" and not has_bos:
+        raise InterpError(
+            "bos='prepend' was asked for, but the tokenizer has no beginning-of-sequence token. Use bos='none'."
+        )
+    if asked == "auto":
+        return "prepend" if has_bos else "none"
+    return "prepend" if asked == "prepend" else "none"
 
 
 class SupportsTokenizer(Protocol):

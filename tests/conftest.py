@@ -15,6 +15,7 @@ import pytest
 
 if TYPE_CHECKING:
     from interp.model import HookedTransformer
+    from tests.doubles import House
 
 # On models this small threads only wait for each other, and badly so where another process wants the cores.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -152,3 +153,15 @@ def mini() -> HookedTransformer:
     from interp.model import HookedTransformer
 
     return HookedTransformer.from_pretrained("mini")
+
+
+@pytest.fixture
+def house(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> House:
+    """The command with doubles in place of the library, run from an empty directory."""
+    from analyses import _execution as execution
+    from tests.doubles import House
+
+    double = House()
+    monkeypatch.setattr(execution, "real_tools", double.tools)
+    monkeypatch.chdir(tmp_path)
+    return double

@@ -10,8 +10,10 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import pytest
 import xarray as xr
 
+from analyses.__main__ import main
 from analyses._execution import Tools
 from interp import results
 from interp.errors import InterpError
@@ -164,3 +166,16 @@ class House:
         page = directory / "report.html"
         page.write_text("<!doctype html>")
         return page
+
+
+def refusal(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    """Run a command that must be refused; the one line that says why."""
+    code = main(arguments)
+    out, err = capsys.readouterr()
+    assert code == 2, err
+    assert out == ""
+    assert err.count("\n") == 1
+    assert err.startswith("interp: ")
+    assert err.endswith("\n")
+    assert "Traceback" not in err
+    return err

@@ -18,7 +18,7 @@ import yaml
 from analyses import _execution as execution
 from analyses import study as studies
 from analyses.__main__ import main
-from tests.doubles import MINIMAL, House
+from tests.doubles import MINIMAL, House, refusal
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 Captured = pytest.CaptureFixture[str]
@@ -29,28 +29,6 @@ REPOSITORY = Path(__file__).parent.parent
 def fingerprint(monkeypatch: pytest.MonkeyPatch) -> None:
     """The sources are not read for every run on doubles; tests/test_fingerprint.py is about that."""
     monkeypatch.setattr("analyses._manifest.code_sha256", lambda: "of the code")
-
-
-@pytest.fixture
-def house(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> House:
-    """The command with doubles in place of the library, run from an empty directory."""
-    double = House()
-    monkeypatch.setattr(execution, "real_tools", double.tools)
-    monkeypatch.chdir(tmp_path)
-    return double
-
-
-def refusal(capsys: Captured, *arguments: str) -> str:
-    """Run a command that must be refused; the one line that says why."""
-    code = main(arguments)
-    out, err = capsys.readouterr()
-    assert code == 2, err
-    assert out == ""
-    assert err.count("\n") == 1
-    assert err.startswith("interp: ")
-    assert err.endswith("\n")
-    assert "Traceback" not in err
-    return err
 
 
 # --- help and arguments ---

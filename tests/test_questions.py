@@ -13,7 +13,6 @@ import pytest
 import yaml
 
 import interp
-from analyses import _execution as execution
 from analyses import study as studies
 from analyses.__main__ import main
 from interp import mini as bundled
@@ -21,20 +20,11 @@ from interp import tasks
 from interp.errors import InterpError
 from interp.model import HookedTransformer
 from interp.model.load import reader
-from tests.doubles import MINIMAL, House
+from tests.doubles import MINIMAL, House, refusal
 from tests.tiny_tokenizers import byte_bpe
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 Captured = pytest.CaptureFixture[str]
-
-
-@pytest.fixture
-def house(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> House:
-    """The command with doubles in place of the library, run from an empty directory."""
-    double = House()
-    monkeypatch.setattr(execution, "real_tools", double.tools)
-    monkeypatch.chdir(tmp_path)
-    return double
 
 
 def said(capsys: Captured, *arguments: str) -> str:
@@ -43,16 +33,6 @@ def said(capsys: Captured, *arguments: str) -> str:
     out, err = capsys.readouterr()
     assert (code, err) == (0, "")
     return out
-
-
-def refusal(capsys: Captured, *arguments: str) -> str:
-    """Run a command that must be refused; the one line that says why."""
-    code = main(arguments)
-    out, err = capsys.readouterr()
-    assert (code, out) == (2, "")
-    assert err.startswith("interp: ")
-    assert err.count("\n") == 1
-    return err
 
 
 # --- new ---

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 import subprocess
-import tempfile
 from collections.abc import Callable, Iterator
 from functools import cache
 from html.parser import HTMLParser
@@ -84,10 +83,7 @@ _load = results.load
 @cache
 def _parsed(content: bytes, name: str) -> xr.Dataset:
     """What a result file of this content holds (tests/test_results.py is about reading); many runs share it."""
-    with tempfile.TemporaryDirectory() as directory:
-        path = Path(directory, name)
-        path.write_bytes(content)
-        return _load(path)
+    return results.from_bytes(content, name)
 
 
 @pytest.fixture(autouse=True, scope="module")

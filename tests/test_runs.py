@@ -46,13 +46,10 @@ def tree(directory: Path) -> dict[str, bytes]:
 
 
 @pytest.fixture
-def house(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> House:
-    """The command with doubles in place of the library, run from a directory that holds small.yaml."""
-    double = House()
-    monkeypatch.setattr(execution, "real_tools", double.tools)
-    monkeypatch.chdir(tmp_path)
+def house(house: House, tmp_path: Path) -> House:
+    """The command on doubles, run from a directory that holds small.yaml."""
     (tmp_path / "small.yaml").write_text(yaml.safe_dump(MINIMAL))
-    return double
+    return house
 
 
 # --- another run in the same place ---

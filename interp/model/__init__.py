@@ -4,6 +4,7 @@
 of it; ``arithmetic`` and ``products`` compute its pieces; ``families`` has one file per family of models.
 """
 
-from interp.model.hooked import BosPolicy, Hook, HookedTransformer, HookFunction, ModelConfig, resolve_device
+from interp.model.hooked import Hook, HookedTransformer, HookFunction, ModelConfig, resolve_device
+from interp.tokens import BosPolicy
 
 __all__ = ["BosPolicy", "Hook", "HookFunction", "HookedTransformer", "ModelConfig", "resolve_device"]

@@ -28,6 +28,7 @@ from interp.model.folding import Unfolded
 from interp.model.live_sites import live_sites, read_only_sites
 from interp.model.running import BlockCall, Path, in_evaluation, in_one_dtype, per_row
 from interp.sites import Site
+from interp.tokens import BosPolicy, bos_policy_of
 
 if TYPE_CHECKING:
     from interp.model.load import Loaded
@@ -36,7 +37,6 @@ log = logging.getLogger(__name__)
 
 HookFunction: TypeAlias = Callable[[Tensor], Tensor | None]
 Hook: TypeAlias = tuple[str, HookFunction]
-BosPolicy: TypeAlias = Literal["prepend", "none"]
 
 
 @dataclass(frozen=True)
@@ -110,7 +110,7 @@ class HookedTransformer:
         self.config_sha256 = config_sha256(getattr(bridge.original_model, "config", bridge.cfg))
         self.numerics = numerics
         self.cfg = _config(bridge)
-        self.bos_policy: BosPolicy = _bos_policy(bos, tokenizer)
+        self.bos_policy: BosPolicy = bos_policy_of(bos, tokenizer)
         self._block_calls: dict[int, BlockCall] = {}
         self._per_row: frozenset[Path] | None = None
         self._modules = tuple({*bridge.modules(), *bridge.original_model.modules()})
@@ -597,16 +597,3 @@ def _length_boundary(hf_config: Any) -> int | None:
         elif kind not in (None, "dynamic", *_ONE_ROTATION):
             found.append(0)
     return min(found, default=None)
-
-
-def _bos_policy(asked: str, tokenizer: Any | None) -> BosPolicy:
-    if asked not in ("auto", "prepend", "none"):
-        raise InterpError(f"Unknown bos policy {shown(asked)}. Choose 'auto', 'prepend' or 'none'.")
-    has_bos = tokenizer is not None and tokenizer.bos_token_id is not None
-    if asked == "prepend" and not has_bos:
-        raise InterpError(
-            "bos='prepend' was asked for, but the tokenizer has no beginning-of-sequence token. Use bos='none'."
-        )
-    if asked == "auto":
-        return "prepend" if has_bos else "none"
-    return "prepend" if asked == "prepend" else "none"

@@ -15,7 +15,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
@@ -25,6 +25,7 @@ from interp.errors import InterpError
 from interp.model import checkpoint as files
 from interp.model.checkpoint import Checkpoint
 from interp.model.running import in_one_dtype
+from interp.tokens import BosPolicy, bos_policy_of
 
 log = logging.getLogger(__name__)
 
@@ -108,7 +109,7 @@ class Reader:
 
     name: str
     tokenizer: Any | None
-    bos_policy: Literal["prepend", "none"]
+    bos_policy: BosPolicy
     cfg: _Sizes
 
     @property
@@ -133,9 +134,8 @@ def reader(source: str | os.PathLike[str]) -> Reader:
         config = _config(checkpoint, gguf)
         tokenizer = _read_tokenizer(checkpoint, config, gguf)
     sizes = config.get_text_config()
-    has_bos = tokenizer is not None and tokenizer.bos_token_id is not None
     n_ctx = getattr(sizes, "max_position_embeddings", None)
-    return Reader(name, tokenizer, "prepend" if has_bos else "none", _Sizes(n_ctx, sizes.vocab_size))
+    return Reader(name, tokenizer, bos_policy_of("auto", tokenizer), _Sizes(n_ctx, sizes.vocab_size))
 
 
 def weights_sha256(model: nn.Module) -> str:

@@ -63,7 +63,7 @@ def execute(
         if isinstance(part.source, Prompts):
             source[chunk] = _plain(model, part.source, part.reading)
         out[chunk] = base[chunk, None]
-        rows = _rows(model, part)
+        rows = part.rows(model.cfg.n_layers)
         if finished is not None:
             numbers = base[chunk], source[chunk] if isinstance(part.source, Prompts) else base[chunk]
             rows = rows.where(~finished.fill(out, chunk, numbers)[rows.prompt, rows.cell])
@@ -111,7 +111,7 @@ def execute_all(
 def make_plan(model: HookedTransformer, wanted: Sweep, *, memory: int | None = None) -> Plan:
     """What the sweep will compute, known from the tokens alone."""
     limits = _Limits.of(model, wanted, memory)
-    rows = [_rows(model, wanted.of_prompts(chunk)) for chunk in chunks_of(len(wanted.base), limits.prompts)]
+    rows = [wanted.of_prompts(chunk).rows(model.cfg.n_layers) for chunk in chunks_of(len(wanted.base), limits.prompts)]
     return _plan(model, wanted, limits, rows)
 
 
@@ -211,10 +211,6 @@ def _flop(model: HookedTransformer, wanted: Sweep, length: int) -> tuple[float, 
     weights = sum(p.numel() for p in model.bridge.blocks.parameters() if p.ndim > 1) / cfg.n_layers
     layer = 2.0 * weights * length + 4.0 * cfg.n_heads * cfg.d_head * length**2
     return layer, 2.0 * cfg.d_model * cfg.vocab_out * wanted.reading.positions.shape[1]
-
-
-def _rows(model: HookedTransformer, part: Sweep) -> Rows:
-    return part.rows(model.cfg.n_layers)
 
 
 def _plain(model: HookedTransformer, prompts: Prompts, reading: Reading) -> Float[np.ndarray, " prompt"]:

@@ -20,12 +20,10 @@ def blocks(model: HookedTransformer) -> Blocks:
     bridge = model.bridge
     if getattr(bridge.cfg, "scale_attn_by_inverse_layer_idx", False):
         raise UnsupportedModelError("attention is scaled by layer")
-    scale = getattr(reading.original(bridge.blocks[0].attn), "scaling", None)
     return Blocks(
         **reading.around(model, tuple(_block(block) for block in bridge.blocks)),
         place=reading.original(bridge.pos_embed).weight.detach(),
         final=reading.layer_norm(bridge.ln_final),
-        scale=float(model.cfg.d_head**-0.5 if scale is None else scale),
         angles=None,
     )
 

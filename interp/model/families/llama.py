@@ -26,12 +26,10 @@ def blocks(model: HookedTransformer) -> Blocks:
         cos, sin = model.block_call(length).kwargs[0]["position_embeddings"]
         return cos[0], sin[0]
 
-    scale = getattr(reading.original(bridge.blocks[0].attn), "scaling", None)
     return Blocks(
         **reading.around(model, tuple(_block(block) for block in bridge.blocks)),
         place=None,
         final=reading.rms_norm(bridge.ln_final),
-        scale=float(model.cfg.d_head**-0.5 if scale is None else scale),
         angles=angles,
     )
 

@@ -33,7 +33,6 @@ def blocks(model: HookedTransformer) -> Blocks:
         **reading.around(model, tuple(_block(block) for block in bridge.blocks)),
         place=reading.original(bridge.pos_embed).weight.detach(),
         final=reading.layer_norm(bridge.ln_final),
-        scale=float(model.cfg.d_head**-0.5),
         angles=None,
     )
 

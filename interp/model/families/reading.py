@@ -77,8 +77,9 @@ def activation(model: HookedTransformer) -> Activation:
 
 
 def around(model: HookedTransformer, layers: tuple[Block, ...]) -> dict[str, Any]:
-    """What every model has around its blocks, by the names of ``Blocks``: embedding, unembedding, sizes."""
+    """What every model has around its blocks, by the names of ``Blocks``: embedding, unembedding, sizes, scale."""
     bridge, cfg = model.bridge, model.cfg
+    scale = getattr(original(bridge.blocks[0].attn), "scaling", None)
     return {
         "layers": layers,
         "token": original(bridge.embed).weight.detach(),
@@ -86,5 +87,6 @@ def around(model: HookedTransformer, layers: tuple[Block, ...]) -> dict[str, Any
         "n_heads": cfg.n_heads,
         "n_kv_heads": cfg.n_kv_heads,
         "d_head": cfg.d_head,
+        "scale": float(cfg.d_head**-0.5 if scale is None else scale),
         "activation": activation(model),
     }
