@@ -5,7 +5,7 @@
 # make bench    how long the main job takes here, then patch sweeps beside other tools
 #
 # PYTHON=python3.12 picks the interpreter, VENV=dir the environment,
-# TESTS="tests/test_cli.py" and MARKERS="not weights" what to test, WORKERS=0 in one process that a debugger can enter,
+# TESTS="tests/cli/test_cli.py" and MARKERS="not weights" what to test, WORKERS=0 in one process that a debugger can enter,
 # BENCH="--quick" how much to measure.
 
 PYTHON  ?= python3

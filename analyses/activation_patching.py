@@ -16,12 +16,12 @@ import xarray as xr
 from interp import metrics, results
 from interp._arguments import check_pairs
 from interp.errors import InterpError, unknown_name
-from interp.prompts import check_max_prompts
+from interp.prompts.pairs import check_max_prompts
 from interp.results import Variable
 from interp.sites import Site, check_sites
-from interp.sweep import Axis, Direction, plan_sites, sweep_sites
-from interp.sweep.progress import Progress, shifted
-from interp.sweep.readout import whole_answers
+from interp.sweeps import Axis, Direction, plan_sites, sweep_sites
+from interp.sweeps.progress import Progress, shifted
+from interp.sweeps.readout import whole_answers
 
 if TYPE_CHECKING:
     from interp.model import HookedTransformer

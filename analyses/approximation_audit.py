@@ -21,10 +21,10 @@ from interp.attribution import Audit, attribution_patching, edge_attribution
 from interp.attribution.audit import DEFAULT, LIMITS
 from interp.attribution.nodes import QK_SITES
 from interp.errors import InterpError, names, unknown_name
-from interp.prompts import check_max_prompts
+from interp.prompts.pairs import check_max_prompts
 from interp.results import Variable
 from interp.sites import check_sites, head_label
-from interp.sweep import Direction
+from interp.sweeps import Direction
 
 if TYPE_CHECKING:
     from interp.model import HookedTransformer

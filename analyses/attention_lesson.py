@@ -19,14 +19,14 @@ from jaxtyping import Float, Int
 from interp import capture, results
 from interp._arguments import check_pairs
 from interp.errors import InterpError, whole_number
-from interp.prompts import ANSWER
+from interp.prompts.template import ANSWER
 from interp.results import Variable
 from interp.sites import head_label
 
 if TYPE_CHECKING:
     from interp.model import HookedTransformer
     from interp.prompts import PromptPairs
-    from interp.tokens import Prompts
+    from interp.prompts.tokens import Prompts
 
 SOURCE = "Vaswani et al. 2017, Attention Is All You Need, arXiv 1706.03762, equation 1"
 

@@ -19,18 +19,18 @@ import torch
 import xarray as xr
 from jaxtyping import Float, Int
 
-from interp import results, stats, tasks, tokens
+from interp import results, stats, tasks
 from interp._arguments import check_model, check_pairs
 from interp.errors import InterpError, shown, unknown_name
-from interp.prompts import PromptPairs
+from interp.prompts import PromptPairs, tokens
+from interp.prompts.vocabulary import DOES_NOT, PREFERS, SAYS
 from interp.results import Variable
 from interp.run import logits_at
-from interp.sweep import Reading
-from interp.vocabulary import DOES_NOT, PREFERS, SAYS
+from interp.sweeps import Reading
 
 if TYPE_CHECKING:
     from interp.model import HookedTransformer
-    from interp.tokens import Prompts
+    from interp.prompts.tokens import Prompts
 
 GUESSING = 0.5
 """Share of prompts on which a model without the behaviour prefers one of two given answers to the other."""

@@ -13,12 +13,12 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from analyses._head_evidence import LEVEL, Cell, Estimate, Evidence, ends, number, rung_index
+from analyses.head_evidence import LEVEL, Cell, Estimate, Evidence, ends, number, rung_index
 from interp import mini
 from interp import results as labelled
 from interp.errors import InterpError, shown
+from interp.prompts.vocabulary import PREFERS, Vocabulary
 from interp.results import Variable
-from interp.vocabulary import PREFERS, Vocabulary
 
 EXPLAINING = ("activation_patching", "head_attribution", "probing")
 WIDE = 0.3
@@ -52,7 +52,7 @@ def run(
 ) -> xr.Dataset:
     """Join the results of a run into one row per head, a label for each, and an answer in two sentences.
 
-    The roles are those of the prompts' vocabulary (``interp.vocabulary``), which every result carries. Attention only
+    The roles are those of the prompts' vocabulary (``pairs.vocabulary``), which every result carries. Attention only
     looks back, so ``target`` and ``source`` can meet at whichever comes later in the prompts, or at the ``meeting``
     places of the vocabulary; the attribute ``meeting`` is the one where the strongest mover acts. An effect is the
     recovered fraction when the head's ``z`` alone is patched in at one role (denoising), or 1 - recovered when it is

@@ -22,13 +22,15 @@ from interp._arguments import check_pairs
 from interp.errors import InterpError, unknown_name
 from interp.interventions import ABLATIONS, AblationKind, parse_edge
 from interp.model.running import in_one_dtype
-from interp.prompts import ANSWER, PromptPairs, check_max_prompts
+from interp.prompts import PromptPairs
+from interp.prompts.pairs import check_max_prompts
+from interp.prompts.template import ANSWER
+from interp.prompts.tokens import Prompts, extend
+from interp.prompts.vocabulary import Vocabulary
 from interp.results import Variable
 from interp.run import capture, token_mask
 from interp.sites import head_label
-from interp.sweep import ablation_sweep, score
-from interp.tokens import Prompts, extend
-from interp.vocabulary import Vocabulary
+from interp.sweeps import ablation_sweep, score
 
 if TYPE_CHECKING:
     from interp.model import HookedTransformer

@@ -32,11 +32,12 @@ from sklearn.preprocessing import StandardScaler
 from interp import results
 from interp._arguments import check_pairs, check_prompts
 from interp.errors import InterpError, UnaskableError, names, shown, unknown_name, whole_number, whole_numbers
-from interp.prompts import ANSWER, PromptPairs
+from interp.prompts import PromptPairs
+from interp.prompts.template import ANSWER
+from interp.prompts.tokens import Prompts
 from interp.results import Variable
 from interp.run import capture
 from interp.sites import check_sites
-from interp.tokens import Prompts
 
 if TYPE_CHECKING:
     from interp.model import HookedTransformer

@@ -6,20 +6,17 @@ The public names are resolved when first used, so ``import interp`` loads no tor
 """
 
 import importlib
-import sys
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from interp.errors import InterpError
 
 if TYPE_CHECKING:
-    from analyses._notebook import study
-    from interp import attribution, interventions, metrics, readouts, results, run, sites, stats, tasks
+    from analyses.cli.notebook import study
+    from interp import attribution, interventions, metrics, readouts, results, run, sites, stats, sweeps, tasks
     from interp.model import HookedTransformer
-    from interp.prompts import AnsweredPrompts, PromptPair, PromptPairs, Template
+    from interp.prompts import AnsweredPrompts, PromptPair, PromptPairs, Prompts, Template, Vocabulary
     from interp.run import capture
-    from interp.sweep import ablation_sweep, knockout_sweep, path_patching, sweep, sweep_sites
-    from interp.tokens import Prompts
+    from interp.sweeps import ablation_sweep, knockout_sweep, path_patching, sweep, sweep_sites
 
 __version__ = "0.1.0"
 
@@ -31,6 +28,7 @@ __all__ = [
     "PromptPairs",
     "Prompts",
     "Template",
+    "Vocabulary",
     "__version__",
     "ablation_sweep",
     "attribution",
@@ -47,6 +45,7 @@ __all__ = [
     "study",
     "sweep",
     "sweep_sites",
+    "sweeps",
     "tasks",
 ]
 
@@ -57,17 +56,28 @@ _HOME = {
     "HookedTransformer": "model",
     "PromptPair": "prompts",
     "PromptPairs": "prompts",
-    "Prompts": "tokens",
+    "Prompts": "prompts",
     "Template": "prompts",
+    "Vocabulary": "prompts",
     "capture": "run",
-    "study": "analyses._notebook",
-    **{name: "sweep" for name in ("sweep", "sweep_sites", "path_patching", "ablation_sweep", "knockout_sweep")},
+    "study": "analyses.cli.notebook",
+    **{name: "sweeps" for name in ("sweep", "sweep_sites", "path_patching", "ablation_sweep", "knockout_sweep")},
     **{
         name: name
-        for name in ("attribution", "interventions", "metrics", "readouts", "results", "run", "sites", "stats", "tasks")
+        for name in (
+            "attribution",
+            "interventions",
+            "metrics",
+            "readouts",
+            "results",
+            "run",
+            "sites",
+            "stats",
+            "sweeps",
+            "tasks",
+        )
     },
 }
-_FUNCTIONS_NAMED_LIKE_THEIR_MODULE = frozenset({"sweep"})
 
 
 def __getattr__(name: str) -> Any:
@@ -76,26 +86,10 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module 'interp' has no attribute '{name}'")
     home = _HOME[name]
     module = importlib.import_module(home if home.startswith("analyses.") else f"interp.{home}")
-    is_module = _HOME[name] == name and name not in _FUNCTIONS_NAMED_LIKE_THEIR_MODULE
-    value = module if is_module else getattr(module, name)
+    value = module if home == name else getattr(module, name)
     globals()[name] = value
     return value
 
 
 def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
-
-
-class _Package(ModuleType):
-    """Keeps ``interp.sweep`` the function, whoever imports the module of the same name and when.
-
-    Importing a submodule sets it as an attribute of its package; for ``sweep`` that would hide the function.
-    """
-
-    def __setattr__(self, name: str, value: object) -> None:
-        if name in _FUNCTIONS_NAMED_LIKE_THEIR_MODULE and isinstance(value, ModuleType):
-            value = getattr(value, name)
-        super().__setattr__(name, value)
-
-
-sys.modules[__name__].__class__ = _Package

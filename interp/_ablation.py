@@ -15,7 +15,7 @@ from interp import sites
 from interp._arguments import check_prompts
 from interp.errors import InterpError, whole_number
 from interp.interventions import check_ablation
-from interp.tokens import Prompts
+from interp.prompts.tokens import Prompts
 
 if TYPE_CHECKING:
     from interp.model import HookedTransformer

@@ -10,7 +10,7 @@ import numpy as np
 
 from interp.errors import InterpError
 from interp.prompts import AnsweredPrompts, PromptPairs
-from interp.tokens import Prompts, check_fits
+from interp.prompts.tokens import Prompts, check_fits
 
 _HAS = ("cfg", "provenance")
 """What is used of a model everywhere; nothing else that is given in its place has both."""

@@ -15,7 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from interp.errors import InterpError, shown, unknown_name, whole_number, whole_numbers
-from interp.tokens import Prompts
+from interp.prompts.tokens import Prompts
 
 At: TypeAlias = Sequence[str | int] | str | int | None
 AblationKind: TypeAlias = Literal["zero", "zero_raw", "mean", "resample"]

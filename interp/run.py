@@ -13,7 +13,7 @@ from einops import einsum
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from interp import sites, tokens
+from interp import sites
 from interp._ablation import Reference, shape_at, size_of
 from interp._arguments import check_model, check_prompts
 from interp.errors import InterpError, whole_number
@@ -27,8 +27,8 @@ from interp.interventions import (
     Replace,
     Steer,
 )
-from interp.prompts import PromptPairs
-from interp.tokens import Prompts
+from interp.prompts import PromptPairs, tokens
+from interp.prompts.tokens import Prompts
 
 if TYPE_CHECKING:
     from interp.model import Hook, HookedTransformer

@@ -158,7 +158,7 @@ def mini() -> HookedTransformer:
 @pytest.fixture
 def house(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> House:
     """The command with doubles in place of the library, run from an empty directory."""
-    from analyses import _execution as execution
+    from analyses.cli import execution
     from tests.doubles import House
 
     double = House()

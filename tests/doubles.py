@@ -13,12 +13,12 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from analyses.__main__ import main
-from analyses._execution import Tools
+from analyses.cli.execution import Tools
+from analyses.cli.main import main
 from interp import results
 from interp.errors import InterpError
+from interp.prompts.vocabulary import DOES_NOT, SAYS, Vocabulary
 from interp.results import Variable
-from interp.vocabulary import DOES_NOT, SAYS, Vocabulary
 
 MINIMAL = {
     "name": "small",

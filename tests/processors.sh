@@ -21,7 +21,7 @@ settings=(
 if [[ "${1:-}" == --short ]]; then
     shift
     settings=("1 ATEN_CPU_CAPABILITY=default" "2 ONEDNN_MAX_CPU_ISA=SSE41" "2 $avx2")
-    [[ $# -gt 0 ]] || set -- tests/test_blocks.py tests/test_sweep.py tests/test_paths.py
+    [[ $# -gt 0 ]] || set -- tests/model/test_blocks.py tests/sweeps/test_sweep.py tests/sweeps/test_paths.py
 fi
 
 # Threads that wait must not keep a core: two processes with two threads each share two cores.

@@ -17,8 +17,8 @@ import xarray as xr
 import yaml
 
 from interp import results
+from interp.prompts.vocabulary import DOES_NOT, PREFERS, SAYS
 from interp.sites import head_label
-from interp.vocabulary import DOES_NOT, PREFERS, SAYS
 
 ROLES = ("color", "noun", "color_other", "noun_other", "asked", "answer")
 RUNGS = ("recall", "two", "three")

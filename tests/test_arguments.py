@@ -25,9 +25,9 @@ from interp.errors import InterpError, names, whole_number, whole_numbers
 from interp.interventions import Ablate, AddNoise, Erase, Replace, Steer, Where
 from interp.model import HookedTransformer
 from interp.prompts import PromptPairs, Template
-from interp.sweep import (
+from interp.prompts.tokens import Prompts
+from interp.sweeps import (
     ablation_sweep,
-    engine,
     knockout_sweep,
     path_patching,
     plan,
@@ -39,8 +39,8 @@ from interp.sweep import (
     sweep,
     sweep_sites,
 )
-from interp.sweep.plan import check_known
-from interp.tokens import Prompts
+from interp.sweeps.exact import engine
+from interp.sweeps.exact.planner import check_known
 from tests.tiny import VOCAB, random_ids, scattered_pairs
 from tests.tiny_tokenizers import byte_bpe, stand_in
 from tests.tolerance import close

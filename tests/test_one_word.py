@@ -10,10 +10,10 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from interp import tasks
-from interp._template import in_one_form
 from interp.errors import InterpError
 from interp.prompts import AnsweredPrompts, PromptPairs, Template
-from interp.tokens import encode, unknown_id
+from interp.prompts.template import in_one_form
+from interp.prompts.tokens import encode, unknown_id
 from tests.tiny_tokenizers import byte_bpe, stand_in
 
 WORDS = ["The", "cat", "dog", "is", "black", "white", "grey", "."]

@@ -22,7 +22,7 @@ from interp.interventions import Ablate, Knockout, Replace
 from interp.model import HookedTransformer
 from interp.prompts import AnsweredPrompts, PromptPairs
 from interp.readouts import Answers, Readout, cross_entropy, custom, projection, readout
-from interp.sweep import (
+from interp.sweeps import (
     ablation_sweep,
     knockout_sweep,
     path_patching,
@@ -36,7 +36,7 @@ from interp.sweep import (
     sweep_sites,
 )
 from tests.oracle import patched_logits, plain_hooks
-from tests.test_attention_only import made as attention_only
+from tests.sweeps.test_attention_only import made as attention_only
 from tests.tiny import LOGITS as SIZE
 from tests.tiny import ragged_pairs, scattered_pairs
 from tests.tolerance import close, near

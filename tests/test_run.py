@@ -11,7 +11,7 @@ from interp._ablation import resample_donors
 from interp.errors import InterpError
 from interp.interventions import Ablate, AddNoise, Erase, Knockout, Replace, Steer
 from interp.model import HookedTransformer
-from interp.tokens import Prompts
+from interp.prompts.tokens import Prompts
 from tests.tiny import random_ids
 from tests.tolerance import close
 

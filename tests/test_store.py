@@ -15,7 +15,10 @@ from interp.errors import InterpError
 from interp.model import HookedTransformer
 from interp.prompts import PromptPairs
 from interp.store import ROW, Store
-from interp.sweep import ablation_sweep, execute, hooks, knockout_sweep, limits, path_patching, sweep, sweep_sites
+from interp.sweeps import ablation_sweep, knockout_sweep, path_patching, sweep, sweep_sites
+from interp.sweeps import through_hooks as hooks
+from interp.sweeps.exact import cost as limits
+from interp.sweeps.exact import execute
 from tests.tiny import LOGITS, make_gpt2, ragged_pairs, scattered_pairs
 from tests.tolerance import close
 

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 import yaml
 
-from analyses import __main__ as command
-from analyses import study as studies
+from analyses.cli import main as command
+from analyses.cli import study as studies
 from interp import _yaml, tasks
 from interp.errors import LONGEST_MESSAGE, InterpError, shown, unknown_name
 from tests.tiny_tokenizers import stand_in

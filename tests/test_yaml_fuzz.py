@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from analyses import study as studies
+from analyses.cli import study as studies
 from interp import _yaml, tasks
 from interp.errors import LONGEST_MESSAGE, InterpError
 from tests.tiny_tokenizers import byte_bpe, stand_in

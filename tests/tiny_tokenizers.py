@@ -15,7 +15,7 @@ BOS = "<s>"
 def stand_in(
     tokenizer: object, *, bos: int | None = 0, policy: str = "prepend", n_ctx: int = 256, vocab: int | None = None
 ) -> SimpleNamespace:
-    """What `interp.tokens` asks of a model."""
+    """What `interp.prompts.tokens` asks of a model."""
     cfg = SimpleNamespace(n_ctx=n_ctx, vocab=len(tokenizer) if vocab is None else vocab)
     return SimpleNamespace(tokenizer=tokenizer, bos_policy=policy, bos_token_id=bos, cfg=cfg)
 

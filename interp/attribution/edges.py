@@ -20,10 +20,11 @@ from interp.errors import InterpError
 from interp.model.arithmetic import Blocks
 from interp.prompts import PromptPairs
 from interp.readouts import AnyReadout
-from interp.sweep import Direction, Progress, Reading, edges, path_patching
-from interp.sweep.edges import Kind, Node
-from interp.sweep.progress import Meter
-from interp.sweep.readout import check_ends_at_logits
+from interp.sweeps import Direction, Progress, Reading, path_patching
+from interp.sweeps import graph as edges
+from interp.sweeps.graph import Kind, Node
+from interp.sweeps.progress import Meter
+from interp.sweeps.readout import check_ends_at_logits
 
 if TYPE_CHECKING:
     from interp.model import HookedTransformer

@@ -21,8 +21,8 @@ from torch import Tensor
 from interp import run
 from interp.errors import InterpError
 from interp.model.arithmetic import Blocks, UnsupportedModelError, at_positions
-from interp.sweep import Reading
-from interp.tokens import Prompts
+from interp.prompts.tokens import Prompts
+from interp.sweeps import Reading
 
 if TYPE_CHECKING:
     from interp.model import HookedTransformer

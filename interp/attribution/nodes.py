@@ -21,12 +21,12 @@ from interp.errors import InterpError
 from interp.prompts import PromptPairs
 from interp.readouts import AnyReadout
 from interp.results import Variable
-from interp.sweep import Axis, Direction, Progress, Reading, sweep
-from interp.sweep.cells import Cells, patch_cells
-from interp.sweep.patch import token_coords
-from interp.sweep.plan import READ_BY_LATER_TOKENS
-from interp.sweep.progress import Meter
-from interp.sweep.readout import described
+from interp.sweeps import Axis, Direction, Progress, Reading, sweep
+from interp.sweeps.cells import Cells, patch_cells
+from interp.sweeps.exact.planner import READ_BY_LATER_TOKENS
+from interp.sweeps.patching import token_coords
+from interp.sweeps.progress import Meter
+from interp.sweeps.readout import described
 
 if TYPE_CHECKING:
     from interp.model import HookedTransformer

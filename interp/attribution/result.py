@@ -16,12 +16,12 @@ from interp._arguments import check_pairs
 from interp.attribution.audit import NOT_AUDITED, Audit, Exact, run_audit
 from interp.errors import InterpError, shown, unknown_name, whole_number
 from interp.prompts import PromptPairs
+from interp.prompts.tokens import Prompts
 from interp.readouts import AnyReadout, Readout
 from interp.results import Variable
-from interp.sweep import Direction, Reading, score
-from interp.sweep.patch import base_and_source
-from interp.sweep.readout import checked_reading, described, scored_parts
-from interp.tokens import Prompts
+from interp.sweeps import Direction, Reading, score
+from interp.sweeps.patching import base_and_source
+from interp.sweeps.readout import checked_reading, described, scored_parts
 
 if TYPE_CHECKING:
     from interp.model import HookedTransformer

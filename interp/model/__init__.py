@@ -5,6 +5,6 @@ of it; ``arithmetic`` and ``products`` compute its pieces; ``families`` has one 
 """
 
 from interp.model.hooked import Hook, HookedTransformer, HookFunction, ModelConfig, resolve_device
-from interp.tokens import BosPolicy
+from interp.prompts.tokens import BosPolicy
 
 __all__ = ["BosPolicy", "Hook", "HookFunction", "HookedTransformer", "ModelConfig", "resolve_device"]

@@ -27,8 +27,8 @@ from interp.model.families import blocks_of
 from interp.model.folding import Unfolded
 from interp.model.live_sites import live_sites, read_only_sites
 from interp.model.running import BlockCall, Path, in_evaluation, in_one_dtype, per_row
+from interp.prompts.tokens import BosPolicy, bos_policy_of
 from interp.sites import Site
-from interp.tokens import BosPolicy, bos_policy_of
 
 if TYPE_CHECKING:
     from interp.model.load import Loaded

@@ -25,7 +25,7 @@ from interp.errors import InterpError
 from interp.model import checkpoint as files
 from interp.model.checkpoint import Checkpoint
 from interp.model.running import in_one_dtype
-from interp.tokens import BosPolicy, bos_policy_of
+from interp.prompts.tokens import BosPolicy, bos_policy_of
 
 log = logging.getLogger(__name__)
 

@@ -8,6 +8,7 @@ from importlib import resources
 import jinja2
 from markupsafe import Markup
 
+from interp.prompts.vocabulary import PREFERS
 from interp.report import palette, verdict
 from interp.report.blocks import Notice, Script, Section
 from interp.report.bundle import Bundle
@@ -16,7 +17,6 @@ from interp.report.markup import embedded_json, figure_number, shown
 from interp.report.sections import approximations, behavior, certainty, heads, lesson, patching, probe, provenance
 from interp.report.tables import interval_text
 from interp.report.verdict import Verdict
-from interp.vocabulary import PREFERS
 
 NOT_DONE = "The model does not do this; nothing below explains it."
 POLICY = (

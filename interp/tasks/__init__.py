@@ -19,9 +19,9 @@ from interp.errors import InterpError, shown, unknown_name, whole_number
 from interp.tasks.schema import Corruption, Rung, Table, Task, parse_task
 
 if TYPE_CHECKING:
-    from interp.alignment import AnswerPolicy
     from interp.prompts import PromptPairs
-    from interp.tokens import SupportsTokenizer
+    from interp.prompts.alignment import AnswerPolicy
+    from interp.prompts.tokens import SupportsTokenizer
 
 __all__ = ["FILES", "Corruption", "Rung", "Table", "Task", "build", "content", "load", "names", "parse_task"]
 

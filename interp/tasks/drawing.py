@@ -10,11 +10,12 @@ from collections import defaultdict
 from dataclasses import dataclass, replace
 from itertools import zip_longest
 
-from interp._template import Rendered
 from interp.errors import InterpError
-from interp.prompts import ANSWER, Drop, PromptPairs, Template, align_template, first_reasons, shortfall
+from interp.prompts import Drop, PromptPairs, Template
+from interp.prompts.pairing import align_template, first_reasons, shortfall
+from interp.prompts.template import ANSWER, Rendered
+from interp.prompts.tokens import SupportsTokenizer, encode_plain, unknown_id
 from interp.tasks.schema import Rung, Table, Task
-from interp.tokens import SupportsTokenizer, encode_plain, unknown_id
 
 _STRICT_TRIES, _TRIES = 200, 400  # draws of one prompt: the first ones take the least used words
 _CORRUPTED = " in corrupted"

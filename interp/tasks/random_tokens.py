@@ -5,9 +5,10 @@ from __future__ import annotations
 import random
 
 from interp.errors import InterpError
-from interp.prompts import PromptPairs, shortfall
+from interp.prompts import PromptPairs
+from interp.prompts.pairing import shortfall
+from interp.prompts.tokens import SupportsTokenizer, bos_ids, check_fits, usable_ids
 from interp.tasks.schema import Rung, Task
-from interp.tokens import SupportsTokenizer, bos_ids, check_fits, usable_ids
 
 _TRIES = 100  # draws of one block that may repeat an earlier one before the vocabulary counts as used up
 

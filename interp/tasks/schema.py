@@ -11,11 +11,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, NoReturn, get_args
 
-from interp import vocabulary
-from interp.alignment import AnswerPolicy
 from interp.errors import InterpError, shown, unknown_name
-from interp.prompts import ANSWER, Template
-from interp.vocabulary import NOTHING_STATED, Vocabulary
+from interp.prompts import Template, vocabulary
+from interp.prompts.alignment import AnswerPolicy
+from interp.prompts.template import ANSWER
+from interp.prompts.vocabulary import NOTHING_STATED, Vocabulary
 
 Kind = Literal["words", "random_tokens"]
 

@@ -128,7 +128,7 @@ def _model(work: Workload, arguments: argparse.Namespace) -> dict[str, Any]:
             shown += f", only {per_layer} sending head{'s' if per_layer > 1 else ''} of each layer, drawn at random"
         _headline(job, shown)
         if job in ("path", "edges") and not ours.has_paths():
-            print("  n/a: this interp.sweep has no path_patching", flush=True)
+            print("  n/a: this interp.sweeps has no path_patching", flush=True)
             continue
         if job == "path":
             found[job] = sweeps.measure(sweeps.path_job(work, layers, per_layer), lens, settings)

@@ -32,7 +32,7 @@ import numpy as np
 import torch
 
 from interp import HookedTransformer, capture
-from interp.sweep import path_patching, sweep, sweep_sites
+from interp.sweeps import path_patching, sweep, sweep_sites
 from tests.benchmarks import machine, ours
 from tests.benchmarks.peers.lens import Lens
 from tests.benchmarks.workload import SITES, SMALL, Workload, save_random, workload

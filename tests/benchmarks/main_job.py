@@ -14,7 +14,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from analyses import study
+from analyses.cli import study
 
 INTERP = (sys.executable, "-m", "analyses")
 

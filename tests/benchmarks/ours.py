@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from interp.sweep import sweep_sites
+from interp.sweeps import sweep_sites
 from tests.benchmarks.workload import Cell, Edge, Workload
 
 
@@ -46,7 +46,7 @@ def sites(work: Workload, names: tuple[str, ...], layers: tuple[int, ...]) -> Ru
 def has_paths() -> bool:
     """Whether this version of the package patches paths."""
     try:
-        from interp.sweep import path_patching  # noqa: F401
+        from interp.sweeps import path_patching  # noqa: F401
     except ImportError:
         return False
     return True
@@ -54,7 +54,7 @@ def has_paths() -> bool:
 
 def paths(work: Workload, senders: list[str] | None, receivers: list[str] | None) -> Run:
     """Patch every edge between these senders and receivers; None is all."""
-    from interp.sweep import path_patching
+    from interp.sweeps import path_patching
 
     result = path_patching(
         work.model, work.pairs, direction="denoising", metric="logit_difference", senders=senders, receivers=receivers

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from interp.model import HookedTransformer
 from interp.prompts import PromptPairs
-from interp.sweep import ablation_sweep, knockout_sweep, path_patching, sweep
+from interp.sweeps import ablation_sweep, knockout_sweep, path_patching, sweep
 from tests.fuzz.architectures import LONGEST, VOCAB
 from tests.fuzz.oracle import Edit, Place, Plain
 

@@ -105,8 +105,8 @@ class Harness:
     """Runs the study in children of this process."""
 
     def __init__(self, place: Path) -> None:
-        from analyses import _execution as execution
-        from analyses import _manifest as manifests
+        from analyses.cli import execution
+        from analyses.cli import manifest as manifests
         from interp import report
         from interp.model import HookedTransformer
 
@@ -131,7 +131,7 @@ class Harness:
         self.events = self.journal.read_text().splitlines()
 
     def _here(self) -> None:
-        from analyses.__main__ import main
+        from analyses.cli.main import main
 
         with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):
             assert main(["run", str(self.place / "light.yaml"), "--out", str(self.place / "first"), "--quiet"]) == 0
@@ -143,7 +143,7 @@ class Harness:
             quiet = os.open(os.devnull, os.O_WRONLY)
             os.dup2(quiet, 1)
             os.dup2(os.open(self.place / "said", os.O_WRONLY | os.O_CREAT | os.O_TRUNC), 2)
-            from analyses.__main__ import main
+            from analyses.cli.main import main
 
             if watch is not None:
                 Events(out, watch, self.journal).install()

@@ -9,6 +9,7 @@ import numpy as np
 
 from interp import stats
 from interp.errors import InterpError, shown
+from interp.prompts.vocabulary import OUTCOMES
 from interp.report.blocks import (
     Block,
     Details,
@@ -28,7 +29,6 @@ from interp.report.summary import INTERVALS, mean_over
 from interp.report.tables import Cell, Column, Table
 from interp.report.verdict import Verdict
 from interp.report.words import Spans, tone, with_changes, with_roles
-from interp.vocabulary import OUTCOMES
 
 EXAMPLES = 2
 """Examples shown of the explained rung; the others show one."""

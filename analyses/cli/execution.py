@@ -1,0 +1,498 @@
+"""Running a study into a directory: the model, the pairs of every rung, the gate, the analyses, the report.
+
+The behavior analysis sees every rung; the others see the one that passed its gate. A result that is already there
+under the same key (code, model, prompts, options) is reused, so running again resumes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import importlib
+import json
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from analyses.cli import directory as directories
+from analyses.cli import manifest as manifests
+from analyses.cli import options as declared
+from analyses.cli.directory import MANIFEST, STUDY, RunDirectory
+from analyses.cli.study import ANALYSES, Study, check_keys
+from interp import _yaml, tasks
+from interp.errors import InterpError, UnaskableError
+from interp.report import manifest as recorded
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+    from interp.model import HookedTransformer
+    from interp.prompts import PromptPairs
+    from interp.tasks import Task
+
+ALSO: dict[str, dict[str, str]] = {"attention_lesson": {"attention_patterns": "patterns"}}
+"""Analysis -> further result files, each with the function of the same module that makes it."""
+
+VERDICT = "context_flow"
+
+# What every result of a run depends on, as the manifest records it.
+_SETTING = ("model", "task", "task_sha256", "n", "seed", "main_rung", "versions", "code_sha256")
+
+# What makes a run another run: results of two such never share a directory.
+_IDENTITY = ("study", "task", "rungs", "main_rung", "n", "seed")
+_MODEL_IDENTITY = ("weights_sha256", "config_sha256", "numerics", "dtype")
+
+_DROP = ("index", "reason", "clean_text", "corrupted_text")
+
+CPU_BUDGET = 5e13
+"""Floating-point operations of patching that a run spends unasked: some ten minutes on two cores."""
+GPU_BUDGET = 5e15
+FEWEST = 8
+"""Prompts that are explained however large the model; fewer would have no intervals worth reading."""
+
+Progress = Callable[[int, int], None]
+"""Told (done, total) as a stage goes on."""
+
+
+class Watcher(Protocol):
+    """What the run tells the person who waits."""
+
+    def stage(self, name: str) -> AbstractContextManager[Progress]:
+        """A stage begins; it ends with the block."""
+        ...
+
+    def note(self, text: str) -> None:
+        """One line worth reading."""
+        ...
+
+
+@dataclass(frozen=True)
+class Tools:
+    """The parts a run is composed of; ``real_tools`` gives the library's own, tests give doubles."""
+
+    load_model: Callable[..., HookedTransformer]
+    build_pairs: Callable[..., PromptPairs]
+    analysis: Callable[[str, str], Callable[..., Any]]
+    save: Callable[[xr.Dataset, Path], object]
+    load: Callable[[Path], xr.Dataset]
+    render: Callable[[Path], Path]
+    affordable: Callable[[HookedTransformer, PromptPairs], int] = lambda model, pairs: len(pairs)
+    """How many of the pairs can be explained within the budget."""
+
+
+def real_tools() -> Tools:
+    """The library's own parts. Imports torch."""
+    from interp import report, results
+    from interp.model import HookedTransformer
+
+    return Tools(
+        load_model=HookedTransformer.from_pretrained,
+        build_pairs=tasks.build,
+        analysis=lambda name, function: getattr(importlib.import_module(ANALYSES[name]), function),
+        save=results.save,
+        load=results.load,
+        render=report.render,
+        affordable=affordable,
+    )
+
+
+def affordable(model: HookedTransformer, pairs: PromptPairs) -> int:
+    """How many of the pairs patching can afford: all of them on a small model or a GPU, at least ``FEWEST``."""
+    cost: Callable[..., float] = importlib.import_module(ANALYSES["activation_patching"]).cost
+    budget = CPU_BUDGET if model.device.type == "cpu" else GPU_BUDGET
+    return min(len(pairs), max(FEWEST, int(len(pairs) * budget / cost(model, pairs))))
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a run came to.
+
+    Attributes:
+        answer: the answer in two sentences.
+        report: the page.
+        explained_rung: the rung that passed the gate and was explained; None if none did.
+        results: every result of the run, by the name of its file.
+    """
+
+    answer: str
+    report: Path
+    explained_rung: str | None = None
+    results: Mapping[str, xr.Dataset] = field(default_factory=dict, repr=False)
+
+    @property
+    def verdict(self) -> xr.Dataset | None:
+        """The result that joins the others, if the study asks for it and a rung was explained."""
+        return self.results.get("verdict")
+
+
+def default_place(study: Study, written: Study, dtype: str) -> Path:
+    """The directory of a run that is not told where to go.
+
+    Args:
+        study: what is run.
+        written: the study before the caller's choices: what differs is in the name.
+        dtype: of the model.
+    """
+    changed = [f"{key}{getattr(study, key)}" for key in ("n", "seed") if getattr(study, key) != getattr(written, key)]
+    changed += [] if dtype == "float32" else [dtype]
+    return directories.default_out(study.name, study.model, tuple(changed))
+
+
+def execute(
+    study: Study,
+    out: Path,
+    *,
+    tools: Tools,
+    watcher: Watcher,
+    command: str,
+    device: str = "auto",
+    dtype: str = "float32",
+    every_prompt: bool = False,
+) -> Outcome:
+    """Run a study into a directory and write its report.
+
+    Finished results are kept, whatever happens, and reused by a later run with the same key: an interrupted run
+    resumes. The directory is held against other runs meanwhile.
+
+    Args:
+        study: what to run.
+        out: the run's directory.
+        tools: the parts to run with.
+        watcher: is told of stages and progress.
+        command: the command line, for the manifest.
+        device: what ``HookedTransformer.from_pretrained`` takes.
+        dtype: likewise.
+        every_prompt: explain every prompt, however long that takes; otherwise as many as the budget allows.
+
+    Raises:
+        InterpError: bad input, another run at work or kept in ``out``, a full disk. What is found before anything is
+            finished leaves nothing behind.
+    """
+    directories.refuse_foreign(out)
+    runners = checked_runners(study, tools)
+    task = tasks.load(study.task)
+    ladder, main = _ladder(study, task)
+    with directories.held(out, command):
+        place = RunDirectory(out, tools.load, tools.save, watcher.note)
+        place.tidy()
+        earlier = recorded.read(out)
+        asked: dict[str, Any] = {
+            "study": study.name,
+            "task": task.name,
+            "task_sha256": study.task_sha256(),
+            "rungs": ladder,
+            "main_rung": main,
+            "n": study.n,
+            "seed": study.seed,
+        }
+        _refuse_another(place, earlier, {**asked, "model": {"dtype": dtype}})
+        started = time.perf_counter()
+        with watcher.stage(f"load {study.model}"):
+            model = tools.load_model(study.model, device=device, dtype=dtype)
+        loaded = time.perf_counter() - started
+        description = _description(model)
+        _refuse_another(place, earlier, {**asked, "model": description})
+        with watcher.stage(f"build the pairs of {task.name}"):
+            pairs, skipped = _build(study, task, ladder, model, tools)
+        for rung, reason in skipped.items():
+            watcher.note(f"rung {rung} left out: {reason}")
+        run = _Run(study, task, place, tools, watcher, model, pairs, main, runners, every_prompt)
+        with run.ending():
+            run.begin(
+                {"command": command, **asked, "model": description, "skipped_rungs": skipped},
+                earlier,
+                load_seconds=loaded,
+            )
+            run.compute()
+            with watcher.stage("write the report"):
+                page = run.timed("report", lambda: tools.render(out))
+        return Outcome(run.answer(), page, run.manifest["explained_rung"], run.done)
+
+
+def checked_runners(study: Study, tools: Tools) -> dict[str, Callable[..., Any]]:
+    """The function of every analysis, once its options are known to be right as far as they can be without a model.
+
+    Raises:
+        InterpError: an unknown option, or a value that is wrong whatever the model and the prompts.
+    """
+    runners = {name: tools.analysis(name, "run") for name in study.analyses}
+    check_keys(study.gate, (key for key in declared.names(runners["behavior"]) if key.startswith("minimum_")), "gate")
+    for name, runner in runners.items():
+        given = {**study.analyses[name], **(study.gate if name == "behavior" else {})}
+        check_keys(study.analyses[name], declared.names(runner), f"analyses.{name}")
+        declared.check(runner, given, f"analyses.{name}")
+    return runners
+
+
+def _ladder(study: Study, task: Task) -> tuple[list[str], str]:
+    """The rungs of the study in order, and the main one."""
+    ladder = [rung for rung in task.rungs if not study.rungs or rung.name in study.rungs]
+    main = study.main_rung or next((rung.name for rung in ladder if rung.main), ladder[-1].name)
+    return [rung.name for rung in ladder], main
+
+
+def _description(model: HookedTransformer) -> dict[str, str]:
+    return {
+        "name": model.name,
+        "weights_sha256": model.weights_sha256,
+        "config_sha256": model.config_sha256,
+        "numerics": model.numerics,
+        "dtype": _plain(model.dtype),
+        "device": _plain(model.device),
+    }
+
+
+def _refuse_another(place: RunDirectory, earlier: Mapping[str, Any], asked: Mapping[str, Any]) -> None:
+    """Refuse to put the results of one run in place of another's.
+
+    Raises:
+        InterpError: names what differs.
+    """
+    if not place.results():
+        return
+    here = {key: asked[key] for key in _IDENTITY}
+    here |= {f"model {key}": asked["model"][key] for key in _MODEL_IDENTITY if key in asked["model"]}
+    there = {**earlier, **{f"model {key}": value for key, value in earlier.get("model", {}).items()}}
+    differing = [key for key, value in here.items() if there.get(key, value) != value]
+    if differing:
+        said = "; ".join(f"{key} {_brief(there[key])}, here {_brief(here[key])}" for key in differing)
+        raise InterpError(f"{place.path} holds the results of another run ({said}). Name another directory with --out.")
+
+
+def _brief(value: object) -> str:
+    text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+    return text if len(text) <= 40 else text[:37] + "..."
+
+
+def _build(
+    study: Study, task: Task, ladder: Sequence[str], model: HookedTransformer, tools: Tools
+) -> tuple[dict[str, PromptPairs], dict[str, str]]:
+    """The pairs of every rung, and the rungs this tokenizer cannot build, with the reason."""
+    pairs: dict[str, PromptPairs] = {}
+    skipped: dict[str, str] = {}
+    for rung in ladder:
+        try:
+            pairs[rung] = tools.build_pairs(task, rung, tokenizer=model, n=study.n, seed=study.seed)
+            if len(pairs[rung]) == 0:
+                raise InterpError(f"the rung {rung} of {task.name} has no prompts.")
+        except InterpError as error:
+            pairs.pop(rung, None)
+            skipped[rung] = " ".join(str(error).split())
+    if not pairs:
+        rung, reason = next(iter(skipped.items()))
+        raise InterpError(f"No rung of {task.name} can be built with {study.model}; {rung}: {reason}")
+    return pairs, skipped
+
+
+class _Run:
+    """One run in its directory: computes or reuses each result, and keeps the manifest true after each."""
+
+    def __init__(
+        self,
+        study: Study,
+        task: Task,
+        place: RunDirectory,
+        tools: Tools,
+        watcher: Watcher,
+        model: HookedTransformer,
+        ladder: Mapping[str, PromptPairs],
+        main: str,
+        runners: Mapping[str, Callable[..., Any]],
+        every_prompt: bool,
+    ) -> None:
+        self.study, self.task, self.place, self.tools, self.watcher = study, task, place, tools, watcher
+        self.model, self.ladder, self.main, self.runners = model, ladder, main, runners
+        self.every_prompt = every_prompt
+        self.manifest: dict[str, Any] = {}
+        self.seconds: dict[str, float | None] = {}
+        self.done: dict[str, xr.Dataset] = {}
+        self.keys: dict[str, str] = {}
+
+    def begin(self, asked: Mapping[str, Any], earlier: Mapping[str, Any], load_seconds: float) -> None:
+        """Write the manifest, before anything else; then nothing of another setting may stand among the results."""
+        from interp import results
+
+        self.manifest = {
+            "status": "running",
+            **asked,
+            "created_at": results.now(),
+            "versions": manifests.versions(),
+            "machine": manifests.machine(),
+            "explained_rung": None,
+            "drops": [
+                {"rung": rung, **{key: getattr(drop, key) for key in _DROP}}
+                for rung, pairs in self.ladder.items()
+                for drop in pairs.drops
+            ],
+            "timings": {"load": round(load_seconds, 2)},
+            "code_sha256": manifests.code_sha256(),
+            "results": {},
+            "not_asked": {},
+        }
+        self.seconds = {name: entry.get("seconds") for name, entry in earlier.get("results", {}).items()}
+        self._write_manifest()
+        self.place.write(STUDY, _yaml.dump(self.study.as_dict()))
+        self.place.clear_log()
+        if any(earlier.get(key) != self.manifest[key] for key in _SETTING):
+            self._set_aside(self.place.results())
+
+    def compute(self) -> None:
+        """Behavior over the ladder, then, on the rung that passed the gate, everything else."""
+        self.result("behavior", dict(self.ladder), {**self.study.analyses["behavior"], **self.study.gate})
+        rung = explained_rung(self.done["behavior"], self.main)
+        self.manifest["explained_rung"] = rung
+        if rung is None:
+            self.watcher.note("no rung passes the behavior gate: nothing is explained")
+        explained = None if rung is None else self._affordable(self.ladder[rung])
+        for name, options in self.study.analyses.items():
+            if name not in ("behavior", VERDICT) and explained is not None:
+                self.result(name, explained, options)
+        if VERDICT in self.study.analyses and rung is not None:
+            self.result(VERDICT, dict(self.done), self.study.analyses[VERDICT])
+        self._set_aside(file for file in self.place.results() if file not in self.done)
+
+    def _affordable(self, pairs: PromptPairs) -> PromptPairs:
+        """The pairs to explain: all, or an even spread of as many as the budget allows."""
+        n = len(pairs) if self.every_prompt else self.tools.affordable(self.model, pairs)
+        self.manifest["n_explained"] = n
+        if n >= len(pairs):
+            return pairs
+        self.watcher.note(f"explaining {n} of {len(pairs)} prompts, to bound the time; --n chooses the number")
+        return pairs.spread(n)
+
+    def result(self, name: str, given: Any, options: Mapping[str, Any]) -> None:
+        """One analysis: reused if the directory has it under the same key, else run and saved."""
+        key = self.keys[name] = self._key(name, given, options)
+        files = _files_of(name)
+        kept = {file: self.place.find(file, key) for file in files}
+        found = {file: dataset for file, dataset in kept.items() if dataset is not None}
+        if len(found) == len(files):
+            self.done.update(found)
+            self.watcher.note(f"{name}: kept from an earlier run")
+            seconds = self.seconds.get(name)
+        else:
+            # The verdict joins the others: it goes with the first of them.
+            self._set_aside(file for file in (*files, *_files_of(VERDICT)) if file not in found)
+            try:
+                with self.watcher.stage(name) as progress:
+                    made = self.timed(name, lambda: self._call(name, given, options, progress))
+                    self.done.update({file: self.place.keep(file, dataset, key) for file, dataset in made.items()})
+            except UnaskableError as error:
+                self.manifest["not_asked"][name] = str(error)
+                self.watcher.note(f"{name} cannot be asked of these prompts: {error}")
+                self._write_manifest()
+                return
+            seconds = self.manifest["timings"][name]
+        self.manifest["results"][name] = {"key": key, "files": files, "seconds": seconds}
+        self._write_manifest()
+
+    def _set_aside(self, files: Iterable[str]) -> None:
+        for file in list(files):
+            self.place.set_aside(file)
+
+    def timed(self, name: str, work: Callable[[], Any]) -> Any:
+        """Do the work and record its wall time in seconds."""
+        started = time.perf_counter()
+        value = work()
+        self.manifest["timings"][name] = round(time.perf_counter() - started, 2)
+        return value
+
+    @contextlib.contextmanager
+    def ending(self) -> Iterator[None]:
+        """Record how the block ended; bad input that came to light before anything was finished leaves nothing."""
+        try:
+            yield
+        except BaseException as error:
+            if isinstance(error, InterpError) and not self.place.results():
+                self.place.forget()
+            else:
+                with contextlib.suppress(InterpError):  # a full disk, say: the error itself is what counts
+                    self._end("interrupted" if isinstance(error, KeyboardInterrupt) else "failed")
+            raise
+        self._end("done")
+
+    def _end(self, status: str) -> None:
+        """Record how the run ended, and its peak memory."""
+        self.manifest["status"] = status
+        self.manifest["peak_memory_bytes"] = manifests.peak_memory()
+        timings = self.manifest["timings"]
+        timings["total"] = round(sum(timings.values()), 2)
+        self._write_manifest()
+
+    def answer(self) -> str:
+        """The answer in two sentences: the verdict's, or that the model does not do the task."""
+        if "verdict" in self.done:
+            return str(self.done["verdict"].attrs.get("answer", ""))
+        return without_verdict(self.model.name, self.task.name, self.main, self.done["behavior"])
+
+    def _call(self, name: str, given: Any, options: Mapping[str, Any], progress: Progress) -> dict[str, xr.Dataset]:
+        described = {rung.name: rung.description for rung in self.task.rungs if rung.name in self.ladder}
+        offered: dict[str, Any] = {"descriptions": described, **options, "seed": self.study.seed, "progress": progress}
+        offered["not_asked"] = self.manifest["not_asked"]
+        if self.main in self.ladder:
+            offered["main"] = self.main
+        arguments = (given,) if name == VERDICT else (self.model, given)
+        first, *more = _files_of(name)
+        makers = {first: self.runners[name]}
+        makers |= {file: self.tools.analysis(name, ALSO[name][file]) for file in more}
+        return {file: maker(*arguments, **declared.accepted(maker, offered)) for file, maker in makers.items()}
+
+    def _key(self, name: str, given: Any, options: Mapping[str, Any]) -> str:
+        """What a result depends on, as one hash."""
+        if name == VERDICT:
+            inputs: object = {other: key for other, key in self.keys.items() if other != name}
+        elif isinstance(given, Mapping):
+            inputs = {rung: _fingerprint(pairs) for rung, pairs in given.items()}
+        else:
+            inputs = _fingerprint(given)
+        setting = {key: self.manifest[key] for key in _SETTING}
+        recipe = {"analysis": name, "options": options, "inputs": inputs, **setting}
+        return hashlib.sha256(json.dumps(recipe, sort_keys=True, default=str).encode()).hexdigest()
+
+    def _write_manifest(self) -> None:
+        self.place.write(MANIFEST, json.dumps(self.manifest, indent=2, ensure_ascii=False) + "\n")
+
+
+def _fingerprint(pairs: PromptPairs) -> list[str]:
+    """What a result takes from the pairs: what is run and scored, and which roles it is about."""
+    return [pairs.sha256(), pairs.vocabulary.as_json()]
+
+
+def _files_of(name: str) -> list[str]:
+    """The result files of an analysis."""
+    return ["verdict" if name == VERDICT else name, *ALSO.get(name, {})]
+
+
+def explained_rung(behavior: xr.Dataset, main: str) -> str | None:
+    """The main rung if it passes the gate, else the highest rung of the ladder that does, else None."""
+    passing = [rung for rung, passes in _rung_column(behavior, "passes") if passes]
+    if main in passing:
+        return main
+    return passing[-1] if passing else None
+
+
+def without_verdict(model: str, task: str, main: str, behavior: xr.Dataset) -> str:
+    """What can be said when there is no verdict: which rungs the model does, or why not even the main one."""
+    passes = dict(_rung_column(behavior, "passes"))
+    if not any(passes.values()):
+        rung, reason = next((row for row in _rung_column(behavior, "reason") if row[0] == main), (main, "not built"))
+        return f"{model} does no rung of {task} ({rung} {reason}). So nothing is explained."
+    columns = (_rung_column(behavior, name) for name in ("outcome", "accuracy", "preferred"))
+    done = ", ".join(
+        f"{rung} ({outcome}: top token {accuracy:.0%}, preferred {preferred:.0%})"
+        for (rung, outcome), (_, accuracy), (_, preferred) in zip(*columns, strict=True)
+        if passes[rung]
+    )
+    failed = ", ".join(rung for rung, passed in passes.items() if not passed) or "none"
+    return f"{model} does these rungs of {task}: {done}; fails: {failed}. The study asks for no verdict."
+
+
+def _rung_column(behavior: xr.Dataset, variable: str) -> list[tuple[str, Any]]:
+    return [(str(rung), value) for rung, value in zip(behavior["rung"].values, behavior[variable].values, strict=True)]
+
+
+def _plain(value: object) -> str:
+    return str(value).removeprefix("torch.")

@@ -1,0 +1,413 @@
+"""The command ``interp``. Arguments are parsed before anything heavy is imported, so ``--help`` is quick.
+
+Exit codes: 0 done, 2 bad input or a full disk (one line on stderr), 1 failure (one line naming a log file),
+130 interrupted (Ctrl-C, or told to stop by SIGTERM or SIGHUP).
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import errno
+import logging
+import os
+import shlex
+import signal
+import sys
+import tempfile
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
+
+from analyses.cli.directory import FAILURE_LOG, MANIFEST, held
+from analyses.cli.terminal import Screen, Terminal, logged
+from interp import __version__
+from interp.errors import InterpError
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+    from interp.model import HookedTransformer
+
+DTYPES = ("float32", "float64", "bfloat16", "float16")
+
+EXAMPLES = """\
+examples:
+  interp run color-noun                      the bundled model, results and page under reports/color-noun
+  interp run color-noun-es                   the founding sentence, in Spanish
+  interp run ioi --model gpt2                a model from the hub, if it can be reached or is cached
+  interp run color-noun --model file.gguf    a GGUF file; a Hugging Face directory works too
+  interp new agreement                       a first question of your own, in agreement.yaml
+  interp check agreement.yaml --model gpt2   what is wrong with it, or its prompts as the model reads them
+  interp run agreement.yaml --out my-run     ask it
+"""
+
+log = logging.getLogger("interp.cli")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line and return the exit code."""
+    try:
+        arguments = _parser().parse_args(argv)
+    except SystemExit as stop:  # --help, --version, or a usage error already explained in one line
+        return int(stop.code or 0)
+    arguments.command_line = shlex.join(["interp", *(sys.argv[1:] if argv is None else argv)])
+    terminal = Terminal()
+    with logged() as lines, terminal.alone():
+        try:
+            with _stopped_by_signals():
+                arguments.handler(arguments, terminal)
+                terminal.out.flush()
+            return 0
+        except InterpError as error:
+            terminal.say(str(error))
+            return 2
+        except KeyboardInterrupt as stop:
+            terminal.say(_what_is_kept(arguments, str(stop)))
+            return 130
+        except BrokenPipeError:  # whoever read our output has left: say no more
+            _abandon_output()
+            return 0
+        except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                _abandon_output()
+                terminal.say(
+                    f"{error.filename or 'The output'} cannot be written ({error.strerror}). Free space there."
+                )
+                return 2
+            return _failed(error, lines, arguments, terminal)
+        except Exception as error:
+            return _failed(error, lines, arguments, terminal)
+
+
+@contextlib.contextmanager
+def _stopped_by_signals() -> Iterator[None]:
+    """Within the block SIGTERM and SIGHUP interrupt as Ctrl-C does; one that is ignored (nohup) stays ignored."""
+    if threading.current_thread() is not threading.main_thread():  # only the main thread may set handlers
+        yield
+        return
+
+    def stop(number: int, frame: object) -> None:
+        raise KeyboardInterrupt(signal.Signals(number).name)
+
+    watched = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    before = {number: signal.getsignal(number) for number in watched}
+    try:
+        for number, handler in before.items():
+            if handler is signal.SIG_DFL:
+                signal.signal(number, stop)
+        yield
+    finally:
+        for number, handler in before.items():
+            if handler is signal.SIG_DFL:
+                signal.signal(number, handler)
+
+
+def _abandon_output() -> None:
+    """Let what is still to be printed, and Python's own flush at exit, go nowhere."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 1)
+    os.close(nowhere)
+
+
+def _failed(error: Exception, lines: Iterable[str], arguments: argparse.Namespace, terminal: Terminal) -> int:
+    log.exception("failed")
+    where = _keep_log("\n".join(lines) + "\n", arguments)
+    terminal.say(f"failed ({type(error).__name__}: {error}). {where}")
+    return 1
+
+
+# --- arguments ---
+
+
+class _Parser(argparse.ArgumentParser):
+    """Explains a usage error in one line."""
+
+    def error(self, message: str) -> NoReturn:
+        Terminal().say(str(InterpError(f"{message}. See '{self.prog} --help'.")))
+        raise SystemExit(2)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="interp",
+        description="How does context reach a word? Runs studies of a language model, writes reports.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"interp {__version__}")
+    commands = parser.add_subparsers(metavar="COMMAND", required=True, dest="command")
+
+    run = commands.add_parser("run", help="run a study and write its report", description="Run a study.")
+    run.add_argument("study", metavar="STUDY", help="a bundled study (see 'interp studies') or a .yaml file")
+    run.add_argument("--model", metavar="M", help="mini, a hub name, a model directory or a .gguf file")
+    run.add_argument("--out", metavar="DIR", type=Path, help="where to write (default: reports/STUDY[-MODEL])")
+    run.add_argument("--device", metavar="D", default="auto", help="auto, cpu, cuda or mps (default: auto)")
+    run.add_argument("--dtype", choices=DTYPES, default="float32", help="default: float32")
+    run.add_argument("--n", metavar="N", type=int, help="pairs per rung (default: the study's)")
+    run.add_argument("--seed", metavar="S", type=int, help="seed (default: the study's)")
+    run.add_argument("--quiet", action="store_true", help="no progress, only the result")
+    run.set_defaults(handler=_run)
+
+    report = commands.add_parser("report", help="write the report of a finished run again")
+    report.add_argument("directory", metavar="DIR", type=Path)
+    report.add_argument("--plain", action="store_true", help="without the CircuitsVis script: 1.3 MB less")
+    report.set_defaults(handler=_report)
+
+    compare = commands.add_parser("compare", help="two runs beside each other: baselines and leading heads")
+    compare.add_argument("directories", metavar="DIR", type=Path, nargs=2)
+    compare.set_defaults(handler=_compare)
+
+    new = commands.add_parser("new", help="write a first question of your own: NAME.yaml, which runs as it is")
+    new.add_argument("name", metavar="NAME")
+    new.set_defaults(handler=_new)
+
+    check = commands.add_parser("check", help="look a study or task file over, without a model's weights")
+    check.add_argument("file", metavar="FILE", help="a .yaml file of a study or a task")
+    check.add_argument("--model", metavar="M", help="show the pairs as its tokenizer reads them, and what is dropped")
+    check.set_defaults(handler=_check)
+
+    show = commands.add_parser("show", help="a task's rungs and roles, and one prompt of each with its roles marked")
+    show.add_argument("task", metavar="TASK", help="a bundled task (see 'interp tasks') or a .yaml file")
+    show.add_argument("--model", metavar="M", help="show the prompts as its tokenizer reads them")
+    show.set_defaults(handler=_show)
+
+    for name, text, handler in (
+        ("models", "what --model takes, and what is cached here", _models),
+        ("studies", "the bundled studies", _studies),
+        ("tasks", "the bundled tasks", _tasks),
+    ):
+        commands.add_parser(name, help=text).set_defaults(handler=handler)
+
+    doctor = commands.add_parser("doctor", help="device, versions, and whether the bundled model works here")
+    doctor.add_argument("--quick", action="store_true", help="do not load the model")
+    doctor.set_defaults(handler=_doctor)
+    return parser
+
+
+# --- commands ---
+
+
+def _run(arguments: argparse.Namespace, terminal: Terminal) -> None:
+    from analyses.cli import execution
+    from analyses.cli import study as studies
+
+    written = studies.load(arguments.study)
+    study = studies.with_overrides(written, model=arguments.model, n=arguments.n, seed=arguments.seed)
+    if arguments.out is None:
+        arguments.out = execution.default_place(study, written, arguments.dtype)
+    out = arguments.out
+    outcome = execution.execute(
+        study,
+        out,
+        tools=execution.real_tools(),
+        watcher=Screen(terminal, quiet=arguments.quiet),
+        command=arguments.command_line,
+        device=arguments.device,
+        dtype=arguments.dtype,
+        every_prompt=arguments.n is not None,
+    )
+    terminal.line(outcome.answer)
+    terminal.line(f"Report: {outcome.report}")
+
+
+def _report(arguments: argparse.Namespace, terminal: Terminal) -> None:
+    from interp import report
+
+    where = arguments.directory
+    if not where.is_dir():
+        raise InterpError(f"{where} is not a directory; give the directory that 'interp run' wrote.")
+    with held(where, arguments.command_line):
+        terminal.line(f"Report: {report.render(where, interactive=not arguments.plain)}")
+
+
+def _studies(arguments: argparse.Namespace, terminal: Terminal) -> None:
+    from analyses.cli import study as studies
+    from interp import tasks
+
+    found = [studies.load(name) for name in studies.names()]
+    rows = [(study.name, tasks.load(study.task).name, str(study.n), study.title) for study in found]
+    terminal.table(("study", "task", "pairs", "title"), rows)
+
+
+def _tasks(arguments: argparse.Namespace, terminal: Terminal) -> None:
+    from interp import tasks
+
+    found = [tasks.load(name) for name in tasks.names()]
+    rows = [(task.name, task.language, ", ".join(rung.name for rung in task.rungs), task.title) for task in found]
+    terminal.table(("task", "language", "rungs", "title"), rows)
+
+
+def _new(arguments: argparse.Namespace, terminal: Terminal) -> None:
+    from analyses.cli import questions
+
+    path = questions.write_new(arguments.name)
+    terminal.line(f"Wrote {path}. Next: interp check {path}, then interp run {path}.")
+
+
+def _check(arguments: argparse.Namespace, terminal: Terminal) -> None:
+    from analyses.cli import questions
+
+    for line in questions.look_over(arguments.file, arguments.model):
+        terminal.line(line)
+
+
+def _show(arguments: argparse.Namespace, terminal: Terminal) -> None:
+    from analyses.cli import questions
+
+    for line in questions.show(arguments.task, arguments.model):
+        terminal.line(line)
+
+
+def _models(arguments: argparse.Namespace, terminal: Terminal) -> None:
+    rows = [
+        ("mini", "bundled: a small bilingual GPT-2, a model organism"),
+        ("DIR", "a Hugging Face directory: config.json and *.safetensors"),
+        ("FILE.gguf", "a GGUF file, weights and tokenizer in one"),
+        ("NAME", "a hub name such as gpt2, if the hub can be reached or the model is cached"),
+    ]
+    terminal.table(("--model", "what it is"), rows)
+    cached = _cached_models()
+    terminal.line()
+    terminal.line("Cached here: " + (", ".join(cached) if cached else "no hub model."))
+
+
+def _cached_models() -> list[str]:
+    """Hub models with readable weights in the local cache, without asking the hub or importing its client."""
+    home = Path(os.environ.get("HF_HOME", "~/.cache/huggingface")).expanduser()
+    cache = Path(os.environ.get("HF_HUB_CACHE", home / "hub")).expanduser()
+    return sorted(
+        folder.name.removeprefix("models--").replace("--", "/")
+        for folder in cache.glob("models--*")
+        if next(folder.glob("snapshots/*/*.safetensors"), None) or next(folder.glob("snapshots/*/*.gguf"), None)
+    )
+
+
+def _doctor(arguments: argparse.Namespace, terminal: Terminal) -> None:
+    import torch
+
+    from analyses.cli import manifest as manifests
+    from interp.model import HookedTransformer, resolve_device
+
+    rows = list(manifests.versions().items())
+    rows += [(key.replace("_", " "), str(value)) for key, value in manifests.machine().items()]
+    rows.append(("device", str(resolve_device("auto"))))
+    if torch.cuda.is_available():
+        rows.append(("gpu", torch.cuda.get_device_name()))
+    rows.append(("cached models", ", ".join(_cached_models()) or "none"))
+    terminal.table(("what", "value"), rows)
+    if not arguments.quick:
+        model = HookedTransformer.from_pretrained("mini")
+        terminal.line(f"mini loads and passes its self-check: {model!r}")
+        for name, value in model.checks.items():
+            terminal.line(f"  {name}: {value:.3g}")
+        terminal.line(
+            f"Numerics are '{model.numerics}' by default: weights are folded, and the ablation 'zero' of a head leaves "
+            "what the biases of its values write. 'zero_raw' is zero as in the raw model."
+        )
+        terminal.line(f"Matrix products, as measured here with {torch.get_num_threads()} threads:")
+        for shape, choice in _products(model).items():
+            terminal.line(f"  {shape}: {choice}")
+
+
+def _products(model: HookedTransformer) -> dict[str, str]:
+    """How the products of a model are made here, and those of one as large as GPT-2 small."""
+    import torch
+
+    from interp.model.arithmetic import TANH_GELU
+    from interp.model.products import choose
+
+    found = {f"{model.name}, {shape}": str(choice) for shape, choice in model.blocks().choices().items()}
+    for name, d_in, d_out, activation in (
+        ("q, k, v, o", 768, 768, None), ("mlp_in", 768, 3072, TANH_GELU), ("mlp_out", 3072, 768, None),
+    ):  # fmt: skip
+        choice = choose(torch.ones(d_in, d_out), bias=True, activation=activation)
+        found[f"GPT-2 small, {d_in} x {d_out} ({name})"] = str(choice)
+    return found
+
+
+def _compare(arguments: argparse.Namespace, terminal: Terminal) -> None:
+    from interp import results
+    from interp.report import manifest
+
+    runs: list[dict[str, xr.Dataset]] = []
+    for directory in arguments.directories:
+        if not (directory / "results" / "behavior.nc").is_file():
+            raise InterpError(f"{directory} holds no finished run; name a directory that 'interp run' wrote.")
+        runs.append({path.stem: results.load(path) for path in sorted((directory / "results").glob("*.nc"))})
+    for side, directory, run in zip("AB", arguments.directories, runs, strict=True):
+        explained = manifest.read(directory).get("explained_rung") or "no rung"
+        terminal.line(f"{side}: {run['behavior'].attrs['model']} in {directory}, explained: {explained}")
+    terminal.line()
+    baselines = [_baselines(run["behavior"]) for run in runs]
+    rungs = list(dict.fromkeys(rung for table in baselines for rung in table))
+    header = (
+        "rung",
+        *(f"{side} {what}" for side in "AB" for what in ("accuracy", "clean", "corrupted", "gate")),
+    )
+    missing = ("-",) * 4
+    terminal.table(
+        header, [(rung, *baselines[0].get(rung, missing), *baselines[1].get(rung, missing)) for rung in rungs]
+    )
+    heads = [_top_heads(run) for run in runs]
+    terminal.line()
+    terminal.line("Leading heads by recovered logit difference (denoising z, all positions, mean over prompts):")
+    for side, table in zip("AB", heads, strict=True):
+        terminal.line(
+            f"  {side}: " + (", ".join(f"{head} {value:+.2f}" for head, value in table) or "nothing was explained")
+        )
+
+
+def _baselines(behavior: xr.Dataset) -> dict[str, tuple[str, ...]]:
+    """Rung -> accuracy, mean clean and corrupted logit difference, gate."""
+    table: dict[str, tuple[str, ...]] = {}
+    for rung in behavior["rung"].values:
+        row = behavior.sel(rung=rung)
+        table[str(rung)] = (
+            f"{float(row['accuracy']):.0%}",
+            f"{float(row['clean_mean']):+.2f}",
+            f"{float(row['corrupted_mean']):+.2f}",
+            "passes" if int(row["passes"]) else "fails",
+        )
+    return table
+
+
+def _top_heads(run: dict[str, xr.Dataset], n: int = 5) -> list[tuple[str, float]]:
+    """The heads whose z, patched in alone, recovers most of the gap."""
+    from interp.sites import head_label
+
+    patching = run.get("activation_patching")
+    if patching is None or "recovered_z" not in patching:
+        return []
+    mean = patching["recovered_z"].sel(direction="denoising").mean("prompt", skipna=True)
+    cells = mean.stack(at=("layer", "head"))
+    best = cells.sortby(abs(cells), ascending=False)[:n]
+    return [(head_label(int(cell["layer"]), int(cell["head"])), float(cell)) for cell in best]
+
+
+def _keep_log(text: str, arguments: argparse.Namespace) -> str:
+    """Write the log beside the run's results if there are any, else among the temporary files; say where it is."""
+    from interp import _files
+
+    out: Path | None = getattr(arguments, "out", None)
+    content = text.encode("utf-8", "backslashreplace")
+    with contextlib.suppress(OSError):
+        if out is not None and (out / MANIFEST).is_file():
+            _files.write(out / FAILURE_LOG, content)
+            return f"The log with the traceback is {out / FAILURE_LOG}."
+    with contextlib.suppress(OSError):
+        handle, name = tempfile.mkstemp(prefix="interp-", suffix=".log")
+        with open(handle, "wb") as file:
+            file.write(content)
+        return f"The log with the traceback is {name}."
+    return "Its log cannot be written anywhere."
+
+
+def _what_is_kept(arguments: argparse.Namespace, by: str) -> str:
+    out = getattr(arguments, "out", None)
+    done = sorted(path.stem for path in (out / "results").glob("*.nc")) if out else []
+    interrupted = f"interrupted by {by}" if by else "interrupted"
+    if not done:
+        return f"{interrupted}; nothing was kept. Run the same command to start again."
+    return f"{interrupted}; {', '.join(done)} kept in {out}. Run the same command again to resume."

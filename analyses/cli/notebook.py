@@ -1,0 +1,100 @@
+"""A study in one call from Python: what the command ``interp run`` does, for notebooks and scripts."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from analyses.cli import execution
+from analyses.cli import study as studies
+from analyses.cli.execution import Outcome, Progress
+from interp import _yaml
+from interp.errors import InterpError
+
+if TYPE_CHECKING:
+    from interp.model import HookedTransformer
+
+log = logging.getLogger("interp.study")
+
+
+def study(
+    study: str | Path | Mapping[str, Any] | studies.Study,
+    *,
+    model: str | HookedTransformer | None = None,
+    n: int | None = None,
+    seed: int | None = None,
+    out: str | Path | None = None,
+    device: str = "auto",
+    dtype: str = "float32",
+) -> Outcome:
+    """Run a study: its results, its verdict and its page. Imports torch.
+
+    Finished results are kept in ``out`` and reused: the same call again goes on, or reads what is there.
+
+    Args:
+        study: the name of a bundled study, the path of a ``.yaml`` file, or the same keys as a mapping, with
+            ``task`` a name, a path or a whole task.
+        model: instead of the study's own: what ``HookedTransformer.from_pretrained`` takes, or a loaded model.
+        n: pairs for each rung, instead of the study's own.
+        seed: instead of the study's own.
+        out: where to write; by default where ``interp run`` writes, under ``reports/``.
+        device: what ``HookedTransformer.from_pretrained`` takes; a loaded model stays where it is.
+        dtype: likewise.
+
+    Returns:
+        The answer in words, the path of the page, every result by its name as a labelled ``xarray.Dataset``, among
+        them the verdict, and the rung that was explained.
+
+    Raises:
+        InterpError: bad input, before anything is computed wherever that can be known; or ``out`` holds another run.
+
+    >>> import interp
+    >>> found = interp.study("color-noun", n=8)  # doctest: +SKIP
+    >>> found.results["activation_patching"].recovered_z.mean("prompt")  # doctest: +SKIP
+    """
+    tools = execution.real_tools()
+    if model is not None and not isinstance(model, str):
+        loaded, dtype = model, str(model.dtype).removeprefix("torch.")
+        tools = replace(tools, load_model=lambda source, **options: loaded)
+        model = loaded.name
+    written = _written(study)
+    chosen = studies.with_overrides(written, model=model, n=n, seed=seed, where="the call", prefix="")
+    place = Path(out) if out is not None else execution.default_place(chosen, written, dtype)
+    return execution.execute(
+        chosen,
+        place,
+        tools=tools,
+        watcher=_ToLog(),
+        command=f"interp.study({chosen.name!r})",
+        device=device,
+        dtype=dtype,
+        every_prompt=n is not None,
+    )
+
+
+def _written(study: object) -> studies.Study:
+    if isinstance(study, studies.Study):
+        return study
+    if isinstance(study, str | Path):
+        return studies.load(study)
+    if isinstance(study, Mapping):
+        return studies.parse(_yaml.plain(dict(study), "the given study"), where="the given study")
+    raise InterpError(f"A study is a name, a path or a mapping of its keys, not {type(study).__name__}.")
+
+
+class _ToLog:
+    """Tells the log ``interp.study`` of stages and notes."""
+
+    @contextlib.contextmanager
+    def stage(self, name: str) -> Iterator[Progress]:
+        """A stage begins."""
+        log.info("%s", name)
+        yield lambda done, total: None
+
+    def note(self, text: str) -> None:
+        """One line worth reading."""
+        log.info("%s", text)

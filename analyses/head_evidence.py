@@ -1,0 +1,386 @@
+"""What the results of a run say of every head, as arrays over heads, and which heads earn a label.
+
+Reads the datasets that ``context_flow`` joins; runs nothing and words nothing but the note on where words can meet.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import xarray as xr
+from jaxtyping import Bool, Float, Int
+
+from interp import stats
+from interp.errors import InterpError
+from interp.prompts.vocabulary import Vocabulary
+from interp.sites import head_label
+
+LEVEL = 0.05
+"""Chance, at most, that any head at all is named where none does anything."""
+
+
+def rung_index(used: Mapping[str, xr.Dataset]) -> int:
+    """Index of the rung that the explaining results are about, else of the main one."""
+    rungs = [str(name) for name in used["behavior"]["rung"].values]
+    for name, data in used.items():
+        rung = str(data.attrs["task"]).rpartition("/")[2]
+        if name != "behavior" and rung in rungs:
+            return rungs.index(rung)
+    if "main" not in used["behavior"]:
+        return len(rungs) - 1
+    return int(np.argmax(used["behavior"]["main"].values))
+
+
+@dataclass(frozen=True)
+class Meeting:
+    """The later of source and target, the earlier one, and what has to be said about it.
+
+    The token behind the later one and the end of its clause have seen both words whole too, and models often gather
+    things there (full stops: Tigges et al. 2023, arXiv 2310.15154): ``places`` are all the roles that the vocabulary
+    counts as places to meet.
+    """
+
+    role: str
+    other: str
+    source_is_last: bool
+    places: tuple[str, ...]
+    note: str
+
+    @classmethod
+    def of(cls, used: Mapping[str, xr.Dataset], vocabulary: Vocabulary) -> Meeting:
+        """Told from where the roles stand; the target is assumed to be last where that is not known."""
+        source, target = ends(vocabulary)
+        later = _target_comes_later(used, source, target)
+        share = 1.0 if later is None else float(np.mean(later))
+        role, other = (target, source) if share >= 0.5 else (source, target)
+        note = f"{target} comes after {source}, so they can meet at {target} or behind it"
+        if later is None:
+            note = f"it is not known which of {source} and {target} comes later; {target} is assumed"
+        elif role == source:
+            note = (
+                f"{source} comes after {target}, so they can meet at {source} or behind it; the prompts differ there, "
+                f"so patching at {source} also counts what a head copies of the {source}'s own token and cannot see "
+                f"a head that brings the {target}, the same in both; a mover must therefore also look at {target}"
+            )
+        mixed = min(share, 1 - share)
+        note += f"; in {mixed:.0%} of prompts it is the other way round" if mixed else ""
+        return cls(role, other, role == source, vocabulary.places(role), note)
+
+
+def ends(vocabulary: Vocabulary) -> tuple[str, str]:
+    """The roles of source and target.
+
+    Raises:
+        InterpError: one of them is not known.
+    """
+    if vocabulary.source is None or vocabulary.target is None:
+        raise InterpError("The vocabulary has no source or no target. Name both roles.")
+    return vocabulary.source, vocabulary.target
+
+
+def _target_comes_later(used: Mapping[str, xr.Dataset], source: str, target: str) -> Bool[np.ndarray, " prompt"] | None:
+    for name, variable in (("head_attribution", "role_position"), ("behavior", "role_start")):
+        if name not in used or variable not in used[name]:
+            continue
+        places = used[name][variable]
+        if name == "behavior" and "rung_of" in places.coords:
+            rung = str(used[name]["rung"].values[rung_index(used)])
+            places = places.isel(prompt=np.flatnonzero(places["rung_of"].values.astype(str) == rung))
+        if {source, target} <= set(places["role"].values):
+            first, second = places.sel(role=source).values, places.sel(role=target).values
+            known = (first >= 0) & (second >= 0)
+            if known.any():
+                return np.asarray((second > first)[known])
+    return None
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Mean over prompts and its 95% bootstrap interval, per head."""
+
+    mean: Float[np.ndarray, " head"]
+    low: Float[np.ndarray, " head"]
+    high: Float[np.ndarray, " head"]
+
+    @classmethod
+    def of(cls, values: Float[np.ndarray, "prompt head"], seed: int) -> Estimate:
+        """Over the first axis, NaN left out."""
+        low, high = stats.bootstrap_interval(values, seed=seed)
+        present = np.isfinite(values)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            mean = np.where(present, values, 0).sum(axis=0) / present.sum(axis=0)
+        return cls(mean, low, high)
+
+    def text(self, head: int) -> str:
+        """Mean and interval of one head, in words."""
+        return f"{number(self.mean[head])} [{number(self.low[head])}, {number(self.high[head])}]"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """The effect of patching each head's z at one role in one direction: the larger, the more the head does."""
+
+    role: str
+    direction: str
+    effect: Estimate
+    p_values: Float[np.ndarray, " head"]
+    counts: Bool[np.ndarray, " head"]
+    against: Bool[np.ndarray, " head"]
+
+
+def number(value: float) -> str:
+    """Two decimals, without a negative zero."""
+    return f"{0.0 if abs(value) < 0.005 else value:.2f}"
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What is known about every head of a model, and the label it earns.
+
+    Attributes:
+        layer: layer of each head.
+        head: index of each head within its layer.
+        meeting: where source and target can meet.
+        minimum_effect: least fraction of the clean-corrupted gap that counts.
+        cells: effects of patching ``z`` at one role in one direction.
+        recovered: (role, direction) -> recovered fraction.
+        everywhere: direction -> effect of patching ``z`` at all words at once.
+        attention: edge -> attention weight.
+        uniform: role -> weight of one token if its attention were spread evenly over what it sees.
+        contribution: direct logit attribution, in logits; None where it was not run.
+        ablation: kind -> ablated - clean, in logits.
+        gap: mean clean - corrupted of the patched prompts, in logits; NaN without patching.
+    """
+
+    layer: Int[np.ndarray, " head"]
+    head: Int[np.ndarray, " head"]
+    meeting: Meeting
+    minimum_effect: float
+    cells: tuple[Cell, ...]
+    recovered: Mapping[tuple[str, str], Estimate]
+    everywhere: Mapping[str, Estimate]
+    attention: Mapping[str, Estimate]
+    uniform: Mapping[str, float]
+    contribution: Estimate | None
+    ablation: Mapping[str, Estimate]
+    gap: float
+
+    @classmethod
+    def of(
+        cls,
+        used: Mapping[str, xr.Dataset],
+        vocabulary: Vocabulary,
+        minimum_effect: float,
+        seed: int,
+    ) -> Evidence:
+        """Read what the results hold.
+
+        Raises:
+            InterpError: results with different numbers of layers or heads.
+        """
+        meeting = Meeting.of(used, vocabulary)
+        patching, attribution = used.get("activation_patching"), used.get("head_attribution")
+        grids = [data[name] for data, name in _head_arrays(patching, attribution)]
+        layers, heads = (grids[0].sizes["layer"], grids[0].sizes["head"]) if grids else (0, 0)
+        for grid in grids:
+            if (grid.sizes["layer"], grid.sizes["head"]) != (layers, heads):
+                raise InterpError(
+                    f"The results to join have {layers} x {heads} and {grid.sizes['layer']} x {grid.sizes['head']} "
+                    "(layers x heads). Join the results of one run."
+                )
+        recovered = _recovered(patching, (*meeting.places, *(vocabulary.readers or ())))
+        attention, uniform = _attention(attribution, seed)
+        return cls(
+            layer=np.repeat(np.arange(layers), heads),
+            head=np.tile(np.arange(heads), layers),
+            meeting=meeting,
+            minimum_effect=minimum_effect,
+            cells=_cells(recovered, minimum_effect, seed),
+            recovered={key: Estimate.of(values, seed) for key, values in recovered.items()},
+            everywhere=_everywhere(patching, seed),
+            attention=attention,
+            uniform=uniform,
+            contribution=_contribution(attribution, seed),
+            ablation=_ablation(attribution, seed),
+            gap=float("nan") if patching is None else float(np.mean(patching["clean"] - patching["corrupted"])),
+        )
+
+    def __len__(self) -> int:
+        return len(self.layer)
+
+    @property
+    def names(self) -> list[str]:
+        """Head labels such as ``L9H6``."""
+        return [head_label(int(layer), int(head)) for layer, head in zip(self.layer, self.head, strict=True)]
+
+    @property
+    def n_tested(self) -> int:
+        """Cells over which the p-values are adjusted."""
+        return sum(len(cell.p_values) for cell in self.cells)
+
+    # ---- labels ----
+
+    def acting(self, head: int) -> list[Cell]:
+        """The cells in which a head's effect counts, largest first."""
+        cells = [cell for cell in self.cells if cell.counts[head] and self.believed(cell, head)]
+        return sorted(cells, key=lambda cell: -cell.effect.mean[head])
+
+    def believed(self, cell: Cell, head: int) -> bool:
+        """Where the source is the meeting role, only a head that looks at the target brings it there."""
+        if cell.role != self.meeting.role or not self.meeting.source_is_last:
+            return True
+        return self.looks(head, self.meeting.role, self.meeting.other) is True
+
+    def label(self, head: int) -> str:
+        """``mover``, ``reader`` or ``none``."""
+        acting = self.acting(head)
+        if not acting:
+            return "none"
+        return "mover" if acting[0].role in self.meeting.places else "reader"
+
+    @property
+    def arrival(self) -> str:
+        """Where the strongest mover acts; the later word itself where there is no mover."""
+        movers = self.labelled("mover")
+        return self.acts_at(movers[0]) if movers else self.meeting.role
+
+    def acts_at(self, head: int) -> str:
+        """The role at which a labelled head does most; empty for the others."""
+        acting = self.acting(head)
+        return acting[0].role if acting else ""
+
+    def directions(self, head: int) -> str:
+        """The directions that count at the role where the head acts."""
+        counting = [cell.direction for cell in self.acting(head) if cell.role == self.acts_at(head)]
+        if len(counting) == 2:
+            return "both"
+        return f"{counting[0]} only" if counting else ""
+
+    def looks(self, head: int, dest: str, src: str) -> bool | None:
+        """Whether attention is above an even spread over what can be seen; None where it was not measured."""
+        edge = self.attention.get(f"{dest}<-{src}")
+        if edge is None or not np.isfinite(edge.mean[head]):
+            return None
+        return bool(edge.low[head] > self.uniform.get(dest, 0.0))
+
+    def labelled(self, label: str) -> list[int]:
+        """Heads with a label, largest effect first."""
+        found = [head for head in range(len(self)) if self.label(head) == label]
+        return sorted(found, key=lambda head: -self.acting(head)[0].effect.mean[head])
+
+    def strongest_edge(self, head: int) -> str | None:
+        """The edge from where a labelled head acts to where it looks most; a mover's is the one to the other word."""
+        wanted = self.meeting.other if self.label(head) == "mover" else None
+        edges = [
+            name
+            for name, estimate in self.attention.items()
+            if name.startswith(f"{self.acts_at(head)}<-")
+            and (wanted is None or name.endswith(f"<-{wanted}"))
+            and np.isfinite(estimate.mean[head])
+        ]
+        return max(edges, key=lambda name: self.attention[name].mean[head], default=None)
+
+
+# ---- reading the other results ----
+
+
+def _head_arrays(patching: xr.Dataset | None, attribution: xr.Dataset | None) -> Iterator[tuple[xr.Dataset, str]]:
+    for data, names in (
+        (patching, ("recovered_z_role", "recovered_z")),
+        (attribution, ("attention", "ablation_effect")),
+    ):
+        for name in names:
+            if data is not None and name in data:
+                yield data, name
+
+
+def _flat(array: xr.DataArray) -> Float[np.ndarray, "prompt head"]:
+    values = np.asarray(array.transpose("prompt", "layer", "head").values, dtype=np.float64)
+    return values.reshape(len(values), -1)
+
+
+def _recovered(
+    patching: xr.Dataset | None, places: tuple[str, ...]
+) -> dict[tuple[str, str], Float[np.ndarray, "prompt head"]]:
+    """(role, direction) -> recovered, for those places where a head can be named that were patched."""
+    if patching is None or "recovered_z_role" not in patching:
+        return {}
+    array = patching["recovered_z_role"]
+    roles = [role for role in dict.fromkeys(places) if role in array["role"].values]
+    found = {}
+    for role in roles:
+        for direction in map(str, array["direction"].values):
+            values = _flat(array.sel(role=role, direction=direction))
+            if np.isfinite(values).any():
+                found[role, direction] = values
+    return found
+
+
+def _effect(recovered: Float[np.ndarray, "prompt head"], direction: str) -> Float[np.ndarray, "prompt head"]:
+    """How much a patch does: what it brings back, or what it takes away.
+
+    Raises:
+        InterpError: another direction.
+    """
+    if direction not in ("denoising", "noising"):
+        raise InterpError(f"A result was patched in direction {direction!r}, which is neither denoising nor noising.")
+    return recovered if direction == "denoising" else 1 - recovered
+
+
+def _everywhere(patching: xr.Dataset | None, seed: int) -> dict[str, Estimate]:
+    if patching is None or "recovered_z" not in patching:
+        return {}
+    found = {}
+    for direction in map(str, patching["recovered_z"]["direction"].values):
+        values = _flat(patching["recovered_z"].sel(direction=direction))
+        found[direction] = Estimate.of(_effect(values, direction), seed)
+    return found
+
+
+def _cells(
+    recovered: Mapping[tuple[str, str], Float[np.ndarray, "prompt head"]], minimum_effect: float, seed: int
+) -> tuple[Cell, ...]:
+    """Effects with p-values adjusted over every head, role and direction at once."""
+    if not recovered:
+        return ()
+    effects = {key: _effect(values, key[1]) for key, values in recovered.items()}
+    p_values = stats.max_t_p_values(np.concatenate(list(effects.values()), axis=1), seed=seed)
+    cells = []
+    for (role, direction), p in zip(effects, np.split(p_values, len(effects)), strict=True):
+        one = Estimate.of(effects[role, direction], seed)
+        certain = p <= LEVEL
+        counts = certain & (one.mean >= minimum_effect) & (one.low > 0)
+        against = certain & (one.mean <= -minimum_effect) & (one.high < 0)
+        cells.append(Cell(role, direction, one, p, counts, against))
+    return tuple(cells)
+
+
+def _attention(attribution: xr.Dataset | None, seed: int) -> tuple[dict[str, Estimate], dict[str, float]]:
+    """Edge -> attention, and destination role -> the weight of one token if attention were spread evenly."""
+    if attribution is None or "attention" not in attribution:
+        return {}, {}
+    array = attribution["attention"]
+    edges = {str(edge): Estimate.of(_flat(array.sel(edge=edge)), seed) for edge in array["edge"].values}
+    if "role_position" not in attribution:
+        return edges, {}
+    places = attribution["role_position"]
+    return edges, {str(role): float((1 / (places.sel(role=role) + 1)).mean()) for role in places["role"].values}
+
+
+def _contribution(attribution: xr.Dataset | None, seed: int) -> Estimate | None:
+    if attribution is None or "contribution" not in attribution:
+        return None
+    heads = attribution["component_head"].values >= 0
+    order = np.lexsort((attribution["component_head"].values, attribution["component_layer"].values))
+    chosen = [int(index) for index in order if heads[index]]
+    values = attribution["contribution"].transpose("prompt", "component").values[:, chosen]
+    return Estimate.of(np.asarray(values, dtype=np.float64), seed)
+
+
+def _ablation(attribution: xr.Dataset | None, seed: int) -> dict[str, Estimate]:
+    if attribution is None or "ablation_effect" not in attribution:
+        return {}
+    array = attribution["ablation_effect"]
+    return {str(kind): Estimate.of(_flat(array.sel(ablation=kind)), seed) for kind in array["ablation"].values}

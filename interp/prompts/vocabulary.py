@@ -1,0 +1,220 @@
+"""The vocabulary of a question: which word is studied, where it goes, who reads it there, and what to call them.
+
+Analyses, the verdict and the page ask here for the roles they are about, so that none of them knows one task's words.
+A task states as much as it likes; the rest is derived from the prompts.
+
+>>> stated = Vocabulary(source="subject", target="verb", words={"en": {"subject": "the subject"}})
+>>> found = stated.completed(("subject", "other", "verb", "answer"), differing={"subject": 8})
+>>> found.readers, found.distractors
+(('answer',), ('other',))
+>>> found.name("subject"), found.name("verb"), found.name("answer")
+('the subject', "'verb'", 'the answer position')
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from typing import Any
+
+from interp import _yaml
+from interp.errors import InterpError, shown, unknown_name
+from interp.prompts.template import ANSWER
+
+LANGUAGES = ("en", "es")
+"""The languages in which words can be stated; a page is written in one of them."""
+
+SAYS, PREFERS, DOES_NOT = OUTCOMES = ("says it", "prefers it", "does not")
+"""What a model can do with an answer: have it as its top token, put it before the other answer, or neither."""
+
+_ONE = ("source", "target")
+_SEVERAL = ("readers", "meeting", "distractors")
+_AFTER = "after_"
+_KNOWN_WORDS = {"en": {ANSWER: "the answer position"}, "es": {ANSWER: "la posición de la respuesta"}}
+_BEHIND = {"en": "the token after {}", "es": "el token que sigue a {}"}
+_ASKED_FOR = {"en": "the correct answer", "es": "la respuesta correcta"}
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """The roles that a question is about, and their names in words. None means: not stated.
+
+    Attributes:
+        source: the role that carries what is studied; it differs between clean and corrupted.
+        target: the role to which it is thought to go.
+        readers: roles where it is read to give the answer.
+        meeting: roles, besides the later of source and target, that have seen both and where they can meet.
+        distractors: roles that could be taken for source or target.
+        words: language -> role -> its name within a sentence, such as ``"the colour"``.
+        asked_for: language -> the right answer within a sentence, such as ``"the asked noun's colour"``.
+    """
+
+    source: str | None = None
+    target: str | None = None
+    readers: tuple[str, ...] | None = None
+    meeting: tuple[str, ...] | None = None
+    distractors: tuple[str, ...] | None = None
+    words: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    asked_for: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.source is not None and self.source == self.target:
+            raise InterpError(
+                f"The vocabulary has {shown(self.source)} as source and as target. Name two roles, or only one of them."
+            )
+        for name in _SEVERAL:
+            roles = getattr(self, name) or ()
+            twice = next((role for role in roles if roles.count(role) > 1), None)
+            if twice is not None:
+                raise InterpError(f"{name} of the vocabulary has {shown(twice)} twice. Remove one.")
+
+    def check(self, roles: Collection[str], where: str = "") -> None:
+        """Refuse a role that no prompt has.
+
+        Raises:
+            InterpError: an unknown role, or words for one.
+        """
+        named: dict[str, tuple[str, ...]] = {
+            name: (role,) for name in _ONE if (role := getattr(self, name)) is not None
+        }
+        named |= {name: getattr(self, name) or () for name in _SEVERAL}
+        named |= {f"words.{language}": tuple(words) for language, words in self.words.items()}
+        for name, found in named.items():
+            for role in found:
+                if role not in roles:
+                    raise unknown_name("role", role, roles, f" in {name} of the vocabulary{where}")
+
+    def completed(self, roles: Sequence[str], differing: Mapping[str, int]) -> Vocabulary:
+        """The whole vocabulary of prompts with these roles: what is not stated, or not among them, is derived.
+
+        Args:
+            roles: the roles of the prompts, in order.
+            differing: role -> in how many prompts its tokens differ between clean and corrupted.
+
+        Returns:
+            ``source`` is the role that differs in most prompts, the first of several, and None if none does;
+            ``target`` is the answer position; ``readers`` is the answer position; ``meeting`` is the tokens right
+            after source and target (roles ``after_...``); ``distractors`` are all roles that are left.
+        """
+        source, target = (role if role in roles else None for role in (self.source, self.target))
+        if source is None:
+            free = [role for role in roles if role not in (target, ANSWER) and differing.get(role, 0) > 0]
+            source = max(free, key=lambda role: differing[role], default=None)
+        if target is None and source != ANSWER:
+            target = ANSWER
+        readers = self._those_of(self.readers, roles) or (ANSWER,)
+        meeting = self._those_of(self.meeting, roles)
+        if meeting is None:
+            meeting = tuple(role for role in roles if role in (f"{_AFTER}{source}", f"{_AFTER}{target}"))
+        distractors = self._those_of(self.distractors, roles)
+        if distractors is None:
+            distractors = tuple(role for role in roles if role not in (source, target, *readers, *meeting))
+        return replace(
+            self, source=source, target=target, readers=readers, meeting=meeting, distractors=distractors
+        )  # fmt: skip
+
+    @staticmethod
+    def _those_of(stated: tuple[str, ...] | None, roles: Sequence[str]) -> tuple[str, ...] | None:
+        return None if stated is None else tuple(role for role in stated if role in roles)
+
+    def agreed(self, other: Vocabulary) -> Vocabulary:
+        """What both state alike; the rest is not stated."""
+        alike = {one.name for one in fields(self) if getattr(self, one.name) == getattr(other, one.name)}
+        return Vocabulary(**{name: getattr(self, name) for name in alike})
+
+    def places(self, last: str) -> tuple[str, ...]:
+        """Where source and target can meet: at the later of the two, ``last``, and where both have been seen."""
+        earlier = self.source if last == self.target else self.target
+        return (last, *(role for role in self.meeting or () if role not in (last, earlier, f"{_AFTER}{earlier}")))
+
+    def name(self, role: str, language: str = "en") -> str:
+        """A role within a sentence: the stated words, else the role's own name in quotes."""
+        stated = {**_KNOWN_WORDS[language], **self.words.get(language, {})}
+        if role in stated:
+            return stated[role]
+        if role.startswith(_AFTER):
+            return _BEHIND[language].format(self.name(role.removeprefix(_AFTER), language))
+        return f"'{role}'"
+
+    def correct(self, language: str = "en") -> str:
+        """The right answer within a sentence."""
+        return self.asked_for.get(language, _ASKED_FOR[language])
+
+    def as_json(self) -> str:
+        """The vocabulary as text; ``from_json`` reads it back to an equal one."""
+        stated = {one.name: getattr(self, one.name) for one in fields(self)}
+        return json.dumps({key: value for key, value in stated.items() if value is not None}, ensure_ascii=False)
+
+    @classmethod
+    def from_json(cls, text: str) -> Vocabulary:
+        """Read what ``as_json`` wrote.
+
+        Raises:
+            InterpError: it is something else.
+        """
+        try:
+            return read(json.loads(text), " of a result")
+        except (ValueError, RecursionError) as error:
+            raise InterpError(f"The vocabulary of a result is damaged: {error}") from error
+
+
+NOTHING_STATED = Vocabulary()
+"""All of it is derived from the prompts."""
+
+
+def read(content: Any, where: str) -> Vocabulary:
+    """A vocabulary from plain values, as YAML or JSON have them.
+
+    Args:
+        content: a mapping with any of the attributes of ``Vocabulary`` as keys.
+        where: where it stands, for messages, such as ``" of mine.yaml"``.
+
+    Raises:
+        InterpError: a key that is unknown, or of another kind.
+    """
+    found = _mapping(content, f"vocabulary{where}")
+    known = [one.name for one in fields(Vocabulary)]
+    for key in found:
+        if key not in known:
+            raise unknown_name("key", key, known, f" in vocabulary{where}")
+    stated: dict[str, Any] = {key: _text(found[key], f"{key} of vocabulary{where}") for key in _ONE if key in found}
+    for key in (key for key in _SEVERAL if key in found):
+        stated[key] = _names(found[key], f"{key} of vocabulary{where}")
+    words = _by_language(found.get("words", {}), f"words of vocabulary{where}")
+    stated["words"] = {
+        language: {role: _text(name, f"{role} in words.{language} of vocabulary{where}") for role, name in each.items()}
+        for language, said in words.items()
+        for each in [_mapping(said, f"words.{language} of vocabulary{where}")]
+    }
+    asked_for = _by_language(found.get("asked_for", {}), f"asked_for of vocabulary{where}")
+    stated["asked_for"] = {
+        language: _text(said, f"asked_for.{language} of vocabulary{where}") for language, said in asked_for.items()
+    }
+    return Vocabulary(**stated)
+
+
+def _by_language(content: Any, where: str) -> dict[str, Any]:
+    found = _mapping(content, where)
+    for language in found:
+        if language not in LANGUAGES:
+            raise unknown_name("language", language, LANGUAGES, f" in {where}")
+    return found
+
+
+def _mapping(content: Any, where: str) -> dict[str, Any]:
+    if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
+        raise InterpError(f"{where} must be a mapping of names to values, not {shown(content)}.")
+    return content
+
+
+def _names(content: Any, where: str) -> tuple[str, ...]:
+    if not isinstance(content, list):
+        raise InterpError(f"{where} must be a list of roles, not {shown(content)}.")
+    return tuple(_text(name, where) for name in content)
+
+
+def _text(content: Any, where: str) -> str:
+    if not isinstance(content, str) or not content.strip() or not _yaml.is_clean(content):
+        raise InterpError(f"{where} must be text, not {shown(content)}.")
+    return " ".join(content.split())

@@ -1,0 +1,257 @@
+"""Rows riding through the layers in one growing batch, from where each joins to its number."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from interp.model.arithmetic import Blocks, at_positions
+from interp.sweeps.exact.cache import Stored
+from interp.sweeps.exact.planner import Entry
+from interp.sweeps.readout import Reading
+
+Values = Callable[[Entry], Float[Tensor, "row token d_model"]]
+"""What an entry's rows bring: their stream where they join, from the entry's start on (of ``Entry.scored`` ones the
+scored positions alone)."""
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """What the rows of a chunk of prompts share.
+
+    Attributes:
+        blocks: the model.
+        base: the run that is changed.
+        answers: [prompt, answer] scored positions.
+    """
+
+    blocks: Blocks
+    base: Stored
+    answers: Int[Tensor, "prompt answer"]
+
+    @cached_property
+    def scored_at(self) -> Int[np.ndarray, "prompt answer"]:
+        """The scored positions, off the device."""
+        return self.answers.cpu().numpy()
+
+    @property
+    def n_layers(self) -> int:
+        """Layers of the model."""
+        return len(self.blocks.layers)
+
+    def index(self, rows: object) -> Int[Tensor, " row"]:
+        """Row numbers on the model's device."""
+        return torch.as_tensor(rows, device=self.answers.device)
+
+    def gather(self, site: str, layer: int, prompt: Int[Tensor, " row"], start: int, end: int) -> Tensor:
+        """Tokens ``start`` to ``end`` of the unchanged run, for each row."""
+        return self.base[site, layer][:, start:end].index_select(0, prompt)
+
+    def at_answers(self, tokens: Float[Tensor, "row token ..."], prompt: Int[Tensor, " row"], start: int) -> Tensor:
+        """The scored positions of rows whose tokens begin at ``start``."""
+        return at_positions(tokens, self.answers[prompt] - start)
+
+    def take(self, values: Tensor, prompt: Int[Tensor, " row"], entry: Entry) -> Tensor:
+        """Stored values at the tokens of an entry's rows, or (``late``) at their scored positions alone."""
+        if entry.late:
+            return values[prompt.unsqueeze(1), self.answers[prompt]]
+        return values[:, entry.start : entry.end].index_select(0, prompt)
+
+    def seen(self, at: Int[Tensor, "row dest"], end: int) -> Tensor | None:
+        """Who sees whom [row, 1, dest, src]; None where every query sees every key."""
+        if bool((at == end - 1).all()):
+            return None
+        return (at.unsqueeze(-1) >= torch.arange(end, device=at.device)).unsqueeze(1)
+
+    def span(self, start: int, end: int) -> Int[Tensor, "row dest"]:
+        """The positions ``start`` to ``end``, the same for every row."""
+        return torch.arange(start, end, device=self.answers.device).unsqueeze(0)
+
+
+@dataclass(frozen=True)
+class Group:
+    """Rows of one entry in a batch: a run of its tokens, row by row, each row's from its own start.
+
+    Attributes:
+        chunk: what the rows share.
+        entry: the rows.
+        prompt: [row] their prompts.
+    """
+
+    chunk: Chunk
+    entry: Entry
+    prompt: Int[Tensor, " row"]
+
+    @cached_property
+    def sizes(self) -> Int[np.ndarray, " row"]:
+        """Tokens of each row."""
+        return self.entry.end - self.entry.starts
+
+    @cached_property
+    def n_tokens(self) -> int:
+        """Tokens of all rows."""
+        return int(self.sizes.sum())
+
+    @cached_property
+    def own(self) -> Bool[np.ndarray, "row token"] | None:
+        """Which tokens from the first start on are each row's own; None where all are."""
+        if self.entry.uniform:
+            return None
+        return np.arange(self.entry.start, self.entry.end) >= self.entry.starts[:, None]
+
+    @cached_property
+    def positions(self) -> Int[Tensor, "#row token"]:
+        """Positions of the tokens: one row of them where all rows have the same, else token by token."""
+        if self.own is None:
+            return self.chunk.span(self.entry.start, self.entry.end)
+        return self.chunk.index(self.own.nonzero()[1] + self.entry.start)
+
+    def _places(self, first: int) -> Int[Tensor, " token"]:
+        """Where the tokens stand in rows that are laid out from token ``first`` on, one after the other."""
+        assert self.own is not None
+        row, token = self.own.nonzero()
+        return self.chunk.index(row * (self.entry.end - first) + token + self.entry.start - first)
+
+    @cached_property
+    def in_padded(self) -> Int[Tensor, " token"]:
+        """Where the tokens stand among those from the first start on."""
+        return self._places(self.entry.start)
+
+    @cached_property
+    def in_whole(self) -> Int[Tensor, " token"]:
+        """Where the tokens stand in whole prompts."""
+        return self._places(0)
+
+    @cached_property
+    def scored(self) -> Int[Tensor, " answer"]:
+        """Which tokens are scored positions."""
+        before = np.concatenate([[0], np.cumsum(self.sizes)[:-1]]) - self.entry.starts
+        return (self.chunk.answers[self.prompt] + self.chunk.index(before).unsqueeze(1)).flatten()
+
+    def kept(self, rows: Float[Tensor, "row token ..."]) -> Float[Tensor, "token ..."]:
+        """Each row's own tokens, of rows from the first start on."""
+        flat = rows.flatten(0, 1)
+        return flat if self.own is None else flat.index_select(0, self.in_padded)
+
+    def padded(self, tokens: Float[Tensor, "token head d_head"]) -> Float[Tensor, "row token head d_head"]:
+        """Rows from the first start on; what is not a row's own is 0."""
+        shape = (self.entry.rows, self.entry.end - self.entry.start, *tokens.shape[1:])
+        if self.own is None:
+            return tokens.reshape(shape)
+        out = tokens.new_zeros(shape)
+        out.flatten(0, 1).index_copy_(0, self.in_padded, tokens)
+        return out
+
+    def whole(
+        self, site: str, layer: int, tokens: Float[Tensor, "token kv_head d_head"]
+    ) -> Float[Tensor, "row src kv_head d_head"]:
+        """Keys or values of whole prompts: the unchanged run's before a row's start, then the row's own."""
+        start, end = self.entry.start, self.entry.end
+        if self.own is None and start == 0:
+            return self.padded(tokens)
+        out = self.chunk.gather(site, layer, self.prompt, 0, end)
+        if self.own is None:
+            out[:, start:] = self.padded(tokens)
+        else:
+            out.flatten(0, 1).index_copy_(0, self.in_whole, tokens)
+        return out
+
+
+def ride(chunk: Chunk, entries: Sequence[Entry], values: Values, reading: Reading) -> list[Float[Tensor, " row"]]:
+    """The metric of every row of every entry (entries in the order in which they join)."""
+    last = chunk.n_layers - 1
+    groups: list[Group] = []
+    stream: Tensor | None = None  # every token of every group, [token, d_model]
+    waiting = deque(entries)
+
+    def board(order: int) -> None:
+        nonlocal stream
+        parts = [] if stream is None else [stream]
+        while waiting and waiting[0].order == order:
+            entry = waiting.popleft()
+            group = Group(chunk, entry, chunk.index(entry.prompt))
+            groups.append(group)
+            new = values(entry)
+            parts.append(new.flatten(0, 1) if entry.scored else group.kept(new))
+        if len(parts) > (stream is not None):
+            stream = torch.cat(parts) if len(parts) > 1 else parts[0]
+
+    for layer in range(entries[0].join[0], chunk.n_layers):
+        board(2 * layer)
+        if stream is not None:
+            stream = _attention(chunk, layer, groups, stream)
+        board(2 * layer + 1)
+        if stream is not None:
+            stream = chunk.blocks.after_mlp(layer, stream)
+    board(2 * last + 2)
+    assert stream is not None
+    return _read(chunk, groups, stream, reading)
+
+
+def _attention(
+    chunk: Chunk, layer: int, groups: Sequence[Group], stream: Float[Tensor, "token d_model"]
+) -> Float[Tensor, "token d_model"]:
+    """``resid_mid`` of every token; in the last layer of the scored positions only."""
+    blocks, block = chunk.blocks, chunk.blocks.layers[layer]
+    last = layer == chunk.n_layers - 1
+    sizes = [group.n_tokens for group in groups]
+    x = block.ln1(stream)
+    k, v = (blocks.heads(linear(x)) for linear in (block.k, block.v))
+    if last:
+        offsets = np.cumsum([0, *sizes[:-1]]).tolist()
+        scored = [group.scored + offset for group, offset in zip(groups, offsets, strict=True)]
+        picked = torch.cat(scored) if len(scored) > 1 else scored[0]
+        stream, x = stream.index_select(0, picked), x.index_select(0, picked)
+    q = blocks.heads(block.q(x))
+    queries = torch.split(q, [group.entry.answers * group.entry.rows for group in groups] if last else sizes)
+    out = []
+    for group, own_q, own_k, own_v in zip(groups, queries, torch.split(k, sizes), torch.split(v, sizes), strict=True):
+        out.append(_attended(group, layer, own_q, own_k, own_v, last=last))
+    return stream + block.o(torch.cat(out) if len(out) > 1 else out[0])
+
+
+def _attended(
+    group: Group,
+    layer: int,
+    q: Float[Tensor, "dest head d_head"],
+    k: Float[Tensor, "token kv_head d_head"],
+    v: Float[Tensor, "token kv_head d_head"],
+    *,
+    last: bool,
+) -> Float[Tensor, "dest width"]:
+    """``z`` of a group's tokens, or of its scored positions alone."""
+    chunk, entry, length = group.chunk, group.entry, group.chunk.base.length
+    blocks = chunk.blocks
+    keys = group.whole("k", layer, _rotated(group, k))
+    values = group.whole("v", layer, v)
+    if last:
+        at = chunk.answers[group.prompt]
+        q = blocks.rotate(q.reshape(entry.rows, -1, *q.shape[1:]), at, length)
+        return blocks.attend(q, keys, values, chunk.seen(at, entry.end)).flatten(2).flatten(0, 1)
+    q = group.padded(_rotated(group, q))
+    z = blocks.attend(q, keys, values, chunk.seen(chunk.span(entry.start, entry.end), entry.end))
+    return group.kept(z.flatten(2))
+
+
+def _rotated(group: Group, tokens: Float[Tensor, "token head d_head"]) -> Float[Tensor, "token head d_head"]:
+    blocks, length = group.chunk.blocks, group.chunk.base.length
+    if blocks.angles is None:
+        return tokens
+    if group.own is None:
+        return blocks.rotate(group.padded(tokens), group.positions, length).flatten(0, 1)
+    return blocks.rotate(tokens, group.positions, length)
+
+
+def _read(
+    chunk: Chunk, groups: Sequence[Group], stream: Float[Tensor, "token d_model"], reading: Reading
+) -> list[Float[Tensor, " row"]]:
+    prompt = torch.cat([group.prompt for group in groups]).cpu()
+    scored = reading.rows(prompt).of_streams(chunk.blocks, stream.reshape(len(prompt), -1, stream.shape[-1]))
+    return list(torch.split(scored, [group.entry.rows for group in groups]))

@@ -1,0 +1,353 @@
+"""The executor: runs a plan, chunk by chunk and batch by batch, on the model's own weights."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from interp import run, sites
+from interp.errors import InterpError
+from interp.model.arithmetic import Blocks, at_positions
+from interp.prompts.tokens import Prompts
+from interp.store import Journal
+from interp.sweeps.cells import Cells
+from interp.sweeps.exact.batch import Chunk, Values, ride
+from interp.sweeps.exact.cache import (
+    BASE_SITES,
+    NEEDED_OF_ITSELF,
+    Constant,
+    FromRun,
+    Nothing,
+    Source,
+    Stored,
+    trace,
+    trace_both,
+)
+from interp.sweeps.exact.change import Change
+from interp.sweeps.exact.cost import Limits, halved, packed
+from interp.sweeps.exact.planner import Entry, Plan, Rows, Sizes, check_known, find_entries, flop, into_rides
+from interp.sweeps.finished import Finished
+from interp.sweeps.progress import Meter, Progress
+from interp.sweeps.readout import Reading
+from interp.sweeps.statement import Done, Joint, Sweep, chunks_of
+
+if TYPE_CHECKING:
+    from interp.model import HookedTransformer
+
+
+def make_plan(
+    model: HookedTransformer, blocks: Blocks, wanted: Sequence[Sweep], *, memory: int | None = None, held: int = 0
+) -> list[Plan]:
+    """What the sweeps will compute, known from the tokens alone; activations that turn out equal save more."""
+    joint = Joint.of(wanted)
+    sizes, limits = _sizes(model, blocks, joint, memory, held)
+    chunks = list(chunks_of(len(joint.base), limits.prompts))
+    made = []
+    for chunk in chunks:
+        parts = [sweep.of_prompts(chunk) for sweep in joint.run]
+        rows = [joint.own(j, part.rows(sizes.n_layers)) for j, part in enumerate(parts)]
+        made.append(_Made(len(chunk), [part.cells for part in parts], _entries(parts, rows, sizes)))
+    return _plans(joint, sizes, limits, made)
+
+
+@dataclass(frozen=True)
+class _Made:
+    """What was made of a chunk of prompts: its sweeps' cells, and the entries of them all."""
+
+    n_prompts: int
+    cells: Sequence[Cells]
+    entries: Sequence[Entry]
+
+
+def _plans(joint: Joint, sizes: Sizes, limits: Limits, made: Sequence[_Made]) -> list[Plan]:
+    """One plan per sweep. What several share is counted with the first of them: chunks, both runs, a batch."""
+    n, length = joint.base.ids.shape
+    rides = [list(into_rides(chunk.entries, limits.tokens)) for chunk in made]
+    width = _width(joint.kept, sizes, length)
+    peak = limits.held + _planned_bytes(sizes, rides, max(chunk.n_prompts for chunk in made), length, width)
+    shared = _runs_flop(sizes, joint.run[0])
+    plans = []
+    for j, (asked, sweep) in enumerate(zip(joint.asked, joint.run, strict=True)):
+        mine = [[entry for entry in chunk.entries if entry.sweep == j] for chunk in made]
+        made_flop = sum(
+            flop(sizes, sweep.site, entries, chunk.cells[j], from_run=joint.from_run)
+            for entries, chunk in zip(mine, made, strict=True)
+        )
+        before = sweep.layers_before / sizes.n_layers * sizes.trace(n, length)
+        plans.append(
+            Plan(
+                site=asked.site,
+                rows_in_all=n * len(sweep.cells),
+                rows=sum(entry.rows for entries in mine for entry in entries),
+                chunks=tuple(chunk.n_prompts for chunk in made) if j == 0 else (),
+                batches=sum(min(entry.sweep for entry in batch) == j for part in rides for batch in part),
+                flop=made_flop + before + (shared if j == 0 else 0.0),
+                peak_bytes=peak,
+                tokens_per_ride=limits.tokens,
+            )
+        )
+    return plans
+
+
+def runs_flop(blocks: Blocks, wanted: Sweep) -> float:
+    """Operations of the unchanged runs alone."""
+    return _runs_flop(Sizes.of(blocks, wanted.reading), wanted)
+
+
+def _runs_flop(sizes: Sizes, wanted: Sweep) -> float:
+    runs = 2 if isinstance(wanted.source, Prompts) else 1
+    return runs * sizes.trace(len(wanted.base), wanted.base.ids.shape[1])
+
+
+def plan_of(
+    site: str,
+    shape: tuple[int, int],
+    sizes: Sizes,
+    limits: Limits,
+    chunks: Sequence[int],
+    entries: Sequence[Sequence[Entry]],
+    *,
+    length: int,
+    width: int,
+    flop: float,
+) -> Plan:
+    """The plan of some entries per chunk: ``shape`` is prompts and cells, ``width`` the ``site_width`` of ``Sizes``."""
+    rides = tuple(tuple(into_rides(part, limits.tokens)) for part in entries)
+    return Plan(
+        site=site,
+        rows_in_all=shape[0] * shape[1],
+        rows=sum(entry.rows for part in entries for entry in part),
+        chunks=tuple(chunks),
+        batches=sum(len(part) for part in rides),
+        flop=flop,
+        peak_bytes=limits.held + _planned_bytes(sizes, rides, max(chunks), length, width),
+        tokens_per_ride=limits.tokens,
+    )
+
+
+def _planned_bytes(
+    sizes: Sizes, rides: Sequence[Sequence[Sequence[Entry]]], n_prompts: int, length: int, width: int
+) -> int:
+    """Bytes that a chunk of prompts takes at most: its stored activations, and the widest batch or the traces."""
+    stored = n_prompts * sizes.stored_bytes(length, site_width=width)
+    riding = max((_ride_bytes(sizes, batch, length) for chunk in rides for batch in chunk), default=0)
+    return int(stored + max(riding, sizes.tracing_bytes(n_prompts, length)))
+
+
+def _ride_bytes(sizes: Sizes, batch: Sequence[Entry], length: int) -> int:
+    rows = sum(entry.rows for entry in batch)
+    tokens = sum(entry.tokens for entry in batch)
+    return sizes.batch_bytes(rows, tokens, length)
+
+
+def execute(
+    model: HookedTransformer,
+    blocks: Blocks,
+    wanted: Sequence[Sweep],
+    *,
+    memory: int | None = None,
+    held: int = 0,
+    only: Bool[np.ndarray, "prompt cell"] | None = None,
+    journals: Sequence[Journal] | None = None,
+    progress: Progress | None = None,
+) -> list[Done]:
+    """Run every row of some sweeps of the same runs; their rows share the traces and the batches.
+
+    Args:
+        model: the model.
+        blocks: its pieces, perhaps in another data type.
+        wanted: the sweeps.
+        memory: bytes that may be used beside the model; None is half of what is free.
+        held: bytes of ``blocks`` that are not the model's own.
+        only: [prompt, cell] the rows to run, of a single sweep.
+        journals: per sweep, where finished rows are kept and looked for.
+        progress: called with rows done and rows in all.
+
+    Raises:
+        InterpError: a number that is not finite, one row that does not fit in memory, or journals of other weights.
+    """
+    joint = Joint.of(wanted)
+    sizes, limits = _sizes(model, blocks, joint, memory, held)
+    n = len(joint.base)
+    outs = [np.empty((n, len(sweep.cells))) for sweep in joint.run]
+    metrics = {name: np.empty(n) for name in ("base", "source")}
+    meter = Meter(progress, n * joint.n_cells)
+    chunks = list(chunks_of(n, limits.prompts))
+    made: list[_Made] = []
+    finished = (
+        [Finished.of(journal, out.shape) for journal, out in zip(journals, outs, strict=True)] if journals else []
+    )
+    with torch.inference_mode():
+        for chunk in chunks:
+            parts = [sweep.of_prompts(chunk) for sweep in joint.run]
+            reading = parts[0].reading.with_known(model)
+            base, source, numbers = _traces(model, blocks, replace(parts[0], reading=reading), joint)
+            metrics["base"][chunk], metrics["source"][chunk] = numbers
+            rows = []
+            for j, part in enumerate(parts):
+                outs[j][chunk] = numbers[0][:, None]
+                mine = joint.own(j, part.rows(sizes.n_layers))
+                if only is not None:
+                    mine = mine.where(only[chunk[mine.prompt], mine.cell])
+                if finished:
+                    mine = mine.where(~finished[j].fill(outs[j], chunk, numbers)[mine.prompt, mine.cell])
+                rows.append(_really_changed(part, mine, base, source))
+            entries = _entries(parts, rows, sizes)
+            blocks = packed(blocks, limits, entries, len(chunks))
+            made.append(_Made(len(chunk), [part.cells for part in parts], entries))
+            meter.add(len(chunk) * joint.n_cells - sum(len(mine) for mine in rows))
+            shared = Chunk(blocks, base, reading.positions.to(model.device))
+            changes = [Change(shared, part.site, part.cells, source) for part in parts]
+            values = _values_of(changes)
+            for entry, scores in ride_all(shared, entries, values, reading, limits.tokens):
+                outs[entry.sweep][chunk[entry.prompt], entry.cell] = scores.numpy()
+                if finished:
+                    finished[entry.sweep].journal.append(entry.cell, chunk[entry.prompt], scores.numpy())
+                meter.add(len(entry.cell))
+            del base, source, shared, changes, values
+    found = []
+    of_source = metrics["source"] if joint.from_run else None
+    for j, plan in enumerate(_plans(joint, sizes, limits, made)):
+        for i in np.unique(joint.copied[j][:, 1]):
+            cell, _, known = joint.copied[j][joint.copied[j][:, 1] == i].T
+            outs[j][:, cell] = outs[i][:, known]
+        _check_finite(outs[j], joint.asked[j])
+        kept = finished[j].n_rows if finished else 0
+        found.append(Done(outs[j], metrics["base"], of_source, replace(plan, kept=kept)))
+    return found
+
+
+def _values_of(changes: Sequence[Change]) -> Values:
+    """What an entry of any of the sweeps brings."""
+    return lambda entry: changes[entry.sweep].values(entry)
+
+
+def ride_all(
+    chunk: Chunk, entries: Sequence[Entry], values: Values, reading: Reading, tokens: int
+) -> Iterator[tuple[Entry, Float[Tensor, " row"]]]:
+    """Every entry with its numbers. A batch that does not fit in memory is halved; what is finished stays finished.
+
+    Raises:
+        InterpError: a single row does not fit.
+    """
+    waiting = deque(into_rides(entries, tokens))
+    while waiting:
+        batch = waiting.popleft()
+        try:
+            scores = ride(chunk, batch, values, reading)
+        except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+            held, rows = (sum(getattr(entry, name) for entry in batch) for name in ("tokens", "rows"))
+            tokens = halved(error, held=min(tokens, held), rows=rows, device=chunk.answers.device, of="tokens")
+            left = [entry for later in (batch, *waiting) for entry in later]
+            waiting = deque(into_rides(left, tokens))
+            continue
+        yield from zip(batch, scores, strict=True)
+
+
+def _sizes(
+    model: HookedTransformer, blocks: Blocks, joint: Joint, memory: int | None, held: int
+) -> tuple[Sizes, Limits]:
+    sizes = Sizes.of(blocks, joint.reading)
+    length = joint.base.ids.shape[1]
+    width = _width(joint.kept, sizes, length)
+    shape = len(joint.base), joint.n_cells
+    return sizes, Limits.of(model, blocks, sizes, shape, length=length, width=width, held=held, memory=memory)
+
+
+def _width(kept: Collection[str], sizes: Sizes, length: int) -> int:
+    """Numbers per token and layer that are kept of the other run."""
+    heads = sizes.d_q // sizes.d_head
+    widths = {
+        "pattern": length * heads, "scores": length * heads, "k": sizes.d_kv, "v": sizes.d_kv, "q": sizes.d_q,
+        "z": sizes.d_q, "mlp_post": sizes.d_mlp,
+        **dict.fromkeys(("resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out"), sizes.d_model),
+    }  # fmt: skip
+    for site in kept:
+        check_known(site)
+    return sum(widths[site] for site in kept)
+
+
+def _entries(parts: Sequence[Sweep], rows: Sequence[Rows], sizes: Sizes) -> list[Entry]:
+    """The entries of all sweeps, in the order in which they join."""
+    found = [
+        replace(entry, sweep=j) if j else entry
+        for j, (part, mine) in enumerate(zip(parts, rows, strict=True))
+        for entry in find_entries(mine, part.cells, part.site, sizes, answers=part.reading.positions.numpy())
+    ]
+    return sorted(found, key=lambda entry: (entry.order, entry.start))
+
+
+def _traces(
+    model: HookedTransformer, blocks: Blocks, part: Sweep, joint: Joint
+) -> tuple[Stored, Source, tuple[Float[np.ndarray, " prompt"], Float[np.ndarray, " prompt"]]]:
+    """The unchanged run, what is put into it, and the metric of both runs (of the first twice where there is one)."""
+    base_ids = run.ids_of(part.base).to(model.device)
+    if isinstance(part.source, Prompts):
+        source_ids = run.ids_of(part.source).to(model.device)
+        changed = frozenset(sweep.site for sweep in joint.run)
+        base, stored = trace_both(blocks, base_ids, source_ids, BASE_SITES | changed, joint.kept)
+        return (
+            base,
+            FromRun(stored),
+            (read_stored(blocks, base, part.reading), read_stored(blocks, stored, part.reading)),
+        )
+    base = trace(blocks, base_ids, BASE_SITES | ({part.site} & NEEDED_OF_ITSELF))
+    unchanged = read_stored(blocks, base, part.reading)
+    if part.source is None:
+        return base, Nothing(), (unchanged, unchanged)
+    return base, Constant(len(part.base), part.source, blocks, base.length), (unchanged, unchanged)
+
+
+def read_stored(blocks: Blocks, stored: Stored, reading: Reading) -> Float[np.ndarray, " prompt"]:
+    """The metric of a traced run."""
+    picked = at_positions(stored["resid_pre", len(blocks.layers)], reading.positions)
+    return np.asarray(reading.of_streams(blocks, picked).numpy())
+
+
+def _really_changed(part: Sweep, rows: Rows, base: Stored, source: Source) -> Rows:
+    """Without rows whose two activations are equal at every token and head they change."""
+    if not isinstance(source, FromRun):
+        return rows
+    keep = np.ones(len(rows), dtype=bool)
+    has_heads = sites.site(part.site).has_heads
+    single = np.array([parts[0].layer if len(parts) == 1 else -1 for parts in part.cells.parts])
+    masks = part.cells.tokens.numpy()
+    for layer in part.layers:
+        chosen = np.flatnonzero(single[rows.cell] == layer)
+        if not len(chosen):
+            continue
+        differs = (base[part.site, layer] != source.at(part.site, layer)).any(dim=-1)
+        if part.site == "pattern":
+            differs = differs.transpose(1, 2)  # prompt position head
+        table = differs.cpu().numpy()
+        cell, prompt = rows.cell[chosen], rows.prompt[chosen]
+        hit = masks[part.cells.place[cell], prompt]
+        if not has_heads:
+            keep[chosen] = (hit & table[prompt]).any(axis=1)
+            continue
+        units = np.zeros((len(part.cells), table.shape[2]), dtype=bool)
+        for c in set(cell.tolist()):
+            chosen_units = part.cells.parts[c][0].units
+            units[c, slice(None) if chosen_units is None else list(chosen_units)] = True
+        for start in range(0, len(chosen), 4096):
+            span = slice(start, start + 4096)
+            seen = hit[span, :, None] & table[prompt[span]] & units[cell[span], None, :]
+            keep[chosen[span]] = seen.any(axis=(1, 2))
+    return rows.where(keep)
+
+
+def _check_finite(out: Float[np.ndarray, "prompt cell"], wanted: Sweep) -> None:
+    bad = ~np.isfinite(out)
+    if bad.any():
+        prompt, cell = np.argwhere(bad)[0]
+        raise InterpError(
+            f"The metric is not finite for prompt {prompt} after changing {wanted.site} "
+            f"({wanted.cells.parts[cell]}). Use a model in float32 and check the prompts."
+        )

@@ -1,0 +1,580 @@
+"""The planner: which tokens of which rows are computed again, in which batches, within which memory, at what cost.
+
+A *row* is one prompt with one cell changed. Only what a change can reach is computed again, and exactly so:
+
+* nothing before the changed layer, and nothing before the first changed token (attention looks back): a row is the
+  tokens ``start`` to ``end``, which read the unchanged keys and values of the tokens before them;
+* at the changed layer only the changed tokens and heads, then everything that reads them;
+* in the last layer keys and values of the row's tokens, but queries, MLP and unembedding of the scored positions only;
+* a row whose two activations are equal is no row.
+
+Rows that enter at one layer with the same tokens form an *entry*; entries ride through the layers in one growing batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Literal, TypeAlias, TypeVar
+
+import numpy as np
+from jaxtyping import Bool, Int
+
+from interp.errors import InterpError
+from interp.model.arithmetic import Blocks
+from interp.sites import KV_SITES
+from interp.sites import site as find_site
+from interp.sweeps.cells import Cells
+
+if TYPE_CHECKING:
+    from interp.sweeps.readout import Reading
+
+Key = TypeVar("Key")
+Join: TypeAlias = tuple[int, Literal["pre", "mid"]]
+"""Where rows join the batch: before attention or before the MLP of a layer; (n_layers, "pre") is the final stream."""
+
+READ_BY_LATER_TOKENS = frozenset({"resid_pre", "k", "v"})
+"""Sites whose token is read by other tokens in the same layer's attention."""
+AFTER_MLP = frozenset({"mlp_post", "mlp_out", "resid_post"})
+"""Sites whose change is a change of the next layer's ``resid_pre``."""
+BEFORE_MLP = frozenset({"q", "k", "v", "scores", "pattern", "z", "attn_out", "resid_mid"})
+"""Sites whose change is a change of the same layer's ``resid_mid``."""
+GROUP_FLOP = 5e7
+"""Operations that the small steps of one more group are worth on a CPU: a third of a millisecond's."""
+MOST_PADDED = 2.5
+"""Most tokens that rows may hold together, for each that they would hold apart."""
+OF_THE_TOKEN_ALONE = frozenset({"resid_pre", "q", "k", "v"})
+"""Sites that in layer 0 depend on their own token and nothing else."""
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """What the cost of a model is made of.
+
+    Attributes:
+        products: operations per token of each matrix product of a block.
+        n_layers: layers.
+        d_model: width of the stream.
+        d_kv: width of the keys, and of the values, of all heads together.
+        d_q: width of the queries of all heads together.
+        d_head: width of one head.
+        d_mlp: neurons of a layer.
+        gated: whether the MLP has a gate.
+        vocab: rows of the unembedding that a read-out needs: all of them, or two.
+        itemsize: bytes of one number of the stream.
+        known: bytes, per prompt, of what a read-out needs of other runs.
+    """
+
+    products: dict[str, float]
+    n_layers: int
+    d_model: int
+    d_kv: int
+    d_q: int
+    d_head: int
+    d_mlp: int
+    gated: bool
+    vocab: int
+    itemsize: int
+    known: int = 0
+
+    @classmethod
+    def of(cls, blocks: Blocks, reading: Reading) -> Sizes:
+        """Sizes of a model, for what is read of its runs."""
+        block, vocab = blocks.layers[0], blocks.unembed.weight.shape[1]
+        return cls(
+            products=blocks.flop_per_token(),
+            n_layers=len(blocks.layers),
+            d_model=block.q.weight.shape[0],
+            d_kv=block.k.weight.shape[1],
+            d_q=block.q.weight.shape[1],
+            d_head=blocks.d_head,
+            d_mlp=block.mlp_in.weight.shape[1],
+            gated=block.gate is not None,
+            vocab={"answers": 2, "activation": 0}.get(reading.readout.needs, vocab),
+            itemsize=blocks.token.element_size(),
+            known=reading.known_bytes(vocab, block.q.weight.shape[0]),
+        )
+
+    # ---- operations ----
+
+    @property
+    def qkv(self) -> float:
+        """Operations per token of queries, keys and values."""
+        return self.products["q"] + self.products["k"] + self.products["v"]
+
+    @property
+    def mlp(self) -> float:
+        """Operations per token of the MLP."""
+        return self.products["mlp_in"] + self.products["mlp_out"]
+
+    def attention(self, start: int, end: int) -> float:
+        """Scores and mixing of the tokens ``start`` to ``end``, each over itself and all before."""
+        return 4.0 * self.d_q * (end * (end + 1) - start * (start + 1)) / 2
+
+    def layer(self, layer: int, start: int, end: int, answers: int) -> float:
+        """Attention of one layer for one row, with its matrix products."""
+        tokens = end - start
+        if layer < self.n_layers - 1:
+            return (self.qkv + self.products["o"]) * tokens + self.attention(start, end)
+        kv = (self.products["k"] + self.products["v"]) * tokens
+        return kv + (self.products["q"] + self.products["o"] + 4.0 * self.d_q * end) * answers
+
+    def ride(self, join: Join, start: int, end: int, answers: int) -> float:
+        """Everything from where a row joins to its number."""
+        first, stage = join
+        total = 2.0 * self.d_model * self.vocab * answers
+        for layer in range(first, self.n_layers):
+            if layer > first or stage == "pre":
+                total += self.layer(layer, start, end, answers)
+            total += self.mlp * (answers if layer == self.n_layers - 1 else end - start)
+        return total
+
+    def trace(self, n_prompts: int, length: int) -> float:
+        """One whole pass without the unembedding."""
+        return (
+            n_prompts
+            * self.n_layers
+            * ((self.qkv + self.products["o"] + self.mlp) * length + self.attention(0, length))
+        )
+
+    # ---- bytes ----
+
+    def row_bytes(self, length: int) -> int:
+        """What one row holds beside its tokens: the keys and values it reads, once gathered and once laid out."""
+        return self.itemsize * length * 2 * (2 * self.d_kv + self.d_q)
+
+    def token_bytes(self, length: int) -> int:
+        """What one token of a batch holds at the widest moment of a layer, entering included."""
+        hidden = (3 if self.gated else 2) * self.d_mlp
+        scores = 3 * length * self.d_q // self.d_head
+        return self.itemsize * (8 * self.d_model + 3 * self.d_q + max(hidden, scores))
+
+    def batch_bytes(self, rows: int, tokens: int, length: int) -> int:
+        """What a batch holds."""
+        return tokens * self.token_bytes(length) + rows * self.row_bytes(length)
+
+    def tracing_bytes(self, n_prompts: int, length: int) -> int:
+        """What both runs of some prompts in one pass hold beside what they keep."""
+        return 2 * n_prompts * length * self.token_bytes(length)
+
+    @staticmethod
+    def kept_bytes(rows: int) -> int:
+        """The number of each row, and which cell of which prompt from which token it is, twice while it is sorted."""
+        return 72 * rows
+
+    def stored_bytes(self, length: int, *, site_width: int) -> int:
+        """What one prompt's two traces keep: base streams, queries, keys, values, head outputs; the source's site."""
+        per_layer = 2 * self.d_model + 2 * self.d_q + 2 * self.d_kv + 2 * site_width
+        return self.itemsize * length * (self.n_layers * per_layer + self.d_model) + self.known
+
+
+@dataclass(frozen=True)
+class Entry:
+    """Rows that enter at one layer.
+
+    Attributes:
+        layer: first changed layer.
+        start: first token that any of them computes again.
+        end: one after the last.
+        dense: whether every token from a row's first on changes at once.
+        general: whether the cells change several layers.
+        cell: [row] which cell.
+        prompt: [row] which prompt of the chunk.
+        starts: [row] the first token that the row itself computes again; from there on it rides.
+        join: where the rows join the batch.
+        answers: scored positions of a row.
+        late: whether only the scored positions are computed, the change coming after the last keys and values.
+        last: layers of the model, less one.
+        sweep: which of the sweeps that are run together.
+    """
+
+    layer: int
+    start: int
+    end: int
+    dense: bool
+    general: bool
+    cell: Int[np.ndarray, " row"]
+    prompt: Int[np.ndarray, " row"]
+    starts: Int[np.ndarray, " row"]
+    join: Join
+    answers: int
+    late: bool
+    last: int
+    sweep: int = 0
+
+    @property
+    def held(self) -> int:
+        """Tokens of a row that are held while it enters."""
+        return self.answers if self.late else self.end - self.start
+
+    @property
+    def order(self) -> int:
+        """When it joins."""
+        return 2 * self.join[0] + (self.join[1] == "mid")
+
+    @property
+    def scored(self) -> bool:
+        """Whether only the scored positions join, the others' keys and values having been read."""
+        return self.order > 2 * self.last
+
+    @property
+    def uniform(self) -> bool:
+        """Whether all rows start at the same token."""
+        return bool((self.starts == self.start).all())
+
+    @property
+    def rows(self) -> int:
+        """How many."""
+        return len(self.cell)
+
+    @property
+    def tokens(self) -> int:
+        """Tokens that its rows hold while they enter."""
+        return len(self.cell) * self.held
+
+    def part(self, rows: slice) -> Entry:
+        """Some of its rows."""
+        return replace(self, cell=self.cell[rows], prompt=self.prompt[rows], starts=self.starts[rows])
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a sweep will compute.
+
+    Attributes:
+        site: what is changed.
+        rows_in_all: cells times prompts.
+        rows: how many of them are computed; the others cannot change the number, or were kept.
+        chunks: prompts per chunk; activations of one chunk are stored at a time.
+        batches: how many batches run.
+        flop: floating-point operations of every matrix product that is made, a multiplication and an addition each.
+        peak_bytes: memory that the sweep takes beside the model, from above.
+        tokens_per_ride: how many tokens a batch may hold.
+        engine: ``weights`` (on the model's own weights) or ``hooks``, with the reason.
+        kept: rows whose numbers a store had.
+    """
+
+    site: str
+    rows_in_all: int
+    rows: int
+    chunks: tuple[int, ...]
+    batches: int
+    flop: float
+    peak_bytes: int
+    tokens_per_ride: int
+    engine: str = "weights"
+    kept: int = 0
+
+    def __str__(self) -> str:
+        """What will be recomputed, in which batches, within which memory, and the floor in operations."""
+        share = 1 - self.rows / max(self.rows_in_all, 1)
+        return (
+            f"{self.site}: {self.rows} of {self.rows_in_all} rows are computed ({share:.0%} cannot change the number), "
+            f"in {self.batches} batches of up to {self.tokens_per_ride} tokens over {len(self.chunks)} "
+            f"{'chunk' if len(self.chunks) == 1 else 'chunks'} of prompts; {self.flop:.3g} floating-point operations "
+            f"at least, {self.peak_bytes / 2**20:.0f} MiB at most"
+            f"{'' if self.engine == 'weights' else f'; through hooks ({self.engine})'}."
+        )
+
+
+def joined(plans: Sequence[Plan]) -> Plan:
+    """Several sweeps, run one after the other, as one plan; the numbers of each are kept until all are done."""
+    if len(plans) == 1:
+        return plans[0]
+    kept = 8 * sum(plan.rows_in_all for plan in plans)
+    return replace(
+        plans[0],
+        rows_in_all=sum(plan.rows_in_all for plan in plans),
+        rows=sum(plan.rows for plan in plans),
+        kept=sum(plan.kept for plan in plans),
+        chunks=tuple(size for plan in plans for size in plan.chunks),
+        batches=sum(plan.batches for plan in plans),
+        flop=sum(plan.flop for plan in plans),
+        peak_bytes=max(plan.peak_bytes for plan in plans) + kept,
+        tokens_per_ride=max(plan.tokens_per_ride for plan in plans),
+    )
+
+
+@dataclass(frozen=True)
+class Rows:
+    """The rows of a chunk: which cell of which prompt, from which token.
+
+    Attributes:
+        cell: [row].
+        prompt: [row].
+        start: [row] first changed token, or first scored position if that comes before.
+        dense: [row] whether every token from there on is changed.
+    """
+
+    cell: Int[np.ndarray, " row"]
+    prompt: Int[np.ndarray, " row"]
+    start: Int[np.ndarray, " row"]
+    dense: Bool[np.ndarray, " row"]
+
+    def __len__(self) -> int:
+        """How many rows."""
+        return len(self.cell)
+
+    def where(self, keep: Bool[np.ndarray, " row"]) -> Rows:
+        """Only these rows."""
+        return Rows(self.cell[keep], self.prompt[keep], self.start[keep], self.dense[keep])
+
+
+def find_rows(
+    cells: Cells,
+    site: str,
+    n_layers: int,
+    *,
+    answers: Int[np.ndarray, "prompt answer"],
+    differs: Bool[np.ndarray, "prompt position"] | None,
+) -> Rows:
+    """The rows whose change can reach the number.
+
+    Args:
+        cells: what is changed.
+        site: where.
+        n_layers: layers of the model.
+        answers: scored positions.
+        differs: where the two prompts differ; None where every token may change (ablations, knockouts).
+    """
+    masks = cells.tokens.numpy()
+    _, n, length = masks.shape
+    positions = np.arange(length)
+    end = answers.max(axis=1) + 1
+    possible = masks & (positions < end[:, None])
+    if cells.sources is not None:
+        first_source = np.where(cells.sources.any(dim=2), cells.sources.int().argmax(dim=2), length)
+        possible = possible & (positions >= first_source[:, :, None])
+    if differs is not None:
+        first = np.where(differs.any(axis=1), differs.argmax(axis=1), length)
+        possible = possible & (positions >= first[:, None])
+    scored = np.zeros((n, length), dtype=bool)
+    scored[np.arange(n)[:, None], answers] = True
+    in_first = np.array([len(parts) == 1 and parts[0].layer == 0 for parts in cells.parts])
+    in_last = np.array([parts[0].layer >= n_layers - 1 for parts in cells.parts])
+    final = np.array([parts[0].layer == n_layers for parts in cells.parts])  # the stream after the last block
+    narrow_first = differs is not None and site in OF_THE_TOKEN_ALONE
+    narrow_last = site not in READ_BY_LATER_TOKENS
+    found: list[Rows] = []
+    narrowed = np.stack([in_first & narrow_first, final | (in_last & narrow_last)], axis=1)
+    for to_differing, to_scored in ((False, False), (False, True), (True, False), (True, True)):
+        chosen = np.flatnonzero((narrowed == (to_differing, to_scored)).all(axis=1))
+        if not len(chosen):
+            continue
+        mask = possible
+        if to_differing and differs is not None:
+            mask = mask & differs
+        if to_scored:
+            mask = mask & scored
+        found.append(_rows(chosen, cells.place, mask, site, answers))
+    return Rows(
+        *(np.concatenate(parts) for parts in zip(*((r.cell, r.prompt, r.start, r.dense) for r in found), strict=True))
+    )
+
+
+def _rows(
+    cells: Int[np.ndarray, " cell"],
+    place: Int[np.ndarray, " cell"],
+    mask: Bool[np.ndarray, "place prompt position"],
+    site: str,
+    answers: Int[np.ndarray, "prompt answer"],
+) -> Rows:
+    some = np.asarray(mask.any(axis=2))
+    # A row holds every scored position, also one before its change (answers of several tokens, swept by position).
+    start = np.minimum(mask.argmax(axis=2), answers.min(axis=1))
+    n_tokens = mask.sum(axis=2)
+    dense = np.asarray((n_tokens == answers.max(axis=1) + 1 - start) & (n_tokens > 1))
+    if site in KV_SITES:
+        dense = some  # every later token may attend to it
+    elif site == "resid_pre" or site in AFTER_MLP:
+        dense = np.zeros_like(some)  # it makes no difference there
+    which, prompt = np.nonzero(some[place[cells]])
+    cell = cells[which]
+    return Rows(cell, prompt, start[place[cell], prompt], dense[place[cell], prompt])
+
+
+def find_entries(
+    rows: Rows, cells: Cells, site: str, sizes: Sizes, *, answers: Int[np.ndarray, "prompt answer"]
+) -> list[Entry]:
+    """Rows in groups that enter at one layer.
+
+    Rows that start at different tokens enter together, those that start late a few tokens longer, where that costs
+    fewer operations than the small steps of one more group are worth (``GROUP_FLOP``).
+    """
+    layer = np.array([parts[0].layer for parts in cells.parts])[rows.cell]
+    last_layer = np.array([parts[-1].layer for parts in cells.parts])[rows.cell]
+    general = np.array([len(parts) > 1 for parts in cells.parts])[rows.cell]
+    end = answers.max(axis=1)[rows.prompt] + 1
+    alike = np.stack([layer, general, last_layer, rows.dense, end], axis=1)
+    order = np.lexsort((rows.prompt, rows.cell, rows.start, *alike.T[::-1]))
+    entries = []
+    for part in _split(order, alike):
+        i = part[0]
+        dense, many = bool(rows.dense[i]), bool(general[i])
+        join = _join(site, int(last_layer[i]), sizes.n_layers, dense=dense, general=many)
+        before_attention = site == "resid_pre" and layer[i] < sizes.n_layers
+        late = bool(not many and layer[i] >= sizes.n_layers - 1 and not before_attention)
+        for own in _together(part, rows.start, int(end[i]), sizes, late=late):
+            own = own[np.lexsort((rows.prompt[own], rows.cell[own]))]
+            start = int(rows.start[own].min())
+            entries.append(
+                Entry(
+                    layer=int(layer[i]),
+                    start=start,
+                    end=int(end[i]),
+                    dense=dense,
+                    general=many,
+                    cell=rows.cell[own],
+                    prompt=rows.prompt[own],
+                    starts=rows.start[own],
+                    join=join,
+                    answers=answers.shape[1],
+                    late=late,
+                    last=sizes.n_layers - 1,
+                )
+            )
+    return entries
+
+
+def _split(order: Int[np.ndarray, " row"], keys: Int[np.ndarray, "row ..."]) -> list[Int[np.ndarray, " row"]]:
+    """Sorted rows cut wherever their keys change."""
+    if not len(order):
+        return []
+    sorted_keys = keys[order].reshape(len(order), -1)
+    cuts = np.flatnonzero((sorted_keys[1:] != sorted_keys[:-1]).any(axis=1)) + 1
+    return np.split(order, cuts)
+
+
+def _together(
+    part: Int[np.ndarray, " row"], start: Int[np.ndarray, " row"], end: int, sizes: Sizes, *, late: bool
+) -> Iterator[Int[np.ndarray, " row"]]:
+    """Rows of one start each, or of several where that is cheaper; of any, where only scored positions are computed."""
+    if late:
+        yield part
+        return
+    held: list[Int[np.ndarray, " row"]] = []
+    first, own_tokens, n_rows = 0, 0, 0
+    for own in _split(part, start):
+        at = int(start[own[0]])
+        tokens = own_tokens + len(own) * (end - at)
+        padded = (n_rows + len(own)) * (end - first)
+        extra = (padded - tokens) * (sizes.products["o"] + 4.0 * sizes.d_q * end)
+        if held and (extra > GROUP_FLOP or padded > MOST_PADDED * tokens):
+            yield np.concatenate(held)
+            held = []
+        if not held:
+            first, own_tokens, n_rows = at, 0, 0
+        held.append(own)
+        own_tokens += len(own) * (end - at)
+        n_rows += len(own)
+    if held:
+        yield np.concatenate(held)
+
+
+def check_known(site: str) -> None:
+    """Refuse a site of which it is not written where in a layer its change acts.
+
+    Raises:
+        InterpError: such a site, which would else be taken for another.
+    """
+    if site != "resid_pre" and site not in AFTER_MLP and site not in BEFORE_MLP:
+        raise InterpError(
+            f"Where in a layer a change of site '{site}' acts is not written in interp.sweeps.exact.planner."
+        )
+
+
+def _join(site: str, layer: int, n_layers: int, *, dense: bool, general: bool) -> Join:
+    check_known(site)
+    if general:
+        return layer + 1, "pre"
+    if site == "resid_pre":
+        return (layer, "mid") if layer < n_layers else (n_layers, "pre")
+    if site in AFTER_MLP:
+        return (layer + 1, "mid") if layer < n_layers - 1 else (n_layers, "pre")
+    return (layer, "mid") if dense or layer == n_layers - 1 else (layer + 1, "mid")
+
+
+def runs_of(keys: Sequence[Key]) -> Iterator[tuple[Key, slice]]:
+    """Consecutive equal keys, and where they stand."""
+    start = 0
+    for i in range(1, len(keys) + 1):
+        if i == len(keys) or keys[i] != keys[start]:
+            yield keys[start], slice(start, i)
+            start = i
+
+
+def into_rides(entries: Sequence[Entry], budget: int) -> Iterator[tuple[Entry, ...]]:
+    """Entries in batches of at most ``budget`` tokens (at least one row)."""
+    ride: list[Entry] = []
+    held = 0
+    for whole in entries:
+        at = 0
+        while at < len(whole.cell):
+            room = (budget - held) // whole.held
+            if room < 1 and ride:
+                yield tuple(ride)
+                ride, held = [], 0
+                continue
+            taken = min(max(room, 1), len(whole.cell) - at)
+            ride.append(whole.part(slice(at, at + taken)))
+            held += taken * whole.held
+            at += taken
+    if ride:
+        yield tuple(ride)
+
+
+def entry_flop(sizes: Sizes, site: str, entry: Entry, changed: float, cells: Cells, *, from_run: bool) -> float:
+    """Operations of one entry before its rows join the batch; ``changed`` tokens per row on average."""
+    n, start, end = entry.rows, entry.start, entry.end
+    last = sizes.n_layers - 1
+    if entry.general:
+        whole = (sizes.qkv + sizes.products["o"] + sizes.mlp) * (end - start) + sizes.attention(start, end)
+        return n * whole * (entry.join[0] - entry.layer)
+    units = cells.parts[int(entry.cell[0])][0].units
+    own = 0.0
+    if find_site(site).has_heads:
+        heads = len(units) if units is not None else sizes.d_q // sizes.d_head
+        if site in KV_SITES:
+            heads *= sizes.d_q // sizes.d_kv
+        queries = entry.answers if entry.layer == last else end - start
+        own = 2.0 * sizes.d_head * sizes.d_model * heads * queries
+        if site != "z":
+            own += 4.0 * sizes.d_head * heads * queries * (start + end) / 2
+    elif site == "mlp_post":
+        neurons = len(units) if units is not None else sizes.d_mlp
+        own = 2.0 * neurons * sizes.d_model * changed
+    layer = entry.layer + (site in AFTER_MLP)
+    if layer > last or (layer == last and site != "resid_pre" and site not in AFTER_MLP):
+        return n * own
+    if site not in AFTER_MLP and site != "resid_pre":
+        if entry.dense:
+            return n * own
+        own += sizes.mlp * changed
+        layer += 1
+    known = site == "resid_pre" and from_run
+    if layer < last:
+        own += (0.0 if known else sizes.qkv * changed) + sizes.products["o"] * (end - start)
+        own += sizes.attention(start, end)
+    else:
+        query = 0.0 if known else sizes.products["q"]
+        own += 0.0 if known else (sizes.products["k"] + sizes.products["v"]) * changed
+        own += (query + sizes.products["o"] + 4.0 * sizes.d_q * end) * entry.answers
+    return n * own
+
+
+def flop(sizes: Sizes, site: str, entries: Sequence[Entry], cells: Cells, *, from_run: bool) -> float:
+    """Operations of all entries and their rides; ``from_run``: the changes are another run's activations."""
+    masks = cells.tokens.numpy()
+    total = 0.0
+    for entry in entries:
+        picked = masks[cells.place[entry.cell], entry.prompt, entry.start : entry.end]
+        total += entry_flop(sizes, site, entry, float(picked.sum(axis=1).mean()), cells, from_run=from_run)
+        total += riding_flop(sizes, entry)
+    return total
+
+
+def riding_flop(sizes: Sizes, entry: Entry) -> float:
+    """Operations of an entry's rows from where they join."""
+    starts, counts = np.unique(entry.starts, return_counts=True)
+    each = (sizes.ride(entry.join, start, entry.end, entry.answers) for start in starts.tolist())
+    return float(sum(count * one for count, one in zip(counts.tolist(), each, strict=True)))

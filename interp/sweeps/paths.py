@@ -1,0 +1,443 @@
+"""Path patching: the exact effect of every edge from what writes to the residual stream to what reads it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+import xarray as xr
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from interp import results, run
+from interp._arguments import check_pairs
+from interp.errors import InterpError
+from interp.model.arithmetic import Blocks
+from interp.prompts import PromptPairs
+from interp.prompts.tokens import Prompts
+from interp.readouts import AnyReadout
+from interp.store import Journal, Store
+from interp.sweeps.exact.batch import Chunk
+from interp.sweeps.exact.cache import BASE_SITES, Stored, trace_both
+from interp.sweeps.exact.cost import Limits, packed
+from interp.sweeps.exact.execute import plan_of, read_stored, ride_all
+from interp.sweeps.exact.planner import Entry, Join, Plan, Sizes, riding_flop, runs_of
+from interp.sweeps.finished import Finished
+from interp.sweeps.graph import Node, receivers, senders
+from interp.sweeps.patching import (
+    About,
+    Direction,
+    base_and_source,
+    check_direction,
+    patch_attributes,
+    patch_variables,
+)
+from interp.sweeps.progress import Meter, Progress
+from interp.sweeps.readout import Reading, check_ends_at_logits, checked_reading, whole_answers
+from interp.sweeps.resume import AnyStore, digest, facts_of
+from interp.sweeps.statement import Done, chunks_of
+
+if TYPE_CHECKING:
+    from interp.model import HookedTransformer
+
+
+def path_patching(
+    model: HookedTransformer,
+    pairs: PromptPairs,
+    *,
+    direction: Direction = "denoising",
+    metric: AnyReadout = "logit_difference",
+    senders: Sequence[str] | None = None,
+    receivers: Sequence[str] | None = None,
+    minimum_gap: float | None = None,
+    memory: int | None = None,
+    store: AnyStore = None,
+    progress: Progress | None = None,
+) -> xr.Dataset:
+    """Patch every edge from a sender to a receiver, with everything else frozen.
+
+    What the sender writes in the other run, minus what it writes in this one, is added at every position to the
+    receiver's own input, before its norm; every other reader still sees this run. From the receiver on, the model runs
+    as usual. Wang et al. 2022 (arXiv 2211.00593); the same intervention as TransformerLens's direct path patching.
+
+    Args:
+        model: its arithmetic is in ``interp.model.arithmetic`` (``model.no_blocks`` is empty).
+        pairs: clean and corrupted prompts.
+        direction: ``"denoising"`` adds clean minus corrupted to the corrupted run, ``"noising"`` the reverse.
+        metric: a name from ``interp.readouts``, or a read-out.
+        senders: labels of the senders; None is ``embed``, every head (``L3H2``) and every MLP (``MLP3``).
+        receivers: labels of the receivers; None is every head's query, key and value input (``L5H3.q``; shared
+            key-value heads are ``L5KV1.k``), every MLP (``MLP5``) and ``logits``.
+        minimum_gap: clean-corrupted gap below which ``recovered`` is NaN; default by metric.
+        memory: bytes that may be used beside the model; None is half of what is free.
+        store: as in ``sweep``.
+        progress: called with rows done and rows in all; a row is one prompt with one edge patched.
+
+    Returns:
+        ``patched`` (prompt, sender, receiver) in the metric's units, NaN where the sender does not come before the
+        receiver; ``recovered`` = (patched - corrupted) / (clean - corrupted); ``clean`` and ``corrupted`` (prompt).
+
+    Raises:
+        InterpError: an architecture without arithmetic of its own here, an unknown label, or no edge at all.
+    """
+    _check(model, pairs, direction, metric)
+    wanted = _Wanted.of(model, pairs, direction, metric, senders, receivers)
+    journal = None if store is None else Store.at(store).journal(wanted.facts(model))
+    about = About.of(pairs, direction, metric, minimum_gap)
+    found = _execute(model, model.blocks(), wanted, memory, journal, progress)
+    return _labelled(model, pairs, wanted, found, about)
+
+
+def plan_paths(
+    model: HookedTransformer,
+    pairs: PromptPairs,
+    *,
+    direction: Direction = "denoising",
+    metric: AnyReadout = "logit_difference",
+    senders: Sequence[str] | None = None,
+    receivers: Sequence[str] | None = None,
+    memory: int | None = None,
+) -> Plan:
+    """What ``path_patching`` would compute with the same arguments, without computing it; printing it says it in words.
+
+    Known from the tokens alone: senders that turn out to write the same in both runs save more.
+    """
+    _check(model, pairs, direction, metric)
+    wanted = _Wanted.of(model, pairs, direction, metric, senders, receivers)
+    blocks = model.blocks()
+    sizes = Sizes.of(blocks, wanted.reading)
+    n, length = wanted.base.ids.shape
+    limits = _limits(model, blocks, sizes, wanted, memory)
+    done = []
+    for rows in chunks_of(n, limits.prompts):
+        part = wanted.of_prompts(rows)
+        every = np.ones((len(wanted.senders), len(rows)), dtype=bool)
+        done.append((len(rows), _entries(part, every, sizes.n_layers)))
+    return _plan(wanted, sizes, limits, done, length)
+
+
+def _check(model: HookedTransformer, pairs: PromptPairs, direction: str, metric: AnyReadout) -> None:
+    check_pairs(model, pairs)
+    check_direction(direction)
+    if model.no_blocks:
+        raise InterpError(f"Path patching runs on the model's own weights only, and {model.no_blocks}.")
+    check_ends_at_logits(metric, "Path patching")
+    if whole_answers(pairs, metric):
+        raise InterpError("Path patching scores one token: give the pairs an answer of one token, or expand_answers().")
+
+
+@dataclass(frozen=True)
+class _Wanted:
+    """Which edges of which runs: ``edges`` [edge, 2] index ``senders`` and ``receivers``."""
+
+    base: Prompts
+    source: Prompts
+    reading: Reading
+    direction: str
+    senders: tuple[Node, ...]
+    receivers: tuple[Node, ...]
+    edges: Int[np.ndarray, "edge two"]
+
+    @classmethod
+    def of(
+        cls, model: HookedTransformer, pairs: PromptPairs, direction: str, metric: AnyReadout,
+        sender_names: Sequence[str] | None, receiver_names: Sequence[str] | None,
+    ) -> _Wanted:  # fmt: skip
+        writing, reading = senders(model, sender_names), receivers(model, receiver_names)
+        edges = [
+            (s, r) for r, receiver in enumerate(reading) for s, sender in enumerate(writing) if sender.reaches(receiver)
+        ]
+        if not edges:
+            raise InterpError("No sender comes before a receiver: name senders of earlier layers.")
+        base, source = base_and_source(pairs, direction)
+        return cls(base, source, checked_reading(model, pairs, metric), direction, writing, reading, np.array(edges))
+
+    def facts(self, model: HookedTransformer) -> dict[str, str]:
+        """Everything that the numbers depend on, but for rounding."""
+        return {
+            "site": "edges",
+            "edges": digest([node.label for node in (*self.senders, *self.receivers)], self.edges),
+            **facts_of(model, self.base, self.source.sha256(), self.reading),
+        }
+
+    def of_prompts(self, rows: Int[np.ndarray, " prompt"]) -> _Wanted:
+        index = torch.from_numpy(rows)
+        return _Wanted(
+            self.base.select(rows), self.source.select(rows), self.reading.rows(index), self.direction,
+            self.senders, self.receivers, self.edges,
+        )  # fmt: skip
+
+
+def _execute(
+    model: HookedTransformer,
+    blocks: Blocks,
+    wanted: _Wanted,
+    memory: int | None,
+    journal: Journal | None,
+    progress: Progress | None,
+) -> Done:
+    sizes = Sizes.of(blocks, wanted.reading)
+    n, length = wanted.base.ids.shape
+    limits = _limits(model, blocks, sizes, wanted, memory)
+    patched, base_score, source_score = np.empty((n, len(wanted.edges))), np.empty(n), np.empty(n)
+    meter = Meter(progress, patched.size)
+    finished = None if journal is None else Finished.of(journal, patched.shape)
+    done: list[tuple[int, list[Entry]]] = []
+    with torch.inference_mode():
+        for rows in chunks_of(n, limits.prompts):
+            part = wanted.of_prompts(rows)
+            base_ids, source_ids = (run.ids_of(prompts).to(model.device) for prompts in (part.base, part.source))
+            written_sites = {"resid_pre", "z", "mlp_out"}
+            reading = part.reading.with_known(model)
+            base, source = trace_both(blocks, base_ids, source_ids, BASE_SITES | written_sites, written_sites)
+            base_score[rows], source_score[rows] = (read_stored(blocks, run_, reading) for run_ in (base, source))
+            patched[rows] = base_score[rows, None]
+            chunk = Chunk(blocks, base, part.reading.positions.to(model.device))
+            has = None
+            if finished is not None:
+                has = finished.fill(patched, rows, (base_score[rows], source_score[rows]))
+            written = _Written(chunk, source, part)
+            entries = _entries(part, written.differ(), sizes.n_layers, has)
+            blocks = packed(blocks, limits, entries, -(-n // limits.prompts))
+            chunk = replace(chunk, blocks=blocks)
+            written = replace(written, chunk=chunk)
+            done.append((len(rows), entries))
+            meter.add(len(rows) * len(wanted.edges) - sum(len(entry.cell) for entry in entries))
+            for entry, scores in ride_all(chunk, entries, written.values, reading, limits.tokens):
+                patched[rows[entry.prompt], entry.cell] = scores.numpy()
+                if journal is not None:
+                    journal.append(entry.cell, rows[entry.prompt], scores.numpy())
+                meter.add(len(entry.cell))
+    plan = _plan(wanted, sizes, limits, done, length)
+    return Done(patched, base_score, source_score, replace(plan, kept=0 if finished is None else finished.n_rows))
+
+
+def _entries(
+    part: _Wanted,
+    differ: Bool[np.ndarray, "sender prompt"],
+    n_layers: int,
+    finished: Bool[np.ndarray, "prompt edge"] | None = None,
+) -> list[Entry]:
+    """Rows by where they join and which tokens they compute, ordered so that neighbours share a sender's work."""
+    differs = (part.base.ids != part.source.ids) & (np.arange(part.base.ids.shape[1]) < part.base.lengths[:, None])
+    end = part.reading.end.numpy()
+    scored = part.reading.positions.numpy().min(axis=1)
+    start = np.where(differs.any(axis=1), np.minimum(differs.argmax(axis=1), scored), part.base.ids.shape[1])
+    entries: list[Entry] = []
+    reading = [_reading(node, n_layers) for node in part.receivers]
+    for layer, kind in sorted(set(reading)):
+        chosen = np.flatnonzero([reading[r] == (layer, kind) for r in part.edges[:, 1]])
+        chosen = chosen[np.lexsort((part.edges[chosen, 1], part.edges[chosen, 0]))]
+        for first, last in sorted({(int(s), int(e)) for s, e in zip(start, end, strict=True) if s < e}):
+            prompts = np.flatnonzero((start == first) & (end == last))
+            live = differ[part.edges[chosen, 0]][:, prompts]
+            if finished is not None:
+                live = live & ~finished[np.ix_(prompts, chosen)].T
+            edge, prompt = np.nonzero(live)
+            if len(edge):
+                answers = part.reading.positions.shape[1]
+                entries.append(
+                    Entry(
+                        layer=layer, start=first, end=last, dense=True, general=False, cell=chosen[edge],
+                        prompt=prompts[prompt], starts=np.full(len(edge), first),
+                        join=_join(layer, kind, n_layers), answers=answers,
+                        late=layer >= n_layers - 1, last=n_layers - 1,
+                    )
+                )  # fmt: skip
+    return sorted(entries, key=lambda entry: (entry.order, entry.start))
+
+
+def _reading(node: Node, n_layers: int) -> tuple[int, str]:
+    if node.kind == "logits":
+        return n_layers, "logits"
+    return node.layer, {"q": "attention", "k": "attention", "v": "attention", "mlp": "mlp"}[node.kind]
+
+
+def _join(layer: int, kind: str, n_layers: int) -> Join:
+    joins: dict[str, Join] = {"attention": (layer, "mid"), "mlp": (layer + 1, "pre"), "logits": (n_layers, "pre")}
+    return joins[kind]
+
+
+@dataclass(frozen=True)
+class _Written:
+    """What each sender writes differently in the other run, and what a receiver makes of it."""
+
+    chunk: Chunk
+    source: Stored
+    wanted: _Wanted
+
+    def differ(self) -> Bool[np.ndarray, "sender prompt"]:
+        """Whether a sender writes anything different for a prompt."""
+        out = np.zeros((len(self.wanted.senders), len(self.wanted.base)), dtype=bool)
+        for i, node in enumerate(self.wanted.senders):
+            site, layer = _site(node)
+            new, old = self.source[site, layer], self.chunk.base[site, layer]
+            moved = new != old if node.head < 0 else new[:, :, node.head] != old[:, :, node.head]
+            out[i] = moved.flatten(1).any(dim=1).cpu().numpy()
+        return out
+
+    def delta(
+        self, node: Node, prompt: Int[Tensor, " row"], start: int, end: int
+    ) -> Float[Tensor, "row token d_model"]:
+        """What the sender writes in the other run minus what it writes in this one."""
+        site, layer = _site(node)
+        new, old = (kept[site, layer][:, start:end].index_select(0, prompt) for kept in (self.source, self.chunk.base))
+        if node.head < 0:
+            return new - old
+        blocks = self.chunk.blocks
+        weight = blocks.layers[layer].o.weight[node.head * blocks.d_head : (node.head + 1) * blocks.d_head]
+        return (new[:, :, node.head] - old[:, :, node.head]) @ weight.to(new.dtype)
+
+    def values(self, entry: Entry) -> Float[Tensor, "row token d_model"]:
+        """The stream of an entry's rows where they join."""
+        edges = self.wanted.edges[entry.cell]
+        prompt = self.chunk.index(entry.prompt)
+        kind = self.wanted.receivers[edges[0, 1]].kind
+        parts = []
+        for sender, rows in runs_of(edges[:, 0].tolist()):
+            node = self.wanted.senders[sender]
+            reading = [self.wanted.receivers[r] for r in edges[rows, 1].tolist()]
+            part = entry.part(rows)
+            if kind in ("mlp", "logits"):
+                parts.append(self._one_input(node, kind, part, prompt[rows]))
+            else:
+                parts.append(self._heads(node, reading, part, prompt[rows]))
+        return torch.cat(parts) if len(parts) > 1 else parts[0]
+
+    def _one_input(
+        self, node: Node, kind: str, entry: Entry, prompt: Int[Tensor, " row"]
+    ) -> Float[Tensor, "row token d_model"]:
+        """The stream after an MLP that reads it, or the final stream itself."""
+        chunk = self.chunk
+        site, layer = ("resid_mid", entry.layer) if kind == "mlp" else ("resid_pre", chunk.n_layers)
+        once, which = torch.unique(prompt, return_inverse=True)
+        delta = self.delta(node, once, entry.start, entry.end)
+        delta = chunk.at_answers(delta, once, entry.start) if entry.late else delta
+        old = chunk.take(chunk.base[site, layer], prompt, entry)
+        new = old + delta[which]
+        if kind == "logits":
+            return new
+        return old + chunk.blocks.layers[layer].mlp_out(chunk.blocks.neurons(layer, new))
+
+    def _heads(
+        self, node: Node, reading: Sequence[Node], entry: Entry, prompt: Int[Tensor, " row"]
+    ) -> Float[Tensor, "row token d_model"]:
+        """``resid_mid`` after heads whose query, key or value input alone was changed by one sender."""
+        chunk, blocks, layer = self.chunk, self.chunk.blocks, entry.layer
+        block = blocks.layers[layer]
+        start, end = entry.start, entry.end
+        once, which = torch.unique(prompt, return_inverse=True)
+        x = block.ln1(chunk.gather("resid_pre", layer, once, start, end) + self.delta(node, once, start, end))
+        own_at = chunk.span(start, end)
+        at = chunk.answers[prompt] if entry.late else own_at
+        length = chunk.base.length
+        new: dict[str, Tensor] = {}
+        for kind in {node.kind for node in reading}:
+            linear = {"q": block.q, "k": block.k, "v": block.v}[kind]
+            value = blocks.heads(linear(x))
+            new[kind] = value if kind == "v" else blocks.rotate(value, own_at, length)
+        mid = chunk.take(chunk.base["resid_mid", layer], prompt, entry)
+        weight = block.o.weight.reshape(blocks.n_heads, blocks.d_head, -1)
+        group = blocks.n_heads // blocks.n_kv_heads
+        order = [(node.kind, node.head) for node in reading]
+        for (kind, head), rows in runs_of(order):
+            mine = prompt[rows]
+            heads = range(head, head + 1) if kind == "q" else range(head * group, (head + 1) * group)
+            shared = head // group if kind == "q" else head
+            own = entry.part(rows)
+            q = chunk.take(chunk.base["q", layer], mine, own)[:, :, heads.start : heads.stop]
+            k, v = (chunk.gather(site, layer, mine, 0, end)[:, :, shared : shared + 1] for site in ("k", "v"))
+            fresh = new[kind][which[rows]][:, :, head : head + 1]
+            if kind == "q":
+                q = chunk.at_answers(fresh, mine, start) if entry.late else fresh
+            elif kind == "k":
+                k[:, start:] = fresh
+            else:
+                v[:, start:] = fresh
+            seen = chunk.seen(at[rows] if len(at) > 1 or entry.late else at, end)
+            z = blocks.attend(q, k, v, seen)
+            old = chunk.take(chunk.base["z", layer], mine, own)[:, :, heads.start : heads.stop]
+            written = weight[heads.start : heads.stop].flatten(0, 1)
+            mid[rows] += ((z - old).flatten(2).to(written.dtype) @ written).to(mid.dtype)
+        return mid
+
+
+def _site(node: Node) -> tuple[str, int]:
+    return {"embed": ("resid_pre", 0), "head": ("z", node.layer), "mlp": ("mlp_out", node.layer)}[node.kind]
+
+
+# ---- what it cost, and the result ----
+
+
+def _plan(wanted: _Wanted, sizes: Sizes, limits: Limits, done: Sequence[tuple[int, list[Entry]]], length: int) -> Plan:
+    flop = 2 * sizes.trace(len(wanted.base), length)
+    for _, entries in done:
+        flop += sum(_entry_flop(wanted, sizes, entry) for entry in entries)
+    return plan_of(
+        "edges",
+        (len(wanted.base), len(wanted.edges)),
+        sizes,
+        limits,
+        [count for count, _ in done],
+        [entries for _, entries in done],
+        length=length,
+        width=_width(sizes),
+        flop=flop,
+    )
+
+
+def _limits(model: HookedTransformer, blocks: Blocks, sizes: Sizes, wanted: _Wanted, memory: int | None) -> Limits:
+    n, length = wanted.base.ids.shape
+    shape = (n, len(wanted.edges))
+    return Limits.of(model, blocks, sizes, shape, length=length, width=_width(sizes), held=0, memory=memory)
+
+
+def _width(sizes: Sizes) -> int:
+    """Numbers per token and layer that are kept of what the senders write."""
+    return sizes.d_q + sizes.d_model
+
+
+def _entry_flop(wanted: _Wanted, sizes: Sizes, entry: Entry) -> float:
+    edges = wanted.edges[entry.cell]
+    tokens, rows = entry.end - entry.start, len(entry.cell)
+    total = riding_flop(sizes, entry)
+    kind = wanted.receivers[edges[0, 1]].kind
+    computed = entry.held
+    if kind == "logits":
+        return total
+    if kind == "mlp":
+        return total + rows * sizes.mlp * computed
+    once = len({(sender, prompt) for sender, prompt in zip(edges[:, 0].tolist(), entry.prompt.tolist(), strict=True)})
+    kinds = {wanted.receivers[r].kind for r in set(edges[:, 1].tolist())}
+    total += once * tokens * sum(sizes.products[kind] for kind in kinds)
+    group = sizes.d_q // sizes.d_kv
+    heads = sum(1 if wanted.receivers[r].kind == "q" else group for r in edges[:, 1].tolist())
+    per_head = 2.0 * sizes.d_head * sizes.d_model * computed
+    seen = 4.0 * sizes.d_head * (computed * entry.end if entry.late else tokens * (entry.start + entry.end) / 2)
+    return total + heads * (per_head + seen)
+
+
+def _labelled(model: HookedTransformer, pairs: PromptPairs, wanted: _Wanted, found: Done, about: About) -> xr.Dataset:
+    patched = np.full((len(pairs), len(wanted.senders), len(wanted.receivers)), np.nan)
+    patched[:, wanted.edges[:, 0], wanted.edges[:, 1]] = found.changed
+    return results.build(
+        patch_variables(found, patched, ("prompt", "sender", "receiver"), about),
+        coords={
+            "prompt": np.arange(len(pairs)),
+            "sender": [node.label for node in wanted.senders],
+            "sender_layer": ("sender", [node.layer for node in wanted.senders]),
+            "receiver": [node.label for node in wanted.receivers],
+            "receiver_layer": ("receiver", [node.layer for node in wanted.receivers]),
+        },
+        title=f"{about.direction} path patching",
+        question="Which component's output reaches the answer through which reader?",
+        reading="recovered: 0 is corrupted behaviour, 1 is clean, after changing what one receiver reads of one "
+        "sender; NaN: the sender does not come before the receiver, or the gap is too small.",
+        source="Wang et al. 2022, arXiv 2211.00593; Goldowsky-Dill et al. 2023, arXiv 2304.05969",
+        of=(model, pairs),
+        seed=0,
+        extra=patch_attributes(found, about),
+    )

@@ -1,0 +1,385 @@
+"""How a read-out is taken of given prompts: positions, answers, the clean run; and the read-outs of plain runs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, overload
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from interp import readouts, run
+from interp._arguments import check_answers, check_scored
+from interp.errors import InterpError, shown
+from interp.model.arithmetic import at_positions
+from interp.prompts import AnsweredPrompts, PromptPairs
+from interp.prompts.tokens import Prompts
+from interp.readouts import Answers, AnyReadout, Place, Readout
+
+if TYPE_CHECKING:
+    from interp.model import HookedTransformer
+    from interp.model.arithmetic import Blocks
+
+AnyPairs: TypeAlias = PromptPairs | AnsweredPrompts
+"""Prompts with their answers, in pairs or alone."""
+
+LOGIT_ROWS = 64 * 2**20
+"""Logits that are held at a time when a metric needs the whole vocabulary."""
+
+
+@dataclass(frozen=True)
+class Reading:
+    """A read-out of given prompts: positions, answer ids, and what is measured there.
+
+    Attributes:
+        positions: [prompt, answer] positions whose logits are scored.
+        correct: [prompt, answer] ids.
+        incorrect: [prompt, answer] ids.
+        present: which answers of a prompt count (answers may differ in length).
+        readout: what is measured.
+        prompt: [prompt] which of the prompts that were given these are.
+        compared: the runs that the read-out compares with: none, the clean one, or the clean and the corrupted one.
+        known: of each of them [row, answer, width] what is read there, once it is known (``with_known``).
+        known_row: [prompt] which of its rows is whose.
+    """
+
+    positions: Int[Tensor, "prompt answer"]
+    correct: Int[Tensor, "prompt answer"]
+    incorrect: Int[Tensor, "prompt answer"]
+    present: Bool[Tensor, "prompt answer"]
+    readout: Readout
+    prompt: Int[Tensor, " prompt"]
+    compared: tuple[Prompts, ...] = ()
+    known: tuple[Float[Tensor, "row answer width"], ...] = ()
+    known_row: Int[Tensor, " prompt"] | None = None
+
+    @classmethod
+    def of(cls, pairs: AnyPairs, metric: AnyReadout) -> Reading:
+        """What is read of a set of pairs; expanded pairs are scored over their whole continuation.
+
+        Raises:
+            InterpError: an unknown metric, one that compares two answers where there is one, or labels that do not fit.
+        """
+        readout = readouts.readout(metric)
+        if readout.place is not None:
+            at, present = _tokens_of(pairs, readout.place.at)
+            correct = incorrect = torch.zeros_like(at)
+        elif readout.labels is not None:
+            at, correct, present = _labelled_places(pairs, readout)
+            incorrect = correct
+        elif isinstance(pairs, AnsweredPrompts) or not pairs.continuation:
+            if pairs.incorrect is None and readout.compares:
+                others = sorted(name for name, one in readouts.READOUTS.items() if not one.compares)
+                raise InterpError(
+                    f"Metric {shown(readout.name)} compares two answers, but these prompts have no incorrect one. Give "
+                    f"incorrect=, or use {', '.join(others[:-1])} or {others[-1]}."
+                )
+            wrong = pairs.correct if pairs.incorrect is None else pairs.incorrect
+            at, correct, incorrect = (
+                torch.tensor(np.asarray(a).reshape(-1, 1), dtype=torch.long)
+                for a in (pairs.answer_position, pairs.correct, wrong)
+            )
+            present = torch.ones_like(at, dtype=torch.bool)
+        else:
+            longest = max(len(tokens) for tokens in pairs.continuation)
+            steps = torch.arange(longest)
+            lengths = torch.tensor([len(tokens) for tokens in pairs.continuation]).unsqueeze(1)
+            correct = torch.tensor([[*tokens, *[0] * (longest - len(tokens))] for tokens in pairs.continuation])
+            incorrect, present = correct, steps < lengths
+            start = torch.tensor(np.asarray(pairs.answer_position)).unsqueeze(1)
+            at = torch.where(present, start + steps, start)
+        return cls(at, correct, incorrect, present, readout, torch.arange(len(at)), _compared(pairs, readout))
+
+    @property
+    def end(self) -> Int[Tensor, " prompt"]:
+        """How many tokens of each prompt can matter: one more than its last scored position."""
+        return self.positions.max(dim=1).values + 1
+
+    def rows(self, index: Int[Tensor, " row"]) -> Reading:
+        """The reading of chosen prompts."""
+        # Once it is known what is read of them, the other runs are not used, and that is not copied for every row.
+        compared = () if self.known else tuple(prompts.select(index.numpy()) for prompts in self.compared)
+        return Reading(
+            self.positions[index],
+            self.correct[index],
+            self.incorrect[index],
+            self.present[index],
+            self.readout,
+            self.prompt[index],
+            compared,
+            self.known,
+            None if self.known_row is None else self.known_row[index],
+        )
+
+    def with_known(self, model: HookedTransformer) -> Reading:
+        """With what is read of the runs that the read-out compares with, where that is not known yet."""
+        if not self.compared or self.known:
+            return self
+        known = tuple(self.read(model, prompts) for prompts in self.compared)
+        return replace(self, known=known, known_row=torch.arange(len(self.positions)))
+
+    def read(
+        self, model: HookedTransformer, prompts: Prompts, interventions: Sequence[Any] = ()
+    ) -> Float[Tensor, "prompt answer width"]:
+        """What is looked at in a plain run, on the CPU: logits, or the activation."""
+        place = self.readout.place
+        if place is None:
+            return run.logits_at(model, prompts, self.positions.numpy(), interventions=interventions)
+        site, layer = self.read_at(model)
+        found = run.activations(model, prompts, site, layers=[layer], interventions=interventions)[layer]
+        return at_positions(found, self.positions).cpu()
+
+    def read_at(self, model: HookedTransformer) -> tuple[str, int]:
+        """Site and layer of the activation that is read."""
+        assert self.readout.place is not None
+        layer = self.readout.place.layer
+        return ("resid_pre", layer) if layer < model.cfg.n_layers else ("resid_post", layer - 1)
+
+    def up_to(self, blocks: Blocks) -> Blocks:
+        """The part of a model that is run: the blocks before the activation that is read."""
+        place = self.readout.place
+        return blocks if place is None else replace(blocks, layers=blocks.layers[: place.layer])
+
+    def known_bytes(self, vocab: int, d_model: int) -> int:
+        """What is held, per prompt, of the runs that the read-out compares with."""
+        width = {"clean logits": vocab, "activation": d_model}.get(self.readout.needs, 0)
+        return 4 * width * self.positions.shape[1] * len(self.compared)
+
+    def facts(self) -> tuple[object, ...]:
+        """Everything that the number depends on beside the run.
+
+        Raises:
+            InterpError: it depends on a function of the caller's, which cannot be told from another.
+        """
+        if self.readout.own:
+            raise InterpError(
+                f"A store cannot tell whether the function of read-out {shown(self.readout.name)} is still the same. "
+                "Leave store= out."
+            )
+        place = () if self.readout.place is None else (self.readout.place,)
+        compared = (prompts.sha256() for prompts in self.compared)
+        return (self.positions, self.correct, self.incorrect, self.present, self.readout.name, *place, *compared)
+
+    def __call__(self, logits: Float[Tensor, "prompt answer vocab"]) -> Float[Tensor, " prompt"]:
+        """The number of each prompt, on the CPU in float64."""
+        return self.readout.of(logits, self._answers)
+
+    @property
+    def _answers(self) -> Answers:
+        known = (values[self.known_row] for values in self.known)
+        return Answers(self.correct, self.incorrect, self.present, self.prompt, *known)
+
+    def of_streams(self, blocks: Blocks, stream: Float[Tensor, "prompt answer d_model"]) -> Float[Tensor, " prompt"]:
+        """The number of each prompt from the residual stream after the last block at the scored positions.
+
+        A logit difference needs two columns of the unembedding; other read-outs need them all.
+        """
+        if self.readout.needs == "activation":
+            return self(stream)
+        if self.readout.needs == "answers":
+            return self._of_answers(blocks, blocks.final(stream))
+        vocab = blocks.unembed.weight.shape[1]
+        size = max(1, LOGIT_ROWS // (vocab * stream.shape[1]))
+        parts = [
+            self.rows(torch.arange(start, min(start + size, len(stream))))(blocks.logits(stream[start : start + size]))
+            for start in range(0, len(stream), size)
+        ]
+        return torch.cat(parts) if parts else torch.zeros(0, dtype=torch.float64)
+
+    def _of_answers(self, blocks: Blocks, normed: Float[Tensor, "prompt answer d_model"]) -> Float[Tensor, " prompt"]:
+        if self.readout is not readouts.READOUTS["logit_difference"]:
+            raise InterpError(
+                f"What read-out {shown(self.readout.name)} makes of the answers' logits is not written in "
+                "interp.sweeps.readout."
+            )
+        right, wrong = (self._logits_of(blocks, normed, ids) for ids in (self.correct, self.incorrect))
+        return self._answers.total(right - wrong)
+
+    def _logits_of(
+        self, blocks: Blocks, normed: Float[Tensor, "prompt answer d_model"], ids: Int[Tensor, "prompt answer"]
+    ) -> Float[Tensor, "prompt answer"]:
+        ids = ids.to(normed.device)
+        columns = blocks.unembed.weight.T[ids]
+        logits = (normed * columns).sum(dim=-1)
+        return logits if blocks.unembed.bias is None else logits + blocks.unembed.bias[ids]
+
+
+def _compared(pairs: AnyPairs, readout: Readout) -> tuple[Prompts, ...]:
+    """The runs that a read-out compares with.
+
+    Raises:
+        InterpError: there is no corrupted run.
+    """
+    if readout.needs == "clean logits":
+        return (pairs.clean,)
+    if readout.place is None or readout.place.direction is not None:
+        return ()
+    if isinstance(pairs, AnsweredPrompts):
+        raise InterpError(
+            "A projection on the clean-corrupted difference needs a corrupted run, which AnsweredPrompts lack. Give "
+            "direction=, or PromptPairs."
+        )
+    return (pairs.clean, pairs.corrupted)
+
+
+def _tokens_of(pairs: AnyPairs, at: str | int) -> tuple[Int[Tensor, "prompt token"], Bool[Tensor, "prompt token"]]:
+    """The positions of a role's tokens, the first again where a prompt has fewer, and which of them count."""
+    mask = torch.from_numpy(run.token_mask(pairs.clean, at))
+    counts = mask.sum(dim=1, keepdim=True)
+    first_to_last = torch.argsort(~mask, dim=1, stable=True)[:, : int(counts.max())]
+    present = torch.arange(first_to_last.shape[1]) < counts
+    return torch.where(present, first_to_last, first_to_last[:, :1]), present
+
+
+def _labelled_places(
+    pairs: AnyPairs, readout: Readout
+) -> tuple[Int[Tensor, "prompt answer"], Int[Tensor, "prompt answer"], Bool[Tensor, "prompt answer"]]:
+    """Positions, labels, and which of them count.
+
+    Raises:
+        InterpError: not one row for each prompt, or a position outside its prompt.
+    """
+    labels = torch.tensor(readout.labels)
+    n, width = labels.shape
+    if n != len(pairs):
+        raise InterpError(f"There are {len(pairs)} prompts and {n} rows of labels. Give a row for each.")
+    last = torch.tensor(np.asarray(pairs.answer_position)).unsqueeze(1)
+    at = last + torch.arange(1 - width, 1) if readout.label_positions is None else torch.tensor(readout.label_positions)
+    present = labels != readouts.IGNORED
+    lengths = torch.tensor(np.asarray(pairs.clean.lengths)).unsqueeze(1)
+    outside = present & ((at < 0) | (at >= lengths))
+    if outside.any():
+        i, j = outside.nonzero()[0].tolist()
+        raise InterpError(
+            f"A label of prompt {i} is at position {int(at[i, j])}, which has {int(lengths[i])} tokens. Give positions "
+            f"inside the prompt, or the label {readouts.IGNORED}."
+        )
+    return torch.where(present, at, last), torch.where(present, labels, 0), present
+
+
+def score(
+    model: HookedTransformer,
+    pairs: AnyPairs,
+    which: Literal["clean", "corrupted"] = "clean",
+    metric: AnyReadout = "logit_difference",
+    *,
+    interventions: Sequence[Any] = (),
+) -> Float[np.ndarray, " prompt"]:
+    """The read-out of the clean or the corrupted run per prompt, always about the *clean* prompt's answers.
+
+    ``AnsweredPrompts`` have a clean run only.
+
+    With the policy ``sum_logprob``, ``logit_difference`` is the difference of the summed log-probabilities of the two
+    whole answers (nats), which for one-token answers equals the logit difference.
+    """
+    check_scored(model, pairs)
+    total = np.zeros(len(pairs))
+    for sign, part, term in scored_parts(pairs, metric):
+        reading = checked_reading(model, part, term)
+        read = reading.read(model, run_named(part, which), interventions)
+        total += sign * reading.with_known(model)(read).numpy()
+    return total
+
+
+def checked_reading(model: HookedTransformer, pairs: AnyPairs, metric: AnyReadout) -> Reading:
+    """``Reading.of``, its labels and its place held to the model.
+
+    Raises:
+        InterpError: what ``Reading.of`` refuses, a label that has no logit, or a place that the model has not.
+    """
+    reading = Reading.of(pairs, metric)
+    place = reading.readout.place
+    if place is not None:
+        _check_place(model, place)
+    if reading.readout.labels is not None:
+        check_answers(model, {}, [reading.correct.tolist()])
+    return reading
+
+
+def _check_place(model: HookedTransformer, place: Place) -> None:
+    """Refuse an activation that this model has not.
+
+    Raises:
+        InterpError: a layer that it has not, or a direction of another width.
+    """
+    if place.layer > model.cfg.n_layers:
+        raise InterpError(
+            f"The projection reads the stream before layer {place.layer}, but the model has {model.cfg.n_layers} "
+            "layers. Give an earlier one."
+        )
+    if place.direction is not None and len(place.direction) != model.cfg.d_model:
+        raise InterpError(
+            f"direction has {len(place.direction)} numbers, but the model's residual stream {model.cfg.d_model}."
+        )
+
+
+def check_ends_at_logits(metric: AnyReadout, what: str) -> None:
+    """Refuse a read-out of an activation where edges lead to the logits.
+
+    Raises:
+        InterpError: says what takes it.
+    """
+    if readouts.readout(metric).place is not None:
+        raise InterpError(
+            f"{what} ends at the logits and reads no activation. Use sweep or attribution_patching with a projection."
+        )
+
+
+def whole_answers(pairs: AnyPairs, metric: AnyReadout) -> bool:
+    """Whether these pairs are scored by the summed log-probability of answers of several tokens.
+
+    Raises:
+        InterpError: a metric that is not defined for whole answers.
+    """
+    readout = readouts.readout(metric)
+    if isinstance(pairs, AnsweredPrompts) or pairs.answer_policy != "sum_logprob" or pairs.continuation:
+        return False
+    if readout.name not in ("logit_difference", "log_probability") or readout.own:
+        raise InterpError(
+            f"Metric {shown(readout.name)} is not defined for whole answers (sum_logprob). Use 'logit_difference'."
+        )
+    return True
+
+
+@overload
+def scored_parts(pairs: PromptPairs, metric: AnyReadout) -> tuple[tuple[float, PromptPairs, Readout], ...]: ...
+@overload
+def scored_parts(pairs: AnyPairs, metric: AnyReadout) -> tuple[tuple[float, AnyPairs, Readout], ...]: ...
+def scored_parts(pairs: AnyPairs, metric: AnyReadout) -> tuple[tuple[float, AnyPairs, Readout], ...]:
+    """What is read off which pairs: signs, pairs and read-outs whose signed sum is the metric asked for.
+
+    One part, but for whole answers: their difference is the log-probability of the right answer minus the wrong one's,
+    each read off the pairs that its own answer continues.
+    """
+    if isinstance(pairs, AnsweredPrompts) or not whole_answers(pairs, metric):
+        return ((1.0, pairs, readouts.readout(metric)),)
+    right, wrong = pairs.expand_answers()
+    each = readouts.READOUTS["log_probability"]
+    parts = ((1.0, right, each), (-1.0, wrong, each))
+    return parts if readouts.readout(metric).compares else parts[:1]
+
+
+def described(pairs: PromptPairs, metric: AnyReadout) -> tuple[str, str]:
+    """What results call the metric, and its units."""
+    readout = readouts.readout(metric)
+    if readout.compares and whole_answers(pairs, readout):
+        return "difference of summed log-probabilities", readouts.READOUTS["log_probability"].units
+    return readout.name, readout.units
+
+
+def run_named(pairs: AnyPairs, which: str) -> Prompts:
+    """The prompts of the clean or the corrupted run.
+
+    Raises:
+        InterpError: another name, or the corrupted run of prompts that have none.
+    """
+    if which not in ("clean", "corrupted"):
+        raise InterpError(f"Unknown run {shown(which)}. Choose 'clean' or 'corrupted'.")
+    if which == "clean":
+        return pairs.clean
+    if isinstance(pairs, AnsweredPrompts):
+        raise InterpError("AnsweredPrompts have no corrupted run. Use which='clean', or give PromptPairs.")
+    return pairs.corrupted

@@ -1,0 +1,343 @@
+"""The same sweeps through TransformerLens hooks, for architectures that are not in ``interp.model.families``.
+
+Still no plain loop: a row resumes at its first changed layer from the stored stream, rows share batches, rows that
+cannot matter are skipped and only scored positions are unembedded. What precedes a change within a prompt is run again.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import groupby
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from interp import run, sites
+from interp._ablation import shape_at
+from interp.model.arithmetic import at_positions
+from interp.prompts.tokens import Prompts
+from interp.store import Journal
+from interp.sweeps.cells import Cells
+from interp.sweeps.exact.cost import STORED_BYTES, check_fits, halved, memory_to_use
+from interp.sweeps.exact.planner import Plan, Rows, Sizes
+from interp.sweeps.finished import Finished
+from interp.sweeps.progress import Meter, Progress, shifted
+from interp.sweeps.readout import Reading
+from interp.sweeps.statement import Done, Sweep, chunks_of
+
+if TYPE_CHECKING:
+    from interp.model import Hook, HookedTransformer
+
+
+def execute(
+    model: HookedTransformer,
+    wanted: Sweep,
+    *,
+    memory: int | None = None,
+    journal: Journal | None = None,
+    progress: Progress | None = None,
+) -> Done:
+    """Run every row of a sweep.
+
+    Raises:
+        InterpError: a site that the architecture does not let anyone change, or one row that does not fit in memory.
+    """
+    model.check_editable(wanted.site)
+    limits = _Limits.of(model, wanted, memory)
+    n, n_cells = len(wanted.base), len(wanted.cells)
+    out = np.empty((n, n_cells))
+    base, source = np.empty(n), np.empty(n)
+    meter = Meter(progress, n * n_cells)
+    finished = None if journal is None else Finished.of(journal, out.shape)
+    n_batches = 0
+    run_rows = []
+    for chunk in chunks_of(n, limits.prompts):
+        part = wanted.of_prompts(chunk)
+        part = replace(part, reading=part.reading.with_known(model))
+        base[chunk] = _plain(model, part.base, part.reading)
+        if isinstance(part.source, Prompts):
+            source[chunk] = _plain(model, part.source, part.reading)
+        out[chunk] = base[chunk, None]
+        rows = part.rows(model.cfg.n_layers)
+        if finished is not None:
+            numbers = base[chunk], source[chunk] if isinstance(part.source, Prompts) else base[chunk]
+            rows = rows.where(~finished.fill(out, chunk, numbers)[rows.prompt, rows.cell])
+        run_rows.append(rows)
+        meter.add(len(chunk) * n_cells - len(rows))
+        if not len(rows):
+            continue
+        new = _new_values(model, part)
+        streams = run.activations(model, part.base, "resid_pre", layers=_entered(part))
+        for layers, cells in _by_layers(part.cells):
+            chosen = rows.where(np.isin(rows.cell, cells))
+            for span, scores in _in_batches(model, part, layers, new, streams[layers[0]], chosen, limits):
+                out[chunk[chosen.prompt[span]], chosen.cell[span]] = scores.numpy()
+                if journal is not None:
+                    journal.append(chosen.cell[span], chunk[chosen.prompt[span]], scores.numpy())
+                meter.add(len(scores))
+                n_batches += 1
+    kept = 0 if finished is None else finished.n_rows
+    plan = replace(_plan(model, wanted, limits, run_rows), batches=n_batches, kept=kept)
+    return Done(out, base, source if isinstance(wanted.source, Prompts) else None, plan)
+
+
+def execute_all(
+    model: HookedTransformer,
+    wanted: Sequence[Sweep],
+    *,
+    memory: int | None = None,
+    journals: Sequence[Journal] | None = None,
+    progress: Progress | None = None,
+) -> list[Done]:
+    """Run some sweeps one after the other."""
+    rows = [len(one.base) * len(one.cells) for one in wanted]
+    return [
+        execute(
+            model,
+            one,
+            memory=memory,
+            journal=journals[i] if journals else None,
+            progress=shifted(progress, sum(rows[:i]), sum(rows)),
+        )
+        for i, one in enumerate(wanted)
+    ]
+
+
+def make_plan(model: HookedTransformer, wanted: Sweep, *, memory: int | None = None) -> Plan:
+    """What the sweep will compute, known from the tokens alone."""
+    limits = _Limits.of(model, wanted, memory)
+    rows = [wanted.of_prompts(chunk).rows(model.cfg.n_layers) for chunk in chunks_of(len(wanted.base), limits.prompts)]
+    return _plan(model, wanted, limits, rows)
+
+
+@dataclass(frozen=True)
+class _Limits:
+    """How much is held at a time.
+
+    Attributes:
+        prompts: prompts whose activations are stored.
+        rows: rows of a batch.
+        peak_bytes: what that takes beside the model, from above.
+    """
+
+    prompts: int
+    rows: int
+    peak_bytes: int
+
+    @classmethod
+    def of(cls, model: HookedTransformer, wanted: Sweep, memory: int | None) -> _Limits:
+        """From the memory that may be used (None: half of what is free).
+
+        Raises:
+            InterpError: it is too little for a single row.
+        """
+        length = wanted.base.ids.shape[1]
+        given = memory_to_use(model.device, memory)
+        row = _row_bytes(model, wanted, length)
+        stored = _stored_bytes(model, wanted, length)
+        kept = Sizes.kept_bytes(len(wanted.base) * len(wanted.cells))
+        needed = kept + stored + row
+        check_fits(needed, given, length)
+        most = run.rows_per_batch(model, length)
+        room = (STORED_BYTES + most * row) if given is None else given - kept
+        prompts = int(min(len(wanted.base), max(1, min(STORED_BYTES, room // 2) // (stored + row))))
+        rows = int(max(1, min(most, (room - prompts * stored) // row)))
+        passed = min(prompts, most)  # rows of a plain pass
+        return cls(prompts, rows, int(kept + prompts * stored + max(rows, passed) * row))
+
+
+def _row_bytes(model: HookedTransformer, wanted: Sweep, length: int) -> int:
+    """What one row holds while it runs: a layer's activations, what replaces them, and its logits."""
+    cfg, size = model.cfg, model.dtype.itemsize
+    pattern = 4 * cfg.n_heads * length
+    layer = 10 * cfg.d_model + 3 * cfg.d_mlp + pattern
+    return size * (
+        length * (layer + 2 * _width(model, wanted, length)) + 4 * wanted.reading.positions.shape[1] * cfg.vocab_out
+    )
+
+
+def _stored_bytes(model: HookedTransformer, wanted: Sweep, length: int) -> int:
+    """What one prompt keeps: the streams that rows resume from, what every changed layer becomes, the clean logits.
+
+    Activations twice, since the activations of all batches are joined to one tensor.
+    """
+    numbers = len(_entered(wanted)) * model.cfg.d_model + len(wanted.layers) * _width(model, wanted, length)
+    known = wanted.reading.known_bytes(model.cfg.vocab_out, model.cfg.d_model)
+    return 2 * model.dtype.itemsize * length * numbers + known
+
+
+def _entered(wanted: Sweep) -> tuple[int, ...]:
+    """Layers at which rows resume."""
+    return tuple(sorted({parts[0].layer for parts in wanted.cells.parts}))
+
+
+def _width(model: HookedTransformer, wanted: Sweep, length: int) -> int:
+    """Numbers per token of the site."""
+    return math.prod(shape_at(model, wanted.site)) * (length if sites.site(wanted.site).is_pattern else 1)
+
+
+def _plan(model: HookedTransformer, wanted: Sweep, limits: _Limits, run_rows: Sequence[Rows]) -> Plan:
+    """The plan of these rows, per chunk of prompts."""
+    n, length = wanted.base.ids.shape
+    chunks = list(chunks_of(n, limits.prompts))
+    n_batches = 0
+    layer, read = _flop(model, wanted, length)
+    n_layers = model.cfg.n_layers
+    two_runs = isinstance(wanted.source, Prompts)
+    flop = n * (wanted.layers_before * layer + (2 if two_runs else 1) * (n_layers * layer + read))
+    for chunk, rows in zip(chunks, run_rows, strict=True):
+        if not len(rows):
+            continue
+        flop += len(chunk) * layer * (max(_entered(wanted)) + 1 + (max(wanted.layers) + 1 if two_runs else 0))
+        for layers, cells in _by_layers(wanted.cells):
+            mine = int(np.isin(rows.cell, cells).sum())
+            n_batches += -(-mine // limits.rows)
+            flop += mine * ((n_layers - layers[0]) * layer + read)
+    return Plan(
+        site=wanted.site, rows_in_all=n * len(wanted.cells), rows=sum(len(rows) for rows in run_rows),
+        chunks=tuple(len(c) for c in chunks), batches=n_batches, flop=flop, peak_bytes=limits.peak_bytes,
+        tokens_per_ride=limits.rows * length, engine=model.no_blocks,
+    )  # fmt: skip
+
+
+def _flop(model: HookedTransformer, wanted: Sweep, length: int) -> tuple[float, float]:
+    """Operations of one layer and of the unembedding for one prompt: two per weight and token, and attention's."""
+    cfg = model.cfg
+    weights = sum(p.numel() for p in model.bridge.blocks.parameters() if p.ndim > 1) / cfg.n_layers
+    layer = 2.0 * weights * length + 4.0 * cfg.n_heads * cfg.d_head * length**2
+    return layer, 2.0 * cfg.d_model * cfg.vocab_out * wanted.reading.positions.shape[1]
+
+
+def _plain(model: HookedTransformer, prompts: Prompts, reading: Reading) -> Float[np.ndarray, " prompt"]:
+    return np.asarray(reading(reading.read(model, prompts)).numpy())
+
+
+def _by_layers(cells: Cells) -> Iterator[tuple[tuple[int, ...], list[int]]]:
+    """Cells that change the same layers."""
+
+    def layers_of(cell: int) -> tuple[int, ...]:
+        return tuple(part.layer for part in cells.parts[cell])
+
+    for layers, group in groupby(sorted(range(len(cells)), key=layers_of), key=layers_of):
+        yield layers, list(group)
+
+
+def _new_values(model: HookedTransformer, wanted: Sweep) -> dict[int, Tensor]:
+    """What each changed layer's activation becomes; nothing where attention is cut."""
+    if wanted.source is None:
+        return {}
+    if isinstance(wanted.source, Prompts):
+        return run.activations(model, wanted.source, wanted.site, layers=wanted.layers)
+    return {layer: wanted.source[layer].unsqueeze(0) for layer in wanted.layers}
+
+
+def _in_batches(
+    model: HookedTransformer,
+    part: Sweep,
+    layers: tuple[int, ...],
+    new: dict[int, Tensor],
+    stream: Float[Tensor, "prompt position d_model"],
+    rows: Rows,
+    limits: _Limits,
+) -> Iterator[tuple[slice, Float[Tensor, " row"]]]:
+    """Rows batch by batch. A batch that does not fit in memory is halved; what is finished stays finished."""
+    start, size = 0, limits.rows
+    while start < len(rows):
+        span = slice(start, min(start + size, len(rows)))
+        cell, prompt = torch.from_numpy(rows.cell[span]), torch.from_numpy(rows.prompt[span])
+        try:
+            scores = _resumed(model, part, layers, new, stream, cell, prompt)
+        except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+            size = halved(error, held=len(cell), rows=len(cell), device=model.device, of="rows")
+            continue
+        yield span, scores
+        start = span.stop
+
+
+def _resumed(
+    model: HookedTransformer,
+    wanted: Sweep,
+    layers: tuple[int, ...],
+    new: dict[int, Tensor],
+    stream: Float[Tensor, "prompt position d_model"],
+    cell: Int[Tensor, " row"],
+    prompt: Int[Tensor, " row"],
+) -> Float[Tensor, " row"]:
+    hooks: list[Hook] = []
+    place = torch.from_numpy(wanted.cells.place)[cell]
+    where = wanted.cells.tokens[place, prompt].to(stream.device)
+    cut = None if wanted.cells.sources is None else wanted.cells.sources[place, prompt].to(stream.device)
+    begin = stream[prompt.to(stream.device)]
+    for index, layer in enumerate(layers):
+        units = _unit_mask(model, wanted, cell, index)
+        value = new.get(layer)
+        value = value if value is None or len(value) == 1 else value[prompt.to(value.device)]
+        edit = _edit(wanted.site, where, cut, None if units is None else units.to(stream.device), value)
+        if index == 0 and wanted.site == "resid_pre":
+            begin = edit(begin)
+        else:
+            hooks += run.edit_hooks(model, wanted.site, layer, edit)
+    reading = wanted.reading.rows(prompt)
+    if reading.readout.place is None:
+        return reading(model.resume(begin, layers[0], logits_at=reading.positions, hooks=hooks))
+    site, layer = reading.read_at(model)
+    if (site, layer) == ("resid_pre", layers[0]):
+        return reading(at_positions(begin, reading.positions).cpu())
+    kept: list[Tensor] = []
+
+    def keep(value: Tensor) -> Tensor:
+        kept.append(value)
+        return value
+
+    hooks += run.edit_hooks(model, site, layer, keep)
+    model.resume(begin, layers[0], logits_at=reading.positions, hooks=hooks)
+    return reading(at_positions(kept[0], reading.positions).cpu())
+
+
+def _unit_mask(
+    model: HookedTransformer, wanted: Sweep, cell: Int[Tensor, " row"], index: int
+) -> Bool[Tensor, "row unit"] | None:
+    units = [wanted.cells.parts[c][index].units for c in cell.tolist()]
+    if all(unit is None for unit in units):
+        return None
+    n = model.n_heads_of(wanted.site) if sites.site(wanted.site).has_heads else model.cfg.d_mlp
+    mask = torch.zeros((len(units), n), dtype=torch.bool)
+    for row, unit in enumerate(units):
+        mask[row, slice(None) if unit is None else list(unit)] = True
+    return mask
+
+
+class _Edit:
+    """The change of one layer for the rows of a batch, as a hook takes it."""
+
+    def __init__(self, mask: Tensor, new: Tensor | None) -> None:
+        self.mask, self.new = mask, new
+
+    def __call__(self, tensor: Tensor) -> Tensor:
+        if self.new is None:
+            return tensor.masked_fill(self.mask, torch.finfo(tensor.dtype).min)
+        return torch.where(self.mask, self.new.to(tensor.dtype), tensor)
+
+
+def _edit(
+    site: str,
+    where: Bool[Tensor, "row position"],
+    cut: Bool[Tensor, "row position"] | None,
+    units: Bool[Tensor, "row unit"] | None,
+    new: Tensor | None,
+) -> _Edit:
+    if sites.site(site).is_pattern:
+        mask = where[:, None, :, None]
+        if cut is not None:
+            mask = mask & cut[:, None, None, :]
+        return _Edit(mask if units is None else mask & units[:, :, None, None], new)
+    if sites.site(site).has_heads:
+        mask = where[:, :, None, None]
+        return _Edit(mask if units is None else mask & units[:, None, :, None], new)
+    mask = where[:, :, None]
+    return _Edit(mask if units is None else mask & units[:, None, :], new)

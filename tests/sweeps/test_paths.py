@@ -1,0 +1,297 @@
+"""Path patching against TransformerLens's direct path patching, and against one edge at a time by hand.
+
+TransformerLens patches edges from heads to queries, keys and values (queries only where key-value heads are shared).
+For every other edge the receiver's reading is made again here by the bridge's own modules and put in by its hooks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from transformer_lens import patching
+from transformers import GPT2LMHeadModel
+
+from interp.errors import InterpError
+from interp.model import HookedTransformer
+from interp.prompts import PromptPairs
+from interp.sweeps import path_patching, plan_paths, score
+from interp.sweeps.exact import cost as limits
+from interp.sweeps.graph import Node, receivers, senders
+from tests.combinations import combinations
+from tests.sweeps.test_sweep import hooks_left
+from tests.tiny import LOGITS, ragged_pairs, scattered_pairs
+from tests.tolerance import allowed, close
+
+BOTH = pytest.mark.parametrize("name", ["loud", "llama"])
+BOTH_WAYS = ["denoising", "noising"]
+DIRECTIONS = pytest.mark.parametrize("direction", BOTH_WAYS)
+
+
+@pytest.fixture
+def model(name: str, request: pytest.FixtureRequest) -> HookedTransformer:
+    return request.getfixturevalue(name)
+
+
+@pytest.fixture(scope="module")
+def loud(gpt2_directory: Path, tmp_path_factory: pytest.TempPathFactory) -> HookedTransformer:
+    """The tiny GPT-2 with three times its attention weights, so that one edge is worth far more than rounding."""
+    path = tmp_path_factory.mktemp("loud")
+    changed = GPT2LMHeadModel.from_pretrained(gpt2_directory)
+    for name, parameter in changed.named_parameters():
+        if name.endswith(("attn.c_attn.weight", "attn.c_proj.weight")):
+            parameter.data *= 3
+    changed.save_pretrained(path)
+    return HookedTransformer.from_pretrained(path)
+
+
+@pytest.fixture(scope="module")
+def pairs() -> PromptPairs:
+    return scattered_pairs()
+
+
+@pytest.fixture(scope="module")
+def ragged() -> PromptPairs:
+    return ragged_pairs()
+
+
+@pytest.fixture(autouse=True)
+def _no_hook_is_left_behind(loud: HookedTransformer, llama: HookedTransformer) -> Iterator[None]:
+    before = hooks_left(loud), hooks_left(llama)
+    yield
+    assert (hooks_left(loud), hooks_left(llama)) == before
+
+
+def gap(logits: torch.Tensor, pairs: PromptPairs) -> torch.Tensor:
+    """Logit difference [prompt] at each prompt's answer position."""
+    each = torch.arange(len(pairs))
+    at, right, wrong = (torch.tensor(a) for a in (pairs.answer_position, pairs.correct, pairs.incorrect))
+    return logits[each, at, right] - logits[each, at, wrong]
+
+
+def ids_of(pairs: PromptPairs, direction: str) -> tuple[torch.Tensor, torch.Tensor]:
+    """Ids of the run that is changed, and of the run that the change comes from."""
+    clean, corrupted = torch.tensor(pairs.clean.ids), torch.tensor(pairs.corrupted.ids)
+    return (corrupted, clean) if direction == "denoising" else (clean, corrupted)
+
+
+# ---- heads to queries, keys and values: TransformerLens ----
+
+
+@pytest.mark.parametrize(("name", "component"), [("loud", "q"), ("loud", "k"), ("loud", "v"), ("llama", "q")])
+@DIRECTIONS
+def test_edges_between_heads_equal_transformer_lens(
+    model: HookedTransformer, pairs: PromptPairs, component: Any, direction: str
+) -> None:
+    base, source = ids_of(pairs, direction)
+    with torch.inference_mode():
+        caches = [model.bridge.run_with_cache(ids)[1] for ids in (source, base)]
+        expected = patching.get_act_patch_direct_path_all_sources(
+            model.bridge, base, *caches, lambda logits: gap(logits, pairs).mean(), component, verbose=False
+        ).numpy()
+    effect = path_patching(model, pairs, direction=direction)
+    heads = [[f"L{layer}H{head}" for head in range(4)] for layer in range(3)]
+    found = 0
+    for sender_layer in range(3):
+        for layer in range(sender_layer + 1, 3):
+            reading = [f"{label}.{component}" for label in heads[layer]]
+            ours = effect.patched.sel(sender=heads[sender_layer], receiver=reading).mean("prompt")
+            theirs = expected[sender_layer, :, layer]
+            close(ours, theirs, size=LOGITS)
+            found += theirs.size
+            assert np.ptp(theirs) > 30 * allowed("pass", size=LOGITS)
+    assert found == 3 * 16
+
+
+# ---- every edge, by hand ----
+
+
+class ByHand:
+    """One edge at a time: what the receiver reads is made by the bridge's modules, and put in by its hooks."""
+
+    def __init__(self, model: HookedTransformer, pairs: PromptPairs, direction: str) -> None:
+        self.model, self.pairs = model, pairs
+        self.base_ids, source_ids = ids_of(pairs, direction)
+        with torch.inference_mode():
+            _, self.base = model.bridge.run_with_cache(self.base_ids)
+            _, self.source = model.bridge.run_with_cache(source_ids)
+
+    def written(self, node: Node, cache: Any) -> torch.Tensor:
+        """What a sender writes, [prompt, position, d_model] (a head without the bias that all of them share)."""
+        if node.kind == "embed":
+            return cache["blocks.0.hook_resid_pre"]
+        if node.kind == "mlp":
+            return cache[f"blocks.{node.layer}.hook_mlp_out"]
+        z = torch.zeros_like(cache[f"blocks.{node.layer}.attn.hook_z"])
+        z[:, :, node.head] = cache[f"blocks.{node.layer}.attn.hook_z"][:, :, node.head]
+        return self.model.bridge.blocks[node.layer].attn.o(z.flatten(2))
+
+    def __call__(self, sender: Node, receiver: Node) -> np.ndarray:
+        """The metric [prompt] with this edge patched."""
+        bridge, layer = self.model.bridge, receiver.layer
+        with torch.inference_mode():
+            delta = self.written(sender, self.source) - self.written(sender, self.base)
+            if receiver.kind == "logits":
+                stream = self.base[f"blocks.{layer - 1}.hook_resid_post"] + delta
+                return gap(bridge.unembed(bridge.ln_final(stream)), self.pairs).double().numpy()
+            block, stream = bridge.blocks[layer], self.base[f"blocks.{layer}.hook_resid_pre"] + delta
+            if receiver.kind == "mlp":
+                new = block.mlp(block.ln2(stream + self.base[f"blocks.{layer}.hook_attn_out"]))
+                hook = f"blocks.{layer}.hook_mlp_out", lambda tensor, hook: new
+            else:
+                read = getattr(block.attn, receiver.kind)(block.ln1(stream))
+                name = f"blocks.{layer}.attn.hook_{receiver.kind}"
+                read = read.reshape(self.base[name].shape)
+
+                def put(tensor: torch.Tensor, hook: Any) -> torch.Tensor:
+                    changed = tensor.clone()
+                    changed[:, :, receiver.head] = read[:, :, receiver.head]
+                    return changed
+
+                hook = name, put
+            return gap(bridge.run_with_hooks(self.base_ids, fwd_hooks=[hook]), self.pairs).double().numpy()
+
+
+@combinations([("loud", "denoising")], name=["loud", "llama"], direction=BOTH_WAYS)
+def test_every_edge_equals_patching_it_by_hand(model: HookedTransformer, ragged: PromptPairs, direction: str) -> None:
+    """Embedding, heads and MLPs to queries, (shared) keys and values, MLPs and logits."""
+    effect = path_patching(model, ragged, direction=direction)
+    base = effect["corrupted" if direction == "denoising" else "clean"]
+    by_hand = ByHand(model, ragged, direction)
+    writing, reading = senders(model), receivers(model)
+    assert list(effect.sender.values) == [node.label for node in writing]
+    assert list(effect.receiver.values) == [node.label for node in reading]
+    kinds = {kind: 0.0 for kind in ("q", "k", "v", "mlp", "logits")}
+    edges = 0
+    for i, sender in enumerate(writing):
+        for j, receiver in enumerate(reading):
+            found = effect.patched[:, i, j]
+            same_block = sender.kind == "head" and receiver.kind == "mlp" and sender.layer == receiver.layer
+            if not (sender.layer < receiver.layer or same_block):
+                assert np.isnan(found).all(), f"{sender.label} does not precede {receiver.label}"
+                continue
+            close(found, by_hand(sender, receiver), size=LOGITS, what=f"{sender.label} -> {receiver.label}")
+            kinds[receiver.kind] = max(kinds[receiver.kind], float(np.abs(found - base).max()))
+            edges += 1
+    assert edges * len(ragged) == effect.attrs["rows_in_all"]
+    assert all(moved > 30 * allowed("pass", size=LOGITS) for moved in kinds.values())
+
+
+@BOTH
+def test_without_a_difference_every_edge_is_exactly_the_plain_run(model: HookedTransformer, pairs: PromptPairs) -> None:
+    effect = path_patching(model, replace(pairs, corrupted=pairs.clean))
+    known = ~np.isnan(effect.patched.values)
+    assert effect.attrs["rows_run"] == 0
+    assert (effect.patched.values == np.broadcast_to(effect.clean.values[:, None, None], known.shape))[known].all()
+
+
+@BOTH
+@DIRECTIONS
+def test_edges_into_the_logits_add_up_before_the_last_norm(
+    model: HookedTransformer, pairs: PromptPairs, direction: str
+) -> None:
+    """Every sender's difference together turns one run's last stream into the other's: no sender is missing."""
+    by_hand = ByHand(model, pairs, direction)
+    with torch.inference_mode():
+        moved = sum(
+            by_hand.written(node, by_hand.source) - by_hand.written(node, by_hand.base) for node in senders(model)
+        )
+        last = [cache["blocks.2.hook_resid_post"] for cache in (by_hand.base, by_hand.source)]
+        close(last[0] + moved, last[1])
+
+
+# ---- asking for less, and how it runs ----
+
+
+@BOTH
+def test_some_edges_have_the_numbers_of_all(model: HookedTransformer, ragged: PromptPairs) -> None:
+    every = path_patching(model, ragged)
+    key = "L1KV1.k" if model.cfg.grouped_query else "L1H1.k"
+    asked = {"senders": ["MLP0", "embed", "L0H2"], "receivers": ["logits", key, "L2H3.q", "MLP1"]}
+    some = path_patching(model, ragged, **asked)
+    assert some.patched.dims == ("prompt", "sender", "receiver")
+    assert list(some.sender.values), list(some.receiver.values) == (asked["senders"], asked["receivers"])
+    close(some.patched, every.patched.sel(sender=asked["senders"], receiver=asked["receivers"]), size=LOGITS)
+    assert some.attrs["planned_flop"] < every.attrs["planned_flop"]
+
+
+@BOTH
+@pytest.mark.parametrize(("setting", "small"), [("STORED_BYTES", 1), ("TOKENS_PER_RIDE", {"cpu": 1})])
+def test_small_chunks_and_batches_give_the_same_edges(
+    model: HookedTransformer, ragged: PromptPairs, setting: str, small: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = {"senders": ["embed", "L0H2", "MLP1"], "receivers": ["L2H3.q", "MLP2", "MLP1", "logits"]}
+    before = path_patching(model, ragged, **asked)
+    monkeypatch.setattr(limits, setting, small)
+    monkeypatch.setattr(limits, "RIDE_BYTES", {"cpu": 0})
+    after = path_patching(model, ragged, **asked)
+    assert after.attrs["batches"] > before.attrs["batches"]
+    close(after.patched, before.patched, size=LOGITS)
+
+
+@BOTH
+def test_baselines_metrics_and_recovered(model: HookedTransformer, ragged: PromptPairs) -> None:
+    for direction in ("denoising", "noising"):
+        effect = path_patching(model, ragged, direction=direction, receivers=["logits", "MLP2"], minimum_gap=0.0)
+        close(effect.clean, score(model, ragged, "clean"), size=LOGITS)
+        close(effect.corrupted, score(model, ragged, "corrupted"), size=LOGITS)
+        gaps = effect.clean - effect.corrupted
+        close(effect.recovered, (effect.patched - effect.corrupted) / gaps, "arithmetic", dtype="float64")
+    logs = path_patching(model, ragged, metric="log_probability", senders=["embed"], receivers=["logits"])
+    by_hand = ByHand(model, ragged, "denoising")
+    with torch.inference_mode():
+        stream = by_hand.base["blocks.2.hook_resid_post"]
+        stream = stream + by_hand.source["blocks.0.hook_resid_pre"] - by_hand.base["blocks.0.hook_resid_pre"]
+        log_p = model.bridge.unembed(model.bridge.ln_final(stream)).log_softmax(-1)
+    expected = log_p[torch.arange(4), torch.tensor(ragged.answer_position), torch.tensor(ragged.correct)]
+    close(logs.patched[:, 0, 0], expected)
+
+
+@BOTH
+def test_the_plan_is_what_is_reported_and_progress_reaches_its_total(
+    model: HookedTransformer, ragged: PromptPairs
+) -> None:
+    seen: list[tuple[int, int]] = []
+    effect = path_patching(model, ragged, progress=lambda done, total: seen.append((done, total)))
+    done = [step for step, _ in seen]
+    assert done == sorted(done)
+    assert seen[-1] == (effect.attrs["rows_in_all"],) * 2
+    planned = plan_paths(model, ragged)
+    assert planned.rows_in_all == effect.attrs["rows_in_all"]
+    assert planned.rows == effect.attrs["rows_run"]
+    assert planned.flop == effect.attrs["planned_flop"]
+    assert planned.batches == effect.attrs["batches"]
+    assert "\n" not in str(planned)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"senders": ["L9H0"]}, "(?i)unknown sender 'L9H0'"),
+        ({"receivers": ["L1H0"]}, "(?i)unknown receiver 'L1H0'"),
+        ({"senders": ["MLP2"], "receivers": ["L1H0.q"]}, "No sender comes before a receiver"),
+        ({"direction": "forward"}, "Unknown direction 'forward'"),
+        ({"metric": "loss"}, "(?i)unknown metric 'loss'"),
+        ({"memory": 10}, "Give memory="),
+    ],
+)
+def test_what_is_wrong_is_said(
+    gpt2: HookedTransformer, pairs: PromptPairs, arguments: dict[str, Any], message: str
+) -> None:
+    for call in (path_patching, plan_paths):
+        with pytest.raises(InterpError, match=message):
+            call(gpt2, pairs, **arguments)
+
+
+def test_the_labels_of_shared_heads_are_theirs_alone(llama: HookedTransformer, pairs: PromptPairs) -> None:
+    labels = [node.label for node in receivers(llama)]
+    assert [label for label in labels if label.startswith("L1")] == [
+        "L1H0.q", "L1H1.q", "L1H2.q", "L1H3.q", "L1KV0.k", "L1KV1.k", "L1KV0.v", "L1KV1.v",
+    ]  # fmt: skip
+    with pytest.raises(InterpError, match=r"L1H0\.k"):
+        path_patching(llama, pairs, receivers=["L1H0.k"])
