@@ -12,7 +12,7 @@ from interp.errors import InterpError
 
 if TYPE_CHECKING:
     from analyses.cli.notebook import study
-    from interp import attribution, interventions, metrics, readouts, results, run, sites, stats, sweeps, tasks
+    from interp import attribution, interventions, metrics, readouts, results, run, sites, stats, summary, sweeps, tasks
     from interp.model import HookedTransformer
     from interp.prompts import AnsweredPrompts, PromptPair, PromptPairs, Prompts, Template, Vocabulary
     from interp.run import capture
@@ -43,6 +43,7 @@ __all__ = [
     "sites",
     "stats",
     "study",
+    "summary",
     "sweep",
     "sweep_sites",
     "sweeps",
@@ -73,6 +74,7 @@ _HOME = {
             "run",
             "sites",
             "stats",
+            "summary",
             "sweeps",
             "tasks",
         )

@@ -10,14 +10,21 @@ from jaxtyping import Float
 
 from interp.errors import InterpError, shown
 
+LEVEL = 0.95
+"""Level of an interval where none is given."""
+RESAMPLES = 2000
+"""Resamples of a bootstrap where no number is given."""
+SEED = 0
+"""Seed of a bootstrap where none is given."""
+
 
 def bootstrap_interval(
     values: Float[np.ndarray, ...],
     *,
     axis: int = 0,
-    level: float = 0.95,
-    n_resamples: int = 2000,
-    seed: int = 0,
+    level: float = LEVEL,
+    n_resamples: int = RESAMPLES,
+    seed: int = SEED,
 ) -> tuple[Float[np.ndarray, ...], Float[np.ndarray, ...]]:
     """Percentile bootstrap interval of the mean along ``axis`` (Efron 1979), in the units of ``values``.
 
@@ -27,30 +34,86 @@ def bootstrap_interval(
 
     Returns:
         ``(low, high)``, each of the shape of ``values`` without ``axis``.
+
+    >>> low, high = bootstrap_interval(np.array([1.0, 2.0, 3.0, 4.0]))
+    >>> bool(low < 2.5 < high)
+    True
+
+    Raises:
+        InterpError: a level that does not lie between 0 and 1.
     """
+    data = np.moveaxis(np.asarray(values, dtype=np.float64), axis, 0)
+    present = np.isfinite(data)
+    return _interval_of_ratio(np.where(present, data, 0.0), present.astype(np.float64), level, n_resamples, seed)
+
+
+def ratio_interval(
+    top: Float[np.ndarray, "row ..."],
+    bottom: Float[np.ndarray, "row ..."],
+    *,
+    level: float = LEVEL,
+    n_resamples: int = RESAMPLES,
+    seed: int = SEED,
+) -> tuple[Float[np.ndarray, ...], Float[np.ndarray, ...]]:
+    """Percentile bootstrap interval, over rows, of a ratio of means: the mean of ``top`` over that of ``bottom``.
+
+    The rows are resampled, and the ratio is that of the resampled means (Efron and Tibshirani 1993, section 10.6). A
+    row counts in both means or in neither: it is left out of a cell where ``top`` or ``bottom`` is NaN there. The
+    interval means little if the mean of ``bottom`` may be 0.
+
+    Args:
+        top: one row per independent observation, one value per cell.
+        bottom: of the same shape, or of one that broadcasts to it.
+        level: share of such intervals that hold the ratio.
+        n_resamples: how often the rows are drawn.
+        seed: of the draws.
+
+    Returns:
+        ``(low, high)``, each of the shape of ``top`` without its first axis; NaN below two rows.
+
+    >>> low, high = ratio_interval(np.array([1.0, 2.0, 3.0]), np.array([2.0, 4.0, 6.0]))
+    >>> float(low), float(high)
+    (0.5, 0.5)
+
+    Raises:
+        InterpError: a level that does not lie between 0 and 1, or shapes that do not go together.
+    """
+    upper, lower = (np.asarray(values, dtype=np.float64) for values in (top, bottom))
+    try:
+        lower = np.broadcast_to(lower, upper.shape)
+    except ValueError:
+        raise InterpError(
+            f"ratio_interval needs shapes that go together, got {upper.shape} and {lower.shape}."
+        ) from None
+    present = np.isfinite(upper) & np.isfinite(lower)
+    upper, lower = np.where(present, upper, 0.0), np.where(present, lower, 0.0)
+    return _interval_of_ratio(upper, lower, level, n_resamples, seed)
+
+
+def _interval_of_ratio(
+    top: Float[np.ndarray, "row ..."], bottom: Float[np.ndarray, "row ..."], level: float, n_resamples: int, seed: int
+) -> tuple[Float[np.ndarray, ...], Float[np.ndarray, ...]]:
+    """The interval of the sum of ``top`` over that of ``bottom``; 0 in both leaves a row out of a cell."""
     if not 0 < level < 1:
         raise InterpError(f"level must lie between 0 and 1, got {shown(level)}.")
-    data = np.moveaxis(np.asarray(values, dtype=np.float64), axis, 0)
-    n = data.shape[0]
+    n, shape = top.shape[0], top.shape[1:]
     if n < 2:
-        empty = np.full(data.shape[1:], np.nan)
+        empty = np.full(shape, np.nan)
         return empty, empty.copy()
-    flat = data.reshape(n, -1)
     counts = _resample_counts(n, n_resamples, seed)
-    present = np.isfinite(flat)
-    totals = counts @ np.where(present, flat, 0.0)
-    weights = counts @ present.astype(np.float64)
+    totals, weights = (counts @ values.reshape(n, -1) for values in (top, bottom))
     with np.errstate(invalid="ignore", divide="ignore"):
-        means = totals / weights
+        ratios = totals / weights
     tail = (1 - level) / 2
-    bounds = np.full((2, flat.shape[1]), np.nan)
-    known = np.isfinite(means)
+    bounds = np.full((2, ratios.shape[1]), np.nan)
+    known = np.isfinite(ratios)
     # Resamples without a finite row need the slow quantile; nearly all columns have none.
     whole, holed = known.all(axis=0), known.any(axis=0) & ~known.all(axis=0)
-    bounds[:, whole] = np.quantile(np.ascontiguousarray(means[:, whole].T), [tail, 1 - tail], axis=1)
+    bounds[:, whole] = np.quantile(np.ascontiguousarray(ratios[:, whole].T), [tail, 1 - tail], axis=1)
     if holed.any():
-        bounds[:, holed] = np.nanquantile(means[:, holed], [tail, 1 - tail], axis=0)
-    return bounds[0].reshape(data.shape[1:]), bounds[1].reshape(data.shape[1:])
+        finite = np.where(known[:, holed], ratios[:, holed], np.nan)
+        bounds[:, holed] = np.nanquantile(finite, [tail, 1 - tail], axis=0)
+    return bounds[0].reshape(shape), bounds[1].reshape(shape)
 
 
 def _resample_counts(n: int, n_resamples: int, seed: int) -> Float[np.ndarray, "resample row"]:
@@ -85,9 +148,9 @@ def slope_interval(
     x: Float[np.ndarray, "row item"],
     y: Float[np.ndarray, "row item"],
     *,
-    level: float = 0.95,
-    n_resamples: int = 2000,
-    seed: int = 0,
+    level: float = LEVEL,
+    n_resamples: int = RESAMPLES,
+    seed: int = SEED,
 ) -> tuple[float, float]:
     """Percentile bootstrap interval, over rows, of the slope through the origin of the row means; NaN below two rows.
 
@@ -106,7 +169,7 @@ def slope_interval(
     return float(low), float(high)
 
 
-def wilson_interval(successes: int, n: int, *, level: float = 0.95) -> tuple[float, float]:
+def wilson_interval(successes: int, n: int, *, level: float = LEVEL) -> tuple[float, float]:
     """Wilson score interval of a proportion (Wilson 1927), within [0, 1]; (0, 1) when ``n`` is 0.
 
     Honest at 0 of n and n of n, where the textbook interval has no width.

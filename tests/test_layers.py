@@ -54,6 +54,7 @@ RULES = (
         for name in ("metrics", "readouts")
     ),
     Rule("interp/stats.py", (*MODELS, *RUNNING, *PLOTTING)),
+    Rule("interp/summary.py", (*MODELS, *RUNNING, "interp.results", "interp.report", *PLOTTING)),
     Rule("interp/results.py", (*MODELS, *RUNNING, *PLOTTING)),
     Rule("interp/store.py", (*MODELS, *RUNNING, "interp.stats", "interp.metrics", "interp.readouts", *PLOTTING)),
     Rule("interp/mini/*", ("interp.sweeps", "interp.attribution", "interp.report")),
@@ -161,6 +162,7 @@ Run = Callable[..., "subprocess.CompletedProcess[str]"]
         "interp",
         "interp.results",
         "interp.stats",
+        "interp.summary",
         "interp.report",
         "interp.sites",
         "analyses",
