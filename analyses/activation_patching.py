@@ -13,10 +13,9 @@ from typing import TYPE_CHECKING, Any, get_args
 import numpy as np
 import xarray as xr
 
-from interp import metrics, results
+from interp import results
 from interp._arguments import check_pairs
 from interp.errors import InterpError, unknown_name
-from interp.prompts.pairs import check_max_prompts
 from interp.results import Variable
 from interp.sites import Site, check_sites
 from interp.sweeps import Axis, Direction, plan_sites, sweep_sites
@@ -32,21 +31,6 @@ BY_POSITION = "resid_pre"
 """The site that is also swept position by position, where positions mean the same in every prompt."""
 BY_HEAD_AND_ROLE = "z"
 """The site that is also swept head by head at one role at a time."""
-
-
-def check(
-    *, sites: Sequence[str] | None, directions: Sequence[Direction], metric: str, max_prompts: int | None
-) -> None:
-    """Refuse what no model and no prompts can make right.
-
-    Raises:
-        InterpError: no site, one that is not in the table, no direction, an unknown metric, or no prompt.
-    """
-    metrics.metric(metric)
-    check_max_prompts(max_prompts)
-    if sites is not None:
-        _site_names(sites)
-    _directions(directions)
 
 
 def run(

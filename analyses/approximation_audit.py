@@ -15,15 +15,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import xarray as xr
 
-from interp import metrics, results
+from interp import results
 from interp._arguments import check_pairs
 from interp.attribution import Audit, attribution_patching, edge_attribution
 from interp.attribution.audit import DEFAULT, LIMITS
 from interp.attribution.nodes import QK_SITES
 from interp.errors import InterpError, names, unknown_name
-from interp.prompts.pairs import check_max_prompts
 from interp.results import Variable
-from interp.sites import check_sites, head_label
+from interp.sites import head_label
 from interp.sweeps import Direction
 
 if TYPE_CHECKING:
@@ -67,40 +66,6 @@ _INTERVALS = {
     "false_alarm": ("fraction", "false_alarm_rate"),
     "missed": ("fraction", "missed_rate"),
 }
-
-
-def check(
-    *,
-    sites: Sequence[str] | None,
-    methods: Sequence[str],
-    edge_methods: Sequence[str],
-    metric: str,
-    max_prompts: int | None,
-    top_k: int,
-    random: int,
-    large: float,
-    minimum_agreement: float,
-    maximum_factor: float,
-    maximum_median_error: float,
-    maximum_error: float,
-    maximum_wrong: float,
-) -> None:
-    """Refuse what no model and no prompts can make right.
-
-    Raises:
-        InterpError: an unknown site, method or metric, no prompt, or a limit of the audit out of range.
-    """
-    for method in (*methods, *edge_methods):
-        if method not in _NAMES:
-            raise unknown_name("method", method, _NAMES)
-    if sites:
-        check_sites(sites)
-    metrics.metric(metric)
-    check_max_prompts(max_prompts)
-    Audit(
-        top_k=top_k, random=random, large=large, minimum_agreement=minimum_agreement, maximum_factor=maximum_factor,
-        maximum_median_error=maximum_median_error, maximum_error=maximum_error, maximum_wrong=maximum_wrong,
-    )  # fmt: skip
 
 
 def run(

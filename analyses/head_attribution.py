@@ -23,7 +23,6 @@ from interp.errors import InterpError, unknown_name
 from interp.interventions import ABLATIONS, AblationKind, parse_edge
 from interp.model.running import in_one_dtype
 from interp.prompts import PromptPairs
-from interp.prompts.pairs import check_max_prompts
 from interp.prompts.template import ANSWER
 from interp.prompts.tokens import Prompts, extend
 from interp.prompts.vocabulary import Vocabulary
@@ -42,18 +41,6 @@ BY_DEFAULT: tuple[AblationKind, ...] = ("zero", "mean", "resample")
 
 TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4, torch.bfloat16: 5e-2, torch.float16: 1e-2}
 """Allowed gap between a logit difference and its contributions, as a share of the contributions' absolute sum."""
-
-
-def check(*, ablations: Sequence[AblationKind], edges: Sequence[str] | None, max_prompts: int | None) -> None:
-    """Refuse what no model and no prompts can make right.
-
-    Raises:
-        InterpError: an unknown ablation, a malformed edge, or no prompt.
-    """
-    _kinds(ablations)
-    for edge in edges or ():
-        parse_edge(edge)
-    check_max_prompts(max_prompts)
 
 
 def run(

@@ -37,7 +37,7 @@ from interp.prompts.template import ANSWER
 from interp.prompts.tokens import Prompts
 from interp.results import Variable
 from interp.run import capture
-from interp.sites import check_sites
+from interp.sites import check_sites, vector_site
 
 if TYPE_CHECKING:
     from interp.model import HookedTransformer
@@ -67,8 +67,7 @@ def check(*, sites: Sequence[str], n_folds: int) -> None:
     if not sites:
         raise InterpError(f"There is no site to probe. Give at least one, such as '{STREAM}'.")
     for site in check_sites(sites):
-        if site.is_pattern or not site.per_layer:
-            raise InterpError(f"Site '{site.name}' has no vector per layer and position. Probe '{STREAM}' or 'z'.")
+        vector_site(site.name)
 
 
 def run(

@@ -44,6 +44,11 @@ class Site:
         """Whether the site is indexed by destination and source position."""
         return "dest_position" in self.dims
 
+    @property
+    def has_vectors(self) -> bool:
+        """Whether the site has one vector, or one per head, for each layer and position."""
+        return self.per_layer and not self.is_pattern
+
     def hook_name(self, layer: int) -> str:
         """The TransformerLens hook name at ``layer``."""
         return self.hook.format(layer=layer)
@@ -139,6 +144,18 @@ def check_sites(names: str | Iterable[str]) -> tuple[Site, ...]:
     if not wanted:
         raise InterpError(f"No site was asked for. The sites are: {', '.join(SITES)}.")
     return tuple(dict.fromkeys(site(name) for name in wanted))
+
+
+def vector_site(name: str) -> Site:
+    """Look up a site that a probe can read: one with a vector per layer and position.
+
+    Raises:
+        InterpError: an unknown site, or one without.
+    """
+    found = site(name)
+    if not found.has_vectors:
+        raise InterpError(f"Site '{name}' has no vector per layer and position. Probe 'resid_pre' or 'z'.")
+    return found
 
 
 def check_layers(layers: int | Sequence[int] | None, n_layers: int) -> tuple[int, ...]:

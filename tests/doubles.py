@@ -15,6 +15,7 @@ import xarray as xr
 
 from analyses.cli.execution import Tools
 from analyses.cli.main import main
+from analyses.registry import Analysis
 from interp import results
 from interp.errors import InterpError
 from interp.prompts.vocabulary import DOES_NOT, SAYS, Vocabulary
@@ -25,7 +26,7 @@ MINIMAL = {
     "title": "A small study",
     "question": "Does it run?",
     "task": "color-noun",
-    "analyses": {"behavior": None, "probing": {"folds": 3}, "context_flow": None},
+    "analyses": {"behavior": None, "probing": {"n_folds": 3}, "context_flow": None},
 }
 
 
@@ -93,7 +94,7 @@ class House:
         return Tools(
             load_model=self.load_model,
             build_pairs=self.build_pairs,
-            analysis=self.analysis,
+            function=self.function,
             save=results.save,
             load=results.load,
             render=self.render,
@@ -112,7 +113,9 @@ class House:
         self.tasks.add(task.name)
         return Pairs(rung, n, seed)
 
-    def analysis(self, name: str, function: str) -> Callable[..., xr.Dataset]:
+    def function(self, analysis: Analysis, function: str) -> Callable[..., xr.Dataset]:
+        name = analysis.name
+
         def behavior(
             model: Any,
             pairs: Mapping[str, Any],
@@ -121,18 +124,20 @@ class House:
             descriptions: Mapping[str, str] | None = None,
             minimum_preferred: float = 0.5,
             minimum_gap: float = 0.5,
+            main: str | None = None,
+            progress: Any = None,
         ) -> xr.Dataset:
             self.given["descriptions"] = descriptions
             return self.dataset("behavior", pairs, rungs=list(pairs), least=minimum_preferred)
 
-        def probing(model: Any, pairs: Any, *, folds: int = 5, seed: int, progress: Any) -> xr.Dataset:
+        def probing(model: Any, pairs: Any, *, n_folds: int = 5, seed: int, progress: Any) -> xr.Dataset:
             progress(1, 1)
             return self.dataset("probing", pairs)
 
-        def context_flow(found: Mapping[str, xr.Dataset], *, minimum: float = 0.1) -> xr.Dataset:
+        def context_flow(found: Mapping[str, xr.Dataset], *, seed: int, not_asked: Any) -> xr.Dataset:
             return self.dataset("context_flow", found).assign_attrs(answer="The head looks. We are sure.")
 
-        def any_other(model: Any, pairs: Any, *, seed: int) -> xr.Dataset:
+        def any_other(model: Any, pairs: Any, **parameters: Any) -> xr.Dataset:
             return self.dataset(f"{name}.{function}", pairs)
 
         known = {"behavior": behavior, "probing": probing, "context_flow": context_flow}

@@ -34,6 +34,8 @@ class Rule:
 
 # The composition root: the command, studies, runs on disk.
 ROOT = "analyses/cli/*"
+# What is known of the analyses without importing them.
+REGISTRY = ("analyses/registry.py", "analyses/bundled.py")
 
 RULES = (
     Rule("interp/*", ("analyses",)),
@@ -64,7 +66,8 @@ RULES = (
     ),
     Rule("analyses/*.py", ("interp.report", *PLOTTING), but=(ROOT, "analyses/__main__.py")),
     Rule("analyses/*.py", ("transformer_lens", "transformers"), but=(ROOT, "analyses/__main__.py")),
-    Rule("analyses/*.py", ("analyses",), but=(ROOT, "analyses/__main__.py", "analyses/context_flow.py")),
+    Rule("analyses/*.py", ("analyses",), but=(ROOT, "analyses/__main__.py", "analyses/context_flow.py", *REGISTRY)),
+    *(Rule(name, (*MODELS, *RUNNING, "interp.readouts", "interp.interventions")) for name in REGISTRY),
     Rule("analyses/context_flow.py", (*RUNNING, "interp.interventions")),
 )
 
@@ -167,6 +170,7 @@ Run = Callable[..., "subprocess.CompletedProcess[str]"]
         "interp.sites",
         "analyses",
         "analyses.cli.study",
+        "analyses.bundled",
     ],
 )
 def test_importing_it_loads_no_torch(module: str, python: Run) -> None:

@@ -1,14 +1,14 @@
 """Running a study into a directory: the model, the pairs of every rung, the gate, the analyses, the report.
 
-The behavior analysis sees every rung; the others see the one that passed its gate. A result that is already there
-under the same key (code, model, prompts, options) is reused, so running again resumes.
+What the registry says an analysis needs is what it gets: the pairs of every rung, those of the rung that passed the
+gate, or the results before it. A result that is already there under the same key (code, model, prompts, options) is
+reused, so running again resumes.
 """
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
-import importlib
 import json
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -17,11 +17,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from analyses import registry
 from analyses.cli import directory as directories
 from analyses.cli import manifest as manifests
-from analyses.cli import options as declared
 from analyses.cli.directory import MANIFEST, STUDY, RunDirectory
-from analyses.cli.study import ANALYSES, Study, check_keys
+from analyses.cli.study import Study
+from analyses.registry import Analysis
 from interp import _yaml, tasks
 from interp.errors import InterpError, UnaskableError
 from interp.report import manifest as recorded
@@ -32,11 +33,6 @@ if TYPE_CHECKING:
     from interp.model import HookedTransformer
     from interp.prompts import PromptPairs
     from interp.tasks import Task
-
-ALSO: dict[str, dict[str, str]] = {"attention_lesson": {"attention_patterns": "patterns"}}
-"""Analysis -> further result files, each with the function of the same module that makes it."""
-
-VERDICT = "context_flow"
 
 # What every result of a run depends on, as the manifest records it.
 _SETTING = ("model", "task", "task_sha256", "n", "seed", "main_rung", "versions", "code_sha256")
@@ -75,7 +71,7 @@ class Tools:
 
     load_model: Callable[..., HookedTransformer]
     build_pairs: Callable[..., PromptPairs]
-    analysis: Callable[[str, str], Callable[..., Any]]
+    function: Callable[[Analysis, str], Callable[..., Any]]
     save: Callable[[xr.Dataset, Path], object]
     load: Callable[[Path], xr.Dataset]
     render: Callable[[Path], Path]
@@ -91,7 +87,7 @@ def real_tools() -> Tools:
     return Tools(
         load_model=HookedTransformer.from_pretrained,
         build_pairs=tasks.build,
-        analysis=lambda name, function: getattr(importlib.import_module(ANALYSES[name]), function),
+        function=Analysis.function,
         save=results.save,
         load=results.load,
         render=report.render,
@@ -101,7 +97,8 @@ def real_tools() -> Tools:
 
 def affordable(model: HookedTransformer, pairs: PromptPairs) -> int:
     """How many of the pairs patching can afford: all of them on a small model or a GPU, at least ``FEWEST``."""
-    cost: Callable[..., float] = importlib.import_module(ANALYSES["activation_patching"]).cost
+    from analyses.activation_patching import cost
+
     budget = CPU_BUDGET if model.device.type == "cpu" else GPU_BUDGET
     return min(len(pairs), max(FEWEST, int(len(pairs) * budget / cost(model, pairs))))
 
@@ -172,7 +169,8 @@ def execute(
             finished leaves nothing behind.
     """
     directories.refuse_foreign(out)
-    runners = checked_runners(study, tools)
+    study.check_options()
+    stages = _stages(study, tools)
     task = tasks.load(study.task)
     ladder, main = _ladder(study, task)
     with directories.held(out, command):
@@ -199,7 +197,7 @@ def execute(
             pairs, skipped = _build(study, task, ladder, model, tools)
         for rung, reason in skipped.items():
             watcher.note(f"rung {rung} left out: {reason}")
-        run = _Run(study, task, place, tools, watcher, model, pairs, main, runners, every_prompt)
+        run = _Run(study, task, place, tools, watcher, model, pairs, main, stages, every_prompt)
         with run.ending():
             run.begin(
                 {"command": command, **asked, "model": description, "skipped_rungs": skipped},
@@ -212,19 +210,40 @@ def execute(
         return Outcome(run.answer(), page, run.manifest["explained_rung"], run.done)
 
 
-def checked_runners(study: Study, tools: Tools) -> dict[str, Callable[..., Any]]:
-    """The function of every analysis, once its options are known to be right as far as they can be without a model.
+@dataclass(frozen=True)
+class _Stage:
+    """One analysis of a study: what the registry says of it, its options, and the function of each of its files."""
+
+    analysis: Analysis
+    options: Mapping[str, Any]
+    functions: Mapping[str, Callable[..., Any]]
+
+    @property
+    def name(self) -> str:
+        return self.analysis.name
+
+    @property
+    def files(self) -> list[str]:
+        return list(self.functions)
+
+    def results(self, *inputs: Any, settled: Mapping[str, Any]) -> dict[str, xr.Dataset]:
+        """Every file, made of the inputs, the options, and what it takes of what is settled elsewhere."""
+        offered = {**self.options, **settled}
+        return {
+            file.name: self.functions[file.name](*inputs, **file.arguments(offered)) for file in self.analysis.files
+        }
+
+
+def _stages(study: Study, tools: Tools) -> list[_Stage]:
+    """The analyses of a study in the order in which they run. Imports their modules.
 
     Raises:
-        InterpError: an unknown option, or a value that is wrong whatever the model and the prompts.
+        InterpError: one of another package that cannot be used.
     """
-    runners = {name: tools.analysis(name, "run") for name in study.analyses}
-    check_keys(study.gate, (key for key in declared.names(runners["behavior"]) if key.startswith("minimum_")), "gate")
-    for name, runner in runners.items():
-        given = {**study.analyses[name], **(study.gate if name == "behavior" else {})}
-        check_keys(study.analyses[name], declared.names(runner), f"analyses.{name}")
-        declared.check(runner, given, f"analyses.{name}")
-    return runners
+    return [
+        _Stage(one, study.options(name), {file.name: tools.function(one, file.function) for file in one.files})
+        for name, one in registry.ordered(study.analyses).items()
+    ]
 
 
 def _ladder(study: Study, task: Task) -> tuple[list[str], str]:
@@ -300,11 +319,11 @@ class _Run:
         model: HookedTransformer,
         ladder: Mapping[str, PromptPairs],
         main: str,
-        runners: Mapping[str, Callable[..., Any]],
+        stages: Sequence[_Stage],
         every_prompt: bool,
     ) -> None:
         self.study, self.task, self.place, self.tools, self.watcher = study, task, place, tools, watcher
-        self.model, self.ladder, self.main, self.runners = model, ladder, main, runners
+        self.model, self.ladder, self.main, self.stages = model, ladder, main, stages
         self.every_prompt = every_prompt
         self.manifest: dict[str, Any] = {}
         self.seconds: dict[str, float | None] = {}
@@ -340,19 +359,23 @@ class _Run:
             self._set_aside(self.place.results())
 
     def compute(self) -> None:
-        """Behavior over the ladder, then, on the rung that passed the gate, everything else."""
-        self.result("behavior", dict(self.ladder), {**self.study.analyses["behavior"], **self.study.gate})
+        """What needs the ladder, behavior among it; then, of the rung that passed the gate, everything else."""
+        for stage in self._needing("ladder"):
+            self.result(stage, dict(self.ladder))
         rung = explained_rung(self.done["behavior"], self.main)
         self.manifest["explained_rung"] = rung
         if rung is None:
             self.watcher.note("no rung passes the behavior gate: nothing is explained")
-        explained = None if rung is None else self._affordable(self.ladder[rung])
-        for name, options in self.study.analyses.items():
-            if name not in ("behavior", VERDICT) and explained is not None:
-                self.result(name, explained, options)
-        if VERDICT in self.study.analyses and rung is not None:
-            self.result(VERDICT, dict(self.done), self.study.analyses[VERDICT])
+        else:
+            explained = self._affordable(self.ladder[rung])
+            for stage in self._needing("pairs"):
+                self.result(stage, explained)
+            for stage in self._needing("results"):
+                self.result(stage, {file: self.done[file] for file in stage.analysis.reads if file in self.done})
         self._set_aside(file for file in self.place.results() if file not in self.done)
+
+    def _needing(self, needs: registry.Needs) -> list[_Stage]:
+        return [stage for stage in self.stages if stage.analysis.needs == needs]
 
     def _affordable(self, pairs: PromptPairs) -> PromptPairs:
         """The pairs to explain: all, or an even spread of as many as the budget allows."""
@@ -363,10 +386,11 @@ class _Run:
         self.watcher.note(f"explaining {n} of {len(pairs)} prompts, to bound the time; --n chooses the number")
         return pairs.spread(n)
 
-    def result(self, name: str, given: Any, options: Mapping[str, Any]) -> None:
+    def result(self, stage: _Stage, given: Any) -> None:
         """One analysis: reused if the directory has it under the same key, else run and saved."""
-        key = self.keys[name] = self._key(name, given, options)
-        files = _files_of(name)
+        name, files = stage.name, stage.files
+        key = self._key(stage, given)
+        self.keys.update(dict.fromkeys(files, key))
         kept = {file: self.place.find(file, key) for file in files}
         found = {file: dataset for file, dataset in kept.items() if dataset is not None}
         if len(found) == len(files):
@@ -374,11 +398,10 @@ class _Run:
             self.watcher.note(f"{name}: kept from an earlier run")
             seconds = self.seconds.get(name)
         else:
-            # The verdict joins the others: it goes with the first of them.
-            self._set_aside(file for file in (*files, *_files_of(VERDICT)) if file not in found)
+            self._set_aside(file for file in (*files, *self._resting_on(files)) if file not in found)
             try:
                 with self.watcher.stage(name) as progress:
-                    made = self.timed(name, lambda: self._call(name, given, options, progress))
+                    made = self.timed(name, lambda: self._call(stage, given, progress))
                     self.done.update({file: self.place.keep(file, dataset, key) for file, dataset in made.items()})
             except UnaskableError as error:
                 self.manifest["not_asked"][name] = str(error)
@@ -388,6 +411,10 @@ class _Run:
             seconds = self.manifest["timings"][name]
         self.manifest["results"][name] = {"key": key, "files": files, "seconds": seconds}
         self._write_manifest()
+
+    def _resting_on(self, files: Sequence[str]) -> list[str]:
+        """The results that are made from these: they go with the first of them."""
+        return [file for stage in self.stages if set(stage.analysis.reads) & set(files) for file in stage.files]
 
     def _set_aside(self, files: Iterable[str]) -> None:
         for file in list(files):
@@ -428,29 +455,35 @@ class _Run:
             return str(self.done["verdict"].attrs.get("answer", ""))
         return without_verdict(self.model.name, self.task.name, self.main, self.done["behavior"])
 
-    def _call(self, name: str, given: Any, options: Mapping[str, Any], progress: Progress) -> dict[str, xr.Dataset]:
+    def _call(self, stage: _Stage, given: Any, progress: Progress) -> dict[str, xr.Dataset]:
         described = {rung.name: rung.description for rung in self.task.rungs if rung.name in self.ladder}
-        offered: dict[str, Any] = {"descriptions": described, **options, "seed": self.study.seed, "progress": progress}
-        offered["not_asked"] = self.manifest["not_asked"]
+        settled: dict[str, Any] = {"descriptions": described, "seed": self.study.seed, "progress": progress}
+        settled["not_asked"] = self.manifest["not_asked"]
         if self.main in self.ladder:
-            offered["main"] = self.main
-        arguments = (given,) if name == VERDICT else (self.model, given)
-        first, *more = _files_of(name)
-        makers = {first: self.runners[name]}
-        makers |= {file: self.tools.analysis(name, ALSO[name][file]) for file in more}
-        return {file: maker(*arguments, **declared.accepted(maker, offered)) for file, maker in makers.items()}
+            settled["main"] = self.main
+        inputs = (given,) if stage.analysis.needs == "results" else (self.model, given)
+        return stage.results(*inputs, settled=settled)
 
-    def _key(self, name: str, given: Any, options: Mapping[str, Any]) -> str:
+    def _key(self, stage: _Stage, given: Any) -> str:
         """What a result depends on, as one hash."""
-        if name == VERDICT:
-            inputs: object = {other: key for other, key in self.keys.items() if other != name}
-        elif isinstance(given, Mapping):
-            inputs = {rung: _fingerprint(pairs) for rung, pairs in given.items()}
-        else:
-            inputs = _fingerprint(given)
         setting = {key: self.manifest[key] for key in _SETTING}
-        recipe = {"analysis": name, "options": options, "inputs": inputs, **setting}
+        recipe = {
+            "analysis": stage.name,
+            "options": stage.options,
+            "inputs": self._inputs(stage.analysis, given),
+            **setting,
+        }
         return hashlib.sha256(json.dumps(recipe, sort_keys=True, default=str).encode()).hexdigest()
+
+    def _inputs(self, analysis: Analysis, given: Any) -> object:
+        """What tells one input of an analysis from another."""
+        match analysis.needs:
+            case "ladder":
+                return {rung: _fingerprint(pairs) for rung, pairs in given.items()}
+            case "pairs":
+                return _fingerprint(given)
+            case "results":
+                return {file: self.keys[file] for file in analysis.reads if file in self.keys}
 
     def _write_manifest(self) -> None:
         self.place.write(MANIFEST, json.dumps(self.manifest, indent=2, ensure_ascii=False) + "\n")
@@ -459,11 +492,6 @@ class _Run:
 def _fingerprint(pairs: PromptPairs) -> list[str]:
     """What a result takes from the pairs: what is run and scored, and which roles it is about."""
     return [pairs.sha256(), pairs.vocabulary.as_json()]
-
-
-def _files_of(name: str) -> list[str]:
-    """The result files of an analysis."""
-    return ["verdict" if name == VERDICT else name, *ALSO.get(name, {})]
 
 
 def explained_rung(behavior: xr.Dataset, main: str) -> str | None:

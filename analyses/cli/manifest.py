@@ -8,15 +8,15 @@ import sys
 from importlib import metadata
 from pathlib import Path
 
+from analyses.bundled import BUNDLED
 from analyses.cli import closure
-from analyses.cli.study import ANALYSES
 
 _VERSIONED = (
     "torch", "transformers", "transformer-lens", "tokenizers", "safetensors", "gguf", "einops",
     "numpy", "scipy", "scikit-learn", "xarray", "h5netcdf",
 )  # fmt: skip
 
-RESULTS_COME_FROM = ("interp.model", "interp.prompts", "interp.tasks", *ANALYSES.values())
+RESULTS_COME_FROM = ("interp.model", "interp.prompts", "interp.tasks", *(one.module for one in BUNDLED.values()))
 """The modules that a run calls; with all that they import they are what the numbers depend on."""
 
 

@@ -67,7 +67,6 @@ def look_over(file: str, model: str | None) -> Iterator[str]:
     if study is None:
         yield f"{file} is a task without a mistake: {task.name}, rungs {_names(task)}."
     else:
-        _check_options(study)
         yield (
             f"{file} is a study without a mistake: {study.n} pairs of each rung of {task.name} "
             f"({_names(task)}), model {study.model}, analyses {', '.join(study.analyses)}."
@@ -115,13 +114,6 @@ def _read(name: str) -> tuple[studies.Study | None, Task]:
         return None, tasks.parse_task(content, name)
     study = studies.load(name)
     return study, tasks.load(study.task)
-
-
-def _check_options(study: studies.Study) -> None:
-    """The options of the analyses, as far as they can be checked without a model. Imports torch."""
-    from analyses.cli import execution
-
-    execution.checked_runners(study, execution.real_tools())
 
 
 def _names(task: Task) -> str:

@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from analyses import options, registry
 from interp import _yaml
 from interp._names import component
 from interp.errors import InterpError, nearest, shown, unknown_name
@@ -22,17 +23,6 @@ if TYPE_CHECKING:
     from interp.tasks import Task
 
 STUDIES = Path(__file__).parents[1] / "studies"
-
-ANALYSES: dict[str, str] = {
-    "behavior": "analyses.behavior",
-    "attention_lesson": "analyses.attention_lesson",
-    "activation_patching": "analyses.activation_patching",
-    "head_attribution": "analyses.head_attribution",
-    "probing": "analyses.probing",
-    "approximation_audit": "analyses.approximation_audit",
-    "context_flow": "analyses.context_flow",
-}
-"""Every analysis a study may name, in the order they run. Adding one: write the module, add its line here."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +40,7 @@ class Study:
         seed: seed of the pairs and of everything random in the analyses.
         model: what ``HookedTransformer.from_pretrained`` takes.
         gate: the least behavior worth explaining, handed to the behavior analysis.
-        analyses: analysis -> options, in the order of the registry.
+        analyses: analysis -> options, in the order in which they run.
     """
 
     name: str
@@ -72,6 +62,20 @@ class Study:
         plain["gate"] = dict(self.gate)
         plain["analyses"] = {name: dict(options) for name, options in self.analyses.items()}
         return {key: value for key, value in plain.items() if value is not None}
+
+    def options(self, analysis: str) -> dict[str, Any]:
+        """What an analysis is told; the gate is the behavior analysis's."""
+        return {**self.analyses[analysis], **(self.gate if analysis == "behavior" else {})}
+
+    def check_options(self) -> None:
+        """Refuse options of the analyses that are wrong whatever the model and the prompts.
+
+        Raises:
+            InterpError: names the option, where it stands, and what to give.
+        """
+        options.check(registry.get("behavior").option, self.gate, "gate")
+        for name, given in self.analyses.items():
+            registry.get(name).check(given)
 
     def task_sha256(self) -> str:
         """Fingerprint of all that the task says, wherever it is written."""
@@ -112,7 +116,8 @@ def parse(content: object, *, where: str, folder: Path = Path()) -> Study:
         folder: where the file is; the path of a task is relative to it.
 
     Raises:
-        InterpError: an unknown or missing key, a wrong type, an unknown analysis, or a task that is not valid.
+        InterpError: an unknown or missing key, a wrong type, an unknown analysis, a wrong option of one, or a task
+            that is not valid.
     """
     if not isinstance(content, dict):
         raise InterpError(f"{where} must be a mapping of keys such as name, task and analyses.")
@@ -134,6 +139,7 @@ def parse(content: object, *, where: str, folder: Path = Path()) -> Study:
     values["analyses"] = _analyses(content["analyses"], where)
     study = Study(**values)
     _check_rungs(study, task, where)
+    study.check_options()
     if isinstance(study.task, Mapping):
         _yaml.plain(study.as_dict(), where)  # a run keeps the study with its task in one file
     return study
@@ -204,18 +210,19 @@ def _analyses(value: object, where: str) -> dict[str, dict[str, Any]]:
         value = dict.fromkeys(value)
     if not isinstance(value, dict) or not value:
         raise _wrong("analyses", where, "a list of analyses, or a mapping of analysis to options", value)
-    for name, options in value.items():
-        if name not in ANALYSES:
+    known = registry.names()
+    for name, given in value.items():
+        if name not in known:
             raise InterpError(
-                f"Unknown analysis {shown(name)} in {where}.{nearest(name, ANALYSES)} Known: {', '.join(ANALYSES)}."
+                f"Unknown analysis {shown(name)} in {where}.{nearest(name, known)} Known: {', '.join(known)}."
             )
-        if not isinstance(options, dict | None) or not all(isinstance(key, str) for key in options or {}):
-            raise _wrong(f"analyses.{name}", where, "a mapping of options", options)
+        if not isinstance(given, dict | None) or not all(isinstance(key, str) for key in given or {}):
+            raise _wrong(f"analyses.{name}", where, "a mapping of options", given)
     if "behavior" not in value:
         raise InterpError(
             f"{where} must name the analysis 'behavior': without it nothing says the model does the task."
         )
-    return {name: dict(value[name] or {}) for name in ANALYSES if name in value}
+    return {name: dict(value[name] or {}) for name in registry.ordered(value)}
 
 
 def _task(value: object, where: str, folder: Path) -> tuple[Task, str | dict[str, Any]]:

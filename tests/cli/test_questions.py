@@ -81,8 +81,11 @@ def test_a_task_alone_can_be_checked(house: House, tmp_path: Path, capsys: Captu
         ({"modle": "mini"}, "Unknown key 'modle' in s.yaml. Did you mean 'model'?"),
         ({"task": "colour-noun"}, "Did you mean 'color-noun'?"),
         ({"task": {"name": "mine"}}, "s.yaml: the task has no language. Add it."),
-        ({"analyses": {"behavior": None, "probing": {"fold": 3}}}, "'fold' in analyses.probing. Did you mean 'folds'?"),
-        ({"analyses": {"behavior": None, "probing": {"folds": "x"}}}, "'folds' in analyses.probing must be"),
+        (
+            {"analyses": {"behavior": None, "probing": {"n_fold": 3}}},
+            "'n_fold' in analyses.probing. Did you mean 'n_folds'?",
+        ),
+        ({"analyses": {"behavior": None, "probing": {"n_folds": "x"}}}, "'n_folds' in analyses.probing must be"),
     ],
 )
 def test_what_is_wrong_is_one_line_and_no_model_is_loaded(

@@ -546,18 +546,3 @@ def test_a_bad_option_of_any_analysis_is_found_before_the_model_is_loaded(
     assert words in err
     assert err.count("\n") == 1
     assert tree(tmp_path) == before
-
-
-def test_every_option_of_every_analysis_can_be_checked_and_its_default_fits() -> None:
-    from analyses.cli import options
-
-    tools = execution.real_tools()
-    for name in studies.ANALYSES:
-        runner = tools.analysis(name, "run")
-        for option in options.names(runner):
-            default = options.default(runner, option)
-            value = list(default) if isinstance(default, tuple) else default
-            options.check(runner, {option: value}, name)
-            assert options.words(options.expected(runner, option))
-            with pytest.raises(InterpError):
-                options.check(runner, {option: object()}, name)

@@ -1,0 +1,176 @@
+"""The bundled analyses. What stands here is held to the code by ``tests/analyses/test_registry.py``."""
+
+from __future__ import annotations
+
+from analyses.options import Either, Flag, Number, Option, Several, Text
+from analyses.registry import Analysis, File
+from interp import sites
+
+READOUTS = ("logit_difference", "log_probability", "probability", "rank", "cross_entropy", "kl", "js")
+DIRECTIONS = ("denoising", "noising")
+
+_SITE = Text(tuple(sites.SITES), read=sites.site)
+_VECTOR_SITE = Text(tuple(name for name, site in sites.SITES.items() if site.has_vectors), read=sites.vector_site)
+_DIRECTION = Text(DIRECTIONS)
+_WORDS = Text()
+_FRACTION = Number("a fraction between 0 and 1", least=0, most=1)
+_INDEX = Number(whole=True)
+
+
+def _metric(*without: str) -> Option:
+    known = tuple(name for name in READOUTS if name not in without)
+    return Option("metric", Text(known), "logit_difference", "what is measured of a run")
+
+
+def _max_prompts(default: int | None) -> Option:
+    return Option(
+        "max_prompts", Number("at least 1", least=1, whole=True), default,
+        "use only that many prompts, spread evenly over the set", "every prompt",
+    )  # fmt: skip
+
+
+_BEHAVIOR = Analysis(
+    "behavior",
+    "analyses.behavior",
+    "Does the model do the task, and does the context decide its answer?",
+    needs="ladder",
+    options=(
+        Option("minimum_gap", Number("a number of logits, 0 or more", least=0), 0.5, "least mean of clean - corrupted"),
+        Option(
+            "minimum_preferred", Number("a share between 0 and 1", least=0, most=1), 0.75,
+            "least share of prompts that prefer the right answer",
+        ),
+    ),
+    settled=("seed", "progress", "main", "descriptions"),
+)  # fmt: skip
+
+_ATTENTION_LESSON = Analysis(
+    "attention_lesson",
+    "analyses.attention_lesson",
+    "How does one head read one word, number by number?",
+    options=(
+        Option("layer", _INDEX, None, "layer of the head", "the numbers choose"),
+        Option("head", _INDEX, None, "index of the head", "the numbers choose"),
+        Option("dest", Either((_WORDS, _INDEX)), None, "the reading word: a role or a position", "the numbers choose"),
+        Option("src", Either((_WORDS, _INDEX)), None, "the word that is read: a role or a position", "the answer's"),
+        Option("prompt", _INDEX, 0, "which prompt"),
+    ),
+    settled=("progress",),
+    further=(File("attention_patterns", "patterns", ("prompt",)),),
+)
+
+_ACTIVATION_PATCHING = Analysis(
+    "activation_patching",
+    "analyses.activation_patching",
+    "Which activations carry the answer: at which word, in which layer, through which head?",
+    options=(
+        Option("sites", Several(_SITE, "site to patch"), None, "sites to patch", "all that the model offers"),
+        Option(
+            "directions", Several(_DIRECTION, "direction to patch in"), DIRECTIONS,
+            "clean activations into the corrupted run (denoising), or the other way round",
+        ),
+        Option("roles", Several(_WORDS), None, "roles at which stream and block sites are patched", "every role"),
+        _metric(),
+        Option("by_position", Flag(), True, "patch resid_pre position by position too, where positions line up"),
+        Option("head_roles", Several(_WORDS), None, "roles at which z is patched head by head", "every role"),
+        _max_prompts(None),
+    ),
+    settled=("progress",),
+)  # fmt: skip
+
+_HEAD_ATTRIBUTION = Analysis(
+    "head_attribution",
+    "analyses.head_attribution",
+    "Which heads write the answer, what do they look at, and what is lost without them?",
+    options=(
+        Option(
+            "ablations", Several(Text(("zero", "zero_raw", "mean", "resample"))), ("zero", "mean", "resample"),
+            "what a head's output is replaced by",
+        ),
+        Option(
+            "edges", Several(Text(form=r".*\S.*<-.*\S.*", like=("destination<-source", "noun<-color"))), None,
+            "pairs of roles whose attention is read", "those that the prompts' vocabulary is about",
+        ),
+        _max_prompts(None),
+    ),
+)  # fmt: skip
+
+_PROBING = Analysis(
+    "probing",
+    "analyses.probing",
+    "At which layer, and at which word, can a linear probe read the source?",
+    options=(
+        Option("target", _WORDS, None, "what to read: a slot or a role", "the vocabulary's source"),
+        Option("group", _WORDS, None, "what to hold out: a slot or a role", "the vocabulary's target"),
+        Option("sites", Several(_VECTOR_SITE, "site to probe"), ("resid_pre",), "sites to read from"),
+        Option("roles", Several(_WORDS), None, "roles to read at", "every role"),
+        Option("layers", Several(_INDEX), None, "layers to read from", "every layer"),
+        Option("n_folds", Number("at least 2", least=2, whole=True), 5, "at most this many folds"),
+    ),
+)
+
+_APPROXIMATION_AUDIT = Analysis(
+    "approximation_audit",
+    "analyses.approximation_audit",
+    "How good are the gradient approximations of patching on this model and task?",
+    options=(
+        Option("sites", Several(_SITE), None, "sites whose patches are estimated", "all that the model offers"),
+        Option(
+            "methods", Several(Text(("gradient", "integrated", "atp*"))), ("gradient", "atp*"),
+            "how patches are estimated",
+        ),
+        Option(
+            "edge_methods", Several(Text(("eap", "eap-ig-inputs", "eap-ig-activations"))), ("eap", "eap-ig-inputs"),
+            "how edges are estimated",
+        ),
+        Option("direction", _DIRECTION, "denoising", "which activations are put where"),
+        _metric("rank"),  # has no gradient
+        _max_prompts(16),
+        Option("top_k", Number("at least 1", least=1, whole=True), 10, "cells that look largest, patched exactly"),
+        Option("random", Number("at least 0", least=0, whole=True), 30, "other cells, patched exactly"),
+        Option(
+            "large", Number("a fraction above 0, at most 1", above=0, most=1), 0.2,
+            "share of the largest effect from which on an effect is large",
+        ),
+        Option(
+            "minimum_agreement", Number("a correlation in [-1, 1]", least=-1, most=1), 0.8,
+            "least correlation and rank agreement",
+        ),
+        Option("maximum_factor", Number("1 to 100", least=1, most=100), 1.25, "by which estimates may be off"),
+        Option("maximum_median_error", _FRACTION, 0.1, "of large effects, as a share of the largest"),
+        Option("maximum_error", _FRACTION, 0.25, "of any effect, as a share of the largest"),
+        Option("maximum_wrong", _FRACTION, 0.1, "share of wrong signs, misses and false alarms of a ranking"),
+    ),
+)  # fmt: skip
+
+_CONTEXT_FLOW = Analysis(
+    "context_flow",
+    "analyses.context_flow",
+    "Which heads carry the source to the target, and which read it?",
+    needs="results",
+    reads=("behavior", "activation_patching", "head_attribution", "probing"),
+    options=(
+        Option("source", _WORDS, None, "role of the word that carries the context", "the vocabulary's"),
+        Option("target", _WORDS, None, "role of the word that it belongs to", "the vocabulary's"),
+        Option(
+            "minimum_effect", Number("a fraction between 0 and 1", above=0, below=1), 0.1,
+            "least fraction of the clean-corrupted gap that counts",
+        ),
+    ),
+    settled=("seed", "not_asked"),
+    file="verdict",
+)  # fmt: skip
+
+BUNDLED = {
+    analysis.name: analysis
+    for analysis in (
+        _BEHAVIOR,
+        _ATTENTION_LESSON,
+        _ACTIVATION_PATCHING,
+        _HEAD_ATTRIBUTION,
+        _PROBING,
+        _APPROXIMATION_AUDIT,
+        _CONTEXT_FLOW,
+    )
+}
+"""Name -> analysis, in the order in which those of one need run."""

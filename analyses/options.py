@@ -1,0 +1,274 @@
+"""What an analysis can be told: an option's name, kind, default and meaning, checked before a model is loaded.
+
+A kind says which values from a YAML file are right, in words and as JSON schema. Nothing here loads torch.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from interp.errors import InterpError, nearest, shown
+
+Schema = dict[str, Any]
+"""A JSON schema."""
+
+
+class Kind(Protocol):
+    """The values that an option may have."""
+
+    @property
+    def words(self) -> str:
+        """What it is, as a message says it: ``a whole number``."""
+        ...
+
+    def fits(self, value: object) -> bool:
+        """Whether a value is of this kind at all."""
+        ...
+
+    def fault(self, value: Any, name: str) -> str:
+        """What is wrong with a value that fits, as a sentence; empty if nothing is."""
+        ...
+
+    def schema(self) -> Schema:
+        """The JSON schema of the values."""
+        ...
+
+
+@dataclass(frozen=True)
+class Flag:
+    """True or false."""
+
+    words = "true or false"
+
+    def fits(self, value: object) -> bool:
+        """Whether it is a boolean."""
+        return isinstance(value, bool)
+
+    def fault(self, value: bool, name: str) -> str:
+        """Nothing: both are right."""
+        return ""
+
+    def schema(self) -> Schema:
+        """A boolean."""
+        return {"type": "boolean"}
+
+
+@dataclass(frozen=True)
+class Number:
+    """A finite number in a range.
+
+    Attributes:
+        range: what to give, in words, where there is a range: ``a fraction between 0 and 1``.
+        least: the smallest.
+        most: the largest.
+        above: what it must exceed.
+        below: what it must stay below.
+        whole: whether it is a whole number.
+    """
+
+    range: str = ""
+    least: float = -math.inf
+    most: float = math.inf
+    above: float = -math.inf
+    below: float = math.inf
+    whole: bool = False
+
+    @property
+    def words(self) -> str:
+        """A number, whole or not."""
+        return "a whole number" if self.whole else "a number"
+
+    def fits(self, value: object) -> bool:
+        """Whether it is a finite number; a boolean is none."""
+        if isinstance(value, int):
+            return not isinstance(value, bool)
+        return isinstance(value, float) and not self.whole and math.isfinite(value)
+
+    def fault(self, value: float, name: str) -> str:
+        """Says so if it is out of range."""
+        inside = self.least <= value <= self.most and self.above < value < self.below
+        return "" if inside else f"{name} is {shown(value)}. Give {self.range}."
+
+    def schema(self) -> Schema:
+        """A number or integer with its limits."""
+        limits = {
+            "minimum": self.least,
+            "maximum": self.most,
+            "exclusiveMinimum": self.above,
+            "exclusiveMaximum": self.below,
+        }
+        kind = {"type": "integer" if self.whole else "number"}
+        return {**kind, **{key: limit for key, limit in limits.items() if math.isfinite(limit)}}
+
+
+@dataclass(frozen=True)
+class Text:
+    """A text: any, one of a list, or one of a form.
+
+    Attributes:
+        choices: the texts that are right; empty is any.
+        read: raises InterpError for a text that is not among ``choices``, with what it can say of it; None where the
+            list of choices says enough.
+        form: a regular expression for the whole text, instead of choices.
+        like: the form in words, and an example.
+    """
+
+    choices: tuple[str, ...] = ()
+    read: Callable[[str], object] | None = None
+    form: str = ""
+    like: tuple[str, str] = ("text", "")
+
+    @property
+    def words(self) -> str:
+        """One of the choices, unless ``read`` can say more; else the form, or just text."""
+        return f"one of {', '.join(self.choices)}" if self.choices and self.read is None else self.like[0]
+
+    def fits(self, value: object) -> bool:
+        """Whether it is a text, and among the choices unless ``read`` can say more."""
+        return isinstance(value, str) and (not self.choices or self.read is not None or value in self.choices)
+
+    def fault(self, value: str, name: str) -> str:
+        """What ``read`` says, or that it has another form."""
+        if self.form and not re.fullmatch(self.form, value):
+            return f"{name} has {shown(value)}, which is not {self.like[0]}. Write it like {self.like[1]!r}."
+        if self.read is not None:
+            try:
+                self.read(value)
+            except InterpError as error:
+                return str(error)
+        return ""
+
+    def schema(self) -> Schema:
+        """A string, one of a list, or of a form."""
+        if self.choices:
+            return {"enum": list(self.choices)}
+        return {"type": "string", **({"pattern": f"^{self.form}$"} if self.form else {})}
+
+
+@dataclass(frozen=True)
+class Several:
+    """A list.
+
+    Attributes:
+        item: what each item is.
+        name: what an item is called, where the list may not be empty.
+    """
+
+    item: Kind
+    name: str = ""
+
+    @property
+    def words(self) -> str:
+        """A list, and what its items are."""
+        return f"a list, each item {self.item.words}"
+
+    def fits(self, value: object) -> bool:
+        """Whether it is a list of fitting items."""
+        return isinstance(value, list) and all(self.item.fits(one) for one in value)
+
+    def fault(self, value: list[Any], name: str) -> str:
+        """The first fault of an item, or that there is none."""
+        if self.name and not value:
+            return f"There is no {self.name} in {name}. Give at least one."
+        return next((said for one in value if (said := self.item.fault(one, name))), "")
+
+    def schema(self) -> Schema:
+        """An array."""
+        return {"type": "array", "items": self.item.schema(), **({"minItems": 1} if self.name else {})}
+
+
+@dataclass(frozen=True)
+class Either:
+    """One kind or another."""
+
+    kinds: tuple[Kind, ...]
+
+    @property
+    def words(self) -> str:
+        """All of them, with an or."""
+        return " or ".join(kind.words for kind in self.kinds)
+
+    def fits(self, value: object) -> bool:
+        """Whether it fits one of them."""
+        return any(kind.fits(value) for kind in self.kinds)
+
+    def fault(self, value: object, name: str) -> str:
+        """What the kind that it fits says."""
+        return next(kind.fault(value, name) for kind in self.kinds if kind.fits(value))
+
+    def schema(self) -> Schema:
+        """Any of theirs."""
+        return {"anyOf": [kind.schema() for kind in self.kinds]}
+
+
+@dataclass(frozen=True)
+class Option:
+    """One option of an analysis: a keyword parameter of its ``run``.
+
+    Attributes:
+        name: of the parameter.
+        kind: which values are right.
+        default: what ``run`` takes if the study does not say; a list is written as a tuple.
+        meaning: what it sets, in one line.
+        null: what null means, where null is right: ``every role``. Empty where it is not.
+
+    >>> option = Option("n_folds", Number("at least 2", least=2, whole=True), 5, "at most this many folds")
+    >>> option.check(3, "analyses.probing")
+    >>> option.check(1, "analyses.probing")
+    Traceback (most recent call last):
+    interp.errors.InterpError: In analyses.probing: n_folds is 1. Give at least 2.
+    """
+
+    name: str
+    kind: Kind
+    default: Any
+    meaning: str
+    null: str = ""
+
+    @property
+    def words(self) -> str:
+        """The kind in words, with null where it is right."""
+        return f"{self.kind.words} or null" if self.null else self.kind.words
+
+    def check(self, value: object, where: str) -> None:
+        """Refuse a value that is wrong whatever the model and the prompts.
+
+        Args:
+            value: as a YAML file has it.
+            where: where it stands, for the message.
+
+        Raises:
+            InterpError: names the option, where it stands, and what to give.
+        """
+        if value is None and self.null:
+            return
+        if not self.kind.fits(value):
+            near = nearest(value, self.kind.choices) if isinstance(self.kind, Text) else ""
+            raise InterpError(f"'{self.name}' in {where} must be {self.words}, not {shown(value)}.{near}")
+        fault = self.kind.fault(value, self.name)
+        if fault:
+            raise InterpError(f"In {where}: {fault}")
+
+    def schema(self) -> Schema:
+        """The JSON schema of the option, with its meaning and its default."""
+        kind = {"anyOf": [self.kind.schema(), {"type": "null"}]} if self.null else self.kind.schema()
+        meaning = f"{self.meaning}; null is {self.null}" if self.null else self.meaning
+        default = list(self.default) if isinstance(self.default, tuple) else self.default
+        return {**kind, "description": meaning, "default": default}
+
+
+def check(options: Mapping[str, Option], given: Mapping[str, object], where: str) -> None:
+    """Refuse an option that is not declared, or one with a wrong value.
+
+    Raises:
+        InterpError: names the first, and where it stands.
+    """
+    for name, value in given.items():
+        if name not in options:
+            known = ", ".join(options) or "none"
+            raise InterpError(f"Unknown key {shown(name)} in {where}.{nearest(name, options)} Known keys: {known}.")
+        options[name].check(value, where)

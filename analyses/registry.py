@@ -1,0 +1,214 @@
+"""The registry of analyses: of each its module, what it needs, which files it writes, and what it can be told.
+
+The bundled ones stand in ``analyses.bundled``. Any installed package adds one by an entry point of the group
+``interp.analyses`` whose value is an ``Analysis``. Nothing here loads torch, or the module of an analysis.
+
+>>> from analyses import registry
+>>> [file.name for file in registry.get("attention_lesson").files]
+['attention_lesson', 'attention_patterns']
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any, Literal, get_args
+
+from analyses.options import Option, check
+from interp._names import component
+from interp.errors import InterpError, shown, unknown_name
+
+GROUP = "interp.analyses"
+"""The group of entry points by which a package adds analyses."""
+
+Needs = Literal["ladder", "pairs", "results"]
+"""The pairs of every rung, by rung; the pairs of the rung that is explained; or results of other analyses, by file.
+
+This is also the order in which analyses run. Only those that need the ladder run if no rung passes the gate.
+"""
+
+Settled = Literal["seed", "progress", "main", "descriptions", "not_asked"]
+"""Parameters of ``run`` that no option sets: the study's seed; a function told of steps done and in all; the study's
+main rung; rung -> its description; and analysis -> why it cannot be asked of these prompts."""
+
+
+@dataclass(frozen=True)
+class File:
+    """A result file, and the function of the analysis's module that makes it.
+
+    Attributes:
+        name: of the file, without the ending.
+        function: its name. It takes what the analysis needs, and keyword parameters.
+        options: keyword parameters that a study can set.
+        settled: keyword parameters that the study's other keys, or the run, settle.
+    """
+
+    name: str
+    function: str
+    options: tuple[str, ...] = ()
+    settled: tuple[Settled, ...] = ()
+
+    def arguments(self, offered: Mapping[str, Any]) -> dict[str, Any]:
+        """Those of the offered keyword parameters that its function takes."""
+        return {name: offered[name] for name in (*self.options, *self.settled) if name in offered}
+
+
+@dataclass(frozen=True)
+class Analysis:
+    """What is known of an analysis without importing it.
+
+    Attributes:
+        name: as a study names it.
+        module: where its function ``run`` is.
+        meaning: what it asks, in one line.
+        options: what a study can set: keyword parameters of ``run``.
+        needs: what ``run`` takes after the model; one that needs results takes no model.
+        reads: the files it reads, if it needs results; it runs whichever of them are there.
+        settled: further keyword parameters of ``run``, which the study's other keys, or the run, settle.
+        file: the result file that ``run`` makes, without the ending; by default the name of the analysis.
+        further: further result files, each made by a function beside ``run``.
+
+    Raises:
+        InterpError: what is declared cannot be.
+    """
+
+    name: str
+    module: str
+    meaning: str
+    options: tuple[Option, ...] = ()
+    needs: Needs = "pairs"
+    reads: tuple[str, ...] = ()
+    settled: tuple[Settled, ...] = ("seed", "progress")
+    file: str = ""
+    further: tuple[File, ...] = ()
+
+    def __post_init__(self) -> None:
+        component(self.name, "The name of an analysis")
+        of_me = f" of the analysis {self.name}"
+        if self.needs not in get_args(Needs):
+            raise unknown_name("need", self.needs, get_args(Needs), of_me)
+        if bool(self.reads) != (self.needs == "results"):
+            raise InterpError(f"The analysis {self.name} must name files to read if it needs results, and only then.")
+        for file in self.files:
+            component(file.name, f"A file{of_me}")
+            for name in file.options:
+                if name not in self.option or name in get_args(Settled):
+                    raise unknown_name("option", name, set(self.option) - set(get_args(Settled)), of_me)
+            for parameter in file.settled:
+                if parameter not in get_args(Settled):
+                    raise unknown_name("parameter", parameter, get_args(Settled), of_me)
+
+    @property
+    def files(self) -> tuple[File, ...]:
+        """The result files it writes, each with the function that makes it."""
+        return (File(self.file or self.name, "run", tuple(self.option), self.settled), *self.further)
+
+    @cached_property
+    def option(self) -> Mapping[str, Option]:
+        """The options by name."""
+        return {option.name: option for option in self.options}
+
+    def check(self, given: Mapping[str, object]) -> None:
+        """Refuse options that are wrong whatever the model and the prompts.
+
+        Raises:
+            InterpError: names the option and what it must be.
+        """
+        check(self.option, given, f"analyses.{self.name}")
+
+    def function(self, name: str) -> Callable[..., Any]:
+        """A function of its module, which is imported for it.
+
+        Raises:
+            InterpError: the module cannot be imported or has no such function.
+        """
+        try:
+            found = getattr(importlib.import_module(self.module), name)
+        except (ImportError, AttributeError) as error:
+            raise InterpError(f"The analysis {self.name} cannot be used: {error}. Install what it needs.") from error
+        if not callable(found):
+            raise InterpError(f"The analysis {self.name} cannot be used: {self.module}.{name} is no function.")
+        return found  # type: ignore[no-any-return]
+
+
+def names() -> tuple[str, ...]:
+    """Every analysis that a study may name: the bundled ones, then those of other packages."""
+    return tuple(dict.fromkeys((*_bundled(), *(entry.name for entry in _entries()))))
+
+
+def get(name: str) -> Analysis:
+    """The analysis of a name.
+
+    Raises:
+        InterpError: there is none, two packages have one of this name, or an entry point is broken.
+    """
+    bundled = _bundled()
+    entries = [entry for entry in _entries() if entry.name == name]
+    if name in bundled and not entries:
+        return bundled[name]
+    if not entries:
+        raise unknown_name("analysis", name, names())
+    if name in bundled or len(entries) > 1:
+        owners = [*(["interp"] if name in bundled else []), *(_owner(entry) for entry in entries)]
+        raise InterpError(f"The analysis {shown(name)} comes from {' and '.join(owners)}. Uninstall all but one.")
+    return _loaded(entries[0])
+
+
+def ordered(wanted: Iterable[str]) -> dict[str, Analysis]:
+    """Some analyses in the order in which they run.
+
+    Raises:
+        InterpError: one that ``get`` refuses, or two that write the same file.
+    """
+    wanted = set(wanted)
+    known = names()
+    unknown = sorted(wanted - set(known))
+    if unknown:
+        get(unknown[0])
+    found = sorted((get(name) for name in known if name in wanted), key=lambda one: get_args(Needs).index(one.needs))
+    owner: dict[str, str] = {}
+    for analysis in found:
+        for file in analysis.files:
+            if owner.setdefault(file.name, analysis.name) != analysis.name:
+                both = f"{owner[file.name]} and {analysis.name}"
+                raise InterpError(f"The analyses {both} both write the file {shown(file.name)}. Name one only.")
+    return {analysis.name: analysis for analysis in found}
+
+
+def _bundled() -> Mapping[str, Analysis]:
+    from analyses.bundled import BUNDLED  # which declares them in the words of this module
+
+    return BUNDLED
+
+
+def _entries() -> Iterator[EntryPoint]:
+    """The entry points of other packages, by name; a package that is found twice on the path counts once."""
+    seen = {(entry.name, entry.value): entry for entry in entry_points(group=GROUP)}
+    yield from (seen[key] for key in sorted(seen))
+
+
+def _owner(entry: EntryPoint) -> str:
+    return entry.dist.name if entry.dist is not None else entry.module
+
+
+def _loaded(entry: EntryPoint) -> Analysis:
+    """What an entry point stands for.
+
+    Raises:
+        InterpError: it cannot be imported, is no ``Analysis``, or is one of another name.
+    """
+    where = f"The analysis {shown(entry.name)} of the package {_owner(entry)}"
+    mend = "Install a version of that package that works, or uninstall it."
+    try:
+        found = entry.load()
+    except Exception as error:  # whatever another package's code raises
+        said = " ".join(str(error).split())
+        raise InterpError(f"{where} cannot be loaded ({type(error).__name__}: {said}). {mend}") from error
+    if not isinstance(found, Analysis):
+        raise InterpError(f"{where} is no analyses.registry.Analysis: {entry.value} is {type(found).__name__}. {mend}")
+    if found.name != entry.name:
+        raise InterpError(f"{where} calls itself {shown(found.name)}: both names must be the same. {mend}")
+    return found
