@@ -18,9 +18,7 @@ from interp._arguments import check_pairs
 from interp.errors import InterpError, unknown_name
 from interp.results import Variable
 from interp.sites import Site, check_sites
-from interp.sweeps import Axis, Direction, plan_sites, sweep_sites
-from interp.sweeps.progress import Progress, shifted
-from interp.sweeps.readout import whole_answers
+from interp.sweeps import Axis, Direction, Progress, plan_sites, shifted, sweep_sites, whole_answers
 
 if TYPE_CHECKING:
     from interp.model import HookedTransformer

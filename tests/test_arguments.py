@@ -28,6 +28,7 @@ from interp.prompts import PromptPairs, Template
 from interp.prompts.tokens import Prompts
 from interp.sweeps import (
     ablation_sweep,
+    engine,
     knockout_sweep,
     path_patching,
     plan,
@@ -39,7 +40,6 @@ from interp.sweeps import (
     sweep,
     sweep_sites,
 )
-from interp.sweeps.exact import engine
 from interp.sweeps.exact.planner import check_known
 from tests.tiny import VOCAB, random_ids, scattered_pairs
 from tests.tiny_tokenizers import byte_bpe, stand_in

@@ -21,6 +21,10 @@ PLOTTING = ("matplotlib", "plotly", "circuitsvis", "seaborn")
 NETWORK = ("urllib.request", "http", "socket", "requests", "httpx", "huggingface_hub")
 MODELS = ("torch", "transformers", "transformer_lens", "safetensors", "gguf")
 RUNNING = ("interp.model", "interp.run", "interp.sweeps", "interp.attribution")
+ROOMS_OF_SWEEPS = tuple(
+    f"interp.sweeps.{path.stem}" for path in sorted((REPOSITORY / "interp/sweeps").iterdir()) if path.stem[0] != "_"
+)
+"""The modules behind the door of the sweeps."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +55,7 @@ RULES = (
     Rule("interp/interventions.py", (*RUNNING, "interp.metrics", "interp.readouts", "interp.report")),
     Rule("interp/sweeps/*", ("interp.attribution", "interp.stats", "interp.report", *PLOTTING)),
     Rule("interp/attribution*", ("interp.report", *PLOTTING)),
+    *(Rule(where, ROOMS_OF_SWEEPS) for where in ("interp/attribution/*", "analyses/*")),
     *(
         Rule(f"interp/{name}.py", (*RUNNING, "interp.stats", "interp.results", "interp.report", *PLOTTING))
         for name in ("metrics", "readouts")

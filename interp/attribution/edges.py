@@ -20,11 +20,18 @@ from interp.errors import InterpError
 from interp.model.arithmetic import Blocks
 from interp.prompts import PromptPairs
 from interp.readouts import AnyReadout
-from interp.sweeps import Direction, Progress, Reading, path_patching
-from interp.sweeps import graph as edges
-from interp.sweeps.graph import Kind, Node
-from interp.sweeps.progress import Meter
-from interp.sweeps.readout import check_ends_at_logits
+from interp.sweeps import (
+    Direction,
+    Kind,
+    Meter,
+    Node,
+    Progress,
+    Reading,
+    check_ends_at_logits,
+    path_patching,
+    receivers_of,
+    senders_of,
+)
 
 if TYPE_CHECKING:
     from interp.model import HookedTransformer
@@ -106,7 +113,7 @@ def edge_attribution(
     check_method(method, get_args(Method), steps)
     check_gradient(metric, direction, at_base=method == "eap")
     check_ends_at_logits(metric, "Edge attribution")
-    sending, receiving = edges.senders(model, senders), edges.receivers(model, receivers)
+    sending, receiving = senders_of(model, senders), receivers_of(model, receivers)
     before = np.array([[sender.reaches(receiver) for receiver in receiving] for sender in sending], dtype=bool)
     if not before.any():
         raise InterpError("No sender comes before a receiver: name senders of earlier layers.")

@@ -21,12 +21,19 @@ from interp.errors import InterpError
 from interp.prompts import PromptPairs
 from interp.readouts import AnyReadout
 from interp.results import Variable
-from interp.sweeps import Axis, Direction, Progress, Reading, sweep
-from interp.sweeps.cells import Cells, patch_cells
-from interp.sweeps.exact.planner import READ_BY_LATER_TOKENS
-from interp.sweeps.patching import token_coords
-from interp.sweeps.progress import Meter
-from interp.sweeps.readout import described
+from interp.sweeps import (
+    READ_BY_LATER_TOKENS,
+    Axis,
+    Cells,
+    Direction,
+    Meter,
+    Progress,
+    Reading,
+    described,
+    patch_cells,
+    sweep,
+    token_coords,
+)
 
 if TYPE_CHECKING:
     from interp.model import HookedTransformer

@@ -19,9 +19,7 @@ from interp.prompts import PromptPairs
 from interp.prompts.tokens import Prompts
 from interp.readouts import AnyReadout, Readout
 from interp.results import Variable
-from interp.sweeps import Direction, Reading, score
-from interp.sweeps.patching import base_and_source
-from interp.sweeps.readout import checked_reading, described, scored_parts
+from interp.sweeps import Direction, Reading, base_and_source, checked_reading, described, score, scored_parts
 
 if TYPE_CHECKING:
     from interp.model import HookedTransformer

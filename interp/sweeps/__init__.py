@@ -6,29 +6,55 @@ Every number is exact: the model is really run with that one change. What the ch
 """
 
 from interp.sweeps.ablation import ablation_sweep, knockout_sweep, plan_ablation, plan_knockout
-from interp.sweeps.cells import NOT_PATCHED, Axis
-from interp.sweeps.exact.planner import Plan
-from interp.sweeps.patching import Direction, plan, plan_sites, sweep, sweep_sites
+from interp.sweeps.cells import NOT_PATCHED, Axis, Cells, patch_cells
+from interp.sweeps.exact.planner import READ_BY_LATER_TOKENS, Plan
+from interp.sweeps.graph import Kind, Node, receivers_of, senders_of
+from interp.sweeps.labels import token_coords
+from interp.sweeps.patching import Direction, base_and_source, plan, plan_sites, sweep, sweep_sites
 from interp.sweeps.paths import path_patching, plan_paths
-from interp.sweeps.progress import Progress
-from interp.sweeps.readout import Reading, score
+from interp.sweeps.progress import Meter, Progress, shifted
+from interp.sweeps.reading import (
+    Reading,
+    check_ends_at_logits,
+    checked_reading,
+    described,
+    score,
+    scored_parts,
+    whole_answers,
+)
 
 __all__ = [
     "NOT_PATCHED",
+    "READ_BY_LATER_TOKENS",
     "Axis",
+    "Cells",
     "Direction",
+    "Kind",
+    "Meter",
+    "Node",
     "Plan",
     "Progress",
     "Reading",
     "ablation_sweep",
+    "base_and_source",
+    "check_ends_at_logits",
+    "checked_reading",
+    "described",
     "knockout_sweep",
+    "patch_cells",
     "path_patching",
     "plan",
     "plan_ablation",
     "plan_knockout",
     "plan_paths",
     "plan_sites",
+    "receivers_of",
     "score",
+    "scored_parts",
+    "senders_of",
+    "shifted",
     "sweep",
     "sweep_sites",
+    "token_coords",
+    "whole_answers",
 ]

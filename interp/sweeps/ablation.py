@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import torch
 import xarray as xr
-from jaxtyping import Bool, Float
+from jaxtyping import Bool
 from torch import Tensor
 
-from interp import readouts, results, run, sites
+from interp import run, sites
 from interp._ablation import Reference
 from interp._arguments import check_scored
 from interp.errors import InterpError
@@ -21,15 +21,14 @@ from interp.errors import names as checked_names
 from interp.interventions import AblationKind, check_ablation, parse_edge
 from interp.prompts.tokens import Prompts
 from interp.readouts import AnyReadout
-from interp.results import Variable
 from interp.sweeps.cells import Axis, Cells, Part, Sets, patch_cells, window_of
-from interp.sweeps.exact.engine import Precision, Term, plan_terms, run_terms
+from interp.sweeps.engine import Precision, Term, plan_terms, run_terms
 from interp.sweeps.exact.planner import Plan
-from interp.sweeps.patching import how_computed, token_coords
+from interp.sweeps.labels import effect_of_change, how_computed
 from interp.sweeps.progress import Progress
-from interp.sweeps.readout import AnyPairs, checked_reading, run_named, whole_answers
+from interp.sweeps.reading import AnyPairs, checked_reading, run_named, whole_answers
 from interp.sweeps.resume import AnyStore
-from interp.sweeps.statement import Done, Sweep
+from interp.sweeps.statement import Sweep
 
 if TYPE_CHECKING:
     from interp.model import HookedTransformer
@@ -107,7 +106,7 @@ def ablation_sweep(
     ((found, screening),) = run_terms(
         model, [Term(1.0, (wanted,))], precision=precision, memory=memory, store=store, progress=progress
     )
-    return _labelled(
+    return effect_of_change(
         model, pairs, found, "ablated", metric, wanted.cells,
         title=f"{kind} ablation of {site}",
         question=f"What does the answer lose without {site}?",
@@ -200,7 +199,7 @@ def knockout_sweep(
     """
     wanted = _stated_knockout(model, pairs, edges, metric, which, layers=layers, window=window, by_head=by_head)
     ((found, screening),) = run_terms(model, [Term(1.0, (wanted,))], memory=memory, store=store, progress=progress)
-    return _labelled(
+    return effect_of_change(
         model, pairs, found, "cut", metric, wanted.cells,
         title="attention knockout",
         question="What does the answer lose when one word may not look at another?",
@@ -328,49 +327,3 @@ def _edge(prompts: Prompts, name: str) -> tuple[Bool[Tensor, "prompt position"],
     dest, src = (run.token_mask(prompts, role) for role in parse_edge(name))
     run.check_cut(dest[:, :, None] & src[:, None, :], f"Cutting '{name}'")
     return torch.from_numpy(dest), torch.from_numpy(src)
-
-
-# ---- the result ----
-
-_HELPS = {
-    "more": "; negative means that it helps the answer",
-    "less": "; positive means that it helps the answer",
-    "unknown": "",
-}
-"""What an effect says, by which way the read-out is better."""
-
-
-def _labelled(
-    model: HookedTransformer,
-    pairs: AnyPairs,
-    found: Done,
-    name: str,
-    metric: AnyReadout,
-    cells: Cells,
-    *,
-    title: str,
-    question: str,
-    source: str,
-    seed: int,
-    extra: dict[str, Any],
-) -> xr.Dataset:
-    values: Float[np.ndarray, "prompt ..."] = found.changed.reshape(len(pairs), *cells.shape)
-    effect = values - found.base.reshape(-1, *(1,) * (values.ndim - 1))
-    readout = readouts.readout(metric)
-    dims, units = ("prompt", *cells.dims), readout.units
-    effect_name = {"ablated": "ablation_effect", "cut": "cut_effect"}[name]
-    return results.build(
-        {
-            name: Variable(dims, values, units, f"{readout.name} after the change"),
-            "unchanged": Variable(("prompt",), found.base, units, f"{readout.name} of the unchanged run"),
-            effect_name: Variable(dims, effect, units, f"{name} - unchanged"),
-        },
-        coords=token_coords(pairs, cells),
-        title=title,
-        question=question,
-        reading=f"{effect_name}: the metric after the change minus before{_HELPS[readout.better]}.",
-        source=source,
-        of=(model, pairs),
-        seed=seed,
-        extra={"metric": readout.name, "changed_something": int((effect != 0).any()), **extra},
-    )

@@ -15,7 +15,7 @@ from interp import run, sites
 from interp.errors import InterpError, shown, whole_number, whole_numbers
 from interp.errors import names as checked_names
 from interp.prompts.tokens import Prompts
-from interp.sweeps.readout import AnyPairs
+from interp.sweeps.reading import AnyPairs
 
 if TYPE_CHECKING:
     from interp.model import HookedTransformer

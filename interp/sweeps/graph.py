@@ -39,7 +39,7 @@ class Node:
         return self.layer < receiver.layer
 
 
-def senders(model: HookedTransformer, names: Sequence[str] | None = None) -> tuple[Node, ...]:
+def senders_of(model: HookedTransformer, names: Sequence[str] | None = None) -> tuple[Node, ...]:
     """Everything that writes to the stream, in the order of writing, or those named.
 
     Raises:
@@ -52,7 +52,7 @@ def senders(model: HookedTransformer, names: Sequence[str] | None = None) -> tup
     return _named(nodes, names, "sender")
 
 
-def receivers(model: HookedTransformer, names: Sequence[str] | None = None) -> tuple[Node, ...]:
+def receivers_of(model: HookedTransformer, names: Sequence[str] | None = None) -> tuple[Node, ...]:
     """Everything that reads the stream, in the order of reading, or those named.
 
     Raises:

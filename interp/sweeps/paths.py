@@ -25,19 +25,12 @@ from interp.sweeps.exact.cache import BASE_SITES, Stored, trace_both
 from interp.sweeps.exact.cost import Limits, packed
 from interp.sweeps.exact.execute import plan_of, read_stored, ride_all
 from interp.sweeps.exact.planner import Entry, Join, Plan, Sizes, riding_flop, runs_of
-from interp.sweeps.finished import Finished
-from interp.sweeps.graph import Node, receivers, senders
-from interp.sweeps.patching import (
-    About,
-    Direction,
-    base_and_source,
-    check_direction,
-    patch_attributes,
-    patch_variables,
-)
+from interp.sweeps.graph import Node, receivers_of, senders_of
+from interp.sweeps.labels import About, patch_attributes, patch_variables
+from interp.sweeps.patching import Direction, base_and_source, check_direction
 from interp.sweeps.progress import Meter, Progress
-from interp.sweeps.readout import Reading, check_ends_at_logits, checked_reading, whole_answers
-from interp.sweeps.resume import AnyStore, digest, facts_of
+from interp.sweeps.reading import Reading, check_ends_at_logits, checked_reading, whole_answers
+from interp.sweeps.resume import AnyStore, Finished, digest, facts_of
 from interp.sweeps.statement import Done, chunks_of
 
 if TYPE_CHECKING:
@@ -146,7 +139,7 @@ class _Wanted:
         cls, model: HookedTransformer, pairs: PromptPairs, direction: str, metric: AnyReadout,
         sender_names: Sequence[str] | None, receiver_names: Sequence[str] | None,
     ) -> _Wanted:  # fmt: skip
-        writing, reading = senders(model, sender_names), receivers(model, receiver_names)
+        writing, reading = senders_of(model, sender_names), receivers_of(model, receiver_names)
         edges = [
             (s, r) for r, receiver in enumerate(reading) for s, sender in enumerate(writing) if sender.reaches(receiver)
         ]

@@ -1,23 +1,29 @@
-"""What the numbers of a sweep depend on, as short texts for a store."""
+"""Going on with an interrupted sweep: what says which sweep a store's rows are of, and the rows it has."""
 
 from __future__ import annotations
 
 import hashlib
 import os
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from interp.errors import InterpError
 from interp.prompts.tokens import Prompts
-from interp.store import Store
-from interp.sweeps.readout import Reading
+from interp.store import Journal, Store
+from interp.sweeps.reading import Reading
 
 if TYPE_CHECKING:
     from interp.model import HookedTransformer
 
 AnyStore: TypeAlias = Store | str | os.PathLike[str] | None
 """A store, or the directory of one."""
+
+SAME_RUN = 1e-3
+"""How far the metric of an unchanged run may be from what a journal says: another device rounds otherwise."""
 
 
 def digest(*values: object) -> str:
@@ -46,3 +52,57 @@ def facts_of(model: HookedTransformer, base: Prompts, source: str, reading: Read
         "source": source,
         "readout": digest(*reading.facts()),
     }
+
+
+@dataclass(frozen=True)
+class Finished:
+    """What a journal has of a sweep.
+
+    Attributes:
+        journal: the journal.
+        values: [prompt, cell] the metric, NaN where it is not finished.
+        runs: [prompt, 2] the metric of both unchanged runs, NaN where it is not known.
+    """
+
+    journal: Journal
+    values: Float[np.ndarray, "prompt cell"]
+    runs: Float[np.ndarray, "prompt two"]
+
+    @classmethod
+    def of(cls, journal: Journal, shape: tuple[int, int]) -> Finished:
+        """Read a journal of so many prompts and cells."""
+        rows = journal.read().within(*shape)
+        values, runs = np.full(shape, np.nan), np.full((shape[0], 2), np.nan)
+        of_runs = rows.cell < 0
+        values[rows.prompt[~of_runs], rows.cell[~of_runs]] = rows.value[~of_runs]
+        runs[rows.prompt[of_runs], -1 - rows.cell[of_runs]] = rows.value[of_runs]
+        return cls(journal, values, runs)
+
+    @property
+    def n_rows(self) -> int:
+        """How many rows were finished when it was read."""
+        return int(np.isfinite(self.values).sum())
+
+    def fill(
+        self,
+        out: Float[np.ndarray, "prompt cell"],
+        chunk: Int[np.ndarray, " prompt"],
+        numbers: tuple[Float[np.ndarray, " prompt"], Float[np.ndarray, " prompt"]],
+    ) -> Bool[np.ndarray, "prompt cell"]:
+        """Put the finished rows of some prompts in; which these are.
+
+        Raises:
+            InterpError: the unchanged runs gave other numbers when the journal was written.
+        """
+        known, now = self.runs[chunk], np.stack(numbers, axis=1)
+        if (np.abs(known - now) > SAME_RUN * np.maximum(1.0, np.abs(now))).any():  # a comparison with NaN is false
+            raise InterpError(
+                f"{self.journal.path} was written with other weights than the model has now: its unchanged runs "
+                "differ. Delete it, or give another store."
+            )
+        if np.isnan(known).any():
+            for which in range(2):
+                self.journal.append(-1 - which, chunk, now[:, which])
+        has: Bool[np.ndarray, "prompt cell"] = np.isfinite(self.values[chunk])
+        out[chunk] = np.where(has, self.values[chunk], out[chunk])
+        return has

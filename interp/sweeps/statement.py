@@ -17,7 +17,7 @@ from interp.readouts import Place
 from interp.sweeps.cells import Cells
 from interp.sweeps.exact.cache import KNOWN_WITH_STREAM
 from interp.sweeps.exact.planner import Plan, Rows, find_rows
-from interp.sweeps.readout import Reading
+from interp.sweeps.reading import Reading
 
 
 @dataclass(frozen=True)

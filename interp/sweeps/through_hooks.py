@@ -25,9 +25,9 @@ from interp.store import Journal
 from interp.sweeps.cells import Cells
 from interp.sweeps.exact.cost import STORED_BYTES, check_fits, halved, memory_to_use
 from interp.sweeps.exact.planner import Plan, Rows, Sizes
-from interp.sweeps.finished import Finished
 from interp.sweeps.progress import Meter, Progress, shifted
-from interp.sweeps.readout import Reading
+from interp.sweeps.reading import Reading
+from interp.sweeps.resume import Finished
 from interp.sweeps.statement import Done, Sweep, chunks_of
 
 if TYPE_CHECKING:

@@ -27,8 +27,7 @@ from interp.attribution import attribution_patching, edge_attribution
 from interp.errors import InterpError
 from interp.model import HookedTransformer
 from interp.prompts import PromptPairs
-from interp.sweeps import ablation_sweep, knockout_sweep, path_patching, score
-from interp.sweeps.graph import Node, receivers, senders
+from interp.sweeps import Node, ablation_sweep, knockout_sweep, path_patching, receivers_of, score, senders_of
 from tests.tiny import random_ids
 from tests.tolerance import close
 
@@ -245,7 +244,7 @@ def test_every_edge_is_that_by_hand(model: HookedTransformer, pairs: PromptPairs
     base, source = Forward(model, pairs.corrupted.ids), Forward(model, pairs.clean.ids)
     effect = path_patching(model, pairs)
     estimate = edge_attribution(model, pairs, audit=None)
-    writing, reading = senders(model), receivers(model)
+    writing, reading = senders_of(model), receivers_of(model)
     assert {node.kind for node in writing} == {"embed", "head"}
     assert {node.kind for node in reading} == {"q", "k", "v", "logits"}
     assert list(effect.receiver.values) == list(estimate.receiver.values) == [node.label for node in reading]

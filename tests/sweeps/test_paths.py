@@ -20,9 +20,8 @@ from transformers import GPT2LMHeadModel
 from interp.errors import InterpError
 from interp.model import HookedTransformer
 from interp.prompts import PromptPairs
-from interp.sweeps import path_patching, plan_paths, score
+from interp.sweeps import Node, path_patching, plan_paths, receivers_of, score, senders_of
 from interp.sweeps.exact import cost as limits
-from interp.sweeps.graph import Node, receivers, senders
 from tests.combinations import combinations
 from tests.sweeps.test_sweep import hooks_left
 from tests.tiny import LOGITS, ragged_pairs, scattered_pairs
@@ -163,7 +162,7 @@ def test_every_edge_equals_patching_it_by_hand(model: HookedTransformer, ragged:
     effect = path_patching(model, ragged, direction=direction)
     base = effect["corrupted" if direction == "denoising" else "clean"]
     by_hand = ByHand(model, ragged, direction)
-    writing, reading = senders(model), receivers(model)
+    writing, reading = senders_of(model), receivers_of(model)
     assert list(effect.sender.values) == [node.label for node in writing]
     assert list(effect.receiver.values) == [node.label for node in reading]
     kinds = {kind: 0.0 for kind in ("q", "k", "v", "mlp", "logits")}
@@ -199,7 +198,7 @@ def test_edges_into_the_logits_add_up_before_the_last_norm(
     by_hand = ByHand(model, pairs, direction)
     with torch.inference_mode():
         moved = sum(
-            by_hand.written(node, by_hand.source) - by_hand.written(node, by_hand.base) for node in senders(model)
+            by_hand.written(node, by_hand.source) - by_hand.written(node, by_hand.base) for node in senders_of(model)
         )
         last = [cache["blocks.2.hook_resid_post"] for cache in (by_hand.base, by_hand.source)]
         close(last[0] + moved, last[1])
@@ -289,7 +288,7 @@ def test_what_is_wrong_is_said(
 
 
 def test_the_labels_of_shared_heads_are_theirs_alone(llama: HookedTransformer, pairs: PromptPairs) -> None:
-    labels = [node.label for node in receivers(llama)]
+    labels = [node.label for node in receivers_of(llama)]
     assert [label for label in labels if label.startswith("L1")] == [
         "L1H0.q", "L1H1.q", "L1H2.q", "L1H3.q", "L1KV0.k", "L1KV1.k", "L1KV0.v", "L1KV1.v",
     ]  # fmt: skip

@@ -15,7 +15,7 @@ from torch import Tensor
 from interp.model.arithmetic import Blocks, at_positions
 from interp.sweeps.exact.cache import Stored
 from interp.sweeps.exact.planner import Entry
-from interp.sweeps.readout import Reading
+from interp.sweeps.reading import Reading
 
 Values = Callable[[Entry], Float[Tensor, "row token d_model"]]
 """What an entry's rows bring: their stream where they join, from the entry's start on (of ``Entry.scored`` ones the

@@ -33,9 +33,9 @@ from interp.sweeps.exact.cache import (
 from interp.sweeps.exact.change import Change
 from interp.sweeps.exact.cost import Limits, halved, packed
 from interp.sweeps.exact.planner import Entry, Plan, Rows, Sizes, check_known, find_entries, flop, into_rides
-from interp.sweeps.finished import Finished
 from interp.sweeps.progress import Meter, Progress
-from interp.sweeps.readout import Reading
+from interp.sweeps.reading import Reading
+from interp.sweeps.resume import Finished
 from interp.sweeps.statement import Done, Joint, Sweep, chunks_of
 
 if TYPE_CHECKING:

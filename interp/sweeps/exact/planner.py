@@ -27,7 +27,7 @@ from interp.sites import site as find_site
 from interp.sweeps.cells import Cells
 
 if TYPE_CHECKING:
-    from interp.sweeps.readout import Reading
+    from interp.sweeps.reading import Reading
 
 Key = TypeVar("Key")
 Join: TypeAlias = tuple[int, Literal["pre", "mid"]]

@@ -193,7 +193,7 @@ class Reading:
         if self.readout is not readouts.READOUTS["logit_difference"]:
             raise InterpError(
                 f"What read-out {shown(self.readout.name)} makes of the answers' logits is not written in "
-                "interp.sweeps.readout."
+                "interp.sweeps.reading."
             )
         right, wrong = (self._logits_of(blocks, normed, ids) for ids in (self.correct, self.incorrect))
         return self._answers.total(right - wrong)

@@ -207,6 +207,6 @@ def _in(blocks: Blocks, precision: Precision) -> tuple[Blocks, int]:
     if precision == "float32":
         return blocks, 0
     if precision != "bfloat16":
-        raise InterpError(f"Precision {shown(precision)} is not written in interp.sweeps.exact.engine.")
+        raise InterpError(f"Precision {shown(precision)} is not written in interp.sweeps.engine.")
     cast = blocks.cast(torch.bfloat16)
     return cast, sum(matrix.weight.nbytes for block in cast.layers for matrix in block.matrices.values())
