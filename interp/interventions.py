@@ -1,23 +1,37 @@
-"""Interventions: small frozen values that say what to change. They hold no model and run nothing.
+"""Interventions: small frozen values that say what to change, and to what. They hold no model and run nothing.
 
 Each names a site, the layers, optionally heads, and ``at``: roles (every token of the span) or positions. ``at=None``
-is every token. ``interp.run`` turns them into hooks.
+is every token. Each has the new value as a method, ``edit``; ``interp.run`` puts it in at the tokens and heads named.
+
+An intervention of your own is a subclass:
+
+>>> @dataclass(frozen=True, kw_only=True)
+... class Double(Intervention):
+...     site: str
+...
+...     def edit(self, activation, layer, rows):
+...         return 2 * activation
+>>> Double(site="z", layers=[1], heads=[0]).edit(torch.ones(2), 1, np.arange(1)).tolist()
+[2.0, 2.0]
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
-from jaxtyping import Float
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from interp.errors import InterpError, shown, unknown_name, whole_number, whole_numbers
+from interp.prompts.places import At, token_mask
 from interp.prompts.tokens import Prompts
 
-At: TypeAlias = Sequence[str | int] | str | int | None
 AblationKind: TypeAlias = Literal["zero", "zero_raw", "mean", "resample"]
 ABLATIONS: tuple[AblationKind, ...] = ("zero", "zero_raw", "mean", "resample")
 
@@ -43,15 +57,49 @@ class Where:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Replace(Where):
-    """Put given activations in place of the model's own (activation patching).
+class Intervention(Where, ABC):
+    """A change of one site.
 
     Attributes:
         site: site name.
-        values: layer -> activations [prompt, *site dims], as ``run.activations`` returns them.
     """
 
     site: str
+
+    @abstractmethod
+    def edit(self, activation: Tensor, layer: int, rows: Int[np.ndarray, " row"]) -> Tensor:
+        """The new activation, at every token and head; it is used at those named only.
+
+        Args:
+            activation: what the model has [row, *site dims].
+            layer: where.
+            rows: the number of each row's prompt among all prompts.
+        """
+
+    def tokens(self, prompts: Prompts) -> Bool[np.ndarray, "prompt position *src"]:
+        """Which tokens change; at sites of destination and source, which destinations, or which of both."""
+        return token_mask(prompts, self.at)
+
+    def check(self, shape: tuple[int, ...], layer: int) -> None:
+        """Refuse what does not fit a site whose activation at one token has this shape.
+
+        Raises:
+            InterpError: names both shapes, or the layer.
+        """
+
+    def with_values(self, values: Callable[[Ablate], Mapping[int, Tensor]]) -> Intervention:
+        """The same with what it puts in, where that is known from runs only; ``values`` makes them."""
+        return self
+
+
+@dataclass(frozen=True, kw_only=True)
+class Replace(Intervention):
+    """Put given activations in place of the model's own (activation patching).
+
+    Attributes:
+        values: layer -> activations [prompt, *site dims], as ``run.activations`` returns them.
+    """
+
     values: Mapping[int, Float[Tensor, "prompt ..."]] = field(repr=False)
 
     def __post_init__(self) -> None:
@@ -60,13 +108,36 @@ class Replace(Where):
         if not isinstance(self.values, Mapping) or not self.values:
             raise InterpError("values of Replace must be a mapping of layer to activations, with at least one.")
 
+    def check(self, shape: tuple[int, ...], layer: int) -> None:
+        """Refuse a layer without values."""
+        if layer not in self.values:
+            layers = ", ".join(map(str, self.values))
+            raise InterpError(
+                f"Replace has no values for layer {layer}, only for {layers}. Name these as layers=[...]."
+            )
+
+    def edit(self, activation: Tensor, layer: int, rows: Int[np.ndarray, " row"]) -> Tensor:
+        """The values of these prompts; tokens beyond them (answers that were appended) keep their own."""
+        values = self.values[layer]
+        new = values[torch.from_numpy(rows).to(values.device)].to(device=activation.device, dtype=activation.dtype)
+        if new.shape == activation.shape:
+            return new
+        if new.ndim != activation.ndim or new.shape[0] != activation.shape[0]:
+            raise InterpError(
+                f"Replacement of shape {tuple(new.shape)} does not fit an activation of shape "
+                f"{tuple(activation.shape)}."
+            )
+        out = activation.clone()
+        window = tuple(slice(0, min(a, b)) for a, b in zip(new.shape, activation.shape, strict=True))
+        out[window] = new[window]
+        return out
+
 
 @dataclass(frozen=True, kw_only=True)
-class Ablate(Where):
+class Ablate(Intervention):
     """Remove what a site carries.
 
     Attributes:
-        site: site name.
         kind: ``zero``: zeros, in the numerics in force. In folded numerics (the default) a head whose ``z`` is zero
             still writes what the biases of its values and of the norm before them write, since folding has moved that
             into attention's output bias. ``zero_raw``: what is zero in the raw model, as a hook on the Hugging Face
@@ -77,7 +148,6 @@ class Ablate(Where):
         references: prompts whose activations give the mean or the resample; None is the prompts of the run.
     """
 
-    site: str
     kind: AblationKind
     seed: int = 0
     references: Prompts | None = None
@@ -87,6 +157,14 @@ class Ablate(Where):
         super().__post_init__()
         check_ablation(self.kind)
 
+    def with_values(self, values: Callable[[Ablate], Mapping[int, Tensor]]) -> Intervention:
+        """The replacement that this is for the prompts of a run (``interp.ablation``)."""
+        return Replace(site=self.site, values=values(self), layers=self.layers, heads=self.heads, at=self.at)
+
+    def edit(self, activation: Tensor, layer: int, rows: Int[np.ndarray, " row"]) -> Tensor:
+        """Not known without the runs that the values come from."""
+        raise InterpError("What an ablation puts in is known with its prompts only. Give it to interp.run.")
+
 
 def check_ablation(kind: str) -> None:
     """Refuse anything but the names of the ablations."""
@@ -95,18 +173,51 @@ def check_ablation(kind: str) -> None:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Knockout(Where):
+class Knockout(Intervention):
     """Cut attention from destination tokens to source tokens before the softmax, so that the rest still sums to 1.
 
     Geva et al. 2023 (arXiv 2304.14767). ``at`` is not used: ``dest`` and ``src`` say where.
 
     Attributes:
+        site: ``scores``.
         dest: roles or positions that may not look.
         src: roles or positions that may not be looked at.
     """
 
+    site: str = field(default="scores", init=False)
     dest: At
     src: At
+
+    def tokens(self, prompts: Prompts) -> Bool[np.ndarray, "prompt position src"]:
+        """Which links are cut.
+
+        Raises:
+            InterpError: a token would be left with nothing to attend to.
+        """
+        dest, src = token_mask(prompts, self.dest), token_mask(prompts, self.src)
+        cut: Bool[np.ndarray, "prompt position src"] = dest[:, :, None] & src[:, None, :]
+        check_cut(cut, "The knockout")
+        return cut
+
+    def edit(self, activation: Tensor, layer: int, rows: Int[np.ndarray, " row"]) -> Tensor:
+        """The lowest score, which the softmax makes 0."""
+        return activation.new_full((), torch.finfo(activation.dtype).min)
+
+
+def check_cut(cut: Bool[np.ndarray, "prompt dest src"], what: str) -> None:
+    """Refuse to cut a token off from everything.
+
+    Raises:
+        InterpError: names the token; ``what`` begins the sentence.
+    """
+    places = np.arange(cut.shape[1])
+    seen = (places[:, None] >= places[None, :]) & ~cut
+    blind = ~seen.any(axis=2)
+    if blind.any():
+        prompt, position = np.argwhere(blind)[0]
+        raise InterpError(
+            f"{what} leaves token {position} of prompt {prompt} with nothing to attend to. Cut fewer tokens."
+        )
 
 
 def parse_edge(edge: str) -> tuple[str, str]:
@@ -122,16 +233,14 @@ def parse_edge(edge: str) -> tuple[str, str]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Steer(Where):
+class Steer(Intervention):
     """Add a vector: ``activation + scale * vector``.
 
     Attributes:
-        site: site name.
         vector: broadcast against the site's last axes, e.g. [d_model] for ``resid_pre``, [d_head] for ``z``.
         scale: multiplier.
     """
 
-    site: str
     vector: Float[Tensor, "*dims"] = field(repr=False)
     scale: float = 1.0
 
@@ -141,18 +250,30 @@ class Steer(Where):
         _check_tensor("vector of Steer", self.vector)
         _check_number("scale of Steer", self.scale)
 
+    def check(self, shape: tuple[int, ...], layer: int) -> None:
+        """Refuse a vector of another shape."""
+        given = tuple(self.vector.shape)
+        try:
+            fits = np.broadcast_shapes(given, shape)[-len(shape) :] == shape
+        except ValueError:
+            fits = False
+        if not fits:
+            raise InterpError(f"The vector of Steer has shape {given}, but '{self.site}' has {shape} at a token.")
+
+    def edit(self, activation: Tensor, layer: int, rows: Int[np.ndarray, " row"]) -> Tensor:
+        """The activation and so much of the vector."""
+        return activation + self.scale * self.vector.to(activation)
+
 
 @dataclass(frozen=True, kw_only=True)
-class Erase(Where):
+class Erase(Intervention):
     """Project out a subspace: ``x - (x - offset) B^T B`` with orthonormal rows B.
 
     Attributes:
-        site: site name.
         directions: spanning vectors [direction, d]; orthonormalised here.
         offset: point that the projection leaves in place, [d]; None is the origin.
     """
 
-    site: str
     directions: Float[Tensor, "direction d"] = field(repr=False)
     offset: Float[Tensor, " d"] | None = field(default=None, repr=False)
 
@@ -165,9 +286,23 @@ class Erase(Where):
         if self.offset is not None:
             _check_tensor("offset of Erase", self.offset)
 
+    def check(self, shape: tuple[int, ...], layer: int) -> None:
+        """Refuse directions of another width."""
+        if self.directions.shape[1] != shape[-1]:
+            raise InterpError(
+                f"The directions of Erase have {self.directions.shape[1]} numbers, but '{self.site}' has {shape[-1]}."
+            )
+
+    def edit(self, activation: Tensor, layer: int, rows: Int[np.ndarray, " row"]) -> Tensor:
+        """The activation without its part in the subspace."""
+        basis = torch.linalg.qr(self.directions.to(activation).T).Q  # d direction
+        centred = activation if self.offset is None else activation - self.offset.to(activation)
+        erased: Tensor = activation - (centred @ basis) @ basis.T
+        return erased
+
 
 @dataclass(frozen=True, kw_only=True)
-class AddNoise(Where):
+class AddNoise(Intervention):
     """Add Gaussian noise of a stated standard deviation (causal tracing; Meng et al. 2022, arXiv 2202.05262).
 
     Attributes:
@@ -186,6 +321,12 @@ class AddNoise(Where):
         _check_number("scale of AddNoise", self.scale)
         whole_number(self.seed, "seed", least=0)
 
+    def edit(self, activation: Tensor, layer: int, rows: Int[np.ndarray, " row"]) -> Tensor:
+        """The activation with noise that depends on the prompt's own number, not on how prompts were batched."""
+        shape = tuple(activation.shape[1:])
+        draws = [np.random.default_rng([self.seed, layer, int(row)]).standard_normal(shape) for row in rows]
+        return activation + self.scale * torch.from_numpy(np.stack(draws)).float().to(activation)
+
 
 def _check_tensor(what: str, value: object) -> None:
     if not isinstance(value, Tensor):
@@ -197,4 +338,4 @@ def _check_number(what: str, value: object) -> None:
         raise InterpError(f"{what} must be a number, not {shown(value)}.")
 
 
-Intervention: TypeAlias = Replace | Ablate | Knockout | Steer | Erase | AddNoise
+INTERVENTIONS: tuple[type[Intervention], ...] = (Replace, Ablate, Knockout, Steer, Erase, AddNoise)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, TypeAlias, get_args
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import torch
@@ -13,21 +13,13 @@ from einops import einsum
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from interp import sites
-from interp._ablation import Reference, shape_at, size_of
+from interp import ablation, sites
 from interp._arguments import check_model, check_prompts
-from interp.errors import InterpError, whole_number
-from interp.interventions import (
-    Ablate,
-    AddNoise,
-    At,
-    Erase,
-    Intervention,
-    Knockout,
-    Replace,
-    Steer,
-)
+from interp.errors import InterpError
+from interp.interventions import INTERVENTIONS, Ablate, Intervention
 from interp.prompts import PromptPairs, tokens
+from interp.prompts.places import At, places_of, positions_of
+from interp.prompts.places import token_mask as token_mask
 from interp.prompts.tokens import Prompts
 
 if TYPE_CHECKING:
@@ -37,8 +29,7 @@ log = logging.getLogger(__name__)
 
 Texts: TypeAlias = "str | Sequence[str] | Sequence[Sequence[int]] | np.ndarray | Tensor | Prompts"
 
-SiteChange: TypeAlias = Replace | Steer | Erase | AddNoise
-"""What is compiled into an edit of one site: knockouts mask scores, and ablations become replacements first."""
+_Edit: TypeAlias = Callable[[Tensor], Tensor]
 
 MEMORY_SHARE = 0.5
 """Share of free memory that one captured dataset may take before it is refused."""
@@ -86,43 +77,6 @@ def batches(model: HookedTransformer, prompts: Prompts) -> Iterator[np.ndarray]:
 def ids_of(prompts: Prompts) -> Int[Tensor, "prompt position"]:
     """Token ids as a tensor, padded on the right."""
     return torch.tensor(prompts.ids, dtype=torch.long)
-
-
-def token_mask(prompts: Prompts, at: At) -> Bool[np.ndarray, "prompt position"]:
-    """Which tokens ``at`` means: every token of each role's span, the given positions, or (None) all real tokens.
-
-    Raises:
-        InterpError: no place, an unknown role, or a position outside a prompt.
-    """
-    places = np.arange(prompts.ids.shape[1])
-    real = places < prompts.lengths[:, None]
-    if at is None:
-        return real
-    mask = np.zeros_like(real)
-    for place in _places(at):
-        if isinstance(place, str):
-            spans = prompts.spans(place)
-            mask |= (places >= spans[:, :1]) & (places < spans[:, 1:])
-        else:
-            mask[np.arange(len(prompts)), _positions(prompts, place)] = True
-    return mask
-
-
-def _places(at: At) -> list[str | int]:
-    """Roles and positions one by one."""
-    given = [at] if isinstance(at, str) or not isinstance(at, Iterable) else list(at)
-    if not given:
-        raise InterpError("at is empty: name at least one role or position, or leave it None for every token.")
-    return [place if isinstance(place, str) else whole_number(place, "A position") for place in given]
-
-
-def _positions(prompts: Prompts, position: int) -> Int[np.ndarray, " prompt"]:
-    found = np.where(position < 0, prompts.lengths + position, position)
-    outside = (found < 0) | (found >= prompts.lengths)
-    if outside.any():
-        i = int(outside.argmax())
-        raise InterpError(f"Position {position} is outside prompt {i}, which has {prompts.lengths[i]} tokens.")
-    return found
 
 
 # ---- reading ----
@@ -262,14 +216,14 @@ def _read_positions(prompts: Prompts, at: At) -> tuple[str, Int[np.ndarray, "pro
     if at is None:
         places = np.arange(prompts.ids.shape[1])
         return "position", np.where(places < prompts.lengths[:, None], places, -1), list(places)
-    chosen = _places(at)
+    chosen = places_of(at)
     words = [isinstance(place, str) for place in chosen]
     if any(words) and not all(words):
         raise InterpError("at mixes roles and positions; give one kind, so that the axis has one name.")
     if all(words):
         columns = [prompts.role_positions(str(place)) for place in chosen]
     else:
-        columns = [_positions(prompts, int(place)) for place in chosen]
+        columns = [positions_of(prompts, int(place)) for place in chosen]
     return ("role" if all(words) else "position"), np.stack(columns, axis=1), chosen
 
 
@@ -286,7 +240,7 @@ def _layout(
     place = {"position": axis, "dest_position": "role" if axis == "role" else "dest_position"}
     own = tuple(place.get(dim, dim) for dim in model.dims(name))
     dims = ("prompt", "layer", *own) if sites.site(name).per_layer else ("prompt", *own)
-    return dims, tuple(sizes[dim] if dim in sizes else size_of(model, dim) for dim in dims)
+    return dims, tuple(sizes[dim] if dim in sizes else model.cfg.sizes[dim] for dim in dims)
 
 
 def _check_memory(needed: int, wanted: Sequence[sites.Site]) -> None:
@@ -309,18 +263,29 @@ def free_memory() -> int | None:
 
 
 def _hook_name(name: str, layer: int) -> str:
-    """``result`` is computed from ``z``, so that no model has to be switched into a slower mode."""
-    return sites.site("z" if name == "result" else name).hook_name(layer)
+    """The hook at which a site is read: where it is derived, its source's, so that no model is made slower."""
+    return sites.site(sites.site(name).derived_from or name).hook_name(layer)
 
 
 def _derive(model: HookedTransformer, name: str, layer: int, tensor: Tensor) -> Tensor:
-    if name != "result":
+    """A site's activation from what its hook gives."""
+    if not sites.site(name).derived_from:
         return tensor
+    if name not in _DERIVED:
+        raise InterpError(f"How site '{name}' is computed is not written in interp.run. State it in _DERIVED.")
+    return _DERIVED[name](model, layer, tensor)
+
+
+def _results(
+    model: HookedTransformer, layer: int, z: Float[Tensor, "prompt position head d_head"]
+) -> Float[Tensor, "prompt position head d_model"]:
     return einsum(
-        tensor,
-        model.W_O(layer),
-        "prompt position head d_head, head d_head d_model -> prompt position head d_model",
+        z, model.W_O(layer), "prompt position head d_head, head d_head d_model -> prompt position head d_model"
     )
+
+
+_DERIVED: dict[str, Callable[[HookedTransformer, int, Tensor], Tensor]] = {"result": _results}
+"""Site that no hook carries -> how it is computed from the site that it is derived from."""
 
 
 def _reader(
@@ -427,159 +392,96 @@ def compile_interventions(
     chosen = np.arange(len(prompts)) if rows is None else rows
     for item in _prepared(model, prompts, interventions):
         layers = _check_layers(item.layers, model.cfg.n_layers)
-        match item:
-            case Knockout():
-                model.check_editable("scores")
-                cut = _edge_mask(prompts, item)
-                heads = _head_mask(model, "scores", item.heads)
-                hooks += [(_hook_name("scores", layer), _knock_out(cut, heads, item)) for layer in layers]
-            case Replace() | Steer() | Erase() | AddNoise():
-                site = model.check_editable(item.site)
-                for layer in layers if site.per_layer else (0,):
-                    hooks += edit_hooks(model, item.site, layer, _edit(model, prompts, item, layer, chosen))
-            case _:
-                raise _unknown_intervention(item)
+        site = model.check_editable(item.site)
+        for layer in layers if site.per_layer else (0,):
+            hooks += edit_hooks(model, item.site, layer, _edit(model, prompts, item, layer, chosen))
     return hooks
 
 
-def _prepared(
-    model: HookedTransformer, prompts: Prompts, interventions: Any
-) -> list[Replace | Steer | Erase | AddNoise | Knockout]:
+def _prepared(model: HookedTransformer, prompts: Prompts, interventions: Any) -> list[Intervention]:
     """Interventions with every ablation made a replacement by the values that these prompts get."""
     if not isinstance(interventions, Sequence) or isinstance(interventions, str):
         raise InterpError(f"interventions must be a list, not {type(interventions).__name__}. Write [...] round one.")
-    made: list[Replace | Steer | Erase | AddNoise | Knockout] = []
     for item in interventions:
-        match item:
-            case Ablate():
-                made.append(_with_values(model, prompts, item))
-            case Replace() | Steer() | Erase() | AddNoise() | Knockout():
-                made.append(item)
-            case _:
-                raise _unknown_intervention(item)
-    return made
+        if not isinstance(item, Intervention):
+            known = ", ".join(kind.__name__ for kind in INTERVENTIONS)
+            raise InterpError(f"{type(item).__name__} is no intervention that is known here. These are: {known}.")
+    return [item.with_values(lambda one: _values_of(model, prompts, one)) for item in interventions]
 
 
-def _unknown_intervention(item: object) -> InterpError:
-    known = ", ".join(kind.__name__ for kind in get_args(Intervention))
-    return InterpError(f"{type(item).__name__} is no intervention that is known here. These are: {known}.")
+def _values_of(model: HookedTransformer, prompts: Prompts, item: Ablate) -> dict[int, Tensor]:
+    """What an ablation puts in: layer -> [prompt, *site dims]."""
+    site = model.check_editable(item.site)
+    layers = _check_layers(item.layers, model.cfg.n_layers) if site.per_layer else (0,)
+    reference = ablation.Reference.of(model, prompts, item.kind, seed=item.seed, references=item.references)
+    reference.check_varies(token_mask(prompts, item.at)[None], ["at"])
+    if reference.donors is not None:
+        return activations(model, reference.donors, item.site, layers=layers)
+    n, length = prompts.ids.shape
+    constants = reference.constants(model, item.site, layers, in_batches)
+    return {layer: ablation.laid_out(value, site, n, length) for layer, value in constants.items()}
 
 
-def edit_hooks(model: HookedTransformer, name: str, layer: int, edit: Any) -> list[Hook]:
-    """Hooks that change a site everywhere it is used.
-
-    Two sites have no single hook to edit. ``resid_mid``: the bridge's hook of that name sits on the MLP's branch, so an
-    edit there would miss the skip connection; the same change is made through what attention adds. ``result``: the
-    change is added to the output of ``W_O``, before a block normalises or scales it.
-    """
-    if name not in ("resid_mid", "result"):
+def edit_hooks(model: HookedTransformer, name: str, layer: int, edit: Callable[[Tensor], Tensor]) -> list[Hook]:
+    """Hooks that change a site everywhere it is used: at its own hook, or (``edited_at``) where it enters."""
+    site = sites.site(name)
+    if not site.edited_at:
         return [(_hook_name(name, layer), edit)]
-    before: list[Tensor] = []
-    read_from = "resid_pre" if name == "resid_mid" else "z"
+    if name not in _EDITED:
+        raise InterpError(f"How a change of site '{name}' enters is not written in interp.run. State it in _EDITED.")
+    needed: list[Tensor] = []
 
     def remember(tensor: Tensor) -> None:
-        before[:] = [tensor]
+        needed[:] = [tensor]
 
     def change(output: Tensor) -> Tensor:
-        own = before.pop()
-        if name == "resid_mid":
-            changed: Tensor = edit(own + output) - own
-            return changed
-        results = _derive(model, "result", layer, own)
-        moved: Tensor = output + (edit(results) - results).sum(dim=2)
-        return moved
+        return _EDITED[name](model, layer, needed.pop(), output, edit)
 
-    return [(_hook_name(read_from, layer), remember), (sites.edited_at(name, layer), change)]
+    return [(_hook_name(site.edit_needs, layer), remember), (site.edit_hook(layer), change)]
 
 
-def _edit(model: HookedTransformer, prompts: Prompts, item: SiteChange, layer: int, rows: np.ndarray) -> Any:
+def _through_attn_out(
+    model: HookedTransformer, layer: int, resid_pre: Tensor, attn_out: Tensor, edit: _Edit
+) -> Float[Tensor, "prompt position d_model"]:
+    """What attention has to add for the stream after it to be the edited one."""
+    return edit(resid_pre + attn_out) - resid_pre
+
+
+def _through_output(
+    model: HookedTransformer, layer: int, z: Tensor, output: Tensor, edit: _Edit
+) -> Float[Tensor, "prompt position d_model"]:
+    """The output of W_O with the change of every head's result added."""
+    results = _results(model, layer, z)
+    return output + (edit(results) - results).sum(dim=2)
+
+
+_EDITED: dict[str, Callable[[HookedTransformer, int, Tensor, Tensor, _Edit], Tensor]] = {
+    "resid_mid": _through_attn_out,
+    "result": _through_output,
+}
+"""Site that is changed at another hook -> what that hook's activation becomes, from what ``edit_needs`` names."""
+
+
+def _edit(model: HookedTransformer, prompts: Prompts, item: Intervention, layer: int, rows: np.ndarray) -> _Edit:
     """The function activation -> changed activation, acting only where the intervention says."""
-    name = item.site
-    site = sites.site(name)
-    where = torch.from_numpy(token_mask(prompts, item.at))  # prompt position
-    _check_shape(model, item, layer)
-    heads = _head_mask(model, name, item.heads) if site.has_heads else None
+    site = sites.site(item.site)
+    mask = torch.from_numpy(item.tokens(prompts))  # prompt position, or prompt dest src
+    item.check(site.shape(model.cfg.sizes), layer)
+    heads = _head_mask(model, item.site, item.heads) if site.has_heads else None
     if heads is None and item.heads is not None:
-        raise InterpError(f"Site '{name}' has no heads, but heads={list(item.heads)} were given.")
+        raise InterpError(f"Site '{item.site}' has no heads, but heads={list(item.heads)} were given.")
+    if site.is_pattern:
+        mask = mask[:, None] if mask.ndim == 3 else mask[:, None, :, None]
+        mask = mask if heads is None else mask & heads[None, :, None, None]
+    else:
+        mask = mask.reshape(*mask.shape, *(1,) * (len(site.dims) - 1))
+        mask = mask if heads is None else mask & heads[None, None, :, None]
 
     def edit(tensor: Tensor) -> Tensor:
-        new = _new_value(item, tensor, layer, rows)
-        if site.is_pattern:
-            mask = where[:, None, :, None]
-        else:
-            mask = where.reshape(*where.shape, *(1,) * (tensor.ndim - 2))
-        if heads is not None:
-            mask = mask & (heads[None, :, None, None] if site.is_pattern else heads[None, None, :, None])
+        new = item.edit(tensor, layer, rows)
         return torch.where(mask.to(tensor.device), new.to(tensor.dtype), tensor)
 
     return edit
-
-
-def _check_shape(model: HookedTransformer, item: SiteChange, layer: int) -> None:
-    """Refuse values that do not fit the site.
-
-    Raises:
-        InterpError: names both shapes, or the layer that has no values.
-    """
-    match item:
-        case Replace() if layer not in item.values:
-            layers = ", ".join(map(str, item.values))
-            raise InterpError(
-                f"Replace has no values for layer {layer}, only for {layers}. Name these as layers=[...]."
-            )
-        case Steer():
-            given, wanted = tuple(item.vector.shape), shape_at(model, item.site)
-            try:
-                fits = np.broadcast_shapes(given, wanted)[-len(wanted) :] == wanted
-            except ValueError:
-                fits = False
-            if not fits:
-                raise InterpError(f"The vector of Steer has shape {given}, but '{item.site}' has {wanted} at a token.")
-        case Erase():
-            width = shape_at(model, item.site)[-1]
-            if item.directions.shape[1] != width:
-                raise InterpError(
-                    f"The directions of Erase have {item.directions.shape[1]} numbers, but '{item.site}' has {width}."
-                )
-
-
-def _new_value(item: SiteChange, tensor: Tensor, layer: int, rows: np.ndarray) -> Tensor:
-    match item:
-        case Replace():
-            return _fitted(item.values[layer][torch.from_numpy(rows).to(item.values[layer].device)], tensor)
-        case Steer():
-            return tensor + item.scale * item.vector.to(tensor)
-        case Erase():
-            basis = torch.linalg.qr(item.directions.to(tensor).T).Q  # d direction
-            centred = tensor if item.offset is None else tensor - item.offset.to(tensor)
-            erased: Tensor = tensor - (centred @ basis) @ basis.T
-            return erased
-        case AddNoise():
-            return tensor + item.scale * _noise(item.seed, layer, rows, tensor.shape[1:]).to(tensor)
-        case _:
-            raise _unknown_intervention(item)
-
-
-def _noise(seed: int, layer: int, rows: np.ndarray, shape: Sequence[int]) -> Float[Tensor, "row ..."]:
-    """Noise that depends on the prompt's own number, not on how prompts were batched."""
-    draws = [np.random.default_rng([seed, layer, int(row)]).standard_normal(tuple(shape)) for row in rows]
-    return torch.from_numpy(np.stack(draws)).float()
-
-
-def _fitted(values: Tensor, like: Tensor) -> Tensor:
-    """Values for ``like``; prompts that were extended by answer tokens keep their own activations there."""
-    values = values.to(device=like.device, dtype=like.dtype)
-    if values.shape == like.shape:
-        return values
-    short = [min(a, b) for a, b in zip(values.shape, like.shape, strict=True)]
-    if values.ndim != like.ndim or values.shape[0] != like.shape[0]:
-        raise InterpError(
-            f"Replacement of shape {tuple(values.shape)} does not fit an activation of shape {tuple(like.shape)}."
-        )
-    out = like.clone()
-    window = tuple(slice(0, n) for n in short)
-    out[window] = values[window]
-    return out
 
 
 def _head_mask(model: HookedTransformer, name: str, heads: Sequence[int] | None) -> Bool[Tensor, " head"]:
@@ -592,63 +494,3 @@ def _head_mask(model: HookedTransformer, name: str, heads: Sequence[int] | None)
     mask = torch.zeros(n, dtype=torch.bool)
     mask[list(heads)] = True
     return mask
-
-
-def _edge_mask(prompts: Prompts, item: Knockout) -> Bool[Tensor, "prompt dest src"]:
-    dest, src = token_mask(prompts, item.dest), token_mask(prompts, item.src)
-    cut = dest[:, :, None] & src[:, None, :]
-    check_cut(cut, "The knockout")
-    return torch.from_numpy(cut)
-
-
-def check_cut(cut: Bool[np.ndarray, "prompt dest src"], what: str) -> None:
-    """Refuse to cut a token off from everything.
-
-    Raises:
-        InterpError: names the token; ``what`` begins the sentence.
-    """
-    places = np.arange(cut.shape[1])
-    seen = (places[:, None] >= places[None, :]) & ~cut
-    blind = ~seen.any(axis=2)
-    if blind.any():
-        prompt, position = np.argwhere(blind)[0]
-        raise InterpError(
-            f"{what} leaves token {position} of prompt {prompt} with nothing to attend to. Cut fewer tokens."
-        )
-
-
-def _knock_out(cut: Bool[Tensor, "prompt dest src"], heads: Bool[Tensor, " head"], item: Knockout) -> Any:
-    mask = cut[:, None] & heads[None, :, None, None]
-
-    def edit(scores: Tensor) -> Tensor:
-        return scores.masked_fill(mask.to(scores.device), torch.finfo(scores.dtype).min)
-
-    return edit
-
-
-# ---- what ablations put in ----
-
-
-def _with_values(model: HookedTransformer, prompts: Prompts, item: Ablate) -> Replace:
-    """An ablation as a replacement: zeros, means, or another prompt's values."""
-    site = model.check_editable(item.site)
-    layers = _check_layers(item.layers, model.cfg.n_layers) if site.per_layer else (0,)
-    reference = Reference.of(model, prompts, item.kind, seed=item.seed, references=item.references)
-    reference.check_varies(token_mask(prompts, item.at)[None], ["at"])
-    if reference.donors is not None:
-        made = activations(model, reference.donors, item.site, layers=layers)
-    else:
-        shape = (len(prompts), prompts.ids.shape[1])
-        made = {
-            layer: _laid_out(value, sites.site(item.site), shape)
-            for layer, value in reference.constants(model, item.site, layers, in_batches).items()
-        }
-    return Replace(site=item.site, values=made, layers=item.layers, heads=item.heads, at=item.at)
-
-
-def _laid_out(value: Tensor, site: sites.Site, shape: tuple[int, int]) -> Float[Tensor, "prompt position *dims"]:
-    """A constant, with or without a token axis, for every token of every prompt."""
-    n, length = shape
-    if site.is_pattern:
-        return value.expand(n, value.shape[0], length, length)
-    return value.expand(n, length, *value.shape[value.ndim - len(site.dims) + 1 :])

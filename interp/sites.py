@@ -1,15 +1,42 @@
 """The one table of places in a transformer that can be read or changed.
 
-A *site* names a tensor by the field's word for it (``resid_pre``, ``q``, ``pattern``, ...), says which named axes it
-has besides ``prompt`` and ``layer``, and which TransformerLens hook carries it. Nothing here touches a tensor.
+A *site* names a tensor by the field's word for it (``resid_pre``, ``q``, ``pattern``, ...). Its row says which named
+axes it has besides ``prompt`` and ``layer``, where in a block it stands, who reads it, and which TransformerLens hook
+carries it. What runs the model asks the row. Nothing here touches a tensor.
+
+>>> site("z").hook_name(3)
+'blocks.3.attn.hook_z'
+>>> site("k").unit, site("k").later_tokens_read, site("z").later_tokens_read
+('kv_head', True, False)
+>>> site("result").swept, site("result").instead
+(False, 'z')
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal, TypeAlias
 
 from interp.errors import InterpError, shown, unknown_name, whole_numbers
+
+Stage: TypeAlias = Literal["embedding", "before", "projection", "attention", "between", "mlp", "after"]
+"""Where in a block a site stands, in the order of computation.
+
+``embedding`` comes before the first block. ``before``, ``between`` and ``after`` are the residual stream itself:
+before attention, between attention and MLP, after the MLP. ``projection`` is what a token makes of its own stream for
+attention (queries, keys, values). ``attention`` has seen other tokens, ``mlp`` is within the MLP or what it adds.
+"""
+
+STAGES: tuple[Stage, ...] = ("embedding", "before", "projection", "attention", "between", "mlp", "after")
+
+Unit: TypeAlias = Literal["stream", "head", "kv_head", "neuron"]
+"""What the parts of a site are that can be changed one by one; ``stream``: one vector per token, without parts."""
+
+InRaw: TypeAlias = Literal["same", "shifted", "unknown"]
+"""How a zero of the raw model looks where norms are folded into weights: as zero, as a constant (what folding moved out
+of the values), or in no way that is known."""
 
 
 @dataclass(frozen=True)
@@ -18,16 +45,29 @@ class Site:
 
     Attributes:
         name: the public name, as in ``capture(model, texts, sites=["q"])``.
-        dims: named axes after ``prompt`` and ``layer``; ``head`` of ``k`` and ``v`` becomes ``kv_head`` in a
-            grouped-query model.
+        dims: named axes after ``prompt`` and ``layer``; ``kv_head`` is ``head`` in a model whose heads share no keys.
+        stage: where in the block it stands.
         hook: TransformerLens hook name, with ``{layer}`` where the site exists once per layer.
         description: what the tensor is, in one line.
+        later_tokens_read: whether the same layer's attention reads a token's activation for later tokens too.
+        instead: the site to sweep instead, where this one is read but not swept; empty where it is swept.
+        derived_from: the site that it is computed from, where no hook carries it.
+        edited_at: TransformerLens hook at which it is changed, where that is not its own.
+        edit_needs: the site that such a change has to know.
+        in_raw: what its zero is in the raw model.
     """
 
     name: str
     dims: tuple[str, ...]
+    stage: Stage
     hook: str
     description: str
+    later_tokens_read: bool = False
+    instead: str = ""
+    derived_from: str = ""
+    edited_at: str = ""
+    edit_needs: str = ""
+    in_raw: InRaw = "same"
 
     @property
     def per_layer(self) -> bool:
@@ -35,9 +75,15 @@ class Site:
         return "{layer}" in self.hook
 
     @property
+    def unit(self) -> Unit:
+        """What its parts are."""
+        units: tuple[Unit, ...] = ("head", "kv_head", "neuron")
+        return next((unit for unit in units if unit in self.dims), "stream")
+
+    @property
     def has_heads(self) -> bool:
         """Whether the site has an axis of attention heads."""
-        return "head" in self.dims
+        return self.unit in ("head", "kv_head")
 
     @property
     def is_pattern(self) -> bool:
@@ -49,67 +95,179 @@ class Site:
         """Whether the site has one vector, or one per head, for each layer and position."""
         return self.per_layer and not self.is_pattern
 
+    @property
+    def is_stream(self) -> bool:
+        """Whether it is the residual stream itself, and not what is read from it or added to it."""
+        return self.stage in ("before", "between", "after")
+
+    @property
+    def enters(self) -> Stage:
+        """The first state of the residual stream that a change of it changes."""
+        return next(
+            stage for stage in ("before", "between", "after") if STAGES.index(self.stage) <= STAGES.index(stage)
+        )
+
+    @property
+    def swept(self) -> bool:
+        """Whether sweeps change it."""
+        return not self.instead
+
+    @property
+    def of_own_token(self) -> bool:
+        """Whether in layer 0 it depends on its own token and on no other."""
+        return self.precedes("attention")
+
+    def precedes(self, stage: Stage) -> bool:
+        """Whether it stands before a stage of its block."""
+        return STAGES.index(self.stage) < STAGES.index(stage)
+
     def hook_name(self, layer: int) -> str:
         """The TransformerLens hook name at ``layer``."""
         return self.hook.format(layer=layer)
 
+    def edit_hook(self, layer: int) -> str:
+        """The hook at which it is changed at ``layer``: its own, or where what is made of it enters."""
+        return (self.edited_at or self.hook).format(layer=layer)
+
+    def shape(self, sizes: Mapping[str, int]) -> tuple[int, ...]:
+        """Its shape at one token; at the pattern, that of one destination and one source of every head.
+
+        Args:
+            sizes: axis -> length.
+
+        Raises:
+            InterpError: an axis without a length.
+        """
+        lengths = {"dest_position": 1, "src_position": 1, **sizes}
+        own = [dim for dim in self.dims if dim != "position"]
+        unknown = [dim for dim in own if dim not in lengths]
+        if unknown:
+            raise InterpError(
+                f"The length of axis '{unknown[0]}' of site '{self.name}' is not known. State it in ModelConfig.sizes."
+            )
+        return tuple(lengths[dim] for dim in own)
+
+    def width(self, sizes: Mapping[str, int], length: int) -> int:
+        """Numbers per token of prompts of ``length`` tokens."""
+        return math.prod(self.shape({**sizes, "src_position": length}))
+
 
 _STREAM = ("position", "d_model")
 _HEAD = ("position", "head", "d_head")
+_KV_HEAD = ("position", "kv_head", "d_head")
 _EDGE = ("head", "dest_position", "src_position")
+_NEURON = ("position", "neuron")
 _BLOCK = "blocks.{layer}."
+_ATTN_OUT = _BLOCK + "hook_attn_out"
 
 SITES: dict[str, Site] = {
     site.name: site
     for site in (
-        Site("embed", _STREAM, "hook_embed", "token embedding"),
-        Site("pos_embed", _STREAM, "hook_pos_embed", "position embedding (learned positions only)"),
-        Site("resid_pre", _STREAM, _BLOCK + "hook_resid_pre", "residual stream before attention"),
-        Site("resid_mid", _STREAM, _BLOCK + "hook_resid_mid", "residual stream between attention and MLP"),
-        Site("resid_post", _STREAM, _BLOCK + "hook_resid_post", "residual stream after the MLP"),
+        Site("embed", _STREAM, "embedding", "hook_embed", "token embedding", instead="resid_pre"),
+        Site(
+            "pos_embed",
+            _STREAM,
+            "embedding",
+            "hook_pos_embed",
+            "position embedding (learned positions only)",
+            instead="resid_pre",
+        ),
+        Site(
+            "resid_pre",
+            _STREAM,
+            "before",
+            _BLOCK + "hook_resid_pre",
+            "residual stream before attention",
+            later_tokens_read=True,
+        ),
+        # The hook of this name sits on the MLP's branch: a change there would miss the skip connection.
+        Site(
+            "resid_mid",
+            _STREAM,
+            "between",
+            _BLOCK + "hook_resid_mid",
+            "residual stream between attention and MLP",
+            edited_at=_ATTN_OUT,
+            edit_needs="resid_pre",
+        ),
+        Site("resid_post", _STREAM, "after", _BLOCK + "hook_resid_post", "residual stream after the MLP"),
         Site(
             "attn_out",
             _STREAM,
-            _BLOCK + "hook_attn_out",
+            "attention",
+            _ATTN_OUT,
             "what attention adds to the stream (after the block's own norm or scale)",
         ),
         Site(
             "mlp_out",
             _STREAM,
+            "mlp",
             _BLOCK + "hook_mlp_out",
             "what the MLP adds to the stream (after the block's own norm or scale)",
         ),
-        Site("q", _HEAD, _BLOCK + "attn.hook_q", "queries (before rotation, where positions are rotary)"),
-        Site("k", _HEAD, _BLOCK + "attn.hook_k", "keys (before rotation, where positions are rotary)"),
-        Site("v", _HEAD, _BLOCK + "attn.hook_v", "values"),
-        Site("rot_q", _HEAD, _BLOCK + "attn.hook_rot_q", "queries after rotation (rotary models only)"),
-        Site("rot_k", _HEAD, _BLOCK + "attn.hook_rot_k", "keys after rotation (rotary models only)"),
-        Site("scores", _EDGE, _BLOCK + "attn.hook_attn_scores", "QK^T / sqrt(d_head), before softmax, masked"),
-        Site("pattern", _EDGE, _BLOCK + "attn.hook_pattern", "attention weights, after softmax"),
-        Site("z", _HEAD, _BLOCK + "attn.hook_z", "attention-weighted values, before W_O"),
+        Site("q", _HEAD, "projection", _BLOCK + "attn.hook_q", "queries (before rotation, where positions are rotary)"),
+        Site(
+            "k",
+            _KV_HEAD,
+            "projection",
+            _BLOCK + "attn.hook_k",
+            "keys (before rotation, where positions are rotary)",
+            later_tokens_read=True,
+        ),
+        Site("v", _KV_HEAD, "projection", _BLOCK + "attn.hook_v", "values", later_tokens_read=True, in_raw="shifted"),
+        Site(
+            "rot_q",
+            _HEAD,
+            "projection",
+            _BLOCK + "attn.hook_rot_q",
+            "queries after rotation (rotary models only)",
+            instead="q",
+        ),
+        Site(
+            "rot_k",
+            _KV_HEAD,
+            "projection",
+            _BLOCK + "attn.hook_rot_k",
+            "keys after rotation (rotary models only)",
+            later_tokens_read=True,
+            instead="k",
+        ),
+        Site(
+            "scores",
+            _EDGE,
+            "attention",
+            _BLOCK + "attn.hook_attn_scores",
+            "QK^T / sqrt(d_head), before softmax, masked",
+            instead="pattern",
+            in_raw="unknown",
+        ),
+        Site(
+            "pattern",
+            _EDGE,
+            "attention",
+            _BLOCK + "attn.hook_pattern",
+            "attention weights, after softmax",
+            in_raw="unknown",
+        ),
+        Site(
+            "z", _HEAD, "attention", _BLOCK + "attn.hook_z", "attention-weighted values, before W_O", in_raw="shifted"
+        ),
+        # Changed through the output of W_O, before a block normalises or scales it.
         Site(
             "result",
             ("position", "head", "d_model"),
+            "attention",
             _BLOCK + "attn.hook_result",
             "z @ W_O, per head (before the block's norm or scale)",
+            instead="z",
+            derived_from="z",
+            edited_at=_BLOCK + "attn.o.hook_out",
+            edit_needs="z",
+            in_raw="shifted",
         ),
-        Site("mlp_post", ("position", "neuron"), _BLOCK + "mlp.hook_post", "MLP neurons after the activation"),
+        Site("mlp_post", _NEURON, "mlp", _BLOCK + "mlp.hook_post", "MLP neurons after the activation"),
     )
 }
-
-
-def edited_at(name: str, layer: int) -> str:
-    """The hook at which a site is changed: its own, or where what is made of it enters.
-
-    ``result`` is changed through the output of ``W_O``, before a block normalises or scales it. ``resid_mid`` has no
-    hook that would change the skip connection too, and is changed through ``attn_out``.
-    """
-    through = {"result": _BLOCK + "attn.o.hook_out", "resid_mid": SITES["attn_out"].hook}
-    return through.get(name, SITES[name].hook).format(layer=layer)
-
-
-KV_SITES = frozenset({"k", "v", "rot_k"})
-"""Sites whose head axis is ``kv_head`` in a grouped-query model."""
 
 
 def site(name: str) -> Site:

@@ -19,11 +19,12 @@ from analyses import (
     head_attribution,
     probing,
 )
-from interp import interventions, metrics, readouts, results, run, sites, tasks
+from interp import ablation, interventions, metrics, readouts, results, run, sites, tasks
 from interp.attribution import attribution_patching, edge_attribution
 from interp.errors import InterpError, names, whole_number, whole_numbers
 from interp.interventions import Ablate, AddNoise, Erase, Replace, Steer, Where
 from interp.model import HookedTransformer
+from interp.model.arithmetic import TAPS
 from interp.prompts import PromptPairs, Template
 from interp.prompts.tokens import Prompts
 from interp.sweeps import (
@@ -40,8 +41,10 @@ from interp.sweeps import (
     sweep,
     sweep_sites,
 )
-from interp.sweeps.exact.planner import check_known
-from tests.tiny import VOCAB, random_ids, scattered_pairs
+from interp.sweeps.exact.change import CHANGES, NEW_Z
+from interp.sweeps.exact.planner import OWN_FLOP
+from tests.oracle import patched
+from tests.tiny import LOGITS, VOCAB, random_ids, scattered_pairs
 from tests.tiny_tokenizers import byte_bpe, stand_in
 from tests.tolerance import close
 
@@ -338,42 +341,91 @@ def test_a_site_asked_for_twice_is_read_once(gpt2: HookedTransformer) -> None:
 
 
 @pytest.fixture
-def with_mlp_pre(gpt2: HookedTransformer, monkeypatch: pytest.MonkeyPatch) -> HookedTransformer:
-    """A model with a site that is in the table and nowhere else."""
-    new = sites.Site("mlp_pre", ("position", "neuron"), "blocks.{layer}.mlp.hook_pre", "neurons before the activation")
-    monkeypatch.setitem(sites.SITES, "mlp_pre", new)
-    monkeypatch.setattr(gpt2, "sites", (*gpt2.sites, "mlp_pre"))
+def with_normalised(gpt2: HookedTransformer, monkeypatch: pytest.MonkeyPatch) -> HookedTransformer:
+    """A model with a site that is in the table and nowhere else: what attention reads, normalised."""
+    new = sites.Site(
+        "ln1_out", ("position", "d_model"), "projection", "blocks.{layer}.ln1.hook_out", "what attention reads",
+        later_tokens_read=True,
+    )  # fmt: skip
+    monkeypatch.setitem(sites.SITES, "ln1_out", new)
+    monkeypatch.setattr(gpt2, "sites", (*gpt2.sites, "ln1_out"))
     return gpt2
 
 
-@pytest.mark.parametrize("through", ["weights", "hooks"])
-def test_a_new_site_is_not_swept_as_another(
-    through: str, with_mlp_pre: HookedTransformer, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("direction", ["denoising", "noising"])
+def test_a_new_site_needs_its_row_only(direction: Any, with_normalised: HookedTransformer) -> None:
+    model, pairs = with_normalised, made()
+    swept = sweep_sites(model, pairs, ["z", "ln1_out"], direction, positions=[3, 5, 7], window=2)["ln1_out"]
+    cells = [([(layer, None), (layer + 1, None)][: 3 - layer], at) for layer in range(3) for at in (3, 5, 7)]
+    expected = patched(model, pairs, "ln1_out", direction, cells)
+    close(swept["patched"].values.reshape(2, -1), expected, size=LOGITS)
+    assert swept.attrs["engine_reason"] == "site 'ln1_out' has no tap in interp.model.arithmetic"
+    assert plan(model, pairs, "ln1_out", direction).engine == swept.attrs["engine_reason"]
+    assert "needs the model's own weights: site 'ln1_out'" in said(
+        lambda: sweep(model, pairs, "ln1_out", precision="bfloat16")
+    )
+    zeroed = ablation_sweep(model, pairs, "ln1_out", "zero", positions=[5])["ablated"]
+    zero = Ablate(site="ln1_out", kind="zero_raw", layers=[1], at=[5])
+    close(zeroed[:, 1, 0], score(model, pairs, interventions=[zero]), size=LOGITS)
+    parts = [
+        attribution_patching(model, pairs, site, direction, positions=[3, 5, 7], audit=None)["estimated_effect"]
+        for site in ("ln1_out", "q", "k", "v")
+    ]
+    of_heads = sum(part.sum("head") for part in parts[1:])  # queries, keys and values are linear in what is read
+    close(parts[0].transpose(*of_heads.dims), of_heads, size=LOGITS)
+    assert activation_patching.run(model, pairs, sites=["ln1_out"])["recovered_ln1_out"].attrs["units"] == "fraction"
+
+
+def test_what_is_not_written_of_a_new_site_is_said(
+    with_normalised: HookedTransformer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    model, pairs = with_mlp_pre, made()
-    if through == "hooks":
-        monkeypatch.setattr(model, "no_blocks", "asked by the test")
+    model, pairs = with_normalised, made()
+
+    def given(**columns: Any) -> None:
+        monkeypatch.setitem(sites.SITES, "ln1_out", replace(sites.SITES["ln1_out"], **columns))
+
+    given(dims=("position", "expert"))
+    assert "The length of axis 'expert' of site 'ln1_out' is not known" in said(
+        lambda: ablation_sweep(model, pairs, "ln1_out", "zero", positions=[5])
+    )
+    given(dims=("position", "d_model"), in_raw="shifted")
+    moved = torch.ones(3, 4, 8)
+    monkeypatch.setattr(model, "folded_values", moved)
+    assert "What folding moved out of site 'ln1_out' is not written" in said(
+        lambda: ablation_sweep(model, pairs, "ln1_out", "zero_raw", positions=[5])
+    )
+    given(edited_at="blocks.{layer}.hook_attn_out", edit_needs="resid_pre")
+    assert "How a change of site 'ln1_out' enters is not written" in said(
+        lambda: score(model, pairs, interventions=[Ablate(site="ln1_out", kind="zero")])
+    )
+    given(derived_from="resid_pre")
+    assert "How site 'ln1_out' is computed is not written" in said(lambda: run.capture(model, pairs.clean, "ln1_out"))
+    given(instead="q")
     for call in (
-        lambda: sweep(model, pairs, "mlp_pre"),
-        lambda: plan(model, pairs, "mlp_pre"),
-        lambda: sweep_sites(model, pairs, ["z", "mlp_pre"]),
-        lambda: ablation_sweep(model, pairs, "mlp_pre", "zero"),
-        lambda: plan_ablation(model, pairs, "mlp_pre", "mean"),
-        lambda: attribution_patching(model, pairs, "mlp_pre"),
-        lambda: activation_patching.run(model, pairs, sites=["mlp_pre"]),
-        lambda: approximation_audit.run(model, pairs, sites=["mlp_pre"]),
+        lambda: sweep(model, pairs, "ln1_out"),
+        lambda: ablation_sweep(model, pairs, "ln1_out", "zero"),
+        lambda: attribution_patching(model, pairs, "ln1_out"),
     ):
-        assert "mlp_pre" in said(call)
-    assert "mlp_pre" in said(lambda: check_known("mlp_pre"))
+        assert said(call) == "Site 'ln1_out' is not swept. Sweep 'q' instead."
 
 
-def test_a_new_site_is_read_and_edited_by_its_own_hook(with_mlp_pre: HookedTransformer) -> None:
-    pairs = made()
-    read = run.capture(with_mlp_pre, pairs.clean, ["mlp_pre", "mlp_post"])
-    expected = torch.nn.functional.gelu(torch.tensor(read["mlp_pre"].values), approximate="tanh")
-    close(read["mlp_post"], expected, "product")
-    zeroed = run.capture(with_mlp_pre, pairs.clean, "mlp_post", interventions=[Ablate(site="mlp_pre", kind="zero")])
-    assert not zeroed["mlp_post"].values.any()
+def test_the_tables_of_the_arithmetic_have_the_same_sites(gpt2: HookedTransformer, llama: HookedTransformer) -> None:
+    """A site that one of them lacks would be run as another, or not at all."""
+    shown: list[str] = []
+
+    def tap(site: str, layer: int, value: torch.Tensor) -> torch.Tensor:
+        shown.append(site)
+        return value
+
+    for model in (gpt2, llama):
+        model.blocks().forward(torch.arange(4)[None], tap=tap)
+    assert tuple(dict.fromkeys(shown)) == TAPS
+    assert len(shown) == 2 * 3 * len(TAPS)
+    assert set(OWN_FLOP) == set(CHANGES) <= set(TAPS) <= set(sites.SITES)
+    assert {name for name in CHANGES if sites.SITES[name].has_heads} == set(NEW_Z)
+    for table, column in ((run._DERIVED, "derived_from"), (run._EDITED, "edited_at")):
+        assert set(table) == {name for name, site in sites.SITES.items() if getattr(site, column)}
+    assert set(ablation._MOVED) == {name for name, site in sites.SITES.items() if site.in_raw == "shifted"}
 
 
 def test_a_new_intervention_is_not_run_as_another(gpt2: HookedTransformer) -> None:

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from interp import run, sites
-from interp._ablation import resample_donors
+from interp.ablation import resample_donors
 from interp.errors import InterpError
 from interp.interventions import Ablate, AddNoise, Erase, Knockout, Replace, Steer
 from interp.model import HookedTransformer

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from interp import run
 from interp.errors import InterpError
-from interp.model.arithmetic import Blocks, UnsupportedModelError, at_positions
+from interp.model.arithmetic import TAPS, Blocks, UnsupportedModelError, at_positions
 from interp.prompts.tokens import Prompts
 from interp.sweeps import Reading
 
@@ -98,13 +98,19 @@ class Differentiable:
     blocks: Blocks | None
 
     @classmethod
-    def of(cls, model: HookedTransformer) -> Differentiable:
+    def of(cls, model: HookedTransformer, site: str = "resid_pre") -> Differentiable:
         """In float32 or better: the pieces of a half-precision model are copied as float32.
+
+        Args:
+            model: the model.
+            site: where gradients will be wanted; through hooks, if the pieces do not show it.
 
         Raises:
             InterpError: a half-precision model of an architecture whose pieces are not written.
         """
         try:
+            if site not in TAPS:
+                raise UnsupportedModelError(f"site '{site}' has no tap in interp.model.arithmetic")
             blocks = model.blocks()
         except UnsupportedModelError as error:
             if model.dtype.itemsize < 4:

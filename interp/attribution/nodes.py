@@ -22,7 +22,6 @@ from interp.prompts import PromptPairs
 from interp.readouts import AnyReadout
 from interp.results import Variable
 from interp.sweeps import (
-    READ_BY_LATER_TOKENS,
     Axis,
     Cells,
     Direction,
@@ -158,7 +157,7 @@ def attribution_patching(
 def _graddrop(effects: Float[np.ndarray, "pass ..."], site: str) -> Float[np.ndarray, ...]:
     """Mean absolute estimate over the passes with one layer dropped (all but the first)."""
     n_layers = len(effects) - 1
-    own = 0 if sites.site(site).name.startswith("resid") else 1
+    own = 0 if sites.site(site).is_stream else 1
     return np.asarray(np.abs(effects[1:]).sum(axis=0) / max(n_layers - own, 1))
 
 
@@ -189,7 +188,7 @@ class _Plan:
         cls, model: HookedTransformer, part: Part, site: str, method: str, steps: int, where: dict[str, Any]
     ) -> _Plan:
         cells = patch_cells(model, part.pairs, site, **where)
-        engine = Differentiable.of(model)
+        engine = Differentiable.of(model, site)
         plan = cls(engine, part, site, cells, tuple(cells.coords["layer"]), method, steps)
         if plan.fixes_softmax:
             engine.pieces("The QK fix")
@@ -279,7 +278,7 @@ class _Batch:
         stream = self.plan.site == "resid_pre"
         if layer > n_layers or (layer == n_layers and not stream):
             return torch.zeros_like(reaching).unsqueeze(-1)
-        if layer == n_layers or (layer == n_layers - 1 and self.plan.site not in READ_BY_LATER_TOKENS):
+        if layer == n_layers or (layer == n_layers - 1 and not sites.site(self.plan.site).later_tokens_read):
             scored = self.reading.positions.to(reaching.device)
             reaching = torch.zeros_like(reaching).scatter_(1, scored, 1.0)
         return reaching.unsqueeze(-1)

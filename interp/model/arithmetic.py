@@ -10,7 +10,7 @@ copies, and loading a model compares the whole with the bridge (``interp.model.c
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
@@ -44,6 +44,14 @@ ACTIVATIONS = {
 
 Tap: TypeAlias = Callable[[str, int, Tensor], Tensor]
 """Called with site, layer and activation; what it returns is used from there on."""
+
+WITHIN_ATTENTION = frozenset({"scores", "pattern"})
+"""Sites that are not seen where attention is computed in one step."""
+TAPS = (
+    "resid_pre", "q", "k", "v", "rot_q", "rot_k", "scores", "pattern", "z", "attn_out", "resid_mid", "mlp_post",
+    "mlp_out", "resid_post",
+)  # fmt: skip
+"""Every site that ``Blocks.block`` shows to a tap, in that order."""
 
 
 class UnsupportedModelError(Exception):
@@ -311,39 +319,68 @@ class Blocks:
 
         Args:
             ids: token ids, padded on the right.
-            tap: sees and may change every activation: ``resid_pre q k v scores pattern z attn_out resid_mid mlp_post
-                mlp_out resid_post`` of each layer in that order, shapes as in ``interp.sites``; ``scores`` are masked.
-                Changing ``resid_mid`` changes the skip connection too.
-            fused: compute attention in one step, in which ``scores`` and ``pattern`` are not seen; None is where there
-                is no ``tap``.
+            tap: sees and may change every activation of each layer, as in ``block``.
+            fused: compute in one step what can be: attention, in which ``scores`` and ``pattern`` are then not seen.
+                None is where there is no ``tap``.
             stop_at_layer: stop before this block.
         """
-        see: Tap = tap or (lambda site, layer, value: value)
         length = ids.shape[1]
         positions = torch.arange(length, device=ids.device)
         causal = positions[:, None] >= positions[None, :]
+        fused = tap is None if fused is None else fused
         stream = self.embed(ids)
-        for layer, block in enumerate(self.layers[:stop_at_layer]):
-            stream = see("resid_pre", layer, stream)
-            x = block.ln1(stream)
-            q = see("q", layer, self.heads(block.q(x)))
-            k = see("k", layer, self.heads(block.k(x)))
-            v = see("v", layer, self.heads(block.v(x)))
-            q, k = self.rotate(q, positions, length), self.rotate(k, positions, length)
-            if (tap is None) if fused is None else fused:
-                z = self.attend(q, k, v, causal)
-            else:
-                scores = see("scores", layer, self.scores(q, k).masked_fill(~causal, -torch.inf))
-                pattern = see("pattern", layer, scores.softmax(dim=-1))
-                z = self.mix(pattern, v)
-            z = see("z", layer, z)
-            stream = stream + see("attn_out", layer, block.o(z.flatten(-2)))
-            stream = see("resid_mid", layer, stream)
-            if block.has_mlp:
-                post = see("mlp_post", layer, self.neurons(layer, stream))
-                stream = stream + see("mlp_out", layer, block.mlp_out(post))
-            stream = see("resid_post", layer, stream)
+        for layer in range(len(self.layers[:stop_at_layer])):
+            stream = self.block(layer, stream, positions, length, causal, see=tap, within=() if fused else TAPS)
         return stream
+
+    def block(
+        self,
+        layer: int,
+        stream: Float[Tensor, "row token d_model"],
+        positions: Int[Tensor, "... token"],
+        length: int,
+        seen: Tensor | None,
+        *,
+        see: Tap | None = None,
+        within: Collection[str] = (),
+        before: tuple[Tensor, Tensor] | None = None,
+    ) -> Float[Tensor, "row token d_model"]:
+        """The residual stream after a layer, from that before it, of some of the tokens.
+
+        Args:
+            layer: which.
+            stream: of these tokens.
+            positions: where they stand.
+            length: tokens of the longest prompt, which rotary angles may depend on.
+            seen: who sees whom [..., token, src]; None where every token sees every source.
+            see: sees and may change the activations ``TAPS`` in that order, shapes as in ``interp.sites``; ``scores``
+                are masked. Changing ``resid_mid`` changes the skip connection too.
+            within: sites that ``see`` has to be shown although steps are slower where they are.
+            before: keys (rotated) and values of the tokens before, which these tokens attend to.
+        """
+        see = see or _as_it_is
+        block = self.layers[layer]
+        stream = see("resid_pre", layer, stream)
+        x = block.ln1(stream)
+        q = see("q", layer, self.heads(block.q(x)))
+        k = see("k", layer, self.heads(block.k(x)))
+        v = see("v", layer, self.heads(block.v(x)))
+        q = see("rot_q", layer, self.rotate(q, positions, length))
+        k = see("rot_k", layer, self.rotate(k, positions, length))
+        if before is not None:
+            k, v = (torch.cat((old, own), dim=1) for old, own in zip(before, (k, v), strict=True))
+        if WITHIN_ATTENTION.isdisjoint(within):
+            z = self.attend(q, k, v, seen)
+        else:
+            scores = self.scores(q, k)
+            scores = see("scores", layer, scores if seen is None else scores.masked_fill(~seen, -torch.inf))
+            z = self.mix(see("pattern", layer, scores.softmax(dim=-1)), v)
+        z = see("z", layer, z)
+        stream = see("resid_mid", layer, stream + see("attn_out", layer, block.o(z.flatten(-2))))
+        if block.has_mlp:
+            post = see("mlp_post", layer, self.neurons(layer, stream))
+            stream = stream + see("mlp_out", layer, block.mlp_out(post))
+        return see("resid_post", layer, stream)
 
     # ---- counting ----
 
@@ -352,6 +389,10 @@ class Blocks:
         count = {name: 2.0 * matrix.weight.numel() for name, matrix in self.layers[0].matrices.items()}
         count["mlp_in"] += count.pop("gate", 0.0)
         return count
+
+
+def _as_it_is(site: str, layer: int, value: Tensor) -> Tensor:
+    return value
 
 
 def _repeated(x: Float[Tensor, "row src kv_head d_head"], n_heads: int) -> Float[Tensor, "row src head d_head"]:

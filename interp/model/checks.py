@@ -11,7 +11,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from interp.errors import UnusableModelError
-from interp.model.arithmetic import Blocks, UnsupportedModelError
+from interp.model.arithmetic import TAPS, Blocks, UnsupportedModelError
 from interp.model.families import blocks_of
 from interp.model.live_sites import (
     Kept,
@@ -26,7 +26,7 @@ from interp.model.live_sites import (
     watch,
 )
 from interp.model.running import in_one_dtype
-from interp.sites import SITES, edited_at
+from interp.sites import SITES
 
 if TYPE_CHECKING:
     from interp.model import HookedTransformer
@@ -64,7 +64,7 @@ def self_check(model: HookedTransformer) -> dict[str, float]:
         wider = " dtype='float32' holds larger numbers." if model.dtype == torch.float16 else ""
         raise UnusableModelError(f"{model.name} gives logits that are not finite in {model.dtype}.{wider}")
     kept: dict[tuple[str, int], Tensor] = {}
-    names = [name for name in model.sites if name != "result"]
+    names = [name for name in model.sites if not SITES[name].derived_from]
     watched = model.forward(ids, hooks=readers(model, names, kept))
     if not torch.equal(plain, watched):
         raise UnusableModelError(
@@ -166,7 +166,7 @@ def _result_sum(model: HookedTransformer, ids: Int[Tensor, "prompt position"]) -
         return keep
 
     layers = range(model.cfg.n_layers)
-    outputs = [(edited_at("result", layer), keeper(layer)) for layer in layers]
+    outputs = [(SITES["result"].edit_hook(layer), keeper(layer)) for layer in layers]
     model.forward(ids, hooks=[*readers(model, ["z"], z), *outputs])
     summed = [torch.einsum("bphd,hdm->bpm", z["z", layer], model.W_O(layer)) + model.b_O(layer) for layer in layers]
     return _worst([share(made - out[layer], out[layer]) for layer, made in enumerate(summed)])
@@ -203,10 +203,7 @@ def _blocks(model: HookedTransformer, blocks: Blocks) -> float:
         ours[site, layer] = value
         return value
 
-    # Scores are masked in two ways, and the rest is made of what is compared.
-    names = [
-        name for name in model.sites if SITES[name].per_layer and name not in ("scores", "result", "rot_q", "rot_k")
-    ]
+    names = [name for name in model.sites if name in TAPS and name != "scores"]  # which are masked in two ways
     theirs: dict[tuple[str, int], Tensor] = {}
     plain = model.forward(ids, hooks=readers(model, names, theirs))
     with torch.inference_mode():

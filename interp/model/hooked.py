@@ -67,6 +67,17 @@ class ModelConfig:
         """Whether several query heads share one key-value head."""
         return self.n_kv_heads != self.n_heads
 
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Length of every axis of a site that is the same for all prompts."""
+        return {
+            "head": self.n_heads,
+            "kv_head": self.n_kv_heads,
+            "d_model": self.d_model,
+            "d_head": self.d_head,
+            "neuron": self.d_mlp,
+        }
+
 
 class HookedTransformer:
     """A causal language model with named, readable and writable insides.
@@ -266,13 +277,13 @@ class HookedTransformer:
     def dims(self, name: str) -> tuple[str, ...]:
         """Named axes of a site in this model, after ``prompt`` and ``layer``."""
         table = sites.site(name).dims
-        if self.cfg.grouped_query and name in sites.KV_SITES:
-            return tuple("kv_head" if dim == "head" else dim for dim in table)
-        return table
+        if self.cfg.grouped_query:
+            return table
+        return tuple("head" if dim == "kv_head" else dim for dim in table)
 
     def n_heads_of(self, name: str) -> int:
         """Number of heads at a head site: ``n_kv_heads`` for keys and values, ``n_heads`` otherwise."""
-        return self.cfg.n_kv_heads if name in sites.KV_SITES else self.cfg.n_heads
+        return self.cfg.n_kv_heads if sites.site(name).unit == "kv_head" else self.cfg.n_heads
 
     def check_site(self, name: str) -> Site:
         """Look up a site and prove that this model has it.

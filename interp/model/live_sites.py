@@ -10,7 +10,6 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from interp import sites
 from interp.sites import SITES
 
 if TYPE_CHECKING:
@@ -45,7 +44,7 @@ def live_sites(model: HookedTransformer) -> Live:
     and some give another tensor.
     """
     ids = probe_ids(model)
-    known = [name for name in SITES if name != "result"]
+    known = [name for name, site in SITES.items() if not site.derived_from]
     kept = watch(model, ids, known)
     misnamed: dict[str, str] = {}
     for check in (_in_some_layers, _shapes, _neurons, _stream):
@@ -53,9 +52,12 @@ def live_sites(model: HookedTransformer) -> Live:
     if {"scores", "pattern"} <= {name for name, _ in kept} - set(misnamed):
         misnamed |= _scores(model, ids)
     fires = {name for name, _ in kept}
-    if "z" in fires:
-        fires.add("result")
-        misnamed |= {"result": f"it is made of z, which is left out: {misnamed['z']}"} if "z" in misnamed else {}
+    for name, site in SITES.items():
+        if site.derived_from in fires:
+            fires.add(name)
+            if site.derived_from in misnamed:
+                why = f"it is made of {site.derived_from}, which is left out: {misnamed[site.derived_from]}"
+                misnamed |= {name: why}
     widths = {value.shape[-1] for (name, _), value in kept.items() if name == "mlp_post" and name not in misnamed}
     return Live(
         tuple(name for name in SITES if name in fires and name not in misnamed), misnamed, next(iter(widths), None)
@@ -82,7 +84,7 @@ def read_only_sites(model: HookedTransformer) -> dict[str, str]:
         for name in model.sites:
             if name == "resid_mid":
                 continue  # below
-            hook = sites.edited_at(name, 0)
+            hook = SITES[name].edit_hook(0)
             if hook not in model.bridge.hook_dict or torch.equal(model.forward(ids, hooks=[(hook, change)]), plain):
                 found[name] = "TransformerLens discards edits of it"
     if "resid_mid" in model.sites:
@@ -213,8 +215,7 @@ def _shapes(model: HookedTransformer, kept: Kept) -> dict[str, str]:
     found: dict[str, str] = {}
     for (name, layer), value in kept.items():
         widths = {"position": ids.shape[1], "dest_position": ids.shape[1], "src_position": ids.shape[1]}
-        widths |= {"head": model.n_heads_of(name), "d_model": cfg.d_model, "d_head": cfg.d_head}
-        widths |= {"neuron": kept[name, 0].shape[-1]}  # the one size that is read off the model
+        widths |= {**cfg.sizes, "neuron": kept[name, 0].shape[-1]}  # the one size that is read off the model
         shape = tuple(widths[dim] for dim in SITES[name].dims)
         if tuple(value.shape[1:]) != shape or len(value) not in (1, len(ids)):
             reason = f"in layer {layer} its hook gives a tensor {list(value.shape[1:])}, not {list(shape)}"

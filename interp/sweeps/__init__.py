@@ -6,8 +6,8 @@ Every number is exact: the model is really run with that one change. What the ch
 """
 
 from interp.sweeps.ablation import ablation_sweep, knockout_sweep, plan_ablation, plan_knockout
-from interp.sweeps.cells import NOT_PATCHED, Axis, Cells, patch_cells
-from interp.sweeps.exact.planner import READ_BY_LATER_TOKENS, Plan
+from interp.sweeps.cells import Axis, Cells, patch_cells
+from interp.sweeps.exact.planner import Plan
 from interp.sweeps.graph import Kind, Node, receivers_of, senders_of
 from interp.sweeps.labels import token_coords
 from interp.sweeps.patching import Direction, base_and_source, plan, plan_sites, sweep, sweep_sites
@@ -24,8 +24,6 @@ from interp.sweeps.reading import (
 )
 
 __all__ = [
-    "NOT_PATCHED",
-    "READ_BY_LATER_TOKENS",
     "Axis",
     "Cells",
     "Direction",

@@ -14,11 +14,11 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from interp import run, sites
-from interp._ablation import Reference
 from interp._arguments import check_scored
+from interp.ablation import Reference
 from interp.errors import InterpError
 from interp.errors import names as checked_names
-from interp.interventions import AblationKind, check_ablation, parse_edge
+from interp.interventions import AblationKind, check_ablation, check_cut, parse_edge
 from interp.prompts.tokens import Prompts
 from interp.readouts import AnyReadout
 from interp.sweeps.cells import Axis, Cells, Part, Sets, patch_cells, window_of
@@ -325,5 +325,5 @@ def _edge(prompts: Prompts, name: str) -> tuple[Bool[Tensor, "prompt position"],
         InterpError: malformed, or a destination token would be left with nothing to attend to.
     """
     dest, src = (run.token_mask(prompts, role) for role in parse_edge(name))
-    run.check_cut(dest[:, :, None] & src[:, None, :], f"Cutting '{name}'")
+    check_cut(dest[:, :, None] & src[:, None, :], f"Cutting '{name}'")
     return torch.from_numpy(dest), torch.from_numpy(src)

@@ -23,13 +23,6 @@ if TYPE_CHECKING:
 Axis: TypeAlias = Literal["position", "role"]
 Sets: TypeAlias = Mapping[str, Sequence[tuple[int, int]]] | Mapping[str, Sequence[int]]
 
-NOT_PATCHED = frozenset({"embed", "pos_embed", "scores", "result", "rot_q", "rot_k"})
-"""Sites that are read but not swept: another says the same (``resid_pre`` for ``embed``, ``z`` for ``result``)."""
-PATCHED = frozenset(
-    {"resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out", "mlp_post", "z", "q", "k", "v", "pattern"}
-)
-"""Sites that are swept. What a change of one does downstream is written out, so no other runs by accident."""
-
 
 @dataclass(frozen=True)
 class Part:
@@ -101,14 +94,8 @@ def patch_cells(
         InterpError: what is asked for does not exist, or does not go together.
     """
     site = model.check_site(name)
-    if name in NOT_PATCHED:
-        raise InterpError(
-            f"Site '{name}' is not swept: use resid_pre for embeddings, pattern for scores, z for result, q or k."
-        )
-    if name not in PATCHED:
-        raise InterpError(
-            f"What a change of site '{name}' does is not written here. Swept are: {', '.join(sorted(PATCHED))}."
-        )
+    if not site.swept:
+        raise InterpError(f"Site '{name}' is not swept. Sweep '{site.instead}' instead.")
     found = places(pairs, axis, roles, positions, all_at_once=site.has_heads)
     if sets is not None:
         if layers is not None or window != 1 or neuron_groups is not None:
@@ -146,7 +133,7 @@ def _units(
 ) -> tuple[list[tuple[str, list[Any]]], list[tuple[int, ...] | None]]:
     """The axis of heads or groups of neurons, and what each label means; nothing at other sites."""
     site = sites.site(name)
-    if neuron_groups is not None and name != "mlp_post":
+    if neuron_groups is not None and site.unit != "neuron":
         raise InterpError(f"neuron_groups is for mlp_post; site '{name}' has no neurons.")
     if site.has_heads:
         n = model.n_heads_of(name)

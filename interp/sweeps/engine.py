@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Bool
 
 from interp.errors import InterpError, shown
+from interp.model.arithmetic import TAPS
 from interp.prompts.tokens import Prompts
 from interp.store import Journal, Store
 from interp.sweeps import through_hooks as hooks
@@ -69,15 +70,15 @@ def run_terms(
     Raises:
         InterpError: an unknown precision, or screening a model that has no arithmetic of its own here.
     """
-    _check_precision(model, precision)
+    _check_precision(why_hooks(model, terms), precision)
     terms = [replace(term, sweeps=tuple(sweep.clipped() for sweep in term.sweeps)) for term in terms]
     rows = [sum(len(sweep.base) * len(sweep.cells) for sweep in term.sweeps) for term in terms]
     told = [shifted(progress, sum(rows[:i]), sum(rows)) for i in range(len(terms))]
     kept = [_journals(model, term, precision, store) for term in terms]
-    if model.no_blocks:
-        log.info("Sweeping %s through hooks, which is slower: %s.", model.name, model.no_blocks)
+    if reason := why_hooks(model, terms):
+        log.info("Sweeping %s through hooks, which is slower: %s.", model.name, reason)
         through = [
-            hooks.execute_all(model, term.sweeps, memory=memory, journals=journals, progress=tell)
+            hooks.execute_all(model, term.sweeps, reason, memory=memory, journals=journals, progress=tell)
             for term, journals, tell in zip(terms, kept, told, strict=True)
         ]
         return [(done, None) for done in _sums(terms, through)]
@@ -107,10 +108,10 @@ def plan_terms(
     memory: int | None = None,
 ) -> Plan:
     """What ``run_terms`` would compute, known from the tokens alone."""
-    _check_precision(model, precision)
+    _check_precision(why_hooks(model, terms), precision)
     terms = [replace(term, sweeps=tuple(sweep.clipped() for sweep in term.sweeps)) for term in terms]
-    if model.no_blocks:
-        return joined([hooks.make_plan(model, sweep, memory=memory) for term in terms for sweep in term.sweeps])
+    if reason := why_hooks(model, terms):
+        return joined([hooks.make_plan(model, sweep, reason, memory=memory) for term in terms for sweep in term.sweeps])
     blocks = terms[0].sweeps[0].reading.up_to(model.blocks())
     exact = precision == "float32"
     used, held = _in(blocks, precision)
@@ -156,11 +157,21 @@ def _facts(model: HookedTransformer, sweep: Sweep, precision: Precision) -> dict
     }
 
 
-def _check_precision(model: HookedTransformer, precision: str) -> None:
+def why_hooks(model: HookedTransformer, terms: Sequence[Term]) -> str:
+    """Why these sweeps cannot run on the model's own weights; empty where they can."""
+    if model.no_blocks:
+        return model.no_blocks
+    for site in (sweep.site for term in terms for sweep in term.sweeps):
+        if site not in TAPS:
+            return f"site '{site}' has no tap in interp.model.arithmetic"
+    return ""
+
+
+def _check_precision(reason: str, precision: str) -> None:
     if precision not in get_args(Precision):
         raise InterpError(f"Unknown precision {shown(precision)}. Choose 'float32' or 'bfloat16'.")
-    if model.no_blocks and precision != "float32":
-        raise InterpError(f"precision='bfloat16' needs the model's own weights: {model.no_blocks}. Leave it out.")
+    if reason and precision != "float32":
+        raise InterpError(f"precision='bfloat16' needs the model's own weights: {reason}. Leave it out.")
 
 
 def _sums(terms: Sequence[Term], found: Sequence[Sequence[Done]]) -> list[Done]:

@@ -14,6 +14,7 @@ from torch import Tensor
 from interp.errors import InterpError
 from interp.prompts.tokens import Prompts
 from interp.readouts import Place
+from interp.sites import site
 from interp.sweeps.cells import Cells
 from interp.sweeps.exact.cache import KNOWN_WITH_STREAM
 from interp.sweeps.exact.planner import Plan, Rows, find_rows
@@ -193,7 +194,8 @@ def _as_streams(wanted: Sweep) -> Sweep:
     the other run knows. (Not where several layers are changed together: a later change would meet an earlier one.)
     """
     single = all(len(parts) == 1 for parts in wanted.cells.parts)
-    if wanted.site not in ("resid_mid", "resid_post") or not isinstance(wanted.source, Prompts) or not single:
+    later = site(wanted.site).stage in ("between", "after")
+    if not later or not isinstance(wanted.source, Prompts) or not single:
         return wanted
     parts = tuple((replace(part, layer=part.layer + 1),) for (part,) in wanted.cells.parts)
     return replace(wanted, site="resid_pre", cells=replace(wanted.cells, parts=parts))

@@ -1,4 +1,6 @@
-"""The same sweeps through TransformerLens hooks, for architectures that are not in ``interp.model.families``.
+"""The same sweeps through TransformerLens hooks, for what cannot run on the model's own weights.
+
+That is an architecture that is not in ``interp.model.families``, or a site that the arithmetic does not show.
 
 Still no plain loop: a row resumes at its first changed layer from the stored stream, rows share batches, rows that
 cannot matter are skipped and only scored positions are unembedded. What precedes a change within a prompt is run again.
@@ -6,7 +8,6 @@ cannot matter are skipped and only scored positions are unembedded. What precede
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
@@ -18,7 +19,6 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from interp import run, sites
-from interp._ablation import shape_at
 from interp.model.arithmetic import at_positions
 from interp.prompts.tokens import Prompts
 from interp.store import Journal
@@ -37,12 +37,13 @@ if TYPE_CHECKING:
 def execute(
     model: HookedTransformer,
     wanted: Sweep,
+    reason: str,
     *,
     memory: int | None = None,
     journal: Journal | None = None,
     progress: Progress | None = None,
 ) -> Done:
-    """Run every row of a sweep.
+    """Run every row of a sweep; ``reason`` says why through hooks.
 
     Raises:
         InterpError: a site that the architecture does not let anyone change, or one row that does not fit in memory.
@@ -82,13 +83,14 @@ def execute(
                 meter.add(len(scores))
                 n_batches += 1
     kept = 0 if finished is None else finished.n_rows
-    plan = replace(_plan(model, wanted, limits, run_rows), batches=n_batches, kept=kept)
+    plan = replace(_plan(model, wanted, reason, limits, run_rows), batches=n_batches, kept=kept)
     return Done(out, base, source if isinstance(wanted.source, Prompts) else None, plan)
 
 
 def execute_all(
     model: HookedTransformer,
     wanted: Sequence[Sweep],
+    reason: str,
     *,
     memory: int | None = None,
     journals: Sequence[Journal] | None = None,
@@ -100,6 +102,7 @@ def execute_all(
         execute(
             model,
             one,
+            reason,
             memory=memory,
             journal=journals[i] if journals else None,
             progress=shifted(progress, sum(rows[:i]), sum(rows)),
@@ -108,11 +111,11 @@ def execute_all(
     ]
 
 
-def make_plan(model: HookedTransformer, wanted: Sweep, *, memory: int | None = None) -> Plan:
+def make_plan(model: HookedTransformer, wanted: Sweep, reason: str, *, memory: int | None = None) -> Plan:
     """What the sweep will compute, known from the tokens alone."""
     limits = _Limits.of(model, wanted, memory)
     rows = [wanted.of_prompts(chunk).rows(model.cfg.n_layers) for chunk in chunks_of(len(wanted.base), limits.prompts)]
-    return _plan(model, wanted, limits, rows)
+    return _plan(model, wanted, reason, limits, rows)
 
 
 @dataclass(frozen=True)
@@ -178,10 +181,10 @@ def _entered(wanted: Sweep) -> tuple[int, ...]:
 
 def _width(model: HookedTransformer, wanted: Sweep, length: int) -> int:
     """Numbers per token of the site."""
-    return math.prod(shape_at(model, wanted.site)) * (length if sites.site(wanted.site).is_pattern else 1)
+    return sites.site(wanted.site).width(model.cfg.sizes, length)
 
 
-def _plan(model: HookedTransformer, wanted: Sweep, limits: _Limits, run_rows: Sequence[Rows]) -> Plan:
+def _plan(model: HookedTransformer, wanted: Sweep, reason: str, limits: _Limits, run_rows: Sequence[Rows]) -> Plan:
     """The plan of these rows, per chunk of prompts."""
     n, length = wanted.base.ids.shape
     chunks = list(chunks_of(n, limits.prompts))
@@ -201,7 +204,7 @@ def _plan(model: HookedTransformer, wanted: Sweep, limits: _Limits, run_rows: Se
     return Plan(
         site=wanted.site, rows_in_all=n * len(wanted.cells), rows=sum(len(rows) for rows in run_rows),
         chunks=tuple(len(c) for c in chunks), batches=n_batches, flop=flop, peak_bytes=limits.peak_bytes,
-        tokens_per_ride=limits.rows * length, engine=model.no_blocks,
+        tokens_per_ride=limits.rows * length, engine=reason,
     )  # fmt: skip
 
 
@@ -278,7 +281,7 @@ def _resumed(
         value = new.get(layer)
         value = value if value is None or len(value) == 1 else value[prompt.to(value.device)]
         edit = _edit(wanted.site, where, cut, None if units is None else units.to(stream.device), value)
-        if index == 0 and wanted.site == "resid_pre":
+        if index == 0 and wanted.site == "resid_pre":  # which the run begins with
             begin = edit(begin)
         else:
             hooks += run.edit_hooks(model, wanted.site, layer, edit)
@@ -305,8 +308,7 @@ def _unit_mask(
     units = [wanted.cells.parts[c][index].units for c in cell.tolist()]
     if all(unit is None for unit in units):
         return None
-    n = model.n_heads_of(wanted.site) if sites.site(wanted.site).has_heads else model.cfg.d_mlp
-    mask = torch.zeros((len(units), n), dtype=torch.bool)
+    mask = torch.zeros((len(units), model.cfg.sizes[sites.site(wanted.site).unit]), dtype=torch.bool)
     for row, unit in enumerate(units):
         mask[row, slice(None) if unit is None else list(unit)] = True
     return mask

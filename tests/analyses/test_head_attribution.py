@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM, CohereConfig, CohereForCausalLM
 
 from analyses import head_attribution
 from interp import results, run
-from interp._ablation import resample_donors
+from interp.ablation import resample_donors
 from interp.errors import InterpError
 from interp.interventions import Ablate
 from interp.model import HookedTransformer

@@ -99,10 +99,15 @@ def test_every_site_equals_the_transformer_lens_cache(model: HookedTransformer) 
         ours = pieces.logits(pieces.forward(IDS, tap=tap))
     close(ours, logits)
     names = order[: len(order) // 3]
-    assert names == "resid_pre q k v scores pattern z attn_out resid_mid mlp_post mlp_out resid_post".split()
+    assert (
+        names == "resid_pre q k v rot_q rot_k scores pattern z attn_out resid_mid mlp_post mlp_out resid_post".split()
+    )
     assert order == names * 3
     future = torch.triu(torch.ones(9, 9, dtype=torch.bool), diagonal=1)
     for (site, layer), value in seen.items():
+        if not model.has_site(site):  # without rotation
+            assert torch.equal(value, seen[site.removeprefix("rot_"), layer])
+            continue
         theirs = cache[sites.site(site).hook_name(layer)]
         if site == "scores":
             assert (value[..., future] == -torch.inf).all()

@@ -12,7 +12,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, GPTNeoXConfig, GPTNeoXForCausalLM
 
-from interp import run
+from interp import ablation, run
 from interp.errors import InterpError
 from interp.interventions import Ablate, Replace
 from interp.model import HookedTransformer
@@ -268,7 +268,7 @@ def test_a_resample_never_draws_a_twin(gpt2: HookedTransformer) -> None:
     ids = np.repeat(random_ids(2, 6, seed=8), [3, 1], axis=0)
     pairs = AnsweredPrompts.from_tokens(ids, correct=5, incorrect=9)
     for seed in range(5):
-        donors = run.Reference.of(gpt2, pairs.clean, "resample", seed=seed).donors
+        donors = ablation.Reference.of(gpt2, pairs.clean, "resample", seed=seed).donors
         assert (donors.ids != pairs.clean.ids).any(axis=1).all()
 
 

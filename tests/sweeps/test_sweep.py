@@ -14,7 +14,7 @@ from interp.errors import InterpError
 from interp.interventions import Replace
 from interp.model import HookedTransformer
 from interp.prompts import PromptPairs
-from interp.sweeps import NOT_PATCHED, score, sweep
+from interp.sweeps import score, sweep
 from tests.oracle import one_by_one
 from tests.tiny import LOGITS, VOCAB, random_ids
 from tests.tolerance import close
@@ -226,7 +226,7 @@ def test_bad_requests_name_what_is_wrong(gpt2: HookedTransformer, pairs: PromptP
     assert sweep(gpt2, ragged, "resid_pre", layers=0).patched.dims == ("prompt", "layer", "role")
     with pytest.raises(InterpError, match="prompts 0 and 1 differ in length"):
         sweep(gpt2, ragged, "resid_pre", axis="position")
-    assert set(sites.SITES) >= NOT_PATCHED
+    assert all(sites.site(site.instead).swept for site in sites.SITES.values() if not site.swept)
 
 
 # ---- whole answers ----

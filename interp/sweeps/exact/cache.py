@@ -10,6 +10,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from interp import sites
+from interp.ablation import laid_out
 from interp.model.arithmetic import Blocks
 
 BASE_SITES = frozenset({"resid_pre", "resid_mid", "q", "k", "v", "z"})
@@ -18,13 +20,21 @@ KNOWN_WITH_STREAM = frozenset({"q", "k", "v"})
 """What is kept of the other run beside its residual stream: what that stream leads to."""
 NEEDED_OF_ITSELF = frozenset({"mlp_post"})
 """Sites whose change is worked out from the unchanged activation, which is kept where they are changed."""
+_ROTATED = {"rot_q": "q", "rot_k": "k"}
+"""Queries and keys are kept and changed after rotation, which makes no difference to patching: a token is rotated by
+its own position."""
+
+
+def kept_as(tap: str) -> str:
+    """The name by which the engine keeps what a tap of the arithmetic shows; empty for what it does not keep."""
+    return _ROTATED.get(tap, "" if tap in _ROTATED.values() else tap)
 
 
 @dataclass
 class Stored:
     """Activations of one run: [prompt, position, ...] (``pattern``: [prompt, head, dest, src]) by site and layer.
 
-    Queries and keys are kept rotated, which makes no difference to patching: a token is rotated by its own position.
+    Queries and keys are kept rotated.
     """
 
     length: int
@@ -35,9 +45,9 @@ class Stored:
         return self.values[key]
 
 
-def trace(blocks: Blocks, ids: Int[Tensor, "prompt position"], sites: Collection[str]) -> Stored:
+def trace(blocks: Blocks, ids: Int[Tensor, "prompt position"], wanted: Collection[str]) -> Stored:
     """Run the model and keep some sites of every layer, and the final stream as ``resid_pre`` of one layer more."""
-    (kept,) = _trace(blocks, (ids,), (sites,))
+    (kept,) = _trace(blocks, (ids,), (wanted,))
     return kept
 
 
@@ -54,35 +64,31 @@ def trace_both(
 
 
 def _trace(
-    blocks: Blocks, ids: Sequence[Int[Tensor, "prompt position"]], sites: Sequence[Collection[str]]
+    blocks: Blocks, ids: Sequence[Int[Tensor, "prompt position"]], wanted: Sequence[Collection[str]]
 ) -> tuple[Stored, ...]:
     length = ids[0].shape[1]
     kept = tuple(Stored(length) for _ in ids)
-    positions = torch.arange(length, device=ids[0].device)
     sizes = [len(part) for part in ids]
-
-    wanted_by_any = frozenset().union(*sites)
+    wanted_by_any = frozenset().union(*wanted)
 
     def keep(site: str, layer: int, value: Tensor) -> None:
         if site not in wanted_by_any:
             return
-        for stored, wanted, part in zip(kept, sites, torch.split(value, sizes), strict=True):
-            if site in wanted:
-                stored.values[site, layer] = part if all(site in other for other in sites) else part.clone()
+        for stored, own, part in zip(kept, wanted, torch.split(value, sizes), strict=True):
+            if site in own:
+                stored.values[site, layer] = part if all(site in other for other in wanted) else part.clone()
 
-    wants_pattern = any("pattern" in wanted for wanted in sites)
+    wants_pattern = "pattern" in wanted_by_any
     queries: list[Tensor] = []
 
-    def tap(site: str, layer: int, value: Tensor) -> Tensor:
-        if site not in ("q", "k"):
-            keep(site, layer, value)
-            return value
-        rotated = blocks.rotate(value, positions, length)
-        keep(site, layer, rotated)
+    def tap(shown: str, layer: int, value: Tensor) -> Tensor:
+        site = kept_as(shown)
+        keep(site, layer, value)
         if wants_pattern and site == "q":
-            queries[:] = [rotated]
-        elif wants_pattern:
-            scores = blocks.scores(queries.pop(), rotated)
+            queries[:] = [value]
+        elif wants_pattern and site == "k":
+            scores = blocks.scores(queries.pop(), value)
+            positions = torch.arange(length, device=value.device)
             future = positions[:, None] < positions[None, :]
             keep("pattern", layer, scores.masked_fill(future, -torch.inf).softmax(dim=-1))
         return value
@@ -131,14 +137,10 @@ class Constant:
     def at(self, site: str, layer: int) -> Float[Tensor, "prompt ..."]:
         """The constant, laid out for every prompt."""
         value = self.values[layer]
-        if site in ("q", "k"):
+        if site in _ROTATED.values():
             positions = torch.arange(self.length, device=value.device)
             value = self.blocks.rotate(value.expand(self.length, *value.shape[-2:]), positions, self.length)
-        if site == "pattern":
-            heads = value.shape[0]
-            return value[None, :, : self.length, : self.length].expand(self.n_prompts, heads, self.length, self.length)
-        tail = value.shape[-1:] if site not in ("q", "k", "v", "z") else value.shape[-2:]
-        return value.expand(self.n_prompts, self.length, *tail)
+        return laid_out(value, sites.site(site), self.n_prompts, self.length)
 
 
 @dataclass(frozen=True)

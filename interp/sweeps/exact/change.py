@@ -5,22 +5,23 @@ Only the changed tokens and heads of the changed layer are computed again, then 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TypeAlias
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from interp import sites
-from interp.errors import InterpError
 from interp.model.arithmetic import Linear
+from interp.sites import Site
+from interp.sites import site as find_site
 from interp.sweeps.cells import Cells, Part
 from interp.sweeps.exact.batch import Chunk
-from interp.sweeps.exact.cache import FromRun, Source
-from interp.sweeps.exact.planner import AFTER_MLP, Entry, check_known, runs_of
+from interp.sweeps.exact.cache import FromRun, Source, kept_as
+from interp.sweeps.exact.planner import Entry, runs_of
 
 
 @dataclass(frozen=True)
@@ -38,19 +39,21 @@ class Change:
         if entry.general:
             return _edited(self, rows)
         layer, last = entry.layer, self.chunk.n_layers - 1
-        if self.site == "resid_pre":
-            new = rows.replaced("resid_pre", layer)
-            return new if layer > last else _from_pre(self.chunk, rows, layer, new, self.known)
-        check_known(self.site)
-        if self.site in AFTER_MLP:
-            post = _after_mlp(self, rows, layer)
-            return post if layer == last else _from_pre(self.chunk, rows, layer + 1, post)
-        mid = _mid(self, rows, layer)
+        stream, enters = CHANGES[self.site](self, rows, layer), self.about.enters
+        if enters == "before":
+            return stream if layer > last else _from_pre(self.chunk, rows, layer, stream, self.known)
+        if enters == "after":
+            return stream if layer == last else _from_pre(self.chunk, rows, layer + 1, stream)
         if layer == last or entry.dense:
-            return mid
+            return stream
         post = self.chunk.gather("resid_pre", layer + 1, rows.prompt, entry.start, entry.end)
-        post[rows.where] = self.chunk.blocks.after_mlp(layer, mid[rows.where])
+        post[rows.where] = self.chunk.blocks.after_mlp(layer, stream[rows.where])
         return _from_pre(self.chunk, rows, layer + 1, post)
+
+    @cached_property
+    def about(self) -> Site:
+        """What the site is."""
+        return find_site(self.site)
 
     @property
     def known(self) -> Source | None:
@@ -117,6 +120,11 @@ class _Rows:
         """The unchanged run at the computed tokens."""
         return self.pick(self.change.chunk.base[site, layer])
 
+    def new(self, layer: int, like: Tensor) -> Float[Tensor, "row token ..."]:
+        """The new activation at the computed tokens."""
+        change = self.change
+        return self.pick(change.source.at(change.site, layer)).to(like.dtype)
+
     def replaced(self, site: str, layer: int) -> Float[Tensor, "row token d_model"]:
         """The unchanged activation, with the new one at the changed tokens."""
         base = self.base(site, layer)
@@ -139,57 +147,53 @@ class _Rows:
         return runs_of([self.change.cells.parts[cell][0].units for cell in self.entry.cell.tolist()])
 
 
-# ---- changes after attention ----
+# ---- changes as changes of the stream ----
 
 
-def _mid(change: Change, rows: _Rows, layer: int) -> Float[Tensor, "row token d_model"]:
-    """``resid_mid`` at the computed tokens."""
+def _of_stream(change: Change, rows: _Rows, layer: int) -> Float[Tensor, "row token d_model"]:
+    """The stream itself is replaced."""
+    return rows.replaced("resid_pre", layer)
+
+
+def _of_mid(change: Change, rows: _Rows, layer: int) -> Float[Tensor, "row token d_model"]:
     mid = rows.base("resid_mid", layer)
-    if sites.site(change.site).has_heads:
-        _add_heads(change, rows, layer, mid)
-        return mid
-    new = rows.pick(change.source.at(change.site, layer)).to(mid.dtype)
-    match change.site:
-        case "attn_out":
-            new = rows.base("resid_pre", layer) + new
-        case "resid_mid":
-            pass
-        case _:
-            raise _unwritten(change.site)
-    return torch.where(rows.changed.unsqueeze(-1), new, mid)
+    return torch.where(rows.changed.unsqueeze(-1), rows.new(layer, mid), mid)
 
 
-def _unwritten(site: str) -> InterpError:
-    return InterpError(
-        f"What a change of site '{site}' makes of the stream is not written in interp.sweeps.exact.change."
-    )
+def _of_post(change: Change, rows: _Rows, layer: int) -> Float[Tensor, "row token d_model"]:
+    post = rows.base("resid_pre", layer + 1)
+    return torch.where(rows.changed.unsqueeze(-1), rows.new(layer, post), post)
 
 
-def _after_mlp(change: Change, rows: _Rows, layer: int) -> Float[Tensor, "row token d_model"]:
-    """``resid_post`` at the computed tokens."""
-    base = rows.base("resid_pre", layer + 1)
-    changed = rows.changed
-    new = change.source.at(change.site, layer)
-    if change.site == "mlp_post":
-        weight = change.chunk.blocks.layers[layer].mlp_out.weight
-        for units, part in rows.by_units():
-            where = changed[part].nonzero(as_tuple=True)
-            picked = _sub(rows, part)
-            own = picked.base("mlp_post", layer)[where]
-            moved = picked.pick(new)[where].to(own.dtype) - own
-            index = slice(None) if units is None else torch.tensor(units, device=own.device)
-            delta = moved[:, index].to(weight.dtype) @ weight[index]
-            base[part][where] += delta.to(base.dtype)
-        return base
-    value = rows.pick(new).to(base.dtype)
-    match change.site:
-        case "mlp_out":
-            value = rows.base("resid_mid", layer) + value
-        case "resid_post":
-            pass
-        case _:
-            raise _unwritten(change.site)
-    return torch.where(changed.unsqueeze(-1), value, base)
+def _of_attn_out(change: Change, rows: _Rows, layer: int) -> Float[Tensor, "row token d_model"]:
+    mid = rows.base("resid_mid", layer)
+    return torch.where(rows.changed.unsqueeze(-1), rows.base("resid_pre", layer) + rows.new(layer, mid), mid)
+
+
+def _of_mlp_out(change: Change, rows: _Rows, layer: int) -> Float[Tensor, "row token d_model"]:
+    post = rows.base("resid_pre", layer + 1)
+    return torch.where(rows.changed.unsqueeze(-1), rows.base("resid_mid", layer) + rows.new(layer, post), post)
+
+
+def _of_neurons(change: Change, rows: _Rows, layer: int) -> Float[Tensor, "row token d_model"]:
+    """What the changed neurons write differently is added."""
+    post, new = rows.base("resid_pre", layer + 1), change.source.at("mlp_post", layer)
+    weight = change.chunk.blocks.layers[layer].mlp_out.weight
+    for units, part in rows.by_units():
+        where = rows.changed[part].nonzero(as_tuple=True)
+        picked = _sub(rows, part)
+        own = picked.base("mlp_post", layer)[where]
+        moved = picked.pick(new)[where].to(own.dtype) - own
+        index = slice(None) if units is None else torch.tensor(units, device=own.device)
+        delta = moved[:, index].to(weight.dtype) @ weight[index]
+        post[part][where] += delta.to(post.dtype)
+    return post
+
+
+def _of_heads_output(change: Change, rows: _Rows, layer: int) -> Float[Tensor, "row token d_model"]:
+    mid = rows.base("resid_mid", layer)
+    _add_heads(change, rows, layer, mid)
+    return mid
 
 
 def _sub(rows: _Rows, part: slice) -> _Rows:
@@ -209,7 +213,7 @@ def _add_heads(change: Change, rows: _Rows, layer: int, mid: Float[Tensor, "row 
         heads = index.repeat_interleave(torch.tensor(lengths, device=mid.device), dim=0)
         old = _of_heads(sub.base("z", layer), heads)
         moved = _new_z(change, sub, layer, heads).to(old.dtype) - old
-        if change.site not in sites.KV_SITES:
+        if not change.about.later_tokens_read:
             moved = torch.where(sub.changed[..., None, None], moved, 0)
         flat = moved.flatten(2).to(weight.dtype)
         if len(set(lengths)) == 1:
@@ -237,7 +241,7 @@ def _query_heads(change: Change, units: tuple[int, ...] | None) -> list[int]:
     group = blocks.n_heads // blocks.n_kv_heads
     if units is None:
         return list(range(blocks.n_heads))
-    if change.site in sites.KV_SITES:
+    if change.about.unit == "kv_head":
         return [head * group + i for head in units for i in range(group)]
     return list(units)
 
@@ -246,34 +250,105 @@ def _new_z(
     change: Change, rows: _Rows, layer: int, heads: Int[Tensor, "row head"]
 ) -> Float[Tensor, "row token head d_head"]:
     """``z`` of each row's own heads after the change."""
-    chunk, blocks, entry = change.chunk, change.chunk.blocks, rows.entry
-    if change.site == "z":
-        return _of_heads(rows.pick(change.source.at("z", layer)), heads)
-    shared = heads // (blocks.n_heads // blocks.n_kv_heads)  # the key-value head of each query head
-    v = _of_heads(chunk.gather("v", layer, rows.prompt, 0, entry.end), shared)
-    if change.site == "pattern":
-        pattern = rows.pick(change.source.at("pattern", layer).transpose(1, 2))[..., : entry.end]
-        return torch.einsum("rdhs,rshx->rdhx", _of_heads(pattern, heads).to(v.dtype), v)
+    return NEW_Z[change.site](change, rows, layer, heads)
+
+
+_Heads: TypeAlias = Int[Tensor, "row head"]
+_Z: TypeAlias = Float[Tensor, "row token head d_head"]
+
+
+def _z_itself(change: Change, rows: _Rows, layer: int, heads: _Heads) -> _Z:
+    return _of_heads(rows.pick(change.source.at("z", layer)), heads)
+
+
+def _z_of_pattern(change: Change, rows: _Rows, layer: int, heads: _Heads) -> _Z:
+    v = _values(rows, layer, heads)
+    pattern = rows.pick(change.source.at("pattern", layer).transpose(1, 2))[..., : rows.entry.end]
+    return torch.einsum("rdhs,rshx->rdhx", _of_heads(pattern, heads).to(v.dtype), v)
+
+
+def _z_of_queries(change: Change, rows: _Rows, layer: int, heads: _Heads) -> _Z:
+    q, k, v, seen = _attending(rows, layer, heads)
+    new = _of_heads(rows.pick(change.source.at("q", layer)), heads)
+    q = torch.where(rows.changed[..., None, None], new.to(q.dtype), q)
+    return change.chunk.blocks.attend(q, k, v, seen)
+
+
+def _z_of_keys(change: Change, rows: _Rows, layer: int, heads: _Heads) -> _Z:
+    q, k, v, seen = _attending(rows, layer, heads)
+    return change.chunk.blocks.attend(q, _replaced_sources(rows, layer, heads, k), v, seen)
+
+
+def _z_of_values(change: Change, rows: _Rows, layer: int, heads: _Heads) -> _Z:
+    q, k, v, seen = _attending(rows, layer, heads)
+    return change.chunk.blocks.attend(q, k, _replaced_sources(rows, layer, heads, v), seen)
+
+
+def _z_of_cut(change: Change, rows: _Rows, layer: int, heads: _Heads) -> _Z:
+    """Attention from the changed tokens to the cells' sources is cut."""
+    q, k, v, seen = _attending(rows, layer, heads)
+    assert change.cells.sources is not None
+    places = torch.from_numpy(change.cells.place[rows.entry.cell])
+    cut = change.cells.sources[places, rows.prompt.cpu(), : rows.entry.end].to(q.device)
+    cut = rows.changed[:, None, :, None] & cut[:, None, None, :]
+    return change.chunk.blocks.attend(q, k, v, ~cut if seen is None else seen & ~cut)
+
+
+def _attending(rows: _Rows, layer: int, heads: _Heads) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+    """Queries of the computed tokens, keys and values of the whole prompt, and who sees whom, unchanged."""
     q = _of_heads(rows.base("q", layer), heads)
-    k = _of_heads(chunk.gather("k", layer, rows.prompt, 0, entry.end), shared)
-    seen = chunk.seen(rows.at, entry.end)
-    if change.site == "scores":
-        assert change.cells.sources is not None
-        places = torch.from_numpy(change.cells.place[entry.cell])
-        cut = change.cells.sources[places, rows.prompt.cpu(), : entry.end].to(q.device)
-        cut = rows.changed[:, None, :, None] & cut[:, None, None, :]
-        seen = ~cut if seen is None else seen & ~cut
-    elif change.site == "q":
-        new = _of_heads(rows.pick(change.source.at("q", layer)), heads)
-        q = torch.where(rows.changed[..., None, None], new.to(q.dtype), q)
-    elif change.site not in ("k", "v"):
-        raise _unwritten(change.site)
-    else:
-        where = chunk.index(rows.named[:, : entry.end])[..., None, None]
-        value = change.source.at(change.site, layer)[:, : entry.end].index_select(0, rows.prompt)
-        value = _of_heads(value, shared).to(v.dtype)
-        k, v = (torch.where(where, value, k), v) if change.site == "k" else (k, torch.where(where, value, v))
-    return blocks.attend(q, k, v, seen)
+    return (
+        q,
+        _sources(rows, layer, heads, "k"),
+        _values(rows, layer, heads),
+        rows.change.chunk.seen(rows.at, rows.entry.end),
+    )
+
+
+def _values(rows: _Rows, layer: int, heads: _Heads) -> Float[Tensor, "row src head d_head"]:
+    return _sources(rows, layer, heads, "v")
+
+
+def _sources(rows: _Rows, layer: int, heads: _Heads, site: str) -> Float[Tensor, "row src head d_head"]:
+    """Keys or values of the whole prompt, unchanged, for each row's own query heads."""
+    chunk = rows.change.chunk
+    return _of_heads(chunk.gather(site, layer, rows.prompt, 0, rows.entry.end), _shared(rows, heads))
+
+
+def _replaced_sources(rows: _Rows, layer: int, heads: _Heads, old: Tensor) -> Float[Tensor, "row src head d_head"]:
+    """The new keys or values at the tokens that the cells name."""
+    change, end = rows.change, rows.entry.end
+    where = change.chunk.index(rows.named[:, :end])[..., None, None]
+    new = change.source.at(change.site, layer)[:, :end].index_select(0, rows.prompt)
+    return torch.where(where, _of_heads(new, _shared(rows, heads)).to(old.dtype), old)
+
+
+def _shared(rows: _Rows, heads: _Heads) -> _Heads:
+    """The key-value head of each query head."""
+    blocks = rows.change.chunk.blocks
+    return heads // (blocks.n_heads // blocks.n_kv_heads)
+
+
+NEW_Z: dict[str, Callable[[Change, _Rows, int, _Heads], _Z]] = {
+    "z": _z_itself,
+    "pattern": _z_of_pattern,
+    "scores": _z_of_cut,
+    "q": _z_of_queries,
+    "k": _z_of_keys,
+    "v": _z_of_values,
+}
+"""Site of heads -> ``z`` of the changed heads after its change."""
+
+CHANGES: dict[str, Callable[[Change, _Rows, int], Float[Tensor, "row token d_model"]]] = {
+    "resid_pre": _of_stream,
+    "resid_mid": _of_mid,
+    "resid_post": _of_post,
+    "attn_out": _of_attn_out,
+    "mlp_out": _of_mlp_out,
+    "mlp_post": _of_neurons,
+    **dict.fromkeys(NEW_Z, _of_heads_output),
+}
+"""Site -> the stream, where a change of the site enters it. The planner's ``OWN_FLOP`` has the same sites."""
 
 
 # ---- changes before attention ----
@@ -331,29 +406,12 @@ def _edited(change: Change, rows: _Rows) -> Float[Tensor, "row token d_model"]:
     """The stream after the last changed layer, every layer from the first run with its changes made in place."""
     chunk, blocks, entry = change.chunk, change.chunk.blocks, rows.entry
     stream = rows.base("resid_pre", entry.layer)
-    own_at, end = rows.at, entry.end
-    length = chunk.base.length
+    seen, length = chunk.seen(rows.at, entry.end), chunk.base.length
     parts = [{part.layer: part for part in change.cells.parts[cell]} for cell in entry.cell.tolist()]
     for layer in range(entry.layer, entry.join[0]):
         edit = _Edit.of(change, rows, layer, [by_layer.get(layer) for by_layer in parts])
-        block = blocks.layers[layer]
-        stream = edit("resid_pre", stream)
-        x = block.ln1(stream)
-        q, k = (blocks.rotate(blocks.heads(linear(x)), own_at, length) for linear in (block.q, block.k))
-        q, k, v = edit("q", q), edit("k", k), edit("v", blocks.heads(block.v(x)))
-        before = (chunk.gather(site, layer, rows.prompt, 0, entry.start) for site in ("k", "v"))
-        k, v = (torch.cat((old, own), dim=1) for old, own in zip(before, (k, v), strict=True))
-        if change.site in ("scores", "pattern"):
-            scores = blocks.scores(q, k)
-            seen = chunk.seen(own_at, end)
-            scores = scores if seen is None else scores.masked_fill(~seen, -torch.inf)
-            pattern = edit("pattern", edit("scores", scores).softmax(dim=-1))
-            z = blocks.mix(pattern, v)
-        else:
-            z = edit("z", blocks.attend(q, k, v, chunk.seen(own_at, end)))
-        stream = edit("resid_mid", stream + edit("attn_out", block.o(z.flatten(-2))))
-        post = edit("mlp_post", blocks.neurons(layer, stream))
-        stream = edit("resid_post", stream + edit("mlp_out", block.mlp_out(post)))
+        k, v = (chunk.gather(site, layer, rows.prompt, 0, entry.start) for site in ("k", "v"))
+        stream = blocks.block(layer, stream, rows.at, length, seen, see=edit, within=(change.site,), before=(k, v))
     if entry.join[0] == chunk.n_layers:
         return chunk.at_answers(stream, rows.prompt, entry.start)
     return stream
@@ -377,29 +435,28 @@ class _Edit:
         units: Tensor | None = None
         if any(part is not None and part.units is not None for part in parts):
             blocks = change.chunk.blocks
-            width = {
-                "k": blocks.n_kv_heads,
-                "v": blocks.n_kv_heads,
-                "mlp_post": blocks.layers[0].mlp_in.weight.shape[1],
+            sizes = {
+                "head": blocks.n_heads,
+                "kv_head": blocks.n_kv_heads,
+                "neuron": blocks.layers[0].mlp_in.weight.shape[1],
             }
-            mask = np.zeros((len(parts), width.get(change.site, blocks.n_heads)), dtype=bool)
+            mask = np.zeros((len(parts), sizes[change.about.unit]), dtype=bool)
             for i, part in enumerate(parts):
                 if part is not None:
                     mask[i, list(part.units) if part.units is not None else slice(None)] = True
             units = torch.from_numpy(mask).to(device)
         return cls(change, rows, layer, changed, units)
 
-    def __call__(self, site: str, value: Tensor) -> Tensor:
-        change, rows = self.change, self.rows
-        if site != change.site or not bool(self.changed.any()):
+    def __call__(self, tap: str, layer: int, value: Tensor) -> Tensor:
+        change, rows, site = self.change, self.rows, self.change.site
+        if kept_as(tap) != site or not bool(self.changed.any()):
             return value
         where = self.changed
-        if site in ("scores", "pattern"):
+        if change.about.is_pattern:
             units = self.units
             mask = where[:, None, :, None]
             mask = mask if units is None else mask & units[:, :, None, None]
-            if site == "scores":
-                assert change.cells.sources is not None
+            if change.cells.sources is not None:
                 places = torch.from_numpy(change.cells.place[rows.entry.cell])
                 cut = change.cells.sources[places, rows.prompt.cpu(), : rows.entry.end].to(value.device)
                 return value.masked_fill(mask & cut[:, None, None, :], -torch.inf)

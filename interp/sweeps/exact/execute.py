@@ -32,7 +32,7 @@ from interp.sweeps.exact.cache import (
 )
 from interp.sweeps.exact.change import Change
 from interp.sweeps.exact.cost import Limits, halved, packed
-from interp.sweeps.exact.planner import Entry, Plan, Rows, Sizes, check_known, find_entries, flop, into_rides
+from interp.sweeps.exact.planner import Entry, Plan, Rows, Sizes, find_entries, flop, into_rides
 from interp.sweeps.progress import Meter, Progress
 from interp.sweeps.reading import Reading
 from interp.sweeps.resume import Finished
@@ -263,15 +263,7 @@ def _sizes(
 
 def _width(kept: Collection[str], sizes: Sizes, length: int) -> int:
     """Numbers per token and layer that are kept of the other run."""
-    heads = sizes.d_q // sizes.d_head
-    widths = {
-        "pattern": length * heads, "scores": length * heads, "k": sizes.d_kv, "v": sizes.d_kv, "q": sizes.d_q,
-        "z": sizes.d_q, "mlp_post": sizes.d_mlp,
-        **dict.fromkeys(("resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out"), sizes.d_model),
-    }  # fmt: skip
-    for site in kept:
-        check_known(site)
-    return sum(widths[site] for site in kept)
+    return sum(sites.site(site).width(sizes.axes, length) for site in kept)
 
 
 def _entries(parts: Sequence[Sweep], rows: Sequence[Rows], sizes: Sizes) -> list[Entry]:
@@ -324,7 +316,7 @@ def _really_changed(part: Sweep, rows: Rows, base: Stored, source: Source) -> Ro
         if not len(chosen):
             continue
         differs = (base[part.site, layer] != source.at(part.site, layer)).any(dim=-1)
-        if part.site == "pattern":
+        if sites.site(part.site).is_pattern:
             differs = differs.transpose(1, 2)  # prompt position head
         table = differs.cpu().numpy()
         cell, prompt = rows.cell[chosen], rows.prompt[chosen]

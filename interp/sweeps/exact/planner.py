@@ -13,16 +13,15 @@ Rows that enter at one layer with the same tokens form an *entry*; entries ride 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal, TypeAlias, TypeVar
 
 import numpy as np
 from jaxtyping import Bool, Int
 
-from interp.errors import InterpError
 from interp.model.arithmetic import Blocks
-from interp.sites import KV_SITES
+from interp.sites import Site
 from interp.sites import site as find_site
 from interp.sweeps.cells import Cells
 
@@ -33,18 +32,10 @@ Key = TypeVar("Key")
 Join: TypeAlias = tuple[int, Literal["pre", "mid"]]
 """Where rows join the batch: before attention or before the MLP of a layer; (n_layers, "pre") is the final stream."""
 
-READ_BY_LATER_TOKENS = frozenset({"resid_pre", "k", "v"})
-"""Sites whose token is read by other tokens in the same layer's attention."""
-AFTER_MLP = frozenset({"mlp_post", "mlp_out", "resid_post"})
-"""Sites whose change is a change of the next layer's ``resid_pre``."""
-BEFORE_MLP = frozenset({"q", "k", "v", "scores", "pattern", "z", "attn_out", "resid_mid"})
-"""Sites whose change is a change of the same layer's ``resid_mid``."""
 GROUP_FLOP = 5e7
 """Operations that the small steps of one more group are worth on a CPU: a third of a millisecond's."""
 MOST_PADDED = 2.5
 """Most tokens that rows may hold together, for each that they would hold apart."""
-OF_THE_TOKEN_ALONE = frozenset({"resid_pre", "q", "k", "v"})
-"""Sites that in layer 0 depend on their own token and nothing else."""
 
 
 @dataclass(frozen=True)
@@ -94,6 +85,17 @@ class Sizes:
             itemsize=blocks.token.element_size(),
             known=reading.known_bytes(vocab, block.q.weight.shape[0]),
         )
+
+    @property
+    def axes(self) -> dict[str, int]:
+        """Length of every axis of a site that is the same for all prompts."""
+        return {
+            "head": self.d_q // self.d_head,
+            "kv_head": self.d_kv // self.d_head,
+            "d_model": self.d_model,
+            "d_head": self.d_head,
+            "neuron": self.d_mlp,
+        }
 
     # ---- operations ----
 
@@ -177,7 +179,8 @@ class Entry:
         start: first token that any of them computes again.
         end: one after the last.
         dense: whether every token from a row's first on changes at once.
-        general: whether the cells change several layers.
+        general: whether every layer from the first changed to the last is run whole: the cells change several, or what
+            their change does is not worked out more sparingly (``OWN_FLOP``).
         cell: [row] which cell.
         prompt: [row] which prompt of the chunk.
         starts: [row] the first token that the row itself computes again; from there on it rides.
@@ -337,7 +340,7 @@ def find_rows(
         answers: scored positions.
         differs: where the two prompts differ; None where every token may change (ablations, knockouts).
     """
-    masks = cells.tokens.numpy()
+    masks, about = cells.tokens.numpy(), find_site(site)
     _, n, length = masks.shape
     positions = np.arange(length)
     end = answers.max(axis=1) + 1
@@ -353,8 +356,8 @@ def find_rows(
     in_first = np.array([len(parts) == 1 and parts[0].layer == 0 for parts in cells.parts])
     in_last = np.array([parts[0].layer >= n_layers - 1 for parts in cells.parts])
     final = np.array([parts[0].layer == n_layers for parts in cells.parts])  # the stream after the last block
-    narrow_first = differs is not None and site in OF_THE_TOKEN_ALONE
-    narrow_last = site not in READ_BY_LATER_TOKENS
+    narrow_first = differs is not None and about.of_own_token
+    narrow_last = not about.later_tokens_read
     found: list[Rows] = []
     narrowed = np.stack([in_first & narrow_first, final | (in_last & narrow_last)], axis=1)
     for to_differing, to_scored in ((False, False), (False, True), (True, False), (True, True)):
@@ -366,7 +369,7 @@ def find_rows(
             mask = mask & differs
         if to_scored:
             mask = mask & scored
-        found.append(_rows(chosen, cells.place, mask, site, answers))
+        found.append(_rows(chosen, cells.place, mask, about, answers))
     return Rows(
         *(np.concatenate(parts) for parts in zip(*((r.cell, r.prompt, r.start, r.dense) for r in found), strict=True))
     )
@@ -376,7 +379,7 @@ def _rows(
     cells: Int[np.ndarray, " cell"],
     place: Int[np.ndarray, " cell"],
     mask: Bool[np.ndarray, "place prompt position"],
-    site: str,
+    site: Site,
     answers: Int[np.ndarray, "prompt answer"],
 ) -> Rows:
     some = np.asarray(mask.any(axis=2))
@@ -384,10 +387,10 @@ def _rows(
     start = np.minimum(mask.argmax(axis=2), answers.min(axis=1))
     n_tokens = mask.sum(axis=2)
     dense = np.asarray((n_tokens == answers.max(axis=1) + 1 - start) & (n_tokens > 1))
-    if site in KV_SITES:
-        dense = some  # every later token may attend to it
-    elif site == "resid_pre" or site in AFTER_MLP:
+    if site.enters != "between":
         dense = np.zeros_like(some)  # it makes no difference there
+    elif site.later_tokens_read:
+        dense = some  # every later token may attend to it
     which, prompt = np.nonzero(some[place[cells]])
     cell = cells[which]
     return Rows(cell, prompt, start[place[cell], prompt], dense[place[cell], prompt])
@@ -401,9 +404,11 @@ def find_entries(
     Rows that start at different tokens enter together, those that start late a few tokens longer, where that costs
     fewer operations than the small steps of one more group are worth (``GROUP_FLOP``).
     """
+    about = find_site(site)
     layer = np.array([parts[0].layer for parts in cells.parts])[rows.cell]
     last_layer = np.array([parts[-1].layer for parts in cells.parts])[rows.cell]
-    general = np.array([len(parts) > 1 for parts in cells.parts])[rows.cell]
+    whole = site not in OWN_FLOP
+    general = np.array([whole or len(parts) > 1 for parts in cells.parts])[rows.cell]
     end = answers.max(axis=1)[rows.prompt] + 1
     alike = np.stack([layer, general, last_layer, rows.dense, end], axis=1)
     order = np.lexsort((rows.prompt, rows.cell, rows.start, *alike.T[::-1]))
@@ -411,8 +416,8 @@ def find_entries(
     for part in _split(order, alike):
         i = part[0]
         dense, many = bool(rows.dense[i]), bool(general[i])
-        join = _join(site, int(last_layer[i]), sizes.n_layers, dense=dense, general=many)
-        before_attention = site == "resid_pre" and layer[i] < sizes.n_layers
+        join = _join(about, int(last_layer[i]), sizes.n_layers, dense=dense, general=many)
+        before_attention = about.enters == "before" and layer[i] < sizes.n_layers
         late = bool(not many and layer[i] >= sizes.n_layers - 1 and not before_attention)
         for own in _together(part, rows.start, int(end[i]), sizes, late=late):
             own = own[np.lexsort((rows.prompt[own], rows.cell[own]))]
@@ -471,25 +476,12 @@ def _together(
         yield np.concatenate(held)
 
 
-def check_known(site: str) -> None:
-    """Refuse a site of which it is not written where in a layer its change acts.
-
-    Raises:
-        InterpError: such a site, which would else be taken for another.
-    """
-    if site != "resid_pre" and site not in AFTER_MLP and site not in BEFORE_MLP:
-        raise InterpError(
-            f"Where in a layer a change of site '{site}' acts is not written in interp.sweeps.exact.planner."
-        )
-
-
-def _join(site: str, layer: int, n_layers: int, *, dense: bool, general: bool) -> Join:
-    check_known(site)
+def _join(site: Site, layer: int, n_layers: int, *, dense: bool, general: bool) -> Join:
     if general:
         return layer + 1, "pre"
-    if site == "resid_pre":
+    if site.enters == "before":
         return (layer, "mid") if layer < n_layers else (n_layers, "pre")
-    if site in AFTER_MLP:
+    if site.enters == "after":
         return (layer + 1, "mid") if layer < n_layers - 1 else (n_layers, "pre")
     return (layer, "mid") if dense or layer == n_layers - 1 else (layer + 1, "mid")
 
@@ -523,6 +515,52 @@ def into_rides(entries: Sequence[Entry], budget: int) -> Iterator[tuple[Entry, .
         yield tuple(ride)
 
 
+OwnFlop: TypeAlias = Callable[[Sizes, Entry, int | None, float], float]
+"""Operations per row up to the stream, from how many heads or neurons change (None: all) at how many tokens."""
+
+
+def _no_flop(sizes: Sizes, entry: Entry, units: int | None, changed: float) -> float:
+    return 0.0
+
+
+def _of_output(sizes: Sizes, entry: Entry, heads: int | None, changed: float) -> float:
+    """Through ``W_O``."""
+    heads = sizes.d_q // sizes.d_head if heads is None else heads
+    return 2.0 * sizes.d_head * sizes.d_model * heads * _queries(entry)
+
+
+def _of_attention(sizes: Sizes, entry: Entry, heads: int | None, changed: float) -> float:
+    """Scores and mixing of some heads, and what they write."""
+    own = sizes.d_q // sizes.d_head if heads is None else heads
+    mixed = 4.0 * sizes.d_head * own * _queries(entry) * (entry.start + entry.end) / 2
+    return mixed + _of_output(sizes, entry, own, changed)
+
+
+def _of_shared(sizes: Sizes, entry: Entry, kv_heads: int | None, changed: float) -> float:
+    """The same of the heads that share some keys and values."""
+    own = sizes.d_kv // sizes.d_head if kv_heads is None else kv_heads
+    return _of_attention(sizes, entry, own * (sizes.d_q // sizes.d_kv), changed)
+
+
+def _of_neurons(sizes: Sizes, entry: Entry, neurons: int | None, changed: float) -> float:
+    return 2.0 * (sizes.d_mlp if neurons is None else neurons) * sizes.d_model * changed
+
+
+def _queries(entry: Entry) -> int:
+    return entry.answers if entry.layer == entry.last else entry.end - entry.start
+
+
+OWN_FLOP: dict[str, OwnFlop] = {
+    **dict.fromkeys(("resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out"), _no_flop),
+    **dict.fromkeys(("q", "scores", "pattern"), _of_attention),
+    **dict.fromkeys(("k", "v"), _of_shared),
+    "z": _of_output,
+    "mlp_post": _of_neurons,
+}
+"""Sites whose change is worked out from the changed tokens and heads alone (``interp.sweeps.exact.change``), and what
+that costs. Of any other site the changed layer is run whole, from its first changed token on."""
+
+
 def entry_flop(sizes: Sizes, site: str, entry: Entry, changed: float, cells: Cells, *, from_run: bool) -> float:
     """Operations of one entry before its rows join the batch; ``changed`` tokens per row on average."""
     n, start, end = entry.rows, entry.start, entry.end
@@ -531,27 +569,17 @@ def entry_flop(sizes: Sizes, site: str, entry: Entry, changed: float, cells: Cel
         whole = (sizes.qkv + sizes.products["o"] + sizes.mlp) * (end - start) + sizes.attention(start, end)
         return n * whole * (entry.join[0] - entry.layer)
     units = cells.parts[int(entry.cell[0])][0].units
-    own = 0.0
-    if find_site(site).has_heads:
-        heads = len(units) if units is not None else sizes.d_q // sizes.d_head
-        if site in KV_SITES:
-            heads *= sizes.d_q // sizes.d_kv
-        queries = entry.answers if entry.layer == last else end - start
-        own = 2.0 * sizes.d_head * sizes.d_model * heads * queries
-        if site != "z":
-            own += 4.0 * sizes.d_head * heads * queries * (start + end) / 2
-    elif site == "mlp_post":
-        neurons = len(units) if units is not None else sizes.d_mlp
-        own = 2.0 * neurons * sizes.d_model * changed
-    layer = entry.layer + (site in AFTER_MLP)
-    if layer > last or (layer == last and site != "resid_pre" and site not in AFTER_MLP):
+    enters = find_site(site).enters
+    own = OWN_FLOP[site](sizes, entry, None if units is None else len(units), changed)
+    layer = entry.layer + (enters == "after")
+    if layer > last or (layer == last and enters == "between"):
         return n * own
-    if site not in AFTER_MLP and site != "resid_pre":
+    if enters == "between":
         if entry.dense:
             return n * own
         own += sizes.mlp * changed
         layer += 1
-    known = site == "resid_pre" and from_run
+    known = enters == "before" and from_run
     if layer < last:
         own += (0.0 if known else sizes.qkv * changed) + sizes.products["o"] * (end - start)
         own += sizes.attention(start, end)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from interp import sites
@@ -16,6 +16,7 @@ from interp._arguments import check_prompts
 from interp.errors import InterpError, whole_number
 from interp.interventions import check_ablation
 from interp.prompts.tokens import Prompts
+from interp.sites import Site
 
 if TYPE_CHECKING:
     from interp.model import HookedTransformer
@@ -24,9 +25,6 @@ Reader: TypeAlias = Callable[
     ["HookedTransformer", Prompts, str, Sequence[int]], Iterator[tuple[Prompts, Mapping[int, Tensor]]]
 ]
 """Reads a site's activations at some layers, some prompts at a time."""
-
-UNFOLDED_ELSEWHERE = frozenset({"scores", "pattern"})
-"""Sites whose zero cannot be what it is in the raw model: what folding moved does not go through them any more."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +75,7 @@ class Reference:
                 differs = np.where(differ.any(axis=1), differ.argmax(axis=1), prompts.lengths)
                 return cls(kind, prompts, given, donors, differs)
             case _:
-                raise InterpError(f"Ablation '{kind}' has no values here. State in interp._ablation what it puts in.")
+                raise InterpError(f"Ablation '{kind}' has no values here. State in interp.ablation what it puts in.")
 
     def check_varies(self, masks: Bool[np.ndarray, "place prompt position"], places: Sequence[Any]) -> list[Any]:
         """The places at which the reference is the prompt's own activation everywhere, so that nothing is ablated.
@@ -151,38 +149,44 @@ def _raw_zero(model: HookedTransformer, name: str, layer: int) -> Tensor:
             f"What folding took out of the values of {model.name} is not known, so 'zero_raw' cannot be made. Load it "
             "with HookedTransformer.from_pretrained, or use 'zero'."
         )
-    missing = model.folded_values[layer].to(zeros)
-    if name in UNFOLDED_ELSEWHERE and bool((missing != 0).any()):
+    moved = model.folded_values[layer].to(zeros)
+    in_raw = sites.site(name).in_raw
+    if in_raw == "same" or not bool((moved != 0).any()):
+        return zeros
+    if in_raw == "unknown":
         raise InterpError(f"Site '{name}' has no 'zero_raw' in folded numerics. Ablate 'z', or use 'zero'.")
-    if name == "v":
-        return -missing
-    if name in ("z", "result"):
-        of_heads = missing.repeat_interleave(model.cfg.n_heads // model.cfg.n_kv_heads, dim=0)
-        return -of_heads if name == "z" else -torch.einsum("hd,hdm->hm", of_heads, model.W_O(layer))
-    return zeros
+    if name not in _MOVED:
+        raise InterpError(f"What folding moved out of site '{name}' is not written in interp.ablation. Use 'zero'.")
+    return -_MOVED[name](model, moved, layer)
+
+
+def _of_heads(model: HookedTransformer, moved: Float[Tensor, "kv_head d_head"]) -> Float[Tensor, "head d_head"]:
+    return moved.repeat_interleave(model.cfg.n_heads // model.cfg.n_kv_heads, dim=0)
+
+
+_MOVED: dict[str, Callable[[HookedTransformer, Tensor, int], Tensor]] = {
+    "v": lambda model, moved, layer: moved,
+    "z": lambda model, moved, layer: _of_heads(model, moved),
+    "result": lambda model, moved, layer: torch.einsum("hd,hdm->hm", _of_heads(model, moved), model.W_O(layer)),
+}
+"""Site whose zero is shifted in folded numerics -> by how much, from what folding moved out of a layer's values."""
 
 
 def shape_at(model: HookedTransformer, name: str) -> tuple[int, ...]:
     """A site's shape at one token; one destination and source of every head at the pattern."""
-    dims = model.dims(name)
-    if sites.site(name).is_pattern:
-        return model.cfg.n_heads, 1, 1
-    return tuple(size_of(model, dim) for dim in dims if dim != "position")
+    return sites.site(name).shape(model.cfg.sizes)
 
 
-def size_of(model: HookedTransformer, dim: str) -> int:
-    """Length of an axis that is the same for all prompts."""
-    cfg = model.cfg
-    sizes = {
-        "head": cfg.n_heads,
-        "kv_head": cfg.n_kv_heads,
-        "d_model": cfg.d_model,
-        "d_head": cfg.d_head,
-        "neuron": cfg.d_mlp,
-    }
-    if dim not in sizes:
-        raise InterpError(f"The length of axis '{dim}' is not known. State it in interp._ablation beside the others'.")
-    return sizes[dim]
+def laid_out(value: Tensor, site: Site, n: int, length: int) -> Float[Tensor, "prompt position *dims"]:
+    """A value that is the same for every prompt, with or without a token axis, for ``n`` prompts of ``length`` tokens.
+
+    Without a copy. A value for more tokens than that is cut off.
+    """
+    if site.is_pattern:
+        return value[None, :, :length, :length].expand(n, -1, length, length)
+    if value.ndim == len(site.dims):
+        value = value[:length]
+    return value.expand(n, length, *value.shape[value.ndim - len(site.dims) + 1 :])
 
 
 def resample_donors(prompts: Prompts, *, seed: int, references: Prompts | None = None) -> Int[np.ndarray, " prompt"]:
