@@ -44,12 +44,37 @@ REQUIRED_ATTRS = (
 )
 """Attributes without which a result is refused."""
 
-DIMS = frozenset(
-    "prompt position role layer head kv_head head_label d_model d_head neuron dest_position src_position fold site "
-    "component edge ablation direction rung ci_bound group set neuron_group sender receiver approximation "
-    "audited".split()
-)
-"""The axis names a result may carry: singular, lower case, one name per meaning."""
+DIMS = {
+    "prompt": "the prompts, or the pairs of prompts",
+    "position": "token of a prompt, counted from 0",
+    "role": "what a word is in the prompt",
+    "layer": "layer of the model, counted from 0",
+    "head": "attention head of a layer",
+    "kv_head": "head of keys and values, which several heads share",
+    "head_label": "attention head by its label",
+    "d_model": "entry of a vector of the residual stream",
+    "d_head": "entry of a head's vector",
+    "neuron": "neuron of a layer's MLP",
+    "dest_position": "token that attends",
+    "src_position": "token that is attended to",
+    "fold": "part of the data that is held out",
+    "site": "place in the model",
+    "component": "part of the model that writes to the residual stream",
+    "edge": "destination and source of attention",
+    "ablation": "what an activation is replaced by",
+    "direction": "denoising or noising",
+    "rung": "rung of the task's ladder",
+    "ci_bound": "lower and upper end of an interval",
+    "group": "places that are changed together",
+    "set": "places that are changed together, by name",
+    "neuron_group": "neurons that are changed together",
+    "sender": "part of the model that an edge starts from",
+    "receiver": "part of the model that an edge leads to",
+    "approximation": "estimate that is compared with exact patching",
+    "audited": "cell that was patched exactly too",
+}
+"""The axes that results share, and what each counts. Names are singular and lower case. A result with another axis
+gives its meaning (``build(..., dims=...)``)."""
 
 
 class Variable(NamedTuple):
@@ -80,6 +105,7 @@ def build(
     of: Sequence[HasProvenance],
     seed: int,
     extra: Mapping[str, str | int | float] | None = None,
+    dims: Mapping[str, str] | None = None,
 ) -> xr.Dataset:
     """Make a validated result.
 
@@ -93,9 +119,11 @@ def build(
         of: the model and the prompts, which state their own provenance.
         seed: the seed of everything random in it.
         extra: further attributes (strings or numbers).
+        dims: axes that are not in ``DIMS`` -> what each counts. It is kept as the ``long_name`` of the coordinate.
 
     Raises:
-        InterpError: a missing attribute, unit or long name, an unknown dimension, or values that are not plain arrays.
+        InterpError: a missing attribute, unit or long name, a dimension without a meaning or coordinate, or values
+            that are not plain arrays.
     """
     from interp import __version__
 
@@ -120,7 +148,23 @@ def build(
         )
         for name, variable in variables.items()
     }
-    return validate(xr.Dataset(data, coords=dict(coords), attrs=attrs))
+    made = xr.Dataset(data, coords=dict(coords), attrs=attrs)
+    for name, meaning in (dims or {}).items():
+        if name not in made.coords:
+            raise InterpError(f"Dimension '{name}' has no coordinate; give its labels in coords.")
+        made[name].attrs["long_name"] = meaning
+    return validate(made)
+
+
+def meaning(dataset: xr.Dataset, dim: str) -> str:
+    """What an axis of a result counts; empty if nobody has said.
+
+    >>> import xarray as xr
+    >>> meaning(xr.Dataset(), "layer")
+    'layer of the model, counted from 0'
+    """
+    stated = str(dataset[dim].attrs.get("long_name", "")) if dim in dataset.coords else ""
+    return stated or DIMS.get(dim, "")
 
 
 def now() -> str:
@@ -148,6 +192,12 @@ def validate(dataset: xr.Dataset) -> xr.Dataset:
         raise InterpError("The result holds no variable.")
     for name, variable in dataset.data_vars.items():
         _validate_variable(name, variable)
+    for dim in dataset.dims:
+        if not meaning(dataset, str(dim)):
+            raise InterpError(
+                f"The result has the unknown dimension '{dim}'. Known: {', '.join(sorted(DIMS))}. The meaning of a new "
+                f"one is given by results.build(..., dims={{'{dim}': '...'}})."
+            )
     return dataset
 
 
@@ -155,11 +205,6 @@ def _validate_variable(name: Hashable, variable: xr.DataArray) -> None:
     for attribute in ("units", "long_name"):
         if attribute not in variable.attrs:
             raise InterpError(f"Variable '{name}' has no {attribute}; give it one (an empty string is a unit of 1).")
-    unknown = [str(dim) for dim in variable.dims if dim not in DIMS]
-    if unknown:
-        raise InterpError(
-            f"Variable '{name}' has the unknown dimension '{unknown[0]}'. Known: {', '.join(sorted(DIMS))}."
-        )
     if variable.dtype == object:
         raise InterpError(f"Variable '{name}' holds Python objects; give numbers or fixed-width strings.")
 

@@ -67,6 +67,7 @@ def test_the_clock_can_be_fixed(monkeypatch: pytest.MonkeyPatch) -> None:
     [
         ({"variables": {}}, "holds no variable"),
         ({"variables": {"x": Variable(("batch",), np.zeros(2), "", "x")}}, "unknown dimension 'batch'"),
+        ({"dims": {"batch": "part of the prompts"}}, "Dimension 'batch' has no coordinate"),
         ({"variables": {"x": Variable(("prompt",), np.array([{}, {}, {}]), "", "x")}}, "holds Python objects"),
         ({"extra": {"list": [1, 2]}}, "Attribute 'list' is a list"),
     ],
@@ -74,6 +75,16 @@ def test_the_clock_can_be_fixed(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_an_incomplete_result_is_refused(change: dict[str, Any], message: str) -> None:
     with pytest.raises(InterpError, match=message):
         build(**change)
+
+
+def test_an_axis_that_no_other_result_has_comes_with_its_meaning(tmp_path: Path) -> None:
+    variables = {"x": Variable(("prompt", "batch"), np.zeros((3, 2)), "", "x")}
+    made = build(variables=variables, coords={"batch": [1, 2]}, dims={"batch": "part of the prompts"})
+    loaded = results.load(results.save(made, tmp_path / "a.nc"))
+    assert results.meaning(loaded, "batch") == "part of the prompts"
+    assert results.meaning(loaded, "prompt") == results.DIMS["prompt"]
+    with pytest.raises(InterpError, match=r"unknown dimension 'batch'.*The meaning of a new one is given by"):
+        results.validate(loaded.drop_vars("batch"))
 
 
 @pytest.mark.parametrize("attribute", ["units", "long_name"])

@@ -18,18 +18,6 @@ from interp.report import manifest
 MOST_BYTES = 2**24
 """A longer manifest or study is none of ours."""
 
-RESULT_FILES = (
-    "behavior",
-    "attention_lesson",
-    "attention_patterns",
-    "probing",
-    "activation_patching",
-    "head_attribution",
-    "approximation_audit",
-    "verdict",
-)
-"""The results the page knows how to show, in the order in which their sections come."""
-
 
 @dataclass(frozen=True)
 class Result:
@@ -104,7 +92,7 @@ class RunInputs:
     """Everything the page is made from.
 
     Attributes:
-        files: result name -> result, in page order, then any other result found.
+        files: result name -> result, as the manifest lists them, then any other in alphabetical order.
         manifest: ``manifest.json``, empty if there is none.
         study: ``study.yaml`` as a mapping, empty if there is none.
         study_text: ``study.yaml`` as written.
@@ -119,9 +107,14 @@ class RunInputs:
         """A result by name, if the run has it."""
         return self.files.get(name)
 
-    def first_attr(self, name: str, files: Iterable[str] = RESULT_FILES) -> str:
-        """The first non-empty value of an attribute over some results; empty if none has it."""
-        found = (result.attr(name) for key in files if (result := self.files.get(key)))
+    @property
+    def explaining(self) -> tuple[str, ...]:
+        """The results that explain a behaviour; they are withheld when there is none."""
+        return tuple(name for name in self.files if name not in ("behavior", "verdict"))
+
+    def first_attr(self, name: str, files: Iterable[str] | None = None) -> str:
+        """The first non-empty value of an attribute over some results, by default all; empty if none has it."""
+        found = (result.attr(name) for key in files or self.files if (result := self.files.get(key)))
         return next((value for value in found if value), "")
 
 
@@ -137,11 +130,12 @@ def read(directory: Path) -> RunInputs:
     found = {path.stem: path for path in sorted((directory / "results").glob("*.nc"))}
     if not found:
         raise InterpError(f"{directory} holds no results/*.nc; give the directory that 'interp run' wrote.")
-    known = [name for name in RESULT_FILES if name in found]
-    order = known + [name for name in found if name not in known]
+    files = {name: _result(name, path) for name, path in found.items()}
     study_path = directory / "study.yaml"
     study, text = _mapping(study_path, lambda text: _yaml.parse(text, study_path.name))
-    return RunInputs({name: _result(name, found[name]) for name in order}, manifest.read(directory), study, text)
+    said = manifest.read(directory)
+    listed = [name for entry in said.get("results", {}).values() for name in entry["files"] if name in files]
+    return RunInputs({name: files[name] for name in dict.fromkeys((*listed, *files))}, said, study, text)
 
 
 def _result(name: str, path: Path) -> Result:

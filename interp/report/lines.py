@@ -15,16 +15,17 @@ from interp.report.tables import interval_text
 
 @dataclass(frozen=True)
 class Point:
-    """A mean with its interval; NaN bounds draw no interval."""
+    """A mean with its interval, over ``n`` (None: it is no mean); NaN bounds draw no interval."""
 
     mean: float
     low: float
     high: float
-    n: int
+    n: int | None
 
     def tip(self, label: str) -> str:
         """What the tooltip of the point says."""
-        return f"{label}: {figure_number(self.mean, 4)} {interval_text(self.low, self.high, 3)}, n = {self.n}"
+        text = f"{label}: {figure_number(self.mean, 4)} {interval_text(self.low, self.high, 3)}".rstrip()
+        return text if self.n is None else f"{text}, n = {self.n}"
 
 
 @dataclass(frozen=True)

@@ -9,12 +9,12 @@ import jinja2
 from markupsafe import Markup
 
 from interp.prompts.vocabulary import PREFERS
-from interp.report import palette, verdict
-from interp.report.blocks import Notice, Script, Section
+from interp.report import palette, parts, verdict
+from interp.report.blocks import Notice, Script
 from interp.report.bundle import Bundle
 from interp.report.inputs import Result, RunInputs
 from interp.report.markup import embedded_json, figure_number, shown
-from interp.report.sections import approximations, behavior, certainty, heads, lesson, patching, probe, provenance
+from interp.report.sections import behavior
 from interp.report.tables import interval_text
 from interp.report.verdict import Verdict
 
@@ -38,7 +38,7 @@ class Tile:
 def html(run: RunInputs, bundle: Bundle | None) -> str:
     """The whole page. Pure: the same inputs give the same text."""
     found = verdict.of(run)
-    sections = _sections(run, found, bundle)
+    sections = parts.sections(parts.Context(run, found, bundle))
     scripts = [block for section in sections for block in section.blocks if isinstance(block, Script)]
     data = {block.key: {"component": block.component, "props": block.data} for block in scripts}
     head = (str(run.study.get("name", "")), run.first_attr("task"), run.first_attr("model"))
@@ -58,37 +58,6 @@ def html(run: RunInputs, bundle: Bundle | None) -> str:
         bundle=bundle.code if bundle and scripts else None,
         data=embedded_json(data),
     )
-
-
-def _sections(run: RunInputs, found: Verdict, bundle: Bundle | None) -> list[Section]:
-    behaved, patched, probed = run.get("behavior"), run.get("activation_patching"), run.get("probing")
-    sections: list[Section | None] = []
-    if behaved is not None:
-        sections += [behavior.ladder(behaved, found), behavior.prompts(behaved, found)]
-    else:
-        sections.append(_missing(run, "ladder", "Does the model do it?", "behavior"))
-    if found.passed:
-        sections += [
-            lesson.section(run, found, bundle) or _missing(run, "lesson", "How one head reads", "attention_lesson"),
-            probe.section(probed) if probed else _missing(run, "probing", "Where it can be read", "probing"),
-            patching.section(patched, found)
-            if patched
-            else _missing(run, "patching", "What carries it", "activation_patching"),
-            heads.section(run.get("head_attribution"), found)
-            or _missing(run, "heads", "Which heads", "head_attribution"),
-            approximations.section(audited) if (audited := run.get("approximation_audit")) else None,
-            certainty.section(run, found),
-        ]
-    sections.append(provenance.section(run))
-    return [section for section in sections if section is not None]
-
-
-def _missing(run: RunInputs, key: str, title: str, file: str) -> Section:
-    reason = run.manifest.get("not_asked", {}).get(file)
-    text = f"This run has no results/{file}.nc, so this section is left out."
-    if reason is not None:
-        text = f"This cannot be asked of these prompts. {reason}"
-    return Section(key, title, "", (Notice("note", "", text),))
 
 
 def _title(run: RunInputs) -> str:
@@ -114,8 +83,9 @@ def _gate_notice(run: RunInputs, found: Verdict) -> Notice | None:
     if found.passed:
         return _other_rung(run, found) or _only_preferred(run, found)
     reason = f" {behavior.verdict_text(False, found.reason).rstrip('.')}." if found.reason else ""
-    held = [name for name in verdict.EXPLAINING if run.get(name)]
-    withheld = " Results that would explain it are in the run's directory and are withheld here." if held else ""
+    withheld = ""
+    if run.explaining:
+        withheld = " Results that would explain it are in the run's directory and are withheld here."
     return Notice(
         "stop",
         NOT_DONE,

@@ -9,12 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from interp.errors import InterpError
-from interp.report.inputs import RESULT_FILES, Result, RunInputs
+from interp.report.inputs import Result, RunInputs
 from interp.report.markup import figure_number
 from interp.report.tables import Cell, Column, Table, interval_text
-
-EXPLAINING = tuple(name for name in RESULT_FILES if name not in ("behavior", "verdict"))
-"""Results that explain a behaviour, and are withheld when there is none."""
 
 _LABEL_NAMES = ("label", "labels", "head_role", "kind")
 _SHORT = 16
@@ -153,7 +150,7 @@ def of(run: RunInputs) -> Verdict:
 def _gate(run: RunInputs) -> tuple[bool, str, str]:
     """(passed, reason, rung explained), from the verdict's gate, the manifest and the rung's own baseline."""
     manifest = run.manifest.get("explained_rung")
-    rung = run.first_attr("rung", ("verdict", *EXPLAINING)) or str(manifest or "")
+    rung = run.first_attr("rung", ("verdict", *run.explaining)) or str(manifest or "")
     passed, reason = True, ""
     behavior = run.get("behavior")
     if behavior is not None:

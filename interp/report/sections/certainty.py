@@ -16,7 +16,7 @@ from interp.report.markup import figure_number
 from interp.report.palette import Scale
 from interp.report.sections.heads import method_maps
 from interp.report.tables import Cell, Column, Table, interval_text
-from interp.report.verdict import EXPLAINING, Verdict
+from interp.report.verdict import Verdict
 from interp.sites import head_label
 
 LIMITS = (
@@ -68,7 +68,7 @@ def section(run: RunInputs, verdict: Verdict) -> Section:
 
 def _counts(run: RunInputs) -> tuple[tuple[str, str], ...]:
     items = []
-    for name in ("behavior", *EXPLAINING):
+    for name in ("behavior", *run.explaining):
         result = run.get(name)
         if result is not None:
             title = result.attr("title") or name

@@ -1,0 +1,134 @@
+"""The parts of the page, in order: which results each draws, and how. What no part draws gets the generic section."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from interp.report.blocks import Notice, Section
+from interp.report.bundle import Bundle
+from interp.report.inputs import RunInputs
+from interp.report.sections import (
+    approximations,
+    behavior,
+    certainty,
+    generic,
+    heads,
+    lesson,
+    patching,
+    probe,
+    provenance,
+)
+from interp.report.verdict import Verdict
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a part may look at: the whole run, what it concluded, and the script that draws patterns, if any."""
+
+    run: RunInputs
+    verdict: Verdict
+    bundle: Bundle | None
+
+
+Draw: TypeAlias = Callable[[Context], Sequence[Section | None]]
+"""Makes the sections of a part; None where it has nothing to show."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """One part of the page.
+
+    Attributes:
+        key: the anchor of the line that stands here if there is nothing to draw.
+        title: the title of that line.
+        draw: makes the sections.
+        results: the names under which the results are saved that it draws.
+        explains: whether it explains the behaviour, and is withheld where there is none.
+        expected: whether its absence is worth a line.
+    """
+
+    key: str
+    title: str
+    draw: Draw
+    results: tuple[str, ...] = ()
+    explains: bool = True
+    expected: bool = True
+
+    def sections(self, context: Context) -> list[Section]:
+        """Its sections; or why it has none, if that is worth a line."""
+        drawn = [section for section in self.draw(context) if section is not None]
+        if drawn or not self.expected:
+            return drawn
+        return [missing(context.run, self.key, self.title, self.results[0])]
+
+
+def sections(context: Context) -> list[Section]:
+    """All sections of the page, in order."""
+    shown = [part for part in PARTS if context.verdict.passed or not part.explains]
+    return [section for part in shown for section in part.sections(context)]
+
+
+def missing(run: RunInputs, key: str, title: str, name: str) -> Section:
+    """The section in place of a result that a run does not have: why it is not there."""
+    reason = run.manifest.get("not_asked", {}).get(name)
+    text = f"This run has no results/{name}.nc, so this section is left out."
+    if reason is not None:
+        text = f"This cannot be asked of these prompts. {reason}"
+    return Section(key, title, "", (Notice("note", "", text),))
+
+
+def _behavior(context: Context) -> list[Section | None]:
+    found = context.run.get("behavior")
+    if found is None:
+        return []
+    return [behavior.ladder(found, context.verdict), behavior.prompts(found, context.verdict)]
+
+
+def _lesson(context: Context) -> list[Section | None]:
+    return [lesson.section(context.run, context.verdict, context.bundle)]
+
+
+def _probing(context: Context) -> list[Section | None]:
+    found = context.run.get("probing")
+    return [] if found is None else [probe.section(found)]
+
+
+def _patching(context: Context) -> list[Section | None]:
+    found = context.run.get("activation_patching")
+    return [] if found is None else [patching.section(found, context.verdict)]
+
+
+def _heads(context: Context) -> list[Section | None]:
+    return [heads.section(context.run.get("head_attribution"), context.verdict)]
+
+
+def _approximations(context: Context) -> list[Section | None]:
+    found = context.run.get("approximation_audit")
+    return [] if found is None else [approximations.section(found)]
+
+
+def _others(context: Context) -> list[Section | None]:
+    """The generic section of every result that no part draws, and why others could not be asked."""
+    drawn = {name for part in PARTS for name in part.results}
+    run = context.run
+    found: list[Section | None] = [
+        generic.section(result, context.verdict) for name, result in run.files.items() if name not in drawn
+    ]
+    not_asked = [name for name in run.manifest.get("not_asked", {}) if name not in drawn and name not in run.files]
+    return [*found, *(missing(run, generic.anchor(name), name, name) for name in not_asked)]
+
+
+PARTS = (
+    Part("ladder", "Does the model do it?", _behavior, ("behavior",), explains=False),
+    Part("lesson", "How one head reads", _lesson, ("attention_lesson", "attention_patterns")),
+    Part("probing", "Where it can be read", _probing, ("probing",)),
+    Part("patching", "What carries it", _patching, ("activation_patching",)),
+    Part("heads", "Which heads", _heads, ("head_attribution", "verdict")),
+    Part("approximations", "", _approximations, ("approximation_audit",), expected=False),
+    Part("others", "", _others, expected=False),
+    Part("certainty", "", lambda context: [certainty.section(context.run, context.verdict)], expected=False),
+    Part("provenance", "", lambda context: [provenance.section(context.run)], explains=False, expected=False),
+)
+"""Every part, in the order of the page. A result with a section of its own has its line here."""
