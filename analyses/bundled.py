@@ -95,6 +95,14 @@ _HEAD_ATTRIBUTION = Analysis(
     ),
 )  # fmt: skip
 
+_LOGIT_LENS = Analysis(
+    "logit_lens",
+    "analyses.logit_lens",
+    "What would the model say at each word if it stopped after each layer?",
+    options=(Option("roles", Several(_WORDS), None, "roles to read at", "every role"), _max_prompts(None)),
+    settled=("progress",),
+)
+
 _PROBING = Analysis(
     "probing",
     "analyses.probing",
@@ -169,6 +177,7 @@ BUNDLED = {
         _ACTIVATION_PATCHING,
         _HEAD_ATTRIBUTION,
         _PROBING,
+        _LOGIT_LENS,
         _APPROXIMATION_AUDIT,
         _CONTEXT_FLOW,
     )

@@ -12,7 +12,20 @@ from interp.errors import InterpError
 
 if TYPE_CHECKING:
     from analyses.cli.notebook import study
-    from interp import attribution, interventions, metrics, readouts, results, run, sites, stats, summary, sweeps, tasks
+    from interp import (
+        attribution,
+        interventions,
+        lenses,
+        metrics,
+        readouts,
+        results,
+        run,
+        sites,
+        stats,
+        summary,
+        sweeps,
+        tasks,
+    )
     from interp.model import HookedTransformer
     from interp.prompts import AnsweredPrompts, PromptPair, PromptPairs, Prompts, Template, Vocabulary
     from interp.run import capture
@@ -35,6 +48,7 @@ __all__ = [
     "capture",
     "interventions",
     "knockout_sweep",
+    "lenses",
     "metrics",
     "path_patching",
     "readouts",
@@ -68,6 +82,7 @@ _HOME = {
         for name in (
             "attribution",
             "interventions",
+            "lenses",
             "metrics",
             "readouts",
             "results",

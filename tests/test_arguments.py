@@ -17,6 +17,7 @@ from analyses import (
     attention_lesson,
     behavior,
     head_attribution,
+    logit_lens,
     probing,
 )
 from interp import ablation, interventions, metrics, readouts, results, run, sites, tasks
@@ -72,6 +73,7 @@ OF_PAIRS: dict[str, Call] = {
     "activation_patching.cost": activation_patching.cost,
     "head_attribution": head_attribution.run,
     "probing": probing.run,
+    "logit_lens": logit_lens.run,
     "approximation_audit": approximation_audit.run,
 }
 OF_PROMPTS: dict[str, Call] = {

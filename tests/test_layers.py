@@ -60,6 +60,7 @@ RULES = (
         Rule(f"interp/{name}.py", (*RUNNING, "interp.stats", "interp.results", "interp.report", *PLOTTING))
         for name in ("metrics", "readouts")
     ),
+    Rule("interp/lenses.py", ("interp.attribution", "interp.stats", "interp.report", *PLOTTING)),
     Rule("interp/stats.py", (*MODELS, *RUNNING, *PLOTTING)),
     Rule("interp/summary.py", (*MODELS, *RUNNING, "interp.results", "interp.report", *PLOTTING)),
     Rule("interp/results.py", (*MODELS, *RUNNING, *PLOTTING)),

@@ -459,6 +459,11 @@ class HookedTransformer:
             logits = self._unembed(at_positions(stream, logits_at))
         return logits.squeeze(1) if logits_at.ndim == 1 else logits
 
+    def unembed(self, stream: Float[Tensor, "... d_model"]) -> Float[Tensor, "... vocab"]:
+        """The logits of a residual stream as if no block came after it, on the model's device."""
+        with self._running(), torch.inference_mode():
+            return self._unembed(stream.to(self.device, self.dtype))
+
     def _unembed(self, stream: Float[Tensor, "... d_model"]) -> Float[Tensor, "... vocab"]:
         """Everything after the last block.
 

@@ -51,7 +51,7 @@ def section(result: Result, verdict: Verdict) -> Section:
 
 def anchor(name: str) -> str:
     """The anchor of a result's section: in its name, what is no letter or digit is written as a number."""
-    return "result-" + "".join(c if c.isascii() and c.isalnum() else f"-{ord(c):x}-" for c in name)
+    return "result-" + "".join(c if c.isascii() and (c.isalnum() or c == "_") else f"-{ord(c):x}-" for c in name)
 
 
 @dataclass(frozen=True)

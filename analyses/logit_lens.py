@@ -1,0 +1,44 @@
+"""The logit lens: at which layer, and at which word, the answer could be said already."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import xarray as xr
+
+from interp import lenses
+from interp._arguments import check_pairs
+
+if TYPE_CHECKING:
+    from interp.model import HookedTransformer
+    from interp.prompts import PromptPairs
+    from interp.sweeps import Progress
+
+
+def run(
+    model: HookedTransformer,
+    pairs: PromptPairs,
+    *,
+    roles: Sequence[str] | None = None,
+    max_prompts: int | None = None,
+    progress: Progress | None = None,
+) -> xr.Dataset:
+    """Read the stream after every layer by the final norm and unembedding, at roles of the clean prompts.
+
+    Args:
+        model: the model.
+        pairs: clean and corrupted prompts with their answers; the clean ones are read.
+        roles: where to read, each at its last token; None is every role.
+        max_prompts: use only that many prompts, spread evenly over the set; None is all.
+        progress: called with places read and places in all.
+
+    Returns:
+        What ``interp.lenses.logit_lens`` returns: ``rank``, ``probability`` and ``log_probability`` of both answers
+        (prompt, layer, role, answer), and ``kl`` to the model's own output (prompt, layer, role).
+
+    Raises:
+        InterpError: an unknown role, or fewer than one prompt.
+    """
+    check_pairs(model, pairs)
+    return lenses.logit_lens(model, pairs.spread(max_prompts), at=roles, progress=progress)
