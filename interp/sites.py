@@ -265,6 +265,13 @@ SITES: dict[str, Site] = {
             edit_needs="z",
             in_raw="shifted",
         ),
+        Site(
+            "mlp_pre",
+            _NEURON,
+            "mlp",
+            _BLOCK + "mlp.hook_pre",
+            "MLP neurons before the activation (of the gate, where there is one)",
+        ),
         Site("mlp_post", _NEURON, "mlp", _BLOCK + "mlp.hook_post", "MLP neurons after the activation"),
     )
 }

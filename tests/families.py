@@ -23,6 +23,7 @@ class Family:
         mlp: the same for ``mlp_out``.
         o: modules of a layer whose input is ``z``.
         down: modules of a layer whose input is ``mlp_post``.
+        act: modules of a layer whose input is ``mlp_pre``; some families have a function in their place.
         mid: modules of a layer whose input is ``resid_mid``.
         scale: what a block multiplies its outputs by before it adds them.
         refused: words of the one line that says why it cannot be used; empty where it can.
@@ -36,6 +37,7 @@ class Family:
     mlp: tuple[str, ...] = ("mlp", "feed_forward", "block_sparse_moe")
     o: tuple[str, ...] = ("self_attn.o_proj", "self_attn.dense", "self_attn.out_proj")
     down: tuple[str, ...] = ("mlp.down_proj", "mlp.fc2", "mlp.c_proj", "fc2", "mlp.dense_4h_to_h", "mlp.fc_out")
+    act: tuple[str, ...] = ("mlp.act_fn", "mlp.act", "mlp.activation_fn", "act_fn", "activation_fn", "mlp.activation")
     mid: tuple[str, ...] = ("post_attention_layernorm", "ln_2", "final_layer_norm")
     scale: float = 1.0
     refused: str = ""

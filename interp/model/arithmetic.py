@@ -47,9 +47,11 @@ Tap: TypeAlias = Callable[[str, int, Tensor], Tensor]
 
 WITHIN_ATTENTION = frozenset({"scores", "pattern"})
 """Sites that are not seen where attention is computed in one step."""
+WITHIN_MLP = frozenset({"mlp_pre"})
+"""Sites that are not seen where the activation is part of a matrix product."""
 TAPS = (
-    "resid_pre", "q", "k", "v", "rot_q", "rot_k", "scores", "pattern", "z", "attn_out", "resid_mid", "mlp_post",
-    "mlp_out", "resid_post",
+    "resid_pre", "q", "k", "v", "rot_q", "rot_k", "scores", "pattern", "z", "attn_out", "resid_mid", "mlp_pre",
+    "mlp_post", "mlp_out", "resid_post",
 )  # fmt: skip
 """Every site that ``Blocks.block`` shows to a tap, in that order."""
 
@@ -287,13 +289,15 @@ class Blocks:
         )
         return z.transpose(1, 2)
 
-    def neurons(self, layer: int, resid_mid: Float[Tensor, "... d_model"]) -> Float[Tensor, "... neuron"]:
-        """``mlp_post``: the MLP's neurons after the activation (and the gate)."""
+    def neurons(
+        self, layer: int, resid_mid: Float[Tensor, "... d_model"], see: Tap | None = None
+    ) -> Float[Tensor, "... neuron"]:
+        """``mlp_post``: the MLP's neurons after the activation (and the gate); ``see`` is shown ``mlp_pre``."""
         block = self.layers[layer]
         x = block.ln2(resid_mid)
-        if block.gate is None:
-            return block.mlp_in(x, self.activation)
-        return block.gate(x, self.activation) * block.mlp_in(x)
+        activated = block.mlp_in if block.gate is None else block.gate
+        post = activated(x, self.activation) if see is None else self.activation(see("mlp_pre", layer, activated(x)))
+        return post if block.gate is None else post * block.mlp_in(x)
 
     def after_mlp(self, layer: int, resid_mid: Float[Tensor, "... d_model"]) -> Float[Tensor, "... d_model"]:
         """``resid_post`` from ``resid_mid``."""
@@ -313,6 +317,7 @@ class Blocks:
         *,
         tap: Tap | None = None,
         fused: bool | None = None,
+        within: Collection[str] = (),
         stop_at_layer: int | None = None,
     ) -> Float[Tensor, "prompt position d_model"]:
         """The residual stream after the last block (or before block ``stop_at_layer``).
@@ -320,17 +325,18 @@ class Blocks:
         Args:
             ids: token ids, padded on the right.
             tap: sees and may change every activation of each layer, as in ``block``.
-            fused: compute in one step what can be: attention, in which ``scores`` and ``pattern`` are then not seen.
-                None is where there is no ``tap``.
+            fused: compute in one step what can be: attention, in which ``scores`` and ``pattern`` are then not seen,
+                and the activation, before which ``mlp_pre`` is. None is where there is no ``tap``.
+            within: sites that ``tap`` has to be shown all the same.
             stop_at_layer: stop before this block.
         """
         length = ids.shape[1]
         positions = torch.arange(length, device=ids.device)
         causal = positions[:, None] >= positions[None, :]
-        fused = tap is None if fused is None else fused
+        within = within if (tap is None if fused is None else fused) else TAPS
         stream = self.embed(ids)
         for layer in range(len(self.layers[:stop_at_layer])):
-            stream = self.block(layer, stream, positions, length, causal, see=tap, within=() if fused else TAPS)
+            stream = self.block(layer, stream, positions, length, causal, see=tap, within=within)
         return stream
 
     def block(
@@ -378,7 +384,8 @@ class Blocks:
         z = see("z", layer, z)
         stream = see("resid_mid", layer, stream + see("attn_out", layer, block.o(z.flatten(-2))))
         if block.has_mlp:
-            post = see("mlp_post", layer, self.neurons(layer, stream))
+            post = self.neurons(layer, stream, None if WITHIN_MLP.isdisjoint(within) else see)
+            post = see("mlp_post", layer, post)
             stream = stream + see("mlp_out", layer, block.mlp_out(post))
         return see("resid_post", layer, stream)
 

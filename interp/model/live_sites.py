@@ -47,7 +47,7 @@ def live_sites(model: HookedTransformer) -> Live:
     known = [name for name, site in SITES.items() if not site.derived_from]
     kept = watch(model, ids, known)
     misnamed: dict[str, str] = {}
-    for check in (_in_some_layers, _shapes, _neurons, _stream):
+    for check in (_in_some_layers, _shapes, _neurons, _before_activation, _stream):
         misnamed |= check(model, {place: value for place, value in kept.items() if place[0] not in misnamed})
     if {"scores", "pattern"} <= {name for name, _ in kept} - set(misnamed):
         misnamed |= _scores(model, ids)
@@ -242,6 +242,29 @@ def _neurons(model: HookedTransformer, kept: Kept) -> dict[str, str]:
         if any(layer in found and torch.equal(value, found[layer]) for found in (outputs, own)):
             return {"mlp_post": "its hook gives the MLP's output: a mixture of experts has no one row of neurons"}
     return {}
+
+
+def _before_activation(model: HookedTransformer, kept: Kept) -> dict[str, str]:
+    """Whether a neuron of ``mlp_pre`` leads to its own of ``mlp_post`` alone, in the first layer and in the last."""
+    if ("mlp_pre", 0) not in kept:
+        return {}
+    if ("mlp_post", 0) not in kept:
+        return {"mlp_pre": "there is no mlp_post that it leads to"}
+    for layer in {0, model.cfg.n_layers - 1}:
+        before, after = kept["mlp_pre", layer], kept["mlp_post", layer]
+        raised = before.clone()
+        raised[0, -1, 0] = raised[0, -1, 0].abs() + 4
+        hook = (SITES["mlp_pre"].hook_name(layer), at_value(raised))
+        changed = watch(model, probe_ids(model), ["mlp_post"], hooks=[hook])["mlp_post", layer] != after
+        alone = bool(changed[0, -1, 0]) and int(changed.sum()) == 1
+        if not alone or torch.equal(before, after):
+            return {"mlp_pre": "its hook does not give the neurons of mlp_post before their activation"}
+    return {}
+
+
+def at_value(value: Tensor) -> Callable[[Tensor], Tensor]:
+    """The hook that puts a value in, whatever was there."""
+    return lambda _: value
 
 
 _MISREAD = {

@@ -61,7 +61,7 @@ def sweep(
     Args:
         model: the model.
         pairs: clean and corrupted prompts.
-        site: ``resid_pre resid_mid resid_post attn_out mlp_out mlp_post`` (cells: layer x position or role) or
+        site: ``resid_pre resid_mid resid_post attn_out mlp_out mlp_pre mlp_post`` (cells: layer x position or role) or
             ``z q k v pattern`` (cells: layer x head, all positions at once unless roles or positions are given).
         direction: ``"denoising"`` or ``"noising"``.
         metric: a name from ``interp.readouts``, or a read-out.

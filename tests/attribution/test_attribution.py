@@ -30,8 +30,8 @@ NAMES = ["gpt2", "llama"]
 BOTH = pytest.mark.parametrize("name", NAMES)
 GPT2_AND_SLOWLY_LLAMA = combinations([("gpt2",)], name=NAMES)
 DIRECTIONS = pytest.mark.parametrize("direction", ["denoising", "noising"])
-STREAMS = ("resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out", "mlp_post")
-HEADS = ("z", "q", "k", "v", "pattern")
+STREAMS = tuple(name for name, site in sites.SITES.items() if site.swept and not site.has_heads)
+HEADS = tuple(name for name, site in sites.SITES.items() if site.swept and site.has_heads)
 MAKERS = {"gpt2": make_gpt2, "llama": make_llama}
 LENGTH, COLOR = 8, 3
 

@@ -100,7 +100,8 @@ def test_every_site_equals_the_transformer_lens_cache(model: HookedTransformer) 
     close(ours, logits)
     names = order[: len(order) // 3]
     assert (
-        names == "resid_pre q k v rot_q rot_k scores pattern z attn_out resid_mid mlp_post mlp_out resid_post".split()
+        names
+        == "resid_pre q k v rot_q rot_k scores pattern z attn_out resid_mid mlp_pre mlp_post mlp_out resid_post".split()
     )
     assert order == names * 3
     future = torch.triu(torch.ones(9, 9, dtype=torch.bool), diagonal=1)
@@ -144,7 +145,9 @@ def test_stopping_before_a_layer_gives_the_stream_before_it(model: HookedTransfo
 
 
 @BOTH
-@pytest.mark.parametrize("site", ["resid_pre", "q", "k", "v", "pattern", "z", "attn_out", "resid_mid", "mlp_post"])
+@pytest.mark.parametrize(
+    "site", ["resid_pre", "q", "k", "v", "pattern", "z", "attn_out", "resid_mid", "mlp_pre", "mlp_post"]
+)
 def test_what_a_tap_returns_is_used_from_there_on(model: HookedTransformer, site: str) -> None:
     """Including the skip connection behind ``resid_mid``; the answer is an intervention's, by bridge hooks."""
     pairs = scattered_pairs()

@@ -79,8 +79,11 @@ class Plain:
         family, block = self.family, self.blocks[layer]
         if site in ("resid_pre", "resid_post"):
             return Place(block, site == "resid_pre")
-        names = {"attn_out": family.attn, "mlp_out": family.mlp, "z": family.o, "mlp_post": family.down}[site]
-        is_input = site in ("z", "mlp_post")
+        names = {
+            "attn_out": family.attn, "mlp_out": family.mlp, "z": family.o, "mlp_pre": family.act,
+            "mlp_post": family.down,
+        }[site]  # fmt: skip
+        is_input = site in ("z", "mlp_pre", "mlp_post")
         return Place(self._find(block, names), is_input, 1.0 if is_input else family.scale)
 
     @contextmanager
@@ -161,9 +164,11 @@ def test_patches_equal_hugging_face_hooks_or_the_family_is_refused(name: str, bu
     clean, corrupted = both.clean.ids, both.corrupted.ids
     size = float(plain.logits(clean)[:, -1].abs().max())
     compared = 0
-    for site in ("resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out", "mlp_post", "z"):
+    for site in ("resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out", "mlp_pre", "mlp_post", "z"):
         if site not in model.sites or site in model.read_only:
             continue
+        if site == "mlp_pre" and not any(name in dict(plain.blocks[0].named_modules()) for name in family.act):
+            continue  # the activation is a function, which no hook sees
         heads = site == "z"
         found = sweep(model, both, site)["patched"].values  # prompt, layer, position or head
         for layer in range(model.cfg.n_layers):

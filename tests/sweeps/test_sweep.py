@@ -58,7 +58,7 @@ def metric(logits: torch.Tensor) -> np.ndarray:
 
 @BOTH
 @DIRECTIONS
-@pytest.mark.parametrize("site", ["resid_pre", "resid_post", "attn_out", "mlp_out", "mlp_post"])
+@pytest.mark.parametrize("site", ["resid_pre", "resid_post", "attn_out", "mlp_out", "mlp_pre", "mlp_post"])
 def test_stream_and_block_sites_equal_plain_hooks(
     model: HookedTransformer, pairs: PromptPairs, site: str, direction: str
 ) -> None:

@@ -65,8 +65,8 @@ BOTH_WAYS = ["denoising", "noising"]
 DIRECTIONS = pytest.mark.parametrize("direction", BOTH_WAYS)
 MINI_LOGITS = 24.0
 """The largest logits of ``mini``."""
-STREAMS = ("resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out", "mlp_post")
-HEADS = ("z", "q", "k", "v", "pattern")
+STREAMS = tuple(name for name, site in sites.SITES.items() if site.swept and not site.has_heads)
+HEADS = tuple(name for name, site in sites.SITES.items() if site.swept and site.has_heads)
 SITES = (*STREAMS, *HEADS)
 N_LAYERS = 3
 

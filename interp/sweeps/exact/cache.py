@@ -94,7 +94,7 @@ def _trace(
         return value
 
     # The pattern is made beside a fused pass, so that whatever is kept the numbers of the run are the same.
-    stream = blocks.forward(torch.cat(list(ids)), tap=tap, fused=True)
+    stream = blocks.forward(torch.cat(list(ids)), tap=tap, fused=True, within=wanted_by_any - {"pattern"})
     for stored, part in zip(kept, torch.split(stream, sizes), strict=True):
         stored.values["resid_pre", len(blocks.layers)] = part
     return kept
