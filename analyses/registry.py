@@ -211,4 +211,8 @@ def _loaded(entry: EntryPoint) -> Analysis:
         raise InterpError(f"{where} is no analyses.registry.Analysis: {entry.value} is {type(found).__name__}. {mend}")
     if found.name != entry.name:
         raise InterpError(f"{where} calls itself {shown(found.name)}: both names must be the same. {mend}")
+    taken = {file.name for one in _bundled().values() for file in one.files}
+    for file in found.files:
+        if file.name in taken:
+            raise InterpError(f"{where} writes the file {shown(file.name)}, which a bundled analysis does. {mend}")
     return found

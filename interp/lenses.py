@@ -17,8 +17,8 @@ from torch import Tensor
 
 from interp import readouts, results
 from interp._arguments import check_scored
-from interp.results import Variable
 from interp.prompts.places import At
+from interp.results import Variable
 from interp.run import capture
 
 if TYPE_CHECKING:

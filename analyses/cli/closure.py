@@ -4,24 +4,24 @@ from __future__ import annotations
 
 import ast
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 DATA = (".yaml", ".json")
 
 
-def code_sha256(root: Path, modules: Iterable[str]) -> str:
-    """One hash of all the files that some modules depend on: names and contents."""
+def code_sha256(root: Path, modules: Iterable[str], packages: Collection[str] | None = None) -> str:
+    """One hash of all the files that some modules depend on (see ``files``): names and contents."""
     digest = hashlib.sha256()
-    for path in files(root, modules):
+    for path in files(root, modules, packages):
         content = path.read_bytes()
         digest.update(f"{path.relative_to(root).as_posix()} {len(content)}\n".encode())
         digest.update(content)
     return digest.hexdigest()
 
 
-def files(root: Path, modules: Iterable[str]) -> list[Path]:
+def files(root: Path, modules: Iterable[str], packages: Collection[str] | None = None) -> list[Path]:
     """The files below ``root`` that some modules depend on, sorted.
 
     These are the modules themselves, every module of the same packages that they import anywhere in their text
@@ -30,11 +30,12 @@ def files(root: Path, modules: Iterable[str]) -> list[Path]:
     Args:
         root: the directory that holds the packages.
         modules: dotted names.
+        packages: top-level packages whose imports are followed; None is all below ``root``.
 
     Raises:
         FileNotFoundError: there is no such module.
     """
-    sources = _Sources(root)
+    sources = _Sources(root, packages)
     found: dict[str, Path] = {}
     pending = list(modules)
     for name in pending:
@@ -64,12 +65,14 @@ class _Import:
 class _Sources:
     """The modules below a directory and what they import; each is read once."""
 
-    def __init__(self, root: Path) -> None:
-        self.root = root
+    def __init__(self, root: Path, packages: Collection[str] | None) -> None:
+        self.root, self.packages = root, packages
         self._read: dict[Path, list[_Import]] = {}
 
     def path(self, name: str) -> Path | None:
-        """The file of a module; None for what is no module here."""
+        """The file of a module; None for what is no module here, or of a package that is not followed."""
+        if self.packages is not None and name.split(".")[0] not in self.packages:
+            return None
         base = self.root.joinpath(*name.split("."))
         return next((path for path in (base.with_suffix(".py"), base / "__init__.py") if name and path.is_file()), None)
 

@@ -470,6 +470,7 @@ class _Run:
         recipe = {
             "analysis": stage.name,
             "options": stage.options,
+            "code_elsewhere": manifests.code_elsewhere_sha256(stage.analysis),
             "inputs": self._inputs(stage.analysis, given),
             **setting,
         }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import platform
 import sys
@@ -10,6 +11,8 @@ from pathlib import Path
 
 from analyses.bundled import BUNDLED
 from analyses.cli import closure
+from analyses.registry import Analysis
+from interp.errors import InterpError
 
 _VERSIONED = (
     "torch", "transformers", "transformer-lens", "tokenizers", "safetensors", "gguf", "einops",
@@ -53,3 +56,19 @@ def code_sha256() -> str:
     import interp
 
     return closure.code_sha256(Path(interp.__file__).parent.parent, RESULTS_COME_FROM)
+
+
+def code_elsewhere_sha256(analysis: Analysis) -> str | None:
+    """Fingerprint of the code of another package's analysis; None for a bundled one, which ``code_sha256`` covers.
+
+    Raises:
+        InterpError: its module does not lie in a file.
+    """
+    if BUNDLED.get(analysis.name) == analysis:
+        return None
+    spec = importlib.util.find_spec(analysis.module)
+    if spec is None or spec.origin is None or not Path(spec.origin).is_file():
+        raise InterpError(f"The analysis {analysis.name} is not in a file: install its package as files, not zipped.")
+    package = analysis.module.split(".")[0]
+    up = len(analysis.module.split(".")) - (spec.submodule_search_locations is None)
+    return closure.code_sha256(Path(spec.origin).parents[up], [analysis.module], {package})
