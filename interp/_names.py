@@ -15,6 +15,15 @@ _SPECIAL = frozenset('<>:"/\\|?*')
 _UNSEEN = frozenset({"Cc", "Cs", "Cn", "Zl", "Zp"})  # control characters, halves of pairs, line separators
 
 
+HOLDS = {
+    "type": "string",
+    "pattern": r"\S",
+    "maxLength": LONGEST,
+    "not": {"pattern": r"""[<>:"/\\|?*\u0000-\u001f\u007f]|^[. ]|[. ]$"""},
+}
+"""Most of what ``component`` asks for, as JSON Schema says it: not the bytes, and not the names of devices."""
+
+
 def component(name: object, what: str) -> str:
     """Check that a name can be one component of a path, on every system.
 

@@ -165,3 +165,9 @@ def house(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> House:
     monkeypatch.setattr(execution, "real_tools", double.tools)
     monkeypatch.chdir(tmp_path)
     return double
+
+
+@pytest.fixture
+def fingerprint(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The sources are not read for every run on doubles; tests/cli/test_fingerprint.py is about that."""
+    monkeypatch.setattr("analyses.cli.manifest.code_sha256", lambda: "of the code")

@@ -173,6 +173,10 @@ def _parser() -> argparse.ArgumentParser:
     show.add_argument("--model", metavar="M", help="show the prompts as its tokenizer reads them")
     show.set_defaults(handler=_show)
 
+    schema = commands.add_parser("schema", help="the JSON schema of a study or task file, for an editor")
+    schema.add_argument("what", choices=("study", "task"))
+    schema.set_defaults(handler=_schema)
+
     for name, text, handler in (
         ("models", "what --model takes, and what is cached here", _models),
         ("studies", "the bundled studies", _studies),
@@ -258,6 +262,12 @@ def _show(arguments: argparse.Namespace, terminal: Terminal) -> None:
 
     for line in questions.show(arguments.task, arguments.model):
         terminal.line(line)
+
+
+def _schema(arguments: argparse.Namespace, terminal: Terminal) -> None:
+    from analyses.cli import schema
+
+    terminal.line(schema.text(arguments.what))
 
 
 def _models(arguments: argparse.Namespace, terminal: Terminal) -> None:

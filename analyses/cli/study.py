@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from analyses import options, registry
-from interp import _yaml
+from interp import _names, _yaml
+from interp._keys import TEXT, Key, some, whole
 from interp._names import component
 from interp.errors import InterpError, nearest, shown, unknown_name
 
@@ -23,6 +24,39 @@ if TYPE_CHECKING:
     from interp.tasks import Task
 
 STUDIES = Path(__file__).parents[1] / "studies"
+
+
+_RANGES = {"n": (1, 1_000_000), "seed": (0, _yaml.LARGEST)}
+"""The least and the most of each whole number."""
+
+KEYS = (
+    Key("name", _names.HOLDS, "A short name, also of the directory under reports/.", required=True),
+    Key("title", TEXT, "One line for the page.", required=True),
+    Key("question", TEXT, "What the study asks.", required=True),
+    Key(
+        "task",
+        {},
+        "The prompts: a bundled task, the path of a task's .yaml file from here, or a whole task.",
+        required=True,
+    ),
+    Key(
+        "rungs",
+        {"anyOf": [{"const": "all"}, some({"type": "string"})]},
+        "The task's rungs to use: all (the default), or a list of names.",
+    ),
+    Key("main_rung", TEXT, "The rung to explain if the model does it; by default the task's own choice."),
+    Key("n", whole(*_RANGES["n"]), "Pairs of prompts for each rung; 48 by default."),
+    Key("seed", whole(*_RANGES["seed"]), "Fixes the pairs and everything random in the analyses; 0 by default."),
+    Key("model", TEXT, "mini (the default), a hub name, a Hugging Face directory or a .gguf file."),
+    Key("gate", {}, "The least behaviour that is worth explaining."),
+    Key(
+        "analyses",
+        {},
+        "What is measured, each with its options, if any; behavior must be there.",
+        required=True,
+    ),
+)
+"""The keys of a study's file; what may stand in task, gate and analyses depends on what is installed (``schema``)."""
 
 
 @dataclass(frozen=True)
@@ -121,18 +155,18 @@ def parse(content: object, *, where: str, folder: Path = Path()) -> Study:
     """
     if not isinstance(content, dict):
         raise InterpError(f"{where} must be a mapping of keys such as name, task and analyses.")
-    check_keys(content, Study.__dataclass_fields__, where)
-    for key in ("name", "title", "question", "task", "analyses"):
-        if key not in content:
-            raise InterpError(f"{where} lacks the key '{key}'.")
+    check_keys(content, (key.name for key in KEYS), where)
+    for key in KEYS:
+        if key.required and key.name not in content:
+            raise InterpError(f"{where} lacks the key '{key.name}'.")
     values: dict[str, Any] = {}
     values["name"] = component(content["name"], f"'name' in {where}")
-    for key in ("title", "question", "model", "main_rung"):
-        if key in content:
-            values[key] = _text(content[key], key, where)
-    for key in _RANGES:
-        if key in content:
-            values[key] = _whole(content[key], key, where)
+    for name in ("title", "question", "model", "main_rung"):
+        if name in content:
+            values[name] = _text(content[name], name, where)
+    for name in _RANGES:
+        if name in content:
+            values[name] = _whole(content[name], name, where)
     task, values["task"] = _task(content["task"], where, folder)
     values["rungs"] = _rungs(content.get("rungs", "all"), where)
     values["gate"] = _gate(content.get("gate"), where)
@@ -169,10 +203,6 @@ def _text(value: object, key: str, where: str) -> str:
     if not _yaml.is_clean(value):
         raise _wrong(key, where, "text without control characters", value)
     return " ".join(value.split())
-
-
-_RANGES = {"n": (1, 1_000_000), "seed": (0, _yaml.LARGEST)}
-"""The least and the most of each whole number."""
 
 
 def _whole(value: object, key: str, where: str, prefix: str = "") -> int:

@@ -18,7 +18,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
-from interp import _yaml
+from interp._keys import TEXT, Key, Reader, mapping, named
 from interp.errors import InterpError, shown, unknown_name
 from interp.prompts.template import ANSWER
 
@@ -163,6 +163,27 @@ NOTHING_STATED = Vocabulary()
 """All of it is derived from the prompts."""
 
 
+_ROLES = {"type": "array", "items": TEXT, "uniqueItems": True}
+
+
+def _in_each_language(holds: Mapping[str, Any]) -> Mapping[str, Any]:
+    return {"type": "object", "properties": dict.fromkeys(LANGUAGES, holds), "additionalProperties": False}
+
+
+KEYS = (
+    Key("source", TEXT, "The role that carries what is studied; without it, the one that corrupted changes."),
+    Key("target", TEXT, "The role where it is thought to go; without it, the answer position."),
+    Key("readers", _ROLES, "Roles where it is read to give the answer; without them, the answer position."),
+    Key("meeting", _ROLES, "Roles, besides the later of source and target, where the two can meet."),
+    Key("distractors", _ROLES, "Roles that could be taken for source or target; without them, all that are left."),
+    Key("words", _in_each_language(named(TEXT)), 'What to call a role within a sentence: {en: {color: "the colour"}}.'),
+    Key("asked_for", _in_each_language(TEXT), "The right answer within a sentence, such as: the asked noun's colour."),
+)
+"""What a task may state of its roles."""
+
+HOLDS = mapping(KEYS)
+
+
 def read(content: Any, where: str) -> Vocabulary:
     """A vocabulary from plain values, as YAML or JSON have them.
 
@@ -173,48 +194,37 @@ def read(content: Any, where: str) -> Vocabulary:
     Raises:
         InterpError: a key that is unknown, or of another kind.
     """
-    found = _mapping(content, f"vocabulary{where}")
-    known = [one.name for one in fields(Vocabulary)]
-    for key in found:
-        if key not in known:
-            raise unknown_name("key", key, known, f" in vocabulary{where}")
-    stated: dict[str, Any] = {key: _text(found[key], f"{key} of vocabulary{where}") for key in _ONE if key in found}
-    for key in (key for key in _SEVERAL if key in found):
-        stated[key] = _names(found[key], f"{key} of vocabulary{where}")
-    words = _by_language(found.get("words", {}), f"words of vocabulary{where}")
+    reader, here = Reader(), f"vocabulary{where}"
+    found = reader.keys(content, here, KEYS)
+    stated: dict[str, Any] = {key: _line(reader.text(found, key, here)) for key in _ONE if key in found}
+    stated |= {key: _roles(reader, found[key], f"{key} of {here}") for key in _SEVERAL if key in found}
+    words = _by_language(reader, found.get("words", {}), f"words of {here}")
     stated["words"] = {
-        language: {role: _text(name, f"{role} in words.{language} of vocabulary{where}") for role, name in each.items()}
+        language: {
+            role: _line(reader.as_written(name, f"{role} in words.{language} of {here}"))
+            for role, name in reader.mapping(said, f"words.{language} of {here}").items()
+        }
         for language, said in words.items()
-        for each in [_mapping(said, f"words.{language} of vocabulary{where}")]
     }
-    asked_for = _by_language(found.get("asked_for", {}), f"asked_for of vocabulary{where}")
+    asked_for = _by_language(reader, found.get("asked_for", {}), f"asked_for of {here}")
     stated["asked_for"] = {
-        language: _text(said, f"asked_for.{language} of vocabulary{where}") for language, said in asked_for.items()
+        language: _line(reader.text(asked_for, language, f"asked_for of {here}")) for language in asked_for
     }
     return Vocabulary(**stated)
 
 
-def _by_language(content: Any, where: str) -> dict[str, Any]:
-    found = _mapping(content, where)
+def _by_language(reader: Reader, content: Any, where: str) -> dict[str, Any]:
+    found = reader.mapping(content, where)
     for language in found:
-        if language not in LANGUAGES:
-            raise unknown_name("language", language, LANGUAGES, f" in {where}")
+        reader.known(language, LANGUAGES, "language", where)
     return found
 
 
-def _mapping(content: Any, where: str) -> dict[str, Any]:
-    if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
-        raise InterpError(f"{where} must be a mapping of names to values, not {shown(content)}.")
-    return content
-
-
-def _names(content: Any, where: str) -> tuple[str, ...]:
+def _roles(reader: Reader, content: Any, where: str) -> tuple[str, ...]:
     if not isinstance(content, list):
-        raise InterpError(f"{where} must be a list of roles, not {shown(content)}.")
-    return tuple(_text(name, where) for name in content)
+        reader.fail(f"{where} must be a list of roles, not {shown(content)}.")
+    return tuple(_line(role) for role in (reader.names(content, where) if content else ()))
 
 
-def _text(content: Any, where: str) -> str:
-    if not isinstance(content, str) or not content.strip() or not _yaml.is_clean(content):
-        raise InterpError(f"{where} must be text, not {shown(content)}.")
-    return " ".join(content.split())
+def _line(text: str) -> str:
+    return " ".join(text.split())

@@ -9,15 +9,15 @@ import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, NoReturn, get_args
+from typing import Any
 
+from interp._keys import Reader
 from interp.errors import InterpError, shown, unknown_name
 from interp.prompts import Template, vocabulary
 from interp.prompts.alignment import AnswerPolicy
 from interp.prompts.template import ANSWER
 from interp.prompts.vocabulary import NOTHING_STATED, Vocabulary
-
-Kind = Literal["words", "random_tokens"]
+from interp.tasks import keys
 
 TOKEN_ROLES = ("copied", "previous", ANSWER)
 """The roles of prompts of random tokens: what is copied, the token before it, and the last token."""
@@ -141,13 +141,6 @@ class Task:
         raise unknown_name("rung", name, [rung.name for rung in self.rungs], f" of task {shown(self.name)}")
 
 
-_TASK_KEYS = ("name", "language", "title", "question", "source")
-_TASK_OPTIONS = ("kind", "answer_policy", "lexicon", "rungs", "vocabulary")
-_RUNG_KEYS = ("name", "description")
-_WORD_RUNG_OPTIONS = ("main", "template", "templates", "answer", "corrupted", "same", "incorrect_answer", "roles")
-_TOKEN_RUNG_OPTIONS = ("main", "block")
-
-
 def parse_task(content: object, where: str) -> Task:
     """The task that the content of a YAML file states; ``where`` names the file in messages.
 
@@ -158,20 +151,17 @@ def parse_task(content: object, where: str) -> Task:
     return _Reader(where).task(content)
 
 
-class _Reader:
-    """Checks one file; every message begins with its name."""
-
-    def __init__(self, file: str) -> None:
-        self.file = file
+class _Reader(Reader):
+    """Checks that the parts of one task file fit together."""
 
     def task(self, content: Any) -> Task:
-        top = self.keys(content, "the task", _TASK_KEYS, _TASK_OPTIONS)
-        words = {key: self.text(top, key, "the task") for key in _TASK_KEYS}
-        kind = self.one_of(top.get("kind", "words"), "kind", get_args(Kind))
-        policy = self.one_of(top.get("answer_policy", "single"), "answer_policy", get_args(AnswerPolicy))
+        top = self.keys(content, "the task", keys.TASK)
+        words = {key: self.text(top, key, "the task") for key in ("name", "language", "title", "question", "source")}
+        kind = self.one_of(top.get("kind", "words"), "kind", keys.KINDS)
+        policy = self.one_of(top.get("answer_policy", "single"), "answer_policy", keys.POLICIES)
         tables = self.lexicon(top.get("lexicon", {}))
         read = self.word_rung if kind == "words" else self.token_rung
-        rungs = tuple(read(rung, tables) for rung in self.items(top.get("rungs"), "rungs"))
+        rungs = tuple(read(rung, tables) for rung in self.items(top["rungs"], "rungs"))
         names = [rung.name for rung in rungs]
         if len(set(names)) < len(names):
             self.fail(f"two rungs share a name ({', '.join(names)}). Rename one.")
@@ -196,16 +186,18 @@ class _Reader:
         return said
 
     def word_rung(self, content: Any, tables: Sequence[Table]) -> Rung:
-        rung = self.keys(content, "a rung", (*_RUNG_KEYS, "answer", "corrupted"), _WORD_RUNG_OPTIONS)
+        rung = self.keys(content, "a rung", keys.WORD_RUNG)
         name = self.text(rung, "name", "a rung")
         where = f"rung {shown(name)}"
         if ("template" in rung) == ("templates" in rung):
             self.fail(f"{where} needs either template or templates (variant: template).")
-        answer = self.as_written(rung, "answer", where)
+        answer = self.as_written(rung["answer"], f"answer of {where}")
         if "template" in rung:
-            texts = {"": self.as_written(rung, "template", where)}
+            texts = {"": self.as_written(rung["template"], f"template of {where}")}
         else:
             texts = self.texts(rung["templates"], f"templates of {where}")
+            if not texts:
+                self.fail(f"templates of {where} is empty. Give at least one (variant: template).")
         templates = {ask: self.template(text, answer, where) for ask, text in texts.items()}
         used = dict.fromkeys(slot for template in templates.values() for slot in template.slots)
         same = self.texts(rung.get("same", {}), f"same of {where}")
@@ -222,30 +214,32 @@ class _Reader:
         for slot in (*corrupted.swap, *corrupted.copy, *same):
             self.known(slot, used, "slot", where)
         shared = [r for r in next(iter(templates.values())).roles if all(r in t.roles for t in templates.values())]
+        if not shared:
+            self.fail(f"{where} has no word in braces that all its templates share. Write one as a slot: {{noun}}.")
         roles = tuple(self.names(rung.get("roles", shared), f"roles of {where}"))
         for role in roles:
             self.known(role, (*shared, *(f"after_{one}" for one in shared), ANSWER), "role", where)
-        other = rung.get("incorrect_answer")
-        if other is not None:
-            other = self.as_written(rung, "incorrect_answer", where)
+        other = None
+        if "incorrect_answer" in rung:
+            other = self.as_written(rung["incorrect_answer"], f"incorrect_answer of {where}")
             for slot in self.template("", other, where).slots:
                 self.known(slot, drawn, "slot", f"incorrect_answer of {where}")
         description = self.text(rung, "description", where)
-        main = self.flag(rung.get("main", False), where)
+        main = self.flag(rung, "main", where)
         return Rung(name, description, main, templates, corrupted, same, other, roles)
 
     def token_rung(self, content: Any, tables: Sequence[Table]) -> Rung:
-        rung = self.keys(content, "a rung", (*_RUNG_KEYS, "block"), _TOKEN_RUNG_OPTIONS)
+        rung = self.keys(content, "a rung", keys.TOKEN_RUNG)
         if tables:
             self.fail("a task of random tokens has no lexicon. Remove it.")
         block = rung["block"]
-        if isinstance(block, bool) or not isinstance(block, int) or block < 2:
-            self.fail(f"block is {shown(block)}. Give a whole number from 2.")
-        name, description = (self.text(rung, key, "a rung") for key in _RUNG_KEYS)
-        return Rung(name, description, self.flag(rung.get("main", False), name), roles=TOKEN_ROLES, block=block)
+        if isinstance(block, bool) or not isinstance(block, int) or block < keys.SMALLEST_BLOCK:
+            self.fail(f"block is {shown(block)}. Give a whole number from {keys.SMALLEST_BLOCK}.")
+        name, description = (self.text(rung, key, "a rung") for key in ("name", "description"))
+        return Rung(name, description, self.flag(rung, "main", f"rung {shown(name)}"), roles=TOKEN_ROLES, block=block)
 
     def corruption(self, content: Any, where: str) -> Corruption:
-        kinds = self.keys(content, f"corrupted of {where}", (), ("other", "swap", "copy", "keep"))
+        kinds = self.keys(content, f"corrupted of {where}", keys.CORRUPTED)
         if len({*kinds} - {"keep"}) != 1:
             self.fail(f"corrupted of {where} needs exactly one of other, swap, copy.")
         if "other" in kinds:
@@ -255,9 +249,12 @@ class _Reader:
             self.fail(f"keep in corrupted of {where} goes with other alone. Remove it.")
         ((kind, value),) = kinds.items()
         if kind == "copy":
-            return Corruption(copy=self.texts(value, f"copy of {where}"))
+            copied = self.texts(value, f"copy of {where}")
+            if not copied:
+                self.fail(f"copy of {where} is empty. Say which slot takes which slot's word: {{slot: other slot}}.")
+            return Corruption(copy=copied)
         pair = tuple(self.names(value, f"swap of {where}"))
-        if len(pair) != 2:
+        if len(pair) != 2 or len(set(pair)) != 2:
             self.fail(f"swap of {where} must name two slots.")
         return Corruption(swap=pair)
 
@@ -304,56 +301,6 @@ class _Reader:
         except InterpError as error:
             self.fail(f"{where}: {error}")
 
-    def keys(self, content: Any, where: str, required: Sequence[str], optional: Sequence[str]) -> dict[str, Any]:
-        found = self.mapping(content, where)
-        for key in found:
-            self.known(key, (*required, *(o for o in optional if o not in required)), "key", where)
-        for key in required:
-            if key not in found:
-                self.fail(f"{where} has no {key}. Add it.")
-        return found
-
-    def known(self, name: object, options: Any, what: str, where: str) -> None:
-        if name not in options:
-            raise unknown_name(what, name, options, f" in {where} of {self.file}")
-
     def one_of(self, value: object, key: str, options: tuple[str, ...]) -> Any:
         self.known(value, options, key, "the task")
         return value
-
-    def text(self, content: Mapping[str, Any], key: str, where: str) -> str:
-        return self.as_written(content, key, where).strip()
-
-    def as_written(self, content: Mapping[str, Any], key: str, where: str) -> str:
-        value = content[key]
-        if not isinstance(value, str) or not value.strip():
-            self.fail(f"{key} of {where} must be text, not {shown(value)}.")
-        return value
-
-    def flag(self, value: Any, where: str) -> bool:
-        if not isinstance(value, bool):
-            self.fail(f"main of {where} must be true or false, not {shown(value)}.")
-        return value
-
-    def mapping(self, content: Any, where: str) -> dict[str, Any]:
-        if not isinstance(content, dict):
-            self.fail(f"{where} must be a mapping of keys to values.")
-        return content
-
-    def names(self, content: Any, where: str) -> list[str]:
-        for name in self.items(content, where):
-            if not isinstance(name, str):
-                self.fail(f"{where} holds {shown(name)}. Give names; quote true, false and numbers.")
-        return list(content)
-
-    def texts(self, content: Any, where: str) -> dict[str, str]:
-        found = self.mapping(content, where)
-        return {key: self.as_written(found, key, where) for key in found}
-
-    def items(self, content: Any, where: str) -> list[Any]:
-        if not isinstance(content, list) or not content:
-            self.fail(f"{where} must be a list with at least one item.")
-        return content
-
-    def fail(self, reason: str) -> NoReturn:
-        raise InterpError(f"{self.file}: {reason}")

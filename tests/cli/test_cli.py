@@ -25,10 +25,7 @@ Captured = pytest.CaptureFixture[str]
 REPOSITORY = Path(__file__).parents[2]
 
 
-@pytest.fixture(autouse=True)
-def fingerprint(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The sources are not read for every run on doubles; tests/cli/test_fingerprint.py is about that."""
-    monkeypatch.setattr("analyses.cli.manifest.code_sha256", lambda: "of the code")
+pytestmark = pytest.mark.usefixtures("fingerprint")
 
 
 # --- help and arguments ---

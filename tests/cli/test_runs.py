@@ -30,10 +30,7 @@ from tests.doubles import MINIMAL, House, Said
 SMALL = studies.parse(MINIMAL, where="small.yaml")
 
 
-@pytest.fixture(autouse=True)
-def fingerprint(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The sources are not read for every run on doubles; tests/cli/test_fingerprint.py is about that."""
-    monkeypatch.setattr("analyses.cli.manifest.code_sha256", lambda: "of the code")
+pytestmark = pytest.mark.usefixtures("fingerprint")
 
 
 def execute(house: House, out: Path, study: studies.Study = SMALL, said: Said | None = None) -> execution.Outcome:

@@ -20,11 +20,7 @@ from interp.errors import InterpError, UnaskableError
 from interp.prompts import PromptPairs
 from tests.doubles import DROP, MINIMAL, House, Said
 
-
-@pytest.fixture(autouse=True)
-def fingerprint(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The sources are not read for every run on doubles; tests/cli/test_fingerprint.py is about that."""
-    monkeypatch.setattr("analyses.cli.manifest.code_sha256", lambda: "of the code")
+pytestmark = pytest.mark.usefixtures("fingerprint")
 
 
 def with_change(**changes: object) -> dict[str, object]:
