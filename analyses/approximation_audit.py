@@ -160,9 +160,9 @@ def _wanted(
             if method != "atp*":
                 wanted.append((site, method))
             elif site in QK_SITES:  # elsewhere it is the gradient
-                (left_out if model.no_blocks else wanted).append((site, method))
+                (left_out if model.blocks is None else wanted).append((site, method))
     for method in edge_methods:
-        (left_out if model.no_blocks else wanted).append(("edges", method))
+        (left_out if model.blocks is None else wanted).append(("edges", method))
     if not wanted:
         raise InterpError("There is no approximation to check. Name sites with methods, or edge methods.")
     return wanted, [f"{site}, {_NAMES[method]}" for site, method in left_out]

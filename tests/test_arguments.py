@@ -420,7 +420,7 @@ def test_the_tables_of_the_arithmetic_have_the_same_sites(gpt2: HookedTransforme
         return value
 
     for model in (gpt2, llama):
-        model.blocks().forward(torch.arange(4)[None], tap=tap)
+        model.blocks.forward(torch.arange(4)[None], tap=tap)
     assert tuple(dict.fromkeys(shown)) == TAPS
     assert len(shown) == 2 * 3 * len(TAPS)
     assert set(OWN_FLOP) == set(CHANGES) <= set(TAPS) <= set(sites.SITES)
@@ -487,5 +487,5 @@ def test_a_new_metric_in_the_table_is_not_read_as_another(
 
 
 def test_a_new_precision_is_not_run_as_another(gpt2: HookedTransformer) -> None:
-    assert "float8" in said(lambda: engine._in(gpt2.blocks(), "float8"))
+    assert "float8" in said(lambda: engine._in(gpt2.blocks, "float8"))
     assert "Unknown precision 'float8'" in said(lambda: sweep(gpt2, made(), "z", precision="float8"))

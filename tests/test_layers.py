@@ -51,6 +51,13 @@ RULES = (
         "interp/model/*",
         ("interp.sweeps", "interp.attribution", "interp.metrics", "interp.readouts", "interp.stats", "interp.report"),
     ),
+    *(  # what is found of a model, and how it computes, are known without the model
+        Rule(f"interp/model/{name}.py", ("interp.model.hooked", "interp.model.load", "interp.model.HookedTransformer"))
+        for name in (
+            *("arithmetic", "bridged", "checks", "checkpoint", "config", "folding", "live_sites", "products"),
+            *("running", "source", "families/*"),
+        )
+    ),
     Rule("interp/run.py", ("interp.sweeps", "interp.attribution", "interp.stats", "interp.report", *PLOTTING)),
     Rule("interp/interventions.py", (*RUNNING, "interp.metrics", "interp.readouts", "interp.report")),
     Rule("interp/sweeps/*", ("interp.attribution", "interp.stats", "interp.report", *PLOTTING)),

@@ -38,7 +38,7 @@ from interp.sweeps import (
 from tests.oracle import patched_logits, plain_hooks
 from tests.sweeps.test_attention_only import made as attention_only
 from tests.tiny import LOGITS as SIZE
-from tests.tiny import ragged_pairs, scattered_pairs
+from tests.tiny import ragged_pairs, scattered_pairs, without_blocks
 from tests.tolerance import close, near
 
 LOGITS = torch.tensor([[0.0, math.log(2), math.log(5)], [3.0, 3.0, -1.0]])
@@ -216,7 +216,7 @@ def model(
     request: pytest.FixtureRequest, gpt2: HookedTransformer, monkeypatch: pytest.MonkeyPatch
 ) -> HookedTransformer:
     if request.param == "hooks":
-        monkeypatch.setattr(gpt2, "no_blocks", "asked by the test")
+        without_blocks(monkeypatch, gpt2)
     return gpt2
 
 
@@ -227,7 +227,7 @@ def test_a_sweep_of_every_readout_equals_plain_hooks(name: str, direction: str, 
     with torch.no_grad():
         clean = model.bridge(torch.tensor(pairs.clean.ids)).numpy()
     found = sweep_sites(model, pairs, ["resid_pre", "z"], direction, EVERY[name], axis="role")
-    assert found["z"].attrs["engine"] == ("hooks" if model.no_blocks else "weights")
+    assert found["z"].attrs["engine"] == ("hooks" if model.blocks is None else "weights")
     for site, heads in (("resid_pre", [None]), ("z", list(range(4)))):
         swept = found[site].patched.transpose("prompt", "layer", ..., "role")
         places = swept.role.values

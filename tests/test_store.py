@@ -19,7 +19,7 @@ from interp.sweeps import ablation_sweep, knockout_sweep, path_patching, sweep, 
 from interp.sweeps import through_hooks as hooks
 from interp.sweeps.exact import cost as limits
 from interp.sweeps.exact import execute
-from tests.tiny import LOGITS, make_gpt2, ragged_pairs, scattered_pairs
+from tests.tiny import LOGITS, make_gpt2, ragged_pairs, scattered_pairs, without_blocks
 from tests.tolerance import close
 
 Sweep = Callable[..., xr.Dataset]
@@ -64,7 +64,7 @@ def test_an_interrupted_sweep_goes_on_where_it_stopped(
     if (kind, engine) == ("paths", "hooks"):
         pytest.skip("paths run on the weights only")
     if engine == "hooks":
-        monkeypatch.setattr(gpt2, "no_blocks", "asked by the test")
+        without_blocks(monkeypatch, gpt2)
     run = KINDS[kind]
     plain = run(gpt2, pairs)
     with monkeypatch.context() as small:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 from transformers import (
     GPT2Config,
@@ -18,6 +19,7 @@ from transformers import (
     Qwen2ForCausalLM,
 )
 
+from interp.model import HookedTransformer
 from interp.prompts import PromptPairs
 
 VOCAB = 60
@@ -115,3 +117,9 @@ def ragged_pairs() -> PromptPairs:
         clean, corrupted, correct=5, incorrect=[9, 11, 13, 9], roles={"color": color, "noun": noun},
         answer_position=[8, 5, 6, 5],
     )  # fmt: skip
+
+
+def without_blocks(monkeypatch: pytest.MonkeyPatch, model: HookedTransformer, why: str = "asked by the test") -> None:
+    """From here on a model is run through hooks, as one is whose arithmetic is not written."""
+    monkeypatch.setattr(model, "blocks", None)
+    monkeypatch.setattr(model, "why_no_blocks", why)

@@ -328,7 +328,8 @@ def _products(model: HookedTransformer) -> dict[str, str]:
     from interp.model.arithmetic import TANH_GELU
     from interp.model.products import choose
 
-    found = {f"{model.name}, {shape}": str(choice) for shape, choice in model.blocks().choices().items()}
+    choices = {} if model.blocks is None else model.blocks.measured().choices()
+    found = {f"{model.name}, {shape}": str(choice) for shape, choice in choices.items()}
     for name, d_in, d_out, activation in (
         ("q, k, v, o", 768, 768, None), ("mlp_in", 768, 3072, TANH_GELU), ("mlp_out", 3072, 768, None),
     ):  # fmt: skip

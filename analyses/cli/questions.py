@@ -121,7 +121,7 @@ def _names(task: Task) -> str:
 
 
 def _reader(model: str) -> SupportsTokenizer:
-    from interp.model.load import reader
+    from interp.model.source import reader
 
     return reader(model)
 

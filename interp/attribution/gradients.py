@@ -20,7 +20,7 @@ from torch import Tensor
 
 from interp import run
 from interp.errors import InterpError
-from interp.model.arithmetic import TAPS, Blocks, UnsupportedModelError, at_positions
+from interp.model.arithmetic import TAPS, Blocks, at_positions
 from interp.prompts.tokens import Prompts
 from interp.sweeps import Reading
 
@@ -108,16 +108,12 @@ class Differentiable:
         Raises:
             InterpError: a half-precision model of an architecture whose pieces are not written.
         """
-        try:
-            if site not in TAPS:
-                raise UnsupportedModelError(f"site '{site}' has no tap in interp.model.arithmetic")
-            blocks = model.blocks()
-        except UnsupportedModelError as error:
+        reason = model.why_no_blocks if site in TAPS else f"site '{site}' has no tap in interp.model.arithmetic"
+        blocks = None if reason or model.blocks is None else model.blocks.measured()
+        if blocks is None:
             if model.dtype.itemsize < 4:
-                raise InterpError(
-                    f"Gradients of {model.name} need float32 ({error}). Load it with dtype='float32'."
-                ) from error
-            log.info("Gradients of %s go through the bridge's hooks: %s.", model.name, error)
+                raise InterpError(f"Gradients of {model.name} need float32 ({reason}). Load it with dtype='float32'.")
+            log.info("Gradients of %s go through the bridge's hooks: %s.", model.name, reason)
             return cls(model, None)
         if model.dtype.itemsize < 4:
             blocks = mapped(blocks, Tensor.float)

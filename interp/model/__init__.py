@@ -1,10 +1,14 @@
 """The model: loaded whole or refused, checked, and readable in every place.
 
-``hooked`` is the model. ``load`` and ``checkpoint`` read it from files; ``checks`` and ``live_sites`` prove what holds
-of it; ``arithmetic`` and ``products`` compute its pieces; ``families`` has one file per family of models.
+``load`` goes from a name to a model: ``source`` and ``checkpoint`` read its files, ``bridged`` runs what was read,
+``live_sites`` and ``checks`` find what holds of it. ``hooked`` is the model. ``arithmetic`` and ``products`` compute
+its pieces, and ``families`` has one file per family of models.
 """
 
-from interp.model.hooked import Hook, HookedTransformer, HookFunction, ModelConfig, resolve_device
+from interp.model.bridged import Hook, HookFunction
+from interp.model.config import ModelConfig
+from interp.model.hooked import HookedTransformer
+from interp.model.running import resolve_device
 from interp.prompts.tokens import BosPolicy
 
 __all__ = ["BosPolicy", "Hook", "HookFunction", "HookedTransformer", "ModelConfig", "resolve_device"]

@@ -1,18 +1,16 @@
-"""What is proved about a model each time one is loaded. A model that fails is refused, not used with a warning."""
+"""What is looked at in a model each time one is loaded: pure findings, of which ``load`` makes its decisions."""
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from interp.errors import UnusableModelError
-from interp.model.arithmetic import TAPS, Blocks, UnsupportedModelError
-from interp.model.families import blocks_of
+from interp.model.arithmetic import TAPS, Blocks
+from interp.model.bridged import BridgedModel
 from interp.model.live_sites import (
     Kept,
     allowed,
@@ -28,10 +26,34 @@ from interp.model.live_sites import (
 from interp.model.running import in_one_dtype
 from interp.sites import SITES
 
-if TYPE_CHECKING:
-    from interp.model import HookedTransformer
+IDENTITIES = {
+    "result_sum": "head results plus bias equal the output of W_O",
+    "pattern_sum": "attention rows are causal, lie in [0, 1] and sum to 1, less what a sink takes",
+    "padding": "tokens to the right change nothing before them",
+    "resume": "running the blocks one by one equals the whole forward pass",
+}
+"""Name of an identity -> what it says, in words."""
 
-log = logging.getLogger(__name__)
+
+class Finding(NamedTuple):
+    """What one check found.
+
+    Attributes:
+        name: of the check.
+        difference: the largest seen, as a share of the largest value compared; infinite where a yes is a no.
+        allowed: what rounding may make of it.
+        wrong: the sentence to say where it does not hold.
+    """
+
+    name: str
+    difference: float
+    allowed: float
+    wrong: str
+
+    @property
+    def holds(self) -> bool:
+        """Whether it is as it should be; a difference that is not a number is none."""
+        return self.difference <= self.allowed
 
 
 class Reference(NamedTuple):
@@ -41,80 +63,72 @@ class Reference(NamedTuple):
     log_probabilities: Float[Tensor, "prompt position vocab"]
 
 
-@torch.inference_mode()
-def self_check(model: HookedTransformer) -> dict[str, float]:
-    """Prove the identities that every analysis leans on, on ten tokens.
-
-    Returns:
-        The largest difference seen per identity, as a share of the largest value compared.
-
-    Raises:
-        UnusableModelError: names the identity that does not hold.
-    """
+def rounded_products(model: BridgedModel) -> str:
+    """What to say where PyTorch rounds the factors of a model's products; empty where it does not."""
     precision = torch.get_float32_matmul_precision()
-    if model.dtype == torch.float32 and precision != "highest":
-        log.warning(
-            "PyTorch may round the factors of float32 products (precision '%s'), so that effects can be off by some "
-            "percent. torch.set_float32_matmul_precision('highest') before %s is used makes them exact.",
-            precision, model.name,
-        )  # fmt: skip
+    if model.dtype != torch.float32 or precision == "highest":
+        return ""
+    return (
+        f"PyTorch may round the factors of float32 products (precision '{precision}'), so that effects can be off by "
+        f"some percent. torch.set_float32_matmul_precision('highest') before {model.name} is used makes them exact."
+    )
+
+
+@torch.inference_mode()
+def identities(model: BridgedModel, sites: Iterable[str]) -> Iterator[Finding]:
+    """Look at the identities that every analysis leans on, on ten tokens, one after the other.
+
+    First come two that have no name among ``IDENTITIES``: the logits are finite, and reading changes nothing. Each is
+    only worth looking at where those before it hold.
+    """
     ids = probe_ids(model)
     plain = model.forward(ids)
-    if not torch.isfinite(plain).all():
-        wider = " dtype='float32' holds larger numbers." if model.dtype == torch.float16 else ""
-        raise UnusableModelError(f"{model.name} gives logits that are not finite in {model.dtype}.{wider}")
+    wider = " dtype='float32' holds larger numbers." if model.dtype == torch.float16 else ""
+    yield _yes(
+        "finite",
+        bool(torch.isfinite(plain).all()),
+        f"{model.name} gives logits that are not finite in {model.dtype}.{wider}",
+    )
     kept: dict[tuple[str, int], Tensor] = {}
-    names = [name for name in model.sites if not SITES[name].derived_from]
+    names = [name for name in sites if not SITES[name].derived_from]
     watched = model.forward(ids, hooks=readers(model, names, kept))
-    if not torch.equal(plain, watched):
-        raise UnusableModelError(
-            f"Reading activations changed the logits of {model.name}; its figures cannot be trusted."
-        )
+    yield _yes(
+        "reading",
+        torch.equal(plain, watched),
+        f"Reading activations changed the logits of {model.name}; its figures cannot be trusted.",
+    )
     short = max(1, ids.shape[1] * 6 // 10)
-    checks = {
-        "result_sum": _result_sum(model, ids),
-        "pattern_sum": _pattern_sum(model, kept),
-        "padding": share(model.forward(ids[:1, :short])[0] - plain[0, :short], plain),
-        "resume": _resume(model, ids, plain),
+    found: dict[str, Callable[[], float]] = {
+        "result_sum": lambda: _result_sum(model, ids) if "result" in sites else 0.0,
+        "pattern_sum": lambda: _pattern_sum(model, kept),
+        "padding": lambda: share(model.forward(ids[:1, :short])[0] - plain[0, :short], plain),
+        "resume": lambda: _resume(model, ids, plain),
     }
-    for name, difference in checks.items():
-        if not difference <= allowed(model.dtype):
-            raise UnusableModelError(
-                f"{model.name} ({model.cfg.architecture}) fails its self-check '{name}' ({CHECKS[name]}): "
-                f"difference {difference:.3g}, allowed {allowed(model.dtype):.0e}."
-            )
-    return checks
+    for name, look in found.items():
+        difference, limit = look(), allowed(model.dtype)
+        yield Finding(
+            name,
+            difference,
+            limit,
+            f"{model.name} ({model.cfg.architecture}) fails its self-check '{name}' ({IDENTITIES[name]}): "
+            f"difference {difference:.3g}, allowed {limit:.0e}.",
+        )
 
 
-def check_blocks(model: HookedTransformer) -> str:
-    """Compare the arithmetic with the bridge at every site of every layer, and note the difference in ``checks``.
+def _yes(name: str, holds: bool, wrong: str) -> Finding:
+    return Finding(name, 0.0 if holds else float("inf"), 0.0, wrong)
 
-    Returns:
-        Why the pieces cannot be used for this model; empty where they can. The model itself stays usable through hooks.
+
+@torch.inference_mode()
+def against_blocks(model: BridgedModel, blocks: Blocks, sites: Iterable[str]) -> Finding:
+    """Compare the arithmetic piece by piece with the bridge, at every site of every layer.
+
+    Raises:
+        UnsupportedModelError: a variant that is only met when the pieces run.
     """
-    reason = ""
-    try:
-        difference = _blocks(model, blocks_of(model))
-        model.checks["blocks"] = difference
-        if not difference <= allowed(model.dtype):
-            reason = (
-                f"its arithmetic differs from the bridge's by {difference:.3g} of the largest value, "
-                f"{allowed(model.dtype):.0e} is allowed"
-            )
-    except UnsupportedModelError as error:
-        reason = str(error)
-    if reason:
-        log.warning("%s is swept through hooks, which is slower: %s.", model.name, reason)
-    return reason
-
-
-CHECKS = {
-    "result_sum": "head results plus bias equal the output of W_O",
-    "pattern_sum": "attention rows are causal, lie in [0, 1] and sum to 1, less what a sink takes",
-    "padding": "tokens to the right change nothing before them",
-    "resume": "running the blocks one by one equals the whole forward pass",
-}
-"""Check name -> the identity, in words."""
+    difference, limit = _blocks(model, blocks, sites), allowed(model.dtype)
+    wrong = f"its arithmetic differs from the bridge's by {difference:.3g} of the largest value, {limit:.0e} is allowed"
+    return Finding("blocks", difference, limit, wrong)
 
 
 @torch.inference_mode()
@@ -128,34 +142,22 @@ def reference(hf_model: Any) -> Reference:
 
 
 @torch.inference_mode()
-def check_reference(model: HookedTransformer, of: Reference) -> None:
-    """Hold the loaded model to Hugging Face's own, and note the difference in ``checks``.
-
-    Raises:
-        UnusableModelError: a float32 or float64 model says something else. Half precision, whose rounding is no
-            error of the bridge, is warned of.
-    """
+def against_reference(model: BridgedModel, of: Reference) -> Finding:
+    """Compare the loaded model with Hugging Face's own."""
     expected = of.log_probabilities
     found = model.forward(of.ids).double().log_softmax(dim=-1).cpu()
-    difference = float("inf")
+    difference, limit = float("inf"), allowed(model.dtype)
     if found.shape == expected.shape:
         difference = share(found - expected, expected[torch.isfinite(expected)])
-    model.checks["hugging_face"] = difference
-    if difference <= allowed(model.dtype):
-        return
-    said = (
+    wrong = (
         f"{model.name} as TransformerLens runs it differs from Hugging Face's own {model.cfg.architecture} by "
-        f"{difference:.3g} of the largest log-probability, {allowed(model.dtype):.0e} is allowed"
+        f"{difference:.3g} of the largest log-probability, {limit:.0e} is allowed"
     )
-    if model.dtype.itemsize >= 4:
-        raise UnusableModelError(f"{said}: its configuration has something that TransformerLens does not know.")
-    log.warning("%s. Load it with dtype='float32' before its numbers are quoted.", said)
+    return Finding("hugging_face", difference, limit, wrong)
 
 
-def _result_sum(model: HookedTransformer, ids: Int[Tensor, "prompt position"]) -> float:
+def _result_sum(model: BridgedModel, ids: Int[Tensor, "prompt position"]) -> float:
     """Over all layers."""
-    if not model.has_site("result"):
-        return 0.0
     z: dict[tuple[str, int], Tensor] = {}
     out: dict[int, Tensor] = {}
 
@@ -172,7 +174,7 @@ def _result_sum(model: HookedTransformer, ids: Int[Tensor, "prompt position"]) -
     return _worst([share(made - out[layer], out[layer]) for layer, made in enumerate(summed)])
 
 
-def _pattern_sum(model: HookedTransformer, kept: Kept) -> float:
+def _pattern_sum(model: BridgedModel, kept: Kept) -> float:
     """Over all layers; where a head has a sink, its part of a row is known from the scores."""
     found = [0.0]
     for (name, layer), value in kept.items():
@@ -194,7 +196,7 @@ def _worst(found: list[float]) -> float:
     return float(torch.tensor(found).max())  # unlike the built-in, keeps a NaN
 
 
-def _blocks(model: HookedTransformer, blocks: Blocks) -> float:
+def _blocks(model: BridgedModel, blocks: Blocks, sites: Iterable[str]) -> float:
     """Compare every site of every layer, and the logits with attention in one step and in its parts."""
     ids = probe_ids(model).to(model.device)
     ours: dict[tuple[str, int], Tensor] = {}
@@ -203,11 +205,10 @@ def _blocks(model: HookedTransformer, blocks: Blocks) -> float:
         ours[site, layer] = value
         return value
 
-    names = [name for name in model.sites if name in TAPS and name != "scores"]  # which are masked in two ways
+    names = [name for name in sites if name in TAPS and name != "scores"]  # which are masked in two ways
     theirs: dict[tuple[str, int], Tensor] = {}
     plain = model.forward(ids, hooks=readers(model, names, theirs))
-    with torch.inference_mode():
-        logits = [blocks.logits(blocks.forward(ids, tap=watched)) for watched in (tap, None)]
+    logits = [blocks.logits(blocks.forward(ids, tap=watched)) for watched in (tap, None)]
     compared = [(mine, plain) for mine in logits]
     compared += [(ours[place], value) for place, value in theirs.items() if place in ours]
     if any(mine.shape != other.shape for mine, other in compared):
@@ -215,7 +216,7 @@ def _blocks(model: HookedTransformer, blocks: Blocks) -> float:
     return _worst([share(mine - other, other) for mine, other in compared])
 
 
-def _resume(model: HookedTransformer, ids: Int[Tensor, "prompt position"], plain: Tensor) -> float:
+def _resume(model: BridgedModel, ids: Int[Tensor, "prompt position"], plain: Tensor) -> float:
     """Compare both ends: everything from block 0, and the last block alone."""
     at = torch.full((ids.shape[0],), ids.shape[1] - 1)
     found = []

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from interp.model.bridged import BridgedModel, Hook
+from interp.model.families import FAMILIES, family_of
+from interp.model.families.reading import original
 from interp.sites import SITES
-
-if TYPE_CHECKING:
-    from interp.model import Hook, HookedTransformer
 
 TOLERANCE = {torch.float64: 1e-9, torch.float32: 2e-4, torch.bfloat16: 5e-2, torch.float16: 2e-2}
 """Allowed difference, as a share of the largest value: rounding of one layer's sums in that data type."""
@@ -37,7 +37,7 @@ class Live(NamedTuple):
 
 
 @torch.inference_mode()
-def live_sites(model: HookedTransformer) -> Live:
+def live_sites(model: BridgedModel) -> Live:
     """Run the model once and keep the sites whose hooks give, in every layer, what their names say.
 
     Asking the bridge which names it knows is not enough: some are aliases of hooks that an architecture never calls,
@@ -47,7 +47,7 @@ def live_sites(model: HookedTransformer) -> Live:
     known = [name for name, site in SITES.items() if not site.derived_from]
     kept = watch(model, ids, known)
     misnamed: dict[str, str] = {}
-    for check in (_in_some_layers, _shapes, _neurons, _before_activation, _stream):
+    for check in (_in_some_layers, _shapes, _neurons, _before_activation, _stream, _rows):
         misnamed |= check(model, {place: value for place, value in kept.items() if place[0] not in misnamed})
     if {"scores", "pattern"} <= {name for name, _ in kept} - set(misnamed):
         misnamed |= _scores(model, ids)
@@ -64,14 +64,12 @@ def live_sites(model: HookedTransformer) -> Live:
     )
 
 
-def read_only_sites(model: HookedTransformer) -> dict[str, str]:
-    """Sites that can be read but not changed, each with the reason, found by trying each.
+def read_only_sites(model: BridgedModel, names: Iterable[str]) -> dict[str, str]:
+    """Those of a model's sites that can be read but not changed, each with the reason, found by trying each.
 
-    Only for models that are in none of the ``families``: of those it is known that there are none
-    (``tests/test_run.py``).
+    Of a model whose arithmetic is in the ``families`` it is known that there are none (``tests/test_run.py``).
     """
-    if not model.no_blocks:
-        return {}
+    names = tuple(names)
     ids = probe_ids(model)
     plain = model.forward(ids)
 
@@ -81,21 +79,21 @@ def read_only_sites(model: HookedTransformer) -> dict[str, str]:
     found = {}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the bridge's own warning of a discarded edit
-        for name in model.sites:
+        for name in names:
             if name == "resid_mid":
                 continue  # below
             hook = SITES[name].edit_hook(0)
             if hook not in model.bridge.hook_dict or torch.equal(model.forward(ids, hooks=[(hook, change)]), plain):
                 found[name] = "TransformerLens discards edits of it"
-    if "resid_mid" in model.sites:
-        if "attn_out" not in model.sites or "attn_out" in found:
+    if "resid_mid" in names:
+        if "attn_out" not in names or "attn_out" in found:
             found["resid_mid"] = "it is changed through attn_out, which this architecture does not let anyone change"
         elif not _adds_attention(model, ids):
             found["resid_mid"] = "it is changed through attn_out, and here a norm comes between the two"
     return found
 
 
-def _adds_attention(model: HookedTransformer, ids: Int[Tensor, "prompt position"]) -> bool:
+def _adds_attention(model: BridgedModel, ids: Int[Tensor, "prompt position"]) -> bool:
     kept = watch(model, ids, ("resid_pre", "attn_out", "resid_mid"))
     return all(
         agree(kept["resid_pre", layer] + kept["attn_out", layer], kept["resid_mid", layer])
@@ -107,7 +105,7 @@ def _adds_attention(model: HookedTransformer, ids: Int[Tensor, "prompt position"
 
 
 def watch(
-    model: HookedTransformer,
+    model: BridgedModel,
     ids: Int[Tensor, "prompt position"],
     names: Iterable[str],
     *,
@@ -119,7 +117,7 @@ def watch(
     return kept
 
 
-def readers(model: HookedTransformer, names: Iterable[str], kept: dict[tuple[str, int], Tensor]) -> list[Hook]:
+def readers(model: BridgedModel, names: Iterable[str], kept: dict[tuple[str, int], Tensor]) -> list[Hook]:
     """Hooks that copy activations of every layer into ``kept``."""
 
     def reader(place: tuple[str, int]) -> Callable[[Tensor], None]:
@@ -133,11 +131,11 @@ def readers(model: HookedTransformer, names: Iterable[str], kept: dict[tuple[str
     return [hook for hook in hooks if hook[0] in model.bridge.hook_dict]
 
 
-def _layers(model: HookedTransformer, name: str) -> range:
+def _layers(model: BridgedModel, name: str) -> range:
     return range(model.cfg.n_layers if SITES[name].per_layer else 1)
 
 
-def probe_ids(model: HookedTransformer) -> Int[Tensor, "prompt position"]:
+def probe_ids(model: BridgedModel) -> Int[Tensor, "prompt position"]:
     """Two prompts of ten tokens, or as many as the model reads in one way."""
     return random_ids(model.cfg.vocab, min(model.cfg.n_ctx, model.cfg.length_boundary or model.cfg.n_ctx))
 
@@ -177,15 +175,10 @@ def future(pattern: Tensor) -> Bool[Tensor, "dest src"]:
     return torch.triu(torch.ones(pattern.shape[-2:], dtype=torch.bool, device=pattern.device), diagonal=1)
 
 
-def original(component: Any) -> Any:
-    """Hugging Face's module behind a part of the bridge."""
-    found = getattr(component, "original_component", None)
-    return component if found is None else found
-
-
-def sinks(model: HookedTransformer, layer: int) -> Float[Tensor, " head"] | None:
-    """The score of each head's attention sink, which takes its part of a row's weight (GPT-OSS); None without."""
-    found: Tensor | None = getattr(original(model.bridge.blocks[layer].attn), "sinks", None)
+def sinks(model: BridgedModel, layer: int) -> Float[Tensor, " head"] | None:
+    """The score of each head's attention sink, which takes its part of a row's weight; None without."""
+    named = family_of(model).sinks
+    found: Tensor | None = getattr(original(model.bridge.blocks[layer].attn), named) if named else None
     return found
 
 
@@ -201,7 +194,7 @@ def softmax(scores: Float[Tensor, "row head dest src"], sink: Float[Tensor, " he
 # ---- what a site has to be ----
 
 
-def _in_some_layers(model: HookedTransformer, kept: Kept) -> dict[str, str]:
+def _in_some_layers(model: BridgedModel, kept: Kept) -> dict[str, str]:
     found = {}
     for name in dict.fromkeys(name for name, _ in kept):
         layers = [layer for layer in _layers(model, name) if (name, layer) in kept]
@@ -210,7 +203,7 @@ def _in_some_layers(model: HookedTransformer, kept: Kept) -> dict[str, str]:
     return found
 
 
-def _shapes(model: HookedTransformer, kept: Kept) -> dict[str, str]:
+def _shapes(model: BridgedModel, kept: Kept) -> dict[str, str]:
     ids, cfg = probe_ids(model), model.cfg
     found: dict[str, str] = {}
     for (name, layer), value in kept.items():
@@ -223,7 +216,7 @@ def _shapes(model: HookedTransformer, kept: Kept) -> dict[str, str]:
     return found
 
 
-def _neurons(model: HookedTransformer, kept: Kept) -> dict[str, str]:
+def _neurons(model: BridgedModel, kept: Kept) -> dict[str, str]:
     """Whether ``mlp_post`` is no other name of the MLP's output, before or after the block's norm or scale."""
     outputs = {layer: value for (name, layer), value in kept.items() if name == "mlp_out"}
     own: dict[int, Tensor] = {}
@@ -244,7 +237,7 @@ def _neurons(model: HookedTransformer, kept: Kept) -> dict[str, str]:
     return {}
 
 
-def _before_activation(model: HookedTransformer, kept: Kept) -> dict[str, str]:
+def _before_activation(model: BridgedModel, kept: Kept) -> dict[str, str]:
     """Whether a neuron of ``mlp_pre`` leads to its own of ``mlp_post`` alone, in the first layer and in the last."""
     if ("mlp_pre", 0) not in kept:
         return {}
@@ -274,7 +267,7 @@ _MISREAD = {
 }
 
 
-def _stream(model: HookedTransformer, kept: Kept) -> dict[str, str]:
+def _stream(model: BridgedModel, kept: Kept) -> dict[str, str]:
     """Whether ``attn_out`` and ``mlp_out`` are what is added to the stream, and ``resid_mid`` lies between the two."""
     has = {name for name, _ in kept} & set(_MISREAD)
     wrong: set[str] = set()
@@ -286,7 +279,7 @@ def _stream(model: HookedTransformer, kept: Kept) -> dict[str, str]:
     return {name: _MISREAD[name] for name in wrong}
 
 
-def _added(model: HookedTransformer, layer: int, pre: Tensor, post: Tensor, at: Mapping[str, Tensor]) -> set[str]:
+def _added(model: BridgedModel, layer: int, pre: Tensor, post: Tensor, at: Mapping[str, Tensor]) -> set[str]:
     """Those of the three that some sum of this layer proves."""
     attn, mid, mlp = at.get("attn_out"), at.get("resid_mid"), at.get("mlp_out")
     proved: set[str] = set()
@@ -298,16 +291,25 @@ def _added(model: HookedTransformer, layer: int, pre: Tensor, post: Tensor, at: 
         proved |= {"attn_out", "mlp_out"}
     if attn is not None and mlp is None and agree(pre + attn, post):  # attention alone
         proved |= {"attn_out"}
-    ln1, ln2 = (getattr(model.bridge.blocks[layer], name, None) for name in ("ln1", "ln2"))
-    if not proved and attn is not None and mlp is not None and ln1 is not None and ln2 is not None:
-        # GPT-1 and post-norm OPT: each output is added, and the sum is normalised.
-        between = ln1(pre + attn)
-        if agree(ln2(between + mlp), post):
+    if not proved and family_of(model).normed_sums and attn is not None and mlp is not None:
+        block = model.bridge.blocks[layer]
+        between = block.ln1(pre + attn)
+        if agree(block.ln2(between + mlp), post):
             proved |= {"attn_out", "mlp_out"} | ({"resid_mid"} if mid is not None and agree(between, mid) else set())
     return proved
 
 
-def _scores(model: HookedTransformer, ids: Int[Tensor, "prompt position"]) -> dict[str, str]:
+def _rows(model: BridgedModel, kept: Kept) -> dict[str, str]:
+    """Whether rows of ``pattern`` sum to 1, where nothing is declared of a family that would say what is missing."""
+    if model.cfg.architecture in FAMILIES:
+        return {}  # ``checks`` holds it to what is declared
+    sums = [value.double().sum(-1) for (name, _), value in kept.items() if name == "pattern"]
+    if all(agree(torch.ones_like(found), found.to(model.dtype)) for found in sums):
+        return {}
+    return {"pattern": "its rows do not sum to 1, and interp.model.families does not say what takes the rest"}
+
+
+def _scores(model: BridgedModel, ids: Int[Tensor, "prompt position"]) -> dict[str, str]:
     """Whether the pattern is the softmax of the scores, in a run whose queries and keys make attention uneven.
 
     Where attention is uniform the softmax of anything uniform is the pattern, that of the pattern itself included.

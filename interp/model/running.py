@@ -1,4 +1,4 @@
-"""How a model runs: in evaluation mode, in one data type throughout, its blocks on arguments that are kept."""
+"""How a model runs: where, in evaluation mode, in one data type throughout, its blocks on arguments that are kept."""
 
 from __future__ import annotations
 
@@ -11,8 +11,31 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from interp.errors import InterpError
+
 Path: TypeAlias = tuple[Any, ...]
 """Where a tensor is in a nest of tuples, lists and mappings."""
+
+
+def resolve_device(device: str) -> torch.device:
+    """``"auto"`` to CUDA where there is one, else CPU; anything else is checked to exist.
+
+    Raises:
+        InterpError: an unknown device or one that this machine lacks.
+    """
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        place = torch.device(device)
+    except RuntimeError as error:
+        raise InterpError(f"Unknown device '{device}'. Use 'auto', 'cpu', 'cuda' or 'mps'.") from error
+    if place.type == "cuda" and not torch.cuda.is_available():
+        raise InterpError(f"Device '{device}' was asked for, but torch sees no CUDA GPU. Use device='cpu'.")
+    if place.type == "mps" and not torch.backends.mps.is_available():
+        raise InterpError("Device 'mps' was asked for, but torch sees no Apple GPU. Use device='cpu'.")
+    if place.type not in ("cpu", "cuda", "mps"):
+        raise InterpError(f"Device '{device}' is not supported. Use 'auto', 'cpu', 'cuda' or 'mps'.")
+    return place
 
 
 class _Double(TorchFunctionMode):

@@ -240,7 +240,7 @@ def _stated_knockout(
     check_scored(model, pairs)
     prompts = run_named(pairs, which)
     _one_token(pairs, metric)
-    if model.no_blocks:  # the model's own weights need no hook
+    if model.blocks is None:  # the model's own weights need no hook
         model.check_site("scores")
     cells = _edge_cells(model, prompts, edges, sites.check_layers(layers, model.cfg.n_layers), window, by_head=by_head)
     return Sweep(prompts, "scores", cells, checked_reading(model, pairs, metric), None)

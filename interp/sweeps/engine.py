@@ -70,19 +70,20 @@ def run_terms(
     Raises:
         InterpError: an unknown precision, or screening a model that has no arithmetic of its own here.
     """
-    _check_precision(why_hooks(model, terms), precision)
+    blocks, reason = own_weights(model, terms)
+    _check_precision(reason, precision)
     terms = [replace(term, sweeps=tuple(sweep.clipped() for sweep in term.sweeps)) for term in terms]
     rows = [sum(len(sweep.base) * len(sweep.cells) for sweep in term.sweeps) for term in terms]
     told = [shifted(progress, sum(rows[:i]), sum(rows)) for i in range(len(terms))]
     kept = [_journals(model, term, precision, store) for term in terms]
-    if reason := why_hooks(model, terms):
+    if blocks is None:
         log.info("Sweeping %s through hooks, which is slower: %s.", model.name, reason)
         through = [
             hooks.execute_all(model, term.sweeps, reason, memory=memory, journals=journals, progress=tell)
             for term, journals, tell in zip(terms, kept, told, strict=True)
         ]
         return [(done, None) for done in _sums(terms, through)]
-    blocks = terms[0].sweeps[0].reading.up_to(model.blocks())
+    blocks = terms[0].sweeps[0].reading.up_to(blocks)
     exact = precision == "float32"
     used, held = _in(blocks, precision)
     found = _sums(
@@ -108,11 +109,12 @@ def plan_terms(
     memory: int | None = None,
 ) -> Plan:
     """What ``run_terms`` would compute, known from the tokens alone."""
-    _check_precision(why_hooks(model, terms), precision)
+    blocks, reason = own_weights(model, terms)
+    _check_precision(reason, precision)
     terms = [replace(term, sweeps=tuple(sweep.clipped() for sweep in term.sweeps)) for term in terms]
-    if reason := why_hooks(model, terms):
+    if blocks is None:
         return joined([hooks.make_plan(model, sweep, reason, memory=memory) for term in terms for sweep in term.sweeps])
-    blocks = terms[0].sweeps[0].reading.up_to(model.blocks())
+    blocks = terms[0].sweeps[0].reading.up_to(blocks)
     exact = precision == "float32"
     used, held = _in(blocks, precision)
     plans = [make_plan(model, used, term.sweeps, memory=memory, held=held) for term in terms]
@@ -157,14 +159,14 @@ def _facts(model: HookedTransformer, sweep: Sweep, precision: Precision) -> dict
     }
 
 
-def why_hooks(model: HookedTransformer, terms: Sequence[Term]) -> str:
-    """Why these sweeps cannot run on the model's own weights; empty where they can."""
-    if model.no_blocks:
-        return model.no_blocks
+def own_weights(model: HookedTransformer, terms: Sequence[Term]) -> tuple[Blocks | None, str]:
+    """The pieces that can run all of these sweeps; None, with the reason, where hooks have to."""
+    if model.blocks is None:
+        return None, model.why_no_blocks
     for site in (sweep.site for term in terms for sweep in term.sweeps):
         if site not in TAPS:
-            return f"site '{site}' has no tap in interp.model.arithmetic"
-    return ""
+            return None, f"site '{site}' has no tap in interp.model.arithmetic"
+    return model.blocks.measured(), ""
 
 
 def _check_precision(reason: str, precision: str) -> None:

@@ -57,7 +57,7 @@ def path_patching(
     as usual. Wang et al. 2022 (arXiv 2211.00593); the same intervention as TransformerLens's direct path patching.
 
     Args:
-        model: its arithmetic is in ``interp.model.arithmetic`` (``model.no_blocks`` is empty).
+        model: its arithmetic is in ``interp.model.arithmetic`` (``model.blocks`` is not None).
         pairs: clean and corrupted prompts.
         direction: ``"denoising"`` adds clean minus corrupted to the corrupted run, ``"noising"`` the reverse.
         metric: a name from ``interp.readouts``, or a read-out.
@@ -76,11 +76,11 @@ def path_patching(
     Raises:
         InterpError: an architecture without arithmetic of its own here, an unknown label, or no edge at all.
     """
-    _check(model, pairs, direction, metric)
+    blocks = _checked(model, pairs, direction, metric)
     wanted = _Wanted.of(model, pairs, direction, metric, senders, receivers)
     journal = None if store is None else Store.at(store).journal(wanted.facts(model))
     about = About.of(pairs, direction, metric, minimum_gap)
-    found = _execute(model, model.blocks(), wanted, memory, journal, progress)
+    found = _execute(model, blocks, wanted, memory, journal, progress)
     return _labelled(model, pairs, wanted, found, about)
 
 
@@ -98,9 +98,8 @@ def plan_paths(
 
     Known from the tokens alone: senders that turn out to write the same in both runs save more.
     """
-    _check(model, pairs, direction, metric)
+    blocks = _checked(model, pairs, direction, metric)
     wanted = _Wanted.of(model, pairs, direction, metric, senders, receivers)
-    blocks = model.blocks()
     sizes = Sizes.of(blocks, wanted.reading)
     n, length = wanted.base.ids.shape
     limits = _limits(model, blocks, sizes, wanted, memory)
@@ -112,14 +111,16 @@ def plan_paths(
     return _plan(wanted, sizes, limits, done, length)
 
 
-def _check(model: HookedTransformer, pairs: PromptPairs, direction: str, metric: AnyReadout) -> None:
+def _checked(model: HookedTransformer, pairs: PromptPairs, direction: str, metric: AnyReadout) -> Blocks:
+    """The pieces of the model, which path patching runs on, where what is asked can be."""
     check_pairs(model, pairs)
     check_direction(direction)
-    if model.no_blocks:
-        raise InterpError(f"Path patching runs on the model's own weights only, and {model.no_blocks}.")
+    if model.blocks is None:
+        raise InterpError(f"Path patching runs on the model's own weights only, and {model.why_no_blocks}.")
     check_ends_at_logits(metric, "Path patching")
     if whole_answers(pairs, metric):
         raise InterpError("Path patching scores one token: give the pairs an answer of one token, or expand_answers().")
+    return model.blocks.measured()
 
 
 @dataclass(frozen=True)

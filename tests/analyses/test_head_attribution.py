@@ -223,7 +223,7 @@ def test_an_architecture_that_scales_its_logits_is_refused(tmp_path: Path, monke
         pad_token_id=0,
     )  # fmt: skip
     CohereForCausalLM(config).eval().save_pretrained(tmp_path)
-    monkeypatch.setattr("interp.model.hooked.self_check", lambda model: {})
+    monkeypatch.setattr("interp.model.load.held_identities", lambda model, sites: {})
     model = HookedTransformer.from_pretrained(tmp_path, numerics="raw")
     pairs = make_pairs([6, 6], [1, 1], [(2, 3)] * 2, [4, 4])
     with pytest.raises(InterpError, match="Contributions sum to"):

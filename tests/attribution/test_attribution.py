@@ -23,7 +23,17 @@ from interp.model import HookedTransformer
 from interp.prompts import PromptPairs
 from interp.sweeps import score, sweep
 from tests.combinations import combinations
-from tests.tiny import LOGITS, VOCAB, make_gpt2, make_llama, make_opt, make_qwen2, ragged_pairs, random_ids
+from tests.tiny import (
+    LOGITS,
+    VOCAB,
+    make_gpt2,
+    make_llama,
+    make_opt,
+    make_qwen2,
+    ragged_pairs,
+    random_ids,
+    without_blocks,
+)
 from tests.tolerance import allowed, close, near
 
 NAMES = ["gpt2", "llama"]
@@ -167,7 +177,7 @@ class Reference:
     """A model in float64, where finite differences mean something, and its corrupted run with a change."""
 
     def __init__(self, model: HookedTransformer, pairs: PromptPairs) -> None:
-        self.blocks, self.pairs = gradients.mapped(model.blocks(), Tensor.double), pairs
+        self.blocks, self.pairs = gradients.mapped(model.blocks, Tensor.double), pairs
 
     def metric(self, tap: Callable[[str, int, Tensor], Tensor], which: str = "corrupted") -> Tensor:
         stream = self.blocks.forward(run.ids_of(getattr(self.pairs, which)), tap=tap)
@@ -356,7 +366,7 @@ class Paths:
 
     def __init__(self, model: HookedTransformer, pairs: PromptPairs) -> None:
         self.model, self.pairs = model, pairs
-        self.blocks = gradients.mapped(model.blocks(), Tensor.double)
+        self.blocks = gradients.mapped(model.blocks, Tensor.double)
         self.kv = "KV" if model.cfg.grouped_query else "H"
         self.wrote = {which: self.run(which)[1] for which in ("clean", "corrupted")}
         self.changes = {name: self.wrote["clean"][name] - self.wrote["corrupted"][name] for name in self.wrote["clean"]}
@@ -539,7 +549,7 @@ def test_other_architectures_go_through_the_bridges_hooks(
         for site in ("z", "resid_mid", "attn_out")
     }
     along = attribution_patching(model, pairs, "resid_mid", method="integrated", steps=2, **options)
-    monkeypatch.setattr(model, "no_blocks", "it is unheard of")
+    without_blocks(monkeypatch, model, "it is unheard of")
     parameters = list(model.bridge.original_model.parameters())
     before = left_behind(model)
     for parameter in parameters:
@@ -569,7 +579,7 @@ def test_other_architectures_go_through_the_bridges_hooks(
 
 def test_an_architecture_without_pieces_is_estimated_and_audited(tmp_path: Path, pairs: PromptPairs) -> None:
     model = HookedTransformer.from_pretrained(make_qwen2(tmp_path / "qwen2"))
-    assert model.no_blocks
+    assert model.blocks is None
     found = attribution_patching(model, pairs, "resid_mid", layers=0, method="integrated", steps=80)
     # Only tokens from the colour on differ, so that these cells are all of the path from corrupted to clean.
     whole = found.estimated_effect.sum(("layer", "position"))
@@ -590,7 +600,7 @@ def test_half_precision_weights_have_float32_gradients(
     assert blocks.token.dtype == blocks.final.weight.dtype == blocks.layers[0].q.weight.dtype == torch.float32
     found, known = (attribution_patching(model, pairs, "z", audit=None).estimated_effect for model in (half, gpt2))
     assert np.corrcoef(found.values.reshape(-1), known.values.reshape(-1))[0, 1] > 0.99
-    monkeypatch.setattr(half, "no_blocks", "it is unheard of")
+    without_blocks(monkeypatch, half, "it is unheard of")
     with pytest.raises(InterpError, match="Load it with dtype='float32'"):
         attribution_patching(half, pairs, "z")
 

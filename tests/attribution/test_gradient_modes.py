@@ -34,9 +34,9 @@ def pairs() -> PromptPairs:
 def estimates(model: HookedTransformer) -> dict[str, np.ndarray]:
     found = {
         method: attribution_patching(model, pairs(), "q", method=method)
-        for method in ("gradient", "integrated", *(["atp*"] if not model.no_blocks else []))
+        for method in ("gradient", "integrated", *(["atp*"] if model.blocks is not None else []))
     }
-    if not model.no_blocks:
+    if model.blocks is not None:
         found["edges"] = edge_attribution(model, pairs(), method="eap-ig-inputs")
     return {name: one["estimated_effect"].values for name, one in found.items()}
 

@@ -98,7 +98,7 @@ def main() -> int:
 
 def _products(work: Workload) -> dict[str, str]:
     """How interp multiplies here, by shape of the weights; printed too."""
-    choices = {shape: str(choice) for shape, choice in work.model.blocks().choices().items()}
+    choices = {shape: str(choice) for shape, choice in work.model.blocks.measured().choices().items()}
     print(f"\nproducts of {work.name}")
     for shape, choice in choices.items():
         print(f"  {shape}: {choice}", flush=True)

@@ -169,7 +169,7 @@ def test_what_a_run_really_loads_is_in_the_fingerprint(
 def test_a_configuration_counts_by_what_it_says_of_the_arithmetic() -> None:
     from transformers import GPT2Config
 
-    from interp.model.load import config_sha256
+    from interp.model.source import config_sha256
 
     def sha256(**options: object) -> str:
         return config_sha256(GPT2Config(n_layer=2, **options))

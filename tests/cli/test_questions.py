@@ -19,7 +19,7 @@ from interp import mini as bundled
 from interp import tasks
 from interp.errors import InterpError
 from interp.model import HookedTransformer
-from interp.model.load import reader
+from interp.model.source import reader
 from tests.doubles import MINIMAL, House, refusal
 from tests.tiny_tokenizers import byte_bpe
 

@@ -19,6 +19,7 @@ from analyses.cli.study import Study
 from interp.errors import InterpError, UnaskableError
 from interp.prompts import PromptPairs
 from tests.doubles import DROP, MINIMAL, House, Said
+from tests.tiny import without_blocks
 
 pytestmark = pytest.mark.usefixtures("fingerprint")
 
@@ -551,7 +552,7 @@ def test_the_budget_leaves_a_small_model_alone_and_cuts_a_large_one(gpt2: Any, m
     run_rows = sum(rows for name, rows in swept.attrs.items() if name.startswith("rows_run_"))
     all_rows = sum(rows for name, rows in swept.attrs.items() if name.startswith("rows_in_all_"))
     assert 0 < run_rows <= all_rows
-    monkeypatch.setattr(gpt2, "no_blocks", "hooks were asked for")
+    without_blocks(monkeypatch, gpt2, "hooks were asked for")
     through_hooks = patching.cost(gpt2, pairs)
     monkeypatch.undo()
     assert 0.1 * through_hooks < cost < through_hooks

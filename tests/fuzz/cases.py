@@ -304,7 +304,7 @@ def ask(number: int, model: HookedTransformer, plain: Plain) -> Case:
     kinds = [patch, patch, patch, ablate]
     if "pattern" in editable(side):
         kinds.append(cut)
-    if not model.no_blocks:
+    if model.blocks is not None:
         kinds.append(paths)
     return side.choose(*kinds)(side)
 
@@ -327,7 +327,7 @@ def patch(side: Side) -> Case:
     site, direction = side.choose(*editable(side)), side.choose("denoising", "noising")
     options, cells = draw_cells(side, site)
     # Screening needs the model's own weights; a rank of rounded logits is another rank.
-    screened = not side.model.no_blocks and side.metric != "rank" and side.model.dtype == torch.float32
+    screened = side.model.blocks is not None and side.metric != "rank" and side.model.dtype == torch.float32
     precision = side.choose("float32", "float32", *(["bfloat16"] if screened else []))
     prompts = side.prompts
     base, source = (

@@ -37,11 +37,11 @@ def made(tmp_path_factory: pytest.TempPathFactory):
         described = architectures.make(rng, path)
         numerics, dtype = str(rng.choice(["compatibility", "raw"])), str(rng.choice(architectures.DTYPES))
         model = HookedTransformer.from_pretrained(path, numerics=numerics, dtype=dtype)
-        if not model.no_blocks and rng.integers(3) == 0:
-            model.no_blocks = "hooks were asked for"
+        if model.blocks is not None and rng.integers(3) == 0:
+            model.blocks, model.why_no_blocks = None, "hooks were asked for"
         plain = Plain(path)
         _check_oracle(plain, path)
-        engine = "hooks" if model.no_blocks else "weights"
+        engine = "hooks" if model.blocks is None else "weights"
         return f"{described}, numerics {model.numerics}, {dtype}, {engine}", model, plain
 
     return make

@@ -19,8 +19,9 @@ from interp.attribution import attribution_patching
 from interp.errors import InterpError
 from interp.model import HookedTransformer, checks
 from interp.model import live_sites as proofs
-from interp.model.checks import self_check
+from interp.model.bridged import BridgedModel
 from interp.model.live_sites import live_sites
+from interp.model.load import held_identities
 from interp.prompts import PromptPairs
 from interp.sites import SITES
 from interp.sweeps import sweep
@@ -129,10 +130,10 @@ def test_sites_of_some_layers_only_are_left_out(loaded: Make) -> None:
 
 def test_a_forgotten_soft_cap_is_refused(loaded: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     model = loaded("gemma2")
-    self_check(model)
+    held_identities(model, model.sites)
     monkeypatch.setattr(model.bridge.adapter, "apply_output_logits_transform", lambda logits: logits)
     with pytest.raises(InterpError, match="'resume'"):
-        self_check(model)
+        held_identities(model, model.sites)
 
 
 def test_rows_of_attention_without_their_sink_are_refused(loaded: Make, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -140,25 +141,37 @@ def test_rows_of_attention_without_their_sink_are_refused(loaded: Make, monkeypa
     rows = run.capture(model, random_ids(2, 6), "pattern")["pattern"].sum("src_position")
     assert float(rows.min()) < 0.95
     assert "scores" in model.sites
-    self_check(model)
+    held_identities(model, model.sites)
     monkeypatch.setattr(checks, "sinks", lambda model, layer: None)
     with pytest.raises(InterpError, match="'pattern_sum'"):
-        self_check(model)
+        held_identities(model, model.sites)
     monkeypatch.undo()
     right = proofs.sinks
     monkeypatch.setattr(checks, "sinks", lambda model, layer: right(model, layer) + 0.5)
     with pytest.raises(InterpError, match="'pattern_sum'"):
-        self_check(model)
+        held_identities(model, model.sites)
+
+
+def test_a_pattern_that_nothing_is_declared_of_is_left_out_and_the_model_is_used(
+    loaded: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A GPT-OSS of a name that no family has: its rows lack what its sinks take, and the rest of it is right."""
+    model = loaded("gpt-oss")
+    monkeypatch.setattr(model, "cfg", replace(model.cfg, architecture="UnheardOf"))
+    found = live_sites(model)
+    assert "rows do not sum to 1" in found.misnamed["pattern"]
+    assert set(found.sites) == set(model.sites) - {"pattern"}
+    assert set(held_identities(model, found.sites)) == {"result_sum", "pattern_sum", "padding", "resume"}
 
 
 def test_numbers_that_depend_on_the_neighbours_are_refused(loaded: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     """A Phi-3 that turns all tokens of a batch by other angles where its longest prompt has more than 8."""
     model = loaded("phi3 long")
     assert model.cfg.length_boundary == 8
-    self_check(model)
+    held_identities(model, model.sites)
     monkeypatch.setattr(model, "cfg", replace(model.cfg, length_boundary=None))
     with pytest.raises(InterpError, match="'padding'"):
-        self_check(model)
+        held_identities(model, model.sites)
 
 
 def test_short_and_long_prompts_are_run_apart_where_angles_change(loaded: Make) -> None:
@@ -247,7 +260,7 @@ def test_whatever_a_bridge_raises_is_one_line(tmp_path: Path, monkeypatch: pytes
         raise ZeroDivisionError("first\nsecond")
 
     make_gpt2(tmp_path)
-    monkeypatch.setattr(HookedTransformer, "forward", fail)
+    monkeypatch.setattr(BridgedModel, "forward", fail)
     with pytest.raises(InterpError, match=r"is a GPT2LMHeadModel, which .* \(ZeroDivisionError: first\)\.") as refusal:
         HookedTransformer.from_pretrained(tmp_path)
     assert "\n" not in str(refusal.value)

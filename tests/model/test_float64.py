@@ -127,7 +127,7 @@ def test_mini_loads_in_float64() -> None:
 )
 def test_hooks_are_float64_throughout(name: str, tmp_path: Path) -> None:
     model = HookedTransformer.from_pretrained(FAMILIES[name].build(tmp_path), dtype="float64")
-    assert model.no_blocks
+    assert model.blocks is None
     assert max(model.checks.values()) < 1e-12
 
 

@@ -24,7 +24,8 @@ from transformers import AutoModelForCausalLM
 from analyses.cli.main import main
 from interp import mini
 from interp.errors import InterpError
-from interp.model import HookedTransformer, load
+from interp.model import HookedTransformer
+from interp.model.source import check_causal
 from tests.tiny import VOCAB, random_ids
 from tests.tiny_tokenizers import pieces
 from tests.tolerance import close
@@ -687,9 +688,9 @@ def test_what_no_setting_states_is_found_by_changing_the_last_token(dtype: torch
     torch.manual_seed(0)
     both_ways = T.BertLMHeadModel(T.BertConfig(**BERT)).eval().to(dtype)
     with pytest.raises(InterpError, match=r"it is bidirectional \(bert\): its tokens see later ones"):
-        load.check_causal(both_ways, "it")
+        check_causal(both_ways, "it")
     one_way = T.BertLMHeadModel(T.BertConfig(**BERT, is_decoder=True)).eval().to(dtype)
-    load.check_causal(one_way, "it")
+    check_causal(one_way, "it")
 
 
 def test_a_mixture_of_experts_that_lacks_an_expert(tmp_path: Path) -> None:

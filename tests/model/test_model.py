@@ -17,8 +17,8 @@ from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel
 from interp import run
 from interp.errors import InterpError
 from interp.model import HookedTransformer, live_sites, resolve_device
-from interp.model.checks import self_check
-from interp.model.load import weights_sha256
+from interp.model.load import held_identities
+from interp.model.source import weights_sha256
 from tests.conftest import REPOSITORY
 from tests.tiny import VOCAB, make_gpt2, make_llama, make_opt, random_ids
 from tests.tiny_tokenizers import pieces
@@ -179,7 +179,7 @@ def test_self_check_refuses_heads_that_do_not_sum_to_attn_out(
     right = gpt2.W_O
     monkeypatch.setattr(gpt2, "W_O", lambda layer: right(layer).flip(0))
     with pytest.raises(InterpError, match=r"result_sum.*head results plus bias equal the output of W_O"):
-        self_check(gpt2)
+        held_identities(gpt2, gpt2.sites)
 
 
 def test_self_check_refuses_logits_that_are_not_finite(tmp_path: Path) -> None:
@@ -196,7 +196,7 @@ def test_a_setting_that_the_bridge_does_not_know_is_refused(tmp_path: Path, capl
     make_gpt2(tmp_path, scale_attn_weights=False)
     with pytest.raises(InterpError, match=r"differs from Hugging Face's own GPT2LMHeadModel by 0\.0\d+ of the largest"):
         HookedTransformer.from_pretrained(tmp_path)
-    with caplog.at_level(logging.WARNING, logger="interp.model.checks"):
+    with caplog.at_level(logging.WARNING, logger="interp.model.load"):
         half = HookedTransformer.from_pretrained(tmp_path, dtype="float16")
     assert half.checks["hugging_face"] > 0.02
     assert any("differs from Hugging Face's own" in record.getMessage() for record in caplog.records)
@@ -208,7 +208,7 @@ def test_every_model_is_held_to_hugging_face(
     make: Callable[..., Path], dtype: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     after = "product" if dtype == "float32" else "arithmetic"  # sums of half precision are kept in float32
-    with caplog.at_level(logging.WARNING, logger="interp.model.checks"):
+    with caplog.at_level(logging.WARNING, logger="interp.model.load"):
         model = HookedTransformer.from_pretrained(make(tmp_path), dtype=dtype)
     assert 0 < model.checks["hugging_face"] < allowed(after, size=1, dtype=dtype)
     assert not any("differs from Hugging Face" in record.getMessage() for record in caplog.records)

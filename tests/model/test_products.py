@@ -49,8 +49,8 @@ def forced(pieces: Blocks, way: Way) -> Blocks:
 
 
 def force(model: HookedTransformer, way: Way, monkeypatch: pytest.MonkeyPatch) -> None:
-    pieces = forced(model.blocks(), way)
-    monkeypatch.setattr(model, "blocks", lambda: pieces)
+    monkeypatch.setattr(model, "blocks", forced(model.blocks, way))
+    monkeypatch.setattr(Blocks, "measured", lambda pieces: pieces)  # the choice is made
 
 
 @pytest.fixture
@@ -127,7 +127,7 @@ def test_another_processor_family_has_no_choice(monkeypatch: pytest.MonkeyPatch)
 def test_a_part_of_a_wider_weight_is_multiplied_by_addmm(tmp_path: Any) -> None:
     """With oneDNN it takes hundreds of times as long: GPT-2's keys as they lie in ``c_attn``, without folding."""
     model = HookedTransformer.from_pretrained(make_gpt2(tmp_path, n_embd=192), numerics="raw")
-    block = model.blocks().layers[0]
+    block = model.blocks.measured().layers[0]
     assert block.k.weight.stride() == (3 * 192, 1)
     assert block.k.weight.numel() > products.FEWEST_WEIGHTS
     assert block.k.choice == NO_CHOICE
@@ -231,7 +231,7 @@ def test_what_is_measured_to_be_fastest_is_chosen(monkeypatch: pytest.MonkeyPatc
 
 def test_a_model_says_how_its_products_are_made(gpt2: HookedTransformer) -> None:
     width = gpt2.cfg.d_model
-    assert gpt2.blocks().choices() == {
+    assert gpt2.blocks.measured().choices() == {
         f"{width} x {width} (q, k, v, o)": NO_CHOICE,
         f"{width} x {4 * width} (mlp_in)": NO_CHOICE,
         f"{4 * width} x {width} (mlp_out)": NO_CHOICE,
@@ -286,8 +286,8 @@ def test_packed_weights_are_planned_and_left_out_where_memory_is_short(
     pairs = ragged_pairs()
     without = plan(gpt2, pairs, "z").peak_bytes
     force(gpt2, Way(True, True, True), monkeypatch)
-    size = gpt2.blocks().packable_bytes
-    assert size == sum(matrix.weight.nbytes for block in gpt2.blocks().layers for matrix in block.matrices.values())
+    size = gpt2.blocks.packable_bytes
+    assert size == sum(matrix.weight.nbytes for block in gpt2.blocks.layers for matrix in block.matrices.values())
     made: list[int] = []
     original = products.pack
     monkeypatch.setattr(products, "pack", lambda weight, rows: made.append(rows) or original(weight, rows))

@@ -56,6 +56,7 @@ from tests.tiny import (
     ragged_pairs,
     random_ids,
     scattered_pairs,
+    without_blocks,
 )
 from tests.tolerance import allowed, close
 
@@ -689,8 +690,8 @@ def test_the_plan_of_a_screening_counts_the_rows_that_are_run_again(
     assert planned.rows == screened.attrs["rows_run"] == exact.rows > 64
     assert planned.flop > exact.flop
     assert abs(planned.flop / screened.attrs["planned_flop"] - 1) < 0.1
-    half = sum(2 * matrix.weight.numel() for block in model.blocks().layers for matrix in block.matrices.values())
-    assert planned.peak_bytes >= exact.peak_bytes - model.blocks().packable_bytes + half
+    half = sum(2 * matrix.weight.numel() for block in model.blocks.layers for matrix in block.matrices.values())
+    assert planned.peak_bytes >= exact.peak_bytes - model.blocks.measured().packable_bytes + half
 
 
 @pytest.mark.parametrize("name", ["opt", "qwen2"])
@@ -982,7 +983,7 @@ def test_hooks_give_the_numbers_of_the_weights(
     usual = (these == "pairs") == (direction == "noising")
     others = ("resid_post", "mlp_out", "q") if usual else SITES  # those are in none of ``many``
     everything = {site: sweep(model, prompts, site, direction, roles=["noun", "color"]) for site in others}
-    monkeypatch.setattr(model, "no_blocks", "asked by the test")
+    without_blocks(monkeypatch, model)
     through = many(model, prompts)
     for kind, effect in weights.items():
         same(value(through[kind]), value(effect))
@@ -1285,7 +1286,7 @@ def test_sites_together_through_hooks_in_bfloat16_and_of_whole_answers(
         for site, effect in sweep_sites(model, these, names, minimum_gap=0.0, precision="bfloat16", **where).items():
             assert 0 < np.abs(effect.patched - expected[site]).values.max() < 3 * effect.attrs["screening_max_error"]
             assert effect.attrs["screening_max_error"] < 0.1 * np.abs(expected[site]).values.max()
-        monkeypatch.setattr(model, "no_blocks", "asked by the test")
+        without_blocks(monkeypatch, model)
         for site, effect in sweep_sites(model, these, names, minimum_gap=0.0, **where).items():
             close(effect.patched, expected[site], size=LOGITS)
             assert effect.attrs["engine"] == "hooks"

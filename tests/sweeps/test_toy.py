@@ -32,6 +32,7 @@ from transformers import GPT2Config, GPT2LMHeadModel
 from interp.model import HookedTransformer
 from interp.prompts import PromptPairs
 from interp.sweeps import ablation_sweep, knockout_sweep, path_patching, plan, sweep
+from tests.tiny import without_blocks
 from tests.tolerance import near
 
 RED, BLUE, FILLER, ASK = range(4)
@@ -84,7 +85,7 @@ def toy(tmp_path_factory: pytest.TempPathFactory) -> HookedTransformer:
     model.save_pretrained(path)
     hooked = HookedTransformer.from_pretrained(path)
     assert (hooked.cfg.n_layers, hooked.cfg.n_heads, hooked.cfg.d_head) == (2, 2, D_HEAD)
-    assert hooked.no_blocks == ""
+    assert hooked.why_no_blocks == ""
     return hooked
 
 
@@ -99,7 +100,7 @@ def pairs() -> PromptPairs:
 @pytest.fixture(params=["weights", "hooks"])
 def engine(request: pytest.FixtureRequest, toy: HookedTransformer, monkeypatch: pytest.MonkeyPatch) -> str:
     if request.param == "hooks":
-        monkeypatch.setattr(toy, "no_blocks", "asked by the test")
+        without_blocks(monkeypatch, toy)
     return request.param
 
 

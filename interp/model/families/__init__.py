@@ -1,4 +1,4 @@
-"""The families of models whose arithmetic is written here, one file each: how its blocks are read off a bridge.
+"""The families of models, one file each: what is particular about them, and how their pieces are read off a bridge.
 
 To add one: write its file, add its line to ``FAMILIES``, and its tiny configuration to the tests. Loading compares
 every site with the bridge's, so a family that is read wrongly is swept through hooks, with the reason.
@@ -6,30 +6,37 @@ every site with the bridge's, so a family that is read wrongly is swept through 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
 
 from interp.model.arithmetic import Blocks, UnsupportedModelError
-from interp.model.families import gpt2, llama, native
+from interp.model.bridged import BridgedModel
+from interp.model.families import gpt1, gpt2, gpt_oss, llama, native, opt
+from interp.model.families.family import Family
 
-if TYPE_CHECKING:
-    from interp.model import HookedTransformer
-
-FAMILIES: Mapping[str, Callable[[HookedTransformer], Blocks]] = {
-    "GPT2LMHeadModel": gpt2.blocks,
-    "LlamaForCausalLM": llama.blocks,
-    "TransformerLensNative": native.blocks,
+FAMILIES: Mapping[str, Family] = {
+    "GPT2LMHeadModel": gpt2.FAMILY,
+    "LlamaForCausalLM": llama.FAMILY,
+    "TransformerLensNative": native.FAMILY,
+    "OPTForCausalLM": opt.FAMILY,
+    "OpenAIGPTLMHeadModel": gpt1.FAMILY,
+    "GptOssForCausalLM": gpt_oss.FAMILY,
 }
-"""Architecture -> how its blocks are read."""
+"""Architecture -> what is declared of it."""
 
 
-def blocks_of(model: HookedTransformer) -> Blocks:
-    """The pieces of a loaded model, each product by the way that was measured to be fastest.
+def family_of(model: BridgedModel) -> Family:
+    """What is declared of a model's family: nothing particular, where it is none of ``FAMILIES``."""
+    return FAMILIES.get(model.cfg.architecture, Family())
+
+
+def blocks_of(model: BridgedModel) -> Blocks:
+    """The pieces of a model, on its bridge's own weights.
 
     Raises:
         UnsupportedModelError: another architecture, or a variant of a family that is not written in its file.
     """
-    architecture = model.cfg.architecture
-    if architecture not in FAMILIES:
-        raise UnsupportedModelError(f"{architecture} is none of {', '.join(FAMILIES)}")
-    return FAMILIES[architecture](model).measured()
+    read = family_of(model).blocks
+    if read is None:
+        written = ", ".join(name for name, family in FAMILIES.items() if family.blocks is not None)
+        raise UnsupportedModelError(f"{model.cfg.architecture} is none of {written}")
+    return read(model)

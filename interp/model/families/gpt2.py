@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from interp.model.arithmetic import Block, Blocks, UnsupportedModelError
+from interp.model.bridged import BridgedModel
 from interp.model.families import reading
-
-if TYPE_CHECKING:
-    from interp.model import HookedTransformer
+from interp.model.families.family import Family
 
 
-def blocks(model: HookedTransformer) -> Blocks:
+def blocks(model: BridgedModel) -> Blocks:
     """The pieces of a GPT-2.
 
     Raises:
@@ -35,3 +34,6 @@ def _block(block: Any) -> Block:
         **reading.attention(block),
         **reading.plain_mlp(block),
     )
+
+
+FAMILY = Family(blocks)

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch import Tensor
 
 from interp.model.arithmetic import Block, Blocks
+from interp.model.bridged import BridgedModel
 from interp.model.families import reading
-
-if TYPE_CHECKING:
-    from interp.model import HookedTransformer
+from interp.model.families.family import Family
 
 
-def blocks(model: HookedTransformer) -> Blocks:
+def blocks(model: BridgedModel) -> Blocks:
     """The pieces of a Llama.
 
     Raises:
@@ -43,3 +42,6 @@ def _block(block: Any) -> Block:
         gate=reading.linear(block.mlp.gate),
         mlp_out=reading.linear(block.mlp.out),
     )
+
+
+FAMILY = Family(blocks)

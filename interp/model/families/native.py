@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from interp.model.arithmetic import Block, Blocks, UnsupportedModelError
+from interp.model.bridged import BridgedModel
 from interp.model.families import reading
-
-if TYPE_CHECKING:
-    from interp.model import HookedTransformer
+from interp.model.families.family import Family
 
 WRITTEN = {"normalization_type": "LN", "positional_embedding_type": "standard", "gated_mlp": False}
 """The settings that are written here, each with its value."""
 
 
-def blocks(model: HookedTransformer) -> Blocks:
+def blocks(model: BridgedModel) -> Blocks:
     """The pieces of a native model.
 
     Raises:
@@ -47,3 +46,6 @@ def _block(block: Any) -> Block:
         **maps,
         **(reading.plain_mlp(block) if has_mlp else reading.no_mlp(d_model, maps["o"].weight)),
     )
+
+
+FAMILY = Family(blocks)

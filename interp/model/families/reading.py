@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from interp.model.arithmetic import ACTIVATIONS, Block, Linear, Norm, UnsupportedModelError
+from interp.model.bridged import BridgedModel
 from interp.model.products import Activation
-
-if TYPE_CHECKING:
-    from interp.model import HookedTransformer
 
 
 def original(component: Any) -> Any:
@@ -64,7 +62,7 @@ def no_mlp(d_model: int, like: Tensor) -> dict[str, Any]:
     return {"mlp_in": empty[0], "gate": None, "mlp_out": empty[1]}
 
 
-def activation(model: HookedTransformer) -> Activation:
+def activation(model: BridgedModel) -> Activation:
     """The MLP's nonlinearity.
 
     Raises:
@@ -76,7 +74,7 @@ def activation(model: HookedTransformer) -> Activation:
     return ACTIVATIONS[name]
 
 
-def around(model: HookedTransformer, layers: tuple[Block, ...]) -> dict[str, Any]:
+def around(model: BridgedModel, layers: tuple[Block, ...]) -> dict[str, Any]:
     """What every model has around its blocks, by the names of ``Blocks``: embedding, unembedding, sizes, scale."""
     bridge, cfg = model.bridge, model.cfg
     scale = getattr(original(bridge.blocks[0].attn), "scaling", None)
