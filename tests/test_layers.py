@@ -160,6 +160,44 @@ def test_a_rule_names_files_of_the_house(rule: Rule) -> None:
     assert any(fnmatch(name, rule.where) for name in files)
 
 
+def arrows(root: Path) -> dict[str, set[str]]:
+    """Which module imports which, anywhere in its text but for type checking only."""
+    files = {path.relative_to(root).with_suffix("").as_posix(): path for path in sources(root)}
+    modules = {name.removesuffix("/__init__").replace("/", "."): path for name, path in files.items()}
+    found = {}
+    for name, path in modules.items():
+        given = set(imports(path.read_text(encoding="utf-8")))
+        packages = {module.rpartition(".")[0] for module in given & modules.keys()}
+        entered = {word.rpartition(".")[0] for word in given - modules.keys()}  # something of the package's own
+        found[name] = (given & modules.keys()) - {name} - (packages - entered)
+    found["interp"] = set()  # the front door resolves names of every room when they are first used
+    return found
+
+
+def circle(graph: dict[str, set[str]]) -> list[str]:
+    """The modules that are left when those that import none of the rest are taken away, again and again."""
+    left = dict(graph)
+    while done := [name for name, needs in left.items() if not needs & left.keys()]:
+        for name in done:
+            del left[name]
+    return sorted(left)
+
+
+def test_no_modules_import_each_other_in_a_circle() -> None:
+    assert circle(arrows(REPOSITORY)) == []
+
+
+def test_a_circle_of_three_modules_is_seen(tmp_path: Path) -> None:
+    (tmp_path / "interp").mkdir()
+    for name, line in {
+        "a": "from interp import b",
+        "b": "import interp.c",
+        "c": "def f():\n    from interp.a import x",
+    }.items():
+        (tmp_path / f"interp/{name}.py").write_text(line)
+    assert circle(arrows(tmp_path)) == ["interp.a", "interp.b", "interp.c"]
+
+
 def test_the_top_level_holds_only_what_the_design_fixes() -> None:
     shown = {path.name for path in REPOSITORY.iterdir() if not path.name.startswith(".")}
     assert shown - TOP_LEVEL - {"build", "dist"} == set()
