@@ -132,6 +132,13 @@ def test_a_third_axis_is_one_map_each_and_of_a_fourth_the_first_entry_is_named()
     close(means, np.asarray(data.values)[:, 0].mean(axis=0))
 
 
+def test_of_two_axes_beside_the_layers_the_shorter_one_gives_the_maps() -> None:
+    """Many entries are columns of few maps: of maps the first only are drawn, and the answer's role comes last."""
+    (figure,) = figures(section(result({"x": numbers("prompt", "role", "layer", "word")})))
+    assert [panel.title for panel in figure.panels] == ["word correct", "word incorrect"]
+    assert len(figure.tables[0].rows) == 2 * LAYERS * len(ROLES)
+
+
 def test_long_axes_are_cut_and_it_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(generic, "LONGEST_AXIS", 3)
     monkeypatch.setattr(generic, "MOST_PANELS", 1)

@@ -181,6 +181,9 @@ def _cut(cells: xr.Dataset) -> tuple[xr.Dataset, list[str]]:
         notes.append(f"Only {dim} {_labels(cells, dim)[0]}, the first of {cells.sizes[dim]}.")
         cells = cells.isel({dim: 0}, drop=True)
     order = order[-3:]
+    sizes = cells["mean"].sizes
+    if len(order) == 3 and order[2] not in ("head", "kv_head") and sizes[order[2]] < sizes[order[0]]:
+        order[0], order[2] = order[2], order[0]  # few maps of many columns, not many of few
     for place, dim in enumerate(reversed(order)):
         most = MOST_PANELS if place == 2 else LONGEST_AXIS
         if cells.sizes[dim] > most:
