@@ -11,11 +11,11 @@ The bundled ones stand in ``analyses.bundled``. Any installed package adds one b
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.metadata import EntryPoint, entry_points
-from typing import Any, Literal, get_args
+from typing import Any, Literal, TypeAlias, get_args
 
 from analyses.options import Option, check
 from interp._names import component
@@ -136,7 +136,7 @@ class Analysis:
 
 def names() -> tuple[str, ...]:
     """Every analysis that a study may name: the bundled ones, then those of other packages."""
-    return tuple(dict.fromkeys((*_bundled(), *(entry.name for entry in _entries()))))
+    return tuple(_sources())
 
 
 def get(name: str) -> Analysis:
@@ -145,53 +145,59 @@ def get(name: str) -> Analysis:
     Raises:
         InterpError: there is none, two packages have one of this name, or an entry point is broken.
     """
-    bundled = _bundled()
-    entries = [entry for entry in _entries() if entry.name == name]
-    if name in bundled and not entries:
-        return bundled[name]
-    if not entries:
-        raise unknown_name("analysis", name, names())
-    if name in bundled or len(entries) > 1:
-        owners = [*(["interp"] if name in bundled else []), *(_owner(entry) for entry in entries)]
-        raise InterpError(f"The analysis {shown(name)} comes from {' and '.join(owners)}. Uninstall all but one.")
-    return _loaded(entries[0])
+    return _only(name, _sources())
 
 
-def ordered(wanted: Iterable[str]) -> dict[str, Analysis]:
-    """Some analyses in the order in which they run.
+def ordered(wanted: Collection[str], where: str = "") -> dict[str, Analysis]:
+    """Some analyses in the order in which they run; ``where`` they are named, for the message.
 
     Raises:
         InterpError: one that ``get`` refuses, or two that write the same file.
     """
-    wanted = set(wanted)
-    known = names()
-    unknown = sorted(wanted - set(known))
-    if unknown:
-        get(unknown[0])
-    found = sorted((get(name) for name in known if name in wanted), key=lambda one: get_args(Needs).index(one.needs))
+    sources = _sources()
+    found = {name: _only(name, sources, where) for name in wanted}
+    turn, place = get_args(Needs).index, list(sources).index
+    order = sorted(found, key=lambda name: (turn(found[name].needs), place(name)))
     owner: dict[str, str] = {}
-    for analysis in found:
-        for file in analysis.files:
-            if owner.setdefault(file.name, analysis.name) != analysis.name:
-                both = f"{owner[file.name]} and {analysis.name}"
+    for name in order:
+        for file in found[name].files:
+            if owner.setdefault(file.name, name) != name:
+                both = f"{owner[file.name]} and {name}"
                 raise InterpError(f"The analyses {both} both write the file {shown(file.name)}. Name one only.")
-    return {analysis.name: analysis for analysis in found}
+    return {name: found[name] for name in order}
 
 
-def _bundled() -> Mapping[str, Analysis]:
+Source: TypeAlias = Analysis | EntryPoint
+
+
+def _sources() -> dict[str, list[Source]]:
+    """Where each analysis comes from, by name: the bundled ones first, then other packages' in alphabetical order.
+
+    A package that is found twice on the path counts once.
+    """
     from analyses.bundled import BUNDLED  # which declares them in the words of this module
 
-    return BUNDLED
+    found: dict[str, list[Source]] = {name: [analysis] for name, analysis in BUNDLED.items()}
+    entries = {(entry.name, entry.value): entry for entry in entry_points(group=GROUP)}
+    for key in sorted(entries):
+        found.setdefault(key[0], []).append(entries[key])
+    return found
 
 
-def _entries() -> Iterator[EntryPoint]:
-    """The entry points of other packages, by name; a package that is found twice on the path counts once."""
-    seen = {(entry.name, entry.value): entry for entry in entry_points(group=GROUP)}
-    yield from (seen[key] for key in sorted(seen))
+def _only(name: str, sources: Mapping[str, Sequence[Source]], where: str = "") -> Analysis:
+    if name not in sources:
+        raise unknown_name("analysis", name, sources, where)
+    first, *others = sources[name]
+    if others:
+        owners = " and ".join(map(_owner, sources[name]))
+        raise InterpError(f"The analysis {shown(name)} comes from {owners}. Uninstall all but one.")
+    return first if isinstance(first, Analysis) else _loaded(first)
 
 
-def _owner(entry: EntryPoint) -> str:
-    return entry.dist.name if entry.dist is not None else entry.module
+def _owner(source: Source) -> str:
+    if isinstance(source, Analysis):
+        return "interp"
+    return source.dist.name if source.dist is not None else source.module
 
 
 def _loaded(entry: EntryPoint) -> Analysis:
@@ -200,6 +206,8 @@ def _loaded(entry: EntryPoint) -> Analysis:
     Raises:
         InterpError: it cannot be imported, is no ``Analysis``, or is one of another name.
     """
+    from analyses.bundled import BUNDLED
+
     where = f"The analysis {shown(entry.name)} of the package {_owner(entry)}"
     mend = "Install a version of that package that works, or uninstall it."
     try:
@@ -211,7 +219,7 @@ def _loaded(entry: EntryPoint) -> Analysis:
         raise InterpError(f"{where} is no analyses.registry.Analysis: {entry.value} is {type(found).__name__}. {mend}")
     if found.name != entry.name:
         raise InterpError(f"{where} calls itself {shown(found.name)}: both names must be the same. {mend}")
-    taken = {file.name for one in _bundled().values() for file in one.files}
+    taken = {file.name for one in BUNDLED.values() for file in one.files}
     for file in found.files:
         if file.name in taken:
             raise InterpError(f"{where} writes the file {shown(file.name)}, which a bundled analysis does. {mend}")

@@ -30,7 +30,7 @@ LOGITS_AT_ONCE = 2**24
 """Logits that are held at a time."""
 
 _OF_ANSWERS = {
-    "rank": ("tokens", "tokens that the lens puts above the answer's"),
+    "rank": ("tokens", "rank of the answer"),
     "probability": ("", "probability of the answer"),
     "log_probability": ("nats", "log-probability of the answer"),
 }

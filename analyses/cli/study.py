@@ -107,9 +107,10 @@ class Study:
         Raises:
             InterpError: names the option, where it stands, and what to give.
         """
-        options.check(registry.get("behavior").option, self.gate, "gate")
+        found = registry.ordered(self.analyses)
+        options.check(found["behavior"].option, self.gate, "gate")
         for name, given in self.analyses.items():
-            registry.get(name).check(given)
+            found[name].check(given)
 
     def task_sha256(self) -> str:
         """Fingerprint of all that the task says, wherever it is written."""
@@ -240,19 +241,15 @@ def _analyses(value: object, where: str) -> dict[str, dict[str, Any]]:
         value = dict.fromkeys(value)
     if not isinstance(value, dict) or not value:
         raise _wrong("analyses", where, "a list of analyses, or a mapping of analysis to options", value)
-    known = registry.names()
+    order = registry.ordered(value, f" in {where}")
     for name, given in value.items():
-        if name not in known:
-            raise InterpError(
-                f"Unknown analysis {shown(name)} in {where}.{nearest(name, known)} Known: {', '.join(known)}."
-            )
         if not isinstance(given, dict | None) or not all(isinstance(key, str) for key in given or {}):
             raise _wrong(f"analyses.{name}", where, "a mapping of options", given)
     if "behavior" not in value:
         raise InterpError(
             f"{where} must name the analysis 'behavior': without it nothing says the model does the task."
         )
-    return {name: dict(value[name] or {}) for name in registry.ordered(value)}
+    return {name: dict(value[name] or {}) for name in order}
 
 
 def _task(value: object, where: str, folder: Path) -> tuple[Task, str | dict[str, Any]]:

@@ -139,6 +139,14 @@ def test_of_two_axes_beside_the_layers_the_shorter_one_gives_the_maps() -> None:
     assert len(figure.tables[0].rows) == 2 * LAYERS * len(ROLES)
 
 
+def test_without_layers_the_shortest_axis_gives_the_maps_and_heads_stay_beside_layers() -> None:
+    (figure,) = figures(section(result({"x": numbers("prompt", "head", "word", "role")})))
+    assert [column.name for column in figure.tables[0].columns[:3]] == ["word", "head", "role"]
+    two_heads = Variable(("prompt", "layer", "head", "role"), np.ones((N, LAYERS, 2, len(ROLES))), "", "x")
+    (figure,) = figures(section(result({"x": two_heads}, coords={"role": list(ROLES)})))
+    assert [column.name for column in figure.tables[0].columns[:3]] == ["role", "layer", "head"]
+
+
 def test_long_axes_are_cut_and_it_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(generic, "LONGEST_AXIS", 3)
     monkeypatch.setattr(generic, "MOST_PANELS", 1)

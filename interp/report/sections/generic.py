@@ -166,30 +166,37 @@ def _as_it_is(result: Result, name: str) -> tuple[xr.Dataset, str]:
 
 
 def _cut(cells: xr.Dataset) -> tuple[xr.Dataset, list[str]]:
-    """Axes of one entry taken away, of a fourth axis only the first entry kept, long axes cut; and what is left out.
-
-    Rows are layers where there are any, columns the last other axis.
-    """
+    """Axes of one entry taken away, of a fourth axis only the first entry kept, long axes cut; and what is left out."""
     notes = []
     for dim in [str(dim) for dim, size in cells["mean"].sizes.items() if size == 1]:
         notes.append(f"Only {dim} {_labels(cells, dim)[0]}.")
         cells = cells.isel({dim: 0}, drop=True)
-    order = [str(dim) for dim in cells["mean"].dims if dim != "layer"]
-    if "layer" in cells["mean"].dims:
-        order.insert(max(len(order) - 1, 0), "layer")
+    order = _order({str(dim): size for dim, size in cells["mean"].sizes.items()})
     for dim in order[:-3]:
         notes.append(f"Only {dim} {_labels(cells, dim)[0]}, the first of {cells.sizes[dim]}.")
         cells = cells.isel({dim: 0}, drop=True)
     order = order[-3:]
-    sizes = cells["mean"].sizes
-    if len(order) == 3 and order[2] not in ("head", "kv_head") and sizes[order[2]] < sizes[order[0]]:
-        order[0], order[2] = order[2], order[0]  # few maps of many columns, not many of few
     for place, dim in enumerate(reversed(order)):
         most = MOST_PANELS if place == 2 else LONGEST_AXIS
         if cells.sizes[dim] > most:
             notes.append(f"The first {most} of {cells.sizes[dim]} entries of {dim}.")
             cells = cells.isel({dim: slice(most)})
     return cells.transpose(*order), notes
+
+
+def _order(sizes: dict[str, int]) -> list[str]:
+    """Axes in the order in which they are drawn: what is not, then panels, rows and columns.
+
+    Rows are layers where there are any. The shortest other axis has a panel for each entry; heads stay beside layers.
+    """
+    others = [dim for dim in sizes if dim != "layer"]
+    rows = [dim for dim in sizes if dim == "layer"]
+    drawn = others[len(others) - (3 - len(rows)) :] if len(sizes) > 3 else others
+    undrawn = others[: len(others) - len(drawn)]
+    if len(drawn) + len(rows) < 3:
+        return [*rows, *drawn]
+    panel = min(drawn, key=lambda dim: (dim in ("head", "kv_head"), sizes[dim]))
+    return [*undrawn, panel, *rows, *(dim for dim in drawn if dim != panel)]
 
 
 def _labels(cells: xr.Dataset, dim: str) -> list[str]:
