@@ -18,7 +18,7 @@ from interp._arguments import check_pairs
 from interp.errors import InterpError, unknown_name
 from interp.results import Variable
 from interp.sites import Site, check_sites
-from interp.sweeps import Axis, Direction, Progress, plan_sites, shifted, sweep_sites, whole_answers
+from interp.sweeps import Axis, Direction, Patching, Progress, Where, shifted, sweep_sites, whole_answers
 
 if TYPE_CHECKING:
     from interp.model import HookedTransformer
@@ -100,7 +100,7 @@ def cost(model: HookedTransformer, pairs: PromptPairs) -> float:
     plans = _plans(model, pairs, wanted, None, None, by_position=True)
     ways: tuple[Direction, ...] = get_args(Direction)
     return sum(
-        plan_sites(model, pairs, [plan.site for plan in together], way, **together[0].where).flop
+        Patching([one.site for one in together], way, where=together[0].where).plan(model, pairs).flop
         for together in _together(plans)
         for way in ways
     )
@@ -150,9 +150,9 @@ class _Plan:
     rows: int
 
     @property
-    def where(self) -> dict[str, Any]:
+    def where(self) -> Where:
         """What is patched at a time, as ``sweep_sites`` takes it."""
-        return {"axis": self.axis, "roles": self.roles}
+        return Where(axis=self.axis, roles=self.roles)
 
     @property
     def in_words(self) -> str:

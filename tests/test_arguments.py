@@ -29,15 +29,14 @@ from interp.model.arithmetic import TAPS
 from interp.prompts import PromptPairs, Template
 from interp.prompts.tokens import Prompts
 from interp.sweeps import (
+    Ablation,
+    AttentionKnockout,
+    PathPatching,
     ablation_sweep,
     engine,
     knockout_sweep,
     path_patching,
     plan,
-    plan_ablation,
-    plan_knockout,
-    plan_paths,
-    plan_sites,
     score,
     sweep,
     sweep_sites,
@@ -57,13 +56,13 @@ OF_PAIRS: dict[str, Call] = {
     "sweep": lambda m, p: sweep(m, p, "z"),
     "sweep_sites": lambda m, p: sweep_sites(m, p, ["z"]),
     "plan": lambda m, p: plan(m, p, "z"),
-    "plan_sites": lambda m, p: plan_sites(m, p, ["z"]),
+    "plan of sites": lambda m, p: plan(m, p, ["z"]),
     "ablation_sweep": lambda m, p: ablation_sweep(m, p, "z", "zero"),
-    "plan_ablation": lambda m, p: plan_ablation(m, p, "z", "zero"),
+    "plan of an ablation": lambda m, p: plan(m, p, Ablation("z", "zero")),
     "knockout_sweep": lambda m, p: knockout_sweep(m, p, EDGES),
-    "plan_knockout": lambda m, p: plan_knockout(m, p, EDGES),
+    "plan of a knockout": lambda m, p: plan(m, p, AttentionKnockout(EDGES)),
     "path_patching": lambda m, p: path_patching(m, p),
-    "plan_paths": lambda m, p: plan_paths(m, p),
+    "plan of paths": lambda m, p: plan(m, p, PathPatching()),
     "attribution_patching": lambda m, p: attribution_patching(m, p, "z", audit=None),
     "edge_attribution": lambda m, p: edge_attribution(m, p, audit=None),
     "behavior": behavior.run,
@@ -454,7 +453,7 @@ def test_a_new_ablation_is_not_run_as_another(gpt2: HookedTransformer, monkeypat
     pairs = made()
     for call in (
         lambda: ablation_sweep(gpt2, pairs, "z", "median"),
-        lambda: plan_ablation(gpt2, pairs, "z", "median"),
+        lambda: plan(gpt2, pairs, Ablation("z", "median")),
         lambda: score(gpt2, pairs, interventions=[Ablate(site="z", kind="median")]),
         lambda: head_attribution.run(gpt2, pairs, ablations=["median"]),
     ):

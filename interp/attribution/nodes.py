@@ -28,6 +28,7 @@ from interp.sweeps import (
     Meter,
     Progress,
     Reading,
+    Where,
     described,
     patch_cells,
     sweep,
@@ -121,7 +122,7 @@ def attribution_patching(
         raise InterpError("With whole answers (sum_logprob) prompts end at different places: estimate by role.")
     if question.whole_answers and axis is None and roles is None and not sites.site(site).has_heads:
         axis = "role"
-    where: dict[str, Any] = {"axis": axis, "roles": roles, "positions": positions, "layers": layers}
+    where = Where(axis=axis, roles=roles, positions=positions, layers=layers)
     plans = [_Plan.of(model, part, site, method, steps, where) for part in question.parts]
     total = sum(plan.n_passes for plan in plans)
     report = Meter(progress, total).add
@@ -184,10 +185,8 @@ class _Plan:
     steps: int
 
     @classmethod
-    def of(
-        cls, model: HookedTransformer, part: Part, site: str, method: str, steps: int, where: dict[str, Any]
-    ) -> _Plan:
-        cells = patch_cells(model, part.pairs, site, **where)
+    def of(cls, model: HookedTransformer, part: Part, site: str, method: str, steps: int, where: Where) -> _Plan:
+        cells = patch_cells(model, part.pairs, site, where)
         engine = Differentiable.of(model, site)
         plan = cls(engine, part, site, cells, tuple(cells.coords["layer"]), method, steps)
         if plan.fixes_softmax:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 import torch
@@ -15,13 +15,11 @@ from interp import run, sites
 from interp.errors import InterpError, shown, whole_number, whole_numbers
 from interp.errors import names as checked_names
 from interp.prompts.tokens import Prompts
+from interp.sweeps.options import WHERE, Axis, Where, completed
 from interp.sweeps.reading import AnyPairs
 
 if TYPE_CHECKING:
     from interp.model import HookedTransformer
-
-Axis: TypeAlias = Literal["position", "role"]
-Sets: TypeAlias = Mapping[str, Sequence[tuple[int, int]]] | Mapping[str, Sequence[int]]
 
 
 @dataclass(frozen=True)
@@ -75,30 +73,20 @@ class Places:
     masks: Bool[Tensor, "place prompt position"]
 
 
-def patch_cells(
-    model: HookedTransformer,
-    pairs: AnyPairs,
-    name: str,
-    *,
-    axis: Axis | None = None,
-    roles: Sequence[str] | None = None,
-    positions: Sequence[int] | None = None,
-    layers: Sequence[int] | int | None = None,
-    window: int = 1,
-    sets: Sets | None = None,
-    neuron_groups: int | None = None,
-) -> Cells:
+def patch_cells(model: HookedTransformer, pairs: AnyPairs, name: str, where: Where) -> Cells:
     """The cells of a sweep of one site.
 
     Raises:
         InterpError: what is asked for does not exist, or does not go together.
     """
+    where = completed(where, WHERE)
+    sets, layers, window = where["sets"], where["layers"], where["window"]
     site = model.check_site(name)
     if not site.swept:
         raise InterpError(f"Site '{name}' is not swept. Sweep '{site.instead}' instead.")
-    found = places(pairs, axis, roles, positions, all_at_once=site.has_heads)
+    found = places(pairs, where["axis"], where["roles"], where["positions"], all_at_once=site.has_heads)
     if sets is not None:
-        if layers is not None or window != 1 or neuron_groups is not None:
+        if layers is not None or window != 1 or where["neuron_groups"] is not None:
             raise InterpError(
                 "sets name their own layers and heads: give no layers, window or neuron_groups with them."
             )
@@ -108,7 +96,7 @@ def patch_cells(
         return _crossed(groups, [("set", list(sets))], found)
     chosen = sites.check_layers(layers, model.cfg.n_layers)
     spans = [window_of(layer, window, model.cfg.n_layers) for layer in chosen]
-    unit_axes, units = _units(model, name, neuron_groups)
+    unit_axes, units = _units(model, name, where["neuron_groups"])
     groups = [tuple(Part(layer, unit) for layer in span) for span in spans for unit in units]
     return _crossed(groups, [("layer", list(chosen)), *unit_axes], found)
 

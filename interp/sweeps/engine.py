@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
+from typing import TYPE_CHECKING, Unpack, get_args
 
 import numpy as np
 import torch
@@ -18,7 +18,8 @@ from interp.store import Journal, Store
 from interp.sweeps import through_hooks as hooks
 from interp.sweeps.exact.execute import execute, make_plan, runs_flop
 from interp.sweeps.exact.planner import Plan, joined
-from interp.sweeps.progress import Progress, shifted
+from interp.sweeps.options import HOW, How, Precision, completed
+from interp.sweeps.progress import shifted
 from interp.sweeps.resume import AnyStore, digest, facts_of
 from interp.sweeps.statement import Done, Sweep
 
@@ -27,8 +28,6 @@ if TYPE_CHECKING:
     from interp.model.arithmetic import Blocks
 
 log = logging.getLogger(__name__)
-
-Precision: TypeAlias = Literal["float32", "bfloat16"]
 
 SCREENED_ROWS = 64
 """Rows that a bfloat16 sweep runs again in the model's own precision, to say how far off it is."""
@@ -59,17 +58,15 @@ class Screening:
 def run_terms(
     model: HookedTransformer,
     terms: Sequence[Term],
-    *,
-    precision: Precision = "float32",
-    memory: int | None = None,
-    store: AnyStore = None,
-    progress: Progress | None = None,
+    **how: Unpack[How],
 ) -> list[tuple[Done, Screening | None]]:
     """Run stated sweeps by the fastest exact way this model allows; what was found, per site.
 
     Raises:
         InterpError: an unknown precision, or screening a model that has no arithmetic of its own here.
     """
+    how = completed(how, HOW)
+    precision, memory, store, progress = how["precision"], how["memory"], how["store"], how["progress"]
     blocks, reason = own_weights(model, terms)
     _check_precision(reason, precision)
     terms = [replace(term, sweeps=tuple(sweep.clipped() for sweep in term.sweeps)) for term in terms]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Unpack
 
 import numpy as np
 import torch
@@ -27,16 +27,18 @@ from interp.sweeps.exact.execute import plan_of, read_stored, ride_all
 from interp.sweeps.exact.planner import Entry, Join, Plan, Sizes, riding_flop, runs_of
 from interp.sweeps.graph import Node, receivers_of, senders_of
 from interp.sweeps.labels import About, patch_attributes, patch_variables
+from interp.sweeps.options import RESOURCES, Resources, completed, shows
 from interp.sweeps.patching import Direction, base_and_source, check_direction
 from interp.sweeps.progress import Meter, Progress
 from interp.sweeps.reading import Reading, check_ends_at_logits, checked_reading, whole_answers
-from interp.sweeps.resume import AnyStore, Finished, digest, facts_of
+from interp.sweeps.resume import Finished, digest, facts_of
 from interp.sweeps.statement import Done, chunks_of
 
 if TYPE_CHECKING:
     from interp.model import HookedTransformer
 
 
+@shows(Resources)
 def path_patching(
     model: HookedTransformer,
     pairs: PromptPairs,
@@ -46,9 +48,7 @@ def path_patching(
     senders: Sequence[str] | None = None,
     receivers: Sequence[str] | None = None,
     minimum_gap: float | None = None,
-    memory: int | None = None,
-    store: AnyStore = None,
-    progress: Progress | None = None,
+    **resources: Unpack[Resources],
 ) -> xr.Dataset:
     """Patch every edge from a sender to a receiver, with everything else frozen.
 
@@ -65,9 +65,7 @@ def path_patching(
         receivers: labels of the receivers; None is every head's query, key and value input (``L5H3.q``; shared
             key-value heads are ``L5KV1.k``), every MLP (``MLP5``) and ``logits``.
         minimum_gap: clean-corrupted gap below which ``recovered`` is NaN; default by metric.
-        memory: bytes that may be used beside the model; None is half of what is free.
-        store: as in ``sweep``.
-        progress: called with rows done and rows in all; a row is one prompt with one edge patched.
+        resources: ``memory store progress``, as in ``sweep``; see ``interp.sweeps.Resources``.
 
     Returns:
         ``patched`` (prompt, sender, receiver) in the metric's units, NaN where the sender does not come before the
@@ -76,51 +74,66 @@ def path_patching(
     Raises:
         InterpError: an architecture without arithmetic of its own here, an unknown label, or no edge at all.
     """
-    blocks = _checked(model, pairs, direction, metric)
-    wanted = _Wanted.of(model, pairs, direction, metric, senders, receivers)
-    journal = None if store is None else Store.at(store).journal(wanted.facts(model))
-    about = About.of(pairs, direction, metric, minimum_gap)
-    found = _execute(model, blocks, wanted, memory, journal, progress)
-    return _labelled(model, pairs, wanted, found, about)
+    return PathPatching(direction, metric, senders, receivers, minimum_gap).run(model, pairs, **resources)
 
 
-def plan_paths(
-    model: HookedTransformer,
-    pairs: PromptPairs,
-    *,
-    direction: Direction = "denoising",
-    metric: AnyReadout = "logit_difference",
-    senders: Sequence[str] | None = None,
-    receivers: Sequence[str] | None = None,
-    memory: int | None = None,
-) -> Plan:
-    """What ``path_patching`` would compute with the same arguments, without computing it; printing it says it in words.
+@dataclass(frozen=True)
+class PathPatching:
+    """The statement of path patching: what ``path_patching`` is asked, of any model and any pairs.
 
-    Known from the tokens alone: senders that turn out to write the same in both runs save more.
+    Attributes:
+        direction: ``"denoising"`` or ``"noising"``.
+        metric: a name from ``interp.readouts``, or a read-out.
+        senders: labels of the senders; None is all.
+        receivers: labels of the receivers; None is all.
+        minimum_gap: clean-corrupted gap below which ``recovered`` is NaN; default by metric.
     """
-    blocks = _checked(model, pairs, direction, metric)
-    wanted = _Wanted.of(model, pairs, direction, metric, senders, receivers)
-    sizes = Sizes.of(blocks, wanted.reading)
-    n, length = wanted.base.ids.shape
-    limits = _limits(model, blocks, sizes, wanted, memory)
-    done = []
-    for rows in chunks_of(n, limits.prompts):
-        part = wanted.of_prompts(rows)
-        every = np.ones((len(wanted.senders), len(rows)), dtype=bool)
-        done.append((len(rows), _entries(part, every, sizes.n_layers)))
-    return _plan(wanted, sizes, limits, done, length)
 
+    direction: Direction = "denoising"
+    metric: AnyReadout = "logit_difference"
+    senders: Sequence[str] | None = None
+    receivers: Sequence[str] | None = None
+    minimum_gap: float | None = None
 
-def _checked(model: HookedTransformer, pairs: PromptPairs, direction: str, metric: AnyReadout) -> Blocks:
-    """The pieces of the model, which path patching runs on, where what is asked can be."""
-    check_pairs(model, pairs)
-    check_direction(direction)
-    if model.blocks is None:
-        raise InterpError(f"Path patching runs on the model's own weights only, and {model.why_no_blocks}.")
-    check_ends_at_logits(metric, "Path patching")
-    if whole_answers(pairs, metric):
-        raise InterpError("Path patching scores one token: give the pairs an answer of one token, or expand_answers().")
-    return model.blocks.measured()
+    def plan(self, model: HookedTransformer, pairs: PromptPairs, *, memory: int | None = None) -> Plan:
+        """What ``run`` would compute; senders that turn out to write the same in both runs save more."""
+        blocks, wanted = self._resolved(model, pairs)
+        sizes = Sizes.of(blocks, wanted.reading)
+        n, length = wanted.base.ids.shape
+        limits = _limits(model, blocks, sizes, wanted, memory)
+        done = []
+        for rows in chunks_of(n, limits.prompts):
+            part = wanted.of_prompts(rows)
+            every = np.ones((len(wanted.senders), len(rows)), dtype=bool)
+            done.append((len(rows), _entries(part, every, sizes.n_layers)))
+        return _plan(wanted, sizes, limits, done, length)
+
+    def run(self, model: HookedTransformer, pairs: PromptPairs, **resources: Unpack[Resources]) -> xr.Dataset:
+        """What ``path_patching`` returns."""
+        given = completed(resources, RESOURCES)
+        (blocks, wanted), store = self._resolved(model, pairs), given["store"]
+        journal = None if store is None else Store.at(store).journal(wanted.facts(model))
+        about = About.of(pairs, self.direction, self.metric, self.minimum_gap)
+        found = _execute(model, blocks, wanted, given["memory"], journal, given["progress"])
+        return _labelled(model, pairs, wanted, found, about)
+
+    def _resolved(self, model: HookedTransformer, pairs: PromptPairs) -> tuple[Blocks, _Wanted]:
+        """The pieces that path patching runs on, and the edges of these runs.
+
+        Raises:
+            InterpError: an architecture without arithmetic of its own here, or a read-out that is not of one token.
+        """
+        check_pairs(model, pairs)
+        check_direction(self.direction)
+        if model.blocks is None:
+            raise InterpError(f"Path patching runs on the model's own weights only, and {model.why_no_blocks}.")
+        check_ends_at_logits(self.metric, "Path patching")
+        if whole_answers(pairs, self.metric):
+            raise InterpError(
+                "Path patching scores one token: give the pairs an answer of one token, or expand_answers()."
+            )
+        wanted = _Wanted.of(model, pairs, self.direction, self.metric, self.senders, self.receivers)
+        return model.blocks.measured(), wanted
 
 
 @dataclass(frozen=True)

@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 AnyPairs: TypeAlias = PromptPairs | AnsweredPrompts
 """Prompts with their answers, in pairs or alone."""
 
+Which: TypeAlias = Literal["clean", "corrupted"]
+"""The run of which something is asked."""
+
 LOGIT_ROWS = 64 * 2**20
 """Logits that are held at a time when a metric needs the whole vocabulary."""
 
@@ -263,7 +266,7 @@ def _labelled_places(
 def score(
     model: HookedTransformer,
     pairs: AnyPairs,
-    which: Literal["clean", "corrupted"] = "clean",
+    which: Which = "clean",
     metric: AnyReadout = "logit_difference",
     *,
     interventions: Sequence[Any] = (),
@@ -342,6 +345,19 @@ def whole_answers(pairs: AnyPairs, metric: AnyReadout) -> bool:
             f"Metric {shown(readout.name)} is not defined for whole answers (sum_logprob). Use 'logit_difference'."
         )
     return True
+
+
+def check_one_part(pairs: AnyPairs, metric: AnyReadout) -> None:
+    """Refuse whole answers, where a sweep scores one set of tokens.
+
+    Raises:
+        InterpError: says what to use instead.
+    """
+    if whole_answers(pairs, metric):
+        raise InterpError(
+            "Ablation and knockout sweeps score one set of tokens: use the parts of expand_answers() with "
+            "metric='log_probability', or pairs with one-token answers."
+        )
 
 
 @overload

@@ -18,7 +18,7 @@ from interp.interventions import Ablate, Replace
 from interp.model import HookedTransformer
 from interp.prompts import AnsweredPrompts, PromptPairs
 from interp.prompts.tokens import Prompts
-from interp.sweeps import ablation_sweep, knockout_sweep, plan_ablation, score
+from interp.sweeps import Ablation, ablation_sweep, knockout_sweep, plan, score
 from tests import tiny
 from tests.tiny import VOCAB, ragged_pairs, random_ids, scattered_pairs
 from tests.tolerance import close
@@ -123,7 +123,8 @@ def test_prompts_alone_give_the_numbers_of_pairs(gpt2: HookedTransformer, kind: 
         found = ablation_sweep(gpt2, alone, site, kind, **options)
         np.testing.assert_array_equal(found["ablated"], expected["ablated"])
         assert found.ablated.dims == expected.ablated.dims
-    assert plan_ablation(gpt2, alone, site, kind).rows == plan_ablation(gpt2, pairs, site, kind).rows
+    asked = Ablation(site, kind)
+    assert plan(gpt2, alone, asked).rows == plan(gpt2, pairs, asked).rows
 
 
 def test_knockouts_and_scores_take_prompts_alone(gpt2: HookedTransformer) -> None:
@@ -237,7 +238,7 @@ def test_references_that_do_not_vary_are_refused(gpt2: HookedTransformer, kind: 
     for pairs in (one, same):
         for call in (
             lambda pairs=pairs: ablation_sweep(gpt2, pairs, "z", kind),
-            lambda pairs=pairs: plan_ablation(gpt2, pairs, "z", kind),
+            lambda pairs=pairs: plan(gpt2, pairs, Ablation("z", kind)),
             lambda pairs=pairs: run.capture(gpt2, pairs.clean, "z", interventions=[Ablate(site="z", kind=kind)]),
         ):
             with pytest.raises(InterpError, match=r"does not vary|no other to resample from"):

@@ -20,7 +20,7 @@ from transformers import GPT2LMHeadModel
 from interp.errors import InterpError
 from interp.model import HookedTransformer
 from interp.prompts import PromptPairs
-from interp.sweeps import Node, path_patching, plan_paths, receivers_of, score, senders_of
+from interp.sweeps import Node, PathPatching, path_patching, plan, receivers_of, score, senders_of
 from interp.sweeps.exact import cost as limits
 from tests.combinations import combinations
 from tests.sweeps.test_sweep import hooks_left
@@ -260,7 +260,7 @@ def test_the_plan_is_what_is_reported_and_progress_reaches_its_total(
     done = [step for step, _ in seen]
     assert done == sorted(done)
     assert seen[-1] == (effect.attrs["rows_in_all"],) * 2
-    planned = plan_paths(model, ragged)
+    planned = plan(model, ragged, PathPatching())
     assert planned.rows_in_all == effect.attrs["rows_in_all"]
     assert planned.rows == effect.attrs["rows_run"]
     assert planned.flop == effect.attrs["planned_flop"]
@@ -282,9 +282,11 @@ def test_the_plan_is_what_is_reported_and_progress_reaches_its_total(
 def test_what_is_wrong_is_said(
     gpt2: HookedTransformer, pairs: PromptPairs, arguments: dict[str, Any], message: str
 ) -> None:
-    for call in (path_patching, plan_paths):
-        with pytest.raises(InterpError, match=message):
-            call(gpt2, pairs, **arguments)
+    with pytest.raises(InterpError, match=message):
+        path_patching(gpt2, pairs, **arguments)
+    memory = {name: arguments.pop(name) for name in ["memory"] if name in arguments}
+    with pytest.raises(InterpError, match=message):
+        plan(gpt2, pairs, PathPatching(**arguments), **memory)
 
 
 def test_the_labels_of_shared_heads_are_theirs_alone(llama: HookedTransformer, pairs: PromptPairs) -> None:

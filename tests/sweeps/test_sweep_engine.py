@@ -27,13 +27,14 @@ from interp.interventions import Ablate, Intervention, Knockout
 from interp.model import HookedTransformer, products
 from interp.prompts import PromptPairs
 from interp.sweeps import (
+    Ablation,
+    AttentionKnockout,
+    Patching,
+    Where,
     ablation_sweep,
     knockout_sweep,
     path_patching,
     plan,
-    plan_ablation,
-    plan_knockout,
-    plan_sites,
     score,
     sweep,
     sweep_sites,
@@ -670,8 +671,11 @@ def test_the_plan_of_ablations_and_knockouts_is_what_is_reported(
     where: dict[str, Any] = {"roles": ["color", "noun"], "window": 2}
     cut: dict[str, Any] = {"edges": ["noun<-color"], "window": 2, "by_head": True}
     for planned, effect in (
-        (plan_ablation(model, ragged, "z", kind, **where), ablation_sweep(model, ragged, "z", kind, **where)),
-        (plan_knockout(model, ragged, **cut), knockout_sweep(model, ragged, **cut)),
+        (
+            plan(model, ragged, Ablation("z", kind, where=Where(**where))),
+            ablation_sweep(model, ragged, "z", kind, **where),
+        ),
+        (plan(model, ragged, AttentionKnockout(**cut)), knockout_sweep(model, ragged, **cut)),
     ):
         assert planned.rows == effect.attrs["rows_run"]
         assert planned.rows_in_all == effect.attrs["rows_in_all"]
@@ -1174,7 +1178,7 @@ def test_sites_swept_together_have_the_numbers_of_each_alone(
 ) -> None:
     prompts = request.getfixturevalue(these)
     together = sweep_sites(model, prompts, SITES, direction, minimum_gap=0.0, **options)
-    planned = plan_sites(model, prompts, SITES, direction, **options)
+    planned = plan(model, prompts, Patching(SITES, direction, where=Where(**options)))
     assert list(together) == list(SITES)
     for site, effect in together.items():
         alone = sweep(model, prompts, site, direction, minimum_gap=0.0, **options)
@@ -1224,7 +1228,7 @@ def test_batches_of_sites_together_are_counted_once(
 ) -> None:
     monkeypatch.setattr(limits, "TOKENS_PER_RIDE", {"cpu": 60})
     monkeypatch.setattr(limits, "RIDE_BYTES", {"cpu": 0})
-    planned = plan_sites(gpt2, pairs, SITES)
+    planned = plan(gpt2, pairs, SITES)
     runs = Runs(lambda call, tokens: None)
     monkeypatch.setattr(execute, "ride", runs)
     together = sweep_sites(gpt2, pairs, SITES)
