@@ -56,7 +56,7 @@ def run(
     looks back, so ``target`` and ``source`` can meet at whichever comes later in the prompts, or at the ``meeting``
     places of the vocabulary; the attribute ``meeting`` is the one where the strongest mover acts. An effect is the
     recovered fraction when the head's ``z`` alone is patched in at one role (denoising), or 1 - recovered when it is
-    patched out (noising). It counts if its mean is at least ``minimum_effect``, its 95% bootstrap interval lies above
+    patched out (noising), as a ratio of means over prompts (``interp.summary``). It counts if it is at least ``minimum_effect``, its 95% bootstrap interval lies above
     0, and its p-value, adjusted over all heads, roles and directions (``stats.max_t_p_values``), is at most 0.05. A
     head is a ``mover`` if an effect where they can meet counts, a ``reader`` if one at a reader's role does, by the
     larger where both do; else ``none``. Where the target is the answer position itself there are movers only.
@@ -70,7 +70,7 @@ def run(
         source: role of the word that carries the context, instead of the vocabulary's.
         target: role of the word that it belongs to, likewise.
         minimum_effect: least fraction of the clean-corrupted gap that counts.
-        seed: of the bootstrap and of the sign flips.
+        seed: of the sign flips; intervals are those of ``interp.summary``, whatever the seed.
         not_asked: analysis -> why it could not be asked of these prompts, to be told among the limits.
 
     Returns:

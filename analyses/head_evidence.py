@@ -12,7 +12,7 @@ import numpy as np
 import xarray as xr
 from jaxtyping import Bool, Float, Int
 
-from interp import stats
+from interp import summary
 from interp.errors import InterpError
 from interp.prompts.vocabulary import Vocabulary
 from interp.sites import head_label
@@ -98,20 +98,16 @@ def _target_comes_later(used: Mapping[str, xr.Dataset], source: str, target: str
 
 @dataclass(frozen=True)
 class Estimate:
-    """Mean over prompts and its 95% bootstrap interval, per head."""
+    """A summary over prompts (``interp.summary``) with its 95% bootstrap interval, per head."""
 
     mean: Float[np.ndarray, " head"]
     low: Float[np.ndarray, " head"]
     high: Float[np.ndarray, " head"]
 
     @classmethod
-    def of(cls, values: Float[np.ndarray, "prompt head"], seed: int) -> Estimate:
-        """Over the first axis, NaN left out."""
-        low, high = stats.bootstrap_interval(values, seed=seed)
-        present = np.isfinite(values)
-        with np.errstate(invalid="ignore", divide="ignore"):
-            mean = np.where(present, values, 0).sum(axis=0) / present.sum(axis=0)
-        return cls(mean, low, high)
+    def of(cls, found: xr.Dataset) -> Estimate:
+        """The heads of a summary in order, layer by layer."""
+        return cls(*(_flat(found[name]) for name in ("mean", "low", "high")))
 
     def text(self, head: int) -> str:
         """Mean and interval of one head, in words."""
@@ -191,19 +187,19 @@ class Evidence:
                     "(layers x heads). Join the results of one run."
                 )
         recovered = _recovered(patching, (*meeting.places, *(vocabulary.readers or ())))
-        attention, uniform = _attention(attribution, seed)
+        attention, uniform = _attention(attribution)
         return cls(
             layer=np.repeat(np.arange(layers), heads),
             head=np.tile(np.arange(heads), layers),
             meeting=meeting,
             minimum_effect=minimum_effect,
-            cells=_cells(recovered, minimum_effect, seed),
-            recovered={key: Estimate.of(values, seed) for key, values in recovered.items()},
-            everywhere=_everywhere(patching, seed),
+            cells=_cells(patching, recovered, minimum_effect, seed),
+            recovered={key: Estimate.of(found) for key, found in recovered.items()},
+            everywhere=_everywhere(patching),
             attention=attention,
             uniform=uniform,
-            contribution=_contribution(attribution, seed),
-            ablation=_ablation(attribution, seed),
+            contribution=_contribution(attribution),
+            ablation=_ablation(attribution),
             gap=float("nan") if patching is None else float(np.mean(patching["clean"] - patching["corrupted"])),
         )
 
@@ -296,60 +292,56 @@ def _head_arrays(patching: xr.Dataset | None, attribution: xr.Dataset | None) ->
                 yield data, name
 
 
-def _flat(array: xr.DataArray) -> Float[np.ndarray, "prompt head"]:
-    values = np.asarray(array.transpose("prompt", "layer", "head").values, dtype=np.float64)
-    return values.reshape(len(values), -1)
+def _flat(array: xr.DataArray) -> Float[np.ndarray, " head"]:
+    return np.asarray(array.transpose("layer", "head").values, dtype=np.float64).reshape(-1)
 
 
-def _recovered(
-    patching: xr.Dataset | None, places: tuple[str, ...]
-) -> dict[tuple[str, str], Float[np.ndarray, "prompt head"]]:
-    """(role, direction) -> recovered, for those places where a head can be named that were patched."""
+def _recovered(patching: xr.Dataset | None, places: tuple[str, ...]) -> dict[tuple[str, str], xr.Dataset]:
+    """(role, direction) -> what is recovered there, for those places where a head can be named that were patched."""
     if patching is None or "recovered_z_role" not in patching:
         return {}
-    array = patching["recovered_z_role"]
-    roles = [role for role in dict.fromkeys(places) if role in array["role"].values]
+    whole = summary.of(patching, "recovered_z_role")
+    roles = [role for role in dict.fromkeys(places) if role in whole["role"].values]
     found = {}
     for role in roles:
-        for direction in map(str, array["direction"].values):
-            values = _flat(array.sel(role=role, direction=direction))
-            if np.isfinite(values).any():
-                found[role, direction] = values
+        for direction in map(str, whole["direction"].values):
+            one = whole.sel(role=role, direction=direction)
+            if np.isfinite(one["mean"].values).any():
+                found[role, direction] = one
     return found
 
 
-def _effect(recovered: Float[np.ndarray, "prompt head"], direction: str) -> Float[np.ndarray, "prompt head"]:
-    """How much a patch does: what it brings back, or what it takes away.
-
-    Raises:
-        InterpError: another direction.
-    """
-    if direction not in ("denoising", "noising"):
-        raise InterpError(f"A result was patched in direction {direction!r}, which is neither denoising nor noising.")
-    return recovered if direction == "denoising" else 1 - recovered
-
-
-def _everywhere(patching: xr.Dataset | None, seed: int) -> dict[str, Estimate]:
+def _everywhere(patching: xr.Dataset | None) -> dict[str, Estimate]:
     if patching is None or "recovered_z" not in patching:
         return {}
-    found = {}
-    for direction in map(str, patching["recovered_z"]["direction"].values):
-        values = _flat(patching["recovered_z"].sel(direction=direction))
-        found[direction] = Estimate.of(_effect(values, direction), seed)
-    return found
+    whole = summary.of(patching, "recovered_z")
+    directions = map(str, whole["direction"].values)
+    return {way: Estimate.of(summary.effect(whole.sel(direction=way), way)) for way in directions}
 
 
 def _cells(
-    recovered: Mapping[tuple[str, str], Float[np.ndarray, "prompt head"]], minimum_effect: float, seed: int
+    patching: xr.Dataset | None,
+    recovered: Mapping[tuple[str, str], xr.Dataset],
+    minimum_effect: float,
+    seed: int,
 ) -> tuple[Cell, ...]:
-    """Effects with p-values adjusted over every head, role and direction at once."""
-    if not recovered:
+    """Effects with p-values adjusted over every head, role and direction at once.
+
+    What is tested is how far each patch moves the metric, which is the top of the ratio that is shown.
+    """
+    if patching is None or not recovered:
         return ()
-    effects = {key: _effect(values, key[1]) for key, values in recovered.items()}
-    p_values = stats.max_t_p_values(np.concatenate(list(effects.values()), axis=1), seed=seed)
+    patched = patching["patched_z_role"]
+    moved = [
+        summary.moved(
+            patched.sel(role=role, direction=direction, drop=True), patching["clean"], patching["corrupted"], direction
+        )
+        for role, direction in recovered
+    ]
+    p_values = summary.p_values(xr.concat(moved, "cell").transpose("prompt", "cell", "layer", "head"), seed=seed)
     cells = []
-    for (role, direction), p in zip(effects, np.split(p_values, len(effects)), strict=True):
-        one = Estimate.of(effects[role, direction], seed)
+    for i, ((role, direction), found) in enumerate(recovered.items()):
+        one, p = Estimate.of(summary.effect(found, direction)), _flat(p_values.isel(cell=i))
         certain = p <= LEVEL
         counts = certain & (one.mean >= minimum_effect) & (one.low > 0)
         against = certain & (one.mean <= -minimum_effect) & (one.high < 0)
@@ -357,30 +349,30 @@ def _cells(
     return tuple(cells)
 
 
-def _attention(attribution: xr.Dataset | None, seed: int) -> tuple[dict[str, Estimate], dict[str, float]]:
+def _attention(attribution: xr.Dataset | None) -> tuple[dict[str, Estimate], dict[str, float]]:
     """Edge -> attention, and destination role -> the weight of one token if attention were spread evenly."""
     if attribution is None or "attention" not in attribution:
         return {}, {}
-    array = attribution["attention"]
-    edges = {str(edge): Estimate.of(_flat(array.sel(edge=edge)), seed) for edge in array["edge"].values}
+    whole = summary.mean(attribution["attention"])
+    edges = {str(edge): Estimate.of(whole.sel(edge=edge)) for edge in whole["edge"].values}
     if "role_position" not in attribution:
         return edges, {}
     places = attribution["role_position"]
     return edges, {str(role): float((1 / (places.sel(role=role) + 1)).mean()) for role in places["role"].values}
 
 
-def _contribution(attribution: xr.Dataset | None, seed: int) -> Estimate | None:
+def _contribution(attribution: xr.Dataset | None) -> Estimate | None:
     if attribution is None or "contribution" not in attribution:
         return None
     heads = attribution["component_head"].values >= 0
     order = np.lexsort((attribution["component_head"].values, attribution["component_layer"].values))
     chosen = [int(index) for index in order if heads[index]]
-    values = attribution["contribution"].transpose("prompt", "component").values[:, chosen]
-    return Estimate.of(np.asarray(values, dtype=np.float64), seed)
+    found = summary.mean(attribution["contribution"]).isel(component=chosen)
+    return Estimate(*(np.asarray(found[name].values, dtype=np.float64) for name in ("mean", "low", "high")))
 
 
-def _ablation(attribution: xr.Dataset | None, seed: int) -> dict[str, Estimate]:
+def _ablation(attribution: xr.Dataset | None) -> dict[str, Estimate]:
     if attribution is None or "ablation_effect" not in attribution:
         return {}
-    array = attribution["ablation_effect"]
-    return {str(kind): Estimate.of(_flat(array.sel(ablation=kind)), seed) for kind in array["ablation"].values}
+    whole = summary.mean(attribution["ablation_effect"])
+    return {str(kind): Estimate.of(whole.sel(ablation=kind)) for kind in whole["ablation"].values}

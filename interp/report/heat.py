@@ -55,7 +55,7 @@ class Grid:
 
     @classmethod
     def of(cls, summary: xr.Dataset, row: str, column: str, *, row_title: str, column_title: str, **more: Any) -> Grid:
-        """The grid of a mean (``summary.mean_over``) over two dims."""
+        """The grid of a mean (``interp.summary``) over two dims."""
         parts = [summary[key].transpose(row, column).values for key in ("mean", "low", "high", "n")]
 
         def labels(dim: str) -> list[str]:

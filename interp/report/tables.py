@@ -78,7 +78,7 @@ def mean_table(title: str, summary: xr.Dataset, dims: Sequence[tuple[str, str]],
 
     Args:
         title: the table's title.
-        summary: ``mean``, ``low``, ``high`` and ``n`` as ``summary.mean_over`` gives them.
+        summary: ``mean``, ``low``, ``high`` and ``n`` as ``interp.summary`` gives them.
         dims: ``(dim, heading)`` of the cell's axes, in row order.
         units: units of the mean.
         name: heading of the mean.

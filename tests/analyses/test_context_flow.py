@@ -12,9 +12,11 @@ import xarray as xr
 from scipy import stats as reference
 
 from analyses import context_flow
-from interp import results, stats, tasks
+from interp import results, stats, summary, tasks
 from interp.errors import InterpError
 from interp.prompts.vocabulary import DOES_NOT, PREFERS, SAYS, Vocabulary
+from interp.report.inputs import Result
+from interp.report.sections.patching import _Sweep
 from interp.results import Variable
 from tests.tolerance import close, near
 
@@ -88,10 +90,21 @@ def patching(
     dims = ("direction", "prompt", "layer", "head", "role")
     variables = {
         "recovered_z_role": Variable(dims, values, "fraction", "recovered"),
+        "patched_z_role": Variable(dims, 10 * values - 5, "logits", "patched"),
         "clean": Variable(("prompt",), np.full(n, 5.0), "logits", "clean"),
         "corrupted": Variable(("prompt",), np.full(n, -5.0), "logits", "corrupted"),
     }
-    return build(variables, {"direction": list(DIRECTIONS), "role": list(roles)}, made or Made(n=n))
+    coords = {"direction": list(DIRECTIONS), "role": list(roles)}
+    return build(variables, coords, made or Made(n=n), minimum_gap=0.5)
+
+
+def agreeing(patched: xr.Dataset) -> xr.Dataset:
+    """The metric after each patch, as what was recovered says it is."""
+    for name in [str(name) for name in patched if str(name).startswith("recovered_")]:
+        moved = patched[name] * (patched["clean"] - patched["corrupted"]) + patched["corrupted"]
+        as_before = moved.transpose(*patched[name].dims)
+        patched[name.replace("recovered", "patched")] = as_before.assign_attrs(units="logits", long_name="patched")
+    return patched
 
 
 def attribution(
@@ -302,7 +315,7 @@ def test_a_head_that_acts_at_another_word_is_not_labelled_but_mentioned(planted:
     everywhere = given["recovered_z_role"].sel(role="color_other", drop=True).copy()
     everywhere.values[0, :, 0, 3] = 0.4 + balanced()
     given["recovered_z"] = everywhere.assign_attrs(units="fraction", long_name="recovered, all positions")
-    found = context_flow.run({**planted, "activation_patching": given})
+    found = context_flow.run({**planted, "activation_patching": agreeing(given)})
     assert labels(found) == {"L2H1": "reader"}
     said = str(found.sel(head_label="L0H3")["agreement"].values)
     assert said.startswith("denoising at all words at once 0.40 [0.3")
@@ -415,6 +428,19 @@ def test_a_preference_is_not_called_saying(planted: dict[str, xr.Dataset]) -> No
 # ---- nothing there ----
 
 
+def test_one_number_has_one_interval_in_verdict_page_and_notebook(planted: dict[str, xr.Dataset]) -> None:
+    found = context_flow.run(planted, seed=7)  # the seed is that of the sign flips alone
+    patched = planted["activation_patching"]
+    once = summary.of(patched, "recovered_z_role")
+    on_page = _Sweep.of(Result("activation_patching", patched), "recovered_z_role", "head", "role").mean
+    for way in DIRECTIONS:
+        place = {"direction": way, "role": "noun", "layer": MOVER[0], "head": MOVER[1]}
+        mover = found.sel(head_label="L1H2", direction=way)
+        said = [float(mover["recovered_z_noun"]), *map(float, mover["recovered_z_noun_interval"].values)]
+        for shown in (once, on_page):
+            assert said == [float(shown[name].sel(place)) for name in ("mean", "low", "high")]
+
+
 def test_where_no_head_stands_out_the_answer_says_so(planted: dict[str, xr.Dataset]) -> None:
     null = {**planted, "activation_patching": patching({})}
     found = context_flow.run(null)
@@ -433,7 +459,7 @@ def test_noise_names_a_head_in_at_most_one_run_of_twenty(planted: dict[str, xr.D
         values = rng.normal(size=null["recovered_z_role"].shape)
         values[1] += 1
         null["recovered_z_role"].values[:] = values
-        found = context_flow.run({**planted, "activation_patching": null}, seed=seed)
+        found = context_flow.run({**planted, "activation_patching": agreeing(null)}, seed=seed)
         named += bool(labels(found))
         low = found["recovered_z_noun_interval"].sel(ci_bound="lower", direction="denoising")
         uncorrected += bool(((low > 0) & (found["recovered_z_noun"].sel(direction="denoising") >= 0.1)).any())
@@ -461,13 +487,13 @@ def test_the_rung_is_the_one_that_was_explained_not_the_main_one(planted: dict[s
 
 
 def test_undefined_recoveries_do_not_become_effects(planted: dict[str, xr.Dataset]) -> None:
-    """Prompts whose gap is too small are NaN; where all are, nothing can be said."""
+    """Prompts that were not patched are NaN; where none was, nothing can be said."""
     some = patching({(*MOVER, "noun"): (0.6, 0.5)})
     some["recovered_z_role"].values[:, :8] = np.nan
-    assert labels(context_flow.run({**planted, "activation_patching": some})) == {"L1H2": "mover"}
+    assert labels(context_flow.run({**planted, "activation_patching": agreeing(some)})) == {"L1H2": "mover"}
     none = patching({})
     none["recovered_z_role"].values[:] = np.nan
-    found = context_flow.run({**planted, "activation_patching": none})
+    found = context_flow.run({**planted, "activation_patching": agreeing(none)})
     assert set(found["label"].values) == {"none"}
     assert "is not answered" in found.attrs["answer"]
 
@@ -598,7 +624,7 @@ def test_an_effect_that_is_only_uncertain_in_one_direction_is_not_called_absent(
     patched = patching({(*MOVER, "noun"): (0.3, 0.6), (*READER, "answer"): (0.8, 0.7)})
     at = {"direction": 0, "layer": MOVER[0], "head": MOVER[1], "role": list(ROLES).index("noun")}
     patched["recovered_z_role"][at] = 0.4 + balanced(N, spread=1.5)
-    found = context_flow.run({**planted, "activation_patching": patched})
+    found = context_flow.run({**planted, "activation_patching": agreeing(patched)})
     assert str(found.sel(head_label="L1H2")["directions"].values) == "noising only"
     assert "certain only when patched out" in found.attrs["answer"]
     assert "not sufficient" not in found.attrs["answer"]

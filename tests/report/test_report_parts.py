@@ -10,7 +10,8 @@ import pytest
 import xarray as xr
 from markupsafe import Markup
 
-from interp.report import heat, lines, markup, palette, summary, tables, words
+from interp import summary
+from interp.report import heat, lines, markup, palette, tables, words
 from interp.report.palette import Scale
 
 
@@ -174,7 +175,7 @@ def test_without_roles_the_words_that_differ_are_marked() -> None:
 
 def test_means_leave_out_nan_and_count_what_is_left() -> None:
     values = xr.DataArray([[1.0, np.nan], [3.0, np.nan], [np.nan, 5.0]], dims=("prompt", "head"))
-    found = summary.mean_over(values)
+    found = summary.mean(values)
     np.testing.assert_array_equal(found["mean"], [2.0, 5.0])
     np.testing.assert_array_equal(found["n"], [2, 1])
     assert 1.0 <= float(found["low"][0]) <= 2.0 <= float(found["high"][0]) <= 3.0
@@ -182,11 +183,11 @@ def test_means_leave_out_nan_and_count_what_is_left() -> None:
     assert np.isnan(found["high"][1])
 
 
-def test_importance_turns_noising_round_with_its_interval() -> None:
+def test_an_effect_turns_noising_round_with_its_interval() -> None:
     one = xr.Dataset({"mean": 0.2, "low": 0.1, "high": 0.4, "n": 8})
-    lost = summary.importance(one, "noising")
+    lost = summary.effect(one, "noising")
     assert [round(float(lost[name]), 6) for name in ("mean", "low", "high")] == [0.8, 0.6, 0.9]
-    assert summary.importance(one, "denoising") is one
+    assert summary.effect(one, "denoising") is one
 
 
 def test_a_table_of_means_has_a_row_per_cell_in_order() -> None:
@@ -194,7 +195,7 @@ def test_a_table_of_means_has_a_row_per_cell_in_order() -> None:
         np.arange(12.0).reshape(2, 2, 3), dims=("prompt", "layer", "role"), coords={"role": ["a", "b", "c"]}
     )
     made = tables.mean_table(
-        "t", summary.mean_over(values), (("layer", "layer"), ("role", "role")), units="logits", name="m"
+        "t", summary.mean(values), (("layer", "layer"), ("role", "role")), units="logits", name="m"
     )
     assert [row[:3] for row in made.rows[:4]] == [("0", "a", 3.0), ("0", "b", 4.0), ("0", "c", 5.0), ("1", "a", 6.0)]
     assert made.columns[2].heading == "m (logits)"

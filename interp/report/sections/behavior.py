@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from interp import stats
+from interp import stats, summary
 from interp.errors import InterpError, shown
 from interp.prompts.vocabulary import OUTCOMES
 from interp.report.blocks import (
@@ -25,7 +25,6 @@ from interp.report.blocks import (
 from interp.report.inputs import Result
 from interp.report.lines import Point, Series, dot_rows, line_legend
 from interp.report.markup import figure_number, token
-from interp.report.summary import INTERVALS, mean_over
 from interp.report.tables import Cell, Column, Table
 from interp.report.verdict import Verdict
 from interp.report.words import Spans, tone, with_changes, with_roles
@@ -51,6 +50,7 @@ class _Rungs:
     gap: list[float]
     chance: list[float]
     units: str
+    interval: str
 
     @classmethod
     def of(cls, behavior: Result) -> _Rungs:
@@ -70,6 +70,7 @@ class _Rungs:
             gap=_per_rung(behavior, "gap"),
             chance=_per_rung(behavior, "chance"),
             units=behavior.units("clean"),
+            interval=summary.in_words(summary.mean(behavior.need("clean", "prompt"))),
         )
 
     def table(self) -> Table:
@@ -90,7 +91,7 @@ class _Rungs:
             rows.append(
                 (name, self.count[i], passes, self.outcomes[i], *numbers, self.gap[i], self.chance[i], self.reasons[i])
             )
-        how = f"Wilson 95% for shares; {INTERVALS.format(dim='prompt')} for {self.units}"
+        how = f"Wilson 95% for shares; {self.interval} for {self.units}"
         return Table(f"Baselines. Intervals: {how}", tuple(columns), tuple(rows))
 
 
@@ -300,7 +301,7 @@ def _mean_by_rung(behavior: Result, name: str, rungs: tuple[str, ...]) -> tuple[
         if chosen.sizes["prompt"] == 0:
             points.append(Point(math.nan, math.nan, math.nan, 0))
             continue
-        one = mean_over(chosen)
+        one = summary.mean(chosen)
         points.append(Point(float(one["mean"]), float(one["low"]), float(one["high"]), int(one["n"])))
     return tuple(points)
 

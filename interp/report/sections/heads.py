@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from interp import summary
 from interp.report.blocks import Block, Details, Facts, Figure, Notice, Panel, Section
 from interp.report.heat import colour_legend, head_grid, heatmap
 from interp.report.inputs import Result
 from interp.report.lines import Point, bars
 from interp.report.markup import figure_number
 from interp.report.palette import Scale
-from interp.report.summary import INTERVALS, importance, mean_over
 from interp.report.tables import joined, mean_table
 from interp.report.verdict import Verdict
 
@@ -77,14 +77,14 @@ def _head_table(verdict: Verdict) -> list[Block]:
 
 
 def _edges(attribution: Result, marks: Marks) -> Figure:
-    summary = mean_over(attribution.need("attention", "prompt", "edge", "layer", "head"))
+    found = summary.mean(attribution.need("attention", "prompt", "edge", "layer", "head"))
     scale = Scale.rising(0, 1, units="share", name="attention weight, mean")
     edges = attribution.labels("edge")
-    largest = np.nan_to_num(summary["mean"].transpose("edge", ...).values, nan=-1).reshape(len(edges), -1).max(axis=1)
+    largest = np.nan_to_num(found["mean"].transpose("edge", ...).values, nan=-1).reshape(len(edges), -1).max(axis=1)
     ranked = sorted((i for i in range(len(edges)) if largest[i] >= 0), key=lambda i: (-float(largest[i]), i))
     panels, parts = [], []
     for i, edge in enumerate(edges):
-        one, arrow = summary.isel(edge=i, drop=True), edge.replace("<-", " ← ")
+        one, arrow = found.isel(edge=i, drop=True), edge.replace("<-", " ← ")
         if i in ranked[:SHOWN_EDGES]:
             panels.append(_head_panel(one, marks, scale, f"edge-{i}", arrow, f"Mean attention weight, {arrow}"))
         parts.append((edge, mean_table(edge, one, _LAYER_HEAD, units="share", name="attention")))
@@ -101,7 +101,7 @@ def _edges(attribution: Result, marks: Marks) -> Figure:
         "Who looks at whom",
         reading,
         panels=tuple(panels),
-        tables=(joined(f"Attention weights. Intervals: {INTERVALS.format(dim='prompt')}", "edge", parts),),
+        tables=(joined(f"Attention weights. Intervals: {summary.in_words(found)}", "edge", parts),),
         legend=colour_legend(scale, key="edges-l", marks=bool(marks)),
     )
 
@@ -116,15 +116,15 @@ def _head_panel(
 def _contributions(attribution: Result, marks: Marks) -> list[Block]:
     contribution = attribution.need("contribution", "prompt", "component")
     labels = attribution.labels("component")
-    summary = mean_over(contribution)
-    size = np.abs(np.nan_to_num(summary["mean"].values))
+    found = summary.mean(contribution)
+    size = np.abs(np.nan_to_num(found["mean"].values))
     ranked = sorted(range(len(labels)), key=lambda i: (-float(size[i]), i))
     top, rest = ranked[:SHOWN_COMPONENTS], ranked[SHOWN_COMPONENTS:]
-    shown = [(labels[i], _point(summary.isel(component=i)), "") for i in top]
+    shown = [(labels[i], _point(found.isel(component=i)), "") for i in top]
     if rest:
-        others = mean_over(contribution.isel(component=rest).sum("component"))
+        others = summary.mean(contribution.isel(component=rest).sum("component"))
         shown.append((f"{len(rest)} others", _point(others), ""))
-    shown.append(("all together", _point(mean_over(contribution.sum("component"))), "total"))
+    shown.append(("all together", _point(summary.mean(contribution.sum("component"))), "total"))
     names, points, tones = zip(*shown, strict=True)
     drawn = bars(
         names,
@@ -136,15 +136,15 @@ def _contributions(attribution: Result, marks: Marks) -> list[Block]:
         tones=tones,
     )
     panels = [Panel("Largest contributions", drawn)]
-    heads = head_map(attribution, summary)
+    heads = head_map(attribution, found)
     if heads is not None:
         scale = Scale.centred(_largest(heads), units="logits", name="direct contribution")
         grid = head_grid(heads, "head", marks)
         title = "Direct contribution of every head"
         drawn = heatmap(grid, scale, key="dla-heads", title=title, description="Mean contribution by layer and head")
         panels.append(Panel("Every head", drawn, legend=colour_legend(scale, key="dla-heads-l", marks=bool(marks))))
-    heading = f"Contribution of every component. Intervals: {INTERVALS.format(dim='prompt')}"
-    table = mean_table(heading, summary, (("component", "component"),), units="logits", name="contribution")
+    heading = f"Contribution of every component. Intervals: {summary.in_words(found)}"
+    table = mean_table(heading, found, (("component", "component"),), units="logits", name="contribution")
     reading = (
         "Bars to the right push towards the correct answer, to the left towards the incorrect one. Only the direct "
         "path to the output is counted, through the final LayerNorm with its scale frozen."
@@ -170,11 +170,11 @@ def _sum_check(attribution: Result, contribution: xr.DataArray) -> Facts | Notic
 
 
 def _ablations(attribution: Result, marks: Marks) -> Figure:
-    summary = mean_over(attribution.need("ablation_effect", "prompt", "ablation", "layer", "head"))
-    scale = Scale.centred(_largest(summary), units="logits", name="ablated − clean logit difference")
+    found = summary.mean(attribution.need("ablation_effect", "prompt", "ablation", "layer", "head"))
+    scale = Scale.centred(_largest(found), units="logits", name="ablated − clean logit difference")
     panels, parts = [], []
     for i, kind in enumerate(attribution.labels("ablation")):
-        one, title = summary.isel(ablation=i, drop=True), f"{kind} ablation"
+        one, title = found.isel(ablation=i, drop=True), f"{kind} ablation"
         description = "Change of the logit difference by layer and head"
         panels.append(_head_panel(one, marks, scale, f"ablation-{i}", title, description, _ABLATIONS.get(kind, "")))
         parts.append((kind, mean_table(kind, one, _LAYER_HEAD, units="logits", name="effect")))
@@ -188,21 +188,21 @@ def _ablations(attribution: Result, marks: Marks) -> Figure:
         "What is lost without a head",
         reading,
         panels=tuple(panels),
-        tables=(joined(f"Ablation effects. Intervals: {INTERVALS.format(dim='prompt')}", "ablation", parts),),
+        tables=(joined(f"Ablation effects. Intervals: {summary.in_words(found)}", "ablation", parts),),
         legend=colour_legend(scale, key="ablations-l", marks=bool(marks)),
     )
 
 
-def _largest(summary: xr.Dataset) -> float:
-    values = summary["mean"].values
+def _largest(found: xr.Dataset) -> float:
+    values = found["mean"].values
     return float(np.nanmax(np.abs(values))) if np.isfinite(values).any() else 1.0
 
 
-def _point(summary: xr.Dataset) -> Point:
-    return Point(float(summary["mean"]), float(summary["low"]), float(summary["high"]), int(summary["n"]))
+def _point(found: xr.Dataset) -> Point:
+    return Point(float(found["mean"]), float(found["low"]), float(found["high"]), int(found["n"]))
 
 
-def head_map(attribution: Result, summary: xr.Dataset) -> xr.Dataset | None:
+def head_map(attribution: Result, found: xr.Dataset) -> xr.Dataset | None:
     """The contributions of heads on (layer, head); ``None`` if components do not say which they are."""
     if not attribution.has("component_layer", "component_head"):
         return None
@@ -216,24 +216,25 @@ def head_map(attribution: Result, summary: xr.Dataset) -> xr.Dataset | None:
     maps: dict[str, Any] = {}
     for name in ("mean", "low", "high", "n"):
         grid = np.full(shape, 0 if name == "n" else np.nan)
-        grid[layer[chosen], head[chosen]] = summary[name].values[chosen]
+        grid[layer[chosen], head[chosen]] = found[name].values[chosen]
         maps[name] = (("layer", "head"), grid)
     return xr.Dataset(maps)
 
 
 def method_maps(patching: Result | None, attribution: Result | None) -> dict[str, xr.Dataset]:
     """How much each head matters, by method, as means over prompts on (layer, head); larger is more."""
-    found: dict[str, xr.Dataset] = {}
+    maps: dict[str, xr.Dataset] = {}
     if patching is not None and patching.has("recovered_z"):
-        summary = mean_over(patching.need("recovered_z", "direction", "prompt", "layer", "head"))
+        patching.need("recovered_z", "direction", "prompt", "layer", "head")
+        found = summary.of(patching.data, "recovered_z")
         for i, direction in enumerate(patching.labels("direction")):
-            found[f"z {direction}"] = importance(summary.isel(direction=i, drop=True), direction)
+            maps[f"z {direction}"] = summary.effect(found.isel(direction=i, drop=True), direction)
     if attribution is not None:
-        heads = head_map(attribution, mean_over(attribution.need("contribution", "prompt", "component")))
+        heads = head_map(attribution, summary.mean(attribution.need("contribution", "prompt", "component")))
         if heads is not None:
-            found["DLA"] = heads
+            maps["DLA"] = heads
         if attribution.has("ablation_effect"):
-            summary = mean_over(-attribution.need("ablation_effect", "prompt", "ablation", "layer", "head"))
+            found = summary.mean(-attribution.need("ablation_effect", "prompt", "ablation", "layer", "head"))
             for i, kind in enumerate(attribution.labels("ablation")):
-                found[f"{kind} ablation"] = summary.isel(ablation=i, drop=True)
-    return found
+                maps[f"{kind} ablation"] = found.isel(ablation=i, drop=True)
+    return maps

@@ -9,13 +9,13 @@ from dataclasses import dataclass
 import numpy as np
 import xarray as xr
 
+from interp import summary
 from interp.errors import InterpError
 from interp.report.blocks import Block, Facts, Figure, Notice, Panel, Section
 from interp.report.heat import Grid, colour_legend, head_grid, heatmap
 from interp.report.inputs import Result
 from interp.report.markup import figure_number, token
 from interp.report.palette import Scale
-from interp.report.summary import INTERVALS, importance, mean_over
 from interp.report.tables import interval_text, joined, mean_table
 from interp.report.verdict import Verdict
 from interp.sites import SITES, head_label
@@ -98,7 +98,8 @@ def _undefined(patching: Result) -> list[Block]:
                 return []
             text = (
                 f"For {empty} of {values.shape[0]} prompts the gap between clean and corrupted is too small to divide "
-                "by; their recovered is undefined and left out (see n in the tables)."
+                "by, so they have no recovered of their own. They count in what is shown: the mean change, divided by "
+                "the mean gap."
             )
             return [Notice("note", "Small gaps", text)]
     return []
@@ -131,9 +132,10 @@ class _Sweep:
 
     @classmethod
     def of(cls, patching: Result, variable: str, *axes: str) -> _Sweep:
-        mean = mean_over(patching.need(variable, "direction", "prompt", "layer", *axes))
+        patching.need(variable, "direction", "prompt", "layer", *axes)
+        mean = summary.of(patching.data, variable)
         shown = [
-            importance(mean.isel(direction=i), direction)["mean"].values
+            summary.effect(mean.isel(direction=i), direction)["mean"].values
             for i, direction in enumerate(patching.labels("direction"))
         ]
         return cls(patching, variable, axes, mean, _scale(np.stack(shown)))
@@ -141,7 +143,7 @@ class _Sweep:
     def shown(self, direction: str, **at: int) -> xr.Dataset:
         """What the map of a direction shows: recovered or lost."""
         index = self.patching.labels("direction").index(direction)
-        return importance(self.mean.isel({"direction": index, **at}, drop=True), direction)
+        return summary.effect(self.mean.isel({"direction": index, **at}, drop=True), direction)
 
     def figure(self, key: str, title: str, reading: str, panels: Sequence[Panel], *, marks: bool = False) -> Figure:
         dims = [("layer", "layer"), *((axis, axis) for axis in self.axes)]
@@ -149,7 +151,7 @@ class _Sweep:
             (name, mean_table(name, self.mean.isel(direction=i, drop=True), dims, units=GAP, name="recovered"))
             for i, name in enumerate(self.patching.labels("direction"))
         ]
-        heading = f"{self.variable}: mean over prompts. Intervals: {INTERVALS.format(dim='prompt')}"
+        heading = f"{self.variable}: ratio of the means over prompts. Intervals: {summary.in_words(self.mean)}"
         return Figure.of(
             self.patching,
             key,

@@ -7,11 +7,11 @@ import math
 import numpy as np
 import xarray as xr
 
+from interp import summary
 from interp.report.blocks import Facts, Figure, Panel, Section
 from interp.report.inputs import Result
 from interp.report.lines import Point, Series, curves, line_legend
 from interp.report.markup import figure_number
-from interp.report.summary import INTERVALS, mean_over
 from interp.report.tables import Column, Table, joined, mean_table
 
 _DIMS = ("site", "layer", "role", "fold")
@@ -35,7 +35,7 @@ def section(probing: Result) -> Section:
     """One figure per site: accuracy and control accuracy over layers, one panel per role."""
     names = ["accuracy", "control_accuracy", "selectivity"]
     names += ["distractor_rate"] if probing.has("distractor_rate") else []
-    means = {name: mean_over(probing.need(name, *_DIMS), "fold") for name in names}
+    means = {name: summary.mean(probing.need(name, *_DIMS), "fold") for name in names}
     majority = _majority(probing)
     sites = probing.labels("site")
     blocks = [_figure(probing, means, majority, site) for site in sites]
@@ -91,7 +91,7 @@ def _tables(at_site: dict[str, xr.Dataset], majority: dict[str, float], site: st
         for name, heading in _TABLED.items()
         if name in at_site
     ]
-    title = f"{site}, mean over folds. Intervals: {INTERVALS.format(dim='fold')}"
+    title = f"{site}, mean over folds. Intervals: {summary.in_words(at_site['accuracy'])}"
     columns = (Column("role"), Column("accuracy of the majority class", "share"))
     return joined(title, "quantity", parts), Table("Majority class", columns, tuple(majority.items()))
 
