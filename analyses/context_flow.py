@@ -54,12 +54,14 @@ def run(
 
     The roles are those of the prompts' vocabulary (``pairs.vocabulary``), which every result carries. Attention only
     looks back, so ``target`` and ``source`` can meet at whichever comes later in the prompts, or at the ``meeting``
-    places of the vocabulary; the attribute ``meeting`` is the one where the strongest mover acts. An effect is the
-    recovered fraction when the head's ``z`` alone is patched in at one role (denoising), or 1 - recovered when it is
-    patched out (noising), as a ratio of means over prompts (``interp.summary``). It counts if it is at least ``minimum_effect``, its 95% bootstrap interval lies above
-    0, and its p-value, adjusted over all heads, roles and directions (``stats.max_t_p_values``), is at most 0.05. A
-    head is a ``mover`` if an effect where they can meet counts, a ``reader`` if one at a reader's role does, by the
-    larger where both do; else ``none``. Where the target is the answer position itself there are movers only.
+    places of the vocabulary; the attribute ``meeting`` is the one where the strongest mover acts.
+
+    An effect is the recovered fraction when the head's ``z`` alone is patched in at one role (denoising), or
+    1 - recovered when it is patched out (noising), as a ratio of means over prompts (``interp.summary``). It counts if
+    it is at least ``minimum_effect``, its 95% bootstrap interval lies above 0, and its p-value, adjusted over all
+    heads, roles and directions (``stats.max_t_p_values``), is at most 0.05. A head is a ``mover`` if an effect where
+    they can meet counts, a ``reader`` if one at a reader's role does, by the larger where both do; else ``none``. Where
+    the target is the answer position itself there are movers only.
 
     Where the source comes last, clean and corrupted differ at the meeting role itself, so patching there also shows
     heads that copy the source's own token: a mover must then also look at the target.
