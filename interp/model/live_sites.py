@@ -245,6 +245,8 @@ def _before_activation(model: BridgedModel, kept: Kept) -> dict[str, str]:
         return {"mlp_pre": "there is no mlp_post that it leads to"}
     for layer in {0, model.cfg.n_layers - 1}:
         before, after = kept["mlp_pre", layer], kept["mlp_post", layer]
+        if before.shape != after.shape:
+            return {"mlp_pre": "its hook gives the neurons and their gate in one row"}
         raised = before.clone()
         raised[0, -1, 0] = raised[0, -1, 0].abs() + 4
         hook = (SITES["mlp_pre"].hook_name(layer), at_value(raised))

@@ -75,6 +75,12 @@ class Plain:
         known = dict(block.named_modules())
         return next(known[name] for name in names if name in known)
 
+    def has_own_activation(self) -> bool:
+        """Whether every layer has a module of its own for the activation of its MLP."""
+        found = [dict(block.named_modules()).get(name) for block in self.blocks for name in self.family.act]
+        modules = [module for module in found if module is not None]
+        return len({id(module) for module in modules}) == len(modules) >= len(self.blocks)
+
     def place(self, site: str, layer: int) -> Place:
         family, block = self.family, self.blocks[layer]
         if site in ("resid_pre", "resid_post"):
@@ -167,8 +173,8 @@ def test_patches_equal_hugging_face_hooks_or_the_family_is_refused(name: str, bu
     for site in ("resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out", "mlp_pre", "mlp_post", "z"):
         if site not in model.sites or site in model.read_only:
             continue
-        if site == "mlp_pre" and not any(name in dict(plain.blocks[0].named_modules()) for name in family.act):
-            continue  # the activation is a function, which no hook sees
+        if site == "mlp_pre" and not plain.has_own_activation():
+            continue  # it is a function, which no hook sees, or one module of all layers
         heads = site == "z"
         found = sweep(model, both, site)["patched"].values  # prompt, layer, position or head
         for layer in range(model.cfg.n_layers):
