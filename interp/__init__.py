@@ -2,7 +2,9 @@
 
 The public names are resolved when first used, so ``import interp`` loads no torch:
 
->>> from interp import HookedTransformer, Template, PromptPairs, capture, sweep  # doctest: +SKIP
+>>> import interp
+>>> interp.sites.site("z").description
+'attention-weighted values, before W_O'
 """
 
 import importlib

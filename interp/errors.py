@@ -28,6 +28,13 @@ class InterpError(ValueError):
     """Bad input: says what was wrong, where, and what to do, on one line.
 
     The command line prints it and exits with 2; in a notebook it is an ordinary ``ValueError``.
+
+    >>> from interp import sites
+    >>> try:
+    ...     sites.site("resid_pree")
+    ... except InterpError as error:
+    ...     print(error)
+    Unknown site 'resid_pree'. Did you mean 'resid_pre'? ...
     """
 
     def __init__(self, message: str) -> None:

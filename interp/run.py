@@ -112,6 +112,12 @@ def capture(
 
     Raises:
         InterpError: unknown site, role, position or layer, or a result that would not fit in memory.
+
+    >>> from interp import HookedTransformer
+    >>> model = HookedTransformer.from_pretrained("mini")
+    >>> acts = capture(model, ["The cat is black."], sites=["q", "pattern"])
+    >>> acts["q"].dims, acts["pattern"].dims
+    (('prompt', 'layer', 'position', 'head', 'd_head'), ('prompt', 'layer', 'head', 'dest_position', 'src_position'))
     """
     prompts = as_prompts(model, inputs)
     wanted = [model.check_site(site.name) for site in _sites(sites)]

@@ -4,6 +4,13 @@ One forward and one backward pass estimate every cell of a sweep, where the exac
 is a straight line in place of the model, which is wrong where attention is saturated or effects cancel; so every
 result carries its ``Audit``: exact patching of the cells that look largest and of a random sample of the others. It
 says whether the estimates are good as numbers, only as a ranking, or not at all.
+
+>>> from interp import HookedTransformer, tasks
+>>> from interp.attribution import attribution_patching
+>>> model = HookedTransformer.from_pretrained("mini")
+>>> pairs = tasks.build("color-noun", tokenizer=model, n=2)
+>>> attribution_patching(model, pairs, "z", roles=["color"], audit=None).estimated_effect.dims
+('prompt', 'layer', 'head', 'role')
 """
 
 from interp.attribution.audit import Audit

@@ -112,6 +112,13 @@ def attribution_patching(
     Raises:
         InterpError: what ``sweep`` refuses, an unknown method, a metric without a gradient, or a model whose
             arithmetic the method needs and does not have (``"atp*"`` at q and k).
+
+    >>> from interp import HookedTransformer, tasks
+    >>> model = HookedTransformer.from_pretrained("mini")
+    >>> pairs = tasks.build("color-noun", tokenizer=model, n=2)
+    >>> estimate = attribution_patching(model, pairs, "z", roles=["color"], audit=None)
+    >>> estimate.estimated_effect.dims
+    ('prompt', 'layer', 'head', 'role')
     """
     check_pairs(model, pairs)
     check_method(method, get_args(Method), steps)

@@ -76,6 +76,10 @@ class HookedTransformer(BridgedModel):
         bos_policy: ``"prepend"`` puts exactly one beginning-of-sequence token before every text; ``"none"`` puts none.
         weights_sha256, config_sha256, numerics: what it is; see ``Identity``.
         sites, misnamed, read_only, checks, blocks, why_no_blocks, folded_values: what it can do; see ``Capabilities``.
+
+    >>> model = HookedTransformer.from_pretrained("mini")
+    >>> model.cfg.n_layers, model.cfg.n_heads, model.has_site("pattern")
+    (4, 4, True)
     """
 
     def __init__(

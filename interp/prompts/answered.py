@@ -28,6 +28,10 @@ class AnsweredPrompts:
         correct: scored token of the correct answer, per prompt.
         incorrect: scored token of the incorrect answer, per prompt; None where no metric compares two answers.
         answer_position: position whose logits predict the scored token, per prompt.
+
+    >>> prompts = AnsweredPrompts.from_tokens([[5, 6, 7], [8, 9, 7]], correct=[1, 2], roles={"first": 0})
+    >>> len(prompts), prompts.roles, prompts.answer_position.tolist()
+    (2, ('first', 'answer'), [2, 2])
     """
 
     clean: Prompts

@@ -41,6 +41,10 @@ class Prompts:
         texts: the text of each prompt, or None if ids were given.
         tokens: each token as text, per prompt, or None without a tokenizer.
         bos: ``"prepended"``, ``"none"`` or ``"given"`` (ids were taken as they came).
+
+    >>> prompts = Prompts.from_ids([[5, 6, 7], [8, 9]], roles={"first": 0, "last": -1})
+    >>> prompts.lengths.tolist(), prompts.role_positions("last").tolist()
+    ([3, 2], [2, 1])
     """
 
     ids: Int[np.ndarray, "prompt position"]

@@ -59,7 +59,14 @@ _PER_PROMPT = (
 
 @dataclass(frozen=True)
 class PromptPair:
-    """One pair, for reading. Prompts without text show as their ids."""
+    """One pair, for reading. Prompts without text show as their ids.
+
+    >>> from interp import HookedTransformer, tasks
+    >>> model = HookedTransformer.from_pretrained("mini")
+    >>> pairs = tasks.build("color-noun", tokenizer=model, n=2)
+    >>> pairs[0].correct != pairs[0].incorrect
+    True
+    """
 
     clean: str
     corrupted: str
@@ -107,6 +114,17 @@ class PromptPairs:
         task: name of the task, if any.
         name: name of the rung or set, if any.
         stated: what is stated of the vocabulary; ``vocabulary`` completes it.
+
+    >>> from interp import HookedTransformer, Template
+    >>> template = Template("The {noun} is {color}. The {noun:asked} is", answer=" {color}")
+    >>> pairs = PromptPairs.from_template(
+    ...     template,
+    ...     clean=[{"noun": "cat", "color": "black"}],
+    ...     corrupted=[{"noun": "cat", "color": "white"}],
+    ...     tokenizer=HookedTransformer.from_pretrained("mini"),
+    ... )
+    >>> pairs.roles, pairs.answers, pairs.incorrect_answers
+    (('noun', 'color', 'asked', 'answer'), (' black',), (' white',))
     """
 
     clean: Prompts

@@ -48,6 +48,12 @@ class Template:
 
     Raises:
         InterpError: unbalanced braces, a slot without a proper name, or two places with the same role.
+
+    >>> template = Template("The {noun} is {color}. The {noun:asked} is", answer=" {color}")
+    >>> template.roles
+    ('noun', 'color', 'asked')
+    >>> template.render({"noun": "cat", "color": "black"}).text
+    'The cat is black. The cat is'
     """
 
     text: str

@@ -48,6 +48,10 @@ class Vocabulary:
         distractors: roles that could be taken for source or target.
         words: language -> role -> its name within a sentence, such as ``"the colour"``.
         asked_for: language -> the right answer within a sentence, such as ``"the asked noun's colour"``.
+
+    >>> stated = Vocabulary(source="color", target="noun", words={"en": {"color": "the colour"}})
+    >>> stated.name("color", "en")
+    'the colour'
     """
 
     source: str | None = None

@@ -66,6 +66,13 @@ def ablation_sweep(
     Raises:
         InterpError: an unknown site, kind, metric or role; a prompt that no other can be resampled for; references that
             vary at no place.
+
+    >>> from interp import HookedTransformer, tasks
+    >>> model = HookedTransformer.from_pretrained("mini")
+    >>> pairs = tasks.build("color-noun", tokenizer=model, n=2)
+    >>> effect = ablation_sweep(model, pairs, "z", "mean", layers=[0])
+    >>> effect.ablated.dims, effect.attrs["ablation_kind"]
+    (('prompt', 'layer', 'head'), 'mean')
     """
     where, how = parted(options)
     return Ablation(site, kind, metric, which, references, seed, where).run(model, pairs, **how)

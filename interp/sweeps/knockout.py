@@ -65,6 +65,13 @@ def knockout_sweep(
 
     Raises:
         InterpError: a malformed edge, an unknown role, or a token that is left with nothing to attend to.
+
+    >>> from interp import HookedTransformer, tasks
+    >>> model = HookedTransformer.from_pretrained("mini")
+    >>> pairs = tasks.build("color-noun", tokenizer=model, n=2)
+    >>> effect = knockout_sweep(model, pairs, ["answer<-color"], by_head=True)
+    >>> effect.cut_effect.dims
+    ('prompt', 'layer', 'head', 'edge')
     """
     return AttentionKnockout(edges, metric, which, layers, window, by_head).run(model, pairs, **resources)
 

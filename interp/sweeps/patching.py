@@ -69,6 +69,13 @@ def sweep(
     Raises:
         InterpError: an unknown site, direction, metric, role or keyword, or positions that mean different things in
             different prompts.
+
+    >>> from interp import HookedTransformer, tasks
+    >>> model = HookedTransformer.from_pretrained("mini")
+    >>> pairs = tasks.build("color-noun", tokenizer=model, n=2)
+    >>> effect = sweep(model, pairs, "resid_pre", roles=["color", "answer"])
+    >>> effect.recovered.dims, effect.sizes["role"]
+    (('prompt', 'layer', 'role'), 2)
     """
     check_pairs(model, pairs)
     name = table.site(site).name
@@ -107,6 +114,13 @@ def sweep_sites(
 
     Raises:
         InterpError: what ``sweep`` refuses, or no site at all.
+
+    >>> from interp import HookedTransformer, tasks
+    >>> model = HookedTransformer.from_pretrained("mini")
+    >>> pairs = tasks.build("color-noun", tokenizer=model, n=2)
+    >>> effects = sweep_sites(model, pairs, ["z", "mlp_out"], "noising", roles=["color"])
+    >>> {site: effect.recovered.dims for site, effect in effects.items()}
+    {'z': ('prompt', 'layer', 'head', 'role'), 'mlp_out': ('prompt', 'layer', 'role')}
     """
     where, how = parted(options)
     return Patching(sites, direction, metric, where, minimum_gap).run(model, pairs, **how)

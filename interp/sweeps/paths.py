@@ -73,6 +73,13 @@ def path_patching(
 
     Raises:
         InterpError: an architecture without arithmetic of its own here, an unknown label, or no edge at all.
+
+    >>> from interp import HookedTransformer, tasks
+    >>> model = HookedTransformer.from_pretrained("mini")
+    >>> pairs = tasks.build("color-noun", tokenizer=model, n=2)
+    >>> effect = path_patching(model, pairs, senders=["L0H2"], receivers=["L1H0.q", "L1H0.v"])
+    >>> effect.recovered.dims
+    ('prompt', 'sender', 'receiver')
     """
     return PathPatching(direction, metric, senders, receivers, minimum_gap).run(model, pairs, **resources)
 
