@@ -235,13 +235,16 @@ def _check_askable(data: _Data, target: str, group: str) -> None:
     """Refuse labels that a probe cannot have learnt: those of a held-out group must occur in other groups too."""
     labels, groups = data.labels, data.groups
     if len(np.unique(labels)) < 2:
-        raise UnaskableError(f"Every prompt has the same {target} ({labels[0]}), so there is nothing to read. Vary it.")
+        raise UnaskableError(
+            f"Every prompt has the same {target} ({labels[0]}), so there is nothing to read. Vary it.", by=["target"]
+        )
     in_groups = {label: set(groups[labels == label].tolist()) for label in np.unique(labels)}
     shared = sum(len(in_groups[label]) > 1 for label in labels)
     if len(np.unique(groups)) > 1 and shared < len(labels) / 2:
         raise UnaskableError(
             f"Only {shared} of {len(labels)} labels of '{target}' occur with another '{group}' too, and no probe can "
-            "give a label that it has never seen. Use fewer different words, or more prompts."
+            "give a label that it has never seen. Use fewer different words, or more prompts.",
+            by=["target", "group"],
         )
 
 
@@ -363,7 +366,8 @@ def _group_folds(data: _Data, n_folds: int, group: str) -> list[Shaped[np.ndarra
     n_groups = len(np.unique(data.groups))
     if n_groups < 2:
         raise UnaskableError(
-            f"Every prompt has the same {group}, so none can be held out. Vary it or give another group=."
+            f"Every prompt has the same {group}, so none can be held out. Vary it or give another group=.",
+            by=["group"],
         )
     folds = []
     for _, test in GroupKFold(n_splits=min(n_folds, n_groups)).split(data.labels, groups=data.groups):

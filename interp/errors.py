@@ -42,7 +42,17 @@ class InterpError(ValueError):
 
 
 class UnaskableError(InterpError):
-    """A question that these prompts leave no room for, whatever the model; a run goes on without it and says why."""
+    """A question that these prompts leave no room for, whatever the model.
+
+    A run goes on without it and says why, unless its study itself has asked for it: then it is refused.
+
+    Attributes:
+        by: the options that make the question.
+    """
+
+    def __init__(self, message: str, *, by: Iterable[str] = ()) -> None:
+        super().__init__(message)
+        self.by = tuple(by)
 
 
 def shown(value: object) -> str:

@@ -231,6 +231,9 @@ def behavior(spec: RunSpec, rng: np.random.Generator) -> xr.Dataset:
         "accuracy": (("rung",), accuracy, "share of prompts"),
         "accuracy_interval": (("rung", "ci_bound"), [wilson_interval(round(a * n), n) for a in accuracy], "share"),
         "preferred": (("rung",), [(clean_a[by[r]] > 0).mean() for r in RUNGS], "share of prompts"),
+        "preferred_interval": (
+            ("rung", "ci_bound"), [wilson_interval(int((clean_a[by[r]] > 0).sum()), n) for r in RUNGS], "share",
+        ),
         "clean_mean": (("rung",), [clean_a[by[r]].mean() for r in RUNGS], "logits"),
         "corrupted_mean": (("rung",), [corrupted_a[by[r]].mean() for r in RUNGS], "logits"),
         "gap": (("rung",), [(clean_a - corrupted_a)[by[r]].mean() for r in RUNGS], "logits"),
@@ -426,6 +429,7 @@ def activation_patching(spec: RunSpec, rng: np.random.Generator) -> xr.Dataset:
         variables,
         coords,
         minimum_gap=0.5,
+        n_small_gap=0,
     )
 
 

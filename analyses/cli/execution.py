@@ -24,7 +24,7 @@ from analyses.cli.directory import MANIFEST, STUDY, RunDirectory
 from analyses.cli.study import Study
 from analyses.registry import Analysis
 from interp import _yaml, tasks
-from interp.errors import InterpError, UnaskableError
+from interp.errors import InterpError, UnaskableError, shown
 from interp.report import manifest as recorded
 
 if TYPE_CHECKING:
@@ -404,6 +404,7 @@ class _Run:
                     made = self.timed(name, lambda: self._call(stage, given, progress))
                     self.done.update({file: self.place.keep(file, dataset, key) for file, dataset in made.items()})
             except UnaskableError as error:
+                self._refuse_what_was_asked_for(name, error)
                 self.manifest["not_asked"][name] = str(error)
                 self.watcher.note(f"{name} cannot be asked of these prompts: {error}")
                 self._write_manifest()
@@ -411,6 +412,17 @@ class _Run:
             seconds = self.manifest["timings"][name]
         self.manifest["results"][name] = {"key": key, "files": files, "seconds": seconds}
         self._write_manifest()
+
+    def _refuse_what_was_asked_for(self, name: str, error: UnaskableError) -> None:
+        """What cannot be asked is left out with its reason, but not where the study set it itself.
+
+        Raises:
+            InterpError: names the options that the study gives.
+        """
+        given = {key: self.study.analyses[name][key] for key in error.by if key in self.study.analyses[name]}
+        if given:
+            said = ", ".join(f"{key}: {shown(value)}" for key, value in given.items())
+            raise InterpError(f"In analyses.{name} ({said}): {error} Leave it out to run without.") from error
 
     def _resting_on(self, files: Sequence[str]) -> list[str]:
         """The results that are made from these: they go with the first of them."""

@@ -363,7 +363,7 @@ def _compare(arguments: argparse.Namespace, terminal: Terminal) -> None:
     )
     heads = [_top_heads(run) for run in runs]
     terminal.line()
-    terminal.line("Leading heads by recovered logit difference (denoising z, all positions, mean over prompts):")
+    terminal.line("Leading heads by recovered logit difference (denoising z, all positions, ratio of means):")
     for side, table in zip("AB", heads, strict=True):
         terminal.line(
             f"  {side}: " + (", ".join(f"{head} {value:+.2f}" for head, value in table) or "nothing was explained")
@@ -386,12 +386,13 @@ def _baselines(behavior: xr.Dataset) -> dict[str, tuple[str, ...]]:
 
 def _top_heads(run: dict[str, xr.Dataset], n: int = 5) -> list[tuple[str, float]]:
     """The heads whose z, patched in alone, recovers most of the gap."""
+    from interp import summary
     from interp.sites import head_label
 
     patching = run.get("activation_patching")
     if patching is None or "recovered_z" not in patching:
         return []
-    mean = patching["recovered_z"].sel(direction="denoising").mean("prompt", skipna=True)
+    mean = summary.of(patching, "recovered_z")["mean"].sel(direction="denoising")
     cells = mean.stack(at=("layer", "head"))
     best = cells.sortby(abs(cells), ascending=False)[:n]
     return [(head_label(int(cell["layer"]), int(cell["head"])), float(cell)) for cell in best]

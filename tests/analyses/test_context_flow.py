@@ -498,6 +498,19 @@ def test_undefined_recoveries_do_not_become_effects(planted: dict[str, xr.Datase
     assert "is not answered" in found.attrs["answer"]
 
 
+def test_a_prompt_with_a_tiny_gap_does_not_outweigh_the_others(planted: dict[str, xr.Dataset]) -> None:
+    """By hand: one gap of 0.2 in 32, where the patch moves the metric by 2; the other 31 have 10 and move by 6."""
+    one = patching({(*MOVER, "noun"): (0.6, 0.5)}, spread=0.0)
+    one["clean"][0] = float(one["corrupted"][0]) + 0.2
+    one = agreeing(one)
+    at = {"direction": 0, "prompt": 0, "layer": MOVER[0], "head": MOVER[1], "role": ROLES.index("noun")}
+    one["patched_z_role"][at] = float(one["corrupted"][0]) + 2
+    one["recovered_z_role"][at] = 10.0  # the mean of the prompts' own ratios is 0.89
+    found = context_flow.run({**planted, "activation_patching": one}).sel(head_label="L1H2", direction="denoising")
+    close(found["recovered_z_noun"], (31 * 6 + 2) / (31 * 10 + 0.2), "product", dtype="float64")
+    assert [found.attrs[f"interval_{name}"] for name in ("level", "n_resamples", "seed")] == [0.95, 2000, 0]
+
+
 # ---- the order of the words ----
 
 

@@ -340,6 +340,19 @@ def test_a_question_that_the_prompts_leave_no_room_for_is_left_out_with_its_reas
     assert "probing cannot be asked of these prompts: Every prompt has the same noun." in said.notes
 
 
+def test_a_question_that_the_study_itself_asks_is_refused_where_there_is_no_room_for_it(tmp_path: Path) -> None:
+    failure = UnaskableError("Every prompt has the same noun.", by=["n_folds"])
+    asked = replace(SMALL, analyses={**SMALL.analyses, "probing": {"n_folds": 3}})
+    with pytest.raises(InterpError) as refused:
+        execute(House(failing="probing", failure=failure), tmp_path, asked)
+    assert str(refused.value) == (
+        "In analyses.probing (n_folds: 3): Every prompt has the same noun. Leave it out to run without."
+    )
+    by_default = UnaskableError("Every prompt has the same noun.", by=["target"])
+    execute(House(failing="probing", failure=by_default), tmp_path, asked)
+    assert "probing" in manifest(tmp_path)["not_asked"]
+
+
 def test_the_gate_of_the_study_reaches_the_behavior_analysis(tmp_path: Path) -> None:
     house = House()
     execute(house, tmp_path, replace(SMALL, gate={"minimum_preferred": 0.95}))

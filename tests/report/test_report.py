@@ -509,16 +509,11 @@ def test_contributions_that_do_not_add_up_are_called_out(full: Page, tmp_path: P
 
 def test_small_gaps_are_counted_and_count_in_the_means(tmp_path: Path) -> None:
     write_run(tmp_path, only("activation_patching"))
-
-    def without_first(ds: xr.Dataset) -> xr.Dataset:
-        kept = xr.DataArray(np.arange(ds.sizes["prompt"]) > 0, dims="prompt")
-        names = [str(name) for name in ds.data_vars if str(name).startswith("recovered_")]
-        return ds.assign({name: ds[name].where(kept) for name in names})
-
-    edit(tmp_path, "activation_patching", without_first)
+    edit(tmp_path, "activation_patching", lambda ds: ds.assign_attrs(n_small_gap=1))
     report.render(tmp_path)
     text = read_page(tmp_path).text
     assert "For 1 of 8 prompts the gap between clean and corrupted is too small" in text
+    assert "They count in the ratios of means" in text
     assert "n = 8" in text
     assert "n = 7" not in text
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from interp import stats, summary
+from interp import summary
 from interp.errors import InterpError, shown
 from interp.prompts.vocabulary import OUTCOMES
 from interp.report.blocks import (
@@ -64,7 +64,7 @@ class _Rungs:
             reasons=behavior.labels("reason"),
             descriptions=_descriptions(behavior),
             accuracy=_shares(behavior, "accuracy", count),
-            preferred=_preferred(behavior, count),
+            preferred=_shares(behavior, "preferred", count),
             clean=_mean_by_rung(behavior, "clean", names),
             corrupted=_mean_by_rung(behavior, "corrupted", names),
             gap=_per_rung(behavior, "gap"),
@@ -275,16 +275,6 @@ def verdict_text(passes: bool, reason: str) -> str:
     text = reason.strip()
     text = text[len(rest) :].strip() if text.lower().startswith(rest) else text
     return f"{word}: {text}" if text else word
-
-
-def _preferred(behavior: Result, count: list[int]) -> tuple[Point, ...]:
-    if behavior.has("preferred_interval"):
-        return _shares(behavior, "preferred", count)
-    points = []
-    for share, n in zip(behavior.need("preferred", "rung").values, count, strict=True):
-        low, high = stats.wilson_interval(round(float(share) * n), n) if math.isfinite(share) else (math.nan, math.nan)
-        points.append(Point(float(share), low, high, n))
-    return tuple(points)
 
 
 def _per_rung(behavior: Result, name: str) -> list[float]:

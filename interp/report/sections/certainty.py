@@ -74,8 +74,9 @@ def _counts(run: RunInputs) -> tuple[tuple[str, str], ...]:
             title = result.attr("title") or name
             items.append((f"{title}:", f"{result.attr('n_prompts')} prompts, seed {result.attr('seed')}."))
     text = (
-        "95%. Shares use Wilson's interval; means over prompts or folds a percentile bootstrap of 2,000 resamples with "
-        "seed 0, so that rendering again gives the same page."
+        f"{stats.LEVEL:.0%}. Shares use Wilson's interval; means and ratios of means over prompts or folds use a "
+        f"percentile bootstrap of {stats.RESAMPLES:,} resamples with seed {stats.SEED}. Verdict, page and report.json "
+        "show the same interval of the same number."
     )
     return (*items, ("Intervals:", text))
 

@@ -72,7 +72,7 @@ def section(patching: Result, verdict: Verdict) -> Section:
             raise InterpError(
                 f"{patching.file}: direction '{name}' is neither denoising nor noising; run the study again."
             )
-    blocks: list[Block] = [Facts(_HOW_TO_READ, "How to read these maps"), *_undefined(patching), *_unmoved(patching)]
+    blocks: list[Block] = [Facts(_HOW_TO_READ, "How to read these maps"), *_small_gaps(patching), *_unmoved(patching)]
     marks = verdict.marks()
     for site in BLOCK_SITES:
         if patching.has(f"recovered_{site}"):
@@ -88,21 +88,17 @@ def section(patching: Result, verdict: Verdict) -> Section:
     return Section("patching", "What carries it", lead, blocks)
 
 
-def _undefined(patching: Result) -> list[Block]:
-    """A note if some prompts have no recovered at all."""
-    for name, array in patching.data.data_vars.items():
-        if str(name).startswith("recovered_") and "prompt" in array.dims:
-            values = array.transpose("prompt", ...).values
-            empty = int((~np.isfinite(values.reshape(values.shape[0], -1))).all(axis=1).sum())
-            if not empty:
-                return []
-            text = (
-                f"For {empty} of {values.shape[0]} prompts the gap between clean and corrupted is too small to divide "
-                "by, so they have no recovered of their own. They count in what is shown: the mean change, divided by "
-                "the mean gap."
-            )
-            return [Notice("note", "Small gaps", text)]
-    return []
+def _small_gaps(patching: Result) -> list[Block]:
+    """A note if some prompts have no recovered of their own."""
+    small = int(patching.need_attr("n_small_gap"))
+    if not small:
+        return []
+    text = (
+        f"For {small} of {patching.data.sizes['prompt']} prompts the gap between clean and corrupted is too small to "
+        f"divide by (below {figure_number(float(patching.need_attr('minimum_gap')), 2)} {patching.units('clean')}): "
+        "they have no recovered of their own. They count in the ratios of means, which divide by the mean gap."
+    )
+    return [Notice("note", "Small gaps", text)]
 
 
 def _unmoved(patching: Result) -> list[Block]:
