@@ -27,7 +27,7 @@ Statement: TypeAlias = Patching | Ablation | AttentionKnockout | PathPatching
 def plan(
     model: HookedTransformer,
     pairs: AnyPairs,
-    asked: Statement | str | Sequence[str],
+    site: Statement | str | Sequence[str],
     direction: Direction | None = None,
     metric: AnyReadout | None = None,
     *,
@@ -42,13 +42,13 @@ def plan(
     Args:
         model: the model.
         pairs: the prompts.
-        asked: a statement: ``Patching``, ``Ablation``, ``AttentionKnockout`` or ``PathPatching``. A site, or several,
-            is short for ``Patching`` of it with the arguments that follow.
-        direction: of ``Patching``, where ``asked`` is a site; ``"denoising"`` where it is left out.
+        site: a site, or several: short for ``Patching`` of them with the arguments that follow. Or a statement:
+            ``Patching``, ``Ablation``, ``AttentionKnockout`` or ``PathPatching``.
+        direction: of ``Patching``, where a site is given; ``"denoising"`` where it is left out.
         metric: the same; ``"logit_difference"`` where it is left out.
         precision: as for the sweep itself. Knockouts and paths are computed in ``"float32"`` alone.
         memory: as for the sweep itself.
-        where: which cells, where ``asked`` is a site; see ``interp.sweeps.Where``.
+        where: which cells, where a site is given; see ``interp.sweeps.Where``.
 
     Returns:
         Rows, batches, floating-point operations and bytes.
@@ -57,9 +57,11 @@ def plan(
         InterpError: what the sweep itself refuses, something that is no statement, or arguments that a statement holds
             itself.
     """
+    asked = site
     if isinstance(asked, str) or not isinstance(asked, Statement):
-        sites = _sites(asked)
-        asked = Patching(sites, direction or "denoising", "logit_difference" if metric is None else metric, where)
+        asked = Patching(
+            _sites(asked), direction or "denoising", "logit_difference" if metric is None else metric, where
+        )
     elif where or direction is not None or metric is not None:
         raise InterpError(
             f"direction, metric and what is changed belong to the statement. Give them to {type(asked).__name__}(...)."
