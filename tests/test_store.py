@@ -68,10 +68,10 @@ def test_an_interrupted_sweep_goes_on_where_it_stopped(
     run = KINDS[kind]
     plain = run(gpt2, pairs)
     with monkeypatch.context() as small:
-        small.setattr(limits, "TOKENS_PER_RIDE", {"cpu": 12})
-        small.setattr(limits, "RIDE_BYTES", {"cpu": 0})
+        small.setattr(limits, "TOKENS_PER_BATCH", {"cpu": 12})
+        small.setattr(limits, "BATCH_BYTES", {"cpu": 0})
         small.setattr(hooks.run, "rows_per_batch", lambda model, length: 3)
-        small.setattr(execute, "ride", interrupted_after(2, execute.ride))
+        small.setattr(execute, "run_batch", interrupted_after(2, execute.run_batch))
         if engine == "hooks":
             small.setattr(gpt2, "resume", interrupted_after(2, gpt2.resume))
         with pytest.raises(KeyboardInterrupt):

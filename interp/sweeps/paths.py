@@ -23,8 +23,8 @@ from interp.store import Journal, Store
 from interp.sweeps.exact.batch import Chunk
 from interp.sweeps.exact.cache import BASE_SITES, Stored, trace_both
 from interp.sweeps.exact.cost import Limits, packed
-from interp.sweeps.exact.execute import plan_of, read_stored, ride_all
-from interp.sweeps.exact.planner import Entry, Join, Plan, Sizes, riding_flop, runs_of
+from interp.sweeps.exact.execute import plan_of, read_stored, run_batches
+from interp.sweeps.exact.planner import Entry, Join, Plan, Sizes, rows_flop, runs_of
 from interp.sweeps.graph import Node, receivers_of, senders_of
 from interp.sweeps.labels import About, patch_attributes, patch_variables
 from interp.sweeps.options import RESOURCES, Resources, completed, shows
@@ -220,7 +220,7 @@ def _execute(
             written = replace(written, chunk=chunk)
             done.append((len(rows), entries))
             meter.add(len(rows) * len(wanted.edges) - sum(len(entry.cell) for entry in entries))
-            for entry, scores in ride_all(chunk, entries, written.values, reading, limits.tokens):
+            for entry, scores in run_batches(chunk, entries, written.values, reading, limits.tokens):
                 patched[rows[entry.prompt], entry.cell] = scores.numpy()
                 if journal is not None:
                     journal.append(entry.cell, rows[entry.prompt], scores.numpy())
@@ -389,7 +389,7 @@ def _site(node: Node) -> tuple[str, int]:
 def _plan(wanted: _Wanted, sizes: Sizes, limits: Limits, done: Sequence[tuple[int, list[Entry]]], length: int) -> Plan:
     flop = 2 * sizes.trace(len(wanted.base), length)
     for _, entries in done:
-        flop += sum(_entry_flop(wanted, sizes, entry) for entry in entries)
+        flop += sum(_rows_flop(wanted, sizes, entry) for entry in entries)
     return plan_of(
         "edges",
         (len(wanted.base), len(wanted.edges)),
@@ -414,10 +414,10 @@ def _width(sizes: Sizes) -> int:
     return sizes.d_q + sizes.d_model
 
 
-def _entry_flop(wanted: _Wanted, sizes: Sizes, entry: Entry) -> float:
+def _rows_flop(wanted: _Wanted, sizes: Sizes, entry: Entry) -> float:
     edges = wanted.edges[entry.cell]
     tokens, rows = entry.end - entry.start, len(entry.cell)
-    total = riding_flop(sizes, entry)
+    total = rows_flop(sizes, entry)
     kind = wanted.receivers[edges[0, 1]].kind
     computed = entry.held
     if kind == "logits":

@@ -204,7 +204,7 @@ def _plan(model: HookedTransformer, wanted: Sweep, reason: str, limits: _Limits,
     return Plan(
         site=wanted.site, rows_in_all=n * len(wanted.cells), rows=sum(len(rows) for rows in run_rows),
         chunks=tuple(len(c) for c in chunks), batches=n_batches, flop=flop, peak_bytes=limits.peak_bytes,
-        tokens_per_ride=limits.rows * length, engine=reason,
+        tokens_per_batch=limits.rows * length, engine=reason,
     )  # fmt: skip
 
 

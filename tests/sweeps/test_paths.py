@@ -220,14 +220,14 @@ def test_some_edges_have_the_numbers_of_all(model: HookedTransformer, ragged: Pr
 
 
 @BOTH
-@pytest.mark.parametrize(("setting", "small"), [("STORED_BYTES", 1), ("TOKENS_PER_RIDE", {"cpu": 1})])
+@pytest.mark.parametrize(("setting", "small"), [("STORED_BYTES", 1), ("TOKENS_PER_BATCH", {"cpu": 1})])
 def test_small_chunks_and_batches_give_the_same_edges(
     model: HookedTransformer, ragged: PromptPairs, setting: str, small: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked = {"senders": ["embed", "L0H2", "MLP1"], "receivers": ["L2H3.q", "MLP2", "MLP1", "logits"]}
     before = path_patching(model, ragged, **asked)
     monkeypatch.setattr(limits, setting, small)
-    monkeypatch.setattr(limits, "RIDE_BYTES", {"cpu": 0})
+    monkeypatch.setattr(limits, "BATCH_BYTES", {"cpu": 0})
     after = path_patching(model, ragged, **asked)
     assert after.attrs["batches"] > before.attrs["batches"]
     close(after.patched, before.patched, size=LOGITS)

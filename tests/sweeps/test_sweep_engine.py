@@ -553,7 +553,7 @@ def value(effect: xr.Dataset) -> np.ndarray:
 
 
 @combinations([("gpt2", "ragged"), ("llama", "pairs")], name=NAMES, these=["pairs", "ragged"])
-@pytest.mark.parametrize(("setting", "small"), [("STORED_BYTES", 1), ("TOKENS_PER_RIDE", {"cpu": 20})])
+@pytest.mark.parametrize(("setting", "small"), [("STORED_BYTES", 1), ("TOKENS_PER_BATCH", {"cpu": 20})])
 def test_small_chunks_and_batches_give_the_same_numbers(
     model: HookedTransformer,
     these: str,
@@ -565,7 +565,7 @@ def test_small_chunks_and_batches_give_the_same_numbers(
     prompts = request.getfixturevalue(these)
     before = many(model, prompts)
     monkeypatch.setattr(limits, setting, small)
-    monkeypatch.setattr(limits, "RIDE_BYTES", {"cpu": 0})
+    monkeypatch.setattr(limits, "BATCH_BYTES", {"cpu": 0})
     after = many(model, prompts)
     batches = [sum(effect.attrs["batches"] for effect in found.values()) for found in (before, after)]
     assert batches[1] > batches[0] + len(before) / 2
@@ -583,10 +583,10 @@ def test_a_small_memory_gives_the_same_numbers(model: HookedTransformer, ragged:
 
 
 class Runs:
-    """Stands in for ``ride``: counts what is run, and runs out of memory where it is told to."""
+    """Stands in for ``run_batch``: counts what is run, and runs out of memory where it is told to."""
 
     def __init__(self, fails: Callable[[int, int], BaseException | None]) -> None:
-        self.original, self.fails, self.calls = execute.ride, fails, 0
+        self.original, self.fails, self.calls = execute.run_batch, fails, 0
         self.done: list[tuple[int, int]] = []
 
     def __call__(self, chunk: Any, entries: Any, values: Any, readout: Any) -> Any:
@@ -606,11 +606,11 @@ def test_out_of_memory_halves_the_batch_and_keeps_what_is_finished(
 ) -> None:
     for error in (torch.OutOfMemoryError("full"), RuntimeError("DefaultCPUAllocator: can't allocate memory")):
         expected = sweep(gpt2, ragged, "z", roles=["color", "noun"])
-        monkeypatch.setattr(limits, "TOKENS_PER_RIDE", {"cpu": 60})
-        monkeypatch.setattr(limits, "RIDE_BYTES", {"cpu": 0})
+        monkeypatch.setattr(limits, "TOKENS_PER_BATCH", {"cpu": 60})
+        monkeypatch.setattr(limits, "BATCH_BYTES", {"cpu": 0})
         # The third batch and all that large are refused.
         runs = Runs(lambda call, tokens, error=error: error if call > 2 and tokens > 30 else None)
-        monkeypatch.setattr(execute, "ride", runs)
+        monkeypatch.setattr(execute, "run_batch", runs)
         caplog.clear()
         with caplog.at_level(logging.WARNING, logger="interp.sweeps.exact.cost"):
             effect = sweep(gpt2, ragged, "z", roles=["color", "noun"])
@@ -627,7 +627,7 @@ def test_one_row_that_does_not_fit_is_said_in_one_line(
     gpt2: HookedTransformer, pairs: PromptPairs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = run.logits_at(gpt2, pairs.clean)
-    monkeypatch.setattr(execute, "ride", Runs(lambda call, tokens: torch.OutOfMemoryError("full")))
+    monkeypatch.setattr(execute, "run_batch", Runs(lambda call, tokens: torch.OutOfMemoryError("full")))
     with pytest.raises(InterpError, match="a single row"):
         sweep(gpt2, pairs, "z")
     assert torch.equal(run.logits_at(gpt2, pairs.clean), before)
@@ -637,7 +637,7 @@ def test_another_error_passes_through(
     gpt2: HookedTransformer, pairs: PromptPairs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = run.logits_at(gpt2, pairs.clean)
-    monkeypatch.setattr(execute, "ride", Runs(lambda call, tokens: RuntimeError("shapes do not match")))
+    monkeypatch.setattr(execute, "run_batch", Runs(lambda call, tokens: RuntimeError("shapes do not match")))
     with pytest.raises(RuntimeError, match="shapes do not match"):
         sweep(gpt2, pairs, "z")
     assert torch.equal(run.logits_at(gpt2, pairs.clean), before)
@@ -1226,11 +1226,11 @@ def test_sites_swept_together_cost_less_and_plan_what_is_made(
 def test_batches_of_sites_together_are_counted_once(
     gpt2: HookedTransformer, pairs: PromptPairs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(limits, "TOKENS_PER_RIDE", {"cpu": 60})
-    monkeypatch.setattr(limits, "RIDE_BYTES", {"cpu": 0})
+    monkeypatch.setattr(limits, "TOKENS_PER_BATCH", {"cpu": 60})
+    monkeypatch.setattr(limits, "BATCH_BYTES", {"cpu": 0})
     planned = plan(gpt2, pairs, SITES)
     runs = Runs(lambda call, tokens: None)
-    monkeypatch.setattr(execute, "ride", runs)
+    monkeypatch.setattr(execute, "run_batch", runs)
     together = sweep_sites(gpt2, pairs, SITES)
     assert runs.calls == planned.batches == sum(effect.attrs["batches"] for effect in together.values()) > 10
     assert planned.chunks == (len(pairs),)

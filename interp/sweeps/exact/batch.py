@@ -1,4 +1,4 @@
-"""Rows riding through the layers in one growing batch, from where each joins to its number."""
+"""Takes rows through the layers in one batch, which grows at each layer where rows join, to the number of each."""
 
 from __future__ import annotations
 
@@ -164,14 +164,14 @@ class Group:
         return out
 
 
-def ride(chunk: Chunk, entries: Sequence[Entry], values: Values, reading: Reading) -> list[Float[Tensor, " row"]]:
+def run_batch(chunk: Chunk, entries: Sequence[Entry], values: Values, reading: Reading) -> list[Float[Tensor, " row"]]:
     """The metric of every row of every entry (entries in the order in which they join)."""
     last = chunk.n_layers - 1
     groups: list[Group] = []
     stream: Tensor | None = None  # every token of every group, [token, d_model]
     waiting = deque(entries)
 
-    def board(order: int) -> None:
+    def join_at(order: int) -> None:
         nonlocal stream
         parts = [] if stream is None else [stream]
         while waiting and waiting[0].order == order:
@@ -184,13 +184,13 @@ def ride(chunk: Chunk, entries: Sequence[Entry], values: Values, reading: Readin
             stream = torch.cat(parts) if len(parts) > 1 else parts[0]
 
     for layer in range(entries[0].join[0], chunk.n_layers):
-        board(2 * layer)
+        join_at(2 * layer)
         if stream is not None:
             stream = _attention(chunk, layer, groups, stream)
-        board(2 * layer + 1)
+        join_at(2 * layer + 1)
         if stream is not None:
             stream = chunk.blocks.after_mlp(layer, stream)
-    board(2 * last + 2)
+    join_at(2 * last + 2)
     assert stream is not None
     return _read(chunk, groups, stream, reading)
 

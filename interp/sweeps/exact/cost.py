@@ -23,11 +23,11 @@ MEMORY_SHARE = 0.5
 """Share of free memory that a sweep may plan with."""
 STORED_BYTES = 512 * 2**20
 """Activations of the unchanged runs that are kept at a time, where memory allows."""
-TOKENS_PER_RIDE = {"cpu": 2048, "cuda": 2**17}
+TOKENS_PER_BATCH = {"cpu": 2048, "cuda": 2**17}
 """Tokens of a batch beyond which it gets no faster; only less fits in memory."""
 SHARE_TO_PACK = 8
 """Weights are packed where they take at most one in so many of the bytes that may be used."""
-RIDE_BYTES = {"cpu": 2**25, "cuda": 0}
+BATCH_BYTES = {"cpu": 2**25, "cuda": 0}
 """Of a narrow model a batch may hold more tokens: as many as take so much memory in all its layers' steps."""
 
 
@@ -95,8 +95,8 @@ class Limits:
         check_fits(needed, given, length)
         share = STORED_BYTES if given is None else min(STORED_BYTES, room // 2)
         prompts = max(1, share // max(stored, tracing))
-        kind = model.device.type if model.device.type in TOKENS_PER_RIDE else "cpu"
-        tokens = max(TOKENS_PER_RIDE[kind], RIDE_BYTES[kind] // sizes.token_bytes(length))
+        kind = model.device.type if model.device.type in TOKENS_PER_BATCH else "cpu"
+        tokens = max(TOKENS_PER_BATCH[kind], BATCH_BYTES[kind] // sizes.token_bytes(length))
         if given is not None:
             # At worst every row holds a single token.
             tokens = min(tokens, max(1, (room - prompts * stored) // sizes.batch_bytes(1, 1, length)))
@@ -104,7 +104,7 @@ class Limits:
 
 
 def packed(blocks: Blocks, limits: Limits, entries: Sequence[Entry], n_chunks: int) -> Blocks:
-    """The model with weights packed where so many tokens ride that it pays; what is packed stays so."""
+    """The model with weights packed where enough tokens pass through them that it pays; what is packed stays so."""
     if not limits.packs or blocks.is_packed:
         return blocks
     n_layers = len(blocks.layers)

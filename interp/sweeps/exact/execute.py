@@ -18,7 +18,7 @@ from interp.model.arithmetic import Blocks, at_positions
 from interp.prompts.tokens import Prompts
 from interp.store import Journal
 from interp.sweeps.cells import Cells
-from interp.sweeps.exact.batch import Chunk, Values, ride
+from interp.sweeps.exact.batch import Chunk, Values, run_batch
 from interp.sweeps.exact.cache import (
     BASE_SITES,
     NEEDED_OF_ITSELF,
@@ -32,7 +32,7 @@ from interp.sweeps.exact.cache import (
 )
 from interp.sweeps.exact.change import Change
 from interp.sweeps.exact.cost import Limits, halved, packed
-from interp.sweeps.exact.planner import Entry, Plan, Rows, Sizes, find_entries, flop, into_rides
+from interp.sweeps.exact.planner import Entry, Plan, Rows, Sizes, find_entries, flop, into_batches
 from interp.sweeps.progress import Meter, Progress
 from interp.sweeps.reading import Reading
 from interp.sweeps.resume import Finished
@@ -69,9 +69,9 @@ class _Made:
 def _plans(joint: Joint, sizes: Sizes, limits: Limits, made: Sequence[_Made]) -> list[Plan]:
     """One plan per sweep. What several share is counted with the first of them: chunks, both runs, a batch."""
     n, length = joint.base.ids.shape
-    rides = [list(into_rides(chunk.entries, limits.tokens)) for chunk in made]
+    batches = [list(into_batches(chunk.entries, limits.tokens)) for chunk in made]
     width = _width(joint.kept, sizes, length)
-    peak = limits.held + _planned_bytes(sizes, rides, max(chunk.n_prompts for chunk in made), length, width)
+    peak = limits.held + _planned_bytes(sizes, batches, max(chunk.n_prompts for chunk in made), length, width)
     shared = _runs_flop(sizes, joint.run[0])
     plans = []
     for j, (asked, sweep) in enumerate(zip(joint.asked, joint.run, strict=True)):
@@ -87,10 +87,10 @@ def _plans(joint: Joint, sizes: Sizes, limits: Limits, made: Sequence[_Made]) ->
                 rows_in_all=n * len(sweep.cells),
                 rows=sum(entry.rows for entries in mine for entry in entries),
                 chunks=tuple(chunk.n_prompts for chunk in made) if j == 0 else (),
-                batches=sum(min(entry.sweep for entry in batch) == j for part in rides for batch in part),
+                batches=sum(min(entry.sweep for entry in batch) == j for part in batches for batch in part),
                 flop=made_flop + before + (shared if j == 0 else 0.0),
                 peak_bytes=peak,
-                tokens_per_ride=limits.tokens,
+                tokens_per_batch=limits.tokens,
             )
         )
     return plans
@@ -119,29 +119,29 @@ def plan_of(
     flop: float,
 ) -> Plan:
     """The plan of some entries per chunk: ``shape`` is prompts and cells, ``width`` the ``site_width`` of ``Sizes``."""
-    rides = tuple(tuple(into_rides(part, limits.tokens)) for part in entries)
+    batches = tuple(tuple(into_batches(part, limits.tokens)) for part in entries)
     return Plan(
         site=site,
         rows_in_all=shape[0] * shape[1],
         rows=sum(entry.rows for part in entries for entry in part),
         chunks=tuple(chunks),
-        batches=sum(len(part) for part in rides),
+        batches=sum(len(part) for part in batches),
         flop=flop,
-        peak_bytes=limits.held + _planned_bytes(sizes, rides, max(chunks), length, width),
-        tokens_per_ride=limits.tokens,
+        peak_bytes=limits.held + _planned_bytes(sizes, batches, max(chunks), length, width),
+        tokens_per_batch=limits.tokens,
     )
 
 
 def _planned_bytes(
-    sizes: Sizes, rides: Sequence[Sequence[Sequence[Entry]]], n_prompts: int, length: int, width: int
+    sizes: Sizes, batches: Sequence[Sequence[Sequence[Entry]]], n_prompts: int, length: int, width: int
 ) -> int:
     """Bytes that a chunk of prompts takes at most: its stored activations, and the widest batch or the traces."""
     stored = n_prompts * sizes.stored_bytes(length, site_width=width)
-    riding = max((_ride_bytes(sizes, batch, length) for chunk in rides for batch in chunk), default=0)
-    return int(stored + max(riding, sizes.tracing_bytes(n_prompts, length)))
+    widest = max((_batch_bytes(sizes, batch, length) for chunk in batches for batch in chunk), default=0)
+    return int(stored + max(widest, sizes.tracing_bytes(n_prompts, length)))
 
 
-def _ride_bytes(sizes: Sizes, batch: Sequence[Entry], length: int) -> int:
+def _batch_bytes(sizes: Sizes, batch: Sequence[Entry], length: int) -> int:
     rows = sum(entry.rows for entry in batch)
     tokens = sum(entry.tokens for entry in batch)
     return sizes.batch_bytes(rows, tokens, length)
@@ -206,7 +206,7 @@ def execute(
             shared = Chunk(blocks, base, reading.positions.to(model.device))
             changes = [Change(shared, part.site, part.cells, source) for part in parts]
             values = _values_of(changes)
-            for entry, scores in ride_all(shared, entries, values, reading, limits.tokens):
+            for entry, scores in run_batches(shared, entries, values, reading, limits.tokens):
                 outs[entry.sweep][chunk[entry.prompt], entry.cell] = scores.numpy()
                 if finished:
                     finished[entry.sweep].journal.append(entry.cell, chunk[entry.prompt], scores.numpy())
@@ -229,7 +229,7 @@ def _values_of(changes: Sequence[Change]) -> Values:
     return lambda entry: changes[entry.sweep].values(entry)
 
 
-def ride_all(
+def run_batches(
     chunk: Chunk, entries: Sequence[Entry], values: Values, reading: Reading, tokens: int
 ) -> Iterator[tuple[Entry, Float[Tensor, " row"]]]:
     """Every entry with its numbers. A batch that does not fit in memory is halved; what is finished stays finished.
@@ -237,16 +237,16 @@ def ride_all(
     Raises:
         InterpError: a single row does not fit.
     """
-    waiting = deque(into_rides(entries, tokens))
+    waiting = deque(into_batches(entries, tokens))
     while waiting:
         batch = waiting.popleft()
         try:
-            scores = ride(chunk, batch, values, reading)
+            scores = run_batch(chunk, batch, values, reading)
         except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
             held, rows = (sum(getattr(entry, name) for entry in batch) for name in ("tokens", "rows"))
             tokens = halved(error, held=min(tokens, held), rows=rows, device=chunk.answers.device, of="tokens")
             left = [entry for later in (batch, *waiting) for entry in later]
-            waiting = deque(into_rides(left, tokens))
+            waiting = deque(into_batches(left, tokens))
             continue
         yield from zip(batch, scores, strict=True)
 

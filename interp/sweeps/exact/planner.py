@@ -6,9 +6,10 @@ A *row* is one prompt with one cell changed. Only what a change can reach is com
   tokens ``start`` to ``end``, which read the unchanged keys and values of the tokens before them;
 * at the changed layer only the changed tokens and heads, then everything that reads them;
 * in the last layer keys and values of the row's tokens, but queries, MLP and unembedding of the scored positions only;
-* a row whose two activations are equal is no row.
+* nothing for a row whose new activation equals the old one: its effect is 0.
 
-Rows that enter at one layer with the same tokens form an *entry*; entries ride through the layers in one growing batch.
+Rows that enter at one layer with the same tokens form an *entry*. Entries are taken through the layers together, in a
+batch that grows at each layer where one joins.
 """
 
 from __future__ import annotations
@@ -121,7 +122,7 @@ class Sizes:
         kv = (self.products["k"] + self.products["v"]) * tokens
         return kv + (self.products["q"] + self.products["o"] + 4.0 * self.d_q * end) * answers
 
-    def ride(self, join: Join, start: int, end: int, answers: int) -> float:
+    def row_flop(self, join: Join, start: int, end: int, answers: int) -> float:
         """Everything from where a row joins to its number."""
         first, stage = join
         total = 2.0 * self.d_model * self.vocab * answers
@@ -183,7 +184,7 @@ class Entry:
             their change does is not worked out more sparingly (``OWN_FLOP``).
         cell: [row] which cell.
         prompt: [row] which prompt of the chunk.
-        starts: [row] the first token that the row itself computes again; from there on it rides.
+        starts: [row] the first token that the row itself computes again; and all after it.
         join: where the rows join the batch.
         answers: scored positions of a row.
         late: whether only the scored positions are computed, the change coming after the last keys and values.
@@ -252,7 +253,7 @@ class Plan:
         batches: how many batches run.
         flop: floating-point operations of every matrix product that is made, a multiplication and an addition each.
         peak_bytes: memory that the sweep takes beside the model, from above.
-        tokens_per_ride: how many tokens a batch may hold.
+        tokens_per_batch: how many tokens a batch may hold.
         engine: ``weights`` (on the model's own weights) or ``hooks``, with the reason.
         kept: rows whose numbers a store had.
     """
@@ -264,7 +265,7 @@ class Plan:
     batches: int
     flop: float
     peak_bytes: int
-    tokens_per_ride: int
+    tokens_per_batch: int
     engine: str = "weights"
     kept: int = 0
 
@@ -273,7 +274,7 @@ class Plan:
         share = 1 - self.rows / max(self.rows_in_all, 1)
         return (
             f"{self.site}: {self.rows} of {self.rows_in_all} rows are computed ({share:.0%} cannot change the number), "
-            f"in {self.batches} batches of up to {self.tokens_per_ride} tokens over {len(self.chunks)} "
+            f"in {self.batches} batches of up to {self.tokens_per_batch} tokens over {len(self.chunks)} "
             f"{'chunk' if len(self.chunks) == 1 else 'chunks'} of prompts; {self.flop:.3g} floating-point operations "
             f"at least, {self.peak_bytes / 2**20:.0f} MiB at most"
             f"{'' if self.engine == 'weights' else f'; through hooks ({self.engine})'}."
@@ -294,7 +295,7 @@ def joined(plans: Sequence[Plan]) -> Plan:
         batches=sum(plan.batches for plan in plans),
         flop=sum(plan.flop for plan in plans),
         peak_bytes=max(plan.peak_bytes for plan in plans) + kept,
-        tokens_per_ride=max(plan.tokens_per_ride for plan in plans),
+        tokens_per_batch=max(plan.tokens_per_batch for plan in plans),
     )
 
 
@@ -495,24 +496,24 @@ def runs_of(keys: Sequence[Key]) -> Iterator[tuple[Key, slice]]:
             start = i
 
 
-def into_rides(entries: Sequence[Entry], budget: int) -> Iterator[tuple[Entry, ...]]:
+def into_batches(entries: Sequence[Entry], budget: int) -> Iterator[tuple[Entry, ...]]:
     """Entries in batches of at most ``budget`` tokens (at least one row)."""
-    ride: list[Entry] = []
+    batch: list[Entry] = []
     held = 0
     for whole in entries:
         at = 0
         while at < len(whole.cell):
             room = (budget - held) // whole.held
-            if room < 1 and ride:
-                yield tuple(ride)
-                ride, held = [], 0
+            if room < 1 and batch:
+                yield tuple(batch)
+                batch, held = [], 0
                 continue
             taken = min(max(room, 1), len(whole.cell) - at)
-            ride.append(whole.part(slice(at, at + taken)))
+            batch.append(whole.part(slice(at, at + taken)))
             held += taken * whole.held
             at += taken
-    if ride:
-        yield tuple(ride)
+    if batch:
+        yield tuple(batch)
 
 
 OwnFlop: TypeAlias = Callable[[Sizes, Entry, int | None, float], float]
@@ -591,18 +592,18 @@ def entry_flop(sizes: Sizes, site: str, entry: Entry, changed: float, cells: Cel
 
 
 def flop(sizes: Sizes, site: str, entries: Sequence[Entry], cells: Cells, *, from_run: bool) -> float:
-    """Operations of all entries and their rides; ``from_run``: the changes are another run's activations."""
+    """Operations of all entries to the end; ``from_run``: the changes are another run's activations."""
     masks = cells.tokens.numpy()
     total = 0.0
     for entry in entries:
         picked = masks[cells.place[entry.cell], entry.prompt, entry.start : entry.end]
         total += entry_flop(sizes, site, entry, float(picked.sum(axis=1).mean()), cells, from_run=from_run)
-        total += riding_flop(sizes, entry)
+        total += rows_flop(sizes, entry)
     return total
 
 
-def riding_flop(sizes: Sizes, entry: Entry) -> float:
+def rows_flop(sizes: Sizes, entry: Entry) -> float:
     """Operations of an entry's rows from where they join."""
     starts, counts = np.unique(entry.starts, return_counts=True)
-    each = (sizes.ride(entry.join, start, entry.end, entry.answers) for start in starts.tolist())
+    each = (sizes.row_flop(entry.join, start, entry.end, entry.answers) for start in starts.tolist())
     return float(sum(count * one for count, one in zip(counts.tolist(), each, strict=True)))
