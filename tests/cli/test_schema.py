@@ -254,7 +254,7 @@ FILES: dict[str, Callable[[], tuple[str, Any]]] = {
 
 @pytest.mark.parametrize(
     ("file", "every"),
-    [("a first question", 4), *(pytest.param(file, 1, marks=pytest.mark.slow) for file in FILES)],
+    [("a first question", 4), *(pytest.param(file, 5, marks=pytest.mark.slow) for file in FILES)],
 )
 def test_schema_and_parser_agree_on_any_change_of_a_file(file: str, every: int) -> None:
     what, content = FILES[file]()
