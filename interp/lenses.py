@@ -6,7 +6,7 @@ the final norm and the unembedding, as if no layer came after it. After the last
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -19,7 +19,7 @@ from interp import readouts, results
 from interp._arguments import check_scored
 from interp.prompts.places import At
 from interp.results import Variable
-from interp.run import capture
+from interp.run import capture, chunks_of
 
 if TYPE_CHECKING:
     from interp.model import HookedTransformer
@@ -113,7 +113,7 @@ def _read(
     out: dict[str, Float[np.ndarray, "cell layer answer"]]
     out = {name: np.empty((len(cells), n_layers, len(ids))) for name in _OF_ANSWERS}
     kl: Float[np.ndarray, "cell layer"] = np.empty((len(cells), n_layers))
-    for rows in _batches(len(cells), n_layers * model.cfg.vocab_out):
+    for rows in chunks_of(len(cells), max(1, LOGITS_AT_ONCE // (n_layers * model.cfg.vocab_out))):
         logits = model.unembed(cells[rows]).cpu()
         logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
         for a, tokens in enumerate(ids.values()):
@@ -125,14 +125,8 @@ def _read(
         final = said[:, -1:]
         kl[rows] = (final.exp() * (final - said)).sum(dim=-1).numpy()
         if progress is not None:
-            progress(rows.stop, len(cells))
+            progress(int(rows[-1]) + 1, len(cells))
     return {
         name: values.reshape(n_prompts, n_places, *values.shape[1:]).swapaxes(1, 2)
         for name, values in {**out, "kl": kl}.items()
     }
-
-
-def _batches(n: int, logits_each: int) -> Iterator[slice]:
-    size = max(1, LOGITS_AT_ONCE // logits_each)
-    for start in range(0, n, size):
-        yield slice(start, min(start + size, n))

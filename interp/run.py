@@ -69,9 +69,13 @@ def rows_per_batch(model: HookedTransformer, length: int) -> int:
 
 def batches(model: HookedTransformer, prompts: Prompts) -> Iterator[np.ndarray]:
     """Row indices in batches whose activations stay near ``row_bytes``."""
-    size = rows_per_batch(model, prompts.ids.shape[1])
-    for start in range(0, len(prompts), size):
-        yield np.arange(start, min(start + size, len(prompts)))
+    return chunks_of(len(prompts), rows_per_batch(model, prompts.ids.shape[1]))
+
+
+def chunks_of(n: int, size: int) -> Iterator[Int[np.ndarray, " prompt"]]:
+    """The numbers of ``n`` prompts, ``size`` at a time."""
+    for start in range(0, n, size):
+        yield np.arange(start, min(start + size, n))
 
 
 def ids_of(prompts: Prompts) -> Int[Tensor, "prompt position"]:

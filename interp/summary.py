@@ -19,7 +19,7 @@ clean and corrupted runs hardly differ has a ratio of any size, and would outwei
 from __future__ import annotations
 
 import re
-from collections.abc import Hashable
+from collections.abc import Hashable, Mapping
 from typing import Any
 
 import numpy as np
@@ -178,7 +178,19 @@ def in_words(summary: xr.Dataset) -> str:
     >>> in_words(mean(xr.DataArray(np.array([1.0, 2.0]), dims="fold"), "fold"))
     '95% percentile bootstrap over folds (2,000 resamples, seed 0)'
     """
-    said = summary.attrs
+    return _in_words(summary.attrs)
+
+
+def usual_interval(dim: str = "prompt") -> str:
+    """The kind of interval that a summary has where nothing else is asked for, in words.
+
+    >>> usual_interval("fold")
+    '95% percentile bootstrap over folds (2,000 resamples, seed 0)'
+    """
+    return _in_words(_interval_attrs(dim, stats.LEVEL, stats.RESAMPLES, stats.SEED))
+
+
+def _in_words(said: Mapping[Any, Any]) -> str:
     return (
         f"{said['level']:.0%} {said['interval']} over {said['over']}s ({said['n_resamples']:,} resamples, "
         f"seed {said['seed']})"
@@ -206,10 +218,22 @@ def effect(summary: xr.Dataset, direction: str) -> xr.Dataset:
     >>> float(effect(found, "denoising")["mean"]), float(effect(found, "noising")["mean"])
     (0.25, 0.75)
     """
-    if not _is_lost(direction):
-        return summary
+    return _subtracted_from(1, summary) if _is_lost(direction) else summary
+
+
+def turned(summary: xr.Dataset) -> xr.Dataset:
+    """The summary of the same numbers with the other sign, whose interval ends change places.
+
+    >>> found = turned(mean(xr.DataArray(np.array([1.0, 2.0, 6.0]), dims="prompt")))
+    >>> float(found["mean"]), bool(found["low"] < found["high"])
+    (-3.0, True)
+    """
+    return _subtracted_from(0, summary)
+
+
+def _subtracted_from(whole: float, summary: xr.Dataset) -> xr.Dataset:
     return summary.assign({
-        name: (1 - summary[other]).assign_attrs(summary[name].attrs)
+        name: (whole - summary[other]).assign_attrs(summary[name].attrs)
         for name, other in (("mean", "mean"), ("low", "high"), ("high", "low"))
     })  # fmt: skip
 

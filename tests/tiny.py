@@ -21,9 +21,14 @@ from transformers import (
 
 from interp.model import HookedTransformer
 from interp.prompts import PromptPairs
+from interp.sites import SITES
 
 VOCAB = 60
 LOGITS = 6.0  # the size of the largest logits of the models below, at which differences of them are rounded
+STREAMS = tuple(name for name, site in SITES.items() if site.swept and not site.has_heads)
+"""Every site without heads that is swept."""
+HEADS = tuple(name for name, site in SITES.items() if site.swept and site.has_heads)
+"""Every site with heads that is swept."""
 LLAMA_SIZES = {
     "num_hidden_layers": 3,
     "num_attention_heads": 4,

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from interp import run
 from interp.errors import InterpError
-from interp.model.arithmetic import TAPS, Blocks, at_positions
+from interp.model.arithmetic import Blocks, at_positions
 from interp.prompts.tokens import Prompts
 from interp.sweeps import Reading
 
@@ -108,8 +108,7 @@ class Differentiable:
         Raises:
             InterpError: a half-precision model of an architecture whose pieces are not written.
         """
-        reason = model.why_no_blocks if site in TAPS else f"site '{site}' has no tap in interp.model.arithmetic"
-        blocks = None if reason or model.blocks is None else model.blocks.measured()
+        blocks, reason = model.own_blocks([site])
         if blocks is None:
             if model.dtype.itemsize < 4:
                 raise InterpError(f"Gradients of {model.name} need float32 ({reason}). Load it with dtype='float32'.")
@@ -239,8 +238,7 @@ class Differentiable:
         cfg, length = self.model.cfg, prompts.ids.shape[1]
         per_layer = length * (12 * cfg.d_model + 4 * cfg.d_mlp + 5 * cfg.n_heads * length)
         size = int(max(1, GRAPH_BYTES // (4 * (cfg.n_layers * per_layer + more))))
-        for start in range(0, len(prompts), size):
-            yield np.arange(start, min(start + size, len(prompts)))
+        return run.chunks_of(len(prompts), size)
 
 
 def _droppable(layer: int, dropped: list[int], edit: Edit | None) -> Edit:

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from interp import sites
 from interp.errors import InterpError
-from interp.model.arithmetic import Blocks
+from interp.model.arithmetic import TAPS, Blocks
 from interp.model.bridged import BridgedModel
 from interp.prompts.tokens import BosPolicy
 from interp.sites import Site
@@ -155,6 +155,19 @@ class HookedTransformer(BridgedModel):
     def bos_token_id(self) -> int | None:
         """Id of the beginning-of-sequence token, or None."""
         return None if self.tokenizer is None else self.tokenizer.bos_token_id
+
+    def own_blocks(self, names: Iterable[str] = ()) -> tuple[Blocks | None, str]:
+        """Its arithmetic piece by piece, each product by the fastest way here; None, with the reason, where hooks run.
+
+        Args:
+            names: sites that the pieces have to show.
+        """
+        if self.blocks is None:
+            return None, self.why_no_blocks
+        for name in names:
+            if name not in TAPS:
+                return None, f"site '{name}' has no tap in interp.model.arithmetic"
+        return self.blocks.measured(), ""
 
     def has_site(self, name: str) -> bool:
         """Whether the model has the site (rotary models have no ``pos_embed``, others no ``rot_q``)."""

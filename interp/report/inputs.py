@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from interp import _files, _yaml, results
+from interp import _files, _yaml, results, summary
 from interp.errors import InterpError
 from interp.report import manifest
 
@@ -55,6 +55,15 @@ class Result:
                 f"expected ({', '.join(dims)}); run the study again with this version of interp."
             )
         return array.transpose(*dims)
+
+    def summary(self, name: str, *dims: str, over: str = "prompt") -> xr.Dataset:
+        """The summary of a variable over one of its dims (``interp.summary.of``), the other dims in this order.
+
+        Raises:
+            InterpError: as ``need``.
+        """
+        self.need(name, *dims)
+        return summary.of(self.data, name, over).transpose(*(dim for dim in dims if dim != over))
 
     def units(self, name: str) -> str:
         """The units of a variable."""

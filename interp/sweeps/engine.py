@@ -12,7 +12,6 @@ import torch
 from jaxtyping import Bool
 
 from interp.errors import InterpError, shown
-from interp.model.arithmetic import TAPS
 from interp.prompts.tokens import Prompts
 from interp.store import Journal, Store
 from interp.sweeps import through_hooks as hooks
@@ -67,7 +66,7 @@ def run_terms(
     """
     how = completed(how, HOW)
     precision, memory, store, progress = how["precision"], how["memory"], how["store"], how["progress"]
-    blocks, reason = own_weights(model, terms)
+    blocks, reason = model.own_blocks(sweep.site for term in terms for sweep in term.sweeps)
     _check_precision(reason, precision)
     terms = [replace(term, sweeps=tuple(sweep.clipped() for sweep in term.sweeps)) for term in terms]
     rows = [sum(len(sweep.base) * len(sweep.cells) for sweep in term.sweeps) for term in terms]
@@ -106,7 +105,7 @@ def plan_terms(
     memory: int | None = None,
 ) -> Plan:
     """What ``run_terms`` would compute, known from the tokens alone."""
-    blocks, reason = own_weights(model, terms)
+    blocks, reason = model.own_blocks(sweep.site for term in terms for sweep in term.sweeps)
     _check_precision(reason, precision)
     terms = [replace(term, sweeps=tuple(sweep.clipped() for sweep in term.sweeps)) for term in terms]
     if blocks is None:
@@ -154,16 +153,6 @@ def _facts(model: HookedTransformer, sweep: Sweep, precision: Precision) -> dict
         "precision": precision,
         **facts_of(model, sweep.base, source, sweep.reading),
     }
-
-
-def own_weights(model: HookedTransformer, terms: Sequence[Term]) -> tuple[Blocks | None, str]:
-    """The pieces that can run all of these sweeps; None, with the reason, where hooks have to."""
-    if model.blocks is None:
-        return None, model.why_no_blocks
-    for site in (sweep.site for term in terms for sweep in term.sweeps):
-        if site not in TAPS:
-            return None, f"site '{site}' has no tap in interp.model.arithmetic"
-    return model.blocks.measured(), ""
 
 
 def _check_precision(reason: str, precision: str) -> None:

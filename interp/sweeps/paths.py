@@ -32,7 +32,7 @@ from interp.sweeps.patching import Direction, base_and_source, check_direction
 from interp.sweeps.progress import Meter, Progress
 from interp.sweeps.reading import Reading, check_ends_at_logits, checked_reading, whole_answers
 from interp.sweeps.resume import Finished, digest, facts_of
-from interp.sweeps.statement import Done, chunks_of
+from interp.sweeps.statement import Done
 
 if TYPE_CHECKING:
     from interp.model import HookedTransformer
@@ -109,7 +109,7 @@ class PathPatching:
         n, length = wanted.base.ids.shape
         limits = _limits(model, blocks, sizes, wanted, memory)
         done = []
-        for rows in chunks_of(n, limits.prompts):
+        for rows in run.chunks_of(n, limits.prompts):
             part = wanted.of_prompts(rows)
             every = np.ones((len(wanted.senders), len(rows)), dtype=bool)
             done.append((len(rows), _entries(part, every, sizes.n_layers)))
@@ -132,15 +132,16 @@ class PathPatching:
         """
         check_pairs(model, pairs)
         check_direction(self.direction)
-        if model.blocks is None:
-            raise InterpError(f"Path patching runs on the model's own weights only, and {model.why_no_blocks}.")
+        blocks, reason = model.own_blocks()
+        if blocks is None:
+            raise InterpError(f"Path patching runs on the model's own weights only, and {reason}.")
         check_ends_at_logits(self.metric, "Path patching")
         if whole_answers(pairs, self.metric):
             raise InterpError(
                 "Path patching scores one token: give the pairs an answer of one token, or expand_answers()."
             )
         wanted = _Wanted.of(model, pairs, self.direction, self.metric, self.senders, self.receivers)
-        return model.blocks.measured(), wanted
+        return blocks, wanted
 
 
 @dataclass(frozen=True)
@@ -201,7 +202,7 @@ def _execute(
     finished = None if journal is None else Finished.of(journal, patched.shape)
     done: list[tuple[int, list[Entry]]] = []
     with torch.inference_mode():
-        for rows in chunks_of(n, limits.prompts):
+        for rows in run.chunks_of(n, limits.prompts):
             part = wanted.of_prompts(rows)
             base_ids, source_ids = (run.ids_of(prompts).to(model.device) for prompts in (part.base, part.source))
             written_sites = {"resid_pre", "z", "mlp_out"}

@@ -57,15 +57,17 @@ def plan(
         InterpError: what the sweep itself refuses, something that is no statement, or arguments that a statement holds
             itself.
     """
-    asked = site
-    if isinstance(asked, str) or not isinstance(asked, Statement):
+    asked: Statement
+    if not isinstance(site, Statement):
         asked = Patching(
-            _sites(asked), direction or "denoising", "logit_difference" if metric is None else metric, where
+            _sites(site), direction or "denoising", "logit_difference" if metric is None else metric, where
         )
     elif where or direction is not None or metric is not None:
         raise InterpError(
-            f"direction, metric and what is changed belong to the statement. Give them to {type(asked).__name__}(...)."
+            f"direction, metric and what is changed belong to the statement. Give them to {type(site).__name__}(...)."
         )
+    else:
+        asked = site
     match asked:
         case Patching():
             # What is no pair is refused by the plan itself.

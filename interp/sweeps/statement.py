@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -199,9 +199,3 @@ def _as_streams(wanted: Sweep) -> Sweep:
         return wanted
     parts = tuple((replace(part, layer=part.layer + 1),) for (part,) in wanted.cells.parts)
     return replace(wanted, site="resid_pre", cells=replace(wanted.cells, parts=parts))
-
-
-def chunks_of(n: int, size: int) -> Iterator[Int[np.ndarray, " prompt"]]:
-    """The numbers of ``n`` prompts, ``size`` at a time."""
-    for start in range(0, n, size):
-        yield np.arange(start, min(start + size, n))

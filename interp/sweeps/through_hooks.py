@@ -28,7 +28,7 @@ from interp.sweeps.exact.planner import Plan, Rows, Sizes
 from interp.sweeps.progress import Meter, Progress, shifted
 from interp.sweeps.reading import Reading
 from interp.sweeps.resume import Finished
-from interp.sweeps.statement import Done, Sweep, chunks_of
+from interp.sweeps.statement import Done, Sweep
 
 if TYPE_CHECKING:
     from interp.model import Hook, HookedTransformer
@@ -57,7 +57,7 @@ def execute(
     finished = None if journal is None else Finished.of(journal, out.shape)
     n_batches = 0
     run_rows = []
-    for chunk in chunks_of(n, limits.prompts):
+    for chunk in run.chunks_of(n, limits.prompts):
         part = wanted.of_prompts(chunk)
         part = replace(part, reading=part.reading.with_known(model))
         base[chunk] = _plain(model, part.base, part.reading)
@@ -114,7 +114,9 @@ def execute_all(
 def make_plan(model: HookedTransformer, wanted: Sweep, reason: str, *, memory: int | None = None) -> Plan:
     """What the sweep will compute, known from the tokens alone."""
     limits = _Limits.of(model, wanted, memory)
-    rows = [wanted.of_prompts(chunk).rows(model.cfg.n_layers) for chunk in chunks_of(len(wanted.base), limits.prompts)]
+    rows = [
+        wanted.of_prompts(chunk).rows(model.cfg.n_layers) for chunk in run.chunks_of(len(wanted.base), limits.prompts)
+    ]
     return _plan(model, wanted, reason, limits, rows)
 
 
@@ -187,7 +189,7 @@ def _width(model: HookedTransformer, wanted: Sweep, length: int) -> int:
 def _plan(model: HookedTransformer, wanted: Sweep, reason: str, limits: _Limits, run_rows: Sequence[Rows]) -> Plan:
     """The plan of these rows, per chunk of prompts."""
     n, length = wanted.base.ids.shape
-    chunks = list(chunks_of(n, limits.prompts))
+    chunks = list(run.chunks_of(n, limits.prompts))
     n_batches = 0
     layer, read = _flop(model, wanted, length)
     n_layers = model.cfg.n_layers

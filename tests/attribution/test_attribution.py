@@ -24,7 +24,9 @@ from interp.prompts import PromptPairs
 from interp.sweeps import score, sweep
 from tests.combinations import combinations
 from tests.tiny import (
+    HEADS,
     LOGITS,
+    STREAMS,
     VOCAB,
     make_gpt2,
     make_llama,
@@ -40,8 +42,6 @@ NAMES = ["gpt2", "llama"]
 BOTH = pytest.mark.parametrize("name", NAMES)
 GPT2_AND_SLOWLY_LLAMA = combinations([("gpt2",)], name=NAMES)
 DIRECTIONS = pytest.mark.parametrize("direction", ["denoising", "noising"])
-STREAMS = tuple(name for name, site in sites.SITES.items() if site.swept and not site.has_heads)
-HEADS = tuple(name for name, site in sites.SITES.items() if site.swept and site.has_heads)
 MAKERS = {"gpt2": make_gpt2, "llama": make_llama}
 LENGTH, COLOR = 8, 3
 

@@ -48,7 +48,9 @@ from tests.combinations import combinations
 from tests.oracle import one_by_one, patched
 from tests.sweeps.test_sweep import hooks_left
 from tests.tiny import (
+    HEADS,
     LOGITS,
+    STREAMS,
     VOCAB,
     make_gpt2,
     make_llama,
@@ -67,8 +69,6 @@ BOTH_WAYS = ["denoising", "noising"]
 DIRECTIONS = pytest.mark.parametrize("direction", BOTH_WAYS)
 MINI_LOGITS = 24.0
 """The largest logits of ``mini``."""
-STREAMS = tuple(name for name, site in sites.SITES.items() if site.swept and not site.has_heads)
-HEADS = tuple(name for name, site in sites.SITES.items() if site.swept and site.has_heads)
 SITES = (*STREAMS, *HEADS)
 N_LAYERS = 3
 

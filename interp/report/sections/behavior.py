@@ -50,7 +50,6 @@ class _Rungs:
     gap: list[float]
     chance: list[float]
     units: str
-    interval: str
 
     @classmethod
     def of(cls, behavior: Result) -> _Rungs:
@@ -70,7 +69,6 @@ class _Rungs:
             gap=_per_rung(behavior, "gap"),
             chance=_per_rung(behavior, "chance"),
             units=behavior.units("clean"),
-            interval=summary.in_words(summary.mean(behavior.need("clean", "prompt"))),
         )
 
     def table(self) -> Table:
@@ -91,7 +89,7 @@ class _Rungs:
             rows.append(
                 (name, self.count[i], passes, self.outcomes[i], *numbers, self.gap[i], self.chance[i], self.reasons[i])
             )
-        how = f"Wilson 95% for shares; {self.interval} for {self.units}"
+        how = f"Wilson 95% for shares; {summary.usual_interval()} for {self.units}"
         return Table(f"Baselines. Intervals: {how}", tuple(columns), tuple(rows))
 
 

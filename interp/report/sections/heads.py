@@ -77,7 +77,7 @@ def _head_table(verdict: Verdict) -> list[Block]:
 
 
 def _edges(attribution: Result, marks: Marks) -> Figure:
-    found = summary.mean(attribution.need("attention", "prompt", "edge", "layer", "head"))
+    found = attribution.summary("attention", "prompt", "edge", "layer", "head")
     scale = Scale.rising(0, 1, units="share", name="attention weight, mean")
     edges = attribution.labels("edge")
     largest = np.nan_to_num(found["mean"].transpose("edge", ...).values, nan=-1).reshape(len(edges), -1).max(axis=1)
@@ -116,7 +116,7 @@ def _head_panel(
 def _contributions(attribution: Result, marks: Marks) -> list[Block]:
     contribution = attribution.need("contribution", "prompt", "component")
     labels = attribution.labels("component")
-    found = summary.mean(contribution)
+    found = attribution.summary("contribution", "prompt", "component")
     size = np.abs(np.nan_to_num(found["mean"].values))
     ranked = sorted(range(len(labels)), key=lambda i: (-float(size[i]), i))
     top, rest = ranked[:SHOWN_COMPONENTS], ranked[SHOWN_COMPONENTS:]
@@ -170,7 +170,7 @@ def _sum_check(attribution: Result, contribution: xr.DataArray) -> Facts | Notic
 
 
 def _ablations(attribution: Result, marks: Marks) -> Figure:
-    found = summary.mean(attribution.need("ablation_effect", "prompt", "ablation", "layer", "head"))
+    found = _ablation_effect(attribution)
     scale = Scale.centred(_largest(found), units="logits", name="ablated − clean logit difference")
     panels, parts = [], []
     for i, kind in enumerate(attribution.labels("ablation")):
@@ -191,6 +191,10 @@ def _ablations(attribution: Result, marks: Marks) -> Figure:
         tables=(joined(f"Ablation effects. Intervals: {summary.in_words(found)}", "ablation", parts),),
         legend=colour_legend(scale, key="ablations-l", marks=bool(marks)),
     )
+
+
+def _ablation_effect(attribution: Result) -> xr.Dataset:
+    return attribution.summary("ablation_effect", "prompt", "ablation", "layer", "head")
 
 
 def _largest(found: xr.Dataset) -> float:
@@ -225,16 +229,15 @@ def method_maps(patching: Result | None, attribution: Result | None) -> dict[str
     """How much each head matters, by method, as means over prompts on (layer, head); larger is more."""
     maps: dict[str, xr.Dataset] = {}
     if patching is not None and patching.has("recovered_z"):
-        patching.need("recovered_z", "direction", "prompt", "layer", "head")
-        found = summary.of(patching.data, "recovered_z")
+        found = patching.summary("recovered_z", "direction", "prompt", "layer", "head")
         for i, direction in enumerate(patching.labels("direction")):
             maps[f"z {direction}"] = summary.effect(found.isel(direction=i, drop=True), direction)
     if attribution is not None:
-        heads = head_map(attribution, summary.mean(attribution.need("contribution", "prompt", "component")))
+        heads = head_map(attribution, attribution.summary("contribution", "prompt", "component"))
         if heads is not None:
             maps["DLA"] = heads
         if attribution.has("ablation_effect"):
-            found = summary.mean(-attribution.need("ablation_effect", "prompt", "ablation", "layer", "head"))
+            found = summary.turned(_ablation_effect(attribution))
             for i, kind in enumerate(attribution.labels("ablation")):
                 maps[f"{kind} ablation"] = found.isel(ablation=i, drop=True)
     return maps

@@ -128,8 +128,7 @@ class _Sweep:
 
     @classmethod
     def of(cls, patching: Result, variable: str, *axes: str) -> _Sweep:
-        patching.need(variable, "direction", "prompt", "layer", *axes)
-        mean = summary.of(patching.data, variable)
+        mean = patching.summary(variable, "direction", "prompt", "layer", *axes)
         shown = [
             summary.effect(mean.isel(direction=i), direction)["mean"].values
             for i, direction in enumerate(patching.labels("direction"))

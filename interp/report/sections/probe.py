@@ -35,7 +35,7 @@ def section(probing: Result) -> Section:
     """One figure per site: accuracy and control accuracy over layers, one panel per role."""
     names = ["accuracy", "control_accuracy", "selectivity"]
     names += ["distractor_rate"] if probing.has("distractor_rate") else []
-    means = {name: summary.mean(probing.need(name, *_DIMS), "fold") for name in names}
+    means = {name: probing.summary(name, *_DIMS, over="fold") for name in names}
     majority = _majority(probing)
     sites = probing.labels("site")
     blocks = [_figure(probing, means, majority, site) for site in sites]

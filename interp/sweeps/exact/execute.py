@@ -36,7 +36,7 @@ from interp.sweeps.exact.planner import Entry, Plan, Rows, Sizes, find_entries, 
 from interp.sweeps.progress import Meter, Progress
 from interp.sweeps.reading import Reading
 from interp.sweeps.resume import Finished
-from interp.sweeps.statement import Done, Joint, Sweep, chunks_of
+from interp.sweeps.statement import Done, Joint, Sweep
 
 if TYPE_CHECKING:
     from interp.model import HookedTransformer
@@ -48,7 +48,7 @@ def make_plan(
     """What the sweeps will compute, known from the tokens alone; activations that turn out equal save more."""
     joint = Joint.of(wanted)
     sizes, limits = _sizes(model, blocks, joint, memory, held)
-    chunks = list(chunks_of(len(joint.base), limits.prompts))
+    chunks = list(run.chunks_of(len(joint.base), limits.prompts))
     made = []
     for chunk in chunks:
         parts = [sweep.of_prompts(chunk) for sweep in joint.run]
@@ -179,7 +179,7 @@ def execute(
     outs = [np.empty((n, len(sweep.cells))) for sweep in joint.run]
     metrics = {name: np.empty(n) for name in ("base", "source")}
     meter = Meter(progress, n * joint.n_cells)
-    chunks = list(chunks_of(n, limits.prompts))
+    chunks = list(run.chunks_of(n, limits.prompts))
     made: list[_Made] = []
     finished = (
         [Finished.of(journal, out.shape) for journal, out in zip(journals, outs, strict=True)] if journals else []
