@@ -70,13 +70,13 @@ def run_terms(
     _check_precision(reason, precision)
     terms = [replace(term, sweeps=tuple(sweep.clipped() for sweep in term.sweeps)) for term in terms]
     rows = [sum(len(sweep.base) * len(sweep.cells) for sweep in term.sweeps) for term in terms]
-    told = [shifted(progress, sum(rows[:i]), sum(rows)) for i in range(len(terms))]
+    shares = [shifted(progress, sum(rows[:i]), sum(rows)) for i in range(len(terms))]
     kept = [_journals(model, term, precision, store) for term in terms]
     if blocks is None:
         log.info("Sweeping %s through hooks, which is slower: %s.", model.name, reason)
         through = [
             hooks.execute_all(model, term.sweeps, reason, memory=memory, journals=journals, progress=tell)
-            for term, journals, tell in zip(terms, kept, told, strict=True)
+            for term, journals, tell in zip(terms, kept, shares, strict=True)
         ]
         return [(done, None) for done in _sums(terms, through)]
     blocks = terms[0].sweeps[0].reading.up_to(blocks)
@@ -86,7 +86,7 @@ def run_terms(
         terms,
         [
             execute(model, used, term.sweeps, memory=memory, held=held, journals=journals, progress=tell)
-            for term, journals, tell in zip(terms, kept, told, strict=True)
+            for term, journals, tell in zip(terms, kept, shares, strict=True)
         ],
     )
     if exact:

@@ -21,10 +21,10 @@ from interp.prompts.tokens import Prompts
 from interp.readouts import AnyReadout
 from interp.store import Journal, Store
 from interp.sweeps.exact.batch import Chunk
-from interp.sweeps.exact.cache import BASE_SITES, Stored, trace_both
+from interp.sweeps.exact.cache import BASE_SITES, Cache, trace_both
 from interp.sweeps.exact.cost import Limits, packed
-from interp.sweeps.exact.execute import plan_of, read_stored, run_batches
-from interp.sweeps.exact.planner import Entry, Join, Plan, Sizes, rows_flop, runs_of
+from interp.sweeps.exact.execute import plan_of, read_cache, run_batches
+from interp.sweeps.exact.planner import Group, Join, Plan, Sizes, rows_flop, runs_of
 from interp.sweeps.graph import Node, receivers_of, senders_of
 from interp.sweeps.labels import About, patch_attributes, patch_variables
 from interp.sweeps.options import RESOURCES, Resources, completed, shows
@@ -112,14 +112,14 @@ class PathPatching:
         for rows in run.chunks_of(n, limits.prompts):
             part = wanted.of_prompts(rows)
             every = np.ones((len(wanted.senders), len(rows)), dtype=bool)
-            done.append((len(rows), _entries(part, every, sizes.n_layers)))
+            done.append((len(rows), _groups(part, every, sizes.n_layers)))
         return _plan(wanted, sizes, limits, done, length)
 
     def run(self, model: HookedTransformer, pairs: PromptPairs, **resources: Unpack[Resources]) -> xr.Dataset:
         """What ``path_patching`` returns."""
         given = completed(resources, RESOURCES)
         (blocks, wanted), store = self._resolved(model, pairs), given["store"]
-        journal = None if store is None else Store.at(store).journal(wanted.facts(model))
+        journal = None if store is None else Store.at(store).journal(wanted.identity(model))
         about = About.of(pairs, self.direction, self.metric, self.minimum_gap)
         found = _execute(model, blocks, wanted, given["memory"], journal, given["progress"])
         return _labelled(model, pairs, wanted, found, about)
@@ -170,7 +170,7 @@ class _Wanted:
         base, source = base_and_source(pairs, direction)
         return cls(base, source, checked_reading(model, pairs, metric), direction, writing, reading, np.array(edges))
 
-    def facts(self, model: HookedTransformer) -> dict[str, str]:
+    def identity(self, model: HookedTransformer) -> dict[str, str]:
         """Everything that the numbers depend on, but for rounding."""
         return {
             "site": "edges",
@@ -200,7 +200,7 @@ def _execute(
     patched, base_score, source_score = np.empty((n, len(wanted.edges))), np.empty(n), np.empty(n)
     meter = Meter(progress, patched.size)
     finished = None if journal is None else Finished.of(journal, patched.shape)
-    done: list[tuple[int, list[Entry]]] = []
+    done: list[tuple[int, list[Group]]] = []
     with torch.inference_mode():
         for rows in run.chunks_of(n, limits.prompts):
             part = wanted.of_prompts(rows)
@@ -208,40 +208,40 @@ def _execute(
             written_sites = {"resid_pre", "z", "mlp_out"}
             reading = part.reading.with_known(model)
             base, source = trace_both(blocks, base_ids, source_ids, BASE_SITES | written_sites, written_sites)
-            base_score[rows], source_score[rows] = (read_stored(blocks, run_, reading) for run_ in (base, source))
+            base_score[rows], source_score[rows] = (read_cache(blocks, run_, reading) for run_ in (base, source))
             patched[rows] = base_score[rows, None]
             chunk = Chunk(blocks, base, part.reading.positions.to(model.device))
             has = None
             if finished is not None:
                 has = finished.fill(patched, rows, (base_score[rows], source_score[rows]))
             written = _Written(chunk, source, part)
-            entries = _entries(part, written.differ(), sizes.n_layers, has)
-            blocks = packed(blocks, limits, entries, -(-n // limits.prompts))
+            groups = _groups(part, written.differ(), sizes.n_layers, has)
+            blocks = packed(blocks, limits, groups, -(-n // limits.prompts))
             chunk = replace(chunk, blocks=blocks)
             written = replace(written, chunk=chunk)
-            done.append((len(rows), entries))
-            meter.add(len(rows) * len(wanted.edges) - sum(len(entry.cell) for entry in entries))
-            for entry, scores in run_batches(chunk, entries, written.values, reading, limits.tokens):
-                patched[rows[entry.prompt], entry.cell] = scores.numpy()
+            done.append((len(rows), groups))
+            meter.add(len(rows) * len(wanted.edges) - sum(len(group.cell) for group in groups))
+            for group, scores in run_batches(chunk, groups, written.values, reading, limits.tokens):
+                patched[rows[group.prompt], group.cell] = scores.numpy()
                 if journal is not None:
-                    journal.append(entry.cell, rows[entry.prompt], scores.numpy())
-                meter.add(len(entry.cell))
+                    journal.append(group.cell, rows[group.prompt], scores.numpy())
+                meter.add(len(group.cell))
     plan = _plan(wanted, sizes, limits, done, length)
     return Done(patched, base_score, source_score, replace(plan, kept=0 if finished is None else finished.n_rows))
 
 
-def _entries(
+def _groups(
     part: _Wanted,
     differ: Bool[np.ndarray, "sender prompt"],
     n_layers: int,
     finished: Bool[np.ndarray, "prompt edge"] | None = None,
-) -> list[Entry]:
+) -> list[Group]:
     """Rows by where they join and which tokens they compute, ordered so that neighbours share a sender's work."""
     differs = (part.base.ids != part.source.ids) & (np.arange(part.base.ids.shape[1]) < part.base.lengths[:, None])
     end = part.reading.end.numpy()
     scored = part.reading.positions.numpy().min(axis=1)
     start = np.where(differs.any(axis=1), np.minimum(differs.argmax(axis=1), scored), part.base.ids.shape[1])
-    entries: list[Entry] = []
+    groups: list[Group] = []
     reading = [_reading(node, n_layers) for node in part.receivers]
     for layer, kind in sorted(set(reading)):
         chosen = np.flatnonzero([reading[r] == (layer, kind) for r in part.edges[:, 1]])
@@ -254,15 +254,15 @@ def _entries(
             edge, prompt = np.nonzero(live)
             if len(edge):
                 answers = part.reading.positions.shape[1]
-                entries.append(
-                    Entry(
+                groups.append(
+                    Group(
                         layer=layer, start=first, end=last, dense=True, general=False, cell=chosen[edge],
                         prompt=prompts[prompt], starts=np.full(len(edge), first),
                         join=_join(layer, kind, n_layers), answers=answers,
                         late=layer >= n_layers - 1, last=n_layers - 1,
                     )
                 )  # fmt: skip
-    return sorted(entries, key=lambda entry: (entry.order, entry.start))
+    return sorted(groups, key=lambda group: (group.order, group.start))
 
 
 def _reading(node: Node, n_layers: int) -> tuple[int, str]:
@@ -281,7 +281,7 @@ class _Written:
     """What each sender writes differently in the other run, and what a receiver makes of it."""
 
     chunk: Chunk
-    source: Stored
+    source: Cache
     wanted: _Wanted
 
     def differ(self) -> Bool[np.ndarray, "sender prompt"]:
@@ -306,16 +306,16 @@ class _Written:
         weight = blocks.layers[layer].o.weight[node.head * blocks.d_head : (node.head + 1) * blocks.d_head]
         return (new[:, :, node.head] - old[:, :, node.head]) @ weight.to(new.dtype)
 
-    def values(self, entry: Entry) -> Float[Tensor, "row token d_model"]:
-        """The stream of an entry's rows where they join."""
-        edges = self.wanted.edges[entry.cell]
-        prompt = self.chunk.index(entry.prompt)
+    def values(self, group: Group) -> Float[Tensor, "row token d_model"]:
+        """The stream of a group's rows where they join."""
+        edges = self.wanted.edges[group.cell]
+        prompt = self.chunk.index(group.prompt)
         kind = self.wanted.receivers[edges[0, 1]].kind
         parts = []
         for sender, rows in runs_of(edges[:, 0].tolist()):
             node = self.wanted.senders[sender]
             reading = [self.wanted.receivers[r] for r in edges[rows, 1].tolist()]
-            part = entry.part(rows)
+            part = group.part(rows)
             if kind in ("mlp", "logits"):
                 parts.append(self._one_input(node, kind, part, prompt[rows]))
             else:
@@ -323,56 +323,56 @@ class _Written:
         return torch.cat(parts) if len(parts) > 1 else parts[0]
 
     def _one_input(
-        self, node: Node, kind: str, entry: Entry, prompt: Int[Tensor, " row"]
+        self, node: Node, kind: str, group: Group, prompt: Int[Tensor, " row"]
     ) -> Float[Tensor, "row token d_model"]:
         """The stream after an MLP that reads it, or the final stream itself."""
         chunk = self.chunk
-        site, layer = ("resid_mid", entry.layer) if kind == "mlp" else ("resid_pre", chunk.n_layers)
+        site, layer = ("resid_mid", group.layer) if kind == "mlp" else ("resid_pre", chunk.n_layers)
         once, which = torch.unique(prompt, return_inverse=True)
-        delta = self.delta(node, once, entry.start, entry.end)
-        delta = chunk.at_answers(delta, once, entry.start) if entry.late else delta
-        old = chunk.take(chunk.base[site, layer], prompt, entry)
+        delta = self.delta(node, once, group.start, group.end)
+        delta = chunk.at_answers(delta, once, group.start) if group.late else delta
+        old = chunk.take(chunk.base[site, layer], prompt, group)
         new = old + delta[which]
         if kind == "logits":
             return new
         return old + chunk.blocks.layers[layer].mlp_out(chunk.blocks.neurons(layer, new))
 
     def _heads(
-        self, node: Node, reading: Sequence[Node], entry: Entry, prompt: Int[Tensor, " row"]
+        self, node: Node, reading: Sequence[Node], group: Group, prompt: Int[Tensor, " row"]
     ) -> Float[Tensor, "row token d_model"]:
         """``resid_mid`` after heads whose query, key or value input alone was changed by one sender."""
-        chunk, blocks, layer = self.chunk, self.chunk.blocks, entry.layer
+        chunk, blocks, layer = self.chunk, self.chunk.blocks, group.layer
         block = blocks.layers[layer]
-        start, end = entry.start, entry.end
+        start, end = group.start, group.end
         once, which = torch.unique(prompt, return_inverse=True)
         x = block.ln1(chunk.gather("resid_pre", layer, once, start, end) + self.delta(node, once, start, end))
         own_at = chunk.span(start, end)
-        at = chunk.answers[prompt] if entry.late else own_at
+        at = chunk.answers[prompt] if group.late else own_at
         length = chunk.base.length
         new: dict[str, Tensor] = {}
         for kind in {node.kind for node in reading}:
             linear = {"q": block.q, "k": block.k, "v": block.v}[kind]
             value = blocks.heads(linear(x))
             new[kind] = value if kind == "v" else blocks.rotate(value, own_at, length)
-        mid = chunk.take(chunk.base["resid_mid", layer], prompt, entry)
+        mid = chunk.take(chunk.base["resid_mid", layer], prompt, group)
         weight = block.o.weight.reshape(blocks.n_heads, blocks.d_head, -1)
-        group = blocks.n_heads // blocks.n_kv_heads
+        per_kv_head = blocks.n_heads // blocks.n_kv_heads
         order = [(node.kind, node.head) for node in reading]
         for (kind, head), rows in runs_of(order):
             mine = prompt[rows]
-            heads = range(head, head + 1) if kind == "q" else range(head * group, (head + 1) * group)
-            shared = head // group if kind == "q" else head
-            own = entry.part(rows)
+            heads = range(head, head + 1) if kind == "q" else range(head * per_kv_head, (head + 1) * per_kv_head)
+            shared = head // per_kv_head if kind == "q" else head
+            own = group.part(rows)
             q = chunk.take(chunk.base["q", layer], mine, own)[:, :, heads.start : heads.stop]
             k, v = (chunk.gather(site, layer, mine, 0, end)[:, :, shared : shared + 1] for site in ("k", "v"))
             fresh = new[kind][which[rows]][:, :, head : head + 1]
             if kind == "q":
-                q = chunk.at_answers(fresh, mine, start) if entry.late else fresh
+                q = chunk.at_answers(fresh, mine, start) if group.late else fresh
             elif kind == "k":
                 k[:, start:] = fresh
             else:
                 v[:, start:] = fresh
-            seen = chunk.seen(at[rows] if len(at) > 1 or entry.late else at, end)
+            seen = chunk.seen(at[rows] if len(at) > 1 or group.late else at, end)
             z = blocks.attend(q, k, v, seen)
             old = chunk.take(chunk.base["z", layer], mine, own)[:, :, heads.start : heads.stop]
             written = weight[heads.start : heads.stop].flatten(0, 1)
@@ -387,17 +387,17 @@ def _site(node: Node) -> tuple[str, int]:
 # ---- what it cost, and the result ----
 
 
-def _plan(wanted: _Wanted, sizes: Sizes, limits: Limits, done: Sequence[tuple[int, list[Entry]]], length: int) -> Plan:
+def _plan(wanted: _Wanted, sizes: Sizes, limits: Limits, done: Sequence[tuple[int, list[Group]]], length: int) -> Plan:
     flop = 2 * sizes.trace(len(wanted.base), length)
-    for _, entries in done:
-        flop += sum(_rows_flop(wanted, sizes, entry) for entry in entries)
+    for _, groups in done:
+        flop += sum(_rows_flop(wanted, sizes, group) for group in groups)
     return plan_of(
         "edges",
         (len(wanted.base), len(wanted.edges)),
         sizes,
         limits,
         [count for count, _ in done],
-        [entries for _, entries in done],
+        [groups for _, groups in done],
         length=length,
         width=_width(sizes),
         flop=flop,
@@ -415,23 +415,23 @@ def _width(sizes: Sizes) -> int:
     return sizes.d_q + sizes.d_model
 
 
-def _rows_flop(wanted: _Wanted, sizes: Sizes, entry: Entry) -> float:
-    edges = wanted.edges[entry.cell]
-    tokens, rows = entry.end - entry.start, len(entry.cell)
-    total = rows_flop(sizes, entry)
+def _rows_flop(wanted: _Wanted, sizes: Sizes, group: Group) -> float:
+    edges = wanted.edges[group.cell]
+    tokens, rows = group.end - group.start, len(group.cell)
+    total = rows_flop(sizes, group)
     kind = wanted.receivers[edges[0, 1]].kind
-    computed = entry.held
+    computed = group.held
     if kind == "logits":
         return total
     if kind == "mlp":
         return total + rows * sizes.mlp * computed
-    once = len({(sender, prompt) for sender, prompt in zip(edges[:, 0].tolist(), entry.prompt.tolist(), strict=True)})
+    once = len({(sender, prompt) for sender, prompt in zip(edges[:, 0].tolist(), group.prompt.tolist(), strict=True)})
     kinds = {wanted.receivers[r].kind for r in set(edges[:, 1].tolist())}
     total += once * tokens * sum(sizes.products[kind] for kind in kinds)
-    group = sizes.d_q // sizes.d_kv
-    heads = sum(1 if wanted.receivers[r].kind == "q" else group for r in edges[:, 1].tolist())
+    per_kv_head = sizes.d_q // sizes.d_kv
+    heads = sum(1 if wanted.receivers[r].kind == "q" else per_kv_head for r in edges[:, 1].tolist())
     per_head = 2.0 * sizes.d_head * sizes.d_model * computed
-    seen = 4.0 * sizes.d_head * (computed * entry.end if entry.late else tokens * (entry.start + entry.end) / 2)
+    seen = 4.0 * sizes.d_head * (computed * group.end if group.late else tokens * (group.start + group.end) / 2)
     return total + heads * (per_head + seen)
 
 

@@ -26,7 +26,7 @@ class Meter:
 
 
 def shifted(progress: Progress | None, before: int, total: int) -> Progress | None:
-    """Progress of a part, told as that of all."""
+    """Progress of a part, reported as progress of the whole."""
     _check(progress)
     if progress is None:
         return None

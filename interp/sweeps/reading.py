@@ -151,7 +151,7 @@ class Reading:
         width = {"clean logits": vocab, "activation": d_model}.get(self.readout.needs, 0)
         return 4 * width * self.positions.shape[1] * len(self.compared)
 
-    def facts(self) -> tuple[object, ...]:
+    def identity(self) -> tuple[object, ...]:
         """Everything that the number depends on beside the run.
 
         Raises:

@@ -23,7 +23,7 @@ from interp.model.arithmetic import at_positions
 from interp.prompts.tokens import Prompts
 from interp.store import Journal
 from interp.sweeps.cells import Cells
-from interp.sweeps.exact.cost import STORED_BYTES, check_fits, halved, memory_to_use
+from interp.sweeps.exact.cost import CACHE_BYTES, check_fits, halved, memory_to_use
 from interp.sweeps.exact.planner import Plan, Rows, Sizes
 from interp.sweeps.progress import Meter, Progress, shifted
 from interp.sweeps.reading import Reading
@@ -144,16 +144,16 @@ class _Limits:
         length = wanted.base.ids.shape[1]
         given = memory_to_use(model.device, memory)
         row = _row_bytes(model, wanted, length)
-        stored = _stored_bytes(model, wanted, length)
+        cached = _cache_bytes(model, wanted, length)
         kept = Sizes.kept_bytes(len(wanted.base) * len(wanted.cells))
-        needed = kept + stored + row
+        needed = kept + cached + row
         check_fits(needed, given, length)
         most = run.rows_per_batch(model, length)
-        room = (STORED_BYTES + most * row) if given is None else given - kept
-        prompts = int(min(len(wanted.base), max(1, min(STORED_BYTES, room // 2) // (stored + row))))
-        rows = int(max(1, min(most, (room - prompts * stored) // row)))
+        room = (CACHE_BYTES + most * row) if given is None else given - kept
+        prompts = int(min(len(wanted.base), max(1, min(CACHE_BYTES, room // 2) // (cached + row))))
+        rows = int(max(1, min(most, (room - prompts * cached) // row)))
         passed = min(prompts, most)  # rows of a plain pass
-        return cls(prompts, rows, int(kept + prompts * stored + max(rows, passed) * row))
+        return cls(prompts, rows, int(kept + prompts * cached + max(rows, passed) * row))
 
 
 def _row_bytes(model: HookedTransformer, wanted: Sweep, length: int) -> int:
@@ -166,7 +166,7 @@ def _row_bytes(model: HookedTransformer, wanted: Sweep, length: int) -> int:
     )
 
 
-def _stored_bytes(model: HookedTransformer, wanted: Sweep, length: int) -> int:
+def _cache_bytes(model: HookedTransformer, wanted: Sweep, length: int) -> int:
     """What one prompt keeps: the streams that rows resume from, what every changed layer becomes, the clean logits.
 
     Activations twice, since the activations of all batches are joined to one tensor.

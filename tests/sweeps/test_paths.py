@@ -220,7 +220,7 @@ def test_some_edges_have_the_numbers_of_all(model: HookedTransformer, ragged: Pr
 
 
 @BOTH
-@pytest.mark.parametrize(("setting", "small"), [("STORED_BYTES", 1), ("TOKENS_PER_BATCH", {"cpu": 1})])
+@pytest.mark.parametrize(("setting", "small"), [("CACHE_BYTES", 1), ("TOKENS_PER_BATCH", {"cpu": 1})])
 def test_small_chunks_and_batches_give_the_same_edges(
     model: HookedTransformer, ragged: PromptPairs, setting: str, small: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -43,7 +43,7 @@ from interp.sweeps import through_hooks as hooks
 from interp.sweeps.exact import cost as limits
 from interp.sweeps.exact import execute
 from interp.sweeps.exact import planner as exact_planner
-from interp.sweeps.exact.planner import Entry
+from interp.sweeps.exact.planner import Group
 from tests.combinations import combinations
 from tests.oracle import one_by_one, patched
 from tests.sweeps.test_sweep import hooks_left
@@ -553,7 +553,7 @@ def value(effect: xr.Dataset) -> np.ndarray:
 
 
 @combinations([("gpt2", "ragged"), ("llama", "pairs")], name=NAMES, these=["pairs", "ragged"])
-@pytest.mark.parametrize(("setting", "small"), [("STORED_BYTES", 1), ("TOKENS_PER_BATCH", {"cpu": 20})])
+@pytest.mark.parametrize(("setting", "small"), [("CACHE_BYTES", 1), ("TOKENS_PER_BATCH", {"cpu": 20})])
 def test_small_chunks_and_batches_give_the_same_numbers(
     model: HookedTransformer,
     these: str,
@@ -1239,14 +1239,14 @@ def test_batches_of_sites_together_are_counted_once(
 def test_rows_that_start_far_apart_do_not_enter_together(
     gpt2: HookedTransformer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    made: list[Entry] = []
-    original = execute.find_entries
+    made: list[Group] = []
+    original = execute.find_groups
 
-    def find_entries(*rest: Any, **named: Any) -> list[Entry]:
+    def find_groups(*rest: Any, **named: Any) -> list[Group]:
         made.extend(original(*rest, **named))
         return list(made)
 
-    monkeypatch.setattr(execute, "find_entries", find_entries)
+    monkeypatch.setattr(execute, "find_groups", find_groups)
     groups = []
     for worth, most in ((0.0, 2.5), (float("inf"), 2.5), (float("inf"), 1.3)):
         made.clear()

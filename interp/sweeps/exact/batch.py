@@ -13,12 +13,12 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from interp.model.arithmetic import Blocks, at_positions
-from interp.sweeps.exact.cache import Stored
-from interp.sweeps.exact.planner import Entry
+from interp.sweeps.exact.cache import Cache
+from interp.sweeps.exact.planner import Group
 from interp.sweeps.reading import Reading
 
-Values = Callable[[Entry], Float[Tensor, "row token d_model"]]
-"""What an entry's rows bring: their stream where they join, from the entry's start on (of ``Entry.scored`` ones the
+Values = Callable[[Group], Float[Tensor, "row token d_model"]]
+"""What a group's rows bring: their stream where they join, from the group's start on (of ``Group.scored`` ones the
 scored positions alone)."""
 
 
@@ -33,7 +33,7 @@ class Chunk:
     """
 
     blocks: Blocks
-    base: Stored
+    base: Cache
     answers: Int[Tensor, "prompt answer"]
 
     @cached_property
@@ -58,11 +58,11 @@ class Chunk:
         """The scored positions of rows whose tokens begin at ``start``."""
         return at_positions(tokens, self.answers[prompt] - start)
 
-    def take(self, values: Tensor, prompt: Int[Tensor, " row"], entry: Entry) -> Tensor:
-        """Stored values at the tokens of an entry's rows, or (``late``) at their scored positions alone."""
-        if entry.late:
+    def take(self, values: Tensor, prompt: Int[Tensor, " row"], group: Group) -> Tensor:
+        """Stored values at the tokens of a group's rows, or (``late``) at their scored positions alone."""
+        if group.late:
             return values[prompt.unsqueeze(1), self.answers[prompt]]
-        return values[:, entry.start : entry.end].index_select(0, prompt)
+        return values[:, group.start : group.end].index_select(0, prompt)
 
     def seen(self, at: Int[Tensor, "row dest"], end: int) -> Tensor | None:
         """Who sees whom [row, 1, dest, src]; None where every query sees every key."""
@@ -76,23 +76,23 @@ class Chunk:
 
 
 @dataclass(frozen=True)
-class Group:
-    """Rows of one entry in a batch: a run of its tokens, row by row, each row's from its own start.
+class Member:
+    """Rows of one group in a batch: a run of its tokens, row by row, each row's from its own start.
 
     Attributes:
         chunk: what the rows share.
-        entry: the rows.
+        group: the rows.
         prompt: [row] their prompts.
     """
 
     chunk: Chunk
-    entry: Entry
+    group: Group
     prompt: Int[Tensor, " row"]
 
     @cached_property
     def sizes(self) -> Int[np.ndarray, " row"]:
         """Tokens of each row."""
-        return self.entry.end - self.entry.starts
+        return self.group.end - self.group.starts
 
     @cached_property
     def n_tokens(self) -> int:
@@ -102,27 +102,27 @@ class Group:
     @cached_property
     def own(self) -> Bool[np.ndarray, "row token"] | None:
         """Which tokens from the first start on are each row's own; None where all are."""
-        if self.entry.uniform:
+        if self.group.uniform:
             return None
-        return np.arange(self.entry.start, self.entry.end) >= self.entry.starts[:, None]
+        return np.arange(self.group.start, self.group.end) >= self.group.starts[:, None]
 
     @cached_property
     def positions(self) -> Int[Tensor, "#row token"]:
         """Positions of the tokens: one row of them where all rows have the same, else token by token."""
         if self.own is None:
-            return self.chunk.span(self.entry.start, self.entry.end)
-        return self.chunk.index(self.own.nonzero()[1] + self.entry.start)
+            return self.chunk.span(self.group.start, self.group.end)
+        return self.chunk.index(self.own.nonzero()[1] + self.group.start)
 
     def _places(self, first: int) -> Int[Tensor, " token"]:
         """Where the tokens stand in rows that are laid out from token ``first`` on, one after the other."""
         assert self.own is not None
         row, token = self.own.nonzero()
-        return self.chunk.index(row * (self.entry.end - first) + token + self.entry.start - first)
+        return self.chunk.index(row * (self.group.end - first) + token + self.group.start - first)
 
     @cached_property
     def in_padded(self) -> Int[Tensor, " token"]:
         """Where the tokens stand among those from the first start on."""
-        return self._places(self.entry.start)
+        return self._places(self.group.start)
 
     @cached_property
     def in_whole(self) -> Int[Tensor, " token"]:
@@ -132,7 +132,7 @@ class Group:
     @cached_property
     def scored(self) -> Int[Tensor, " answer"]:
         """Which tokens are scored positions."""
-        before = np.concatenate([[0], np.cumsum(self.sizes)[:-1]]) - self.entry.starts
+        before = np.concatenate([[0], np.cumsum(self.sizes)[:-1]]) - self.group.starts
         return (self.chunk.answers[self.prompt] + self.chunk.index(before).unsqueeze(1)).flatten()
 
     def kept(self, rows: Float[Tensor, "row token ..."]) -> Float[Tensor, "token ..."]:
@@ -142,7 +142,7 @@ class Group:
 
     def padded(self, tokens: Float[Tensor, "token head d_head"]) -> Float[Tensor, "row token head d_head"]:
         """Rows from the first start on; what is not a row's own is 0."""
-        shape = (self.entry.rows, self.entry.end - self.entry.start, *tokens.shape[1:])
+        shape = (self.group.rows, self.group.end - self.group.start, *tokens.shape[1:])
         if self.own is None:
             return tokens.reshape(shape)
         out = tokens.new_zeros(shape)
@@ -153,7 +153,7 @@ class Group:
         self, site: str, layer: int, tokens: Float[Tensor, "token kv_head d_head"]
     ) -> Float[Tensor, "row src kv_head d_head"]:
         """Keys or values of whole prompts: the unchanged run's before a row's start, then the row's own."""
-        start, end = self.entry.start, self.entry.end
+        start, end = self.group.start, self.group.end
         if self.own is None and start == 0:
             return self.padded(tokens)
         out = self.chunk.gather(site, layer, self.prompt, 0, end)
@@ -164,61 +164,61 @@ class Group:
         return out
 
 
-def run_batch(chunk: Chunk, entries: Sequence[Entry], values: Values, reading: Reading) -> list[Float[Tensor, " row"]]:
-    """The metric of every row of every entry (entries in the order in which they join)."""
+def run_batch(chunk: Chunk, groups: Sequence[Group], values: Values, reading: Reading) -> list[Float[Tensor, " row"]]:
+    """The metric of every row of every group (groups in the order in which they join)."""
     last = chunk.n_layers - 1
-    groups: list[Group] = []
-    stream: Tensor | None = None  # every token of every group, [token, d_model]
-    waiting = deque(entries)
+    members: list[Member] = []
+    stream: Tensor | None = None  # every token of every member, [token, d_model]
+    waiting = deque(groups)
 
     def join_at(order: int) -> None:
         nonlocal stream
         parts = [] if stream is None else [stream]
         while waiting and waiting[0].order == order:
-            entry = waiting.popleft()
-            group = Group(chunk, entry, chunk.index(entry.prompt))
-            groups.append(group)
-            new = values(entry)
-            parts.append(new.flatten(0, 1) if entry.scored else group.kept(new))
+            group = waiting.popleft()
+            member = Member(chunk, group, chunk.index(group.prompt))
+            members.append(member)
+            new = values(group)
+            parts.append(new.flatten(0, 1) if group.scored else member.kept(new))
         if len(parts) > (stream is not None):
             stream = torch.cat(parts) if len(parts) > 1 else parts[0]
 
-    for layer in range(entries[0].join[0], chunk.n_layers):
+    for layer in range(groups[0].join[0], chunk.n_layers):
         join_at(2 * layer)
         if stream is not None:
-            stream = _attention(chunk, layer, groups, stream)
+            stream = _attention(chunk, layer, members, stream)
         join_at(2 * layer + 1)
         if stream is not None:
             stream = chunk.blocks.after_mlp(layer, stream)
     join_at(2 * last + 2)
     assert stream is not None
-    return _read(chunk, groups, stream, reading)
+    return _read(chunk, members, stream, reading)
 
 
 def _attention(
-    chunk: Chunk, layer: int, groups: Sequence[Group], stream: Float[Tensor, "token d_model"]
+    chunk: Chunk, layer: int, members: Sequence[Member], stream: Float[Tensor, "token d_model"]
 ) -> Float[Tensor, "token d_model"]:
     """``resid_mid`` of every token; in the last layer of the scored positions only."""
     blocks, block = chunk.blocks, chunk.blocks.layers[layer]
     last = layer == chunk.n_layers - 1
-    sizes = [group.n_tokens for group in groups]
+    sizes = [member.n_tokens for member in members]
     x = block.ln1(stream)
     k, v = (blocks.heads(linear(x)) for linear in (block.k, block.v))
     if last:
         offsets = np.cumsum([0, *sizes[:-1]]).tolist()
-        scored = [group.scored + offset for group, offset in zip(groups, offsets, strict=True)]
+        scored = [member.scored + offset for member, offset in zip(members, offsets, strict=True)]
         picked = torch.cat(scored) if len(scored) > 1 else scored[0]
         stream, x = stream.index_select(0, picked), x.index_select(0, picked)
     q = blocks.heads(block.q(x))
-    queries = torch.split(q, [group.entry.answers * group.entry.rows for group in groups] if last else sizes)
+    queries = torch.split(q, [member.group.answers * member.group.rows for member in members] if last else sizes)
     out = []
-    for group, own_q, own_k, own_v in zip(groups, queries, torch.split(k, sizes), torch.split(v, sizes), strict=True):
-        out.append(_attended(group, layer, own_q, own_k, own_v, last=last))
+    for member, own_q, own_k, own_v in zip(members, queries, torch.split(k, sizes), torch.split(v, sizes), strict=True):
+        out.append(_attended(member, layer, own_q, own_k, own_v, last=last))
     return stream + block.o(torch.cat(out) if len(out) > 1 else out[0])
 
 
 def _attended(
-    group: Group,
+    member: Member,
     layer: int,
     q: Float[Tensor, "dest head d_head"],
     k: Float[Tensor, "token kv_head d_head"],
@@ -226,32 +226,32 @@ def _attended(
     *,
     last: bool,
 ) -> Float[Tensor, "dest width"]:
-    """``z`` of a group's tokens, or of its scored positions alone."""
-    chunk, entry, length = group.chunk, group.entry, group.chunk.base.length
+    """``z`` of a member's tokens, or of its scored positions alone."""
+    chunk, group, length = member.chunk, member.group, member.chunk.base.length
     blocks = chunk.blocks
-    keys = group.whole("k", layer, _rotated(group, k))
-    values = group.whole("v", layer, v)
+    keys = member.whole("k", layer, _rotated(member, k))
+    values = member.whole("v", layer, v)
     if last:
-        at = chunk.answers[group.prompt]
-        q = blocks.rotate(q.reshape(entry.rows, -1, *q.shape[1:]), at, length)
-        return blocks.attend(q, keys, values, chunk.seen(at, entry.end)).flatten(2).flatten(0, 1)
-    q = group.padded(_rotated(group, q))
-    z = blocks.attend(q, keys, values, chunk.seen(chunk.span(entry.start, entry.end), entry.end))
-    return group.kept(z.flatten(2))
+        at = chunk.answers[member.prompt]
+        q = blocks.rotate(q.reshape(group.rows, -1, *q.shape[1:]), at, length)
+        return blocks.attend(q, keys, values, chunk.seen(at, group.end)).flatten(2).flatten(0, 1)
+    q = member.padded(_rotated(member, q))
+    z = blocks.attend(q, keys, values, chunk.seen(chunk.span(group.start, group.end), group.end))
+    return member.kept(z.flatten(2))
 
 
-def _rotated(group: Group, tokens: Float[Tensor, "token head d_head"]) -> Float[Tensor, "token head d_head"]:
-    blocks, length = group.chunk.blocks, group.chunk.base.length
+def _rotated(member: Member, tokens: Float[Tensor, "token head d_head"]) -> Float[Tensor, "token head d_head"]:
+    blocks, length = member.chunk.blocks, member.chunk.base.length
     if blocks.angles is None:
         return tokens
-    if group.own is None:
-        return blocks.rotate(group.padded(tokens), group.positions, length).flatten(0, 1)
-    return blocks.rotate(tokens, group.positions, length)
+    if member.own is None:
+        return blocks.rotate(member.padded(tokens), member.positions, length).flatten(0, 1)
+    return blocks.rotate(tokens, member.positions, length)
 
 
 def _read(
-    chunk: Chunk, groups: Sequence[Group], stream: Float[Tensor, "token d_model"], reading: Reading
+    chunk: Chunk, members: Sequence[Member], stream: Float[Tensor, "token d_model"], reading: Reading
 ) -> list[Float[Tensor, " row"]]:
-    prompt = torch.cat([group.prompt for group in groups]).cpu()
+    prompt = torch.cat([member.prompt for member in members]).cpu()
     scored = reading.rows(prompt).of_streams(chunk.blocks, stream.reshape(len(prompt), -1, stream.shape[-1]))
-    return list(torch.split(scored, [group.entry.rows for group in groups]))
+    return list(torch.split(scored, [member.group.rows for member in members]))

@@ -31,7 +31,7 @@ def kept_as(tap: str) -> str:
 
 
 @dataclass
-class Stored:
+class Cache:
     """Activations of one run: [prompt, position, ...] (``pattern``: [prompt, head, dest, src]) by site and layer.
 
     Queries and keys are kept rotated.
@@ -45,7 +45,7 @@ class Stored:
         return self.values[key]
 
 
-def trace(blocks: Blocks, ids: Int[Tensor, "prompt position"], wanted: Collection[str]) -> Stored:
+def trace(blocks: Blocks, ids: Int[Tensor, "prompt position"], wanted: Collection[str]) -> Cache:
     """Run the model and keep some sites of every layer, and the final stream as ``resid_pre`` of one layer more."""
     (kept,) = _trace(blocks, (ids,), (wanted,))
     return kept
@@ -57,7 +57,7 @@ def trace_both(
     second: Int[Tensor, "prompt position"],
     first_sites: Collection[str],
     second_sites: Collection[str],
-) -> tuple[Stored, Stored]:
+) -> tuple[Cache, Cache]:
     """Two runs in one pass, each with its own sites."""
     one, other = _trace(blocks, (first, second), (first_sites, second_sites))
     return one, other
@@ -65,18 +65,18 @@ def trace_both(
 
 def _trace(
     blocks: Blocks, ids: Sequence[Int[Tensor, "prompt position"]], wanted: Sequence[Collection[str]]
-) -> tuple[Stored, ...]:
+) -> tuple[Cache, ...]:
     length = ids[0].shape[1]
-    kept = tuple(Stored(length) for _ in ids)
+    kept = tuple(Cache(length) for _ in ids)
     sizes = [len(part) for part in ids]
     wanted_by_any = frozenset().union(*wanted)
 
     def keep(site: str, layer: int, value: Tensor) -> None:
         if site not in wanted_by_any:
             return
-        for stored, own, part in zip(kept, wanted, torch.split(value, sizes), strict=True):
+        for cache, own, part in zip(kept, wanted, torch.split(value, sizes), strict=True):
             if site in own:
-                stored.values[site, layer] = part if all(site in other for other in wanted) else part.clone()
+                cache.values[site, layer] = part if all(site in other for other in wanted) else part.clone()
 
     wants_pattern = "pattern" in wanted_by_any
     queries: list[Tensor] = []
@@ -95,8 +95,8 @@ def _trace(
 
     # The pattern is made beside a fused pass, so that whatever is kept the numbers of the run are the same.
     stream = blocks.forward(torch.cat(list(ids)), tap=tap, fused=True, within=wanted_by_any - {"pattern"})
-    for stored, part in zip(kept, torch.split(stream, sizes), strict=True):
-        stored.values["resid_pre", len(blocks.layers)] = part
+    for cache, part in zip(kept, torch.split(stream, sizes), strict=True):
+        cache.values["resid_pre", len(blocks.layers)] = part
     return kept
 
 
@@ -104,18 +104,18 @@ class Source(Protocol):
     """What activations are changed to."""
 
     def at(self, site: str, layer: int) -> Float[Tensor, "prompt ..."]:
-        """The new activation of every prompt of the chunk, [prompt, position, ...] as ``Stored`` keeps it."""
+        """The new activation of every prompt of the chunk, [prompt, position, ...] as ``Cache`` keeps it."""
 
 
 @dataclass(frozen=True)
 class FromRun:
     """The activations of another run of the same prompts."""
 
-    stored: Stored
+    cache: Cache
 
     def at(self, site: str, layer: int) -> Float[Tensor, "prompt ..."]:
         """The other run's activation."""
-        return self.stored[site, layer]
+        return self.cache[site, layer]
 
 
 @dataclass(frozen=True)

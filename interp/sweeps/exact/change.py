@@ -21,7 +21,7 @@ from interp.sites import site as find_site
 from interp.sweeps.cells import Cells, Part
 from interp.sweeps.exact.batch import Chunk
 from interp.sweeps.exact.cache import FromRun, Source, kept_as
-from interp.sweeps.exact.planner import Entry, runs_of
+from interp.sweeps.exact.planner import Group, runs_of
 
 
 @dataclass(frozen=True)
@@ -33,20 +33,20 @@ class Change:
     cells: Cells
     source: Source
 
-    def values(self, entry: Entry) -> Float[Tensor, "row token d_model"]:
-        """The stream of an entry's rows where they join."""
-        rows = _Rows.of(self, entry)
-        if entry.general:
+    def values(self, group: Group) -> Float[Tensor, "row token d_model"]:
+        """The stream of a group's rows where they join."""
+        rows = _Rows.of(self, group)
+        if group.general:
             return _edited(self, rows)
-        layer, last = entry.layer, self.chunk.n_layers - 1
+        layer, last = group.layer, self.chunk.n_layers - 1
         stream, enters = CHANGES[self.site](self, rows, layer), self.about.enters
         if enters == "before":
             return stream if layer > last else _from_pre(self.chunk, rows, layer, stream, self.known)
         if enters == "after":
             return stream if layer == last else _from_pre(self.chunk, rows, layer + 1, stream)
-        if layer == last or entry.dense:
+        if layer == last or group.dense:
             return stream
-        post = self.chunk.gather("resid_pre", layer + 1, rows.prompt, entry.start, entry.end)
+        post = self.chunk.gather("resid_pre", layer + 1, rows.prompt, group.start, group.end)
         post[rows.where] = self.chunk.blocks.after_mlp(layer, stream[rows.where])
         return _from_pre(self.chunk, rows, layer + 1, post)
 
@@ -63,36 +63,36 @@ class Change:
 
 @dataclass(frozen=True)
 class _Rows:
-    """The rows of one entry, on the model's device.
+    """The rows of one group, on the model's device.
 
     ``at`` [row or 1, token] are the positions that are computed: ``start`` to ``end``, or the scored ones where the
-    change is in the last layer after its keys and values (``entry.late``).
+    change is in the last layer after its keys and values (``group.late``).
     """
 
     change: Change
-    entry: Entry
+    group: Group
     prompt: Int[Tensor, " row"]
     at: Int[Tensor, "row token"]
 
     @classmethod
-    def of(cls, change: Change, entry: Entry) -> _Rows:
+    def of(cls, change: Change, group: Group) -> _Rows:
         chunk = change.chunk
-        prompt = chunk.index(entry.prompt)
-        at = chunk.answers[prompt] if entry.late else chunk.span(entry.start, entry.end)
-        return cls(change, entry, prompt, at)
+        prompt = chunk.index(group.prompt)
+        at = chunk.answers[prompt] if group.late else chunk.span(group.start, group.end)
+        return cls(change, group, prompt, at)
 
     @cached_property
     def named(self) -> Bool[np.ndarray, "row position"]:
         """Which tokens of the prompt each row's cell names."""
-        cells, entry = self.change.cells, self.entry
-        return np.asarray(cells.tokens.numpy()[cells.place[entry.cell], entry.prompt])
+        cells, group = self.change.cells, self.group
+        return np.asarray(cells.tokens.numpy()[cells.place[group.cell], group.prompt])
 
     @cached_property
     def _mask(self) -> Bool[np.ndarray, "row token"]:
-        entry = self.entry
-        if not entry.late:
-            return self.named[:, entry.start : entry.end]
-        return np.asarray(np.take_along_axis(self.named, self.change.chunk.scored_at[entry.prompt], axis=1))
+        group = self.group
+        if not group.late:
+            return self.named[:, group.start : group.end]
+        return np.asarray(np.take_along_axis(self.named, self.change.chunk.scored_at[group.prompt], axis=1))
 
     @cached_property
     def changed(self) -> Bool[Tensor, "row token"]:
@@ -109,12 +109,12 @@ class _Rows:
     def places(self) -> tuple[Int[Tensor, " changed"], Int[Tensor, " changed"]]:
         """Prompt and position of each changed token."""
         row, token = self.where
-        at = self.at[row, token] if self.entry.late else token + self.entry.start
+        at = self.at[row, token] if self.group.late else token + self.group.start
         return self.prompt[row], at
 
     def pick(self, values: Float[Tensor, "prompt position ..."]) -> Float[Tensor, "row token ..."]:
         """Stored values at the computed tokens."""
-        return self.change.chunk.take(values, self.prompt, self.entry)
+        return self.change.chunk.take(values, self.prompt, self.group)
 
     def base(self, site: str, layer: int) -> Tensor:
         """The unchanged run at the computed tokens."""
@@ -140,11 +140,11 @@ class _Rows:
                 yield slice(start, part.start), runs
                 start, runs = part.start, []
             runs.append((units, part.stop - part.start))
-        yield slice(start, len(self.entry.cell)), runs
+        yield slice(start, len(self.group.cell)), runs
 
     def by_units(self) -> Iterator[tuple[tuple[int, ...] | None, slice]]:
         """Consecutive rows that change the same heads or neurons."""
-        return runs_of([self.change.cells.parts[cell][0].units for cell in self.entry.cell.tolist()])
+        return runs_of([self.change.cells.parts[cell][0].units for cell in self.group.cell.tolist()])
 
 
 # ---- changes as changes of the stream ----
@@ -197,8 +197,8 @@ def _of_heads_output(change: Change, rows: _Rows, layer: int) -> Float[Tensor, "
 
 
 def _sub(rows: _Rows, part: slice) -> _Rows:
-    at = rows.at[part] if len(rows.at) > 1 or rows.entry.late else rows.at
-    return _Rows(rows.change, rows.entry.part(part), rows.prompt[part], at)
+    at = rows.at[part] if len(rows.at) > 1 or rows.group.late else rows.at
+    return _Rows(rows.change, rows.group.part(part), rows.prompt[part], at)
 
 
 def _add_heads(change: Change, rows: _Rows, layer: int, mid: Float[Tensor, "row token d_model"]) -> None:
@@ -238,11 +238,11 @@ def _of_heads(
 def _query_heads(change: Change, units: tuple[int, ...] | None) -> list[int]:
     """The query heads whose output a change of these heads (key-value heads, at ``k`` and ``v``) reaches."""
     blocks = change.chunk.blocks
-    group = blocks.n_heads // blocks.n_kv_heads
+    per_kv_head = blocks.n_heads // blocks.n_kv_heads
     if units is None:
         return list(range(blocks.n_heads))
     if change.about.unit == "kv_head":
-        return [head * group + i for head in units for i in range(group)]
+        return [head * per_kv_head + i for head in units for i in range(per_kv_head)]
     return list(units)
 
 
@@ -263,7 +263,7 @@ def _z_itself(change: Change, rows: _Rows, layer: int, heads: _Heads) -> _Z:
 
 def _z_of_pattern(change: Change, rows: _Rows, layer: int, heads: _Heads) -> _Z:
     v = _values(rows, layer, heads)
-    pattern = rows.pick(change.source.at("pattern", layer).transpose(1, 2))[..., : rows.entry.end]
+    pattern = rows.pick(change.source.at("pattern", layer).transpose(1, 2))[..., : rows.group.end]
     return torch.einsum("rdhs,rshx->rdhx", _of_heads(pattern, heads).to(v.dtype), v)
 
 
@@ -288,8 +288,8 @@ def _z_of_cut(change: Change, rows: _Rows, layer: int, heads: _Heads) -> _Z:
     """Attention from the changed tokens to the cells' sources is cut."""
     q, k, v, seen = _attending(rows, layer, heads)
     assert change.cells.sources is not None
-    places = torch.from_numpy(change.cells.place[rows.entry.cell])
-    cut = change.cells.sources[places, rows.prompt.cpu(), : rows.entry.end].to(q.device)
+    places = torch.from_numpy(change.cells.place[rows.group.cell])
+    cut = change.cells.sources[places, rows.prompt.cpu(), : rows.group.end].to(q.device)
     cut = rows.changed[:, None, :, None] & cut[:, None, None, :]
     return change.chunk.blocks.attend(q, k, v, ~cut if seen is None else seen & ~cut)
 
@@ -301,7 +301,7 @@ def _attending(rows: _Rows, layer: int, heads: _Heads) -> tuple[Tensor, Tensor, 
         q,
         _sources(rows, layer, heads, "k"),
         _values(rows, layer, heads),
-        rows.change.chunk.seen(rows.at, rows.entry.end),
+        rows.change.chunk.seen(rows.at, rows.group.end),
     )
 
 
@@ -312,12 +312,12 @@ def _values(rows: _Rows, layer: int, heads: _Heads) -> Float[Tensor, "row src he
 def _sources(rows: _Rows, layer: int, heads: _Heads, site: str) -> Float[Tensor, "row src head d_head"]:
     """Keys or values of the whole prompt, unchanged, for each row's own query heads."""
     chunk = rows.change.chunk
-    return _of_heads(chunk.gather(site, layer, rows.prompt, 0, rows.entry.end), _shared(rows, heads))
+    return _of_heads(chunk.gather(site, layer, rows.prompt, 0, rows.group.end), _shared(rows, heads))
 
 
 def _replaced_sources(rows: _Rows, layer: int, heads: _Heads, old: Tensor) -> Float[Tensor, "row src head d_head"]:
     """The new keys or values at the tokens that the cells name."""
-    change, end = rows.change, rows.entry.end
+    change, end = rows.change, rows.group.end
     where = change.chunk.index(rows.named[:, :end])[..., None, None]
     new = change.source.at(change.site, layer)[:, :end].index_select(0, rows.prompt)
     return torch.where(where, _of_heads(new, _shared(rows, heads)).to(old.dtype), old)
@@ -365,8 +365,8 @@ def _from_pre(
 
     ``known`` has them, where the stream there is another run's.
     """
-    blocks, block, entry = chunk.blocks, chunk.blocks.layers[layer], rows.entry
-    start, end, prompt = entry.start, entry.end, rows.prompt
+    blocks, block, group = chunk.blocks, chunk.blocks.layers[layer], rows.group
+    start, end, prompt = group.start, group.end, rows.prompt
     last = layer == chunk.n_layers - 1
     own_at = chunk.span(start, end)
     length = chunk.base.length
@@ -404,16 +404,16 @@ def _from_pre(
 
 def _edited(change: Change, rows: _Rows) -> Float[Tensor, "row token d_model"]:
     """The stream after the last changed layer, every layer from the first run with its changes made in place."""
-    chunk, blocks, entry = change.chunk, change.chunk.blocks, rows.entry
-    stream = rows.base("resid_pre", entry.layer)
-    seen, length = chunk.seen(rows.at, entry.end), chunk.base.length
-    parts = [{part.layer: part for part in change.cells.parts[cell]} for cell in entry.cell.tolist()]
-    for layer in range(entry.layer, entry.join[0]):
+    chunk, blocks, group = change.chunk, change.chunk.blocks, rows.group
+    stream = rows.base("resid_pre", group.layer)
+    seen, length = chunk.seen(rows.at, group.end), chunk.base.length
+    parts = [{part.layer: part for part in change.cells.parts[cell]} for cell in group.cell.tolist()]
+    for layer in range(group.layer, group.join[0]):
         edit = _Edit.of(change, rows, layer, [by_layer.get(layer) for by_layer in parts])
-        k, v = (chunk.gather(site, layer, rows.prompt, 0, entry.start) for site in ("k", "v"))
+        k, v = (chunk.gather(site, layer, rows.prompt, 0, group.start) for site in ("k", "v"))
         stream = blocks.block(layer, stream, rows.at, length, seen, see=edit, within=(change.site,), before=(k, v))
-    if entry.join[0] == chunk.n_layers:
-        return chunk.at_answers(stream, rows.prompt, entry.start)
+    if group.join[0] == chunk.n_layers:
+        return chunk.at_answers(stream, rows.prompt, group.start)
     return stream
 
 
@@ -457,11 +457,11 @@ class _Edit:
             mask = where[:, None, :, None]
             mask = mask if units is None else mask & units[:, :, None, None]
             if change.cells.sources is not None:
-                places = torch.from_numpy(change.cells.place[rows.entry.cell])
-                cut = change.cells.sources[places, rows.prompt.cpu(), : rows.entry.end].to(value.device)
+                places = torch.from_numpy(change.cells.place[rows.group.cell])
+                cut = change.cells.sources[places, rows.prompt.cpu(), : rows.group.end].to(value.device)
                 return value.masked_fill(mask & cut[:, None, None, :], -torch.inf)
             new = rows.pick(change.source.at(site, self.layer).transpose(1, 2)).transpose(1, 2)
-            return torch.where(mask, new[..., : rows.entry.end].to(value.dtype), value)
+            return torch.where(mask, new[..., : rows.group.end].to(value.dtype), value)
         new = rows.pick(change.source.at(site, self.layer)).to(value.dtype)
         mask = where.reshape(*where.shape, *(1,) * (value.ndim - 2))
         if self.units is not None:

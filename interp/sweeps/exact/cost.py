@@ -12,7 +12,7 @@ import torch
 from interp import run
 from interp.errors import InterpError, whole_number
 from interp.model.arithmetic import Blocks
-from interp.sweeps.exact.planner import Entry, Sizes
+from interp.sweeps.exact.planner import Group, Sizes
 
 if TYPE_CHECKING:
     from interp.model import HookedTransformer
@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 
 MEMORY_SHARE = 0.5
 """Share of free memory that a sweep may plan with."""
-STORED_BYTES = 512 * 2**20
+CACHE_BYTES = 512 * 2**20
 """Activations of the unchanged runs that are kept at a time, where memory allows."""
 TOKENS_PER_BATCH = {"cpu": 2048, "cuda": 2**17}
 """Tokens of a batch beyond which it gets no faster; only less fits in memory."""
@@ -88,27 +88,27 @@ class Limits:
         given = memory_to_use(model.device, memory)
         packs = bool(blocks.packable_bytes) and (given is None or SHARE_TO_PACK * blocks.packable_bytes <= given)
         held += sizes.kept_bytes(shape[0] * shape[1]) + (blocks.packable_bytes if packs else 0)
-        stored, one_row = sizes.stored_bytes(length, site_width=width), sizes.batch_bytes(1, length, length)
+        cached, one_row = sizes.cache_bytes(length, site_width=width), sizes.batch_bytes(1, length, length)
         tracing = sizes.tracing_bytes(1, length)
-        needed = held + stored + max(tracing, one_row)
+        needed = held + cached + max(tracing, one_row)
         room = needed - held if given is None else given - held
         check_fits(needed, given, length)
-        share = STORED_BYTES if given is None else min(STORED_BYTES, room // 2)
-        prompts = max(1, share // max(stored, tracing))
+        share = CACHE_BYTES if given is None else min(CACHE_BYTES, room // 2)
+        prompts = max(1, share // max(cached, tracing))
         kind = model.device.type if model.device.type in TOKENS_PER_BATCH else "cpu"
         tokens = max(TOKENS_PER_BATCH[kind], BATCH_BYTES[kind] // sizes.token_bytes(length))
         if given is not None:
             # At worst every row holds a single token.
-            tokens = min(tokens, max(1, (room - prompts * stored) // sizes.batch_bytes(1, 1, length)))
+            tokens = min(tokens, max(1, (room - prompts * cached) // sizes.batch_bytes(1, 1, length)))
         return cls(int(prompts), int(tokens), held, packs)
 
 
-def packed(blocks: Blocks, limits: Limits, entries: Sequence[Entry], n_chunks: int) -> Blocks:
+def packed(blocks: Blocks, limits: Limits, groups: Sequence[Group], n_chunks: int) -> Blocks:
     """The model with weights packed where enough tokens pass through them that it pays; what is packed stays so."""
     if not limits.packs or blocks.is_packed:
         return blocks
     n_layers = len(blocks.layers)
-    tokens = sum(entry.tokens * (n_layers - entry.join[0]) for entry in entries) / n_layers
+    tokens = sum(group.tokens * (n_layers - group.join[0]) for group in groups) / n_layers
     return blocks.pack(limits.tokens) if n_chunks * tokens >= blocks.rows_to_pack else blocks
 
 

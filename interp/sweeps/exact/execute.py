@@ -22,17 +22,17 @@ from interp.sweeps.exact.batch import Chunk, Values, run_batch
 from interp.sweeps.exact.cache import (
     BASE_SITES,
     NEEDED_OF_ITSELF,
+    Cache,
     Constant,
     FromRun,
     Nothing,
     Source,
-    Stored,
     trace,
     trace_both,
 )
 from interp.sweeps.exact.change import Change
 from interp.sweeps.exact.cost import Limits, halved, packed
-from interp.sweeps.exact.planner import Entry, Plan, Rows, Sizes, find_entries, flop, into_batches
+from interp.sweeps.exact.planner import Group, Plan, Rows, Sizes, find_groups, flop, into_batches
 from interp.sweeps.progress import Meter, Progress
 from interp.sweeps.reading import Reading
 from interp.sweeps.resume import Finished
@@ -53,41 +53,41 @@ def make_plan(
     for chunk in chunks:
         parts = [sweep.of_prompts(chunk) for sweep in joint.run]
         rows = [joint.own(j, part.rows(sizes.n_layers)) for j, part in enumerate(parts)]
-        made.append(_Made(len(chunk), [part.cells for part in parts], _entries(parts, rows, sizes)))
+        made.append(_Made(len(chunk), [part.cells for part in parts], _groups(parts, rows, sizes)))
     return _plans(joint, sizes, limits, made)
 
 
 @dataclass(frozen=True)
 class _Made:
-    """What was made of a chunk of prompts: its sweeps' cells, and the entries of them all."""
+    """What was made of a chunk of prompts: its sweeps' cells, and the groups of them all."""
 
     n_prompts: int
     cells: Sequence[Cells]
-    entries: Sequence[Entry]
+    groups: Sequence[Group]
 
 
 def _plans(joint: Joint, sizes: Sizes, limits: Limits, made: Sequence[_Made]) -> list[Plan]:
     """One plan per sweep. What several share is counted with the first of them: chunks, both runs, a batch."""
     n, length = joint.base.ids.shape
-    batches = [list(into_batches(chunk.entries, limits.tokens)) for chunk in made]
+    batches = [list(into_batches(chunk.groups, limits.tokens)) for chunk in made]
     width = _width(joint.kept, sizes, length)
     peak = limits.held + _planned_bytes(sizes, batches, max(chunk.n_prompts for chunk in made), length, width)
     shared = _runs_flop(sizes, joint.run[0])
     plans = []
     for j, (asked, sweep) in enumerate(zip(joint.asked, joint.run, strict=True)):
-        mine = [[entry for entry in chunk.entries if entry.sweep == j] for chunk in made]
+        mine = [[group for group in chunk.groups if group.sweep == j] for chunk in made]
         made_flop = sum(
-            flop(sizes, sweep.site, entries, chunk.cells[j], from_run=joint.from_run)
-            for entries, chunk in zip(mine, made, strict=True)
+            flop(sizes, sweep.site, groups, chunk.cells[j], from_run=joint.from_run)
+            for groups, chunk in zip(mine, made, strict=True)
         )
         before = sweep.layers_before / sizes.n_layers * sizes.trace(n, length)
         plans.append(
             Plan(
                 site=asked.site,
                 rows_in_all=n * len(sweep.cells),
-                rows=sum(entry.rows for entries in mine for entry in entries),
+                rows=sum(group.rows for groups in mine for group in groups),
                 chunks=tuple(chunk.n_prompts for chunk in made) if j == 0 else (),
-                batches=sum(min(entry.sweep for entry in batch) == j for part in batches for batch in part),
+                batches=sum(min(group.sweep for group in batch) == j for part in batches for batch in part),
                 flop=made_flop + before + (shared if j == 0 else 0.0),
                 peak_bytes=peak,
                 tokens_per_batch=limits.tokens,
@@ -112,18 +112,18 @@ def plan_of(
     sizes: Sizes,
     limits: Limits,
     chunks: Sequence[int],
-    entries: Sequence[Sequence[Entry]],
+    groups: Sequence[Sequence[Group]],
     *,
     length: int,
     width: int,
     flop: float,
 ) -> Plan:
-    """The plan of some entries per chunk: ``shape`` is prompts and cells, ``width`` the ``site_width`` of ``Sizes``."""
-    batches = tuple(tuple(into_batches(part, limits.tokens)) for part in entries)
+    """The plan of some groups per chunk: ``shape`` is prompts and cells, ``width`` the ``site_width`` of ``Sizes``."""
+    batches = tuple(tuple(into_batches(part, limits.tokens)) for part in groups)
     return Plan(
         site=site,
         rows_in_all=shape[0] * shape[1],
-        rows=sum(entry.rows for part in entries for entry in part),
+        rows=sum(group.rows for part in groups for group in part),
         chunks=tuple(chunks),
         batches=sum(len(part) for part in batches),
         flop=flop,
@@ -133,17 +133,17 @@ def plan_of(
 
 
 def _planned_bytes(
-    sizes: Sizes, batches: Sequence[Sequence[Sequence[Entry]]], n_prompts: int, length: int, width: int
+    sizes: Sizes, batches: Sequence[Sequence[Sequence[Group]]], n_prompts: int, length: int, width: int
 ) -> int:
     """Bytes that a chunk of prompts takes at most: its stored activations, and the widest batch or the traces."""
-    stored = n_prompts * sizes.stored_bytes(length, site_width=width)
+    cached = n_prompts * sizes.cache_bytes(length, site_width=width)
     widest = max((_batch_bytes(sizes, batch, length) for chunk in batches for batch in chunk), default=0)
-    return int(stored + max(widest, sizes.tracing_bytes(n_prompts, length)))
+    return int(cached + max(widest, sizes.tracing_bytes(n_prompts, length)))
 
 
-def _batch_bytes(sizes: Sizes, batch: Sequence[Entry], length: int) -> int:
-    rows = sum(entry.rows for entry in batch)
-    tokens = sum(entry.tokens for entry in batch)
+def _batch_bytes(sizes: Sizes, batch: Sequence[Group], length: int) -> int:
+    rows = sum(group.rows for group in batch)
+    tokens = sum(group.tokens for group in batch)
     return sizes.batch_bytes(rows, tokens, length)
 
 
@@ -199,18 +199,18 @@ def execute(
                 if finished:
                     mine = mine.where(~finished[j].fill(outs[j], chunk, numbers)[mine.prompt, mine.cell])
                 rows.append(_really_changed(part, mine, base, source))
-            entries = _entries(parts, rows, sizes)
-            blocks = packed(blocks, limits, entries, len(chunks))
-            made.append(_Made(len(chunk), [part.cells for part in parts], entries))
+            groups = _groups(parts, rows, sizes)
+            blocks = packed(blocks, limits, groups, len(chunks))
+            made.append(_Made(len(chunk), [part.cells for part in parts], groups))
             meter.add(len(chunk) * joint.n_cells - sum(len(mine) for mine in rows))
             shared = Chunk(blocks, base, reading.positions.to(model.device))
             changes = [Change(shared, part.site, part.cells, source) for part in parts]
             values = _values_of(changes)
-            for entry, scores in run_batches(shared, entries, values, reading, limits.tokens):
-                outs[entry.sweep][chunk[entry.prompt], entry.cell] = scores.numpy()
+            for group, scores in run_batches(shared, groups, values, reading, limits.tokens):
+                outs[group.sweep][chunk[group.prompt], group.cell] = scores.numpy()
                 if finished:
-                    finished[entry.sweep].journal.append(entry.cell, chunk[entry.prompt], scores.numpy())
-                meter.add(len(entry.cell))
+                    finished[group.sweep].journal.append(group.cell, chunk[group.prompt], scores.numpy())
+                meter.add(len(group.cell))
             del base, source, shared, changes, values
     found = []
     of_source = metrics["source"] if joint.from_run else None
@@ -225,27 +225,27 @@ def execute(
 
 
 def _values_of(changes: Sequence[Change]) -> Values:
-    """What an entry of any of the sweeps brings."""
-    return lambda entry: changes[entry.sweep].values(entry)
+    """What a group of any of the sweeps brings."""
+    return lambda group: changes[group.sweep].values(group)
 
 
 def run_batches(
-    chunk: Chunk, entries: Sequence[Entry], values: Values, reading: Reading, tokens: int
-) -> Iterator[tuple[Entry, Float[Tensor, " row"]]]:
-    """Every entry with its numbers. A batch that does not fit in memory is halved; what is finished stays finished.
+    chunk: Chunk, groups: Sequence[Group], values: Values, reading: Reading, tokens: int
+) -> Iterator[tuple[Group, Float[Tensor, " row"]]]:
+    """Every group with its numbers. A batch that does not fit in memory is halved; what is finished stays finished.
 
     Raises:
         InterpError: a single row does not fit.
     """
-    waiting = deque(into_batches(entries, tokens))
+    waiting = deque(into_batches(groups, tokens))
     while waiting:
         batch = waiting.popleft()
         try:
             scores = run_batch(chunk, batch, values, reading)
         except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-            held, rows = (sum(getattr(entry, name) for entry in batch) for name in ("tokens", "rows"))
+            held, rows = (sum(getattr(group, name) for group in batch) for name in ("tokens", "rows"))
             tokens = halved(error, held=min(tokens, held), rows=rows, device=chunk.answers.device, of="tokens")
-            left = [entry for later in (batch, *waiting) for entry in later]
+            left = [group for later in (batch, *waiting) for group in later]
             waiting = deque(into_batches(left, tokens))
             continue
         yield from zip(batch, scores, strict=True)
@@ -266,44 +266,44 @@ def _width(kept: Collection[str], sizes: Sizes, length: int) -> int:
     return sum(sites.site(site).width(sizes.axes, length) for site in kept)
 
 
-def _entries(parts: Sequence[Sweep], rows: Sequence[Rows], sizes: Sizes) -> list[Entry]:
-    """The entries of all sweeps, in the order in which they join."""
+def _groups(parts: Sequence[Sweep], rows: Sequence[Rows], sizes: Sizes) -> list[Group]:
+    """The groups of all sweeps, in the order in which they join."""
     found = [
-        replace(entry, sweep=j) if j else entry
+        replace(group, sweep=j) if j else group
         for j, (part, mine) in enumerate(zip(parts, rows, strict=True))
-        for entry in find_entries(mine, part.cells, part.site, sizes, answers=part.reading.positions.numpy())
+        for group in find_groups(mine, part.cells, part.site, sizes, answers=part.reading.positions.numpy())
     ]
-    return sorted(found, key=lambda entry: (entry.order, entry.start))
+    return sorted(found, key=lambda group: (group.order, group.start))
 
 
 def _traces(
     model: HookedTransformer, blocks: Blocks, part: Sweep, joint: Joint
-) -> tuple[Stored, Source, tuple[Float[np.ndarray, " prompt"], Float[np.ndarray, " prompt"]]]:
+) -> tuple[Cache, Source, tuple[Float[np.ndarray, " prompt"], Float[np.ndarray, " prompt"]]]:
     """The unchanged run, what is put into it, and the metric of both runs (of the first twice where there is one)."""
     base_ids = run.ids_of(part.base).to(model.device)
     if isinstance(part.source, Prompts):
         source_ids = run.ids_of(part.source).to(model.device)
         changed = frozenset(sweep.site for sweep in joint.run)
-        base, stored = trace_both(blocks, base_ids, source_ids, BASE_SITES | changed, joint.kept)
+        base, cache = trace_both(blocks, base_ids, source_ids, BASE_SITES | changed, joint.kept)
         return (
             base,
-            FromRun(stored),
-            (read_stored(blocks, base, part.reading), read_stored(blocks, stored, part.reading)),
+            FromRun(cache),
+            (read_cache(blocks, base, part.reading), read_cache(blocks, cache, part.reading)),
         )
     base = trace(blocks, base_ids, BASE_SITES | ({part.site} & NEEDED_OF_ITSELF))
-    unchanged = read_stored(blocks, base, part.reading)
+    unchanged = read_cache(blocks, base, part.reading)
     if part.source is None:
         return base, Nothing(), (unchanged, unchanged)
     return base, Constant(len(part.base), part.source, blocks, base.length), (unchanged, unchanged)
 
 
-def read_stored(blocks: Blocks, stored: Stored, reading: Reading) -> Float[np.ndarray, " prompt"]:
+def read_cache(blocks: Blocks, cache: Cache, reading: Reading) -> Float[np.ndarray, " prompt"]:
     """The metric of a traced run."""
-    picked = at_positions(stored["resid_pre", len(blocks.layers)], reading.positions)
+    picked = at_positions(cache["resid_pre", len(blocks.layers)], reading.positions)
     return np.asarray(reading.of_streams(blocks, picked).numpy())
 
 
-def _really_changed(part: Sweep, rows: Rows, base: Stored, source: Source) -> Rows:
+def _really_changed(part: Sweep, rows: Rows, base: Cache, source: Source) -> Rows:
     """Without rows whose two activations are equal at every token and head they change."""
     if not isinstance(source, FromRun):
         return rows

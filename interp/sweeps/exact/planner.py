@@ -8,7 +8,7 @@ A *row* is one prompt with one cell changed. Only what a change can reach is com
 * in the last layer keys and values of the row's tokens, but queries, MLP and unembedding of the scored positions only;
 * nothing for a row whose new activation equals the old one: its effect is 0.
 
-Rows that enter at one layer with the same tokens form an *entry*. Entries are taken through the layers together, in a
+Rows that enter at one layer with the same tokens form a *group*. Groups are taken through the layers together, in a
 batch that grows at each layer where one joins.
 """
 
@@ -34,7 +34,7 @@ Join: TypeAlias = tuple[int, Literal["pre", "mid"]]
 """Where rows join the batch: before attention or before the MLP of a layer; (n_layers, "pre") is the final stream."""
 
 GROUP_FLOP = 5e7
-"""Operations that the small steps of one more group are worth on a CPU: a third of a millisecond's."""
+"""Operations that take a CPU as long as the small steps of one more group: a third of a millisecond."""
 MOST_PADDED = 2.5
 """Most tokens that rows may hold together, for each that they would hold apart."""
 
@@ -165,14 +165,14 @@ class Sizes:
         """The number of each row, and which cell of which prompt from which token it is, twice while it is sorted."""
         return 72 * rows
 
-    def stored_bytes(self, length: int, *, site_width: int) -> int:
+    def cache_bytes(self, length: int, *, site_width: int) -> int:
         """What one prompt's two traces keep: base streams, queries, keys, values, head outputs; the source's site."""
         per_layer = 2 * self.d_model + 2 * self.d_q + 2 * self.d_kv + 2 * site_width
         return self.itemsize * length * (self.n_layers * per_layer + self.d_model) + self.known
 
 
 @dataclass(frozen=True)
-class Entry:
+class Group:
     """Rows that enter at one layer.
 
     Attributes:
@@ -236,7 +236,7 @@ class Entry:
         """Tokens that its rows hold while they enter."""
         return len(self.cell) * self.held
 
-    def part(self, rows: slice) -> Entry:
+    def part(self, rows: slice) -> Group:
         """Some of its rows."""
         return replace(self, cell=self.cell[rows], prompt=self.prompt[rows], starts=self.starts[rows])
 
@@ -397,13 +397,13 @@ def _rows(
     return Rows(cell, prompt, start[place[cell], prompt], dense[place[cell], prompt])
 
 
-def find_entries(
+def find_groups(
     rows: Rows, cells: Cells, site: str, sizes: Sizes, *, answers: Int[np.ndarray, "prompt answer"]
-) -> list[Entry]:
+) -> list[Group]:
     """Rows in groups that enter at one layer.
 
     Rows that start at different tokens enter together, those that start late a few tokens longer, where that costs
-    fewer operations than the small steps of one more group are worth (``GROUP_FLOP``).
+    less time than the small steps of one more group (``GROUP_FLOP``).
     """
     about = find_site(site)
     layer = np.array([parts[0].layer for parts in cells.parts])[rows.cell]
@@ -413,7 +413,7 @@ def find_entries(
     end = answers.max(axis=1)[rows.prompt] + 1
     alike = np.stack([layer, general, last_layer, rows.dense, end], axis=1)
     order = np.lexsort((rows.prompt, rows.cell, rows.start, *alike.T[::-1]))
-    entries = []
+    groups = []
     for part in _split(order, alike):
         i = part[0]
         dense, many = bool(rows.dense[i]), bool(general[i])
@@ -423,8 +423,8 @@ def find_entries(
         for own in _together(part, rows.start, int(end[i]), sizes, late=late):
             own = own[np.lexsort((rows.prompt[own], rows.cell[own]))]
             start = int(rows.start[own].min())
-            entries.append(
-                Entry(
+            groups.append(
+                Group(
                     layer=int(layer[i]),
                     start=start,
                     end=int(end[i]),
@@ -439,7 +439,7 @@ def find_entries(
                     last=sizes.n_layers - 1,
                 )
             )
-    return entries
+    return groups
 
 
 def _split(order: Int[np.ndarray, " row"], keys: Int[np.ndarray, "row ..."]) -> list[Int[np.ndarray, " row"]]:
@@ -496,11 +496,11 @@ def runs_of(keys: Sequence[Key]) -> Iterator[tuple[Key, slice]]:
             start = i
 
 
-def into_batches(entries: Sequence[Entry], budget: int) -> Iterator[tuple[Entry, ...]]:
-    """Entries in batches of at most ``budget`` tokens (at least one row)."""
-    batch: list[Entry] = []
+def into_batches(groups: Sequence[Group], budget: int) -> Iterator[tuple[Group, ...]]:
+    """Groups in batches of at most ``budget`` tokens (at least one row)."""
+    batch: list[Group] = []
     held = 0
-    for whole in entries:
+    for whole in groups:
         at = 0
         while at < len(whole.cell):
             room = (budget - held) // whole.held
@@ -516,39 +516,39 @@ def into_batches(entries: Sequence[Entry], budget: int) -> Iterator[tuple[Entry,
         yield tuple(batch)
 
 
-OwnFlop: TypeAlias = Callable[[Sizes, Entry, int | None, float], float]
+OwnFlop: TypeAlias = Callable[[Sizes, Group, int | None, float], float]
 """Operations per row up to the stream, from how many heads or neurons change (None: all) at how many tokens."""
 
 
-def _no_flop(sizes: Sizes, entry: Entry, units: int | None, changed: float) -> float:
+def _no_flop(sizes: Sizes, group: Group, units: int | None, changed: float) -> float:
     return 0.0
 
 
-def _of_output(sizes: Sizes, entry: Entry, heads: int | None, changed: float) -> float:
+def _of_output(sizes: Sizes, group: Group, heads: int | None, changed: float) -> float:
     """Through ``W_O``."""
     heads = sizes.d_q // sizes.d_head if heads is None else heads
-    return 2.0 * sizes.d_head * sizes.d_model * heads * _queries(entry)
+    return 2.0 * sizes.d_head * sizes.d_model * heads * _queries(group)
 
 
-def _of_attention(sizes: Sizes, entry: Entry, heads: int | None, changed: float) -> float:
+def _of_attention(sizes: Sizes, group: Group, heads: int | None, changed: float) -> float:
     """Scores and mixing of some heads, and what they write."""
     own = sizes.d_q // sizes.d_head if heads is None else heads
-    mixed = 4.0 * sizes.d_head * own * _queries(entry) * (entry.start + entry.end) / 2
-    return mixed + _of_output(sizes, entry, own, changed)
+    mixed = 4.0 * sizes.d_head * own * _queries(group) * (group.start + group.end) / 2
+    return mixed + _of_output(sizes, group, own, changed)
 
 
-def _of_shared(sizes: Sizes, entry: Entry, kv_heads: int | None, changed: float) -> float:
+def _of_shared(sizes: Sizes, group: Group, kv_heads: int | None, changed: float) -> float:
     """The same of the heads that share some keys and values."""
     own = sizes.d_kv // sizes.d_head if kv_heads is None else kv_heads
-    return _of_attention(sizes, entry, own * (sizes.d_q // sizes.d_kv), changed)
+    return _of_attention(sizes, group, own * (sizes.d_q // sizes.d_kv), changed)
 
 
-def _of_neurons(sizes: Sizes, entry: Entry, neurons: int | None, changed: float) -> float:
+def _of_neurons(sizes: Sizes, group: Group, neurons: int | None, changed: float) -> float:
     return 2.0 * (sizes.d_mlp if neurons is None else neurons) * sizes.d_model * changed
 
 
-def _queries(entry: Entry) -> int:
-    return entry.answers if entry.layer == entry.last else entry.end - entry.start
+def _queries(group: Group) -> int:
+    return group.answers if group.layer == group.last else group.end - group.start
 
 
 OWN_FLOP: dict[str, OwnFlop] = {
@@ -562,21 +562,21 @@ OWN_FLOP: dict[str, OwnFlop] = {
 that costs. Of any other site the changed layer is run whole, from its first changed token on."""
 
 
-def entry_flop(sizes: Sizes, site: str, entry: Entry, changed: float, cells: Cells, *, from_run: bool) -> float:
-    """Operations of one entry before its rows join the batch; ``changed`` tokens per row on average."""
-    n, start, end = entry.rows, entry.start, entry.end
+def flop_before_batch(sizes: Sizes, site: str, group: Group, changed: float, cells: Cells, *, from_run: bool) -> float:
+    """Operations of one group before its rows join the batch; ``changed`` tokens per row on average."""
+    n, start, end = group.rows, group.start, group.end
     last = sizes.n_layers - 1
-    if entry.general:
+    if group.general:
         whole = (sizes.qkv + sizes.products["o"] + sizes.mlp) * (end - start) + sizes.attention(start, end)
-        return n * whole * (entry.join[0] - entry.layer)
-    units = cells.parts[int(entry.cell[0])][0].units
+        return n * whole * (group.join[0] - group.layer)
+    units = cells.parts[int(group.cell[0])][0].units
     enters = find_site(site).enters
-    own = OWN_FLOP[site](sizes, entry, None if units is None else len(units), changed)
-    layer = entry.layer + (enters == "after")
+    own = OWN_FLOP[site](sizes, group, None if units is None else len(units), changed)
+    layer = group.layer + (enters == "after")
     if layer > last or (layer == last and enters == "between"):
         return n * own
     if enters == "between":
-        if entry.dense:
+        if group.dense:
             return n * own
         own += sizes.mlp * changed
         layer += 1
@@ -587,23 +587,23 @@ def entry_flop(sizes: Sizes, site: str, entry: Entry, changed: float, cells: Cel
     else:
         query = 0.0 if known else sizes.products["q"]
         own += 0.0 if known else (sizes.products["k"] + sizes.products["v"]) * changed
-        own += (query + sizes.products["o"] + 4.0 * sizes.d_q * end) * entry.answers
+        own += (query + sizes.products["o"] + 4.0 * sizes.d_q * end) * group.answers
     return n * own
 
 
-def flop(sizes: Sizes, site: str, entries: Sequence[Entry], cells: Cells, *, from_run: bool) -> float:
-    """Operations of all entries to the end; ``from_run``: the changes are another run's activations."""
+def flop(sizes: Sizes, site: str, groups: Sequence[Group], cells: Cells, *, from_run: bool) -> float:
+    """Operations of all groups to the end; ``from_run``: the changes are another run's activations."""
     masks = cells.tokens.numpy()
     total = 0.0
-    for entry in entries:
-        picked = masks[cells.place[entry.cell], entry.prompt, entry.start : entry.end]
-        total += entry_flop(sizes, site, entry, float(picked.sum(axis=1).mean()), cells, from_run=from_run)
-        total += rows_flop(sizes, entry)
+    for group in groups:
+        picked = masks[cells.place[group.cell], group.prompt, group.start : group.end]
+        total += flop_before_batch(sizes, site, group, float(picked.sum(axis=1).mean()), cells, from_run=from_run)
+        total += rows_flop(sizes, group)
     return total
 
 
-def rows_flop(sizes: Sizes, entry: Entry) -> float:
-    """Operations of an entry's rows from where they join."""
-    starts, counts = np.unique(entry.starts, return_counts=True)
-    each = (sizes.row_flop(entry.join, start, entry.end, entry.answers) for start in starts.tolist())
+def rows_flop(sizes: Sizes, group: Group) -> float:
+    """Operations of a group's rows from where they join."""
+    starts, counts = np.unique(group.starts, return_counts=True)
+    each = (sizes.row_flop(group.join, start, group.end, group.answers) for start in starts.tolist())
     return float(sum(count * one for count, one in zip(counts.tolist(), each, strict=True)))
