@@ -19,7 +19,7 @@ import torch
 import xarray as xr
 from jaxtyping import Float, Int
 
-from interp import results, stats, tasks
+from interp import results, stats, summary, tasks
 from interp._arguments import check_model, check_pairs
 from interp.errors import InterpError, shown, unknown_name
 from interp.prompts import PromptPairs, tokens
@@ -56,7 +56,6 @@ def run(
     main: str | None = None,
     minimum_gap: float = 0.5,
     minimum_preferred: float = 0.75,
-    seed: int = 0,
     progress: Callable[[int, int], None] | None = None,
 ) -> xr.Dataset:
     """Measure the behaviour on every rung, and say of each whether it may be explained.
@@ -77,7 +76,6 @@ def run(
         main: the rung that the study is about; by default the one its task marks, else the last.
         minimum_gap: in logits (nats for whole answers).
         minimum_preferred: share in [0, 1].
-        seed: seed of the bootstrap.
         progress: called with rungs done and rungs in all.
 
     Returns:
@@ -87,8 +85,11 @@ def run(
         ``clean_top1``, ``corrupted_top1`` (of the incorrect answer, which is the corrupted prompt's own), in 0/1, over
         the whole vocabulary, every token of an answer counting; ``clean_preferred`` in 0/1, a tie counting against;
         ``clean_rank`` (tokens above, 0 is top), ``clean_probability``. Per rung the means, their intervals
-        (``ci_bound``) and the gate. ``role_start`` and ``role_stop`` are character ranges of the roles in ``text``
-        (-1 where a rung lacks the role), left out for prompts without text.
+        (``ci_bound``) and the gate. ``role_start`` and ``role_stop`` are character ranges of the roles in ``text`` (-1
+        where a rung lacks the role), left out for prompts without text. The attribute ``explained_rung`` names the rung
+        to be explained: the main one if it passes, else the last of the ladder that does; it is empty if none does. The
+        attributes ``interval``, ``interval_level``, ``interval_n_resamples`` and ``interval_seed`` say how the interval
+        of a mean was made.
 
     Raises:
         InterpError: no rungs, an unknown name in ``main`` or ``descriptions``, or thresholds out of range.
@@ -107,7 +108,7 @@ def run(
         read.append(_read(model, pairs))
         if progress is not None:
             progress(done, len(ladder))
-    gates = [_gate(answers, minimum_gap, minimum_preferred, seed) for answers in read]
+    gates = [_gate(answers, minimum_gap, minimum_preferred) for answers in read]
     units = _units(ladder)
     variables = {**_per_prompt(model, ladder, read, units), **_per_rung(gates, units)}
     variables["chance"] = Variable(
@@ -127,8 +128,14 @@ def run(
         reading="clean and corrupted: above 0 the correct answer is ahead; gap: how far the context moves it.",
         source="logit difference: Wang et al. 2022, arXiv 2211.00593; intervals: Wilson 1927, Efron 1979",
         of=(model, _Provenance(ladder, of_interest)),
-        seed=seed,
-        extra={"minimum_gap": minimum_gap, "minimum_preferred": minimum_preferred, "level": 0.95},
+        seed=stats.SEED,
+        extra={
+            "minimum_gap": minimum_gap,
+            "minimum_preferred": minimum_preferred,
+            "level": stats.LEVEL,
+            "explained_rung": _explained(dict(zip(ladder, gates, strict=True)), of_interest),
+            **summary.usual_attrs(),
+        },
     )
 
 
@@ -300,20 +307,26 @@ class _Gate:
         return self.outcome != DOES_NOT
 
 
-def _gate(answers: _Answers, minimum_gap: float, minimum_preferred: float, seed: int) -> _Gate:
+def _gate(answers: _Answers, minimum_gap: float, minimum_preferred: float) -> _Gate:
     n = len(answers.clean)
     top1, preferred = int((answers.clean_rank == 0).sum()), int((answers.clean > 0).sum())
-    gaps = answers.clean - answers.corrupted
-    low, high = (float(bound) for bound in stats.bootstrap_interval(gaps, seed=seed))
+    gap = summary.mean(xr.DataArray(answers.clean - answers.corrupted, dims="prompt"))
+    mean, low, high = (float(gap[name]) for name in ("mean", "low", "high"))
     found = _Gate(
         n, top1 / n, stats.wilson_interval(top1, n), preferred / n, stats.wilson_interval(preferred, n),
-        float(answers.clean.mean()), float(answers.corrupted.mean()), float(gaps.mean()), (low, high), DOES_NOT, "",
+        float(answers.clean.mean()), float(answers.corrupted.mean()), mean, (low, high), DOES_NOT, "",
     )  # fmt: skip
     problems = _problems(found, minimum_gap, minimum_preferred)
     if problems:
         return replace(found, reason="fails: " + "; ".join(problems))
     outcome = SAYS if found.accuracy >= minimum_preferred else PREFERS
     return replace(found, outcome=outcome, reason=f"passes: {_praise(found, outcome)}")
+
+
+def _explained(gates: Mapping[str, _Gate], main: str) -> str:
+    """The main rung if it passes, else the last of the ladder that does, else none."""
+    passing = [name for name, gate in gates.items() if gate.passes]
+    return main if main in passing else passing[-1] if passing else ""
 
 
 def _problems(found: _Gate, minimum_gap: float, minimum_preferred: float) -> list[str]:

@@ -41,7 +41,7 @@ _BEHAVIOR = Analysis(
             "least share of prompts that prefer the right answer",
         ),
     ),
-    settled=("seed", "progress", "main", "descriptions"),
+    settled=("progress", "main", "descriptions"),
 )  # fmt: skip
 
 _ATTENTION_LESSON = Analysis(

@@ -14,7 +14,7 @@ import numpy as np
 import xarray as xr
 
 from analyses.head_evidence import LEVEL, Cell, Estimate, Evidence, ends, number, rung_index
-from interp import mini, stats
+from interp import mini, summary
 from interp import results as labelled
 from interp.errors import InterpError, shown
 from interp.prompts.vocabulary import PREFERS, Vocabulary
@@ -105,10 +105,7 @@ def run(
         "vocabulary": vocabulary.as_json(),
         "minimum_effect": minimum_effect,
         "level": LEVEL,
-        "interval": "percentile bootstrap over prompts",
-        "interval_level": stats.LEVEL,
-        "interval_n_resamples": stats.RESAMPLES,
-        "interval_seed": stats.SEED,
+        **summary.usual_attrs(),
     }
     if not behavior.passes:
         answer = (

@@ -22,15 +22,20 @@ LEVEL = 0.05
 
 
 def rung_index(used: Mapping[str, xr.Dataset]) -> int:
-    """Index of the rung that the explaining results are about, else of the main one."""
+    """Index of the rung that the explaining results are about, else of the one to be explained, else of the main one.
+
+    Raises:
+        InterpError: the baselines are those of an older version, which did not say what is to be explained.
+    """
     rungs = [str(name) for name in used["behavior"]["rung"].values]
     for name, data in used.items():
         rung = str(data.attrs["task"]).rpartition("/")[2]
         if name != "behavior" and rung in rungs:
             return rungs.index(rung)
-    if "main" not in used["behavior"]:
-        return len(rungs) - 1
-    return int(np.argmax(used["behavior"]["main"].values))
+    explained = used["behavior"].attrs.get("explained_rung")
+    if explained is None:
+        raise InterpError("The result 'behavior' does not say which rung is to be explained. Run the study again.")
+    return rungs.index(explained) if explained else int(np.argmax(used["behavior"]["main"].values))
 
 
 @dataclass(frozen=True)

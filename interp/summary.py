@@ -190,6 +190,17 @@ def usual_interval(dim: str = "prompt") -> str:
     return _in_words(_interval_attrs(dim, stats.LEVEL, stats.RESAMPLES, stats.SEED))
 
 
+def usual_attrs(dim: str = "prompt") -> dict[str, str | int | float]:
+    """The same as attributes of a result that holds such intervals.
+
+    >>> usual_attrs()["interval"], usual_attrs()["interval_seed"]
+    ('percentile bootstrap over prompts', 0)
+    """
+    usual = _interval_attrs(dim, stats.LEVEL, stats.RESAMPLES, stats.SEED)
+    settings = {f"interval_{name}": usual[name] for name in ("level", "n_resamples", "seed")}
+    return {"interval": f"{usual['interval']} over {dim}s", **settings}
+
+
 def _in_words(said: Mapping[Any, Any]) -> str:
     return (
         f"{said['level']:.0%} {said['interval']} over {said['over']}s ({said['n_resamples']:,} resamples, "

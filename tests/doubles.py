@@ -120,7 +120,6 @@ class House:
             model: Any,
             pairs: Mapping[str, Any],
             *,
-            seed: int,
             descriptions: Mapping[str, str] | None = None,
             minimum_preferred: float = 0.5,
             minimum_gap: float = 0.5,
@@ -128,7 +127,7 @@ class House:
             progress: Any = None,
         ) -> xr.Dataset:
             self.given["descriptions"] = descriptions
-            return self.dataset("behavior", pairs, rungs=list(pairs), least=minimum_preferred)
+            return self.dataset("behavior", pairs, rungs=list(pairs), least=minimum_preferred, main=main)
 
         def probing(model: Any, pairs: Any, *, n_folds: int = 5, seed: int, progress: Any) -> xr.Dataset:
             progress(1, 1)
@@ -143,14 +142,19 @@ class House:
         known = {"behavior": behavior, "probing": probing, "context_flow": context_flow}
         return known.get(name, any_other)
 
-    def dataset(self, name: str, given: Any, rungs: list[str] | None = None, least: float = 0.5) -> xr.Dataset:
+    def dataset(
+        self, name: str, given: Any, rungs: list[str] | None = None, least: float = 0.5, main: str | None = None
+    ) -> xr.Dataset:
         self.ran.append(name)
         self.given[name] = given
         if name == self.failing and self.failure is not None:
             raise self.failure
         variables = {"value": Variable(("prompt",), np.arange(2.0), "logits", "value")}
+        extra = {}
         if rungs is not None:
             accuracy = np.array([0.9 if rung in self.passing else 0.1 for rung in rungs])
+            passing = [rung for rung, share in zip(rungs, accuracy, strict=True) if share >= least]
+            extra["explained_rung"] = main if main in passing else ["", *passing][-1]
             variables |= {
                 "accuracy": Variable(("rung",), accuracy, "fraction", "accuracy"),
                 "passes": Variable(("rung",), (accuracy >= least).astype(np.int8), "", "passes"),
@@ -164,7 +168,7 @@ class House:
             }
         coords = {"rung": rungs} if rungs is not None else {}
         text = dict.fromkeys(("title", "question", "reading", "source"), name)
-        return results.build(variables, coords=coords, of=[MODEL, Pairs("two", 2, 0)], seed=0, **text)
+        return results.build(variables, coords=coords, of=[MODEL, Pairs("two", 2, 0)], seed=0, extra=extra, **text)
 
     def render(self, directory: Path) -> Path:
         self.ran.append("report")

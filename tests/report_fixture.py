@@ -184,7 +184,7 @@ def behavior(spec: RunSpec, rng: np.random.Generator) -> xr.Dataset:
     colors, nouns = _words(spec)
     n = spec.n_prompts
     chance = 0.1
-    strength = {"recall": 9.0, "two": 6.0 if spec.gate_passed else 0.1, "three": 0.6}
+    strength = {"recall": 9.0, "two": 6.0, "three": 0.6} if spec.gate_passed else dict.fromkeys(RUNGS, 0.1)
     records: dict[str, list[Any]] = {
         name: [] for name in ("rung", "text", "other", "answer", "wrong", "top", "spans", "other_spans")
     }
@@ -258,6 +258,7 @@ def behavior(spec: RunSpec, rng: np.random.Generator) -> xr.Dataset:
         variables,
         coords,
         rung="all",
+        explained_rung="two" if spec.gate_passed else "",
     )
 
 

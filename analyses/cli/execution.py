@@ -362,7 +362,7 @@ class _Run:
         """What needs the ladder, behavior among it; then, of the rung that passed the gate, everything else."""
         for stage in self._needing("ladder"):
             self.result(stage, dict(self.ladder))
-        rung = explained_rung(self.done["behavior"], self.main)
+        rung = self.done["behavior"].attrs["explained_rung"] or None
         self.manifest["explained_rung"] = rung
         if rung is None:
             self.watcher.note("no rung passes the behavior gate: nothing is explained")
@@ -507,18 +507,10 @@ def _fingerprint(pairs: PromptPairs) -> list[str]:
     return [pairs.sha256(), pairs.vocabulary.as_json()]
 
 
-def explained_rung(behavior: xr.Dataset, main: str) -> str | None:
-    """The main rung if it passes the gate, else the highest rung of the ladder that does, else None."""
-    passing = [rung for rung, passes in _rung_column(behavior, "passes") if passes]
-    if main in passing:
-        return main
-    return passing[-1] if passing else None
-
-
 def without_verdict(model: str, task: str, main: str, behavior: xr.Dataset) -> str:
     """What can be said when there is no verdict: which rungs the model does, or why not even the main one."""
     passes = dict(_rung_column(behavior, "passes"))
-    if not any(passes.values()):
+    if not behavior.attrs["explained_rung"]:
         rung, reason = next((row for row in _rung_column(behavior, "reason") if row[0] == main), (main, "not built"))
         return f"{model} does no rung of {task} ({rung} {reason}). So nothing is explained."
     columns = (_rung_column(behavior, name) for name in ("outcome", "accuracy", "preferred"))

@@ -12,7 +12,7 @@ from interp.prompts.vocabulary import PREFERS
 from interp.report import palette, parts, verdict
 from interp.report.blocks import Notice, Script
 from interp.report.bundle import Bundle
-from interp.report.inputs import Result, RunInputs
+from interp.report.inputs import RunInputs
 from interp.report.markup import embedded_json, figure_number, shown
 from interp.report.sections import behavior
 from interp.report.tables import interval_text
@@ -70,13 +70,9 @@ def _answer(run: RunInputs, found: Verdict) -> str:
     if not found.passed:
         task, model = run.first_attr("task") or "this task", run.first_attr("model") or "this model"
         behaved = run.get("behavior")
-        rungs = f" at any rung ({', '.join(behaved.labels('rung'))})" if behaved and _fails_every(behaved) else ""
+        rungs = f" at any rung ({', '.join(behaved.labels('rung'))})" if behaved else ""
         return f"{model} does not do {task}{rungs}. There is no behaviour to explain."
     return "This run has no verdict; the sections below show its results one by one."
-
-
-def _fails_every(behaved: Result) -> bool:
-    return not behaved.need("passes", "rung").values.any()
 
 
 def _gate_notice(run: RunInputs, found: Verdict) -> Notice | None:

@@ -16,8 +16,6 @@ from interp.report.tables import Cell, Column, Table, interval_text
 _LABEL_NAMES = ("label", "labels", "head_role", "kind")
 _SHORT = 16
 _LABEL_ORDER = {"mover": 0, "reader": 1}
-_CLOSED = {"failed", "fail", "closed", "false", "0", "no"}
-_OPEN = {"passed", "pass", "passes", "open", "true", "1", "yes"}
 
 
 @dataclass(frozen=True)
@@ -148,29 +146,19 @@ def of(run: RunInputs) -> Verdict:
 
 
 def _gate(run: RunInputs) -> tuple[bool, str, str]:
-    """(passed, reason, rung explained), from the verdict's gate, the manifest and the rung's own baseline."""
-    manifest = run.manifest.get("explained_rung")
-    rung = run.first_attr("rung", ("verdict", *run.explaining)) or str(manifest or "")
-    passed, reason = True, ""
-    behavior = run.get("behavior")
+    """(passed, reason, rung explained), as the verdict says, or the baselines, or the manifest; never decided here."""
+    verdict, behavior = run.get("verdict"), run.get("behavior")
+    if verdict is not None:
+        gate = str(verdict.need_attr("gate"))
+        if gate not in ("passed", "failed"):
+            raise InterpError(f"results/verdict.nc: attribute 'gate' is '{gate}', expected 'passed' or 'failed'.")
+        return gate == "passed", verdict.attr("gate_reason"), str(verdict.need_attr("rung"))
     if behavior is not None:
-        rungs = behavior.labels("rung")
-        main = behavior.need("main", "rung").values if behavior.has("main") else np.ones(len(rungs))
-        if rung not in rungs:
-            rung = rungs[int(np.argmax(main))]
-        index = rungs.index(rung)
-        passed = bool(behavior.need("passes", "rung").values[index])
-        reason = behavior.labels("reason")[index]
-    if "explained_rung" in run.manifest and manifest is None:
-        passed = False
-    verdict = run.get("verdict")
-    gate = verdict.attr("gate").strip().lower() if verdict is not None else ""
-    word = re.split(r"[^a-z0-9]+", gate)[0]
-    if verdict is not None and word in _CLOSED:
-        return False, verdict.attr("gate_reason") or reason or verdict.attr("gate"), rung
-    if gate and word not in _OPEN:
-        raise InterpError(f"results/verdict.nc: attribute 'gate' is '{gate}', expected 'passed' or 'failed'.")
-    return passed, reason, rung
+        explained, rungs = str(behavior.need_attr("explained_rung")), behavior.labels("rung")
+        rung = explained or rungs[int(np.argmax(behavior.need("main", "rung").values))]
+        return bool(explained), behavior.labels("reason")[rungs.index(rung)], rung
+    explained = run.manifest.get("explained_rung", "")
+    return explained is not None, "", explained or ""
 
 
 def _columns(result: Result, *, skip: str | None) -> list[HeadColumn]:

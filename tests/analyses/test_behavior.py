@@ -15,7 +15,7 @@ from scipy.stats import binomtest
 from transformers import GPT2LMHeadModel
 
 from analyses import behavior
-from interp import results, tasks
+from interp import results, summary, tasks
 from interp.errors import InterpError
 from interp.model import HookedTransformer
 from interp.prompts import PromptPairs, Template
@@ -329,6 +329,40 @@ def test_main_and_description_come_from_the_task_unless_they_are_given() -> None
     assert dict(zip(names, result.main.values.tolist(), strict=True)) == {n: int(n == "two") for n in names}
     assert result.description.values.tolist() == [rung.description for rung in task.rungs]
     assert behavior.run(model, rungs).main.values.tolist() == [0, 1]  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("passing", "main", "explained"),
+    [
+        ({1, 2}, "one", "one"),
+        ({0, 1, 2}, "one", "one"),
+        ({0, 2}, "one", "two"),
+        ({0}, "one", "zero"),
+        ({0}, "two", "zero"),
+        (set(), "one", ""),
+    ],
+)
+def test_the_rung_to_be_explained_is_the_main_one_or_the_last_that_passes(
+    passing: set[int], main: str, explained: str
+) -> None:
+    table, rungs = {}, {}
+    for i, name in enumerate(("zero", "one", "two")):
+        table |= {(1, i): [one_hot(right(3.0 if i in passing else 0.0))] * 2, (2, i): [one_hot(wrong(3.0))] * 2}
+        rungs[name] = PromptPairs.from_tokens([[1, i]] * 20, [[2, i]] * 20, correct=RIGHT, incorrect=WRONG)
+    result = behavior.run(Says(table), rungs, main=main)  # type: ignore[arg-type]
+    assert set(np.flatnonzero(result.passes.values)) == passing
+    assert result.attrs["explained_rung"] == explained
+
+
+def test_the_interval_of_the_gap_is_the_summary_s_own() -> None:
+    sizes = [1.0, 2.0, 4.0, 3.5, 0.5]
+    result = gate([right(size) for size in sizes], [wrong(size / 2) for size in sizes])
+    one = summary.mean(result.clean - result.corrupted)
+    assert result.gap_interval.values[0].tolist() == [float(one.low), float(one.high)]
+    assert float(result.gap[0]) == float(one["mean"]) == 3.3
+    said = f"{result.attrs['interval_level']:.0%} {result.attrs['interval']}"
+    resampled = f"({result.attrs['interval_n_resamples']:,} resamples, seed {result.attrs['interval_seed']})"
+    assert f"{said} {resampled}" == summary.in_words(one) == summary.usual_interval()
 
 
 def test_one_pass_per_prompt_is_enough_where_one_token_is_scored() -> None:

@@ -72,7 +72,7 @@ def behavior(
         "reason": Variable(("rung",), ["passes: well", "fails: it guesses" if not passes else ""], "", ""),
     }
     coords = {"rung": ["recall", "two"], "ci_bound": ["lower", "upper"]}
-    return build(variables, coords, made or Made("color-noun", n=2 * n))
+    return build(variables, coords, made or Made("color-noun", n=2 * n), explained_rung="two" if passes else "recall")
 
 
 def patching(

@@ -8,11 +8,14 @@ import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+import xarray as xr
 import yaml
 
 import interp
+from analyses import behavior
 from analyses.cli import study as studies
 from analyses.cli.main import main
 from interp import mini as bundled
@@ -223,6 +226,27 @@ def test_a_study_of_a_loaded_model_and_of_ones_own_task(
     assert found.verdict is None
     assert found.results["behavior"].attrs["weights_sha256"] == mini.weights_sha256
     assert found.results["behavior"]["description"].values.tolist()[0].startswith("One noun and its colour")
+
+
+def test_what_is_explained_is_decided_once_and_everything_reads_it(
+    mini: HookedTransformer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = behavior.run
+
+    def decides_otherwise(*given: Any, **options: Any) -> xr.Dataset:
+        result = own(*given, **options)
+        assert result.attrs["explained_rung"] == "two"
+        return result.assign_attrs(explained_rung="recall")
+
+    monkeypatch.setattr(behavior, "run", decides_otherwise)
+    content = {"task": "color-noun", "rungs": ["recall", "two"], "analyses": ["behavior", "logit_lens", "context_flow"]}
+    found = interp.study({**MINIMAL, **content}, model=mini, n=4, out=tmp_path)
+    record = json.loads((tmp_path / "report.json").read_text())
+    assert found.results["logit_lens"].attrs["task"] == "color-noun/recall"
+    assert found.results["verdict"].attrs["rung"] == found.explained_rung == "recall"
+    assert json.loads((tmp_path / "manifest.json").read_text())["explained_rung"] == "recall"
+    assert record["verdict"]["rung"] == "recall"
+    assert "Everything below explains rung recall only." in found.report.read_text()
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
+from analyses.cli.main import main
 from interp import report, results
 from interp.errors import InterpError
 from interp.prompts.vocabulary import PREFERS, SAYS
@@ -332,6 +333,24 @@ def test_a_gate_that_only_the_manifest_knows_of_withholds_too(tmp_path: Path) ->
     text = rendered(tmp_path, only("behavior", gate_passed=False)).text
     assert page.NOT_DONE in text
     assert "There is no behaviour to explain" in text
+
+
+def test_baselines_that_do_not_say_what_is_explained_are_refused_in_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    directory = write_run(tmp_path, only("behavior"))
+
+    def of_an_older_version(data: xr.Dataset) -> xr.Dataset:
+        del data.attrs["explained_rung"]
+        return data
+
+    edit(directory, "behavior", of_an_older_version)
+    assert main(["report", str(directory)]) == 2
+    assert capsys.readouterr().err == (
+        "interp: results/behavior.nc has no attribute 'explained_rung'; run the study again with this version of "
+        "interp.\n"
+    )
+    assert not (directory / "report.html").exists()
 
 
 def test_the_page_says_which_rungs_the_model_does_not_do(full: Page, tmp_path: Path) -> None:
