@@ -74,6 +74,17 @@ def run(
 
     Raises:
         InterpError: nothing to sweep, an unknown site, direction, role or metric, or fewer than one prompt.
+
+    Before layer 0 all of the difference lies at the colour itself; in the end, all of it at the last word:
+
+    >>> from analyses import activation_patching
+    >>> from interp import HookedTransformer, summary, tasks
+    >>> model = HookedTransformer.from_pretrained("mini")
+    >>> pairs = tasks.build("color-noun", "recall", tokenizer=model, n=2)
+    >>> found = activation_patching.run(model, pairs, sites=["resid_pre"], directions=["denoising"], by_position=False)
+    >>> mean = summary.of(found, "recovered_resid_pre")["mean"].sel(direction="denoising")
+    >>> round(float(mean.sel(layer=0, role="color")), 1), round(float(mean.sel(layer=3, role="answer")), 1)
+    (1.0, 1.0)
     """
     check_pairs(model, pairs)
     wanted = _sites(model, sites)

@@ -72,6 +72,14 @@ def run(
     Raises:
         InterpError: an unknown role, position, layer, head or prompt; a ``src`` after ``dest``, which causal attention
             cannot see; or a model whose attention is not softmax(q·k / sqrt(d_head)) v.
+
+    >>> from analyses import attention_lesson
+    >>> from interp import HookedTransformer, tasks
+    >>> model = HookedTransformer.from_pretrained("mini")
+    >>> pairs = tasks.build("color-noun", "recall", tokenizer=model, n=2)
+    >>> lesson = attention_lesson.run(model, pairs, layer=0, head=2, dest="after_noun", src="color")
+    >>> abs(float((lesson.weight * lesson.v).sum("src_position")[0] - lesson.z[0])) < 1e-4  # z is the mix of values
+    True
     """
     check_pairs(model, pairs)
     _check_prompt(pairs, prompt)

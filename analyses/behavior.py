@@ -93,6 +93,14 @@ def run(
 
     Raises:
         InterpError: no rungs, an unknown name in ``main`` or ``descriptions``, or thresholds out of range.
+
+    >>> from analyses import behavior
+    >>> from interp import HookedTransformer, tasks
+    >>> model = HookedTransformer.from_pretrained("mini")
+    >>> pairs = tasks.build("color-noun", "recall", tokenizer=model, n=4)
+    >>> found = behavior.run(model, pairs)
+    >>> found.outcome.values.tolist(), found.clean_rank.values.tolist()  # rank 0: the answer is the top token
+    (['says it'], [0, 0, 0, 0])
     """
     if not isinstance(rungs, Mapping):
         check_pairs(model, rungs)

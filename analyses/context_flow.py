@@ -87,6 +87,16 @@ def run(
     Raises:
         InterpError: no ``behavior``, results of different models or different rungs, no vocabulary, or a bad
             ``minimum_effect``.
+
+    Without patching nothing can be said of heads, and the answer says so:
+
+    >>> from analyses import behavior, context_flow
+    >>> from interp import HookedTransformer, tasks
+    >>> model = HookedTransformer.from_pretrained("mini")
+    >>> pairs = tasks.build("color-noun", "recall", tokenizer=model, n=4)
+    >>> verdict = context_flow.run({"behavior": behavior.run(model, pairs)})
+    >>> verdict.attrs["gate"], verdict.attrs["answer"][-50:]
+    ('passed', 'not answered: this run has no activation_patching.')
     """
     if "behavior" not in results:
         raise InterpError("context_flow needs the result 'behavior': without it nothing says the model does the task.")

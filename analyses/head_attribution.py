@@ -85,6 +85,14 @@ def run(
     Raises:
         InterpError: contributions that do not sum to the logit difference, an unknown ablation or role, a malformed
             edge, or pairs from ``expand_answers``.
+
+    >>> from analyses import head_attribution
+    >>> from interp import HookedTransformer, tasks
+    >>> model = HookedTransformer.from_pretrained("mini")
+    >>> pairs = tasks.build("color-noun", "recall", tokenizer=model, n=2)
+    >>> found = head_attribution.run(model, pairs, ablations=[])
+    >>> bool((abs(found.contribution.sum("component") - found.logit_difference) < 1e-3).all())
+    True
     """
     check_pairs(model, pairs)
     kinds = _kinds(ablations)

@@ -39,6 +39,16 @@ def run(
 
     Raises:
         InterpError: an unknown role, or fewer than one prompt.
+
+    After its first layer the model would not yet say the answer; after each later one it would:
+
+    >>> from analyses import logit_lens
+    >>> from interp import HookedTransformer, tasks
+    >>> model = HookedTransformer.from_pretrained("mini")
+    >>> pairs = tasks.build("color-noun", "recall", tokenizer=model, n=2)
+    >>> lens = logit_lens.run(model, pairs, roles=["answer"])
+    >>> (lens["rank"].sel(answer="correct", role="answer") == 0).mean("prompt").values.tolist()
+    [0.0, 1.0, 1.0, 1.0]
     """
     check_pairs(model, pairs)
     return lenses.logit_lens(model, pairs.spread(max_prompts), at=roles, progress=progress)

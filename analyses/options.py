@@ -18,7 +18,25 @@ Schema = dict[str, Any]
 
 
 class Kind(Protocol):
-    """The values that an option may have."""
+    """The values that an option may have.
+
+    A kind of your own is any class that has these:
+
+    >>> class Even:
+    ...     words = "an even number"
+    ...
+    ...     def fits(self, value):
+    ...         return isinstance(value, int) and value % 2 == 0
+    ...
+    ...     def fault(self, value, name):
+    ...         return ""
+    ...
+    ...     def schema(self):
+    ...         return {"type": "integer", "multipleOf": 2}
+    >>> Option("n", Even(), 2, "how many").check(3, "analyses.mine")
+    Traceback (most recent call last):
+    interp.errors.InterpError: 'n' in analyses.mine must be an even number, not 3.
+    """
 
     @property
     def words(self) -> str:
@@ -40,7 +58,11 @@ class Kind(Protocol):
 
 @dataclass(frozen=True)
 class Flag:
-    """True or false."""
+    """True or false.
+
+    >>> Flag().fits(True), Flag().fits("yes")
+    (True, False)
+    """
 
     words = "true or false"
 
@@ -68,6 +90,12 @@ class Number:
         above: what it must exceed.
         below: what it must stay below.
         whole: whether it is a whole number.
+
+    >>> share = Number("a fraction between 0 and 1", least=0, most=1)
+    >>> share.fits("half"), share.fault(2, "minimum_gap")
+    (False, 'minimum_gap is 2. Give a fraction between 0 and 1.')
+    >>> share.schema()
+    {'type': 'number', 'minimum': 0, 'maximum': 1}
     """
 
     range: str = ""
@@ -115,6 +143,12 @@ class Text:
             list of choices says enough.
         form: a regular expression for the whole text, instead of choices.
         like: the form in words, and an example.
+
+    >>> direction = Text(("denoising", "noising"))
+    >>> direction.words, direction.fits("sideways")
+    ('one of denoising, noising', False)
+    >>> Text(form=r".+<-.+", like=("destination<-source", "noun<-color")).fault("noun", "edges")
+    "edges has 'noun', which is not destination<-source. Write it like 'noun<-color'."
     """
 
     choices: tuple[str, ...] = ()
@@ -156,6 +190,10 @@ class Several:
     Attributes:
         item: what each item is.
         name: what an item is called, where the list may not be empty.
+
+    >>> layers = Several(Number(whole=True), "layer")
+    >>> layers.words, layers.fits([0, 3]), layers.fault([], "layers")
+    ('a list, each item a whole number', True, 'There is no layer in layers. Give at least one.')
     """
 
     item: Kind
@@ -183,7 +221,12 @@ class Several:
 
 @dataclass(frozen=True)
 class Either:
-    """One kind or another."""
+    """One kind or another.
+
+    >>> place = Either((Text(), Number(whole=True)))
+    >>> place.words, place.fits("color"), place.fits(3), place.fits(0.5)
+    ('text or a whole number', True, True, False)
+    """
 
     kinds: tuple[Kind, ...]
 
@@ -266,6 +309,10 @@ def check(options: Mapping[str, Option], given: Mapping[str, object], where: str
 
     Raises:
         InterpError: names the first, and where it stands.
+
+    >>> check({"n_folds": Option("n_folds", Number(whole=True), 5, "folds")}, {"n_fold": 3}, "analyses.probing")
+    Traceback (most recent call last):
+    interp.errors.InterpError: Unknown key 'n_fold' in analyses.probing. Did you mean 'n_folds'? Known keys: n_folds.
     """
     for name, value in given.items():
         if name not in options:

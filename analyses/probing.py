@@ -116,6 +116,14 @@ def run(
         UnaskableError: one label only, one group only, labels that hardly any two groups share, or no role in which
             clean and corrupted differ.
         InterpError: an unknown target, group, site, role or layer, or prompts without pairs and no target or group.
+
+    >>> from analyses import probing
+    >>> from interp import HookedTransformer, tasks
+    >>> model = HookedTransformer.from_pretrained("mini")
+    >>> pairs = tasks.build("color-noun", "recall", tokenizer=model, n=4)
+    >>> probed = probing.run(model, pairs, roles=["color"], layers=[0], n_folds=2)
+    >>> bool((probed.selectivity == probed.accuracy - probed.control_accuracy).all())
+    True
     """
     if isinstance(pairs, Prompts):
         check_prompts(model, pairs)

@@ -44,6 +44,10 @@ class File:
         function: its name. It takes what the analysis needs, and keyword parameters.
         options: keyword parameters that a study can set.
         settled: keyword parameters that the study's other keys, or the run, settle.
+
+    >>> patterns = File("attention_patterns", "patterns", options=("prompt",))
+    >>> patterns.arguments({"prompt": 3, "layer": 1})
+    {'prompt': 3}
     """
 
     name: str
@@ -73,6 +77,17 @@ class Analysis:
 
     Raises:
         InterpError: what is declared cannot be.
+
+    >>> from analyses.options import Number, Option
+    >>> counting = Analysis(
+    ...     "counting",
+    ...     "my_package.counting",
+    ...     "How many of them are there?",
+    ...     options=(Option("most", Number("at least 1", least=1, whole=True), 10, "where to stop counting"),),
+    ... )
+    >>> counting.check({"most": 0})
+    Traceback (most recent call last):
+    interp.errors.InterpError: In analyses.counting: most is 0. Give at least 1.
     """
 
     name: str
@@ -135,7 +150,11 @@ class Analysis:
 
 
 def names() -> tuple[str, ...]:
-    """Every analysis that a study may name: the bundled ones, then those of other packages."""
+    """Every analysis that a study may name: the bundled ones, then those of other packages.
+
+    >>> names()[:3]
+    ('behavior', 'attention_lesson', 'activation_patching')
+    """
     return tuple(_sources())
 
 
@@ -144,6 +163,9 @@ def get(name: str) -> Analysis:
 
     Raises:
         InterpError: there is none, two packages have one of this name, or an entry point is broken.
+
+    >>> get("probing").meaning
+    'At which layer, and at which word, can a linear probe read the source?'
     """
     return _only(name, _sources())
 
@@ -153,6 +175,9 @@ def ordered(wanted: Collection[str], where: str = "") -> dict[str, Analysis]:
 
     Raises:
         InterpError: one that ``get`` refuses, or two that write the same file.
+
+    >>> list(ordered(["context_flow", "probing", "behavior"]))
+    ['behavior', 'probing', 'context_flow']
     """
     sources = _sources()
     found = {name: _only(name, sources, where) for name in wanted}

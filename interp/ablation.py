@@ -37,6 +37,14 @@ class Reference:
         references: prompts that the mean or the resample is made of.
         donors: with ``resample``, the prompt that each prompt gets its values from; else None.
         differs: per prompt, the first token from which on the reference's activations are not the prompt's own.
+
+    A prompt can be told from its reference only where their tokens differ, and after that:
+
+    >>> from interp import HookedTransformer
+    >>> model = HookedTransformer.from_pretrained("mini")
+    >>> prompts = Prompts.from_ids([[5, 6, 7, 9], [5, 8, 7, 9]])
+    >>> Reference.of(model, prompts, "resample").differs.tolist()
+    [1, 1]
     """
 
     kind: str
@@ -173,7 +181,13 @@ _MOVED: dict[str, Callable[[HookedTransformer, Tensor, int], Tensor]] = {
 
 
 def shape_at(model: HookedTransformer, name: str) -> tuple[int, ...]:
-    """A site's shape at one token; one destination and source of every head at the pattern."""
+    """A site's shape at one token; one destination and source of every head at the pattern.
+
+    >>> from interp import HookedTransformer
+    >>> model = HookedTransformer.from_pretrained("mini")
+    >>> shape_at(model, "z") == (model.cfg.n_heads, model.cfg.d_head)
+    True
+    """
     return sites.site(name).shape(model.cfg.sizes)
 
 
@@ -181,6 +195,10 @@ def laid_out(value: Tensor, site: Site, n: int, length: int) -> Float[Tensor, "p
     """A value that is the same for every prompt, with or without a token axis, for ``n`` prompts of ``length`` tokens.
 
     Without a copy. A value for more tokens than that is cut off.
+
+    >>> mean = torch.tensor([1.0, 2.0])  # d_model
+    >>> laid_out(mean, sites.site("resid_pre"), n=3, length=4).shape
+    torch.Size([3, 4, 2])
     """
     if site.is_pattern:
         return value[None, :, :length, :length].expand(n, -1, length, length)
@@ -197,6 +215,10 @@ def resample_donors(prompts: Prompts, *, seed: int, references: Prompts | None =
 
     Raises:
         InterpError: a prompt for which there is none.
+
+    >>> prompts = Prompts.from_ids([[1, 2], [3, 4], [5, 6, 7], [8, 9, 7]])
+    >>> resample_donors(prompts, seed=0).tolist()  # only prompts of one length take from each other
+    [1, 0, 3, 2]
     """
     rng = np.random.default_rng(whole_number(seed, "seed", least=0))
     given = prompts if references is None else references

@@ -48,6 +48,10 @@ class UnaskableError(InterpError):
 
     Attributes:
         by: the options that make the question.
+
+    >>> error = UnaskableError("These prompts have one colour only.", by=["target"])
+    >>> error.by
+    ('target',)
     """
 
     def __init__(self, message: str, *, by: Iterable[str] = ()) -> None:
@@ -56,23 +60,41 @@ class UnaskableError(InterpError):
 
 
 def shown(value: object) -> str:
-    """A value as a message quotes it: like ``repr``, on one line and cut to a length that can be read."""
+    """A value as a message quotes it: like ``repr``, on one line and cut to a length that can be read.
+
+    >>> shown("black"), shown(["a"] * 10)
+    ("'black'", "['a', 'a', 'a', 'a', 'a', 'a', ...]")
+    """
     return _cut(" ".join(_SHORT.repr(value).split()), LONGEST_VALUE)
 
 
 class UnusableModelError(InterpError):
-    """A model that was read whole and cannot be used: its bridge fails, or fails a check."""
+    """A model that was read whole and cannot be used: its bridge fails, or fails a check.
+
+    It is an ``InterpError`` like any other, so that one ``except`` is enough:
+
+    >>> issubclass(UnusableModelError, InterpError)
+    True
+    """
 
 
 def unknown_name(what: str, name: object, options: Iterable[str], where: str = "") -> InterpError:
-    """The error for a name that is not one of ``options``: lists them and the nearest match."""
+    """The error for a name that is not one of ``options``: lists them and the nearest match.
+
+    >>> print(unknown_name("site", "zz", ["z", "q"]))
+    Unknown site 'zz'. Did you mean 'z'? Choose from: z, q.
+    """
     options = list(options)
     known = ", ".join(options) or "none"
     return InterpError(f"Unknown {what} {shown(name)}{where}.{nearest(name, options)} Choose from: {known}.")
 
 
 def nearest(name: object, options: Iterable[str]) -> str:
-    """`` Did you mean 'option'?`` for the option that is most like a name, or begins with it; empty if none is."""
+    """`` Did you mean 'option'?`` for the option that is most like a name, or begins with it; empty if none is.
+
+    >>> nearest("patern", ["z", "pattern"])
+    " Did you mean 'pattern'?"
+    """
     if not isinstance(name, str) or not 0 < len(name) <= LONGEST_NAME:
         return ""
     options = list(options)
@@ -119,6 +141,12 @@ def whole_number(value: Any, what: str, *, least: int | None = None) -> int:
 
     Raises:
         InterpError: it is none, or below ``least``.
+
+    >>> whole_number(4, "n")
+    4
+    >>> whole_number(0, "n", least=1)
+    Traceback (most recent call last):
+    interp.errors.InterpError: n is 0. Give 1 or more.
     """
     try:
         number = None if isinstance(value, bool) else operator.index(value)
@@ -136,6 +164,9 @@ def whole_numbers(values: Any, what: str) -> tuple[int, ...]:
 
     Raises:
         InterpError: something else, or none at all.
+
+    >>> whole_numbers(3, "layers"), whole_numbers([0, 2], "layers")
+    ((3,), (0, 2))
     """
     if isinstance(values, str) or not (isinstance(values, Iterable) and getattr(values, "ndim", 1) > 0):
         return (whole_number(values, what),)
@@ -150,6 +181,9 @@ def names(values: Any, what: str) -> tuple[str, ...]:
 
     Raises:
         InterpError: something else, or none at all.
+
+    >>> names("color", "roles"), names(["color", "noun", "color"], "roles")
+    (('color',), ('color', 'noun'))
     """
     found = (values,) if isinstance(values, str) or not isinstance(values, Iterable) else tuple(values)
     for name in found:
@@ -166,6 +200,11 @@ def told(what: str) -> Iterator[None]:
 
     Raises:
         UnusableModelError: in place of any other exception, which it has as its cause.
+
+    >>> with told("The tokenizer could not be read"):
+    ...     raise KeyError("vocab")
+    Traceback (most recent call last):
+    interp.errors.UnusableModelError: The tokenizer could not be read (KeyError: 'vocab').
     """
     try:
         yield

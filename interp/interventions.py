@@ -44,6 +44,9 @@ class Where:
         layers: layer indices; None is every layer.
         heads: head indices (``kv_head`` for keys and values); None is every head.
         at: roles or positions; None is every token.
+
+    >>> Where(layers=[3], heads=[0, 2], at=["color"]).heads
+    (0, 2)
     """
 
     layers: Sequence[int] | int | None = None
@@ -62,6 +65,11 @@ class Intervention(Where, ABC):
 
     Attributes:
         site: site name.
+
+    Every intervention is one, and names its site; the docstring of the module shows how to write one of your own.
+
+    >>> isinstance(Ablate(site="z", kind="zero"), Intervention)
+    True
     """
 
     site: str
@@ -98,6 +106,11 @@ class Replace(Intervention):
 
     Attributes:
         values: layer -> activations [prompt, *site dims], as ``run.activations`` returns them.
+
+    >>> clean = torch.tensor([[[5.0]]])  # prompt position d_model
+    >>> patch = Replace(site="resid_pre", layers=[3], values={3: clean})
+    >>> patch.edit(torch.tensor([[[1.0]]]), 3, np.array([0])).item()
+    5.0
     """
 
     values: Mapping[int, Float[Tensor, "prompt ..."]] = field(repr=False)
@@ -146,6 +159,15 @@ class Ablate(Intervention):
             tokens. ``resample``: the value of a reference of equal length, drawn with ``seed``.
         seed: for ``resample``.
         references: prompts whose activations give the mean or the resample; None is the prompts of the run.
+
+    Without what attention adds, the model says some other colour:
+
+    >>> from interp import HookedTransformer, run
+    >>> model = HookedTransformer.from_pretrained("mini")
+    >>> prompts = run.as_prompts(model, "The cat is black. The cat is")
+    >>> logits = run.logits_at(model, prompts, interventions=[Ablate(site="attn_out", kind="zero")])
+    >>> model.tokenizer.decode(logits.argmax()) == " black"
+    False
     """
 
     kind: AblationKind
@@ -167,7 +189,12 @@ class Ablate(Intervention):
 
 
 def check_ablation(kind: str) -> None:
-    """Refuse anything but the names of the ablations."""
+    """Refuse anything but the names of the ablations.
+
+    >>> check_ablation("median")
+    Traceback (most recent call last):
+    interp.errors.InterpError: Unknown ablation 'median'. ... Choose from: zero, zero_raw, mean, resample.
+    """
     if kind not in ABLATIONS:
         raise unknown_name("ablation", kind, ABLATIONS)
 
@@ -182,6 +209,12 @@ class Knockout(Intervention):
         site: ``scores``.
         dest: roles or positions that may not look.
         src: roles or positions that may not be looked at.
+
+    The last of three tokens may no longer look at the first:
+
+    >>> cut = Knockout(dest=[2], src=[0])
+    >>> cut.tokens(Prompts.from_ids([[5, 6, 7]]))[0].astype(int).tolist()  # a row for each destination
+    [[0, 0, 0], [0, 0, 0], [1, 0, 0]]
     """
 
     site: str = field(default="scores", init=False)
@@ -209,6 +242,10 @@ def check_cut(cut: Bool[np.ndarray, "prompt dest src"], what: str) -> None:
 
     Raises:
         InterpError: names the token; ``what`` begins the sentence.
+
+    >>> check_cut(np.array([[[True, False], [False, False]]]), "The knockout")
+    Traceback (most recent call last):
+    interp.errors.InterpError: The knockout leaves token 0 of prompt 0 with nothing to attend to. Cut fewer tokens.
     """
     places = np.arange(cut.shape[1])
     seen = (places[:, None] >= places[None, :]) & ~cut
@@ -225,6 +262,9 @@ def parse_edge(edge: str) -> tuple[str, str]:
 
     Raises:
         InterpError: malformed.
+
+    >>> parse_edge("noun<-color")
+    ('noun', 'color')
     """
     dest, arrow, src = (part.strip() for part in edge.partition("<-"))
     if not (dest and arrow and src):
@@ -239,6 +279,10 @@ class Steer(Intervention):
     Attributes:
         vector: broadcast against the site's last axes, e.g. [d_model] for ``resid_pre``, [d_head] for ``z``.
         scale: multiplier.
+
+    >>> more = Steer(site="resid_pre", layers=[3], vector=torch.tensor([1.0, -1.0]), scale=2.0)
+    >>> more.edit(torch.tensor([10.0, 10.0]), 3, np.array([0])).tolist()
+    [12.0, 8.0]
     """
 
     vector: Float[Tensor, "*dims"] = field(repr=False)
@@ -272,6 +316,10 @@ class Erase(Intervention):
     Attributes:
         directions: spanning vectors [direction, d]; orthonormalised here.
         offset: point that the projection leaves in place, [d]; None is the origin.
+
+    >>> first = Erase(site="resid_pre", layers=[3], directions=torch.tensor([[1.0, 0.0]]))
+    >>> first.edit(torch.tensor([3.0, 4.0]), 3, np.array([0])).tolist()
+    [0.0, 4.0]
     """
 
     directions: Float[Tensor, "direction d"] = field(repr=False)
@@ -309,6 +357,11 @@ class AddNoise(Intervention):
         site: site name, usually ``embed``.
         scale: standard deviation, in the site's units.
         seed: every call with one seed adds the same noise.
+
+    >>> noise = AddNoise(scale=0.5)
+    >>> embedded = torch.zeros(1, 100, 100)  # prompt position d_model
+    >>> round(noise.edit(embedded, 0, np.array([0])).std().item(), 1)
+    0.5
     """
 
     scale: float

@@ -78,7 +78,11 @@ gives its meaning (``build(..., dims=...)``)."""
 
 
 class Variable(NamedTuple):
-    """One named array of a result: ``dims`` in order, values, and the two attributes every reader needs."""
+    """One named array of a result: ``dims`` in order, values, and the two attributes every reader needs.
+
+    >>> Variable(("prompt", "layer"), np.zeros((2, 3)), "logits", "effect of a patch").units
+    'logits'
+    """
 
     dims: tuple[str, ...]
     values: Any
@@ -87,7 +91,16 @@ class Variable(NamedTuple):
 
 
 class HasProvenance(Protocol):
-    """Anything that can say where it came from, as flat attributes."""
+    """Anything that can say where it came from, as flat attributes.
+
+    Models and prompts of this library have it. Anything else can be given it:
+
+    >>> class Measured:
+    ...     def provenance(self):
+    ...         return {"model": "by hand", "weights_sha256": ""}
+    >>> Measured().provenance()["model"]
+    'by hand'
+    """
 
     def provenance(self) -> dict[str, str | int]:
         """Attributes that identify this object."""
@@ -124,6 +137,22 @@ def build(
     Raises:
         InterpError: a missing attribute, unit or long name, a dimension without a meaning or coordinate, or values
             that are not plain arrays.
+
+    >>> from interp import HookedTransformer, tasks
+    >>> model = HookedTransformer.from_pretrained("mini")
+    >>> pairs = tasks.build("color-noun", tokenizer=model, n=2)
+    >>> made = build(
+    ...     {"effect": Variable(("prompt", "layer"), [[0.0, 1.0], [0.0, 3.0]], "logits", "what a layer adds")},
+    ...     coords={"layer": [0, 1]},
+    ...     title="Effect by layer",
+    ...     question="Which layer says it?",
+    ...     reading="0: the layer adds nothing.",
+    ...     source="",
+    ...     of=(model, pairs),
+    ...     seed=0,
+    ... )
+    >>> made.effect.mean("prompt").values.tolist(), made.attrs["task"], made.attrs["n_prompts"]
+    ([0.0, 2.0], 'color-noun/two', 2)
     """
     from interp import __version__
 
@@ -168,7 +197,11 @@ def meaning(dataset: xr.Dataset, dim: str) -> str:
 
 
 def now() -> str:
-    """The time in UTC, ISO 8601, to the second; ``SOURCE_DATE_EPOCH`` overrides it for reproducible builds."""
+    """The time in UTC, ISO 8601, to the second; ``SOURCE_DATE_EPOCH`` overrides it for reproducible builds.
+
+    >>> len(now())
+    20
+    """
     epoch = os.environ.get("SOURCE_DATE_EPOCH")
     moment = datetime.fromtimestamp(int(epoch), UTC) if epoch else datetime.now(UTC)
     return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
@@ -179,6 +212,10 @@ def validate(dataset: xr.Dataset) -> xr.Dataset:
 
     Raises:
         InterpError: names the first thing that is missing or wrong.
+
+    >>> validate(xr.Dataset(attrs={name: "" for name in REQUIRED_ATTRS}))
+    Traceback (most recent call last):
+    interp.errors.InterpError: The result holds no variable.
     """
     missing = [name for name in REQUIRED_ATTRS if name not in dataset.attrs]
     if missing:
@@ -216,6 +253,10 @@ def to_bytes(dataset: xr.Dataset) -> bytes:
 
     Raises:
         InterpError: NetCDF cannot hold it (a text with a NUL, a whole number of more than 64 bits).
+
+    >>> content = to_bytes(xr.Dataset({"effect": ("prompt", [1.0, 3.0])}))
+    >>> content[1:4], b"interp sha256 " in content
+    (b'HDF', True)
     """
     try:
         body = bytes(dataset.to_netcdf(engine=ENGINE))
@@ -237,6 +278,10 @@ def from_bytes(content: bytes, where: str) -> xr.Dataset:
 
     Raises:
         InterpError: the checksum is absent or wrong, the schema version is another, or the result is incomplete.
+
+    >>> from_bytes(to_bytes(xr.Dataset())[:100], "effect.nc")
+    Traceback (most recent call last):
+    interp.errors.InterpError: effect.nc is not a readable result: it does not end in a checksum, so ...
     """
     body, seal = content[:-_SEAL_BYTES], content[-_SEAL_BYTES:]
     if not seal.startswith(_SEAL):
@@ -272,6 +317,13 @@ def save(dataset: xr.Dataset, path: str | Path) -> Path:
 
     Raises:
         InterpError: the result is incomplete or the directory cannot be written.
+
+    >>> import tempfile
+    >>> made = xr.Dataset({"effect": ("prompt", [1.0, 3.0], {"units": "logits", "long_name": "what a layer adds"})})
+    >>> made.attrs = dict.fromkeys(REQUIRED_ATTRS, "") | {"schema_version": SCHEMA_VERSION}
+    >>> with tempfile.TemporaryDirectory() as place:
+    ...     float(load(save(made, Path(place) / "effect.nc")).effect.mean())
+    2.0
     """
     try:
         target = Path(path)
@@ -296,6 +348,10 @@ def load(path: str | Path) -> xr.Dataset:
 
     Raises:
         InterpError: the file is absent, damaged, not from ``save``, has another schema version, or is incomplete.
+
+    >>> load("reports/none/results/effect.nc")
+    Traceback (most recent call last):
+    interp.errors.InterpError: No result at reports/none/results/effect.nc. Run the study first, or name its directory.
     """
     source = Path(path)
     try:

@@ -43,7 +43,13 @@ ACCELERATOR_ROW_BYTES = 1024 * 2**20
 
 
 def as_prompts(model: HookedTransformer, inputs: Texts) -> Prompts:
-    """Texts, token ids or ``Prompts`` as ``Prompts`` that this model can read."""
+    """Texts, token ids or ``Prompts`` as ``Prompts`` that this model can read.
+
+    >>> from interp import HookedTransformer
+    >>> model = HookedTransformer.from_pretrained("mini")
+    >>> as_prompts(model, "The cat").tokens
+    (('<|endoftext|>', 'The', ' cat'),)
+    """
     check_model(model, inputs)
     if isinstance(inputs, Prompts | PromptPairs):
         check_prompts(model, inputs)
@@ -56,30 +62,55 @@ def as_prompts(model: HookedTransformer, inputs: Texts) -> Prompts:
 
 
 def row_bytes(model: HookedTransformer) -> int:
-    """Activations that one batch of this model may hold."""
+    """Activations that one batch of this model may hold.
+
+    >>> from interp import HookedTransformer
+    >>> row_bytes(HookedTransformer.from_pretrained("mini")) >= ROW_BYTES
+    True
+    """
     return ROW_BYTES if model.device.type == "cpu" else ACCELERATOR_ROW_BYTES
 
 
 def rows_per_batch(model: HookedTransformer, length: int) -> int:
-    """How many prompts of ``length`` tokens keep a batch's activations near ``row_bytes``; at least one."""
+    """How many prompts of ``length`` tokens keep a batch's activations near ``row_bytes``; at least one.
+
+    >>> from interp import HookedTransformer
+    >>> model = HookedTransformer.from_pretrained("mini")
+    >>> rows_per_batch(model, 10) > rows_per_batch(model, 100) >= 1
+    True
+    """
     cfg = model.cfg
     per_row = 4 * length * (8 * cfg.d_model + 2 * cfg.d_mlp + 3 * cfg.n_heads * length)
     return int(max(1, row_bytes(model) // per_row))
 
 
 def batches(model: HookedTransformer, prompts: Prompts) -> Iterator[np.ndarray]:
-    """Row indices in batches whose activations stay near ``row_bytes``."""
+    """Row indices in batches whose activations stay near ``row_bytes``.
+
+    >>> from interp import HookedTransformer
+    >>> model = HookedTransformer.from_pretrained("mini")
+    >>> [rows.tolist() for rows in batches(model, Prompts.from_ids([[1, 2], [3, 4]]))]
+    [[0, 1]]
+    """
     return chunks_of(len(prompts), rows_per_batch(model, prompts.ids.shape[1]))
 
 
 def chunks_of(n: int, size: int) -> Iterator[Int[np.ndarray, " prompt"]]:
-    """The numbers of ``n`` prompts, ``size`` at a time."""
+    """The numbers of ``n`` prompts, ``size`` at a time.
+
+    >>> [rows.tolist() for rows in chunks_of(5, 2)]
+    [[0, 1], [2, 3], [4]]
+    """
     for start in range(0, n, size):
         yield np.arange(start, min(start + size, n))
 
 
 def ids_of(prompts: Prompts) -> Int[Tensor, "prompt position"]:
-    """Token ids as a tensor, padded on the right."""
+    """Token ids as a tensor, padded on the right.
+
+    >>> ids_of(Prompts.from_ids([[5, 6, 7], [8, 9, 7]])).tolist()
+    [[5, 6, 7], [8, 9, 7]]
+    """
     return torch.tensor(prompts.ids, dtype=torch.long)
 
 
@@ -156,7 +187,19 @@ def activations(
     layers: Sequence[int] | None = None,
     interventions: Sequence[Intervention] = (),
 ) -> dict[int, Float[Tensor, "prompt ..."]]:
-    """Whole activations per layer on the model's device, as ``Replace`` takes them; padding included."""
+    """Whole activations per layer on the model's device, as ``Replace`` takes them; padding included.
+
+    With the corrupted run's stream before layer 2, the clean run says the other colour:
+
+    >>> from interp import HookedTransformer
+    >>> from interp.interventions import Replace
+    >>> model = HookedTransformer.from_pretrained("mini")
+    >>> clean, corrupted = (as_prompts(model, f"The cat is {color}. The cat is") for color in ("black", "white"))
+    >>> values = activations(model, corrupted, "resid_pre", layers=[2])
+    >>> patched = logits_at(model, clean, interventions=[Replace(site="resid_pre", layers=[2], values=values)])
+    >>> model.tokenizer.decode(patched.argmax(dim=-1))
+    ' white'
+    """
     check_prompts(model, prompts)
     model.check_site(site)
     interventions = _prepared(model, prompts, interventions)
@@ -182,6 +225,12 @@ def logits_at(
 
     Raises:
         InterpError: logits that are not finite.
+
+    >>> from interp import HookedTransformer
+    >>> model = HookedTransformer.from_pretrained("mini")
+    >>> logits = logits_at(model, as_prompts(model, "The cat is black. The cat is"))
+    >>> model.tokenizer.decode(logits.argmax(dim=-1))
+    ' black'
     """
     check_prompts(model, prompts)
     at = prompts.lengths - 1 if positions is None else np.asarray(positions)
@@ -204,7 +253,14 @@ def logits_at(
 def in_batches(
     model: HookedTransformer, prompts: Prompts, site: str, layers: Sequence[int]
 ) -> Iterator[tuple[Prompts, dict[int, Float[Tensor, "prompt ..."]]]]:
-    """``activations`` of some prompts at a time, with these prompts."""
+    """``activations`` of some prompts at a time, with these prompts.
+
+    >>> from interp import HookedTransformer
+    >>> model = HookedTransformer.from_pretrained("mini")
+    >>> prompts = Prompts.from_ids([[5, 6, 7], [8, 9, 7]])
+    >>> [(len(part), values[3].shape) for part, values in in_batches(model, prompts, "z", [3])]
+    [(2, torch.Size([2, 3, 4, 32]))]
+    """
     for rows in batches(model, prompts):
         part = prompts.select(rows)
         yield part, activations(model, part, site, layers=layers)
@@ -264,7 +320,12 @@ def _check_memory(needed: int, wanted: Sequence[sites.Site]) -> None:
 
 
 def free_memory() -> int | None:
-    """Bytes of memory that can be had without swapping, where the system says so."""
+    """Bytes of memory that can be had without swapping, where the system says so.
+
+    >>> free = free_memory()
+    >>> free is None or free > 0
+    True
+    """
     try:
         with open("/proc/meminfo", encoding="ascii") as lines:
             return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
@@ -397,6 +458,13 @@ def compile_interventions(
 
     Raises:
         InterpError: something that is no intervention, or one that asks for what the model or the prompts do not have.
+
+    >>> from interp import HookedTransformer
+    >>> from interp.interventions import Steer
+    >>> model = HookedTransformer.from_pretrained("mini")
+    >>> more = Steer(site="resid_pre", layers=[1, 2], vector=torch.ones(128))
+    >>> [name for name, _ in compile_interventions(model, as_prompts(model, "The cat"), [more])]
+    ['blocks.1.hook_resid_pre', 'blocks.2.hook_resid_pre']
     """
     hooks: list[Hook] = []
     chosen = np.arange(len(prompts)) if rows is None else rows
@@ -433,7 +501,15 @@ def _values_of(model: HookedTransformer, prompts: Prompts, item: Ablate) -> dict
 
 
 def edit_hooks(model: HookedTransformer, name: str, layer: int, edit: Callable[[Tensor], Tensor]) -> list[Hook]:
-    """Hooks that change a site everywhere it is used: at its own hook, or (``edited_at``) where it enters."""
+    """Hooks that change a site everywhere it is used: at its own hook, or (``edited_at``) where it enters.
+
+    >>> from interp import HookedTransformer
+    >>> model = HookedTransformer.from_pretrained("mini")
+    >>> hooks = edit_hooks(model, "z", 3, lambda activation: 0 * activation)
+    >>> logits = model.forward(ids_of(as_prompts(model, "The cat is")), hooks=hooks)
+    >>> [name for name, _ in hooks], logits.shape
+    (['blocks.3.attn.hook_z'], torch.Size([1, 4, 1280]))
+    """
     site = sites.site(name)
     if not site.edited_at:
         return [(_hook_name(name, layer), edit)]

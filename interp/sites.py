@@ -55,6 +55,12 @@ class Site:
         edited_at: TransformerLens hook at which it is changed, where that is not its own.
         edit_needs: the site that such a change has to know.
         in_raw: what its zero is in the raw model.
+
+    >>> z = SITES["z"]
+    >>> z.dims, z.unit, z.hook_name(3)
+    (('position', 'head', 'd_head'), 'head', 'blocks.3.attn.hook_z')
+    >>> z.shape({"head": 12, "d_head": 64})
+    (12, 64)
     """
 
     name: str
@@ -282,6 +288,12 @@ def site(name: str) -> Site:
 
     Raises:
         InterpError: the name is unknown; the message gives the nearest match and the whole list.
+
+    >>> site("resid_mid").description
+    'residual stream between attention and MLP'
+    >>> site("hook_z")
+    Traceback (most recent call last):
+    interp.errors.InterpError: 'hook_z' is TransformerLens's name of site 'z'. Ask for 'z'.
     """
     if not isinstance(name, str):
         raise InterpError(
@@ -304,7 +316,11 @@ def _of_hook(name: str) -> InterpError | None:
 
 
 def check_sites(names: str | Iterable[str]) -> tuple[Site, ...]:
-    """Look up several sites; a lone string counts as one name, an empty list is an error."""
+    """Look up several sites; a lone string counts as one name, an empty list is an error.
+
+    >>> [one.name for one in check_sites(["q", "k", "q"])]
+    ['q', 'k']
+    """
     wanted = (names,) if isinstance(names, str) or not isinstance(names, Iterable) else tuple(names)
     if not wanted:
         raise InterpError(f"No site was asked for. The sites are: {', '.join(SITES)}.")
@@ -316,6 +332,12 @@ def vector_site(name: str) -> Site:
 
     Raises:
         InterpError: an unknown site, or one without.
+
+    >>> vector_site("z").name
+    'z'
+    >>> vector_site("pattern")
+    Traceback (most recent call last):
+    interp.errors.InterpError: Site 'pattern' has no vector per layer and position. Probe 'resid_pre' or 'z'.
     """
     found = site(name)
     if not found.has_vectors:
@@ -324,7 +346,11 @@ def vector_site(name: str) -> Site:
 
 
 def check_layers(layers: int | Sequence[int] | None, n_layers: int) -> tuple[int, ...]:
-    """Resolve layer indices (``None`` is all, negative counts from the end) to sorted, unique, valid ones."""
+    """Resolve layer indices (``None`` is all, negative counts from the end) to sorted, unique, valid ones.
+
+    >>> check_layers([-1, 0], n_layers=12)
+    (0, 11)
+    """
     if layers is None:
         return tuple(range(n_layers))
     resolved = []

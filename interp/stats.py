@@ -128,6 +128,11 @@ def slope_through_origin(x: Float[np.ndarray, "*rows item"], y: Float[np.ndarray
     It is the median of ``y / x`` weighted by ``abs(x)``: items whose y is wrong do not move it unless they hold half
     of all ``abs(x)``, and items whose x is 0 have no part in it. Where the median falls between two ratios it is their
     mean.
+
+    The first two items say 2; the third, far off, does not move them.
+
+    >>> float(slope_through_origin(np.array([1.0, 2.0, 1.0]), np.array([2.0, 4.0, 90.0])))
+    2.0
     """
     x, y = (np.asarray(values, dtype=np.float64) for values in (x, y))
     if x.shape != y.shape:
@@ -155,6 +160,10 @@ def slope_interval(
     """Percentile bootstrap interval, over rows, of the slope through the origin of the row means; NaN below two rows.
 
     The same resampled rows are used for x and y, and the items are held fixed.
+
+    >>> x = np.array([[1.0, 2.0], [3.0, 1.0], [2.0, 2.0]])
+    >>> slope_interval(x, 2 * x)  # every row says 2
+    (2.0, 2.0)
     """
     n = len(x)
     if n < 2:
@@ -173,6 +182,12 @@ def wilson_interval(successes: int, n: int, *, level: float = LEVEL) -> tuple[fl
     """Wilson score interval of a proportion (Wilson 1927), within [0, 1]; (0, 1) when ``n`` is 0.
 
     Honest at 0 of n and n of n, where the textbook interval has no width.
+
+    >>> low, high = wilson_interval(8, 10)
+    >>> round(low, 2), round(high, 2)
+    (0.49, 0.94)
+    >>> wilson_interval(0, 10)[0]
+    0.0
     """
     if n < 0 or not 0 <= successes <= max(n, 0):
         raise InterpError(f"wilson_interval needs 0 <= successes <= n, got {successes} of {n}.")
@@ -191,7 +206,15 @@ def _normal_quantile(p: float) -> float:
 
 
 def sign_flip_p_value(values: Float[np.ndarray, " prompt"], *, n_resamples: int = 10_000, seed: int = 0) -> float:
-    """Two-sided sign-flip permutation p-value for a mean of zero. The observed sample counts, so p is never 0."""
+    """Two-sided sign-flip permutation p-value for a mean of zero. The observed sample counts, so p is never 0.
+
+    Five prompts that agree: of the 32 ways to choose their signs two are as extreme, so the p-value is near 2/32.
+
+    >>> abs(sign_flip_p_value(np.array([1.0, 2.0, 1.5, 0.5, 1.0])) - 2 / 32) < 0.01
+    True
+    >>> sign_flip_p_value(np.array([1.0, -1.0]))
+    1.0
+    """
     data = np.asarray(values, dtype=np.float64)
     data = data[np.isfinite(data)]
     if data.size == 0:
@@ -213,6 +236,13 @@ def max_t_p_values(
     the chance of even one false finding among all cells is at most the level, however the cells depend on each other.
     Assumes that under the null a prompt's values are as likely as their negatives. The observed sample counts, so p is
     never 0; NaN entries are left out of their cell's mean, and a cell with fewer than two values has p 1.
+
+    Eight prompts, two cells: the first has one sign throughout, the second has either as often.
+
+    >>> always, either = np.array([1.0, 1.1, 0.9, 1.2, 0.8, 1.0, 1.1, 0.9]), np.array([1.0, -1.0] * 4)
+    >>> p_values = max_t_p_values(np.stack([always, either], axis=1))
+    >>> bool(p_values[0] < 0.05), float(p_values[1])
+    (True, 1.0)
     """
     data = np.asarray(values, dtype=np.float64)
     if data.ndim != 2:
@@ -245,7 +275,11 @@ def _t_statistics(
 
 
 def spearman(a: Float[np.ndarray, " item"], b: Float[np.ndarray, " item"]) -> float:
-    """Spearman rank correlation in [-1, 1], ties sharing their mean rank; NaN when either side is constant."""
+    """Spearman rank correlation in [-1, 1], ties sharing their mean rank; NaN when either side is constant.
+
+    >>> round(spearman(np.array([1.0, 2.0, 3.0]), np.array([1.0, 8.0, 27.0])), 6)
+    1.0
+    """
     x, y = _ranks(np.asarray(a, dtype=np.float64)), _ranks(np.asarray(b, dtype=np.float64))
     if x.size != y.size:
         raise InterpError(f"spearman needs equal lengths, got {x.size} and {y.size}.")
@@ -260,6 +294,13 @@ def rank_agreement(a: Float[np.ndarray, " item"], b: Float[np.ndarray, " item"],
     Goodman and Kruskal's gamma (1954) of these pairs: 1 if all are ordered alike, -1 if none is, and a tie in ``a``
     counts as half. Pairs that are nearly equal in ``b`` have no part in it, so their noise is not ranked. NaN without
     a pair.
+
+    The last two items are too close in b to be ranked. First both other pairs are in order, then one of them:
+
+    >>> rank_agreement(np.array([1.0, 3.0, 2.0]), np.array([0.0, 1.0, 1.01]), least=0.5)
+    1.0
+    >>> rank_agreement(np.array([2.0, 3.0, 1.0]), np.array([0.0, 1.0, 1.01]), least=0.5)
+    0.0
     """
     if not least > 0:
         raise InterpError(f"rank_agreement needs least above 0, got {least}.")

@@ -45,6 +45,10 @@ class Rows:
         cell: [row] which cell; -1 and -2 are the metric of the run that is changed and of the other one.
         prompt: [row] which prompt.
         value: [row] the metric.
+
+    >>> rows = Rows(np.array([-1, 0, 1]), np.array([0, 0, 0]), np.array([4.0, 1.5, 3.0]))
+    >>> rows.within(n_prompts=1, n_cells=1).value.tolist()
+    [4.0, 1.5]
     """
 
     cell: Int[np.ndarray, " row"]
@@ -59,7 +63,15 @@ class Rows:
 
 @dataclass(frozen=True)
 class Journal:
-    """The file of one sweep. Any number of processes may read it and append to it."""
+    """The file of one sweep. Any number of processes may read it and append to it.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as place:
+    ...     journal = Store.at(place).journal({"site": "z", "model": "mini"})
+    ...     journal.append(0, np.array([0, 1]), np.array([1.5, 2.5]))  # cell 0 of prompts 0 and 1
+    ...     journal.read().value.tolist()
+    [1.5, 2.5]
+    """
 
     path: Path
     facts: str
@@ -171,7 +183,14 @@ class Journal:
 
 @dataclass(frozen=True)
 class Store:
-    """A directory of journals. Any number of sweeps may share one; deleting it loses nothing but time."""
+    """A directory of journals. Any number of sweeps may share one; deleting it loses nothing but time.
+
+    Other facts are another file, so that no sweep reads the rows of another:
+
+    >>> store = Store.at("cells")
+    >>> store.journal({"site": "z"}).path == store.journal({"site": "q"}).path
+    False
+    """
 
     directory: Path
 

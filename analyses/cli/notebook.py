@@ -52,9 +52,21 @@ def study(
     Raises:
         InterpError: bad input, before anything is computed wherever that can be known; or ``out`` holds another run.
 
+    >>> import tempfile
     >>> import interp
-    >>> found = interp.study("color-noun", n=8)  # doctest: +SKIP
-    >>> found.results["activation_patching"].recovered_z.mean("prompt")  # doctest: +SKIP
+    >>> asked = {
+    ...     "name": "recall",
+    ...     "title": "Recall",
+    ...     "question": "Does the model recall one colour?",
+    ...     "task": "color-noun",
+    ...     "rungs": ["recall"],
+    ...     "main_rung": "recall",
+    ...     "analyses": {"behavior": {}},
+    ... }
+    >>> with tempfile.TemporaryDirectory() as place:
+    ...     found = interp.study(asked, model=interp.HookedTransformer.from_pretrained("mini"), n=4, out=place)
+    >>> found.results["behavior"].preferred.values.tolist(), found.report.name
+    ([1.0], 'report.html')
     """
     tools = execution.real_tools()
     if model is not None and not isinstance(model, str):

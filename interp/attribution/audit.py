@@ -56,6 +56,10 @@ class Audit:
         maximum_wrong: share of large effects with the wrong sign, of those missed, and of cells that look large and
             are not, up to which a ranking still serves to choose what to patch exactly.
         seed: of the random sample; None takes the function's.
+
+    >>> audit = Audit(top_k=3, random=5, maximum_factor=1.1)
+    >>> audit.maximum_factor, audit.large
+    (1.1, 0.2)
     """
 
     top_k: int = 10

@@ -108,6 +108,13 @@ def edge_attribution(
     Raises:
         InterpError: an unknown sender, receiver, method, direction or metric, or a model whose arithmetic is not
             written in ``interp.model.arithmetic``.
+
+    >>> from interp import HookedTransformer, tasks
+    >>> model = HookedTransformer.from_pretrained("mini")
+    >>> pairs = tasks.build("color-noun", "recall", tokenizer=model, n=2)
+    >>> edges = edge_attribution(model, pairs, senders=["L0H0", "MLP0"], receivers=["MLP0", "logits"], audit=None)
+    >>> edges.estimated_effect.mean("prompt").isnull().values.tolist()  # an MLP does not come before itself
+    [[False, False], [True, False]]
     """
     check_pairs(model, pairs)
     check_method(method, get_args(Method), steps)

@@ -15,6 +15,11 @@ class ModelConfig:
 
     ``length_boundary`` is a number of tokens above which rotary angles change for a whole batch: prompts on both sides
     of it cannot be run together, since a prompt's numbers would depend on its neighbours. None for most models.
+
+    >>> from interp import HookedTransformer
+    >>> cfg = HookedTransformer.from_pretrained("mini").cfg
+    >>> cfg.n_layers, cfg.n_heads, cfg.d_model, cfg.grouped_query
+    (4, 4, 128, False)
     """
 
     architecture: str

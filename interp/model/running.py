@@ -22,6 +22,9 @@ def resolve_device(device: str) -> torch.device:
 
     Raises:
         InterpError: an unknown device or one that this machine lacks.
+
+    >>> resolve_device("cpu")
+    device(type='cpu')
     """
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")

@@ -30,6 +30,17 @@ class Drop:
         clean_text: the clean prompt.
         corrupted_text: the corrupted prompt.
         kind: the reason in one word: length, span, identical, difference, unknown, answer or shortfall.
+
+    >>> from interp import HookedTransformer, PromptPairs
+    >>> slots = [{"color": "black"}, {"color": "white"}]
+    >>> pairs = PromptPairs.from_template(
+    ...     Template("The {color} cat is", answer=" {color}"),
+    ...     clean=slots,
+    ...     corrupted=[{"color": "white"}, {"color": "white"}],
+    ...     tokenizer=HookedTransformer.from_pretrained("mini"),
+    ... )
+    >>> len(pairs), [(drop.index, drop.kind) for drop in pairs.drops]
+    (1, [(1, 'identical')])
     """
 
     index: int

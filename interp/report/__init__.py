@@ -1,10 +1,6 @@
 """From a run's results to one page: ``report.html`` and its machine-readable twin ``report.json``.
 
 Nothing here loads torch, a model, the network, a clock or a random source: the same directory gives the same bytes.
-
->>> from interp import report
->>> report.render("reports/color-noun")  # doctest: +SKIP
-PosixPath('reports/color-noun/report.html')
 """
 
 from __future__ import annotations
@@ -31,6 +27,16 @@ def render(directory: str | Path, *, interactive: bool = True) -> Path:
     Raises:
         InterpError: no results, an incomplete result (the message names the file and the variable), or a directory
             that cannot be written.
+
+    >>> import tempfile
+    >>> import xarray as xr
+    >>> from interp import results
+    >>> made = xr.Dataset({"effect": ("prompt", [1.0, 3.0], {"units": "logits", "long_name": "what a layer adds"})})
+    >>> made.attrs = dict.fromkeys(results.REQUIRED_ATTRS, "by hand") | {"schema_version": results.SCHEMA_VERSION}
+    >>> with tempfile.TemporaryDirectory() as place:
+    ...     path = results.save(made, Path(place) / "results" / "effect.nc")
+    ...     "what a layer adds" in render(place).read_text(encoding="utf-8")
+    True
     """
     where = Path(directory)
     run = inputs.read(where)

@@ -32,7 +32,11 @@ FILES = (".yaml", ".yml")
 
 
 def names() -> tuple[str, ...]:
-    """The bundled tasks, in alphabetical order."""
+    """The bundled tasks, in alphabetical order.
+
+    >>> "ioi" in names()
+    True
+    """
     return tuple(sorted(path.stem for path in _FOLDER.glob("*.yaml")))
 
 
@@ -41,6 +45,9 @@ def content(name: str | Path) -> Any:
 
     Raises:
         InterpError: unknown name, or a file that is missing or not YAML.
+
+    >>> content("ioi")["language"]
+    'en'
     """
     path = _file(name)
     return _yaml.read(path, path.name)
@@ -51,6 +58,10 @@ def load(task: str | Path | Mapping[str, Any]) -> Task:
 
     Raises:
         InterpError: unknown name, or a file or mapping that is not a valid task.
+
+    >>> task = load("color-noun")
+    >>> task.main.name, task.lexicon["color"][:2]
+    ('two', ('black', 'white'))
     """
     if isinstance(task, Mapping):
         return parse_task(_yaml.plain(task, "the given mapping"), "the given mapping")
@@ -94,6 +105,12 @@ def build(
 
     Raises:
         InterpError: unknown task or rung, n below 1, a prompt longer than the context, or no pair at all.
+
+    >>> from interp import HookedTransformer
+    >>> model = HookedTransformer.from_pretrained("mini")
+    >>> pairs = build("color-noun", "recall", tokenizer=model, n=4)
+    >>> len(pairs), pairs.task, pairs.name, pairs[0].correct in pairs[0].clean
+    (4, 'color-noun', 'recall', True)
     """
     from interp.tasks import drawing, random_tokens
 

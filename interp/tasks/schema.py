@@ -34,6 +34,9 @@ class Corruption:
         row: with ``other``, the slots of the prompt that change with it: the columns of its table.
         swap: these two slots exchange their words.
         copy: slot -> the slot whose clean word it takes.
+
+    >>> Corruption(swap=("first", "second")).slots
+    ('first', 'second')
     """
 
     other: str = ""
@@ -55,6 +58,9 @@ class Table:
     Attributes:
         columns: the slots.
         rows: one word for each column; no two rows begin with the same word.
+
+    >>> Table(("noun", "verb"), (("key", "is"), ("keys", "are"))).columns
+    ('noun', 'verb')
     """
 
     columns: tuple[str, ...]
@@ -76,6 +82,10 @@ class Rung:
             corrupted prompt's own answer.
         roles: roles of interest, in the order in which results show them; ``after_noun`` is the token behind ``noun``.
         block: length of the repeated block, for ``random_tokens``.
+
+    >>> one = Rung("recall", "One thing.", templates={"": Template("The {noun} is {color}.", answer=" {color}")})
+    >>> one.templates[""].roles
+    ('noun', 'color')
     """
 
     name: str
@@ -104,6 +114,11 @@ class Task:
         tables: the words of every slot, in tables of slots that are drawn together.
         rungs: from easy to hard.
         vocabulary: what is stated of the roles; pairs complete it.
+
+    >>> from interp import tasks
+    >>> task = tasks.load("color-noun")
+    >>> [rung.name for rung in task.rungs], task.main.name
+    (['recall', 'repeated_frame', 'two', 'three'], 'two')
     """
 
     name: str
@@ -147,6 +162,10 @@ def parse_task(content: object, where: str) -> Task:
     Raises:
         InterpError: a key is unknown, missing or does not fit; the message names the key, the file, and the nearest
             match.
+
+    >>> parse_task({"name": "mine"}, "mine.yaml")
+    Traceback (most recent call last):
+    interp.errors.InterpError: mine.yaml: the task has no language. Add it.
     """
     return _Reader(where).task(content)
 
