@@ -13,6 +13,8 @@ from transformers import (
     GPT2LMHeadModel,
     LlamaConfig,
     LlamaForCausalLM,
+    MistralConfig,
+    MistralForCausalLM,
     OPTConfig,
     OPTForCausalLM,
     Qwen2Config,
@@ -57,10 +59,18 @@ def make_llama(path: Path, **overrides: Any) -> Path:
 
 
 def make_qwen2(path: Path, **overrides: Any) -> Path:
-    """A Qwen 2 of ``make_llama``'s sizes: not in ``interp.model.families``, and the bridge lets all of it be edited."""
+    """A Qwen 2 of ``make_llama``'s sizes: its queries, keys and values have biases."""
     sizes = {**LLAMA_SIZES, **overrides}
     torch.manual_seed(3)
     model = Qwen2ForCausalLM(Qwen2Config(bos_token_id=0, eos_token_id=0, **sizes))
+    return _save(model, path)
+
+
+def make_mistral(path: Path, **overrides: Any) -> Path:
+    """A Mistral of ``make_llama``'s sizes: its arithmetic is not written here, and the bridge lets all be edited."""
+    sizes = {**LLAMA_SIZES, **overrides}
+    torch.manual_seed(3)
+    model = MistralForCausalLM(MistralConfig(bos_token_id=0, eos_token_id=0, **sizes))
     return _save(model, path)
 
 

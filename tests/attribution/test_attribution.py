@@ -30,8 +30,8 @@ from tests.tiny import (
     VOCAB,
     make_gpt2,
     make_llama,
+    make_mistral,
     make_opt,
-    make_qwen2,
     ragged_pairs,
     random_ids,
     without_blocks,
@@ -578,7 +578,7 @@ def test_other_architectures_go_through_the_bridges_hooks(
 
 
 def test_an_architecture_without_pieces_is_estimated_and_audited(tmp_path: Path, pairs: PromptPairs) -> None:
-    model = HookedTransformer.from_pretrained(make_qwen2(tmp_path / "qwen2"))
+    model = HookedTransformer.from_pretrained(make_mistral(tmp_path / "mistral"))
     assert model.blocks is None
     found = attribution_patching(model, pairs, "resid_mid", layers=0, method="integrated", steps=80)
     # Only tokens from the colour on differ, so that these cells are all of the path from corrupted to clean.

@@ -14,7 +14,7 @@ from transformer_lens.model_bridge.sources import boot_native
 from interp.attribution import attribution_patching, edge_attribution
 from interp.model import HookedTransformer
 from interp.prompts import PromptPairs
-from tests.tiny import VOCAB, make_qwen2, random_ids
+from tests.tiny import VOCAB, make_mistral, random_ids
 
 Mode = Callable[[], AbstractContextManager[object]]
 MODES: dict[str, Mode] = {
@@ -62,10 +62,10 @@ def test_a_model_loaded_where_gradients_are_off_has_them(
     expected = estimates(gpt2)
     with MODES[mode]():
         again = HookedTransformer.from_pretrained(gpt2_directory)
-        qwen = HookedTransformer.from_pretrained(make_qwen2(tmp_path))
+        mistral = HookedTransformer.from_pretrained(make_mistral(tmp_path))
     for method, values in estimates(again).items():
         np.testing.assert_array_equal(values, expected[method])
-    assert np.abs(estimates(qwen)["gradient"]).max() > 1e-4  # through the bridge's hooks
+    assert np.abs(estimates(mistral)["gradient"]).max() > 1e-4  # through the bridge's hooks
 
 
 def test_a_bridge_made_in_inference_mode_is_given_ordinary_weights() -> None:

@@ -19,7 +19,7 @@ from interp.model.arithmetic import Blocks, UnsupportedModelError
 from interp.model.checks import against_blocks
 from interp.model.families import blocks_of
 from interp.sweeps import score, sweep
-from tests.tiny import LOGITS, make_gpt2, make_llama, make_opt, make_qwen2, random_ids, scattered_pairs
+from tests.tiny import LOGITS, make_gpt2, make_llama, make_mistral, make_opt, make_qwen2, random_ids, scattered_pairs
 from tests.tolerance import allowed, close
 
 IDS = torch.tensor(random_ids(3, 9, seed=8))
@@ -34,6 +34,7 @@ VARIANTS = [
     (make_llama, {"attention_bias": True, "mlp_bias": True}),
     (make_llama, {"head_dim": 12}),
     (make_llama, {"tie_word_embeddings": True}),
+    (make_qwen2, {}),
     (
         make_llama,
         {
@@ -62,7 +63,12 @@ def our_logits(pieces: Blocks, ids: torch.Tensor = IDS) -> torch.Tensor:
 
 @pytest.mark.parametrize(
     ("make", "options", "numerics"),
-    [*((*variant, "compatibility") for variant in VARIANTS), (make_gpt2, {}, "raw"), (make_llama, {}, "raw")],
+    [
+        *((*variant, "compatibility") for variant in VARIANTS),
+        (make_gpt2, {}, "raw"),
+        (make_llama, {}, "raw"),
+        (make_qwen2, {}, "raw"),
+    ],
 )
 def test_log_probabilities_equal_a_fresh_hugging_face_model(
     make: Any, options: dict[str, Any], numerics: Any, tmp_path: Path
@@ -213,12 +219,12 @@ def test_weights_are_views_of_the_bridge_and_not_copies(model: HookedTransformer
 # ---- models whose arithmetic is not written here ----
 
 
-@pytest.mark.parametrize(("make", "architecture"), [(make_opt, "OPTForCausalLM"), (make_qwen2, "Qwen2ForCausalLM")])
+@pytest.mark.parametrize(("make", "architecture"), [(make_opt, "OPTForCausalLM"), (make_mistral, "MistralForCausalLM")])
 def test_another_architecture_says_why_it_has_no_pieces(
     make: Any, architecture: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     model = HookedTransformer.from_pretrained(make(tmp_path), numerics="raw")
-    reason = f"{architecture} is none of GPT2LMHeadModel, LlamaForCausalLM, TransformerLensNative"
+    reason = f"{architecture} is none of GPT2LMHeadModel, LlamaForCausalLM, Qwen2ForCausalLM, TransformerLensNative"
     assert model.why_no_blocks == reason
     assert f"is swept through hooks, which is slower: {reason}" in caplog.text
     assert "blocks" not in model.checks
@@ -235,6 +241,7 @@ def test_another_architecture_says_why_it_has_no_pieces(
     [
         (make_gpt2, {"scale_attn_by_inverse_layer_idx": True}, "attention is scaled by layer"),
         (make_llama, {"hidden_act": "tanh"}, "the activation tanh is not written here"),
+        (make_qwen2, {"use_sliding_window": True, "max_window_layers": 1}, "some layers attend within a window"),
     ],
 )
 def test_a_variant_that_is_not_written_says_why(make: Any, options: Any, reason: str, tmp_path: Path) -> None:

@@ -54,6 +54,7 @@ from tests.tiny import (
     VOCAB,
     make_gpt2,
     make_llama,
+    make_mistral,
     make_opt,
     make_qwen2,
     ragged_pairs,
@@ -94,8 +95,8 @@ def opt(tmp_path_factory: pytest.TempPathFactory) -> HookedTransformer:
 
 
 @pytest.fixture(scope="module")
-def qwen2(tmp_path_factory: pytest.TempPathFactory) -> HookedTransformer:
-    return HookedTransformer.from_pretrained(make_qwen2(tmp_path_factory.mktemp("qwen2")))
+def mistral(tmp_path_factory: pytest.TempPathFactory) -> HookedTransformer:
+    return HookedTransformer.from_pretrained(make_mistral(tmp_path_factory.mktemp("mistral")))
 
 
 @pytest.fixture(autouse=True)
@@ -142,6 +143,15 @@ def test_every_site_by_position(model: HookedTransformer, pairs: PromptPairs, si
     same(effect.patched, expected_cells(model, pairs, site, direction, positions))
     unchanged = effect[runs_of(pairs, direction)[0]]
     assert (effect.patched.sel(position=7) == unchanged).all()
+
+
+def test_every_site_of_a_qwen_2_runs_on_its_weights(tmp_path: Path, pairs: PromptPairs) -> None:
+    qwen = HookedTransformer.from_pretrained(make_qwen2(tmp_path))
+    assert qwen.why_no_blocks == ""
+    for site in SITES:
+        effect = sweep(qwen, pairs, site, positions=[4])
+        assert effect.attrs["engine"] == "weights"
+        same(effect.patched, expected_cells(qwen, pairs, site, "denoising", [4]))
 
 
 @BOTH
@@ -698,7 +708,7 @@ def test_the_plan_of_a_screening_counts_the_rows_that_are_run_again(
     assert planned.peak_bytes >= exact.peak_bytes - model.blocks.measured().packable_bytes + half
 
 
-@pytest.mark.parametrize("name", ["opt", "qwen2"])
+@pytest.mark.parametrize("name", ["opt", "mistral"])
 @pytest.mark.parametrize("site", ["resid_pre", "mlp_post", "z"])
 def test_the_plan_of_a_model_without_pieces_is_what_is_reported(
     model: HookedTransformer, pairs: PromptPairs, site: str
@@ -740,7 +750,7 @@ def wide(tmp_path_factory: pytest.TempPathFactory) -> dict[str, HookedTransforme
     return {
         "gpt2": HookedTransformer.from_pretrained(make_gpt2(root / "gpt2", n_embd=64)),
         "llama": HookedTransformer.from_pretrained(make_llama(root / "llama", hidden_size=64, intermediate_size=160)),
-        "qwen2": HookedTransformer.from_pretrained(make_qwen2(root / "qwen2", hidden_size=64)),
+        "mistral": HookedTransformer.from_pretrained(make_mistral(root / "mistral", hidden_size=64)),
         "opt": HookedTransformer.from_pretrained(
             make_opt(root / "opt", hidden_size=64, word_embed_proj_dim=64, ffn_dim=256)
         ),
@@ -800,7 +810,7 @@ def test_planned_operations_of_ablations_are_those_that_are_made(
         assert 0.9 < effect.attrs["planned_flop"] / made < 1.02
 
 
-@pytest.mark.parametrize("name", ["opt", "qwen2"])
+@pytest.mark.parametrize("name", ["opt", "mistral"])
 @pytest.mark.parametrize(
     ("site", "options"), [("z", {}), ("resid_pre", {"positions": [3, 8]}), ("mlp_out", {"window": 2})]
 )
@@ -874,12 +884,12 @@ def test_a_plan_of_a_shallow_model_keeps_to_the_memory_it_is_given(tmp_path: Pat
 
 
 @pytest.fixture(scope="module")
-def large_qwen2(tmp_path_factory: pytest.TempPathFactory) -> HookedTransformer:
+def large_mistral(tmp_path_factory: pytest.TempPathFactory) -> HookedTransformer:
     sizes = {
         "num_hidden_layers": 3, "hidden_size": 256, "intermediate_size": 688, "num_attention_heads": 8,
         "num_key_value_heads": 2, "max_position_embeddings": 32,
     }  # fmt: skip
-    return HookedTransformer.from_pretrained(make_qwen2(tmp_path_factory.mktemp("large"), **sizes))
+    return HookedTransformer.from_pretrained(make_mistral(tmp_path_factory.mktemp("large"), **sizes))
 
 
 @pytest.mark.slow
@@ -893,24 +903,24 @@ def large_qwen2(tmp_path_factory: pytest.TempPathFactory) -> HookedTransformer:
     ],
 )
 def test_planned_bytes_through_hooks_are_an_upper_bound(
-    large_qwen2: HookedTransformer, site: str, options: dict[str, Any]
+    large_mistral: HookedTransformer, site: str, options: dict[str, Any]
 ) -> None:
     prompts = long_pairs(16, 32)
-    large_qwen2.block_call(32)
-    effect, held = peak_bytes(lambda: sweep(large_qwen2, prompts, site, **options))
+    large_mistral.block_call(32)
+    effect, held = peak_bytes(lambda: sweep(large_mistral, prompts, site, **options))
     planned = effect.attrs["planned_peak_bytes"]
     assert held > 2**20, "too little to measure"
     assert held <= planned <= options.get("memory", planned)
     if "memory" in options:
-        unlimited = sweep(large_qwen2, prompts, site, **{**options, "memory": None})
+        unlimited = sweep(large_mistral, prompts, site, **{**options, "memory": None})
         same(effect.patched, unlimited.patched.values)
 
 
 def test_out_of_memory_through_hooks_halves_the_batch_and_keeps_what_is_finished(
-    qwen2: HookedTransformer, ragged: PromptPairs, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    mistral: HookedTransformer, ragged: PromptPairs, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    expected = sweep(qwen2, ragged, "z", roles=["color", "noun"])
-    original, done = qwen2.resume, []
+    expected = sweep(mistral, ragged, "z", roles=["color", "noun"])
+    original, done = mistral.resume, []
 
     def resume(stream: torch.Tensor, *rest: Any, **named: Any) -> torch.Tensor:
         if len(stream) > 3 and done:
@@ -918,16 +928,16 @@ def test_out_of_memory_through_hooks_halves_the_batch_and_keeps_what_is_finished
         done.append(len(stream))
         return original(stream, *rest, **named)
 
-    monkeypatch.setattr(qwen2, "resume", resume)
+    monkeypatch.setattr(mistral, "resume", resume)
     monkeypatch.setattr(hooks.run, "rows_per_batch", lambda model, length: 10)
     with caplog.at_level(logging.WARNING, logger="interp.sweeps.exact.cost"):
-        effect = sweep(qwen2, ragged, "z", roles=["color", "noun"])
+        effect = sweep(mistral, ragged, "z", roles=["color", "noun"])
     same(effect.patched, expected.patched.values)
     assert sum(done) == effect.attrs["rows_run"]
     assert any("going on with 5" in record.getMessage() for record in caplog.records)
-    monkeypatch.setattr(qwen2, "resume", lambda *_, **__: (_ for _ in ()).throw(torch.OutOfMemoryError("full")))
+    monkeypatch.setattr(mistral, "resume", lambda *_, **__: (_ for _ in ()).throw(torch.OutOfMemoryError("full")))
     with pytest.raises(InterpError, match="a single row"):
-        sweep(qwen2, ragged, "z", roles=["color", "noun"])
+        sweep(mistral, ragged, "z", roles=["color", "noun"])
 
 
 # ---- screening in bfloat16 ----
@@ -1002,7 +1012,7 @@ def test_hooks_give_the_numbers_of_the_weights(
 
 @pytest.mark.parametrize(
     ("name", "site"),
-    [*(("qwen2", site) for site in SITES), *(("opt", site) for site in ("resid_mid", "mlp_post", "k"))],
+    [*(("mistral", site) for site in SITES), *(("opt", site) for site in ("resid_mid", "mlp_post", "k"))],
 )
 @DIRECTIONS
 def test_an_architecture_of_its_own_is_swept_through_hooks(
@@ -1022,14 +1032,14 @@ def test_an_architecture_of_its_own_is_swept_through_hooks(
     same(effect.patched.values.reshape(len(ragged), -1), expected)
 
 
-def test_knockouts_and_ablations_of_an_architecture_of_its_own(qwen2: HookedTransformer, ragged: PromptPairs) -> None:
-    cut = knockout_sweep(qwen2, ragged, ["noun<-color"])
+def test_knockouts_and_ablations_of_an_architecture_of_its_own(mistral: HookedTransformer, ragged: PromptPairs) -> None:
+    cut = knockout_sweep(mistral, ragged, ["noun<-color"])
     items = [Knockout(dest="noun", src="color", layers=[layer]) for layer in range(N_LAYERS)]
-    expected = np.stack([score(qwen2, ragged, interventions=[item]) for item in items], axis=1)
+    expected = np.stack([score(mistral, ragged, interventions=[item]) for item in items], axis=1)
     same(cut.cut[..., 0], expected)
-    ablated = ablation_sweep(qwen2, ragged, "pattern", "zero", layers=[1], roles=["noun"])
+    ablated = ablation_sweep(mistral, ragged, "pattern", "zero", layers=[1], roles=["noun"])
     zero = [Ablate(site="pattern", kind="zero", layers=[1], heads=[head], at="noun") for head in range(4)]
-    expected = np.stack([score(qwen2, ragged, interventions=[item]) for item in zero], axis=1)
+    expected = np.stack([score(mistral, ragged, interventions=[item]) for item in zero], axis=1)
     same(ablated.ablated[:, 0, :, 0], expected)
 
 

@@ -10,12 +10,13 @@ from collections.abc import Mapping
 
 from interp.model.arithmetic import Blocks, UnsupportedModelError
 from interp.model.bridged import BridgedModel
-from interp.model.families import gpt1, gpt2, gpt_oss, llama, native, opt
+from interp.model.families import gpt1, gpt2, gpt_oss, llama, native, opt, qwen2
 from interp.model.families.family import Family
 
 FAMILIES: Mapping[str, Family] = {
     "GPT2LMHeadModel": gpt2.FAMILY,
     "LlamaForCausalLM": llama.FAMILY,
+    "Qwen2ForCausalLM": qwen2.FAMILY,
     "TransformerLensNative": native.FAMILY,
     "OPTForCausalLM": opt.FAMILY,
     "OpenAIGPTLMHeadModel": gpt1.FAMILY,
