@@ -24,7 +24,8 @@ PER_ARCHITECTURE = 10
 CELLS = 6
 """How many cells of a sweep are held to the oracle, drawn anew in every case."""
 
-STREAMS = ("resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out", "mlp_post")
+STREAMS = ("resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out", "mlp_pre", "mlp_post")
+NEURONS = ("mlp_pre", "mlp_post")
 HEADS = ("z", "q", "k", "v", "pattern")
 METRICS = {"logit_difference": 0.4, "log_probability": 0.3, "probability": 0.15, "rank": 0.15}
 """How often each is asked for."""
@@ -230,9 +231,9 @@ def draw_cells(side: Side, site: str) -> tuple[dict[str, Any], list[Cell]]:
     units: list[tuple[dict[str, Any], tuple[int, ...] | None, slice | None]] = [({}, None, None)]
     if site in HEADS:
         units = [({dim: head}, (head,), None) for head in range(n_heads)]
-    elif site == "mlp_post" and rng.integers(2):
+    elif site in NEURONS and rng.integers(2):
         options["neuron_groups"] = 4
-        width = side.plain.activations(prompts.clean[0])["mlp_post", 0].shape[-1] // 4
+        width = side.plain.activations(prompts.clean[0])[site, 0].shape[-1] // 4
         units = [
             ({"neuron_group": f"{i * width}-{(i + 1) * width - 1}"}, None, slice(i * width, (i + 1) * width))
             for i in range(4)

@@ -32,29 +32,32 @@ class Layout:
     attention: str
     out: str
     mlp: str
+    up: str
     down: str
 
 
 _ROTARY = Layout(
     "model.layers", "model.norm", ("input_layernorm", "post_attention_layernorm"),
     ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"), "self_attn", "self_attn.o_proj", "mlp",
-    "mlp.down_proj",
+    "mlp.gate_proj", "mlp.down_proj",
 )  # fmt: skip
 LAYOUTS = {
     "gpt2": Layout(
         "transformer.h", "transformer.ln_f", ("ln_1", "ln_2"), ("attn.c_attn",), "attn", "attn.c_proj", "mlp",
-        "mlp.c_proj",
+        "mlp.c_fc", "mlp.c_proj",
     ),
     "llama": _ROTARY,
     "mistral": _ROTARY,
     "qwen2": _ROTARY,
     "gpt_neox": Layout(
         "gpt_neox.layers", "gpt_neox.final_layer_norm", ("input_layernorm", "post_attention_layernorm"),
-        ("attention.query_key_value",), "attention", "attention.dense", "mlp", "mlp.dense_4h_to_h",
+        ("attention.query_key_value",), "attention", "attention.dense", "mlp",
+        "mlp.dense_h_to_4h", "mlp.dense_4h_to_h",
     ),
     "opt": Layout(
         "model.decoder.layers", "model.decoder.final_layer_norm", ("self_attn_layer_norm", "final_layer_norm"),
-        ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"), "self_attn", "self_attn.out_proj", "", "fc2",
+        ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"), "self_attn", "self_attn.out_proj", "",
+        "fc1", "fc2",
     ),
 }  # fmt: skip
 
@@ -202,6 +205,11 @@ class Plain:
             run.visit(("mlp_post", layer), flat.view(len(run.edits), -1, flat.shape[-1]))
             return (flat,)
 
+        def before_activation(_: nn.Module, __: Any, output: Tensor) -> Tensor:
+            out = output.clone()
+            run.visit(("mlp_pre", layer), out.view(len(run.edits), -1, out.shape[-1]))
+            return out
+
         def mlp_out(_: nn.Module, __: Any, output: Tensor) -> Tensor:
             out = output.clone()
             run.visit(("mlp_out", layer), out.view(len(run.edits), -1, out.shape[-1]))
@@ -227,6 +235,7 @@ class Plain:
             ),
             out.register_forward_pre_hook(z),
             out.register_forward_hook(attn_out),
+            self.part(layer, layout.up).register_forward_hook(before_activation),
             down.register_forward_pre_hook(neurons),
             down.register_forward_hook(mlp_out),
         ]
