@@ -80,8 +80,8 @@ class Norm:
 class Linear:
     """``x @ weight + bias``, computed in the weight's data type and returned in that of ``x``.
 
-    Without a gradient the product is the one that was measured to be fastest (``choice``); with one, PyTorch's own.
-    ``packed`` is the weight once more, where the fastest needs it.
+    Where no gradient is wanted, the product is made by the way that was measured to be fastest (``choice``). Where one
+    is wanted, it is PyTorch's own. ``packed`` is a copy of the weight in the layout that the fastest way takes.
     """
 
     weight: Float[Tensor, "d_in d_out"]
@@ -103,7 +103,7 @@ class Linear:
         return out.to(x.dtype).reshape(*x.shape[:-1], -1)
 
     def measured(self, activation: Activation | None) -> Linear:
-        """The same map by the fastest product here, with the activation that it is followed by."""
+        """The same map by the product that is fastest on this machine; ``activation`` is what comes after the map."""
         choice = products.choose(self.weight, bias=self.bias is not None, activation=activation)
         return replace(self, choice=choice, packed=None)
 
@@ -112,7 +112,7 @@ class Linear:
         return Linear(self.weight.to(dtype), None if self.bias is None else self.bias.to(dtype))
 
     def pack(self, rows: int) -> Linear:
-        """The same map, its weight laid out for products of about so many rows where that gains."""
+        """The same map, its weight laid out for products of about ``rows`` rows, where that makes it faster."""
         return self if self.choice.packed is None else replace(self, packed=products.pack(self.weight, rows))
 
 
@@ -206,7 +206,7 @@ class Blocks:
 
     @property
     def packable_bytes(self) -> int:
-        """What ``pack`` takes beside the model; 0 where it gains nothing."""
+        """Bytes that ``pack`` takes beside the model's own; 0 where packing makes nothing faster."""
         return sum(matrix.weight.nbytes for matrix in self._matrices if matrix.choice.packed is not None)
 
     @property
@@ -216,7 +216,7 @@ class Blocks:
 
     @property
     def is_packed(self) -> bool:
-        """Whether some weight is."""
+        """Whether any weight is packed."""
         return any(matrix.packed is not None for matrix in self._matrices)
 
     @property
@@ -224,7 +224,7 @@ class Blocks:
         return [matrix for block in self.layers for matrix in block.matrices.values()]
 
     def pack(self, rows: int) -> Blocks:
-        """The same model with every matrix packed that gains by it, for batches of about so many tokens."""
+        """The same model with every matrix packed that is faster so, for batches of about ``rows`` tokens."""
         return self._with(lambda block: {name: matrix.pack(rows) for name, matrix in block.matrices.items()})
 
     def _with(self, new: Callable[[Block], dict[str, Any]]) -> Blocks:

@@ -21,7 +21,7 @@ Hook: TypeAlias = tuple[str, HookFunction]
 
 
 class BridgedModel:
-    """What a model can do before anything is known of it but its sizes: run, and show its weights.
+    """A bridge of which only the sizes are known: it can be run, and its weights can be read.
 
     The checks at load take one of these, and so do the families' readers.
 
@@ -92,7 +92,7 @@ class BridgedModel:
         stop_at_layer: int | None = None,
         gradients: bool = False,
     ) -> Tensor:
-        """Run the model, with hooks that are gone afterwards whatever happens.
+        """Run the model with hooks, which are removed afterwards even if the run fails.
 
         Args:
             ids: token ids, padded on the right (padding is never seen by the tokens before it).

@@ -42,7 +42,7 @@ LARGEST_JSON = 64_000_000
 LARGEST_INTEGER = 2**40
 ROTARY_FACTORS = "rope_freqs.weight"
 _COUNTED = re.compile(r"(layers?|experts?|labels|block_count|expert_count)$")
-"""Settings that say how many objects are built one by one, however empty each is."""
+"""Settings that say how many objects are built one by one: a huge number takes forever, even for empty objects."""
 
 
 class Stored(NamedTuple):
@@ -296,7 +296,7 @@ def read_config(directory: Path) -> dict[str, Any]:
 
 
 def check_counts(config: Mapping[str, Any], n_tensors: int, where: str) -> None:
-    """Prove that no setting makes anybody build objects without end, before the settings are used.
+    """Refuse settings with which building the model would never end, before they are used.
 
     Raises:
         InterpError: a number beyond any model, or more layers, experts or labels than the weights can be of.

@@ -40,9 +40,10 @@ class Finding(NamedTuple):
 
     Attributes:
         name: of the check.
-        difference: the largest seen, as a share of the largest value compared; infinite where a yes is a no.
-        allowed: what rounding may make of it.
-        wrong: the sentence to say where it does not hold.
+        difference: the largest seen, as a share of the largest value compared. A check whose answer is yes or no has 0
+            for yes and infinity for no.
+        allowed: the largest difference that rounding may make.
+        wrong: what to tell the user if the check fails.
     """
 
     name: str
@@ -52,7 +53,7 @@ class Finding(NamedTuple):
 
     @property
     def holds(self) -> bool:
-        """Whether it is as it should be; a difference that is not a number is none."""
+        """Whether the difference is allowed; NaN is not."""
         return self.difference <= self.allowed
 
 
@@ -64,7 +65,7 @@ class Reference(NamedTuple):
 
 
 def rounded_products(model: BridgedModel) -> str:
-    """What to say where PyTorch rounds the factors of a model's products; empty where it does not."""
+    """A warning where PyTorch rounds the factors of a model's products before it multiplies them; else empty."""
     precision = torch.get_float32_matmul_precision()
     if model.dtype != torch.float32 or precision == "highest":
         return ""
@@ -76,10 +77,10 @@ def rounded_products(model: BridgedModel) -> str:
 
 @torch.inference_mode()
 def identities(model: BridgedModel, sites: Iterable[str]) -> Iterator[Finding]:
-    """Look at the identities that every analysis leans on, on ten tokens, one after the other.
+    """Check the identities that every analysis relies on, on ten tokens, one after the other.
 
-    First come two that have no name among ``IDENTITIES``: the logits are finite, and reading changes nothing. Each is
-    only worth looking at where those before it hold.
+    Two checks without a name among ``IDENTITIES`` come first: that the logits are finite, and that reading changes
+    nothing. Once a check fails, those after it say nothing.
     """
     ids = probe_ids(model)
     plain = model.forward(ids)
@@ -157,7 +158,7 @@ def against_reference(model: BridgedModel, of: Reference) -> Finding:
 
 
 def _result_sum(model: BridgedModel, ids: Int[Tensor, "prompt position"]) -> float:
-    """Over all layers."""
+    """How far the head results plus the bias are from the output of W_O, in the worst layer."""
     z: dict[tuple[str, int], Tensor] = {}
     out: dict[int, Tensor] = {}
 
@@ -175,7 +176,7 @@ def _result_sum(model: BridgedModel, ids: Int[Tensor, "prompt position"]) -> flo
 
 
 def _pattern_sum(model: BridgedModel, kept: Kept) -> float:
-    """Over all layers; where a head has a sink, its part of a row is known from the scores."""
+    """How far attention is from what its rows must be, in the worst layer; the scores say what a sink takes."""
     found = [0.0]
     for (name, layer), value in kept.items():
         if name != "pattern":
@@ -205,7 +206,7 @@ def _blocks(model: BridgedModel, blocks: Blocks, sites: Iterable[str]) -> float:
         ours[site, layer] = value
         return value
 
-    names = [name for name in sites if name in TAPS and name != "scores"]  # which are masked in two ways
+    names = [name for name in sites if name in TAPS and name != "scores"]  # the two mask scores differently
     theirs: dict[tuple[str, int], Tensor] = {}
     plain = model.forward(ids, hooks=readers(model, names, theirs))
     logits = [blocks.logits(blocks.forward(ids, tap=watched)) for watched in (tap, None)]
@@ -217,7 +218,7 @@ def _blocks(model: BridgedModel, blocks: Blocks, sites: Iterable[str]) -> float:
 
 
 def _resume(model: BridgedModel, ids: Int[Tensor, "prompt position"], plain: Tensor) -> float:
-    """Compare both ends: everything from block 0, and the last block alone."""
+    """How far a resumed run is from the whole one, where it is resumed at block 0 and at the last block."""
     at = torch.full((ids.shape[0],), ids.shape[1] - 1)
     found = []
     for layer in {0, model.cfg.n_layers - 1}:

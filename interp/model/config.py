@@ -11,7 +11,7 @@ class ModelConfig:
     """The sizes of a model.
 
     ``n_kv_heads < n_heads`` means grouped-query attention. ``vocab`` counts the ids that prompts may hold and
-    ``vocab_out`` those that have a logit, as many but in models whose answers are not what they read.
+    ``vocab_out`` those that have a logit. They are equal except in models that answer in another vocabulary.
 
     ``length_boundary`` is a number of tokens above which rotary angles change for a whole batch: prompts on both sides
     of it cannot be run together, since a prompt's numbers would depend on its neighbours. None for most models.
@@ -70,7 +70,7 @@ def config_of(bridge: Any) -> ModelConfig:
 
 
 _ONE_ROTATION = ("default", "linear", "yarn", "llama3", "proportional", "ntk_alpha", "mrope")
-"""Rotary scalings that turn a token at a position by one angle, however long its prompt is."""
+"""Rotary scalings in which the angle at a position does not depend on the length of the prompt."""
 
 
 def _length_boundary(hf_config: Any) -> int | None:

@@ -1,9 +1,9 @@
 """What folding takes out of the values of a head.
 
-Folding a LayerNorm moves its bias into the biases after it, and the biases of the values, which every token adds in the
-same measure since attention sums to 1, into the output bias of attention. So the values of a folded model lack a
-constant per head, and so does ``z``; what attention adds to the stream is the same. A head whose ``z`` is zero in a
-folded model still writes what that constant wrote.
+Folding a LayerNorm moves its bias into the biases of the maps after it. The biases of the values are then moved on into
+the output bias of attention: attention weights sum to 1, so these biases add the same at every token. So the values of
+a folded model lack a constant per head, and so does ``z``. What attention adds to the stream is the same. A head whose
+``z`` is set to zero in a folded model still writes what that constant wrote.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from interp.model.live_sites import allowed, share
 
 @torch.inference_mode()
 def values(bridge: Any, *, of_nothing: bool) -> Float[Tensor, "layer token width"] | None:
-    """The values of every layer on a few tokens, heads side by side; None where the bridge has no such hook everywhere.
+    """The values of every layer on a few tokens, heads side by side; None if some layer lacks the hook.
 
     Args:
         bridge: before or after its weights are folded.

@@ -50,8 +50,8 @@ class Capabilities:
         checks: the figures of the checks at load.
         blocks: its arithmetic piece by piece, on the bridge's own weights; None where it cannot be run that way.
         why_no_blocks: why it cannot; empty where it can.
-        folded_values: what folding took out of the values, and so out of ``z``, of each head: the raw model's are these
-            more. None where it is not known (a bridge that was folded before it was wrapped).
+        folded_values: what folding took out of each head's values, and so out of its ``z``: the raw model's values are
+            those of this one plus these. None where it is not known (a bridge that was folded before it was wrapped).
         d_mlp: width of ``mlp_post``; None where it has no such site.
     """
 
@@ -141,8 +141,8 @@ class HookedTransformer(BridgedModel):
     ) -> HookedTransformer:
         """Wrap a ``TransformerBridge`` that you booted yourself, with the numerics you gave it. It is not modified.
 
-        (But for weights that were made in ``torch.inference_mode``: they are replaced by equal ones, since such tensors
-        can never enter a gradient.)
+        One exception: weights that were made in ``torch.inference_mode`` are replaced by equal ones, since such tensors
+        can never take part in a gradient.
 
         The fingerprint is that of the bridge's weights as they are now, so it differs from the fingerprint of the
         same model loaded by ``from_pretrained`` if weights were folded.
@@ -157,7 +157,7 @@ class HookedTransformer(BridgedModel):
         return None if self.tokenizer is None else self.tokenizer.bos_token_id
 
     def own_blocks(self, names: Iterable[str] = ()) -> tuple[Blocks | None, str]:
-        """Its arithmetic piece by piece, each product by the fastest way here; None, with the reason, where hooks run.
+        """Its arithmetic in pieces, each product made the fastest way here; or None and why its runs go through hooks.
 
         Args:
             names: sites that the pieces have to show.

@@ -1,4 +1,4 @@
-"""Which sites a model really has, found by running it: a hook's name is a promise that its tensor has to keep."""
+"""Which sites a model really has, found by running it. A hook may give another tensor than its name says."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def live_sites(model: BridgedModel) -> Live:
 def read_only_sites(model: BridgedModel, names: Iterable[str]) -> dict[str, str]:
     """Those of a model's sites that can be read but not changed, each with the reason, found by trying each.
 
-    Of a model whose arithmetic is in the ``families`` it is known that there are none (``tests/test_run.py``).
+    A model whose arithmetic is in the ``families`` has none: ``tests/test_run.py`` proves it, so they are not tried.
     """
     names = tuple(names)
     ids = probe_ids(model)
@@ -136,12 +136,12 @@ def _layers(model: BridgedModel, name: str) -> range:
 
 
 def probe_ids(model: BridgedModel) -> Int[Tensor, "prompt position"]:
-    """Two prompts of ten tokens, or as many as the model reads in one way."""
+    """Two prompts of ten tokens, or fewer where the context or the ``length_boundary`` of the model is shorter."""
     return random_ids(model.cfg.vocab, min(model.cfg.n_ctx, model.cfg.length_boundary or model.cfg.n_ctx))
 
 
 def random_ids(vocab: int, n_ctx: int) -> Int[Tensor, "prompt position"]:
-    """The same for a vocabulary and a context."""
+    """Two prompts of ten random tokens, or of ``n_ctx`` where that is fewer; always the same for one vocabulary."""
     generator = torch.Generator().manual_seed(0)
     return torch.randint(0, vocab, (2, min(10, n_ctx)), generator=generator)
 
@@ -162,7 +162,7 @@ def allowed(dtype: torch.dtype) -> float:
 
 
 _FACTORS = {"highest": torch.float32, "high": torch.float16, "medium": torch.bfloat16}
-"""By ``torch.set_float32_matmul_precision``: the data type whose rounding the factors of float32 products have."""
+"""Setting of ``torch.set_float32_matmul_precision`` -> the data type to which the factors of a product are rounded."""
 
 
 def agree(made: Tensor, of: Tensor) -> bool:
@@ -171,19 +171,19 @@ def agree(made: Tensor, of: Tensor) -> bool:
 
 
 def future(pattern: Tensor) -> Bool[Tensor, "dest src"]:
-    """What no token may look at."""
+    """True where the source comes after the destination, so that attention may not look there."""
     return torch.triu(torch.ones(pattern.shape[-2:], dtype=torch.bool, device=pattern.device), diagonal=1)
 
 
 def sinks(model: BridgedModel, layer: int) -> Float[Tensor, " head"] | None:
-    """The score of each head's attention sink, which takes its part of a row's weight; None without."""
+    """The score of each head's attention sink, which takes part of every row's weight; None if heads have no sink."""
     named = family_of(model).sinks
     found: Tensor | None = getattr(original(model.bridge.blocks[layer].attn), named) if named else None
     return found
 
 
 def softmax(scores: Float[Tensor, "row head dest src"], sink: Float[Tensor, " head"] | None) -> Tensor:
-    """Attention weights of scores of what may be seen; the sink, where there is one, is left out of the result."""
+    """Attention weights from scores: the causal softmax. A sink takes its part of each row, and is not returned."""
     masked = scores.masked_fill(future(scores), -torch.inf)
     if sink is None:
         return masked.softmax(dim=-1)
@@ -217,7 +217,7 @@ def _shapes(model: BridgedModel, kept: Kept) -> dict[str, str]:
 
 
 def _neurons(model: BridgedModel, kept: Kept) -> dict[str, str]:
-    """Whether ``mlp_post`` is no other name of the MLP's output, before or after the block's norm or scale."""
+    """Refuse ``mlp_post`` where its hook gives the MLP's output, before or after the block's norm or scale."""
     outputs = {layer: value for (name, layer), value in kept.items() if name == "mlp_out"}
     own: dict[int, Tensor] = {}
 
@@ -238,7 +238,10 @@ def _neurons(model: BridgedModel, kept: Kept) -> dict[str, str]:
 
 
 def _before_activation(model: BridgedModel, kept: Kept) -> dict[str, str]:
-    """Whether a neuron of ``mlp_pre`` leads to its own of ``mlp_post`` alone, in the first layer and in the last."""
+    """Refuse ``mlp_pre`` unless raising one neuron there changes that neuron of ``mlp_post`` and no other.
+
+    It is tried in the first layer and in the last.
+    """
     if ("mlp_pre", 0) not in kept:
         return {}
     if ("mlp_post", 0) not in kept:
@@ -258,7 +261,7 @@ def _before_activation(model: BridgedModel, kept: Kept) -> dict[str, str]:
 
 
 def at_value(value: Tensor) -> Callable[[Tensor], Tensor]:
-    """The hook that puts a value in, whatever was there."""
+    """A hook function that puts in this value, whatever the activation was."""
     return lambda _: value
 
 
@@ -270,7 +273,7 @@ _MISREAD = {
 
 
 def _stream(model: BridgedModel, kept: Kept) -> dict[str, str]:
-    """Whether ``attn_out`` and ``mlp_out`` are what is added to the stream, and ``resid_mid`` lies between the two."""
+    """Refuse ``attn_out`` and ``mlp_out`` unless the stream gets just them; ``resid_mid`` unless it lies between."""
     has = {name for name, _ in kept} & set(_MISREAD)
     wrong: set[str] = set()
     for layer in range(model.cfg.n_layers):
@@ -282,7 +285,7 @@ def _stream(model: BridgedModel, kept: Kept) -> dict[str, str]:
 
 
 def _added(model: BridgedModel, layer: int, pre: Tensor, post: Tensor, at: Mapping[str, Tensor]) -> set[str]:
-    """Those of the three that some sum of this layer proves."""
+    """Those of ``attn_out``, ``resid_mid`` and ``mlp_out`` that add up as they should in this layer."""
     attn, mid, mlp = at.get("attn_out"), at.get("resid_mid"), at.get("mlp_out")
     proved: set[str] = set()
     if mid is not None and attn is not None and agree(pre + attn, mid):
@@ -302,9 +305,9 @@ def _added(model: BridgedModel, layer: int, pre: Tensor, post: Tensor, at: Mappi
 
 
 def _rows(model: BridgedModel, kept: Kept) -> dict[str, str]:
-    """Whether rows of ``pattern`` sum to 1, where nothing is declared of a family that would say what is missing."""
+    """Refuse ``pattern`` where its rows do not sum to 1, in a model of no known family."""
     if model.cfg.architecture in FAMILIES:
-        return {}  # ``checks`` holds it to what is declared
+        return {}  # a family may declare a sink, and ``checks`` holds the rows to what it declares
     sums = [value.double().sum(-1) for (name, _), value in kept.items() if name == "pattern"]
     if all(agree(torch.ones_like(found), found.to(model.dtype)) for found in sums):
         return {}
@@ -312,9 +315,9 @@ def _rows(model: BridgedModel, kept: Kept) -> dict[str, str]:
 
 
 def _scores(model: BridgedModel, ids: Int[Tensor, "prompt position"]) -> dict[str, str]:
-    """Whether the pattern is the softmax of the scores, in a run whose queries and keys make attention uneven.
+    """Refuse ``scores`` unless the pattern is their softmax, in a run whose queries and keys make attention uneven.
 
-    Where attention is uniform the softmax of anything uniform is the pattern, that of the pattern itself included.
+    Where attention is uniform, the softmax of any uniform tensor is the pattern, so that nothing would be proved.
     """
     generator = torch.Generator().manual_seed(1)
 

@@ -192,7 +192,7 @@ def held_identities(model: BridgedModel, sites: Iterable[str]) -> dict[str, floa
 
 
 def _examined_blocks(model: BridgedModel, sites: Iterable[str]) -> tuple[Blocks | None, dict[str, float], str]:
-    """The model's pieces where they are written and right; the difference seen; and else why they are not used."""
+    """The model's arithmetic in pieces, or None; the difference from the bridge that was seen; and why it is None."""
     checks = {}
     try:
         blocks = blocks_of(model)
@@ -240,7 +240,7 @@ def _moved(model: BridgedModel, place: torch.device, found: Capabilities) -> Cap
 
 
 def _tried(read_raw: Callable[[], object]) -> str:
-    """What came of loading a refused model with its weights as they are."""
+    """For the message about a refused model: whether it can be loaded with its weights as they are."""
     try:
         read_raw()
     except InterpError:

@@ -19,23 +19,26 @@ from jaxtyping import Float
 from torch import Tensor
 
 FEWEST_WEIGHTS = 2**15
-"""Weights below which any product takes so little time that there is nothing to choose."""
+"""A matrix of fewer numbers is not measured: any product takes so little time that there is nothing to choose."""
 FEWEST_TO_PACK = 2**18
-"""Weights below which a second layout is not tried, nor without an activation: it was never seen to gain there."""
+"""A matrix of fewer numbers is not tried in a second layout, nor is one without an activation after it: neither was
+ever seen to become faster."""
 MEASURED_FLOP = 3e8
-"""Operations of one measured product, from above: two or three milliseconds'."""
+"""About how many operations one measured product has: two or three milliseconds of work."""
 MEASURED_ROWS = 64, 512
-"""Fewest and most rows of a measured product: with fewer, laying the weight out is most of the time."""
+"""Fewest and most rows of a measured product. With fewer, laying out the weight would take most of the time."""
 SCOUTING_ROWS = 16
-"""Rows of a first, quick look at more than two ways, after which the hopeless are dropped, but for ``addmm``."""
+"""Rows of a first, quick measurement of more than two ways; it drops the hopeless ones, but never ``addmm``."""
 HOPELESS = 1.5
-"""How many times longer than the best of its layout that is."""
+"""A way is hopeless if it takes this many times as long as the best way of its layout."""
 REPEATS, MOST_REPEATS = 2, 4
-"""Measurements of each way, in turns: so many, and more while the best two of a way differ: others use the machine."""
+"""Fewest and most measurements of each way, taken in turns. While the best two of a way differ, more are taken: another
+program may be using the machine."""
 SETTLED = 1.1
-"""How many times the best the second best may take."""
+"""The best two measurements of a way agree if the second takes at most this many times as long."""
 GAIN, GAIN_BY_PACKING = 1.05, 1.1
-"""How many times faster than ``addmm`` another product must be to be used, and a second layout to be held."""
+"""How many times as fast as ``addmm`` another product must be to be used; and as the best product of the weight as it
+lies, a packed one to be worth a second copy of the weight."""
 
 
 @dataclass(frozen=True)
@@ -124,7 +127,7 @@ def pack(weight: Float[Tensor, "d_in d_out"], rows: int) -> Tensor:
 
 
 def ways(weight: Float[Tensor, "d_in d_out"], *, activated: bool) -> tuple[Way, ...]:
-    """The ways that there are for a weight here; ``addmm`` is always one.
+    """The ways in which this machine can multiply by a weight; ``addmm`` is always one.
 
     oneDNN multiplies by a weight that is part of a wider matrix (the keys' part of GPT-2's ``c_attn``) with a loop of
     its own, hundreds of times slower, so it gets none.
@@ -193,7 +196,7 @@ def _seconds(
 
 
 def _hopeful(seconds: dict[Way, float]) -> tuple[Way, ...]:
-    """Those of the ways that may turn out the fastest of their layout, and ``addmm``."""
+    """The ways that are not hopeless, and ``addmm``."""
     best = {way.packed: float("inf") for way in seconds}
     for way, spent in seconds.items():
         best[way.packed] = min(best[way.packed], spent)
@@ -203,7 +206,8 @@ def _hopeful(seconds: dict[Way, float]) -> tuple[Way, ...]:
 def _chosen(seconds: dict[Way, float], flop: float, packing: float) -> Choice:
     """The fastest, where it gains enough; from seconds and operations per row, and the seconds of packing."""
     rates = tuple((way, flop / seconds[way]) for way in sorted(seconds, key=seconds.__getitem__))
-    # More rows than were measured do not stay in the cache, where an activation of its own passes over them again.
+    # With more rows than were measured, the product leaves the processor's cache, and a separate activation has to
+    # read it again: so ways that make the activation part of the product are preferred a little.
     ordered = sorted(seconds, key=lambda way: seconds[way] / (GAIN if way.fused else 1.0))
     lying = next(way for way in ordered if not way.packed)
     if seconds[ADDMM] < GAIN * seconds[lying]:

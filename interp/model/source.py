@@ -51,7 +51,7 @@ SIZES = (
 COMPUTED = re.compile(r"(^|\.)(rotary_emb\.inv_freq|position_ids|(attn|attention)\.(bias|masked_bias|causal_mask))$")
 """Tensors in old checkpoints that models now compute: rotary frequencies, positions, causal masks."""
 LEAK = {torch.float64: 1e-4, torch.float32: 1e-4, torch.bfloat16: 3e-2, torch.float16: 3e-2}
-"""How much a later token may seem to change earlier logits, as a share of the largest: rounding of regrouped sums."""
+"""How much a later token may change earlier logits, as a share of the largest: longer prompts are rounded otherwise."""
 _NO_ARITHMETIC = frozenset({"transformers_version", "dtype", "torch_dtype", "use_cache"})
 
 
@@ -231,9 +231,9 @@ def _fetched(name: str, *, weights: bool = True) -> Path:
 
 
 def _conversion(name: str) -> str | None:
-    """Where the hub's own robot offers the pickled weights of a repository as safetensors, if it does for its newest.
+    """The pull request in which the hub's own bot offers a repository's pickled weights as safetensors, or None.
 
-    The robot's pull request is read where it is; nothing is asked to make one.
+    Only one made for the newest commit counts. The bot is not asked to make one.
     """
     from huggingface_hub import HfApi
     from huggingface_hub.errors import OfflineModeIsEnabled
@@ -387,7 +387,7 @@ def check_causal(model: Any, named: str) -> None:
 
 
 def _empty(config: Any, tensors: Mapping[str, files.Stored]) -> tuple[Any, dict[str, Any]]:
-    """The model that a configuration describes, without memory for it, and what tensors of these shapes leave open."""
+    """The model that a configuration describes, without memory for its weights; and which of them are not stored."""
     from transformers import MODEL_FOR_CAUSAL_LM_MAPPING
 
     kind: Any = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
@@ -487,7 +487,7 @@ def _numbers(model: Any) -> int:
 
 
 def _check_all_used(checkpoint: Checkpoint, model: Any) -> None:
-    """Hold the size of the loaded model to the size of its files: a look that does not depend on any report.
+    """Compare the size of the loaded model with that of its files, whatever transformers reports of missing weights.
 
     Tied weights may be in the files once or under each of their names.
     """

@@ -235,7 +235,8 @@ def token_texts(tokenizer: Any, ids: Sequence[int]) -> tuple[str, ...]:
 def unknown_id(tokenizer: Any) -> int | None:
     """The id that a tokenizer reads for any word it does not know; None where it knows every word.
 
-    Byte-level tokenizers know every word, yet many name such an id: that of the BOS or the end of a text.
+    Byte-level tokenizers know every word. Many of them name an id for unknown words all the same, which is that of
+    their BOS or of the end of a text: it does not count.
     """
     found = getattr(tokenizer, "unk_token_id", None)
     marks = (getattr(tokenizer, "bos_token_id", None), getattr(tokenizer, "eos_token_id", None))

@@ -17,7 +17,7 @@ from interp.prompts.alignment import AnswerPolicy, Answers, Problem, misalignmen
 from interp.prompts.template import ANSWER, Slots, Template, fill, in_one_form, parse
 from interp.prompts.tokens import Prompts, SupportsTokenizer, check_fits, encode_marked, extend
 
-SHORTFALL = "shortfall"  # kind of the drop that says how many pairs fewer there are than were asked for
+SHORTFALL = "shortfall"  # the kind of drop that says how many of the pairs asked for are missing
 
 
 @dataclass(frozen=True)

@@ -293,7 +293,7 @@ class PromptPairs:
     def concat(cls, parts: Sequence[PromptPairs]) -> PromptPairs:
         """All pairs of ``parts`` in order, with the drops of all; roles and answer policy must agree.
 
-        Of the vocabulary stays what all parts state alike.
+        The vocabulary keeps what all parts state alike.
         """
         if not parts:
             raise InterpError("There are no pairs to join. Give at least one set.")

@@ -93,8 +93,8 @@ def encode(
 ) -> Prompts:
     """Tokenise texts with exactly the BOS that the model's policy states.
 
-    The span of a role is every token that shares a character with it. Bytes of one letter that fell into
-    several tokens all count; a space before the word does not.
+    The span of a role is every token that shares a character with it. Where the bytes of one letter are spread over
+    several tokens, all of these belong to it. A token that is only the space before the word does not.
 
     Args:
         model: anything with ``tokenizer``, ``bos_policy`` and ``bos_token_id``.
@@ -117,7 +117,7 @@ def encode_marked(
     texts: str | Sequence[str],
     roles_char_spans: Sequence[CharSpans] | None = None,
 ) -> tuple[Prompts, list[str]]:
-    """As ``encode``, with what the tokenizer does not know of each text, in words; empty where it knows all."""
+    """Like ``encode``; also says, for each text, which words the tokenizer does not know (empty where it knows all)."""
     texts = _text_list(texts)
     encoded = encode_plain(model, texts)
     lead = bos_ids(model)

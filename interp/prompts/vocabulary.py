@@ -128,7 +128,7 @@ class Vocabulary:
         return Vocabulary(**{name: getattr(self, name) for name in alike})
 
     def places(self, last: str) -> tuple[str, ...]:
-        """Where source and target can meet: at the later of the two, ``last``, and where both have been seen."""
+        """Where source and target can meet: at ``last``, the later of the two, and at the meeting places after it."""
         earlier = self.source if last == self.target else self.target
         return (last, *(role for role in self.meeting or () if role not in (last, earlier, f"{_AFTER}{earlier}")))
 

@@ -17,10 +17,10 @@ from interp.prompts.template import ANSWER, Rendered
 from interp.prompts.tokens import SupportsTokenizer, encode_plain, unknown_id
 from interp.tasks.schema import Rung, Table, Task
 
-_STRICT_TRIES, _TRIES = 200, 400  # draws of one prompt: the first ones take the least used words
+_STRICT_TRIES, _TRIES = 200, 400  # tries to draw one prompt: the first 200 take the least used words, the rest any
 _CORRUPTED = " in corrupted"
 _TOO_FEW = "The lexicon has too few words."
-_REFUSED = 0.25  # how much a refused use of a word counts, against 1 for a kept one
+_REFUSED = 0.25  # a word in a refused pair counts as used this much; in a kept pair it counts 1
 
 
 @dataclass(frozen=True)
@@ -154,7 +154,7 @@ class _Drawer:
         return None
 
     def refuse(self, draws: list[_Draw]) -> None:
-        """Take back that these were used, and never draw their changes again."""
+        """Count the words of these draws as refused, not as used, and never draw their changes again."""
         for draw in draws:
             self.refused.add(draw.change)
             self.seen.discard(draw.text)
@@ -230,7 +230,10 @@ def _slots_of(answer: str | None) -> tuple[str, ...]:
 
 
 def _taking_turns(sizes: list[int]) -> list[int]:
-    """Indices of groups that lie one after another, so that their members take turns."""
+    """An order in which groups take turns, from their sizes: groups of 2 and 2 give 0, 2, 1, 3.
+
+    The groups lie one after another: the first has the indices 0 and 1, the second 2 and 3.
+    """
     starts = [sum(sizes[:i]) for i in range(len(sizes))]
     groups = [range(start, start + size) for start, size in zip(starts, sizes, strict=True)]
     return [i for turn in zip_longest(*groups) for i in turn if i is not None]

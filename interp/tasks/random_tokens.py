@@ -10,7 +10,7 @@ from interp.prompts.pairing import shortfall
 from interp.prompts.tokens import SupportsTokenizer, bos_ids, check_fits, usable_ids
 from interp.tasks.schema import Rung, Task
 
-_TRIES = 100  # draws of one block that may repeat an earlier one before the vocabulary counts as used up
+_TRIES = 100  # if so many draws in a row repeat earlier blocks, there are no new blocks left
 
 
 def build(task: Task, rung: Rung, model: SupportsTokenizer, *, n: int, seed: int) -> PromptPairs:
