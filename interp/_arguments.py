@@ -13,7 +13,7 @@ from interp.prompts import AnsweredPrompts, PromptPairs
 from interp.prompts.tokens import Prompts, check_fits
 
 _HAS = ("cfg", "provenance")
-"""What is used of a model everywhere; nothing else that is given in its place has both."""
+"""Attributes by which a model is told from anything else that might be given in its place."""
 
 
 def check_model(model: Any, other: Any = None) -> None:

@@ -42,7 +42,7 @@ def read(path: Path, *, at_most: int | None = None) -> bytes:
         raise OSError(errno.EINVAL, "no file can have such a name") from error
     with open(descriptor, "rb") as file:
         found = os.fstat(descriptor)
-        _check_plain(found)  # what was opened, should the name have changed hands
+        _check_plain(found)  # once more: the name may have come to stand for something else before it was opened
         if at_most is not None and found.st_size > at_most:
             raise OSError(errno.EFBIG, f"it holds {found.st_size:,} bytes, more than the {at_most:,} that are read")
         return file.read()
@@ -64,7 +64,7 @@ def write(path: Path, content: bytes) -> None:
     """
     partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
     try:
-        with open(partial, "xb") as file:  # never through a link that someone laid there
+        with open(partial, "xb") as file:  # "x": never through a link that someone has put there
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
@@ -89,8 +89,8 @@ def unfinished(directory: Path) -> list[Path]:
 def locked(directory: Path) -> Iterator[None]:
     """Hold a directory against other processes and threads that ask for it, for as long as the block takes.
 
-    The lock goes with the process, however that ends. Where the system or the file system knows no such lock, the
-    block runs without one.
+    The lock ends with the process, however that ends. Where the system or the file system has no such lock, the block
+    runs without one.
 
     Raises:
         OSError: there is no such directory.

@@ -8,7 +8,7 @@ import unicodedata
 from interp.errors import InterpError, shown
 
 LONGEST = 120
-"""Bytes of UTF-8: a file system takes 255, and endings come on top."""
+"""Bytes of UTF-8. A file system takes 255, of which the ending of the file needs some."""
 
 _DEVICES = re.compile(r"(con|prn|aux|nul|conin\$|conout\$|(com|lpt)[0-9¹²³])", re.IGNORECASE)
 _SPECIAL = frozenset('<>:"/\\|?*')

@@ -21,10 +21,10 @@ from interp.errors import InterpError, shown
 
 MOST_BYTES = 256 * 1024
 MOST_NODES = 20_000
-"""Values and keys, each alias counted with all that it stands for."""
+"""Values and keys in a file, where an alias counts as all that it stands for."""
 MOST_DEPTH = 32
 MOST_CHARACTERS = 2 * MOST_BYTES
-"""In all values and keys, each alias counted with all that it stands for."""
+"""Characters of all values and keys together, where an alias counts as all that it stands for."""
 LARGEST = 2**63 - 1
 """Whole numbers beyond this do not fit a file of results."""
 
@@ -71,10 +71,10 @@ def read(path: Path, where: str) -> Any:
 
 
 def parse(content: bytes | str, where: str) -> Any:
-    """Likewise of text.
+    """What YAML text holds, by the rules of ``read``.
 
     Raises:
-        InterpError: likewise.
+        InterpError: it is too long, or not such YAML.
     """
     if len(content) > MOST_BYTES:
         raise InterpError(f"{where} is not valid YAML: it is longer than {MOST_BYTES:,} bytes.")
@@ -90,7 +90,7 @@ def parse(content: bytes | str, where: str) -> Any:
     except yaml.reader.ReaderError as error:
         line = text.count("\n", 0, error.position) + 1
         reason = f"line {line}: it holds the control character U+{error.character:04X}. Remove it"
-    except (yaml.YAMLError, ValueError, OverflowError) as error:  # an escape that names no character, for one
+    except (yaml.YAMLError, ValueError, OverflowError) as error:  # such as an escape that names no character
         reason = str(error)
     raise InterpError(f"{where} is not valid YAML: {reason}.")
 
@@ -122,7 +122,7 @@ def is_clean(text: str) -> bool:
 
 
 def _resolved(kind: type[yaml.Node], value: Any, implicit: tuple[bool, bool]) -> str:
-    """The tag of what has none of its own: of text without quotes (``implicit[0]``) by its pattern."""
+    """The tag of a value that states none; for text without quotes (``implicit[0]``) its pattern decides."""
     if kind is yaml.ScalarNode and implicit[0]:
         return _TAG + next((tag for tag, pattern in _PATTERNS.items() if pattern.fullmatch(value)), "str")
     return _TAG + {yaml.ScalarNode: "str", yaml.SequenceNode: "seq", yaml.MappingNode: "map"}[kind]

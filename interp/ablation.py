@@ -57,7 +57,7 @@ class Reference:
     def of(
         cls, model: HookedTransformer, prompts: Prompts, kind: str, *, seed: int = 0, references: Prompts | None = None
     ) -> Reference:
-        """For one kind of ablation.
+        """The reference of one kind of ablation.
 
         Raises:
             InterpError: an unknown kind, references that the model cannot read or that are not used, or a prompt that
@@ -194,7 +194,7 @@ def shape_at(model: HookedTransformer, name: str) -> tuple[int, ...]:
 def laid_out(value: Tensor, site: Site, n: int, length: int) -> Float[Tensor, "prompt position *dims"]:
     """A value that is the same for every prompt, with or without a token axis, for ``n`` prompts of ``length`` tokens.
 
-    Without a copy. A value for more tokens than that is cut off.
+    It is a view, not a copy. A value for more tokens than that is cut off.
 
     >>> mean = torch.tensor([1.0, 2.0])  # d_model
     >>> laid_out(mean, sites.site("resid_pre"), n=3, length=4).shape
@@ -208,10 +208,10 @@ def laid_out(value: Tensor, site: Site, n: int, length: int) -> Float[Tensor, "p
 
 
 def resample_donors(prompts: Prompts, *, seed: int, references: Prompts | None = None) -> Int[np.ndarray, " prompt"]:
-    """For each prompt the number of one that it takes its values from: of equal length, and not the same tokens.
+    """For each prompt, the number of the prompt whose values it takes: one of equal length and with other tokens.
 
-    Without references a seeded cycle within each length, so that each prompt is used once; with references a seeded
-    draw among those of its length.
+    Without references the prompts of one length take from each other in a seeded cycle, so that each is used once. With
+    references each prompt draws one of its length, by the seed.
 
     Raises:
         InterpError: a prompt for which there is none.

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 LONGEST_MESSAGE = 2000
-"""Characters; whatever a message quotes, it can be read."""
+"""Characters of a message: it stays short enough to read, whatever it quotes."""
 
 LONGEST_VALUE = 300
 """Characters of one value in a message."""
@@ -137,10 +137,10 @@ def _cut(text: str, longest: int) -> str:
 
 
 def whole_number(value: Any, what: str, *, least: int | None = None) -> int:
-    """The argument ``what`` as a whole number, NumPy's among them; a boolean, a fraction or a text is none.
+    """The argument ``what`` as a whole number, which may be NumPy's. A boolean, a fraction or a text is refused.
 
     Raises:
-        InterpError: it is none, or below ``least``.
+        InterpError: it is not a whole number, or below ``least``.
 
     >>> whole_number(4, "n")
     4

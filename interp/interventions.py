@@ -1,7 +1,7 @@
 """Interventions: small frozen values that say what to change, and to what. They hold no model and run nothing.
 
 Each names a site, the layers, optionally heads, and ``at``: roles (every token of the span) or positions. ``at=None``
-is every token. Each has the new value as a method, ``edit``; ``interp.run`` puts it in at the tokens and heads named.
+is every token. The method ``edit`` gives the new value, and ``interp.run`` puts it in at the tokens and heads named.
 
 An intervention of your own is a subclass:
 
@@ -54,7 +54,7 @@ class Where:
     at: At = None
 
     def __post_init__(self) -> None:
-        """Refuse heads that are none."""
+        """Refuse heads that are not whole numbers."""
         if self.heads is not None:
             object.__setattr__(self, "heads", whole_numbers(self.heads, "heads"))
 
@@ -85,7 +85,7 @@ class Intervention(Where, ABC):
         """
 
     def tokens(self, prompts: Prompts) -> Bool[np.ndarray, "prompt position *src"]:
-        """Which tokens change; at sites of destination and source, which destinations, or which of both."""
+        """Which tokens change; of attention, which destinations, or which pairs of destination and source."""
         return token_mask(prompts, self.at)
 
     def check(self, shape: tuple[int, ...], layer: int) -> None:
@@ -96,7 +96,7 @@ class Intervention(Where, ABC):
         """
 
     def with_values(self, values: Callable[[Ablate], Mapping[int, Tensor]]) -> Intervention:
-        """The same with what it puts in, where that is known from runs only; ``values`` makes them."""
+        """The intervention itself; where its new values come from other runs, one that holds what ``values`` gives."""
         return self
 
 
@@ -116,7 +116,7 @@ class Replace(Intervention):
     values: Mapping[int, Float[Tensor, "prompt ..."]] = field(repr=False)
 
     def __post_init__(self) -> None:
-        """Refuse values that are not said to be of a layer."""
+        """Refuse values that do not say of which layer they are."""
         super().__post_init__()
         if not isinstance(self.values, Mapping) or not self.values:
             raise InterpError("values of Replace must be a mapping of layer to activations, with at least one.")
@@ -180,11 +180,11 @@ class Ablate(Intervention):
         check_ablation(self.kind)
 
     def with_values(self, values: Callable[[Ablate], Mapping[int, Tensor]]) -> Intervention:
-        """The replacement that this is for the prompts of a run (``interp.ablation``)."""
+        """The replacement that this ablation comes to for the prompts of a run (``interp.ablation``)."""
         return Replace(site=self.site, values=values(self), layers=self.layers, heads=self.heads, at=self.at)
 
     def edit(self, activation: Tensor, layer: int, rows: Int[np.ndarray, " row"]) -> Tensor:
-        """Not known without the runs that the values come from."""
+        """Refused: the new value comes from other runs, and is known once ``with_values`` has been called."""
         raise InterpError("What an ablation puts in is known with its prompts only. Give it to interp.run.")
 
 
@@ -305,7 +305,7 @@ class Steer(Intervention):
             raise InterpError(f"The vector of Steer has shape {given}, but '{self.site}' has {shape} at a token.")
 
     def edit(self, activation: Tensor, layer: int, rows: Int[np.ndarray, " row"]) -> Tensor:
-        """The activation and so much of the vector."""
+        """The activation plus ``scale`` times the vector."""
         return activation + self.scale * self.vector.to(activation)
 
 
@@ -326,7 +326,7 @@ class Erase(Intervention):
     offset: Float[Tensor, " d"] | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
-        """Refuse directions that are no rows."""
+        """Refuse directions that are not the rows of a matrix."""
         super().__post_init__()
         _check_tensor("directions of Erase", self.directions)
         if self.directions.ndim != 2:

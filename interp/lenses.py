@@ -45,8 +45,8 @@ def logit_lens(
 ) -> xr.Dataset:
     """What the model would answer if it stopped after each layer, read at some places of the clean prompts.
 
-    A place shows what is said there, not only what is said in the end: at the role ``answer`` it is the model's answer
-    in the making, at an earlier word it is whether the answer can be read there already.
+    At each place it is read what the model would say there. At the role ``answer`` this is the model's answer in the
+    making. At an earlier word it says whether the answer can be read there already.
 
     Args:
         model: the model. Its final norm, unembedding, and what it does to its logits (a cap, a scale) are applied.

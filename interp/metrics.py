@@ -1,4 +1,4 @@
-"""The earlier name of ``interp.readouts``, which see."""
+"""The earlier name of ``interp.readouts``: import from there."""
 
 from interp.readouts import READOUTS as METRICS
 from interp.readouts import (

@@ -34,9 +34,9 @@ _Edit: TypeAlias = Callable[[Tensor], Tensor]
 MEMORY_SHARE = 0.5
 """Share of free memory that one captured dataset may take before it is refused."""
 ROW_BYTES = 16 * 2**20
-"""Activations that one batch may hold on a CPU, roughly: what its caches hold is faster than any larger batch."""
+"""Bytes of activations that one batch may hold on a CPU, roughly. A larger batch leaves its caches, and is slower."""
 ACCELERATOR_ROW_BYTES = 1024 * 2**20
-"""The same elsewhere, where large batches are what is fast."""
+"""The same on an accelerator, where large batches are faster."""
 
 
 # ---- inputs ----
@@ -62,7 +62,7 @@ def as_prompts(model: HookedTransformer, inputs: Texts) -> Prompts:
 
 
 def row_bytes(model: HookedTransformer) -> int:
-    """Activations that one batch of this model may hold.
+    """Bytes of activations that one batch of this model may hold.
 
     >>> from interp import HookedTransformer
     >>> row_bytes(HookedTransformer.from_pretrained("mini")) >= ROW_BYTES
@@ -120,7 +120,7 @@ def ids_of(prompts: Prompts) -> Int[Tensor, "prompt position"]:
 def capture(
     model: HookedTransformer,
     inputs: Texts,
-    sites: str | Sequence[str],  # the contract's name
+    sites: str | Sequence[str],  # hides the module of this name, which the helpers below ask
     at: At = None,
     *,
     layers: int | Sequence[int] | None = None,
@@ -334,7 +334,7 @@ def free_memory() -> int | None:
 
 
 def _hook_name(name: str, layer: int) -> str:
-    """The hook at which a site is read: where it is derived, its source's, so that no model is made slower."""
+    """The hook at which a site is read; of a site that is computed here from another one, the other one's."""
     return sites.site(sites.site(name).derived_from or name).hook_name(layer)
 
 
@@ -501,7 +501,7 @@ def _values_of(model: HookedTransformer, prompts: Prompts, item: Ablate) -> dict
 
 
 def edit_hooks(model: HookedTransformer, name: str, layer: int, edit: Callable[[Tensor], Tensor]) -> list[Hook]:
-    """Hooks that change a site everywhere it is used: at its own hook, or (``edited_at``) where it enters.
+    """Hooks that change a site for all that use it: at its own hook, or at ``edited_at``, where what it becomes enters.
 
     >>> from interp import HookedTransformer
     >>> model = HookedTransformer.from_pretrained("mini")
@@ -529,7 +529,7 @@ def edit_hooks(model: HookedTransformer, name: str, layer: int, edit: Callable[[
 def _through_attn_out(
     model: HookedTransformer, layer: int, resid_pre: Tensor, attn_out: Tensor, edit: _Edit
 ) -> Float[Tensor, "prompt position d_model"]:
-    """What attention has to add for the stream after it to be the edited one."""
+    """What attention has to add so that the stream after it is the edited one."""
     return edit(resid_pre + attn_out) - resid_pre
 
 

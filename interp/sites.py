@@ -32,11 +32,11 @@ attention (queries, keys, values). ``attention`` has seen other tokens, ``mlp`` 
 STAGES: tuple[Stage, ...] = ("embedding", "before", "projection", "attention", "between", "mlp", "after")
 
 Unit: TypeAlias = Literal["stream", "head", "kv_head", "neuron"]
-"""What the parts of a site are that can be changed one by one; ``stream``: one vector per token, without parts."""
+"""The parts of a site that can be changed one by one. ``stream`` has none: it is one vector per token."""
 
 InRaw: TypeAlias = Literal["same", "shifted", "unknown"]
-"""How a zero of the raw model looks where norms are folded into weights: as zero, as a constant (what folding moved out
-of the values), or in no way that is known."""
+"""What a zero of the raw model is in a model whose norms are folded into its weights: zero too (``same``), a constant
+that folding moved out of the values (``shifted``), or nothing that is known."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class Site:
         instead: the site to sweep instead, where this one is read but not swept; empty where it is swept.
         derived_from: the site that it is computed from, where no hook carries it.
         edited_at: TransformerLens hook at which it is changed, where that is not its own.
-        edit_needs: the site that such a change has to know.
+        edit_needs: the site whose activation is needed to make such a change.
         in_raw: what its zero is in the raw model.
 
     >>> z = SITES["z"]
@@ -331,7 +331,7 @@ def vector_site(name: str) -> Site:
     """Look up a site that a probe can read: one with a vector per layer and position.
 
     Raises:
-        InterpError: an unknown site, or one without.
+        InterpError: an unknown site, or one without such vectors.
 
     >>> vector_site("z").name
     'z'

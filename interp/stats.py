@@ -93,7 +93,7 @@ def ratio_interval(
 def _interval_of_ratio(
     top: Float[np.ndarray, "row ..."], bottom: Float[np.ndarray, "row ..."], level: float, n_resamples: int, seed: int
 ) -> tuple[Float[np.ndarray, ...], Float[np.ndarray, ...]]:
-    """The interval of the sum of ``top`` over that of ``bottom``; 0 in both leaves a row out of a cell."""
+    """The interval of the sum of ``top`` over the sum of ``bottom``. A row with 0 in both has no part in a cell."""
     if not 0 < level < 1:
         raise InterpError(f"level must lie between 0 and 1, got {shown(level)}.")
     n, shape = top.shape[0], top.shape[1:]
@@ -206,7 +206,9 @@ def _normal_quantile(p: float) -> float:
 
 
 def sign_flip_p_value(values: Float[np.ndarray, " prompt"], *, n_resamples: int = 10_000, seed: int = 0) -> float:
-    """Two-sided sign-flip permutation p-value for a mean of zero. The observed sample counts, so p is never 0.
+    """Two-sided sign-flip permutation p-value for a mean of zero.
+
+    The observed sample is counted as one of the flipped ones, so p is never 0.
 
     Five prompts that agree: of the 32 ways to choose their signs two are as extreme, so the p-value is near 2/32.
 
@@ -234,8 +236,9 @@ def max_t_p_values(
 
     All cells of a prompt change sign together, and a cell's t statistic is compared with the largest of all cells, so
     the chance of even one false finding among all cells is at most the level, however the cells depend on each other.
-    Assumes that under the null a prompt's values are as likely as their negatives. The observed sample counts, so p is
-    never 0; NaN entries are left out of their cell's mean, and a cell with fewer than two values has p 1.
+    Assumes that under the null a prompt's values are as likely as their negatives. The observed sample is counted as
+    one of the flipped ones, so p is never 0. NaN entries are left out of their cell's mean. A cell with fewer than two
+    values has p 1.
 
     Eight prompts, two cells: the first has one sign throughout, the second has either as often.
 

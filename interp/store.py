@@ -31,7 +31,7 @@ ENTRY = np.dtype([("cell", "<i4"), ("prompt", "<i4"), ("value", "<f8")])
 """What a finished row says; cells below 0 are numbers of the unchanged runs."""
 
 ROW = np.dtype([("entry", ENTRY), ("check", "<u4")])
-"""A finished row as it is on disk. A check is never 0, so that zeros are no row."""
+"""A finished row as it is on disk. A check is never 0, so that a stretch of zero bytes is not taken for rows."""
 
 SCHEMA = 2
 """How a journal is laid out. 1 had no checksums."""
@@ -155,7 +155,7 @@ class Journal:
             content = _files.read(self.path)
         except FileNotFoundError:
             return np.empty(0, dtype=ROW), False
-        if self._head.startswith(content):  # only begun
+        if self._head.startswith(content):  # it has no row yet
             return np.empty(0, dtype=ROW), False
         body = content[len(self._head) :]
         rows = np.frombuffer(body[: len(body) // ROW.itemsize * ROW.itemsize], dtype=ROW)
@@ -185,7 +185,7 @@ class Journal:
 class Store:
     """A directory of journals. Any number of sweeps may share one; deleting it loses nothing but time.
 
-    Other facts are another file, so that no sweep reads the rows of another:
+    Other facts give another file, so that no sweep reads the rows of another:
 
     >>> store = Store.at("cells")
     >>> store.journal({"site": "z"}).path == store.journal({"site": "q"}).path
@@ -196,7 +196,7 @@ class Store:
 
     @classmethod
     def at(cls, directory: Store | str | os.PathLike[str]) -> Store:
-        """The store in a directory, made when first written; a store is itself.
+        """The store in a directory, which is made when something is first written. Given a store, that store.
 
         Raises:
             InterpError: it is a file.

@@ -250,7 +250,7 @@ def _subtracted_from(whole: float, summary: xr.Dataset) -> xr.Dataset:
 
 
 def moved(patched: xr.DataArray, clean: xr.DataArray, corrupted: xr.DataArray, direction: str) -> xr.DataArray:
-    """How far a patch moves the metric of each prompt, in its units: the top of the ratio that ``effect`` shows.
+    """How far a patch moves the metric of each prompt, in its units: the numerator of the ratio that ``effect`` shows.
 
     patched - corrupted by denoising, clean - patched by noising. ``effect`` is 0 exactly where its mean is 0.
 

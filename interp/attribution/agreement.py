@@ -30,7 +30,7 @@ class Pairs:
 
     @property
     def whole(self) -> bool:
-        """Whether every cell was patched, so that a rate has no error."""
+        """Whether every cell was patched, so that a rate is known and not estimated."""
         return self.n_drawn == self.others
 
     @property
@@ -55,7 +55,7 @@ class Pairs:
 
     @property
     def threshold(self) -> float:
-        """From which size on an effect is large."""
+        """The size from which on an effect is large."""
         return self.large * self.largest
 
     @property
@@ -74,17 +74,17 @@ FIGURES = (
 
 
 FURTHEST_FACTOR = 100.0
-"""A slope further from 1 is no factor that could be taken out: what is left of the gradient is the tail of a saturated
-function, and its order comes from the tail and not from the mechanism."""
+"""A slope further from 1 than this is not taken for a factor of the estimates. There the gradient is the tail of a
+saturated function, and the order of the estimates comes from the tail and not from the mechanism."""
 
 
 def is_factor(slope: float, low: float) -> bool:
-    """Whether the estimates are the exact effects times a factor; ``low`` is the slope's lower bound, NaN for none."""
+    """Whether the estimates are the exact effects times a factor; ``low`` is the slope's lower bound, or NaN."""
     return 1 / FURTHEST_FACTOR <= slope <= FURTHEST_FACTOR and not low <= 0
 
 
 def unjudged(pairs: Pairs) -> str:
-    """Why nothing can be said of them; empty where something can."""
+    """Why nothing can be said of the estimates; empty where something can."""
     if pairs.true.size < 3:
         return f"only {pairs.true.size} cells could differ, too few to judge by"
     if not np.isfinite(pairs.true).all():
@@ -158,8 +158,9 @@ def _false_alarms(pairs: Pairs, scaled: Float[np.ndarray, " cell"]) -> dict[str,
 def _missed(pairs: Pairs, scaled: Float[np.ndarray, " cell"]) -> dict[str, float]:
     """Large effects that look like less than half of one.
 
-    ``missed`` of the random sample, and as a rate with its 95 % Wilson interval: how many of the cells that do not look
-    large are. ``missed_share``: of all large effects, each sampled cell standing for as many as it was drawn from.
+    ``missed`` counts them in the random sample. Its rate, with a 95 % Wilson interval, says how many of the cells that
+    do not look large are. ``missed_share`` is their share of all large effects; if 30 of 90 cells were drawn, a drawn
+    one counts as three.
     """
     k, large = pairs.k, np.abs(pairs.true) >= pairs.threshold
     missed = large & (np.abs(scaled) < pairs.threshold / 2)
@@ -173,6 +174,6 @@ def _missed(pairs: Pairs, scaled: Float[np.ndarray, " cell"]) -> dict[str, float
 
 
 def _rate(count: int, n: int, *, whole: bool) -> tuple[float, float, float]:
-    """A rate with its interval; ``whole``: every cell was patched, and the rate has no error."""
+    """A rate with its interval. ``whole``: every cell was patched, so that the interval has no width."""
     rate = count / n if n else float("nan")
     return (rate, rate, rate) if whole and n else (rate, *wilson_interval(count, n))

@@ -98,7 +98,7 @@ DEFAULT = Audit()
 LIMITS = (
     "large", "minimum_agreement", "maximum_factor", "maximum_median_error", "maximum_error", "maximum_wrong",
 )  # fmt: skip
-"""The settings of an audit that decide, by name."""
+"""The settings of an audit that decide what the estimates are good for, by name."""
 
 
 @dataclass(frozen=True)
@@ -185,7 +185,7 @@ def run_audit(
 
 
 def judged(audit: Audit, found: Mapping[str, float]) -> tuple[Use, list[str]]:
-    """What the estimates are good for, and what keeps them from being good as numbers (or, failing that, to rank)."""
+    """What the estimates are good for, and why they are not good for more."""
     agreement = _disagreements(audit, found)
     as_numbers = [*agreement, *_faults_as_numbers(audit, found)]
     if not as_numbers:

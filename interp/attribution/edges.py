@@ -1,4 +1,4 @@
-"""Edge attribution: what each component's change would do to the answer through each component that reads it."""
+"""Edge attribution: how a change of one component would change the answer through each component that reads it."""
 
 from __future__ import annotations
 

@@ -41,7 +41,7 @@ GRAPH_BYTES = 256 * 2**20
 
 
 def differentiating(function: Callable[_P, _T]) -> Callable[_P, _T]:
-    """A function that takes gradients whatever its caller has turned off, and leaves the caller's mode as it was.
+    """A decorator: gradients are on within the function, and the caller's mode is as before when it returns.
 
     ``torch.set_grad_enabled(False)``, ``torch.no_grad()`` and ``torch.inference_mode()`` are common around
     interpretability code; a gradient that was asked for is wanted all the same.
@@ -56,7 +56,7 @@ def differentiating(function: Callable[_P, _T]) -> Callable[_P, _T]:
 
 
 def at_value(value: Tensor) -> Edit:
-    """The edit that puts ``value`` in, whatever was there."""
+    """An edit that puts in ``value``, whatever the activation was."""
     return lambda _: value
 
 

@@ -274,9 +274,10 @@ class _Batch:
         return found
 
     def _reaching(self, layer: int) -> Float[Tensor, "prompt position one"]:
-        """Once the last layer's attention has read, a token reaches the answer only from a scored position.
+        """Which tokens can still reach the answer: 1 or 0.
 
-        The last layer is the one before an activation that is read; what comes after that reaches nothing.
+        After the attention of the last layer only the scored positions can. Where an activation is read instead of an
+        answer, the last layer is the one before it, and what comes after it reaches nothing.
         """
         reaching = torch.ones(*self.ids.shape, device=self.tokens.device)
         place = self.reading.readout.place
@@ -290,7 +291,7 @@ class _Batch:
         return reaching.unsqueeze(-1)
 
     def passes(self, report: Callable[[int], None]) -> Iterator[list[Float[Tensor, "prompt head place"]]]:
-        """Per gradient, each layer's effects."""
+        """The effects of each layer, once for every gradient that the method takes."""
         if self.plan.method not in get_args(Method):
             raise InterpError(f"Where method '{self.plan.method}' takes its gradients is not written here.")
         if self.plan.method == "integrated":
