@@ -16,7 +16,7 @@ from interp.errors import InterpError
 from interp.report import manifest
 
 MOST_BYTES = 2**24
-"""A longer manifest or study is none of ours."""
+"""Bytes; this library writes no manifest or study that is longer."""
 
 
 @dataclass(frozen=True)

@@ -166,7 +166,10 @@ def _as_it_is(result: Result, name: str) -> tuple[xr.Dataset, str]:
 
 
 def _cut(cells: xr.Dataset) -> tuple[xr.Dataset, list[str]]:
-    """Axes of one entry taken away, of a fourth axis only the first entry kept, long axes cut; and what is left out."""
+    """What of some numbers can be drawn, on at most three axes, and a sentence for everything that is left out.
+
+    Axes of one entry are taken away. Of every axis beyond three only the first entry is kept. Long axes are cut.
+    """
     notes = []
     for dim in [str(dim) for dim, size in cells["mean"].sizes.items() if size == 1]:
         notes.append(f"Only {dim} {_labels(cells, dim)[0]}.")
@@ -185,9 +188,10 @@ def _cut(cells: xr.Dataset) -> tuple[xr.Dataset, list[str]]:
 
 
 def _order(sizes: dict[str, int]) -> list[str]:
-    """Axes in the order in which they are drawn: what is not, then panels, rows and columns.
+    """Axes in order: those that are not drawn, then the axis of panels, of rows and of columns.
 
-    Rows are layers where there are any. The shortest other axis has a panel for each entry; heads stay beside layers.
+    Rows are layers where there are any. The shortest other axis becomes panels, but heads do so only as a last resort,
+    since they belong beside layers.
     """
     others = [dim for dim in sizes if dim != "layer"]
     rows = [dim for dim in sizes if dim == "layer"]
@@ -217,7 +221,7 @@ def _figure(shown: _Shown, key: str, verdict: Verdict) -> Figure:
 
 
 def _line(shown: _Shown, key: str, verdict: Verdict) -> list[Panel]:
-    """A curve over an axis that counts, dots over one that names."""
+    """A curve over an axis of numbers (layers, positions), dots over an axis of names (roles, heads)."""
     (axis,) = shown.axes
     points = _points(shown)
     ends = np.array([x for point in points for x in (point.mean, point.low, point.high)])

@@ -35,7 +35,7 @@ Marks = Mapping[tuple[int, int], str]
 
 @dataclass(frozen=True)
 class _Direction:
-    """How a direction is put to the reader."""
+    """How a direction is explained on the page."""
 
     question: str
     shown: str
@@ -89,7 +89,7 @@ def section(patching: Result, verdict: Verdict) -> Section:
 
 
 def _small_gaps(patching: Result) -> list[Block]:
-    """A note if some prompts have no recovered of their own."""
+    """A note if the gap of some prompts is too small for a recovered fraction of their own."""
     small = int(patching.need_attr("n_small_gap"))
     if not small:
         return []
