@@ -7,7 +7,7 @@ computed from the model's own queries, keys and values, and refused unless it eq
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -18,7 +18,7 @@ from jaxtyping import Float, Int
 
 from interp import capture, results
 from interp._arguments import check_pairs
-from interp.errors import InterpError, whole_number
+from interp.errors import InterpError, UnaskableError, whole_number
 from interp.prompts.template import ANSWER
 from interp.results import Variable
 from interp.sites import head_label
@@ -32,6 +32,19 @@ SOURCE = "Vaswani et al. 2017, Attention Is All You Need, arXiv 1706.03762, equa
 
 TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4, torch.bfloat16: 5e-2, torch.float16: 1e-2}
 """How far a recomputed number may be from the model's, as a share of the sizes summed: rounding in that data type."""
+
+
+def check_askable(
+    pairs: PromptPairs, *, dest: str | int | None = None, src: str | int | None = None, prompt: int = 0
+) -> None:
+    """Refuse words that these pairs do not have or cannot read, whatever the model; the arguments are those of ``run``.
+
+    Raises:
+        UnaskableError: ``dest`` comes before ``src``, or no word is there to be read by default.
+        InterpError: an unknown role, position or prompt.
+    """
+    _check_prompt(pairs, prompt)
+    _ends(pairs, dest, src)
 
 
 def run(
@@ -83,7 +96,8 @@ def run(
     """
     check_pairs(model, pairs)
     _check_prompt(pairs, prompt)
-    reader, read = _ends(model, pairs, dest, src)
+    readers, read = _ends(pairs, dest, src)
+    reader = _looking_most(model, pairs, readers, read)
     layer, head, chosen_by = _choose(model, pairs, layer, head, reader, read)
     if progress is not None:
         progress(1, 2)
@@ -196,25 +210,32 @@ def _check_prompt(pairs: PromptPairs, prompt: int) -> None:
         raise InterpError(f"There is no prompt {prompt}: there are {len(pairs)} (0 to {len(pairs) - 1}).")
 
 
-def _ends(
-    model: HookedTransformer, pairs: PromptPairs, dest: str | int | None, src: str | int | None
-) -> tuple[_End, _End]:
+def _ends(pairs: PromptPairs, dest: str | int | None, src: str | int | None) -> tuple[list[_End], _End]:
+    """The words that may read, of which the model decides, and the word that is read."""
     read = _end(pairs.clean, _default_src(pairs) if src is None else src)
     if dest is None:
         readers = [_end(pairs.clean, role) for role in _readers(pairs)]
-        behind = [end for end in readers if (end.positions > read.positions).all()] or readers[-1:]
-        dest_end = max(behind, key=lambda end: mean_attention(model, pairs, end.positions, read.positions).max())
+        possible = [end for end in readers if (end.positions > read.positions).all()] or readers[-1:]
     else:
-        dest_end = _end(pairs.clean, dest)
-    before = dest_end.positions < read.positions
-    if before.any():
-        i = int(before.argmax())
-        raise InterpError(
-            f"dest '{dest_end.name}' is token {dest_end.positions[i]} of prompt {i} and src '{read.name}' is token "
-            f"{read.positions[i]}: attention is causal, a word reads only itself and what comes before it. Choose a "
-            "src that does not come after dest."
-        )
-    return dest_end, read
+        possible = [_end(pairs.clean, dest)]
+    for end in possible:
+        before = end.positions < read.positions
+        if before.any():
+            i = int(before.argmax())
+            raise UnaskableError(
+                f"dest '{end.name}' is token {end.positions[i]} of prompt {i} and src '{read.name}' is token "
+                f"{read.positions[i]}: attention is causal, a word reads only itself and what comes before it. Choose "
+                "a src that does not come after dest.",
+                by=["dest", "src"],
+            )
+    return possible, read
+
+
+def _looking_most(model: HookedTransformer, pairs: PromptPairs, readers: Sequence[_End], read: _End) -> _End:
+    """The word from which any one head looks at the word that is read most."""
+    if len(readers) == 1:
+        return readers[0]
+    return max(readers, key=lambda end: mean_attention(model, pairs, end.positions, read.positions).max())
 
 
 def _readers(pairs: PromptPairs) -> list[str]:
@@ -233,7 +254,7 @@ def _default_src(pairs: PromptPairs) -> str:
             return role
     if source is not None:
         return source
-    raise InterpError(
+    raise UnaskableError(
         f"No role of these prompts holds the answer. Name the word that is read: src=, one of {', '.join(pairs.roles)}."
     )
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from analyses.options import Either, Flag, Number, Option, Several, Text
+from analyses.options import Edge, Either, Flag, Number, Option, Role, Several, Text
 from analyses.registry import Analysis, File
 from interp import sites
 
@@ -12,9 +12,11 @@ DIRECTIONS = ("denoising", "noising")
 _SITE = Text(tuple(sites.SITES), read=sites.site)
 _VECTOR_SITE = Text(tuple(name for name, site in sites.SITES.items() if site.has_vectors), read=sites.vector_site)
 _DIRECTION = Text(DIRECTIONS)
-_WORDS = Text()
+_ROLE = Role()
+_SLOT_OR_ROLE = Role(slots=True)
 _FRACTION = Number("a fraction between 0 and 1", least=0, most=1)
-_INDEX = Number(whole=True)
+_INDEX = Number("0 or more", least=0, whole=True)
+_PLACE = Either((_ROLE, Number(whole=True)))
 
 
 def _metric(*without: str) -> Option:
@@ -51,12 +53,13 @@ _ATTENTION_LESSON = Analysis(
     options=(
         Option("layer", _INDEX, None, "layer of the head", "the numbers choose"),
         Option("head", _INDEX, None, "index of the head", "the numbers choose"),
-        Option("dest", Either((_WORDS, _INDEX)), None, "the reading word: a role or a position", "the numbers choose"),
-        Option("src", Either((_WORDS, _INDEX)), None, "the word that is read: a role or a position", "the answer's"),
+        Option("dest", _PLACE, None, "the reading word: a role or a position", "the numbers choose"),
+        Option("src", _PLACE, None, "the word that is read: a role or a position", "the answer's"),
         Option("prompt", _INDEX, 0, "which prompt"),
     ),
     settled=("progress",),
     further=(File("attention_patterns", "patterns", ("prompt",)),),
+    asks=("dest", "src", "prompt"),
 )
 
 _ACTIVATION_PATCHING = Analysis(
@@ -69,10 +72,10 @@ _ACTIVATION_PATCHING = Analysis(
             "directions", Several(_DIRECTION, "direction to patch in"), DIRECTIONS,
             "clean activations into the corrupted run (denoising), or the other way round",
         ),
-        Option("roles", Several(_WORDS), None, "roles at which stream and block sites are patched", "every role"),
+        Option("roles", Several(_ROLE), None, "roles at which stream and block sites are patched", "every role"),
         _metric(),
         Option("by_position", Flag(), True, "patch resid_pre position by position too, where positions line up"),
-        Option("head_roles", Several(_WORDS), None, "roles at which z is patched head by head", "every role"),
+        Option("head_roles", Several(_ROLE), None, "roles at which z is patched head by head", "every role"),
         _max_prompts(None),
     ),
     settled=("progress",),
@@ -88,8 +91,8 @@ _HEAD_ATTRIBUTION = Analysis(
             "what a head's output is replaced by",
         ),
         Option(
-            "edges", Several(Text(form=r".*\S.*<-.*\S.*", like=("destination<-source", "noun<-color"))), None,
-            "pairs of roles whose attention is read", "those that the prompts' vocabulary is about",
+            "edges", Several(Edge()), None, "pairs of roles whose attention is read",
+            "those that the prompts' vocabulary is about",
         ),
         _max_prompts(None),
     ),
@@ -99,7 +102,7 @@ _LOGIT_LENS = Analysis(
     "logit_lens",
     "analyses.logit_lens",
     "What would the model say at each word if it stopped after each layer?",
-    options=(Option("roles", Several(_WORDS), None, "roles to read at", "every role"), _max_prompts(None)),
+    options=(Option("roles", Several(_ROLE), None, "roles to read at", "every role"), _max_prompts(None)),
     settled=("progress",),
 )
 
@@ -108,14 +111,18 @@ _PROBING = Analysis(
     "analyses.probing",
     "At which layer, and at which word, can a linear probe read the source?",
     options=(
-        Option("target", _WORDS, None, "what to read: a slot or a role", "the vocabulary's source"),
-        Option("group", _WORDS, None, "what to hold out: a slot or a role", "the vocabulary's target"),
+        Option("target", _SLOT_OR_ROLE, None, "what to read: a slot or a role", "the vocabulary's source"),
+        Option(
+            "group", Role(slots=True, also=("pair",)), None, "what to hold out: a slot, a role, or pair",
+            "the vocabulary's target",
+        ),
         Option("sites", Several(_VECTOR_SITE, "site to probe"), ("resid_pre",), "sites to read from"),
-        Option("roles", Several(_WORDS), None, "roles to read at", "every role"),
+        Option("roles", Several(_ROLE), None, "roles to read at", "every role"),
         Option("layers", Several(_INDEX), None, "layers to read from", "every layer"),
         Option("n_folds", Number("at least 2", least=2, whole=True), 5, "at most this many folds"),
     ),
-)
+    asks=("target", "group"),
+)  # fmt: skip
 
 _APPROXIMATION_AUDIT = Analysis(
     "approximation_audit",
@@ -158,8 +165,8 @@ _CONTEXT_FLOW = Analysis(
     needs="results",
     reads=("behavior", "activation_patching", "head_attribution", "probing"),
     options=(
-        Option("source", _WORDS, None, "role of the word that carries the context", "the vocabulary's"),
-        Option("target", _WORDS, None, "role of the word that it belongs to", "the vocabulary's"),
+        Option("source", _ROLE, None, "role of the word that carries the context", "the vocabulary's"),
+        Option("target", _ROLE, None, "role of the word that it belongs to", "the vocabulary's"),
         Option(
             "minimum_effect", Number("a fraction between 0 and 1", above=0, below=1), 0.1,
             "least fraction of the clean-corrupted gap that counts",
@@ -167,6 +174,7 @@ _CONTEXT_FLOW = Analysis(
     ),
     settled=("seed", "not_asked"),
     file="verdict",
+    asks=("source", "target"),
 )  # fmt: skip
 
 BUNDLED = {

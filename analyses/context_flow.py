@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import xarray as xr
@@ -19,6 +19,9 @@ from interp import results as labelled
 from interp.errors import InterpError, shown
 from interp.prompts.vocabulary import PREFERS, Vocabulary
 from interp.results import Variable
+
+if TYPE_CHECKING:
+    from interp.prompts import PromptPairs
 
 EXPLAINING = ("activation_patching", "head_attribution", "probing")
 WIDE = 0.3
@@ -39,6 +42,15 @@ def check(*, minimum_effect: float) -> None:
     """
     if not 0 < minimum_effect < 1:
         raise InterpError(f"minimum_effect is {shown(minimum_effect)}. Give a fraction between 0 and 1.")
+
+
+def check_askable(pairs: PromptPairs, *, source: str | None = None, target: str | None = None) -> None:
+    """Refuse roles that cannot be source and target of these pairs; the arguments are those of ``run``.
+
+    Raises:
+        InterpError: both are one role.
+    """
+    _stated(pairs.vocabulary, source, target)
 
 
 def run(
@@ -163,7 +175,12 @@ def _vocabulary(used: Mapping[str, xr.Dataset], source: str | None, target: str 
         found = Vocabulary().completed((source, f"after_{source}", target, f"after_{target}"), {})
     else:
         found = Vocabulary.from_json(stated)
-    return replace(found, source=source or found.source, target=target or found.target)
+    return _stated(found, source, target)
+
+
+def _stated(vocabulary: Vocabulary, source: str | None, target: str | None) -> Vocabulary:
+    """A vocabulary with what the study says instead."""
+    return replace(vocabulary, source=source or vocabulary.source, target=target or vocabulary.target)
 
 
 def _attribute(used: Mapping[str, xr.Dataset], name: str) -> object:

@@ -1,20 +1,43 @@
 """What an analysis can be told: an option's name, kind, default and meaning, checked before a model is loaded.
 
-A kind says which values from a YAML file are right, in words and as JSON schema. Nothing here loads torch.
+A kind says which values from a YAML file are right, in words and as JSON schema, and which of them name a place in the
+prompts. Nothing here loads torch.
 """
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from interp.errors import InterpError, nearest, shown
+from interp.errors import InterpError, nearest, shown, unknown_name
 
 Schema = dict[str, Any]
 """A JSON schema."""
+
+
+@dataclass(frozen=True)
+class Names:
+    """What the prompts of one rung have that can be named.
+
+    Attributes:
+        rung: the rung's name.
+        roles: its roles.
+        slots: the slots whose word every prompt has.
+
+    >>> Names("two", roles=("noun", "answer")).roles
+    ('noun', 'answer')
+    """
+
+    rung: str
+    roles: tuple[str, ...]
+    slots: tuple[str, ...] = ()
+
+
+Named = Iterator[tuple[str, tuple[str, ...]]]
+"""Names of places in the prompts, each with the names that there are."""
 
 
 class Kind(Protocol):
@@ -30,6 +53,9 @@ class Kind(Protocol):
     ...
     ...     def fault(self, value, name):
     ...         return ""
+    ...
+    ...     def named(self, value, names):
+    ...         return iter(())
     ...
     ...     def schema(self):
     ...         return {"type": "integer", "multipleOf": 2}
@@ -51,13 +77,25 @@ class Kind(Protocol):
         """What is wrong with a value that fits, as a sentence; empty if nothing is."""
         ...
 
+    def named(self, value: Any, names: Names) -> Named:
+        """The names in a value that fits; nothing for a kind that names no place in the prompts."""
+        ...
+
     def schema(self) -> Schema:
         """The JSON schema of the values."""
         ...
 
 
+class _Plain:
+    """A kind that names no place in the prompts."""
+
+    def named(self, value: Any, names: Names) -> Named:
+        """Nothing."""
+        return iter(())
+
+
 @dataclass(frozen=True)
-class Flag:
+class Flag(_Plain):
     """True or false.
 
     >>> Flag().fits(True), Flag().fits("yes")
@@ -80,7 +118,7 @@ class Flag:
 
 
 @dataclass(frozen=True)
-class Number:
+class Number(_Plain):
     """A finite number in a range.
 
     Attributes:
@@ -134,7 +172,7 @@ class Number:
 
 
 @dataclass(frozen=True)
-class Text:
+class Text(_Plain):
     """A text: any, one of a list, or one of a form.
 
     Attributes:
@@ -184,6 +222,46 @@ class Text:
 
 
 @dataclass(frozen=True)
+class Role(Text):
+    """A role of the prompts.
+
+    Attributes:
+        slots: whether a slot of the prompts is right too.
+        also: names that are right whatever the prompts.
+
+    >>> option = Option("target", Role(), None, "what to read", "the source")
+    >>> option.check_names("nuon", Names("two", ("noun", "answer")), "analyses.probing")
+    Traceback (most recent call last):
+    interp.errors.InterpError: In analyses.probing: Unknown role 'nuon' in target, rung two. Did you mean 'noun'? ...
+    """
+
+    slots: bool = False
+    also: tuple[str, ...] = ()
+
+    def named(self, value: Any, names: Names) -> Named:
+        """The value itself."""
+        known = dict.fromkeys((*(names.slots if self.slots else ()), *names.roles, *self.also))
+        yield value, tuple(known)
+
+
+@dataclass(frozen=True)
+class Edge(Text):
+    """Two roles, the one that reads and the one that is read.
+
+    >>> Edge().fault("noun", "edges")
+    "edges has 'noun', which is not destination<-source. Write it like 'noun<-color'."
+    """
+
+    form: str = r".*\S.*<-.*\S.*"
+    like: tuple[str, str] = ("destination<-source", "noun<-color")
+
+    def named(self, value: Any, names: Names) -> Named:
+        """Both."""
+        for role in value.split("<-"):
+            yield role.strip(), names.roles
+
+
+@dataclass(frozen=True)
 class Several:
     """A list.
 
@@ -214,6 +292,11 @@ class Several:
             return f"There is no {self.name} in {name}. Give at least one."
         return next((said for one in value if (said := self.item.fault(one, name))), "")
 
+    def named(self, value: list[Any], names: Names) -> Named:
+        """Those of every item."""
+        for one in value:
+            yield from self.item.named(one, names)
+
     def schema(self) -> Schema:
         """An array."""
         return {"type": "array", "items": self.item.schema(), **({"minItems": 1} if self.name else {})}
@@ -241,7 +324,14 @@ class Either:
 
     def fault(self, value: object, name: str) -> str:
         """What the kind that it fits says."""
-        return next(kind.fault(value, name) for kind in self.kinds if kind.fits(value))
+        return self._of(value).fault(value, name)
+
+    def named(self, value: object, names: Names) -> Named:
+        """Those that the kind that it fits has."""
+        return self._of(value).named(value, names)
+
+    def _of(self, value: object) -> Kind:
+        return next(kind for kind in self.kinds if kind.fits(value))
 
     def schema(self) -> Schema:
         """Any of theirs."""
@@ -295,6 +385,20 @@ class Option:
         fault = self.kind.fault(value, self.name)
         if fault:
             raise InterpError(f"In {where}: {fault}")
+
+    def check_names(self, value: object, names: Names, where: str) -> None:
+        """Refuse a name of a place that the prompts do not have, in a value that passes ``check``.
+
+        Raises:
+            InterpError: names the option, where it stands, and the names that there are.
+        """
+        if value is None:
+            return
+        for name, known in self.kind.named(value, names):
+            if name not in known:
+                raise InterpError(
+                    f"In {where}: {unknown_name('role', name, known, f' in {self.name}, rung {names.rung}')}"
+                )
 
     def schema(self) -> Schema:
         """The JSON schema of the option, with its meaning and its default."""

@@ -70,6 +70,17 @@ def check(*, sites: Sequence[str], n_folds: int) -> None:
         vector_site(site.name)
 
 
+def check_askable(pairs: PromptPairs, *, target: str | None = None, group: str | None = None) -> None:
+    """Refuse a question that these pairs leave no room for, whatever the model; the arguments are those of ``run``.
+
+    Raises:
+        UnaskableError: as ``run``.
+        InterpError: an unknown target or group.
+    """
+    target, group = _question(pairs, target, group)
+    _check_askable(_data(pairs, target, group), target, group)
+
+
 def run(
     model: HookedTransformer,
     pairs: PromptPairs | Prompts,
@@ -135,7 +146,7 @@ def run(
     places = _names(roles, data.prompts.roles, "role")
     features = _Features(model, data.prompts, sites, places, layers)  # refuses wrong layers before all else
     _check_askable(data, target, group)
-    held_out = _group_folds(data, n_folds, group)
+    held_out = _group_folds(data, n_folds)
     control = _control(data, len(held_out), seed)
     shape = (len(features.sites), len(features.layers), len(places), len(held_out))
     scores = {name: np.full(shape, np.nan) for name in ("accuracy", "control_accuracy", "distractor_rate")}
@@ -254,6 +265,11 @@ def _check_askable(data: _Data, target: str, group: str) -> None:
             "give a label that it has never seen. Use fewer different words, or more prompts.",
             by=["target", "group"],
         )
+    if len(np.unique(groups)) < 2:
+        raise UnaskableError(
+            f"Every prompt has the same {group}, so none can be held out. Vary it or give another group=.",
+            by=["group"],
+        )
 
 
 def _distractors(
@@ -369,16 +385,11 @@ class _Features:
 # ---- folds ----
 
 
-def _group_folds(data: _Data, n_folds: int, group: str) -> list[Shaped[np.ndarray, " prompt"]]:
+def _group_folds(data: _Data, n_folds: int) -> list[Shaped[np.ndarray, " prompt"]]:
     """Which prompts each fold tests; no group is in two folds."""
-    n_groups = len(np.unique(data.groups))
-    if n_groups < 2:
-        raise UnaskableError(
-            f"Every prompt has the same {group}, so none can be held out. Vary it or give another group=.",
-            by=["group"],
-        )
     folds = []
-    for _, test in GroupKFold(n_splits=min(n_folds, n_groups)).split(data.labels, groups=data.groups):
+    n_splits = min(n_folds, len(np.unique(data.groups)))
+    for _, test in GroupKFold(n_splits=n_splits).split(data.labels, groups=data.groups):
         folds.append(np.isin(np.arange(len(data.labels)), test))
     return folds
 

@@ -17,7 +17,7 @@ from functools import cached_property
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, Literal, TypeAlias, get_args
 
-from analyses.options import Option, check
+from analyses.options import Names, Option, check
 from interp._names import component
 from interp.errors import InterpError, shown, unknown_name
 
@@ -74,6 +74,8 @@ class Analysis:
         settled: further keyword parameters of ``run``, which the study's other keys, or the run, settle.
         file: the result file that ``run`` makes, without the ending; by default the name of the analysis.
         further: further result files, each made by a function beside ``run``.
+        asks: the options that settle, with the pairs, whether the question can be asked of them. The module's function
+            ``check_askable`` takes the pairs and these, and refuses before the model is loaded. Empty: there is none.
 
     Raises:
         InterpError: what is declared cannot be.
@@ -99,6 +101,7 @@ class Analysis:
     settled: tuple[Settled, ...] = ("seed", "progress")
     file: str = ""
     further: tuple[File, ...] = ()
+    asks: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         component(self.name, "The name of an analysis")
@@ -109,7 +112,7 @@ class Analysis:
             raise InterpError(f"The analysis {self.name} must name files to read if it needs results, and only then.")
         for file in self.files:
             component(file.name, f"A file{of_me}")
-            for name in file.options:
+            for name in (*file.options, *self.asks):
                 if name not in self.option or name in get_args(Settled):
                     raise unknown_name("option", name, set(self.option) - set(get_args(Settled)), of_me)
             for parameter in file.settled:
@@ -126,13 +129,25 @@ class Analysis:
         """The options by name."""
         return {option.name: option for option in self.options}
 
-    def check(self, given: Mapping[str, object]) -> None:
-        """Refuse options that are wrong whatever the model and the prompts.
+    def check(self, given: Mapping[str, object], where: str = "") -> None:
+        """Refuse options that are wrong whatever the model and the prompts; ``where`` names the study's file.
 
         Raises:
             InterpError: names the option and what it must be.
         """
-        check(self.option, given, f"analyses.{self.name}")
+        check(self.option, given, self._place(where))
+
+    def check_names(self, given: Mapping[str, object], names: Names, where: str = "") -> None:
+        """Refuse options, of those that pass ``check``, that name what the prompts do not have.
+
+        Raises:
+            InterpError: names the option and the names that there are.
+        """
+        for name, value in given.items():
+            self.option[name].check_names(value, names, self._place(where))
+
+    def _place(self, where: str) -> str:
+        return f"analyses.{self.name}{f' of {where}' if where else ''}"
 
     def function(self, name: str) -> Callable[..., Any]:
         """A function of its module, which is imported for it.

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
+from analyses.cli import asking
 from analyses.cli.execution import Tools
 from analyses.cli.main import main
 from analyses.registry import Analysis
@@ -87,11 +88,13 @@ class House:
     tasks: set[str] = field(default_factory=set)
     failing: str | None = None
     failure: BaseException | None = None
+    unaskable: InterpError | None = None
     unbuildable: tuple[str, ...] = ()
     afford: int | None = None
 
     def tools(self) -> Tools:
         return Tools(
+            reader=lambda name: MODEL,
             load_model=self.load_model,
             build_pairs=self.build_pairs,
             function=self.function,
@@ -113,8 +116,14 @@ class House:
         self.tasks.add(task.name)
         return Pairs(rung, n, seed)
 
+    def check_askable(self, pairs: Any, **options: Any) -> None:
+        if self.unaskable is not None:
+            raise self.unaskable
+
     def function(self, analysis: Analysis, function: str) -> Callable[..., xr.Dataset]:
         name = analysis.name
+        if function == asking.CHECK:
+            return self.check_askable
 
         def behavior(
             model: Any,

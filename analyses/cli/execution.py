@@ -18,13 +18,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from analyses import registry
+from analyses.cli import asking
 from analyses.cli import directory as directories
 from analyses.cli import manifest as manifests
 from analyses.cli.directory import MANIFEST, STUDY, RunDirectory
 from analyses.cli.study import Study
 from analyses.registry import Analysis
 from interp import _yaml, tasks
-from interp.errors import InterpError, UnaskableError, shown
+from interp.errors import InterpError, UnaskableError
 from interp.report import manifest as recorded
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 
     from interp.model import HookedTransformer
     from interp.prompts import PromptPairs
+    from interp.prompts.tokens import SupportsTokenizer
     from interp.tasks import Task
 
 # What every result of a run depends on, as the manifest records it.
@@ -69,6 +71,7 @@ class Watcher(Protocol):
 class Tools:
     """The parts a run is composed of; ``real_tools`` gives the library's own, tests give doubles."""
 
+    reader: Callable[[str], SupportsTokenizer]
     load_model: Callable[..., HookedTransformer]
     build_pairs: Callable[..., PromptPairs]
     function: Callable[[Analysis, str], Callable[..., Any]]
@@ -83,8 +86,10 @@ def real_tools() -> Tools:
     """The library's own parts. Imports torch."""
     from interp import report, results
     from interp.model import HookedTransformer
+    from interp.model.source import reader
 
     return Tools(
+        reader=reader,
         load_model=HookedTransformer.from_pretrained,
         build_pairs=tasks.build,
         function=Analysis.function,
@@ -172,7 +177,8 @@ def execute(
     study.check_options()
     stages = _stages(study, tools)
     task = tasks.load(study.task)
-    ladder, main = _ladder(study, task)
+    ladder, main = study.ladder(task)
+    study.check_names(task.rung(main))
     with directories.held(out, command):
         place = RunDirectory(out, tools.load, tools.save, watcher.note)
         place.tidy()
@@ -187,16 +193,18 @@ def execute(
             "seed": study.seed,
         }
         _refuse_another(place, earlier, {**asked, "model": {"dtype": dtype}})
+        with watcher.stage(f"build the pairs of {task.name}"):
+            pairs, skipped = _build(study, task, ladder, tools)
+        for rung, reason in skipped.items():
+            watcher.note(f"rung {rung} left out: {reason}")
+        if main in pairs:
+            asking.check(study, pairs[main], tools.function)
         started = time.perf_counter()
         with watcher.stage(f"load {study.model}"):
             model = tools.load_model(study.model, device=device, dtype=dtype)
         loaded = time.perf_counter() - started
         description = _description(model)
         _refuse_another(place, earlier, {**asked, "model": description})
-        with watcher.stage(f"build the pairs of {task.name}"):
-            pairs, skipped = _build(study, task, ladder, model, tools)
-        for rung, reason in skipped.items():
-            watcher.note(f"rung {rung} left out: {reason}")
         run = _Run(study, task, place, tools, watcher, model, pairs, main, stages, every_prompt)
         with run.ending():
             run.begin(
@@ -246,13 +254,6 @@ def _stages(study: Study, tools: Tools) -> list[_Stage]:
     ]
 
 
-def _ladder(study: Study, task: Task) -> tuple[list[str], str]:
-    """The rungs of the study in order, and the main one."""
-    ladder = [rung for rung in task.rungs if not study.rungs or rung.name in study.rungs]
-    main = study.main_rung or next((rung.name for rung in ladder if rung.main), ladder[-1].name)
-    return [rung.name for rung in ladder], main
-
-
 def _description(model: HookedTransformer) -> dict[str, str]:
     return {
         "name": model.name,
@@ -287,14 +288,15 @@ def _brief(value: object) -> str:
 
 
 def _build(
-    study: Study, task: Task, ladder: Sequence[str], model: HookedTransformer, tools: Tools
+    study: Study, task: Task, ladder: Sequence[str], tools: Tools
 ) -> tuple[dict[str, PromptPairs], dict[str, str]]:
-    """The pairs of every rung, and the rungs this tokenizer cannot build, with the reason."""
+    """The pairs of every rung, and the rungs this tokenizer cannot build, with the reason. Reads no weights."""
+    reader = tools.reader(study.model)
     pairs: dict[str, PromptPairs] = {}
     skipped: dict[str, str] = {}
     for rung in ladder:
         try:
-            pairs[rung] = tools.build_pairs(task, rung, tokenizer=model, n=study.n, seed=study.seed)
+            pairs[rung] = tools.build_pairs(task, rung, tokenizer=reader, n=study.n, seed=study.seed)
             if len(pairs[rung]) == 0:
                 raise InterpError(f"the rung {rung} of {task.name} has no prompts.")
         except InterpError as error:
@@ -367,6 +369,7 @@ class _Run:
         if rung is None:
             self.watcher.note("no rung passes the behavior gate: nothing is explained")
         else:
+            self.study.check_names(self.task.rung(rung))
             explained = self._affordable(self.ladder[rung])
             for stage in self._needing("pairs"):
                 self.result(stage, explained)
@@ -404,7 +407,7 @@ class _Run:
                     made = self.timed(name, lambda: self._call(stage, given, progress))
                     self.done.update({file: self.place.keep(file, dataset, key) for file, dataset in made.items()})
             except UnaskableError as error:
-                self._refuse_what_was_asked_for(name, error)
+                asking.refuse_what_was_asked_for(self.study, name, error)
                 self.manifest["not_asked"][name] = str(error)
                 self.watcher.note(f"{name} cannot be asked of these prompts: {error}")
                 self._write_manifest()
@@ -412,17 +415,6 @@ class _Run:
             seconds = self.manifest["timings"][name]
         self.manifest["results"][name] = {"key": key, "files": files, "seconds": seconds}
         self._write_manifest()
-
-    def _refuse_what_was_asked_for(self, name: str, error: UnaskableError) -> None:
-        """What cannot be asked is left out with its reason, but not where the study set it itself.
-
-        Raises:
-            InterpError: names the options that the study gives.
-        """
-        given = {key: self.study.analyses[name][key] for key in error.by if key in self.study.analyses[name]}
-        if given:
-            said = ", ".join(f"{key}: {shown(value)}" for key, value in given.items())
-            raise InterpError(f"In analyses.{name} ({said}): {error} Leave it out to run without.") from error
 
     def _resting_on(self, files: Sequence[str]) -> list[str]:
         """The results that are made from these: they go with the first of them."""

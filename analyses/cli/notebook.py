@@ -71,7 +71,7 @@ def study(
     tools = execution.real_tools()
     if model is not None and not isinstance(model, str):
         loaded, dtype = model, str(model.dtype).removeprefix("torch.")
-        tools = replace(tools, load_model=lambda source, **options: loaded)
+        tools = replace(tools, reader=lambda source: loaded, load_model=lambda source, **options: loaded)
         model = loaded.name
     written = _written(study)
     chosen = studies.with_overrides(written, model=model, n=n, seed=seed, where="the call", prefix="")

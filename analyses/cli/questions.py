@@ -10,7 +10,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from analyses.cli import asking
 from analyses.cli import study as studies
+from analyses.registry import Analysis
 from interp import _yaml, tasks
 from interp._names import component
 from interp.errors import InterpError
@@ -63,7 +65,9 @@ def look_over(file: str, model: str | None) -> Iterator[str]:
         InterpError: what is wrong, where, and what to do.
     """
     study, task = _read(file)
-    reader = None if model is None else _reader(model)
+    n, seed = (study.n, study.seed) if study else (48, 0)
+    built = {} if model is None else _built(task, _reader(model), n, seed)
+    left_out = {} if study is None else _left_out(study, task, built)
     if study is None:
         yield f"{file} is a task without a mistake: {task.name}, rungs {_names(task)}."
     else:
@@ -71,9 +75,8 @@ def look_over(file: str, model: str | None) -> Iterator[str]:
             f"{file} is a study without a mistake: {study.n} pairs of each rung of {task.name} "
             f"({_names(task)}), model {study.model}, analyses {', '.join(study.analyses)}."
         )
-    if reader is not None:
-        n, seed = (study.n, study.seed) if study else (48, 0)
-        yield from _pairs_lines(task, reader, n, seed)
+    yield from _pairs_lines(task, built)
+    yield from (f"{name} cannot be asked of these prompts: {reason}" for name, reason in left_out.items())
 
 
 def show(name: str, model: str | None) -> Iterator[str]:
@@ -126,21 +129,38 @@ def _reader(model: str) -> SupportsTokenizer:
     return reader(model)
 
 
-def _pairs_lines(task: Task, reader: SupportsTokenizer, n: int, seed: int) -> Iterator[str]:
-    """Of each rung, how many pairs a tokenizer lets line up, the first of them, and what was dropped."""
-    built = 0
+def _built(task: Task, reader: SupportsTokenizer, n: int, seed: int) -> dict[str, PromptPairs | InterpError]:
+    """The pairs of each rung, or why there are none."""
+    built: dict[str, PromptPairs | InterpError] = {}
     for rung in task.rungs:
-        yield ""
         try:
-            pairs = tasks.build(task, rung.name, tokenizer=reader, n=n, seed=seed)
+            built[rung.name] = tasks.build(task, rung.name, tokenizer=reader, n=n, seed=seed)
         except InterpError as error:
-            yield f"{rung.name}: {error}"
+            built[rung.name] = error
+    return built
+
+
+def _left_out(study: studies.Study, task: Task, built: Mapping[str, PromptPairs | InterpError]) -> dict[str, str]:
+    """Analysis -> why it cannot be asked of the study's main rung, as far as its pairs are known.
+
+    Raises:
+        InterpError: the study itself asks for it.
+    """
+    pairs = built.get(study.ladder(task)[1])
+    return {} if pairs is None or isinstance(pairs, InterpError) else asking.check(study, pairs, Analysis.function)
+
+
+def _pairs_lines(task: Task, built: Mapping[str, PromptPairs | InterpError]) -> Iterator[str]:
+    """Of each rung, how many pairs a tokenizer lets line up, the first of them, and what was dropped."""
+    for rung, pairs in built.items():
+        yield ""
+        if isinstance(pairs, InterpError):
+            yield f"{rung}: {pairs}"
             continue
-        built += 1
-        yield f"{rung.name}: {replace(pairs, drops=()).summary()}"
+        yield f"{rung}: {replace(pairs, drops=()).summary()}"
         yield from _as_read(pairs)
         yield from _dropped(pairs.drops)
-    if not built:
+    if built and all(isinstance(pairs, InterpError) for pairs in built.values()):
         raise InterpError(f"No rung of {task.name} can be built with this tokenizer; the reasons are above.")
 
 

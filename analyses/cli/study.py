@@ -21,7 +21,7 @@ from interp._names import component
 from interp.errors import InterpError, nearest, shown, unknown_name
 
 if TYPE_CHECKING:
-    from interp.tasks import Task
+    from interp.tasks import Rung, Task
 
 STUDIES = Path(__file__).parents[1] / "studies"
 
@@ -101,16 +101,39 @@ class Study:
         """What an analysis is told; the gate is the behavior analysis's."""
         return {**self.analyses[analysis], **(self.gate if analysis == "behavior" else {})}
 
-    def check_options(self) -> None:
+    def check_options(self, where: str = "") -> None:
         """Refuse options of the analyses that are wrong whatever the model and the prompts.
+
+        Args:
+            where: names the study's file in messages.
 
         Raises:
             InterpError: names the option, where it stands, and what to give.
         """
         found = registry.ordered(self.analyses)
-        options.check(found["behavior"].option, self.gate, "gate")
+        options.check(found["behavior"].option, self.gate, f"gate of {where}" if where else "gate")
         for name, given in self.analyses.items():
-            found[name].check(given)
+            found[name].check(given, where)
+
+    def check_names(self, rung: Rung, where: str = "") -> None:
+        """Refuse options that name a role or slot that the prompts of a rung do not have.
+
+        Args:
+            rung: the rung that is to be explained.
+            where: names the study's file in messages.
+
+        Raises:
+            InterpError: names the option, where it stands, and the names that there are.
+        """
+        names = options.Names(rung.name, rung.pair_roles, rung.slots)
+        for name, analysis in registry.ordered(self.analyses).items():
+            analysis.check_names(self.analyses[name], names, where)
+
+    def ladder(self, task: Task) -> tuple[list[str], str]:
+        """The names of its rungs in order, and that of the main one."""
+        chosen = [rung for rung in task.rungs if not self.rungs or rung.name in self.rungs]
+        main = self.main_rung or next((rung.name for rung in chosen if rung.main), chosen[-1].name)
+        return [rung.name for rung in chosen], main
 
     def task_sha256(self) -> str:
         """Fingerprint of all that the task says, wherever it is written."""
@@ -174,7 +197,8 @@ def parse(content: object, *, where: str, folder: Path = Path()) -> Study:
     values["analyses"] = _analyses(content["analyses"], where)
     study = Study(**values)
     _check_rungs(study, task, where)
-    study.check_options()
+    study.check_options(where)
+    study.check_names(task.rung(study.ladder(task)[1]), where)
     if isinstance(study.task, Mapping):
         _yaml.plain(study.as_dict(), where)  # a run keeps the study with its task in one file
     return study

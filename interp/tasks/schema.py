@@ -98,6 +98,18 @@ class Rung:
     roles: tuple[str, ...] = ()
     block: int = 0
 
+    @property
+    def pair_roles(self) -> tuple[str, ...]:
+        """The roles of its pairs: those of interest, and the answer position."""
+        return tuple(dict.fromkeys((*self.roles, ANSWER)))
+
+    @property
+    def slots(self) -> tuple[str, ...]:
+        """The slots whose word every prompt has; none where prompts are random tokens."""
+        further = Template("", self.incorrect_answer).slots if self.incorrect_answer else ()
+        each = [(*template.slots, *further) for template in self.templates.values()]
+        return tuple(dict.fromkeys(slot for slot in each[0] if all(slot in slots for slots in each))) if each else ()
+
 
 @dataclass(frozen=True)
 class Task:

@@ -87,8 +87,8 @@ def test_its_options_are_checked_before_anything_is_loaded(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("interp.model.HookedTransformer.from_pretrained", None)
     for options, words in (
-        ({"temperatures": [0]}, "In analyses.entropy: temperatures is 0. Give a number above 0."),
-        ({"temperature": [1]}, "Unknown key 'temperature' in analyses.entropy. Did you mean 'temperatures'?"),
+        ({"temperatures": [0]}, "In analyses.entropy of s.yaml: temperatures is 0. Give a number above 0."),
+        ({"temperature": [1]}, "Unknown key 'temperature' in analyses.entropy of s.yaml. Did you mean 'temperatures'?"),
     ):
         (tmp_path / "s.yaml").write_text(yaml.safe_dump({**STUDY, "analyses": {"behavior": {}, "entropy": options}}))
         for command in (["check", "s.yaml"], ["run", "s.yaml", "--out", "run"]):

@@ -97,7 +97,9 @@ def _edges(option: Option) -> tuple[list[float], list[float]]:
 RANGED = [
     (name, option)
     for name, option in ALL
-    if isinstance(option.kind, Number) and option.kind.range and option.name != "max_prompts"
+    if isinstance(option.kind, Number)
+    and option.kind.range
+    and option.name not in ("max_prompts", "layer", "head", "prompt")  # held to the prompts or the model
 ]
 
 

@@ -142,11 +142,12 @@ def test_a_read_only_parent_is_found_before_any_work(house: House, tmp_path: Pat
 
 
 def a_model_directory(path: Path, **files: bytes) -> Path:
-    """A directory with mini's config.json and the given files."""
+    """A directory with mini's configuration and tokenizer, and the given files."""
     from interp import mini
 
     path.mkdir()
-    (path / "config.json").write_bytes((mini.WEIGHTS / "config.json").read_bytes())
+    for name in ("config.json", "tokenizer.json", "tokenizer_config.json"):
+        (path / name).write_bytes((mini.WEIGHTS / name).read_bytes())
     for name, content in files.items():
         (path / name.replace("__", ".")).write_bytes(content)
     return path
@@ -198,8 +199,8 @@ def test_without_a_terminal_the_stages_are_plain_lines(house: House, tmp_path: P
     (tmp_path / "my.yaml").write_text(yaml.safe_dump(MINIMAL))
     assert main(["run", "my.yaml"]) == 0
     assert capsys.readouterr().err.splitlines() == [
-        "interp: load mini",
         "interp: build the pairs of color-noun",
+        "interp: load mini",
         "interp: behavior",
         "interp: probing",
         "interp: context_flow",

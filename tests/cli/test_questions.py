@@ -86,9 +86,12 @@ def test_a_task_alone_can_be_checked(house: House, tmp_path: Path, capsys: Captu
         ({"task": {"name": "mine"}}, "s.yaml: the task has no language. Add it."),
         (
             {"analyses": {"behavior": None, "probing": {"n_fold": 3}}},
-            "'n_fold' in analyses.probing. Did you mean 'n_folds'?",
+            "'n_fold' in analyses.probing of s.yaml. Did you mean 'n_folds'?",
         ),
-        ({"analyses": {"behavior": None, "probing": {"n_folds": "x"}}}, "'n_folds' in analyses.probing must be"),
+        (
+            {"analyses": {"behavior": None, "probing": {"n_folds": "x"}}},
+            "'n_folds' in analyses.probing of s.yaml must be",
+        ),
     ],
 )
 def test_what_is_wrong_is_one_line_and_no_model_is_loaded(

@@ -506,12 +506,15 @@ def test_a_signal_that_is_ignored_stays_ignored(house: House, monkeypatch: pytes
     ("analyses", "words"),
     [
         ({"context_flow": {"minimum_effect": 2}}, "minimum_effect is 2. Give a fraction between 0 and 1."),
-        ({"context_flow": {"minimum_effect": "much"}}, "'minimum_effect' in analyses.context_flow must be a number"),
+        (
+            {"context_flow": {"minimum_effect": "much"}},
+            "'minimum_effect' in analyses.context_flow of bad.yaml must be a number",
+        ),
         ({"context_flow": {"minimum_effect": True}}, "must be a number, not True"),
         ({"context_flow": {"minimum_effect": float("nan")}}, "not a finite number"),
         ({"behavior": {"minimum_gap": -1}}, "minimum_gap is -1"),
         ({"probing": {"n_folds": 1}}, "n_folds is 1"),
-        ({"probing": {"n_folds": 2.5}}, "'n_folds' in analyses.probing must be a whole number, not 2.5"),
+        ({"probing": {"n_folds": 2.5}}, "'n_folds' in analyses.probing of bad.yaml must be a whole number"),
         ({"probing": {"sites": ["resid"]}}, "'resid'"),
         ({"probing": {"sites": []}}, "no site to probe"),
         ({"probing": {"sites": ["pattern"]}}, "no vector per layer"),
@@ -523,10 +526,12 @@ def test_a_signal_that_is_ignored_stays_ignored(house: House, monkeypatch: pytes
         ({"activation_patching": {"max_prompts": 0}}, "max_prompts is 0"),
         ({"head_attribution": {"ablations": ["none"]}}, "each item one of zero, zero_raw, mean, resample"),
         ({"head_attribution": {"edges": ["noun"]}}, "not destination<-source"),
-        ({"attention_lesson": {"prompt": "first"}}, "'prompt' in analyses.attention_lesson must be a whole number"),
+        ({"attention_lesson": {"prompt": "first"}}, "'prompt' in analyses.attention_lesson of bad.yaml must be a"),
         ({"approximation_audit": {"direction": "sideways"}}, "one of denoising, noising"),
         ({"approximation_audit": {"methods": ["guess"]}}, "'guess'"),
         ({"approximation_audit": {"top_k": 0}}, "top_k"),
+        ({"attention_lesson": {"layer": -1}}, "layer is -1. Give 0 or more."),
+        ({"probing": {"layers": [0, -2]}}, "layers is -2. Give 0 or more."),
     ],
 )
 def test_a_bad_option_of_any_analysis_is_found_before_the_model_is_loaded(
