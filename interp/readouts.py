@@ -13,7 +13,7 @@ False
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeAlias, get_args
 
@@ -21,6 +21,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from interp import sites
 from interp.errors import InterpError, shown, unknown_name, whole_number
 
 Needs: TypeAlias = Literal["answers", "logits", "clean logits", "activation"]
@@ -40,7 +41,7 @@ class Answers:
         present: [prompt, answer] which scored positions a prompt has; the others are padding.
         prompt: [prompt] which of the prompts that were given these are: prompts come in batches.
         clean: [prompt, answer, vocab] logits of the clean run, for read-outs that need them; else None. Of a read-out
-            of an activation: [prompt, token, d_model] what it is in the clean run.
+            of an activation: [prompt, token, width] what it is in the clean run.
         corrupted: of a read-out of an activation: what it is in the corrupted run.
     """
 
@@ -49,7 +50,7 @@ class Answers:
     present: Bool[Tensor, "prompt answer"]
     prompt: Int[Tensor, " prompt"]
     clean: Float[Tensor, "prompt answer vocab"] | None = None
-    corrupted: Float[Tensor, "prompt answer d_model"] | None = None
+    corrupted: Float[Tensor, "prompt answer width"] | None = None
 
     def total(self, values: Float[Tensor, "prompt answer"]) -> Float[Tensor, " prompt"]:
         """The sum over a prompt's scored positions, on the CPU in float64."""
@@ -65,17 +66,54 @@ Measure: TypeAlias = Callable[[Float[Tensor, "prompt answer vocab"], Answers], F
 
 @dataclass(frozen=True)
 class Place:
-    """An activation of the residual stream.
+    """An activation that is read.
 
     Attributes:
-        layer: it is the stream before this block; the number of layers for the one after the last.
+        site: its name in ``interp.sites``.
+        layer: its layer.
         at: role or position; a role's tokens are read together.
-        direction: [d_model] what it is projected on; None for each pair's own difference.
+        head: the one head that is read of a site that has heads; None for all of them, one after the other.
+        direction: [width] what it is projected on; None for each pair's own difference.
     """
 
+    site: str
     layer: int
     at: str | int
-    direction: tuple[float, ...] | None
+    head: int | None = None
+    direction: tuple[float, ...] | None = None
+
+    @property
+    def is_stream(self) -> bool:
+        """Whether it is the residual stream before a block or after one, so that no block is run in part for it."""
+        return sites.site(self.site).stage in ("before", "after")
+
+    @property
+    def n_blocks(self) -> int:
+        """How many blocks are run for it; of the last no more than leads to it."""
+        return self.layer + (self.site != "resid_pre")
+
+    @property
+    def n_attentions(self) -> int:
+        """How many blocks' attention comes before it."""
+        return self.layer + (not sites.site(self.site).precedes("attention"))
+
+    def read_at(self, n_layers: int) -> tuple[str, int]:
+        """Site and layer at which it is read: the stream after a block is the one before the next, if there is one."""
+        return ("resid_pre", self.n_blocks) if self.is_stream and self.n_blocks < n_layers else (self.site, self.layer)
+
+    def reached_by(self, name: str, layer: int) -> bool:
+        """Whether a change of a site at a layer can change it."""
+        site, at = ("resid_pre", self.n_blocks) if self.is_stream else (self.site, self.layer)
+        return layer < at or (layer == at and sites.site(name).leads_to(sites.site(site)))
+
+    def width(self, lengths: Mapping[str, int]) -> int:
+        """How many numbers are read per token; ``lengths``: axis -> length."""
+        shape = sites.site(self.site).shape(lengths)
+        return math.prod(shape if self.head is None else shape[1:])
+
+    def of(self, values: Float[Tensor, "row token ..."]) -> Float[Tensor, "row token width"]:
+        """What is read of the whole site: all of it in one row, or one head's."""
+        return (values if self.head is None else values[:, :, self.head]).flatten(2)
 
 
 @dataclass(frozen=True)
@@ -392,54 +430,65 @@ def projection(
     at: str | int,
     direction: Sequence[float] | Any = None,
     *,
-    site: Literal["resid_pre", "resid_post"] = "resid_pre",
+    site: str = "resid_pre",
+    head: int | None = None,
 ) -> Readout:
-    """A linear direction in the residual stream: what of an activation is there, whatever the model can say of it.
+    """A linear direction in an activation: what of a difference is there, whatever the model can say of it.
+
+    Only what comes before the activation is run, and only a change that comes before it (or of it) can change the
+    number: a later one leaves it exactly as it is.
 
     Args:
         layer: of the site.
         at: role or position whose activation is read.
-        direction: [d_model] a vector; the number is the mean of ``activation . direction`` over the role's tokens.
+        direction: [width] a vector; the number is the mean of ``activation . direction`` over the role's tokens.
             None: each pair's own clean-corrupted difference; the number is the share of it that is there, 0 in the
             corrupted run and 1 in the clean one.
-        site: ``resid_pre`` or ``resid_post``, the stream before or after the layer. The stream after a layer is the one
-            before the next: a patch of either is seen.
+        site: any with a vector per layer and token: the stream (``resid_pre resid_mid resid_post``), what is added to
+            it (``attn_out mlp_out``), ``q k v z`` and the other sites of heads, or neurons (``mlp_pre mlp_post``).
+            The stream after a layer is the one before the next: a patch of either is seen.
+        head: of a site of heads, the one that is read (a key-value head, where heads share those). None: all of
+            them, ``width`` then being heads times the size of one.
 
     >>> projection(2, "noun").units
     'fraction'
+    >>> projection(2, "noun", site="z", head=1).name
+    'projection of z 2 head 1 at noun'
 
     Raises:
-        InterpError: another site, the stream before layer 0 (which nothing changes), or a direction that is no vector.
+        InterpError: a site without a vector per layer and token, a head where there are none, the stream before layer
+            0 (which nothing changes), or a direction that is no vector.
     """
-    if site not in ("resid_pre", "resid_post"):
-        raise InterpError(f"A projection reads 'resid_pre' or 'resid_post', not {shown(site)}.")
-    before = whole_number(layer, "layer", least=0) + (site == "resid_post")
-    if before == 0:
+    read = sites.vector_site(site, "Project")
+    layer = whole_number(layer, "layer", least=0)
+    if (read.name, layer) == ("resid_pre", 0):
         raise InterpError("Nothing comes before the stream of layer 0. Project a later one.")
     if not isinstance(at, str):
         at = whole_number(at, "at", least=0)
-    name = f"projection of {site} {layer} at {at}"
+    if head is not None:
+        head = whole_number(head, "head", least=0)
+        if not read.has_heads:
+            raise InterpError(f"Site '{site}' has no heads, but head={head} was given. Leave it out.")
+    name = f"projection of {site} {layer}{'' if head is None else f' head {head}'} at {at}"
+    place = Place(read.name, layer, at, head)
     if direction is None:
-        return Readout(
-            name, "fraction", _restored, 0.01, needs="activation", better="more", place=Place(before, at, None)
-        )
+        return Readout(name, "fraction", _restored, 0.01, needs="activation", better="more", place=place)
     vector = torch.as_tensor(direction, dtype=torch.float64).detach().cpu()
     if vector.ndim != 1 or not vector.isfinite().all() or not vector.any():
-        raise InterpError("direction must be one vector [d_model] of finite numbers, not all 0.")
-    numbers = tuple(vector.tolist())
+        raise InterpError("direction must be one vector of finite numbers, not all 0.")
     return Readout(
         name, "", lambda activation, answers: _along(vector, activation, answers), 1e-6, needs="activation",
-        place=Place(before, at, numbers),
+        place=replace(place, direction=tuple(vector.tolist())),
     )  # fmt: skip
 
 
 def _along(
-    vector: Float[Tensor, " d_model"], activation: Float[Tensor, "prompt token d_model"], answers: Answers
+    vector: Float[Tensor, " width"], activation: Float[Tensor, "prompt token width"], answers: Answers
 ) -> Float[Tensor, " prompt"]:
     return answers.mean(activation @ vector.to(activation))
 
 
-def _restored(activation: Float[Tensor, "prompt token d_model"], answers: Answers) -> Float[Tensor, " prompt"]:
+def _restored(activation: Float[Tensor, "prompt token width"], answers: Answers) -> Float[Tensor, " prompt"]:
     """How far along each pair's own difference, from corrupted (0) to clean (1); NaN where there is none."""
     assert answers.clean is not None
     assert answers.corrupted is not None

@@ -209,7 +209,7 @@ def activations(
         part = prompts.select(rows)
         hooks = compile_interventions(model, part, interventions, rows=rows)
         for layer, kept in found.items():
-            hooks.append((_hook_name(site, layer), _appender(model, site, layer, kept, prompts.ids.shape[1])))
+            hooks.append(read_hook(model, site, layer, _appender(site, kept, prompts.ids.shape[1])))
         model.forward(ids_of(part), hooks=hooks, stop_at_layer=stop if stop < model.cfg.n_layers else None)
     return {layer: torch.cat(kept) for layer, kept in found.items()}
 
@@ -395,17 +395,29 @@ def _reader(
     return _hook_name(name, layer), read
 
 
-def _appender(model: HookedTransformer, name: str, layer: int, kept: list[Tensor], length: int) -> Any:
-    """A hook that keeps an activation, padded to ``length`` tokens (a batch is only as long as its own longest)."""
-    pattern = sites.site(name).is_pattern
+def read_hook(model: HookedTransformer, name: str, layer: int, keep: Callable[[Tensor], None]) -> Hook:
+    """A hook that gives a site's activation to ``keep`` and leaves it as it is.
+
+    It is shown what earlier hooks of the list have made of it.
+    """
 
     def read(tensor: Tensor) -> None:
-        value = _derive(model, name, layer, tensor.detach())
+        keep(_derive(model, name, layer, tensor))
+
+    return _hook_name(name, layer), read
+
+
+def _appender(name: str, kept: list[Tensor], length: int) -> Callable[[Tensor], None]:
+    """Keeps an activation, padded to ``length`` tokens (a batch is only as long as its own longest)."""
+    pattern = sites.site(name).is_pattern
+
+    def keep(tensor: Tensor) -> None:
+        value = tensor.detach()
         missing = length - value.shape[-1 if pattern else 1]
         sizes = (0, missing, 0, missing) if pattern else (*(0, 0) * (value.ndim - 2), 0, missing)
         kept.append(torch.nn.functional.pad(value, sizes) if missing else value.clone())
 
-    return read
+    return keep
 
 
 def _labelled(

@@ -50,6 +50,7 @@ class Site:
         hook: TransformerLens hook name, with ``{layer}`` where the site exists once per layer.
         description: what the tensor is, in one line.
         later_tokens_read: whether the same layer's attention reads a token's activation for later tokens too.
+        follows: the site of the same stage that it is computed from; empty for the first of a stage.
         instead: the site to sweep instead, where this one is read but not swept; empty where it is swept.
         derived_from: the site that it is computed from, where no hook carries it.
         edited_at: TransformerLens hook at which it is changed, where that is not its own.
@@ -69,6 +70,7 @@ class Site:
     hook: str
     description: str
     later_tokens_read: bool = False
+    follows: str = ""
     instead: str = ""
     derived_from: str = ""
     edited_at: str = ""
@@ -126,6 +128,16 @@ class Site:
     def precedes(self, stage: Stage) -> bool:
         """Whether it stands before a stage of its block."""
         return STAGES.index(self.stage) < STAGES.index(stage)
+
+    def leads_to(self, other: Site) -> bool:
+        """Whether, within one block, a change of it can change another site (or is a change of that very site).
+
+        >>> [site("q").leads_to(site(name)) for name in ("q", "k", "rot_q", "z")]
+        [True, False, True, True]
+        """
+        if self.stage != other.stage:
+            return self.precedes(other.stage)
+        return self.name == other.name or (bool(other.follows) and self.leads_to(SITES[other.follows]))
 
     def hook_name(self, layer: int) -> str:
         """The TransformerLens hook name at ``layer``."""
@@ -203,6 +215,7 @@ SITES: dict[str, Site] = {
             "attention",
             _ATTN_OUT,
             "what attention adds to the stream (after the block's own norm or scale)",
+            follows="result",
         ),
         Site(
             "mlp_out",
@@ -210,6 +223,7 @@ SITES: dict[str, Site] = {
             "mlp",
             _BLOCK + "hook_mlp_out",
             "what the MLP adds to the stream (after the block's own norm or scale)",
+            follows="mlp_post",
         ),
         Site("q", _HEAD, "projection", _BLOCK + "attn.hook_q", "queries (before rotation, where positions are rotary)"),
         Site(
@@ -228,6 +242,7 @@ SITES: dict[str, Site] = {
             _BLOCK + "attn.hook_rot_q",
             "queries after rotation (rotary models only)",
             instead="q",
+            follows="q",
         ),
         Site(
             "rot_k",
@@ -237,6 +252,7 @@ SITES: dict[str, Site] = {
             "keys after rotation (rotary models only)",
             later_tokens_read=True,
             instead="k",
+            follows="k",
         ),
         Site(
             "scores",
@@ -254,9 +270,16 @@ SITES: dict[str, Site] = {
             _BLOCK + "attn.hook_pattern",
             "attention weights, after softmax",
             in_raw="unknown",
+            follows="scores",
         ),
         Site(
-            "z", _HEAD, "attention", _BLOCK + "attn.hook_z", "attention-weighted values, before W_O", in_raw="shifted"
+            "z",
+            _HEAD,
+            "attention",
+            _BLOCK + "attn.hook_z",
+            "attention-weighted values, before W_O",
+            in_raw="shifted",
+            follows="pattern",
         ),
         # Changed through the output of W_O, before a block normalises or scales it.
         Site(
@@ -270,6 +293,7 @@ SITES: dict[str, Site] = {
             edited_at=_BLOCK + "attn.o.hook_out",
             edit_needs="z",
             in_raw="shifted",
+            follows="z",
         ),
         Site(
             "mlp_pre",
@@ -278,7 +302,14 @@ SITES: dict[str, Site] = {
             _BLOCK + "mlp.hook_pre",
             "MLP neurons before the activation (of the gate, where there is one)",
         ),
-        Site("mlp_post", _NEURON, "mlp", _BLOCK + "mlp.hook_post", "MLP neurons after the activation"),
+        Site(
+            "mlp_post",
+            _NEURON,
+            "mlp",
+            _BLOCK + "mlp.hook_post",
+            "MLP neurons after the activation",
+            follows="mlp_pre",
+        ),
     )
 }
 
@@ -327,8 +358,12 @@ def check_sites(names: str | Iterable[str]) -> tuple[Site, ...]:
     return tuple(dict.fromkeys(site(name) for name in wanted))
 
 
-def vector_site(name: str) -> Site:
-    """Look up a site that a probe can read: one with a vector per layer and position.
+def vector_site(name: str, use: str = "Probe") -> Site:
+    """Look up a site of which a vector is read: one with a vector per layer and position.
+
+    Args:
+        name: of the site.
+        use: what is done with it, for the message.
 
     Raises:
         InterpError: an unknown site, or one without such vectors.
@@ -341,7 +376,7 @@ def vector_site(name: str) -> Site:
     """
     found = site(name)
     if not found.has_vectors:
-        raise InterpError(f"Site '{name}' has no vector per layer and position. Probe 'resid_pre' or 'z'.")
+        raise InterpError(f"Site '{name}' has no vector per layer and position. {use} 'resid_pre' or 'z'.")
     return found
 
 

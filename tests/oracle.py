@@ -52,6 +52,41 @@ def patched_logits(
 
     A cell's tokens are a mask [prompt, position], or what ``run.token_mask`` takes: a position, a role, None for all.
     """
+    return _patched_run(model, pairs, site, direction, cells)
+
+
+def patched_activations(
+    model: HookedTransformer,
+    pairs: PromptPairs,
+    site: str,
+    direction: str,
+    cells: Sequence[tuple[Parts, Any]],
+    read: str,
+    layer: int,
+) -> torch.Tensor:
+    """A site's activations [cell, prompt, position, ...] after each cell's replacements at once."""
+    kept: list[torch.Tensor] = []
+    table = sites.site(read)
+    name = sites.site(table.derived_from or read).hook_name(layer)
+
+    def keep(tensor: torch.Tensor, hook: Any) -> None:
+        kept.append(tensor.clone())
+
+    _patched_run(model, pairs, site, direction, cells, [(name, keep)])
+    (found,) = kept
+    if table.derived_from:  # result, of z
+        found = torch.einsum("rphx,hxd->rphd", found, model.W_O(layer))
+    return found.reshape(len(cells), len(pairs), *found.shape[1:])
+
+
+def _patched_run(
+    model: HookedTransformer,
+    pairs: PromptPairs,
+    site: str,
+    direction: str,
+    cells: Sequence[tuple[Parts, Any]],
+    then: Sequence[Any] = (),
+) -> torch.Tensor:
     clean, corrupted = torch.tensor(pairs.clean.ids), torch.tensor(pairs.corrupted.ids)
     base, source = (corrupted, clean) if direction == "denoising" else (clean, corrupted)
     n = len(pairs)
@@ -63,7 +98,7 @@ def patched_logits(
     with torch.inference_mode():
         _, cache = model.bridge.run_with_cache(source)
         hooks = [hook for layer, own in edits.items() for hook in plain_hooks(site, layer, cache, own)]
-        logits = model.bridge.run_with_hooks(base.repeat(len(cells), 1), fwd_hooks=hooks)
+        logits = model.bridge.run_with_hooks(base.repeat(len(cells), 1), fwd_hooks=[*hooks, *then])
     return logits.reshape(len(cells), n, *logits.shape[1:])
 
 

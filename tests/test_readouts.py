@@ -376,10 +376,24 @@ def test_what_a_projection_cannot_do_is_one_line(gpt2: HookedTransformer) -> Non
         "Path patching ends at the logits": lambda: path_patching(gpt2, pairs, metric=one),
         "Edge attribution ends at the logits": lambda: edge_attribution(gpt2, pairs, metric=one),
         "Nothing comes before": lambda: projection(0, "noun"),
-        "reads 'resid_pre' or 'resid_post'": lambda: projection(1, "noun", site="z"),  # type: ignore[arg-type]
+        "Site 'pattern' has no vector per layer and position. Project": lambda: projection(1, "noun", site="pattern"),
+        "Unknown site 'resid_prr'. Did you mean": lambda: projection(1, "noun", site="resid_prr"),
+        "Site 'mlp_out' has no heads": lambda: projection(1, "noun", site="mlp_out", head=0),
+        "head 4, but there are 4 heads": lambda: sweep(
+            gpt2, pairs, "z", metric=projection(1, "noun", site="z", head=4)
+        ),
+        "Site 'rot_q' does not exist": lambda: sweep(gpt2, pairs, "z", metric=projection(1, "noun", site="rot_q")),
+        "reads mlp_out of layer 3, but the model has 3 layers": lambda: sweep(
+            gpt2, pairs, "z", metric=projection(3, "noun", site="mlp_out")
+        ),
         "must be one vector": lambda: projection(1, "noun", [[1.0]]),
         "the model has 3 layers": lambda: sweep(gpt2, pairs, "z", metric=projection(4, "noun")),
-        "has 2 numbers": lambda: plan(gpt2, pairs, "z", metric=projection(1, "noun", [1.0, 2.0])),
+        "has 32 numbers per token, but direction has 2": lambda: plan(
+            gpt2, pairs, "z", metric=projection(1, "noun", [1.0, 2.0])
+        ),
+        "has 8 numbers per token, but direction has 32": lambda: plan(
+            gpt2, pairs, "z", metric=projection(1, "noun", [1.0] * 32, site="z", head=0)
+        ),
         "Unknown role 'verb'": lambda: sweep(gpt2, pairs, "z", metric=projection(1, "verb")),
         "needs a corrupted run": lambda: score(gpt2, alone, metric=one),
         "which some windows or sets put in whole": lambda: sweep(gpt2, pairs, "resid_pre", metric=one, window=2),

@@ -35,5 +35,27 @@ def test_layers() -> None:
             sites.check_layers([bad], 3)
 
 
+def test_what_a_change_leads_to_within_a_block() -> None:
+    after = {
+        "resid_pre": set(sites.SITES) - {"embed", "pos_embed"},
+        "q": {"q", "rot_q", "scores", "pattern", "z", "result", "attn_out"},
+        "v": {"v", "scores", "pattern", "z", "result", "attn_out"},  # by stage; that of attention is one chain
+        "z": {"z", "result", "attn_out"},
+        "attn_out": {"attn_out"},
+        "resid_mid": {"resid_mid", "mlp_pre", "mlp_post", "mlp_out", "resid_post"},
+        "mlp_post": {"mlp_post", "mlp_out", "resid_post"},
+        "resid_post": {"resid_post"},
+    }
+    for name in ("q", "v", "z", "attn_out"):
+        after[name] |= after["resid_mid"]
+    for name, expected in after.items():
+        assert {other for other in sites.SITES if sites.site(name).leads_to(sites.site(other))} == expected, name
+    for stage in ("attention", "mlp"):  # no two sites of a chain are beside each other
+        names = [name for name, site in sites.SITES.items() if site.stage == stage]
+        assert sorted(sum(sites.site(a).leads_to(sites.site(b)) for a in names) for b in names) == [
+            *range(1, len(names) + 1)
+        ]
+
+
 def test_head_label() -> None:
     assert sites.head_label(9, 6) == "L9H6"

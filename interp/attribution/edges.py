@@ -214,7 +214,7 @@ class _Batch:
         places = list(dict.fromkeys(map(_written_at, senders)))
         reading = part.reading.rows(torch.from_numpy(rows)).with_known(engine.model)
         ids, other = (torch.from_numpy(np.array(run.ids[rows])) for run in (part.base, part.source))
-        base, source = (engine.activations(tokens, reading.positions, places) for tokens in (ids, other))
+        base, source = (engine.activations(tokens, places) for tokens in (ids, other))
         moves = {place: source[place] - base[place] for place in places}
         changes = [_written(blocks, node, moves[_written_at(node)]) for node in senders]
         return cls(engine, ids, reading, base, source, torch.stack(changes, dim=1), senders, receivers)

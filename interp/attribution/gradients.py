@@ -98,17 +98,17 @@ class Differentiable:
     blocks: Blocks | None
 
     @classmethod
-    def of(cls, model: HookedTransformer, site: str = "resid_pre") -> Differentiable:
+    def of(cls, model: HookedTransformer, *sites: str) -> Differentiable:
         """In float32 or better: the pieces of a half-precision model are copied as float32.
 
         Args:
             model: the model.
-            site: where gradients will be wanted; through hooks, if the pieces do not show it.
+            sites: where gradients will be wanted, or something read; through hooks, if the pieces do not show one.
 
         Raises:
             InterpError: a half-precision model of an architecture whose pieces are not written.
         """
-        blocks, reason = model.own_blocks([site])
+        blocks, reason = model.own_blocks(sites)
         if blocks is None:
             if model.dtype.itemsize < 4:
                 raise InterpError(f"Gradients of {model.name} need float32 ({reason}). Load it with dtype='float32'.")
@@ -131,44 +131,27 @@ class Differentiable:
             )
         return self.blocks
 
-    def logits(
-        self, ids: Int[Tensor, "prompt position"], at: Int[Tensor, "prompt answer"], edits: Mapping[Place, Edit]
-    ) -> Float[Tensor, "prompt answer vocab"]:
-        """Logits at ``at`` of a run under ``edits``, in whatever gradient mode is in force."""
-        if self.blocks is None:
-            # resid_mid is edited through attn_out, so what is done to attn_out itself must come first.
-            ordered = sorted(edits.items(), key=lambda item: item[0][0] == "resid_mid")
-            hooks = [hook for (site, layer), edit in ordered for hook in run.edit_hooks(self.model, site, layer, edit)]
-            return self.model.forward(ids, hooks=hooks, logits_at=at, gradients=torch.is_grad_enabled())
-
-        def tap(site: str, layer: int, value: Tensor) -> Tensor:
-            edit = edits.get((site, layer))
-            return value if edit is None else edit(value)
-
-        stream = self.blocks.forward(ids.to(self.model.device), tap=tap)
-        return self.blocks.logits(at_positions(stream, at))
-
     def read(
         self, ids: Int[Tensor, "prompt position"], reading: Reading, edits: Mapping[Place, Edit]
     ) -> Float[Tensor, "prompt answer width"]:
-        """What a reading looks at in a run under ``edits``: logits, or an activation after its own edit."""
-        if reading.readout.place is None:
-            return self.logits(ids, reading.positions, edits)
-        place = reading.read_at(self.model)
-        edit, kept = edits.get(place), []
+        """What a reading looks at in a run under ``edits``, in whatever gradient mode is in force.
 
-        def keep(value: Tensor) -> Tensor:
-            kept.append(value if edit is None else edit(value))
-            return kept[-1]
-
-        self.logits(ids, reading.positions, {**edits, place: keep})
-        return at_positions(kept[-1], reading.positions)
+        These are logits, or an activation after its own edit; nothing is run that comes after the block that has it.
+        """
+        place, at = reading.readout.place, reading.positions
+        if place is None:
+            return self._run(ids, edits, logits_at=at)
+        kept: list[Tensor] = []
+        if not place.is_stream:
+            self._run(ids, edits, stop=place.n_blocks, read=((place.site, place.layer), kept.append))
+            return place.of(at_positions(kept[0], at))
+        stream = self._run(ids, edits, stop=place.n_blocks)
+        edit = edits.get(("resid_pre", place.n_blocks))  # of the same stream, in the block that is not run
+        return place.of(at_positions(stream if edit is None else edit(stream), at))
 
     @torch.no_grad()
-    def activations(
-        self, ids: Int[Tensor, "prompt position"], at: Int[Tensor, "prompt answer"], places: Sequence[Place]
-    ) -> dict[Place, Tensor]:
-        """The activations of a plain run."""
+    def activations(self, ids: Int[Tensor, "prompt position"], places: Sequence[Place]) -> dict[Place, Tensor]:
+        """The activations of a plain run, which stops after the last of them."""
         kept: dict[Place, Tensor] = {}
 
         def keeper(place: Place) -> Edit:
@@ -178,9 +161,59 @@ class Differentiable:
 
             return keep
 
-        self.logits(ids, at, {place: keeper(place) for place in places})
+        self._run(ids, {place: keeper(place) for place in places}, stop=1 + max(layer for _, layer in places))
         # Tensors made in inference mode cannot enter a graph; their copies can.
         return {place: value.clone() for place, value in kept.items()}
+
+    def _run(
+        self,
+        ids: Int[Tensor, "prompt position"],
+        edits: Mapping[Place, Edit],
+        *,
+        logits_at: Int[Tensor, "prompt answer"] | None = None,
+        stop: int | None = None,
+        read: tuple[Place, Callable[[Tensor], None]] | None = None,
+    ) -> Tensor:
+        """A run under ``edits``: logits at some positions, or the residual stream before block ``stop``.
+
+        ``read`` is a place, and what is given its activation after its edit.
+        """
+        if self.blocks is None:
+            return self._run_bridge(ids, edits, logits_at, stop, read)
+
+        def tap(site: str, layer: int, value: Tensor) -> Tensor:
+            edit = edits.get((site, layer))
+            value = value if edit is None else edit(value)
+            if read is not None and (site, layer) == read[0]:
+                read[1](value)
+            return value
+
+        stream = self.blocks.forward(ids.to(self.model.device), tap=tap, stop_at_layer=stop)
+        return stream if logits_at is None else self.blocks.logits(at_positions(stream, logits_at))
+
+    def _run_bridge(
+        self,
+        ids: Int[Tensor, "prompt position"],
+        edits: Mapping[Place, Edit],
+        logits_at: Int[Tensor, "prompt answer"] | None,
+        stop: int | None,
+        read: tuple[Place, Callable[[Tensor], None]] | None,
+    ) -> Tensor:
+        model, last = self.model, self.model.cfg.n_layers - 1
+        # resid_mid is edited through attn_out, so what is done to attn_out itself must come first.
+        ordered = sorted(edits.items(), key=lambda item: item[0][0] == "resid_mid")
+        hooks = [hook for (site, layer), edit in ordered for hook in run.edit_hooks(model, site, layer, edit)]
+        if read is not None:
+            (site, layer), keep = read
+            hooks.append(run.read_hook(model, site, layer, keep))
+        final: list[Tensor] = []
+        if stop == model.cfg.n_layers:  # before a block that there is not
+            hooks.append(run.read_hook(model, "resid_post", last, final.append))
+            stop, logits_at = None, torch.zeros(len(ids), 1, dtype=torch.long)
+        out = model.forward(
+            ids, hooks=hooks, logits_at=logits_at, stop_at_layer=stop, gradients=torch.is_grad_enabled()
+        )
+        return final[0] if final else out
 
     def record(
         self,

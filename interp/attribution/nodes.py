@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 
@@ -194,15 +194,26 @@ class _Plan:
     @classmethod
     def of(cls, model: HookedTransformer, part: Part, site: str, method: str, steps: int, where: Where) -> _Plan:
         cells = patch_cells(model, part.pairs, site, where)
-        engine = Differentiable.of(model, site)
+        read = part.reading.inside
+        engine = Differentiable.of(model, site, *(() if read is None else (read.site,)))
         plan = cls(engine, part, site, cells, tuple(cells.coords["layer"]), method, steps)
-        if plan.fixes_softmax:
+        if plan.fixed:
             engine.pieces("The QK fix")
         return plan
 
     @property
-    def fixes_softmax(self) -> bool:
-        return self.method == "atp*" and self.site in QK_SITES
+    def reached(self) -> list[int]:
+        """Layers at which a change can reach what is read."""
+        place = self.part.reading.readout.place
+        return [layer for layer in self.layers if place is None or place.reached_by(self.site, layer)]
+
+    @property
+    def fixed(self) -> list[int]:
+        """Layers whose effect is taken through the softmax: there is none before queries or keys that are read."""
+        if self.method != "atp*" or self.site not in QK_SITES:
+            return []
+        place = self.part.reading.readout.place
+        return [layer for layer in self.reached if place is None or place.reached_by("pattern", layer)]
 
     @property
     def n_drops(self) -> int:
@@ -219,7 +230,7 @@ class _Plan:
         """Estimates of the whole gradient and, for "atp*", of those with one layer dropped; and the eligible cells."""
         out, eligible = [], np.zeros(len(self.cells), dtype=bool)
         cfg, length = self.engine.model.cfg, self.part.base.ids.shape[1]
-        grids = (self.n_drops + 1) * len(self.layers) if self.fixes_softmax else 0
+        grids = (self.n_drops + 1) * len(self.fixed)
         for rows in self.engine.batches(self.part.base, more=grids * cfg.n_heads * length**2):
             batch = _Batch.of(self, rows)
             out.append(torch.stack([_flat(effects) for effects in batch.passes(report)]).double().cpu().numpy())
@@ -257,11 +268,11 @@ class _Batch:
     @classmethod
     def of(cls, plan: _Plan, rows: Int[np.ndarray, " prompt"]) -> _Batch:
         part, index = plan.part, torch.from_numpy(rows)
-        wanted = QK_SITES if plan.fixes_softmax else (plan.site,)
+        wanted = QK_SITES if plan.fixed else (plan.site,)
         places = [(site, layer) for site in wanted for layer in plan.layers]
         ids, other = (torch.from_numpy(np.array(run.ids[rows])) for run in (part.base, part.source))
         reading = part.reading.rows(index).with_known(plan.engine.model)
-        base, source = (plan.engine.activations(tokens, reading.positions, places) for tokens in (ids, other))
+        base, source = (plan.engine.activations(tokens, places) for tokens in (ids, other))
         return cls(plan, rows, ids, reading, plan.cells.tokens[:, index].to(plan.engine.model.device), base, source)
 
     def differs(self) -> list[Bool[Tensor, "prompt head place"]]:
@@ -277,13 +288,12 @@ class _Batch:
         """Which tokens can still reach the answer: 1 or 0.
 
         After the attention of the last layer only the scored positions can. Where an activation is read instead of an
-        answer, the last layer is the one before it, and what comes after it reaches nothing.
+        answer, that is the last attention that comes before it, and what comes after it reaches nothing.
         """
         reaching = torch.ones(*self.ids.shape, device=self.tokens.device)
         place = self.reading.readout.place
-        n_layers = self.plan.engine.model.cfg.n_layers if place is None else place.layer
-        stream = self.plan.site == "resid_pre"
-        if layer > n_layers or (layer == n_layers and not stream):
+        n_layers = self.plan.engine.model.cfg.n_layers if place is None else place.n_attentions
+        if layer not in self.plan.reached:
             return torch.zeros_like(reaching).unsqueeze(-1)
         if layer == n_layers or (layer == n_layers - 1 and not sites.site(self.plan.site).later_tokens_read):
             scored = self.reading.positions.to(reaching.device)
@@ -297,22 +307,29 @@ class _Batch:
         if self.plan.method == "integrated":
             yield [self._integrated(layer, report) for layer in self.plan.layers]
             return
-        fixed = self.plan.fixes_softmax
-        watched = [("pattern" if fixed else self.plan.site, layer) for layer in self.plan.layers]
+        fixed = self.plan.fixed
+        watched = [("pattern" if layer in fixed else self.plan.site, layer) for layer in self.plan.reached]
         tape = self.plan.engine.record(self.ids, self.reading, watched, droppable=self.plan.n_drops > 0)
-        at_pattern = []
+        found: list[dict[int, Tensor]] = []  # per gradient, by layer
+        at_patterns = []
         for drop in (None, *range(self.plan.n_drops)):
             gradient = tape.gradient(drop=drop)
             report(len(self.rows))
-            if fixed:
-                at_pattern.append(gradient)
-            else:
-                yield [self._first_order(layer, gradient[self.plan.site, layer]) for layer in self.plan.layers]
-        if fixed:
-            yield from self._through_softmax(tape, at_pattern)
+            found.append(
+                {layer: self._first_order(layer, gradient) for layer in self.plan.layers if layer not in fixed}
+            )
+            at_patterns.append({layer: gradient["pattern", layer] for layer in fixed})
+        for layer in fixed:
+            effects = self._through_softmax(layer, tape, [at_pattern[layer] for at_pattern in at_patterns])
+            for of_layers, effect in zip(found, effects, strict=True):
+                of_layers[layer] = effect
+        yield from ([of_layers[layer] for layer in self.plan.layers] for of_layers in found)
 
     def _integrated(self, layer: int, report: Callable[[int], None]) -> Float[Tensor, "prompt head place"]:
         place = (self.plan.site, layer)
+        if layer not in self.plan.reached:
+            report(self.plan.steps * len(self.rows))
+            return self._first_order(layer, {})
         total = torch.zeros_like(self.base[place])
         for step in range(self.plan.steps):
             share = (step + 0.5) / self.plan.steps
@@ -320,10 +337,12 @@ class _Batch:
             tape = self.plan.engine.record(self.ids, self.reading, [place], edits={place: at_value(between)})
             total += tape.gradient()[place] / self.plan.steps
             report(len(self.rows))
-        return self._first_order(layer, total)
+        return self._first_order(layer, {place: total})
 
-    def _first_order(self, layer: int, gradient: Tensor) -> Float[Tensor, "prompt head place"]:
+    def _first_order(self, layer: int, gradients: Mapping[Place, Tensor]) -> Float[Tensor, "prompt head place"]:
+        """The change times its gradient; 0 at a layer that comes after what is read, which has none."""
         place = (self.plan.site, layer)
+        gradient = gradients.get(place, torch.zeros_like(self.base[place]))
         return self._cells(self._per_token(self.source[place] - self.base[place], gradient))
 
     def _per_token(self, change: Tensor, gradient: Tensor | None) -> Float[Tensor, "prompt position head"]:
@@ -340,20 +359,17 @@ class _Batch:
     # ---- the QK fix ----
 
     def _through_softmax(
-        self, tape: Tape, gradients: Sequence[dict[Place, Tensor]]
-    ) -> Iterator[list[Float[Tensor, "prompt head place"]]]:
+        self, layer: int, tape: Tape, gradients: Sequence[Float[Tensor, "prompt head dest src"]]
+    ) -> Float[Tensor, "gradient prompt head place"]:
         """The change of the attention pattern, computed exactly, times each gradient at the pattern."""
-        found = []
-        for layer in self.plan.layers:
-            at_pattern = torch.stack([gradient["pattern", layer] for gradient in gradients])
-            columns = []
-            for place in range(len(self.tokens)):
-                change = self._pattern(layer, place) - tape.values["pattern", layer]
-                by_query_head = torch.einsum("phds,gphds->gph", change, at_pattern)
-                n_heads = self.plan.engine.model.n_heads_of(self.plan.site)
-                columns.append(by_query_head.reshape(*by_query_head.shape[:2], n_heads, -1).sum(dim=-1))
-            found.append(torch.stack(columns, dim=-1))
-        yield from ([layer[g] for layer in found] for g in range(len(gradients)))
+        at_pattern = torch.stack(list(gradients))
+        columns = []
+        for place in range(len(self.tokens)):
+            change = self._pattern(layer, place) - tape.values["pattern", layer]
+            by_query_head = torch.einsum("phds,gphds->gph", change, at_pattern)
+            n_heads = self.plan.engine.model.n_heads_of(self.plan.site)
+            columns.append(by_query_head.reshape(*by_query_head.shape[:2], n_heads, -1).sum(dim=-1))
+        return torch.stack(columns, dim=-1)
 
     def _pattern(self, layer: int, place: int) -> Float[Tensor, "prompt head dest src"]:
         """The pattern of every head with the queries or keys of one place patched; heads do not see one another."""

@@ -365,14 +365,8 @@ class Blocks:
             before: keys (rotated) and values of the tokens before, which these tokens attend to.
         """
         see = see or _as_it_is
-        block = self.layers[layer]
         stream = see("resid_pre", layer, stream)
-        x = block.ln1(stream)
-        q = see("q", layer, self.heads(block.q(x)))
-        k = see("k", layer, self.heads(block.k(x)))
-        v = see("v", layer, self.heads(block.v(x)))
-        q = see("rot_q", layer, self.rotate(q, positions, length))
-        k = see("rot_k", layer, self.rotate(k, positions, length))
+        q, k, v = self.projected(layer, stream, positions, length, see)
         if before is not None:
             k, v = (torch.cat((old, own), dim=1) for old, own in zip(before, (k, v), strict=True))
         if WITHIN_ATTENTION.isdisjoint(within):
@@ -381,13 +375,50 @@ class Blocks:
             scores = self.scores(q, k)
             scores = see("scores", layer, scores if seen is None else scores.masked_fill(~seen, -torch.inf))
             z = self.mix(see("pattern", layer, scores.softmax(dim=-1)), v)
+        return self.after_attention(layer, stream, z, see, within)
+
+    def projected(
+        self,
+        layer: int,
+        resid_pre: Float[Tensor, "... d_model"],
+        positions: Int[Tensor, "..."],
+        length: int,
+        see: Tap,
+    ) -> tuple[
+        Float[Tensor, "... head d_head"], Float[Tensor, "... kv_head d_head"], Float[Tensor, "... kv_head d_head"]
+    ]:
+        """Rotated queries and keys, and values; ``see`` is shown each, the first two before and after rotation."""
+        block = self.layers[layer]
+        x = block.ln1(resid_pre)
+        q = see("q", layer, self.heads(block.q(x)))
+        k = see("k", layer, self.heads(block.k(x)))
+        v = see("v", layer, self.heads(block.v(x)))
+        q = see("rot_q", layer, self.rotate(q, positions, length))
+        return q, see("rot_k", layer, self.rotate(k, positions, length)), v
+
+    def after_attention(
+        self,
+        layer: int,
+        resid_pre: Float[Tensor, "... d_model"],
+        z: Float[Tensor, "... head d_head"],
+        see: Tap,
+        within: Collection[str] = (),
+    ) -> Float[Tensor, "... d_model"]:
+        """``resid_post`` from ``resid_pre`` and ``z``; ``see`` is shown ``z`` and what comes after it."""
         z = see("z", layer, z)
-        stream = see("resid_mid", layer, stream + see("attn_out", layer, block.o(z.flatten(-2))))
-        if block.has_mlp:
-            post = self.neurons(layer, stream, None if WITHIN_MLP.isdisjoint(within) else see)
-            post = see("mlp_post", layer, post)
-            stream = stream + see("mlp_out", layer, block.mlp_out(post))
+        stream = resid_pre + see("attn_out", layer, self.layers[layer].o(z.flatten(-2)))
+        stream = see("resid_mid", layer, stream)
+        if self.layers[layer].has_mlp:
+            stream = stream + self.mlp(layer, stream, see, within)
         return see("resid_post", layer, stream)
+
+    def mlp(
+        self, layer: int, resid_mid: Float[Tensor, "... d_model"], see: Tap, within: Collection[str] = ()
+    ) -> Float[Tensor, "... d_model"]:
+        """``mlp_out`` from ``resid_mid``; ``see`` is shown what is computed on the way."""
+        post = self.neurons(layer, resid_mid, None if WITHIN_MLP.isdisjoint(within) else see)
+        post = see("mlp_post", layer, post)
+        return see("mlp_out", layer, self.layers[layer].mlp_out(post))
 
     # ---- counting ----
 

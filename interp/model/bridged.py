@@ -153,22 +153,35 @@ class BridgedModel:
         resid_pre: Float[Tensor, "row position d_model"],
         layer: int,
         *,
-        logits_at: Int[Tensor, "row ..."],
+        logits_at: Int[Tensor, "row ..."] | None = None,
+        stop_at_layer: int | None = None,
         hooks: Iterable[Hook] = (),
-    ) -> Float[Tensor, "row *answer vocab"]:
+    ) -> Tensor:
         """Run blocks ``layer`` and later from a given residual stream, and unembed the asked positions of each row.
 
         Exactly what ``forward`` computes from there on (checked at load; ``checks["resume"]`` is the difference seen).
+
+        Args:
+            resid_pre: the stream before block ``layer``.
+            layer: the first block that is run.
+            logits_at: as in ``forward``.
+            stop_at_layer: as in ``forward``.
+            hooks: as in ``forward``.
+
+        Returns:
+            As ``forward``.
         """
         call = self.block_call(resid_pre.shape[1])
         stream = resid_pre
         with self._running(), torch.inference_mode(), self._hooked(hooks):
-            for index in range(layer, self.cfg.n_layers):
+            for index in range(layer, self.cfg.n_layers if stop_at_layer is None else stop_at_layer):
                 args, kwargs = call.of(index, len(stream))
                 out = self.bridge.blocks[index](stream, *args, **kwargs)
                 stream = out[0] if isinstance(out, tuple | list) else out  # a list: GPT-1
-            logits = self._unembed(at_positions(stream, logits_at))
-        return logits.squeeze(1) if logits_at.ndim == 1 else logits
+            if stop_at_layer is not None:
+                return stream
+            logits = self._unembed(stream if logits_at is None else at_positions(stream, logits_at))
+        return logits.squeeze(1) if logits_at is not None and logits_at.ndim == 1 else logits
 
     def unembed(self, stream: Float[Tensor, "... d_model"]) -> Float[Tensor, "... vocab"]:
         """The logits of a residual stream as if no block came after it, on the model's device."""

@@ -66,7 +66,7 @@ def run_terms(
     """
     how = completed(how, HOW)
     precision, memory, store, progress = how["precision"], how["memory"], how["store"], how["progress"]
-    blocks, reason = model.own_blocks(sweep.site for term in terms for sweep in term.sweeps)
+    blocks, reason = model.own_blocks(_sites(terms))
     _check_precision(reason, precision)
     terms = [replace(term, sweeps=tuple(sweep.clipped() for sweep in term.sweeps)) for term in terms]
     rows = [sum(len(sweep.base) * len(sweep.cells) for sweep in term.sweeps) for term in terms]
@@ -105,7 +105,7 @@ def plan_terms(
     memory: int | None = None,
 ) -> Plan:
     """What ``run_terms`` would compute, known from the tokens alone."""
-    blocks, reason = model.own_blocks(sweep.site for term in terms for sweep in term.sweeps)
+    blocks, reason = model.own_blocks(_sites(terms))
     _check_precision(reason, precision)
     terms = [replace(term, sweeps=tuple(sweep.clipped() for sweep in term.sweeps)) for term in terms]
     if blocks is None:
@@ -153,6 +153,12 @@ def _facts(model: HookedTransformer, sweep: Sweep, precision: Precision) -> dict
         "precision": precision,
         **facts_of(model, sweep.base, source, sweep.reading),
     }
+
+
+def _sites(terms: Sequence[Term]) -> set[str]:
+    """The sites that are changed, or read within a block."""
+    sweeps = [sweep for term in terms for sweep in term.sweeps]
+    return {sweep.site for sweep in sweeps} | {sweep.reading.inside.site for sweep in sweeps if sweep.reading.inside}
 
 
 def _check_precision(reason: str, precision: str) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, overload
 
@@ -131,24 +131,25 @@ class Reading:
         place = self.readout.place
         if place is None:
             return run.logits_at(model, prompts, self.positions.numpy(), interventions=interventions)
-        site, layer = self.read_at(model)
+        site, layer = place.read_at(model.cfg.n_layers)
         found = run.activations(model, prompts, site, layers=[layer], interventions=interventions)[layer]
-        return at_positions(found, self.positions).cpu()
+        return place.of(at_positions(found, self.positions)).cpu()
 
-    def read_at(self, model: HookedTransformer) -> tuple[str, int]:
-        """Site and layer of the activation that is read."""
-        assert self.readout.place is not None
-        layer = self.readout.place.layer
-        return ("resid_pre", layer) if layer < model.cfg.n_layers else ("resid_post", layer - 1)
+    @property
+    def inside(self) -> Place | None:
+        """The activation that is read, where it is one within a block."""
+        place = self.readout.place
+        return None if place is None or place.is_stream else place
 
     def up_to(self, blocks: Blocks) -> Blocks:
-        """The part of a model that is run: the blocks before the activation that is read."""
+        """The part of a model that is run: the blocks that come before the activation that is read, or hold it."""
         place = self.readout.place
-        return blocks if place is None else replace(blocks, layers=blocks.layers[: place.layer])
+        return blocks if place is None else replace(blocks, layers=blocks.layers[: place.n_blocks])
 
-    def known_bytes(self, vocab: int, d_model: int) -> int:
-        """What is held, per prompt, of the runs that the read-out compares with."""
-        width = {"clean logits": vocab, "activation": d_model}.get(self.readout.needs, 0)
+    def known_bytes(self, vocab: int, lengths: Mapping[str, int]) -> int:
+        """What is held, per prompt, of the runs that the read-out compares with; ``lengths``: axis -> length."""
+        place = self.readout.place
+        width = vocab if place is None else place.width(lengths)
         return 4 * width * self.positions.shape[1] * len(self.compared)
 
     def identity(self) -> tuple[object, ...]:
@@ -175,8 +176,8 @@ class Reading:
         known = (values[self.known_row] for values in self.known)
         return Answers(self.correct, self.incorrect, self.present, self.prompt, *known)
 
-    def of_streams(self, blocks: Blocks, stream: Float[Tensor, "prompt answer d_model"]) -> Float[Tensor, " prompt"]:
-        """The number of each prompt from the residual stream after the last block at the scored positions.
+    def of_streams(self, blocks: Blocks, stream: Float[Tensor, "prompt answer width"]) -> Float[Tensor, " prompt"]:
+        """The number of each prompt from the residual stream after the last block, or what is read in its stead.
 
         A logit difference needs two columns of the unembedding; other read-outs need them all.
         """
@@ -306,17 +307,19 @@ def _check_place(model: HookedTransformer, place: Place) -> None:
     """Refuse an activation that this model has not.
 
     Raises:
-        InterpError: a layer that it has not, or a direction of another width.
+        InterpError: a site, layer or head that it has not, or a direction of another width.
     """
-    if place.layer > model.cfg.n_layers:
+    model.check_site(place.site)
+    n_layers, what = model.cfg.n_layers, f"The projection reads {place.site} of layer {place.layer}"
+    if place.layer >= n_layers + (place.site == "resid_pre"):
+        raise InterpError(f"{what}, but the model has {n_layers} layers. Give an earlier one.")
+    if place.head is not None and place.head >= model.n_heads_of(place.site):
         raise InterpError(
-            f"The projection reads the stream before layer {place.layer}, but the model has {model.cfg.n_layers} "
-            "layers. Give an earlier one."
+            f"{what}, head {place.head}, but there are {model.n_heads_of(place.site)} heads. Give another."
         )
-    if place.direction is not None and len(place.direction) != model.cfg.d_model:
-        raise InterpError(
-            f"direction has {len(place.direction)} numbers, but the model's residual stream {model.cfg.d_model}."
-        )
+    width = place.width(model.cfg.sizes)
+    if place.direction is not None and len(place.direction) != width:
+        raise InterpError(f"{what}, which has {width} numbers per token, but direction has {len(place.direction)}.")
 
 
 def check_ends_at_logits(metric: AnyReadout, what: str) -> None:

@@ -13,7 +13,6 @@ from torch import Tensor
 
 from interp.errors import InterpError
 from interp.prompts.tokens import Prompts
-from interp.readouts import Place
 from interp.sites import site
 from interp.sweeps.cells import Cells
 from interp.sweeps.exact.cache import KNOWN_WITH_STREAM
@@ -61,17 +60,13 @@ class Sweep:
         """The rows whose change can reach the number, of a model of so many layers."""
         place = self.reading.readout.place
         found = find_rows(
-            self.cells, self.site, n_layers if place is None else place.layer,
+            self.cells, self.site, n_layers if place is None else place.n_attentions,
             answers=self.reading.positions.numpy(), differs=self.differs,
         )  # fmt: skip
         if place is None:
             return found
-        reaches = np.array([parts[0].layer <= self._last(place) for parts in self.cells.parts])
+        reaches = np.array([place.reached_by(self.site, parts[0].layer) for parts in self.cells.parts])
         return found.where(reaches[found.cell])
-
-    def _last(self, place: Place) -> int:
-        """The last layer whose change reaches an activation."""
-        return place.layer if self.site == "resid_pre" else place.layer - 1
 
     def clipped(self) -> Sweep:
         """Without changes of later layers than the one that is read, in cells that change several.
@@ -83,12 +78,13 @@ class Sweep:
         if place is None:
             return self
         several = [parts for parts in self.cells.parts if len(parts) > 1]
-        if self.site == "resid_pre" and any(part.layer == place.layer for parts in several for part in parts):
+        whole = self.site == "resid_pre" and place.is_stream
+        if whole and any(part.layer == place.n_blocks for parts in several for part in parts):
             raise InterpError(
-                f"The projection reads the stream before layer {place.layer}, which some windows or sets put in whole. "
-                f"Give layers= or sets below it."
+                f"The projection reads the stream before layer {place.n_blocks}, which some windows or sets put in "
+                "whole. Give layers= or sets below it."
             )
-        kept = (tuple(part for part in parts if part.layer <= self._last(place)) for parts in self.cells.parts)
+        kept = (tuple(part for part in parts if place.reached_by(self.site, part.layer)) for parts in self.cells.parts)
         parts = tuple(few or whole for few, whole in zip(kept, self.cells.parts, strict=True))
         return replace(self, cells=replace(self.cells, parts=parts))
 
@@ -191,10 +187,11 @@ def _as_streams(wanted: Sweep) -> Sweep:
     """A sweep of ``resid_mid`` or ``resid_post`` as one of the next layer's ``resid_pre``, which it is exactly.
 
     The other run's stream at a token, before or after the MLP of that token alone, leads to the same next stream, which
-    the other run knows. (Not where several layers are changed together: a later change would meet an earlier one.)
+    the other run knows. (Not where several layers are changed together: a later change would meet an earlier one. Nor
+    where something between the two streams is read.)
     """
     single = all(len(parts) == 1 for parts in wanted.cells.parts)
-    later = site(wanted.site).stage in ("between", "after")
+    later = site(wanted.site).stage in ("between", "after") and wanted.reading.inside is None
     if not later or not isinstance(wanted.source, Prompts) or not single:
         return wanted
     parts = tuple((replace(part, layer=part.layer + 1),) for (part,) in wanted.cells.parts)

@@ -72,10 +72,13 @@ def execute(
         meter.add(len(chunk) * n_cells - len(rows))
         if not len(rows):
             continue
-        new = _new_values(model, part)
-        streams = run.activations(model, part.base, "resid_pre", layers=_entered(part))
+        entered, changed = _layers(part, rows)
+        new = _new_values(model, part, changed)
+        streams = run.activations(model, part.base, "resid_pre", layers=entered)
         for layers, cells in _by_layers(part.cells):
             chosen = rows.where(np.isin(rows.cell, cells))
+            if not len(chosen):
+                continue
             for span, scores in _in_batches(model, part, layers, new, streams[layers[0]], chosen, limits):
                 out[chunk[chosen.prompt[span]], chosen.cell[span]] = scores.numpy()
                 if journal is not None:
@@ -171,14 +174,16 @@ def _cache_bytes(model: HookedTransformer, wanted: Sweep, length: int) -> int:
 
     Activations twice, since the activations of all batches are joined to one tensor.
     """
-    numbers = len(_entered(wanted)) * model.cfg.d_model + len(wanted.layers) * _width(model, wanted, length)
-    known = wanted.reading.known_bytes(model.cfg.vocab_out, model.cfg.d_model)
+    entered = {parts[0].layer for parts in wanted.cells.parts}
+    numbers = len(entered) * model.cfg.d_model + len(wanted.layers) * _width(model, wanted, length)
+    known = wanted.reading.known_bytes(model.cfg.vocab_out, model.cfg.sizes)
     return 2 * model.dtype.itemsize * length * numbers + known
 
 
-def _entered(wanted: Sweep) -> tuple[int, ...]:
-    """Layers at which rows resume."""
-    return tuple(sorted({parts[0].layer for parts in wanted.cells.parts}))
+def _layers(wanted: Sweep, rows: Rows) -> tuple[list[int], list[int]]:
+    """Layers at which rows resume, and those that they change."""
+    parts = [wanted.cells.parts[cell] for cell in np.unique(rows.cell)]
+    return sorted({own[0].layer for own in parts}), sorted({part.layer for own in parts for part in own})
 
 
 def _width(model: HookedTransformer, wanted: Sweep, length: int) -> int:
@@ -192,13 +197,15 @@ def _plan(model: HookedTransformer, wanted: Sweep, reason: str, limits: _Limits,
     chunks = list(run.chunks_of(n, limits.prompts))
     n_batches = 0
     layer, read = _flop(model, wanted, length)
-    n_layers = model.cfg.n_layers
+    place = wanted.reading.readout.place
+    n_layers = model.cfg.n_layers if place is None else place.n_blocks
     two_runs = isinstance(wanted.source, Prompts)
     flop = n * (wanted.layers_before * layer + (2 if two_runs else 1) * (n_layers * layer + read))
     for chunk, rows in zip(chunks, run_rows, strict=True):
         if not len(rows):
             continue
-        flop += len(chunk) * layer * (max(_entered(wanted)) + 1 + (max(wanted.layers) + 1 if two_runs else 0))
+        entered, changed = _layers(wanted, rows)
+        flop += len(chunk) * layer * (entered[-1] + 1 + (changed[-1] + 1 if two_runs else 0))
         for layers, cells in _by_layers(wanted.cells):
             mine = int(np.isin(rows.cell, cells).sum())
             n_batches += -(-mine // limits.rows)
@@ -215,7 +222,8 @@ def _flop(model: HookedTransformer, wanted: Sweep, length: int) -> tuple[float, 
     cfg = model.cfg
     weights = sum(p.numel() for p in model.bridge.blocks.parameters() if p.ndim > 1) / cfg.n_layers
     layer = 2.0 * weights * length + 4.0 * cfg.n_heads * cfg.d_head * length**2
-    return layer, 2.0 * cfg.d_model * cfg.vocab_out * wanted.reading.positions.shape[1]
+    vocab = 0 if wanted.reading.readout.needs == "activation" else cfg.vocab_out
+    return layer, 2.0 * cfg.d_model * vocab * wanted.reading.positions.shape[1]
 
 
 def _plain(model: HookedTransformer, prompts: Prompts, reading: Reading) -> Float[np.ndarray, " prompt"]:
@@ -232,13 +240,13 @@ def _by_layers(cells: Cells) -> Iterator[tuple[tuple[int, ...], list[int]]]:
         yield layers, list(group)
 
 
-def _new_values(model: HookedTransformer, wanted: Sweep) -> dict[int, Tensor]:
+def _new_values(model: HookedTransformer, wanted: Sweep, layers: Sequence[int]) -> dict[int, Tensor]:
     """What each changed layer's activation becomes; nothing where attention is cut."""
     if wanted.source is None:
         return {}
     if isinstance(wanted.source, Prompts):
-        return run.activations(model, wanted.source, wanted.site, layers=wanted.layers)
-    return {layer: wanted.source[layer].unsqueeze(0) for layer in wanted.layers}
+        return run.activations(model, wanted.source, wanted.site, layers=layers)
+    return {layer: wanted.source[layer].unsqueeze(0) for layer in layers}
 
 
 def _in_batches(
@@ -274,9 +282,9 @@ def _resumed(
     prompt: Int[Tensor, " row"],
 ) -> Float[Tensor, " row"]:
     hooks: list[Hook] = []
-    place = torch.from_numpy(wanted.cells.place)[cell]
-    where = wanted.cells.tokens[place, prompt].to(stream.device)
-    cut = None if wanted.cells.sources is None else wanted.cells.sources[place, prompt].to(stream.device)
+    at = torch.from_numpy(wanted.cells.place)[cell]
+    where = wanted.cells.tokens[at, prompt].to(stream.device)
+    cut = None if wanted.cells.sources is None else wanted.cells.sources[at, prompt].to(stream.device)
     begin = stream[prompt.to(stream.device)]
     for index, layer in enumerate(layers):
         units = _unit_mask(model, wanted, cell, index)
@@ -288,20 +296,14 @@ def _resumed(
         else:
             hooks += run.edit_hooks(model, wanted.site, layer, edit)
     reading = wanted.reading.rows(prompt)
-    if reading.readout.place is None:
+    place, kept = reading.readout.place, list[Tensor]()
+    if place is None:
         return reading(model.resume(begin, layers[0], logits_at=reading.positions, hooks=hooks))
-    site, layer = reading.read_at(model)
-    if (site, layer) == ("resid_pre", layers[0]):
-        return reading(at_positions(begin, reading.positions).cpu())
-    kept: list[Tensor] = []
-
-    def keep(value: Tensor) -> Tensor:
-        kept.append(value)
-        return value
-
-    hooks += run.edit_hooks(model, site, layer, keep)
-    model.resume(begin, layers[0], logits_at=reading.positions, hooks=hooks)
-    return reading(at_positions(kept[0], reading.positions).cpu())
+    if not place.is_stream:
+        hooks.append(run.read_hook(model, place.site, place.layer, kept.append))
+    stream = model.resume(begin, layers[0], stop_at_layer=place.n_blocks, hooks=hooks)
+    found = stream if place.is_stream else kept[0]
+    return reading(place.of(at_positions(found, reading.positions)).cpu())
 
 
 def _unit_mask(

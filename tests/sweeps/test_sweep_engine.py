@@ -26,6 +26,7 @@ from interp.errors import InterpError
 from interp.interventions import Ablate, Intervention, Knockout
 from interp.model import HookedTransformer, products
 from interp.prompts import PromptPairs
+from interp.readouts import projection
 from interp.sweeps import (
     Ablation,
     AttentionKnockout,
@@ -772,6 +773,10 @@ FLOP_CASES = [
     ("mlp_post", {"neuron_groups": 8}),
     ("resid_pre", {"metric": "log_probability"}),
     ("resid_mid", {"layers": [2]}),
+    *(
+        (swept, {"metric": projection(2, "noun", np.ones(64), site=read)})
+        for swept, read in (("z", "resid_mid"), ("mlp_post", "attn_out"), ("resid_pre", "q"), ("v", "mlp_out"))
+    ),
 ]
 
 

@@ -12,7 +12,9 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from interp.model.arithmetic import Blocks, at_positions
+from interp import sites
+from interp.model.arithmetic import Blocks, Tap, at_positions
+from interp.readouts import Place
 from interp.sweeps.exact.cache import Cache
 from interp.sweeps.exact.planner import Group
 from interp.sweeps.reading import Reading
@@ -73,6 +75,38 @@ class Chunk:
     def span(self, start: int, end: int) -> Int[Tensor, "row dest"]:
         """The positions ``start`` to ``end``, the same for every row."""
         return torch.arange(start, end, device=self.answers.device).unsqueeze(0)
+
+
+class Reader:
+    """A tap that keeps the activation that is read, and leaves it as it is."""
+
+    def __init__(self, place: Place) -> None:
+        """Of one activation within a block."""
+        self.place = place
+        self._at = place.site, place.layer
+        self._kept: Tensor | None = None
+
+    def __call__(self, site: str, layer: int, value: Tensor) -> Tensor:
+        """Keep it if this is it."""
+        if (site, layer) == self._at:
+            self._kept = value
+        return value
+
+    def after(self, edit: Tap, as_read: Callable[[str, Tensor], Tensor]) -> Tap:
+        """An edit whose results it is shown, as ``as_read`` has them."""
+
+        def see(site: str, layer: int, value: Tensor) -> Tensor:
+            changed = edit(site, layer, value)
+            if (site, layer) == self._at:
+                self._kept = as_read(site, changed)
+            return changed
+
+        return see
+
+    def read(self, at: Callable[[Tensor], Float[Tensor, "row answer ..."]]) -> Float[Tensor, "row answer width"]:
+        """What is read of it at the scored positions, which ``at`` picks."""
+        assert self._kept is not None
+        return self.place.of(at(self._kept))
 
 
 @dataclass(frozen=True)
@@ -183,13 +217,17 @@ def run_batch(chunk: Chunk, groups: Sequence[Group], values: Values, reading: Re
         if len(parts) > (stream is not None):
             stream = torch.cat(parts) if len(parts) > 1 else parts[0]
 
-    for layer in range(groups[0].join[0], chunk.n_layers):
+    for layer in range(groups[0].join[0], chunk.n_layers if reading.inside is None else last):
         join_at(2 * layer)
         if stream is not None:
             stream = _attention(chunk, layer, members, stream)
         join_at(2 * layer + 1)
         if stream is not None:
             stream = chunk.blocks.after_mlp(layer, stream)
+    if reading.inside is not None:
+        join_at(2 * last)
+        if stream is not None:
+            stream = _read_within(chunk, members, stream, reading.inside)
     join_at(2 * last + 2)
     assert stream is not None
     return _read(chunk, members, stream, reading)
@@ -199,22 +237,49 @@ def _attention(
     chunk: Chunk, layer: int, members: Sequence[Member], stream: Float[Tensor, "token d_model"]
 ) -> Float[Tensor, "token d_model"]:
     """``resid_mid`` of every token; in the last layer of the scored positions only."""
+    stream, z = _mixed(chunk, layer, members, stream)
+    return stream + chunk.blocks.layers[layer].o(z)
+
+
+def _mixed(
+    chunk: Chunk, layer: int, members: Sequence[Member], stream: Float[Tensor, "token d_model"]
+) -> tuple[Float[Tensor, "token d_model"], Float[Tensor, "token width"]]:
+    """``resid_pre`` and ``z`` of every token; in the last layer of the scored positions only."""
     blocks, block = chunk.blocks, chunk.blocks.layers[layer]
     last = layer == chunk.n_layers - 1
     sizes = [member.n_tokens for member in members]
     x = block.ln1(stream)
     k, v = (blocks.heads(linear(x)) for linear in (block.k, block.v))
     if last:
-        offsets = np.cumsum([0, *sizes[:-1]]).tolist()
-        scored = [member.scored + offset for member, offset in zip(members, offsets, strict=True)]
-        picked = torch.cat(scored) if len(scored) > 1 else scored[0]
+        picked = _scored(members)
         stream, x = stream.index_select(0, picked), x.index_select(0, picked)
     q = blocks.heads(block.q(x))
     queries = torch.split(q, [member.group.answers * member.group.rows for member in members] if last else sizes)
     out = []
     for member, own_q, own_k, own_v in zip(members, queries, torch.split(k, sizes), torch.split(v, sizes), strict=True):
         out.append(_attended(member, layer, own_q, own_k, own_v, last=last))
-    return stream + block.o(torch.cat(out) if len(out) > 1 else out[0])
+    return stream, torch.cat(out) if len(out) > 1 else out[0]
+
+
+def _scored(members: Sequence[Member]) -> Int[Tensor, " answer"]:
+    """Which of the members' tokens are scored positions."""
+    offsets = np.cumsum([0, *(member.n_tokens for member in members[:-1])]).tolist()
+    scored = [member.scored + offset for member, offset in zip(members, offsets, strict=True)]
+    return torch.cat(scored) if len(scored) > 1 else scored[0]
+
+
+def _read_within(
+    chunk: Chunk, members: Sequence[Member], stream: Float[Tensor, "token d_model"], place: Place
+) -> Float[Tensor, "answer width"]:
+    """What is read within the last layer, at the scored positions, from the stream before it."""
+    blocks, reader, layer = chunk.blocks, Reader(place), place.layer
+    if sites.site(place.site).precedes("attention"):
+        at = torch.cat([chunk.answers[member.prompt].flatten() for member in members])
+        blocks.projected(layer, stream.index_select(0, _scored(members)), at, chunk.base.length, reader)
+    else:
+        stream, z = _mixed(chunk, layer, members, stream)
+        blocks.after_attention(layer, stream, blocks.heads(z), reader, (place.site,))
+    return reader.read(lambda value: value.unsqueeze(1)).squeeze(1)
 
 
 def _attended(

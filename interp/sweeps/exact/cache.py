@@ -13,6 +13,7 @@ from torch import Tensor
 from interp import sites
 from interp.ablation import laid_out
 from interp.model.arithmetic import Blocks
+from interp.readouts import Place
 
 BASE_SITES = frozenset({"resid_pre", "resid_mid", "q", "k", "v", "z"})
 """What is kept of the run that is changed."""
@@ -35,19 +36,30 @@ class Cache:
     """Activations of one run: [prompt, position, ...] (``pattern``: [prompt, head, dest, src]) by site and layer.
 
     Queries and keys are kept rotated.
+
+    Attributes:
+        length: tokens of the longest prompt.
+        values: the activations.
+        read: the activation within a block that a read-out asks for, as ``interp.sites`` has it, if one does.
     """
 
     length: int
     values: dict[tuple[str, int], Tensor] = field(default_factory=dict)
+    read: Tensor | None = None
 
     def __getitem__(self, key: tuple[str, int]) -> Tensor:
         """The activation of a site at a layer."""
         return self.values[key]
 
 
-def trace(blocks: Blocks, ids: Int[Tensor, "prompt position"], wanted: Collection[str]) -> Cache:
-    """Run the model and keep some sites of every layer, and the final stream as ``resid_pre`` of one layer more."""
-    (kept,) = _trace(blocks, (ids,), (wanted,))
+def trace(
+    blocks: Blocks, ids: Int[Tensor, "prompt position"], wanted: Collection[str], *, read: Place | None = None
+) -> Cache:
+    """Run the model and keep some sites of every layer, and the final stream as ``resid_pre`` of one layer more.
+
+    ``read`` is what a read-out asks for within a block.
+    """
+    (kept,) = _trace(blocks, (ids,), (wanted,), read)
     return kept
 
 
@@ -57,14 +69,19 @@ def trace_both(
     second: Int[Tensor, "prompt position"],
     first_sites: Collection[str],
     second_sites: Collection[str],
+    *,
+    read: Place | None = None,
 ) -> tuple[Cache, Cache]:
     """Two runs in one pass, each with its own sites."""
-    one, other = _trace(blocks, (first, second), (first_sites, second_sites))
+    one, other = _trace(blocks, (first, second), (first_sites, second_sites), read)
     return one, other
 
 
 def _trace(
-    blocks: Blocks, ids: Sequence[Int[Tensor, "prompt position"]], wanted: Sequence[Collection[str]]
+    blocks: Blocks,
+    ids: Sequence[Int[Tensor, "prompt position"]],
+    wanted: Sequence[Collection[str]],
+    read: Place | None,
 ) -> tuple[Cache, ...]:
     length = ids[0].shape[1]
     kept = tuple(Cache(length) for _ in ids)
@@ -82,6 +99,9 @@ def _trace(
     queries: list[Tensor] = []
 
     def tap(shown: str, layer: int, value: Tensor) -> Tensor:
+        if read is not None and (shown, layer) == (read.site, read.layer):
+            for cache, part in zip(kept, torch.split(value, sizes), strict=True):
+                cache.read = part
         site = kept_as(shown)
         keep(site, layer, value)
         if wants_pattern and site == "q":
@@ -94,7 +114,8 @@ def _trace(
         return value
 
     # The pattern is made beside a fused pass, so that whatever is kept the numbers of the run are the same.
-    stream = blocks.forward(torch.cat(list(ids)), tap=tap, fused=True, within=wanted_by_any - {"pattern"})
+    within = (wanted_by_any | ({read.site} if read is not None else set())) - {"pattern"}
+    stream = blocks.forward(torch.cat(list(ids)), tap=tap, fused=True, within=within)
     for cache, part in zip(kept, torch.split(stream, sizes), strict=True):
         cache.values["resid_pre", len(blocks.layers)] = part
     return kept
@@ -106,6 +127,9 @@ class Source(Protocol):
     def at(self, site: str, layer: int) -> Float[Tensor, "prompt ..."]:
         """The new activation of every prompt of the chunk, [prompt, position, ...] as ``Cache`` keeps it."""
 
+    def as_read(self, site: str, layer: int) -> Float[Tensor, "prompt ..."]:
+        """The same as a read-out of that very activation has it: queries and keys not rotated."""
+
 
 @dataclass(frozen=True)
 class FromRun:
@@ -116,6 +140,11 @@ class FromRun:
     def at(self, site: str, layer: int) -> Float[Tensor, "prompt ..."]:
         """The other run's activation."""
         return self.cache[site, layer]
+
+    def as_read(self, site: str, layer: int) -> Float[Tensor, "prompt ..."]:
+        """The other run's activation that is read."""
+        assert self.cache.read is not None
+        return self.cache.read
 
 
 @dataclass(frozen=True)
@@ -142,6 +171,10 @@ class Constant:
             value = self.blocks.rotate(value.expand(self.length, *value.shape[-2:]), positions, self.length)
         return laid_out(value, sites.site(site), self.n_prompts, self.length)
 
+    def as_read(self, site: str, layer: int) -> Float[Tensor, "prompt ..."]:
+        """The constant as it is."""
+        return laid_out(self.values[layer], sites.site(site), self.n_prompts, self.length)
+
 
 @dataclass(frozen=True)
 class Nothing:
@@ -150,3 +183,5 @@ class Nothing:
     def at(self, site: str, layer: int) -> Float[Tensor, "prompt ..."]:
         """There is none."""
         raise KeyError(site)
+
+    as_read = at

@@ -16,25 +16,27 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from interp.model.arithmetic import Linear
+from interp.readouts import Place
 from interp.sites import Site
 from interp.sites import site as find_site
 from interp.sweeps.cells import Cells, Part
-from interp.sweeps.exact.batch import Chunk
+from interp.sweeps.exact.batch import Chunk, Reader
 from interp.sweeps.exact.cache import FromRun, Source, kept_as
 from interp.sweeps.exact.planner import Group, runs_of
 
 
 @dataclass(frozen=True)
 class Change:
-    """What a sweep changes: the site, its cells, and the new values."""
+    """What a sweep changes: the site, its cells, and the new values; and what is read within the last layer, if so."""
 
     chunk: Chunk
     site: str
     cells: Cells
     source: Source
+    read: Place | None = None
 
     def values(self, group: Group) -> Float[Tensor, "row token d_model"]:
-        """The stream of a group's rows where they join."""
+        """The stream of a group's rows where they join, or what is read of them within the last layer."""
         rows = _Rows.of(self, group)
         if group.general:
             return _edited(self, rows)
@@ -407,14 +409,19 @@ def _edited(change: Change, rows: _Rows) -> Float[Tensor, "row token d_model"]:
     chunk, blocks, group = change.chunk, change.chunk.blocks, rows.group
     stream = rows.base("resid_pre", group.layer)
     seen, length = chunk.seen(rows.at, group.end), chunk.base.length
+    reader = None if change.read is None else Reader(change.read)
     parts = [{part.layer: part for part in change.cells.parts[cell]} for cell in group.cell.tolist()]
     for layer in range(group.layer, group.join[0]):
         edit = _Edit.of(change, rows, layer, [by_layer.get(layer) for by_layer in parts])
         k, v = (chunk.gather(site, layer, rows.prompt, 0, group.start) for site in ("k", "v"))
-        stream = blocks.block(layer, stream, rows.at, length, seen, see=edit, within=(change.site,), before=(k, v))
-    if group.join[0] == chunk.n_layers:
-        return chunk.at_answers(stream, rows.prompt, group.start)
-    return stream
+        see = edit if reader is None else reader.after(edit, edit.as_read)
+        within = {change.site} if change.read is None else {change.site, change.read.site}
+        stream = blocks.block(layer, stream, rows.at, length, seen, see=see, within=within, before=(k, v))
+    if group.join[0] < chunk.n_layers:
+        return stream
+    if reader is not None:
+        return reader.read(lambda value: chunk.at_answers(value, rows.prompt, group.start))
+    return chunk.at_answers(stream, rows.prompt, group.start)
 
 
 @dataclass(frozen=True)
@@ -448,8 +455,19 @@ class _Edit:
         return cls(change, rows, layer, changed, units)
 
     def __call__(self, tap: str, layer: int, value: Tensor) -> Tensor:
+        if kept_as(tap) != self.change.site:
+            return value
+        return self._made(value, self.change.source.at)
+
+    def as_read(self, tap: str, value: Tensor) -> Tensor:
+        """What a read-out has of a tap's value after the change: queries and keys are changed once they are rotated."""
+        if tap != self.change.site or kept_as(tap) == tap:
+            return value
+        return self._made(value, self.change.source.as_read)
+
+    def _made(self, value: Tensor, source: Callable[[str, int], Tensor]) -> Tensor:
         change, rows, site = self.change, self.rows, self.change.site
-        if kept_as(tap) != site or not bool(self.changed.any()):
+        if not bool(self.changed.any()):
             return value
         where = self.changed
         if change.about.is_pattern:
@@ -460,9 +478,9 @@ class _Edit:
                 places = torch.from_numpy(change.cells.place[rows.group.cell])
                 cut = change.cells.sources[places, rows.prompt.cpu(), : rows.group.end].to(value.device)
                 return value.masked_fill(mask & cut[:, None, None, :], -torch.inf)
-            new = rows.pick(change.source.at(site, self.layer).transpose(1, 2)).transpose(1, 2)
+            new = rows.pick(source(site, self.layer).transpose(1, 2)).transpose(1, 2)
             return torch.where(mask, new[..., : rows.group.end].to(value.dtype), value)
-        new = rows.pick(change.source.at(site, self.layer)).to(value.dtype)
+        new = rows.pick(source(site, self.layer)).to(value.dtype)
         mask = where.reshape(*where.shape, *(1,) * (value.ndim - 2))
         if self.units is not None:
             units = self.units[:, None, :]

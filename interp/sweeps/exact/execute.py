@@ -204,7 +204,7 @@ def execute(
             made.append(_Made(len(chunk), [part.cells for part in parts], groups))
             meter.add(len(chunk) * joint.n_cells - sum(len(mine) for mine in rows))
             shared = Chunk(blocks, base, reading.positions.to(model.device))
-            changes = [Change(shared, part.site, part.cells, source) for part in parts]
+            changes = [Change(shared, part.site, part.cells, source, reading.inside) for part in parts]
             values = _values_of(changes)
             for group, scores in run_batches(shared, groups, values, reading, limits.tokens):
                 outs[group.sweep][chunk[group.prompt], group.cell] = scores.numpy()
@@ -284,13 +284,15 @@ def _traces(
     if isinstance(part.source, Prompts):
         source_ids = run.ids_of(part.source).to(model.device)
         changed = frozenset(sweep.site for sweep in joint.run)
-        base, cache = trace_both(blocks, base_ids, source_ids, BASE_SITES | changed, joint.kept)
+        base, cache = trace_both(
+            blocks, base_ids, source_ids, BASE_SITES | changed, joint.kept, read=part.reading.inside
+        )
         return (
             base,
             FromRun(cache),
             (read_cache(blocks, base, part.reading), read_cache(blocks, cache, part.reading)),
         )
-    base = trace(blocks, base_ids, BASE_SITES | ({part.site} & NEEDED_OF_ITSELF))
+    base = trace(blocks, base_ids, BASE_SITES | ({part.site} & NEEDED_OF_ITSELF), read=part.reading.inside)
     unchanged = read_cache(blocks, base, part.reading)
     if part.source is None:
         return base, Nothing(), (unchanged, unchanged)
@@ -299,8 +301,13 @@ def _traces(
 
 def read_cache(blocks: Blocks, cache: Cache, reading: Reading) -> Float[np.ndarray, " prompt"]:
     """The metric of a traced run."""
-    picked = at_positions(cache["resid_pre", len(blocks.layers)], reading.positions)
-    return np.asarray(reading.of_streams(blocks, picked).numpy())
+    place = reading.inside
+    if place is None:
+        return np.asarray(
+            reading.of_streams(blocks, at_positions(cache["resid_pre", len(blocks.layers)], reading.positions)).numpy()
+        )
+    assert cache.read is not None
+    return np.asarray(reading(place.of(at_positions(cache.read, reading.positions))).numpy())
 
 
 def _really_changed(part: Sweep, rows: Rows, base: Cache, source: Source) -> Rows:

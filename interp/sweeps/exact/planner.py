@@ -55,6 +55,7 @@ class Sizes:
         vocab: rows of the unembedding that a read-out needs: all of them, or two.
         itemsize: bytes of one number of the stream.
         known: bytes, per prompt, of what a read-out needs of other runs.
+        read: the site within the last layer that is read; empty where whole layers are run.
     """
 
     products: dict[str, float]
@@ -68,12 +69,13 @@ class Sizes:
     vocab: int
     itemsize: int
     known: int = 0
+    read: str = ""
 
     @classmethod
     def of(cls, blocks: Blocks, reading: Reading) -> Sizes:
         """Sizes of a model, for what is read of its runs."""
         block, vocab = blocks.layers[0], blocks.unembed.weight.shape[1]
-        return cls(
+        sizes = cls(
             products=blocks.flop_per_token(),
             n_layers=len(blocks.layers),
             d_model=block.q.weight.shape[0],
@@ -84,8 +86,9 @@ class Sizes:
             gated=block.gate is not None,
             vocab={"answers": 2, "activation": 0}.get(reading.readout.needs, vocab),
             itemsize=blocks.token.element_size(),
-            known=reading.known_bytes(vocab, block.q.weight.shape[0]),
+            read="" if reading.inside is None else reading.inside.site,
         )
+        return replace(sizes, known=reading.known_bytes(vocab, sizes.axes))
 
     @property
     def axes(self) -> dict[str, int]:
@@ -127,6 +130,8 @@ class Sizes:
         first, stage = join
         total = 2.0 * self.d_model * self.vocab * answers
         for layer in range(first, self.n_layers):
+            if layer == self.n_layers - 1 and self.read and find_site(self.read).precedes("attention"):
+                return total + self.qkv * answers
             if layer > first or stage == "pre":
                 total += self.layer(layer, start, end, answers)
             total += self.mlp * (answers if layer == self.n_layers - 1 else end - start)
@@ -168,7 +173,8 @@ class Sizes:
     def cache_bytes(self, length: int, *, site_width: int) -> int:
         """What one prompt's two traces keep: base streams, queries, keys, values, head outputs; the source's site."""
         per_layer = 2 * self.d_model + 2 * self.d_q + 2 * self.d_kv + 2 * site_width
-        return self.itemsize * length * (self.n_layers * per_layer + self.d_model) + self.known
+        read = 2 * find_site(self.read).width(self.axes, length) if self.read else 0
+        return self.itemsize * length * (self.n_layers * per_layer + self.d_model + read) + self.known
 
 
 @dataclass(frozen=True)
@@ -179,9 +185,10 @@ class Group:
         layer: first changed layer.
         start: first token that any of them computes again.
         end: one after the last.
-        dense: whether every token from a row's first on changes at once.
-        general: whether every layer from the first changed to the last is run whole: the cells change several, or what
-            their change does is not worked out more sparingly (``OWN_FLOP``).
+        dense: whether every token from a row's first on changes at once, or is held as if it did.
+        general: whether every layer from the first changed to the last is run whole: the cells change several, what
+            their change does is not worked out more sparingly (``OWN_FLOP``), or it enters a layer within which
+            something is read.
         cell: [row] which cell.
         prompt: [row] which prompt of the chunk.
         starts: [row] the first token that the row itself computes again; and all after it.
@@ -410,14 +417,19 @@ def find_groups(
     last_layer = np.array([parts[-1].layer for parts in cells.parts])[rows.cell]
     whole = site not in OWN_FLOP
     general = np.array([whole or len(parts) > 1 for parts in cells.parts])[rows.cell]
+    dense = rows.dense
+    if sizes.read:  # rows join before the layer within which something is read
+        within = sizes.n_layers - 1
+        general = general | (layer >= (within - 1 if about.enters == "after" else within))
+        dense = dense | (layer == within - 1)
     end = answers.max(axis=1)[rows.prompt] + 1
-    alike = np.stack([layer, general, last_layer, rows.dense, end], axis=1)
+    alike = np.stack([layer, general, last_layer, dense, end], axis=1)
     order = np.lexsort((rows.prompt, rows.cell, rows.start, *alike.T[::-1]))
     groups = []
     for part in _split(order, alike):
         i = part[0]
-        dense, many = bool(rows.dense[i]), bool(general[i])
-        join = _join(about, int(last_layer[i]), sizes.n_layers, dense=dense, general=many)
+        at_once, many = bool(dense[i]), bool(general[i])
+        join = _join(about, int(last_layer[i]), sizes.n_layers, dense=at_once, general=many)
         before_attention = about.enters == "before" and layer[i] < sizes.n_layers
         late = bool(not many and layer[i] >= sizes.n_layers - 1 and not before_attention)
         for own in _together(part, rows.start, int(end[i]), sizes, late=late):
@@ -428,7 +440,7 @@ def find_groups(
                     layer=int(layer[i]),
                     start=start,
                     end=int(end[i]),
-                    dense=dense,
+                    dense=at_once,
                     general=many,
                     cell=rows.cell[own],
                     prompt=rows.prompt[own],

@@ -1,0 +1,250 @@
+"""Projections at every site: held to the activation itself, by the bridge's own hooks and by Hugging Face's modules."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import product
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from transformers import GPT2LMHeadModel, LlamaForCausalLM
+
+from interp import run
+from interp.attribution import attribution_patching
+from interp.interventions import Ablate, Knockout
+from interp.model import HookedTransformer
+from interp.readouts import Place, projection
+from interp.sweeps import ablation_sweep, knockout_sweep, plan, score, sweep, sweep_sites
+from tests.oracle import patched_activations
+from tests.tiny import HEADS, STREAMS, ragged_pairs, scattered_pairs, without_blocks
+from tests.tolerance import close, near
+
+SWEPT = (*STREAMS, *HEADS)
+READ: list[tuple[str, int, int | None]] = [
+    ("resid_mid", 1, None), ("resid_mid", 2, None), ("attn_out", 1, None), ("mlp_out", 1, None), ("mlp_out", 2, None),
+    ("mlp_pre", 1, None), ("mlp_post", 2, None), ("q", 0, None), ("q", 1, 2), ("k", 1, 1), ("k", 2, None),
+    ("v", 2, 0), ("z", 1, 3), ("z", 2, None), ("rot_q", 1, 1), ("result", 1, 2),
+]  # fmt: skip
+SIZE = 6.0
+"""Size of the largest activations, in units of what differs between the runs."""
+
+
+def named(read: tuple[str, int, int | None]) -> str:
+    site, layer, head = read
+    return f"{site} {layer}" + ("" if head is None else f" head {head}")
+
+
+@pytest.fixture(params=["gpt2", "llama"])
+def own(request: pytest.FixtureRequest) -> HookedTransformer:
+    model: HookedTransformer = request.getfixturevalue(request.param)
+    return model
+
+
+@pytest.fixture(params=["weights", "hooks"])
+def model(own: HookedTransformer, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> HookedTransformer:
+    if request.param == "hooks":
+        without_blocks(monkeypatch, own)
+    return own
+
+
+def restored(now: np.ndarray, clean: np.ndarray, corrupted: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """The share of the difference of the masked tokens' activations that is there, [..., prompt]."""
+    inside = mask.reshape(*mask.shape, *(1,) * (clean.ndim - 2))
+    axes = tuple(range(-clean.ndim + 1, 0))
+    whole_way = np.where(inside, clean - corrupted, 0).astype(np.float64)
+    return np.asarray(((now - corrupted) * whole_way).sum(axis=axes) / (whole_way**2).sum(axis=axes))
+
+
+def one_head(values: np.ndarray, head: int | None) -> np.ndarray:
+    return values if head is None else values[..., head, :]
+
+
+def cells_of(model: HookedTransformer, site: str, roles: Sequence[str]) -> list[tuple[int, int | None, str]]:
+    heads = [0, model.n_heads_of(site) - 1] if site in HEADS else [None]
+    return list(product(range(model.cfg.n_layers), heads, roles))
+
+
+@pytest.mark.parametrize("read", READ, ids=named)
+def test_a_projection_after_every_patch_is_that_of_the_patched_run(
+    read: tuple[str, int, int | None], model: HookedTransformer
+) -> None:
+    site, layer, head = read
+    if not model.has_site(site):
+        pytest.skip(f"{model.name} has no {site}")
+    direction: Any = ("denoising", "noising")[READ.index(read) % 2]
+    pairs = ragged_pairs() if direction == "noising" else scattered_pairs()
+    at = "noun" if layer else "color"  # in layer 0 nothing else differs
+    one, place = projection(layer, at, site=site, head=head), Place(site, layer, at, head)
+    mask = run.token_mask(pairs.clean, at)
+    clean, corrupted = (
+        one_head(run.activations(model, prompts, site, layers=[layer])[layer].numpy(), head)
+        for prompts in (pairs.clean, pairs.corrupted)
+    )
+    swept = [name for name in SWEPT if model.has_site(name)]
+    found = sweep_sites(model, pairs, swept, direction, one, axis="role", roles=["color", "noun"])
+    base = {"denoising": "corrupted", "noising": "clean"}[direction]
+    for name in swept:
+        result, cells = found[name], cells_of(model, name, ["color", "noun"])
+        assert result.attrs["engine"] == ("hooks" if model.blocks is None or site == "result" else "weights")
+        close(result.clean, 1.0, size=SIZE)
+        close(result.corrupted, 0.0, size=SIZE)
+        asked = [([(changed, [of])], role) for changed, of, role in cells]
+        now = one_head(patched_activations(model, pairs, name, direction, asked, site, layer).numpy(), head)
+        expected = restored(now, clean, corrupted, mask)
+        for (changed, of, role), by_hooks in zip(cells, expected, strict=True):
+            where = {"layer": changed, "role": role} | ({} if of is None else {name_of(result): of})
+            got = result.patched.sel(where).values
+            if place.reached_by(name, changed):
+                close(got, by_hooks, size=SIZE, what=(name, where))
+            else:
+                np.testing.assert_array_equal(got, result[base].values, err_msg=f"{name} {where} comes too late")
+    assert any((one.patched != one[base]).any() for one in found.values())
+
+
+def name_of(result: Any) -> str:
+    return "kv_head" if "kv_head" in result.dims else "head"
+
+
+@pytest.mark.parametrize("read", [("z", 1, 2), ("attn_out", 2, None), ("mlp_post", 1, None), ("v", 1, 1)], ids=named)
+def test_ablations_knockouts_windows_and_sets_equal_plain_interventions(
+    read: tuple[str, int, int | None], model: HookedTransformer
+) -> None:
+    site, layer, head = read
+    pairs, one = scattered_pairs(), projection(layer, "noun", site=site, head=head)
+
+    def plain(*interventions: Any) -> np.ndarray:
+        return score(model, pairs, "clean", one, interventions=interventions)
+
+    for name, kind in product(("resid_pre", "k", "z", "mlp_post"), ("zero", "mean")):
+        ablated = ablation_sweep(model, pairs, name, kind, one, roles=["color"]).ablated
+        for changed in (0, layer):
+            cell = ablated.sel(layer=changed, role="color")
+            of = [1] if name in HEADS else None
+            cell = cell if of is None else cell.isel({name_of(cell): 1})
+            expected = plain(Ablate(site=name, kind=kind, layers=changed, heads=of, at="color"))
+            close(cell, expected, size=SIZE, what=(name, kind, changed))
+    cut = knockout_sweep(model, pairs, ["noun<-color"], one, window=3, by_head=True).cut
+    expected = plain(Knockout(dest="noun", src="color", layers=[0, 1, 2], heads=[1]))
+    close(cut.sel(layer=1, head=1, edge="noun<-color"), expected, size=SIZE)
+    cells = [([(0, [1]), (1, [1]), (2, [1])], "color")]
+    now, clean, corrupted = (
+        one_head(values.numpy(), head)
+        for values in (
+            patched_activations(model, pairs, "v", "denoising", cells, site, layer),
+            *(run.activations(model, x, site, layers=[layer])[layer] for x in (pairs.clean, pairs.corrupted)),
+        )
+    )
+    members = {"all": [(changed, 1) for changed in range(3)]}
+    found = sweep(model, pairs, "v", metric=one, sets=members, roles=["color"]).patched.sel(set="all", role="color")
+    close(found, restored(now, clean, corrupted, run.token_mask(pairs.clean, "noun"))[0], size=SIZE)
+
+
+@pytest.mark.parametrize("name", ["gpt2", "llama"])
+def test_a_patch_and_what_is_read_of_it_by_hugging_face_s_modules(name: str, request: pytest.FixtureRequest) -> None:
+    """A block's output is replaced at one role, and neurons, mixed values or queries are read two blocks later."""
+    model, directory = request.getfixturevalue(name), request.getfixturevalue(f"{name}_directory")
+    kind = {"gpt2": GPT2LMHeadModel, "llama": LlamaForCausalLM}[name]
+    plain = kind.from_pretrained(directory).eval()
+    blocks = plain.transformer.h if name == "gpt2" else plain.model.layers
+    parts = {
+        "gpt2": {"mlp_post": lambda block: block.mlp.c_proj, "z": lambda block: block.attn.c_proj},
+        "llama": {"mlp_post": lambda block: block.mlp.down_proj, "z": lambda block: block.self_attn.o_proj},
+    }[name]
+    pairs = scattered_pairs()
+    mask = torch.tensor(run.token_mask(pairs.clean, "color"))
+
+    def inputs(ids: np.ndarray, module: Any, put: torch.Tensor | None = None) -> tuple[np.ndarray, torch.Tensor]:
+        """What a module is given, and what block 0 writes, with another block-0 output at the role."""
+        seen: dict[str, torch.Tensor] = {}
+
+        def replace(_: Any, args: Any, out: Any) -> Any:
+            stream = out[0] if isinstance(out, tuple) else out
+            stream = stream if put is None else torch.where(mask[..., None], put, stream)
+            seen["stream"] = stream
+            return (stream, *out[1:]) if isinstance(out, tuple) else stream
+
+        handles = [
+            blocks[0].register_forward_hook(replace),
+            module.register_forward_pre_hook(lambda _, args: seen.update(read=args[0].clone())),
+        ]
+        with torch.no_grad():
+            plain(torch.tensor(ids))
+        for handle in handles:
+            handle.remove()
+        return seen["read"].numpy(), seen["stream"]
+
+    for site, part in parts.items():
+        clean, new = inputs(pairs.clean.ids, part(blocks[2]))
+        corrupted, _ = inputs(pairs.corrupted.ids, part(blocks[2]))
+        now, _ = inputs(pairs.corrupted.ids, part(blocks[2]), new)
+        expected = restored(now[None], clean, corrupted, run.token_mask(pairs.clean, "noun"))[0]
+        found = sweep(model, pairs, "resid_post", metric=projection(2, "noun", site=site), roles=["color"])
+        close(found.patched.sel(layer=0, role="color"), expected, size=SIZE, what=site)
+        assert np.abs(expected).max() > 1e-3
+
+
+def test_the_plan_stops_within_the_block_that_is_read(gpt2: HookedTransformer) -> None:
+    pairs = scattered_pairs()
+    places = [(1, "resid_pre"), (1, "q"), (2, "resid_pre"), (2, "q"), (2, "resid_mid")]
+    asked = [projection(layer, "noun", site=site) for layer, site in places]
+    plans = [plan(gpt2, pairs, "z", metric=one) for one in (*asked, "logit_difference")]
+    assert [one.flop for one in plans[:5]] == sorted(one.flop for one in plans[:5])
+    assert [one.rows for one in plans] == sorted(one.rows for one in plans)
+    for one, planned in zip(asked, plans, strict=False):
+        found = sweep(gpt2, pairs, "z", metric=one)
+        assert (found.attrs["rows_run"], found.attrs["planned_flop"]) == (planned.rows, planned.flop)
+
+
+# ---- estimates ----
+
+LINEAR = [
+    ("z", "attn_out", None), ("v", "z", None), ("z", "resid_mid", None), ("mlp_post", "mlp_out", None),
+    ("attn_out", "resid_mid", None), ("q", "q", 1), ("k", "k", None), ("z", "result", 2),
+    ("resid_mid", "resid_mid", None),
+]  # fmt: skip
+"""What is patched, and what is linear in it within one block."""
+
+
+@pytest.mark.parametrize("method", ["gradient", "integrated", "atp*"])
+def test_estimates_are_exact_where_what_is_read_is_linear_in_what_is_patched(
+    method: Any, model: HookedTransformer
+) -> None:
+    pairs = scattered_pairs()
+    for patched, read, head in LINEAR:
+        if method == "atp*" and patched in ("q", "k") and model.blocks is None:
+            continue
+        one = projection(1, "noun", site=read, head=head)
+        asked: dict[str, Any] = {"metric": one, "roles": ["color", "noun"]}
+        found = attribution_patching(model, pairs, patched, method=method, steps=2, audit=None, **asked)
+        exact = sweep(model, pairs, patched, **asked)
+        close(found.estimated.sel(layer=1), exact.patched.sel(layer=1), "gradient", size=SIZE, what=(patched, read))
+        assert (exact.patched.sel(layer=1) != exact.corrupted).any()
+        np.testing.assert_array_equal(found.estimated_effect.sel(layer=2), 0)
+        earlier = (exact.patched.sel(layer=0) != exact.corrupted).any()
+        assert (found.estimated_effect.sel(layer=0) != 0).any() == earlier, (patched, read)
+
+
+def test_the_softmax_is_taken_exactly_up_to_what_is_read(own: HookedTransformer) -> None:
+    pairs, one = scattered_pairs(), projection(1, "noun", site="z")
+    for site in ("q", "k"):
+        found = attribution_patching(own, pairs, site, metric=one, roles=["color", "noun"], method="atp*")
+        exact = sweep(own, pairs, site, metric=one, roles=["color", "noun"])
+        close(found.estimated.sel(layer=1), exact.patched.sel(layer=1), "gradient", size=SIZE, what=site)
+
+
+@pytest.mark.parametrize("read", [("z", 2, 1), ("mlp_post", 1, None), ("q", 2, 0)], ids=named)
+def test_integrated_estimates_of_all_that_differs_add_up(
+    read: tuple[str, int, int | None], model: HookedTransformer
+) -> None:
+    site, layer, head = read
+    one = projection(layer, "noun", site=site, head=head)
+    found = attribution_patching(
+        model, scattered_pairs(), "resid_pre", metric=one, roles=["scene", "noun"], method="integrated", steps=25
+    )
+    near(
+        found.estimated_effect.sel(layer=1).sum("role"), 1.0, 1e-2,
+        why="25 steps of an integral; scene and noun hold every token that differs before the place that is read",
+    )  # fmt: skip
+    assert found.attrs["audit_cells"] > 0
