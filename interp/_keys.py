@@ -25,6 +25,8 @@ Holds = Mapping[str, Any]
 """What may stand somewhere, as JSON Schema says it."""
 
 TEXT: Holds = {"type": "string", "pattern": r"\S"}
+QUOTE = " Put it in quotes."
+"""What to do with a number, or with braces, that YAML does not take for text."""
 FLAG: Holds = {"type": "boolean"}
 
 
@@ -105,7 +107,7 @@ class Reader:
     def as_written(self, value: Any, what: str) -> str:
         """A text that is not blank."""
         if not isinstance(value, str) or not value.strip() or not _yaml.is_clean(value):
-            self.fail(f"{what} must be text, not {shown(value)}.")
+            self.fail(f"{what} must be text, not {shown(value)}.{'' if isinstance(value, str) else QUOTE}")
         return value
 
     def texts(self, content: Any, where: str) -> dict[str, str]:

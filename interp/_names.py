@@ -35,7 +35,7 @@ def component(name: object, what: str) -> str:
         InterpError: says why it cannot.
     """
     if not isinstance(name, str):
-        raise InterpError(f"{what} must be a name, not a {type(name).__name__}.")
+        raise InterpError(f"{what} must be text, not {shown(name)}. Put it in quotes.")
     why = _not_a_component(name)
     if why:
         raise InterpError(f"{what} must be a name that a file can have, but it {why}. Use letters, digits and hyphens.")

@@ -50,6 +50,19 @@ _REASONS = {
     "date": "without quotes is a date in YAML. Put it in quotes",
     "base": "without quotes is a number in base 2, 8, 16 or 60 in YAML. Write a decimal number, or put it in quotes",
 }
+_NO_COLON = "could not find expected ':'"
+_QUOTES = "Put a text that holds a colon, braces, brackets or quotes in quotes, and close every quote"
+_ADVICE = {
+    "'\\t'": "Indent with spaces, not with tabs",
+    "found '<block mapping start>'": "Indent it like the lines beside it",
+    "found '<block sequence start>'": "Indent it like the lines beside it",
+    "found '<scalar>'": _QUOTES,
+    "got '<scalar>'": _QUOTES,
+    "mapping values are not allowed here": _QUOTES,
+    "while scanning a quoted scalar": _QUOTES,
+    "while parsing a flow": _QUOTES,
+}
+"""What to do, by what the parser says."""
 _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
@@ -84,15 +97,23 @@ def parse(content: bytes | str, where: str) -> Any:
     except UnicodeDecodeError as error:
         reason = f"byte {error.start} is not UTF-8. Save it as UTF-8"
     except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        found = ", ".join(filter(None, (error.context, error.problem)))
-        reason = f"line {mark.line + 1}: {found}" if mark else found
+        reason = _reason(error)
     except yaml.reader.ReaderError as error:
         line = text.count("\n", 0, error.position) + 1
         reason = f"line {line}: it holds the control character U+{error.character:04X}. Remove it"
     except (yaml.YAMLError, ValueError, OverflowError) as error:  # such as an escape that names no character
         reason = str(error)
     raise InterpError(f"{where} is not valid YAML: {reason}.")
+
+
+def _reason(error: yaml.MarkedYAMLError) -> str:
+    """Where the text breaks off, why, and what to do about it where that is known."""
+    if error.problem == _NO_COLON and error.context_mark:  # the key's own line; the problem is seen on a later one
+        return f"line {error.context_mark.line + 1}: a key has no colon. Write it like title: My question"
+    mark = error.problem_mark or error.context_mark
+    found = ", ".join(filter(None, (error.context, error.problem)))
+    advice = next((f". {what}" for sign, what in _ADVICE.items() if sign in found), "")
+    return (f"line {mark.line + 1}: {found}" if mark else found) + advice
 
 
 def dump(value: object) -> str:

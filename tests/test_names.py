@@ -54,5 +54,5 @@ def test_a_name_that_no_file_should_have_is_refused_in_one_line(name: str, why: 
 
 
 def test_what_is_no_text_is_no_name() -> None:
-    with pytest.raises(InterpError, match="'name' must be a name, not a list"):
+    with pytest.raises(InterpError, match=r"'name' must be text, not \['a'\]. Put it in quotes"):
         component(["a"], "'name'")

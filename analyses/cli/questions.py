@@ -66,6 +66,7 @@ def look_over(file: str, model: str | None) -> Iterator[str]:
     """
     study, task = _read(file)
     n, seed = (study.n, study.seed) if study else (48, 0)
+    joined = list(_joined_answers(task))
     built = {} if model is None else _built(task, _reader(model), n, seed)
     left_out = {} if study is None else _left_out(study, task, built)
     if study is None:
@@ -75,6 +76,7 @@ def look_over(file: str, model: str | None) -> Iterator[str]:
             f"{file} is a study without a mistake: {study.n} pairs of each rung of {task.name} "
             f"({_names(task)}), model {study.model}, analyses {', '.join(study.analyses)}."
         )
+    yield from joined
     yield from _pairs_lines(task, built)
     yield from (f"{name} cannot be asked of these prompts: {reason}" for name, reason in left_out.items())
 
@@ -127,6 +129,17 @@ def _reader(model: str) -> SupportsTokenizer:
     from interp.model.source import reader
 
     return reader(model)
+
+
+def _joined_answers(task: Task) -> Iterator[str]:
+    """The rungs whose answer would make one word with the end of the prompt, which is rarely meant."""
+    from interp.tasks.drawing import example
+
+    for rung in task.rungs if task.kind == "words" else ():
+        clean, _ = example(task, rung)
+        if clean.text[-1].isalpha() and clean.answer[0].isalpha():
+            word = f"{clean.text.split()[-1]}{clean.answer}"
+            yield f'{rung.name}: the answer makes one word with the prompt, "{word}". Begin it with a space.'
 
 
 def _built(task: Task, reader: SupportsTokenizer, n: int, seed: int) -> dict[str, PromptPairs | InterpError]:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from analyses import options, registry
 from interp import _names, _yaml
-from interp._keys import TEXT, Key, some, whole
+from interp._keys import QUOTE, TEXT, Key, some, whole
 from interp._names import component
 from interp.errors import InterpError, nearest, shown, unknown_name
 
@@ -224,7 +224,8 @@ def _wrong(key: str, where: str, expected: str, value: object) -> InterpError:
 
 def _text(value: object, key: str, where: str) -> str:
     if not isinstance(value, str) or not value.strip():
-        raise _wrong(key, where, "some text", value)
+        quote = QUOTE if not isinstance(value, str | None) else ""
+        raise InterpError(f"{_wrong(key, where, 'some text', value)}{quote}")
     if not _yaml.is_clean(value):
         raise _wrong(key, where, "text without control characters", value)
     return " ".join(value.split())

@@ -85,13 +85,18 @@ _ONE_MAIN = {"contains": {"properties": {"main": {"const": True}}, "required": [
 def json_schema() -> Holds:
     """What a task file may hold, as a JSON schema (draft 2020-12) says it.
 
-    It cannot say that slots and roles are known, that the rows of a table are equally long, that names differ, and
-    that braces match; ``interp.tasks.parse_task`` does.
+    It cannot say that slots and roles are known, that the rows of a table are equally long, that names differ, that
+    braces match, and that corrupted changes the answer; ``interp.tasks.parse_task`` does.
     """
     random_tokens = {"properties": {"kind": {"const": "random_tokens"}}, "required": ["kind"]}
     return mapping(
         TASK,
         **{"if": random_tokens},
         then={"properties": {"rungs": {"items": mapping(TOKEN_RUNG), **_ONE_MAIN}, "lexicon": {"maxProperties": 0}}},
-        **{"else": {"properties": {"rungs": {"items": _WORD_RUNG, **_ONE_MAIN}}}},
+        **{
+            "else": {
+                "properties": {"rungs": {"items": _WORD_RUNG, **_ONE_MAIN}, "lexicon": {"minProperties": 1}},
+                "required": ["lexicon"],
+            }
+        },
     )

@@ -190,6 +190,8 @@ class _Reader(Reader):
         words = {key: self.text(top, key, "the task") for key in ("name", "language", "title", "question", "source")}
         kind = self.one_of(top.get("kind", "words"), "kind", keys.KINDS)
         policy = self.one_of(top.get("answer_policy", "single"), "answer_policy", keys.POLICIES)
+        if kind == "words" and not top.get("lexicon"):
+            self.fail("the task has no lexicon, or an empty one. Give each slot its words: {noun: [cat, dog]}.")
         tables = self.lexicon(top.get("lexicon", {}))
         read = self.word_rung if kind == "words" else self.token_rung
         rungs = tuple(read(rung, tables) for rung in self.items(top["rungs"], "rungs"))
@@ -210,6 +212,16 @@ class _Reader(Reader):
             said.check({role: None for rung in rungs for role in (*rung.roles, ANSWER)})
         except InterpError as error:
             self.fail(str(error))
+        for rung in rungs:
+            kept = {role for template in rung.templates.values() for role in template.roles}
+            kept -= {
+                role for t in rung.templates.values() for slot in rung.corrupted.slots for role in t.roles_of(slot)
+            }
+            if said.source in kept:
+                self.fail(
+                    f"source of the vocabulary is {shown(said.source)}, which corrupted of rung {shown(rung.name)} "
+                    f"leaves as it is. Name a role that it changes: {', '.join(rung.corrupted.slots)}."
+                )
         for what, role in (("source", said.source), ("target", said.target)):
             lacking = [rung.name for rung in rungs if role not in (None, ANSWER, *rung.roles)]
             if lacking:
@@ -217,9 +229,9 @@ class _Reader(Reader):
         return said
 
     def word_rung(self, content: Any, tables: Sequence[Table]) -> Rung:
-        rung = self.keys(content, "a rung", keys.WORD_RUNG)
-        name = self.text(rung, "name", "a rung")
-        where = f"rung {shown(name)}"
+        where = _rung_in_words(content)
+        rung = self.keys(content, where, keys.WORD_RUNG)
+        name = self.text(rung, "name", where)
         if ("template" in rung) == ("templates" in rung):
             self.fail(f"{where} needs either template or templates (variant: template).")
         answer = self.as_written(rung["answer"], f"answer of {where}")
@@ -257,17 +269,40 @@ class _Reader(Reader):
                 self.known(slot, drawn, "slot", f"incorrect_answer of {where}")
         description = self.text(rung, "description", where)
         main = self.flag(rung, "main", where)
-        return Rung(name, description, main, templates, corrupted, same, other, roles)
+        made = Rung(name, description, main, templates, corrupted, same, other, roles)
+        self.changes(made, answer, tables, where)
+        return made
+
+    def changes(self, rung: Rung, answer: str, tables: Sequence[Table], where: str) -> None:
+        """Refuse a rung whose corrupted prompts, or their answers, could only be those of the clean ones."""
+        rule, same = rung.corrupted, rung.same
+        for slot, source in rule.copy.items():
+            if slot == source or source == same.get(slot) or slot == same.get(source):
+                self.fail(f"copy of {where} gives {shown(slot)} the word that it has. Name a slot with another word.")
+        words = {
+            row[table.columns.index(rule.other)]
+            for table in tables
+            if rule.other in table.columns
+            for row in table.rows
+        }
+        if len(words) == 1:
+            self.fail(f"corrupted of {where} takes another word of {shown(rule.other)}, which has one only. Add words.")
+        if rung.incorrect_answer is None and not set(rule.slots) & set(Template("", answer).slots):
+            self.fail(
+                f"the answer of {where} stays the same in corrupted, which changes {', '.join(rule.slots)}. Change a "
+                "slot of the answer, or give an incorrect_answer."
+            )
 
     def token_rung(self, content: Any, tables: Sequence[Table]) -> Rung:
-        rung = self.keys(content, "a rung", keys.TOKEN_RUNG)
+        where = _rung_in_words(content)
+        rung = self.keys(content, where, keys.TOKEN_RUNG)
         if tables:
             self.fail("a task of random tokens has no lexicon. Remove it.")
         block = rung["block"]
         if isinstance(block, bool) or not isinstance(block, int) or block < keys.SMALLEST_BLOCK:
-            self.fail(f"block is {shown(block)}. Give a whole number from {keys.SMALLEST_BLOCK}.")
-        name, description = (self.text(rung, key, "a rung") for key in ("name", "description"))
-        return Rung(name, description, self.flag(rung, "main", f"rung {shown(name)}"), roles=TOKEN_ROLES, block=block)
+            self.fail(f"block of {where} is {shown(block)}. Give a whole number from {keys.SMALLEST_BLOCK}.")
+        name, description = (self.text(rung, key, where) for key in ("name", "description"))
+        return Rung(name, description, self.flag(rung, "main", where), roles=TOKEN_ROLES, block=block)
 
     def corruption(self, content: Any, where: str) -> Corruption:
         kinds = self.keys(content, f"corrupted of {where}", keys.CORRUPTED)
@@ -335,3 +370,9 @@ class _Reader(Reader):
     def one_of(self, value: object, key: str, options: tuple[str, ...]) -> Any:
         self.known(value, options, key, "the task")
         return value
+
+
+def _rung_in_words(content: Any) -> str:
+    """A rung as a message names it, whatever it holds."""
+    name = content.get("name") if isinstance(content, dict) else None
+    return f"rung {shown(name)}" if isinstance(name, str) else "a rung"

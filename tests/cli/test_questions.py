@@ -145,7 +145,8 @@ def test_a_task_that_no_pair_can_be_built_of_says_why_and_exits_2(
     said(capsys, "new", "mine")
     path = tmp_path / "mine.yaml"
     content = yaml.safe_load(path.read_text())
-    content["task"]["lexicon"] |= {"color": ["red"], "color_other": ["red"]}
+    content["task"]["lexicon"] |= {"color": ["re", "blu"], "color_other": ["re", "blu"]}
+    content["task"]["answer_policy"] = "single"
     path.write_text(yaml.safe_dump(content))
     assert main(["check", "mine.yaml", "--model", "mini"]) == 2
     out, err = capsys.readouterr()

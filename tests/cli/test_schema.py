@@ -40,6 +40,8 @@ ONLY_THE_PARSER = (
     r"(Braces|Slot|Template|template|Role) .*",
     r"No task file at |Cannot read ",
     r"Unknown task .* is the path of its .yaml file",
+    r"gives '.*' the word that it has|takes another word of '.*', which has one only",
+    r"the answer of rung '.*' stays the same in corrupted|which corrupted of rung '.*' leaves as it is",
 )
 """What is wrong with a file that only the parser can know, as its messages begin."""
 

@@ -269,7 +269,14 @@ def test_no_pair_at_all_is_one_line_with_the_reasons(tmp_path, split_words, whol
         tasks.build(tasks.load(path), tokenizer=split_words, n=5)
     assert "equal token counts" in str(caught.value)
     assert "\n" not in str(caught.value)
-    path = write_task(tmp_path, lexicon={"color": ["red"], "noun": ["cat"]})
+    path = write_task(
+        tmp_path,
+        lexicon={"color": ["red"], "noun": ["cat"], "other": ["red"]},
+        rung={
+            "template": "The {other} {noun} is {color}. The {noun:asked} is",
+            "corrupted": {"copy": {"color": "other"}},
+        },
+    )
     with pytest.raises(InterpError, match="The lexicon has too few words"):
         tasks.build(tasks.load(path), tokenizer=whole_words, n=5)
 
@@ -578,8 +585,11 @@ def test_unknown_names_come_with_the_nearest(whole_words):
         ({"lexicon": ["red"]}, r"mine\.yaml: lexicon must be a mapping"),
         ({"rung": {"main": False}}, r"mine\.yaml: exactly one rung must say main: true"),
         ({"rung": {"main": "yes"}}, r"main of rung 'recall' must be true or false, not 'yes'"),
-        ({"rung": {"tempalte": "x"}}, r"Unknown key 'tempalte' in a rung of mine\.yaml\. Did you mean 'template'"),
-        ({"rung": {"answer": None}}, r"a rung has no answer\. Add it"),
+        (
+            {"rung": {"tempalte": "x"}},
+            r"Unknown key 'tempalte' in rung 'recall' of mine\.yaml\. Did you mean 'template'",
+        ),
+        ({"rung": {"answer": None}}, r"rung 'recall' has no answer\. Add it"),
         ({"rung": {"template": None}}, r"rung 'recall' needs either template or templates"),
         ({"rung": {"template": "The {noun is"}}, r"mine\.yaml: rung 'recall': Braces in template .* do not match"),
         ({"rung": {"template": "{colour} {noun}"}}, r"Unknown slot 'colour' in rung 'recall' .* Did you mean 'color'"),
@@ -592,7 +602,7 @@ def test_unknown_names_come_with_the_nearest(whole_words):
         ({"rung": {"incorrect_answer": " {nuon}"}}, r"Unknown slot 'nuon' in incorrect_answer of rung 'recall'"),
         (
             {"kind": "random_tokens"},
-            r"Unknown key '\w+' in a rung of mine\.yaml\. Choose from: name, description, block, main",
+            r"Unknown key '\w+' in rung 'recall' of mine\.yaml\. Choose from: name, description, block, main",
         ),
     ],
 )
