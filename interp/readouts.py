@@ -43,6 +43,17 @@ class Answers:
         clean: [prompt, answer, vocab] logits of the clean run, for read-outs that need them; else None. Of a read-out
             of an activation: [prompt, token, width] what it is in the clean run.
         corrupted: of a read-out of an activation: what it is in the corrupted run.
+
+    Two scored positions, of which the second is padding:
+
+    >>> answers = Answers(
+    ...     correct=torch.tensor([[5, 0]]),
+    ...     incorrect=torch.tensor([[6, 0]]),
+    ...     present=torch.tensor([[True, False]]),
+    ...     prompt=torch.tensor([0]),
+    ... )
+    >>> answers.mean(torch.tensor([[2.0, 100.0]])).tolist()
+    [2.0]
     """
 
     correct: Int[Tensor, "prompt answer"]
@@ -74,6 +85,9 @@ class Place:
         at: role or position; a role's tokens are read together.
         head: the one head that is read of a site that has heads; None for all of them, one after the other.
         direction: [width] what it is projected on; None for each pair's own difference.
+
+    >>> projection(2, "noun", site="resid_post").place.n_blocks  # those of layers 0, 1 and 2
+    3
     """
 
     site: str
@@ -138,6 +152,9 @@ class Readout:
 
     Raises:
         InterpError: no name, a gap below 0 or an unknown need.
+
+    >>> READOUTS["log_probability"].range, READOUTS["rank"].differentiable
+    ((-inf, 0.0), False)
     """
 
     name: str
@@ -226,14 +243,25 @@ def _pick(values: Float[Tensor, "prompt vocab"], ids: Int[Tensor, " prompt"]) ->
 def logit_difference(
     logits: Float[Tensor, "prompt vocab"], correct: Int[Tensor, " prompt"], incorrect: Int[Tensor, " prompt"]
 ) -> Float[Tensor, " prompt"]:
-    """logit(correct) - logit(incorrect) at the answer position, in logits, per prompt. Unbounded; 0 is indifference."""
+    """logit(correct) - logit(incorrect) at the answer position, in logits, per prompt. Unbounded; 0 is indifference.
+
+    >>> logits = torch.tensor([[0.0, 2.0, -1.0]])
+    >>> logit_difference(logits, torch.tensor([1]), torch.tensor([2])).tolist()
+    [3.0]
+    """
     return _pick(logits, correct) - _pick(logits, incorrect)
 
 
 def log_probability(
     logits: Float[Tensor, "prompt vocab"], correct: Int[Tensor, " prompt"], incorrect: Int[Tensor, " prompt"]
 ) -> Float[Tensor, " prompt"]:
-    """Log P(correct) over the whole vocabulary, in nats, at most 0. ``incorrect`` is not used."""
+    """Log P(correct) over the whole vocabulary, in nats, at most 0. ``incorrect`` is not used.
+
+    Three tokens with equal logits have a third each:
+
+    >>> log_probability(torch.zeros(1, 3), torch.tensor([1]), torch.tensor([2])).exp().item()
+    0.333...
+    """
     return _pick(logits.log_softmax(dim=-1), correct)
 
 
@@ -244,6 +272,9 @@ def probability(
 
     Saturates, so it can hide components that work against the answer (Zhang and Nanda 2023, arXiv 2309.16042):
     prefer ``logit_difference`` for patching.
+
+    >>> probability(torch.zeros(1, 4), torch.tensor([1]), torch.tensor([2])).item()
+    0.25
     """
     return log_probability(logits, correct, incorrect).exp()
 
@@ -254,6 +285,10 @@ def rank(
     """How many tokens have a larger logit than the correct one: 0 is top-1. ``incorrect`` is not used.
 
     Ties count against the model, so a constant output never looks right.
+
+    >>> logits = torch.tensor([[0.0, 2.0, -1.0, 5.0]])
+    >>> rank(logits, torch.tensor([1]), torch.tensor([0])).item()  # one token is above the right one
+    1.0
     """
     return (logits >= _pick(logits, correct).unsqueeze(1)).sum(dim=1).to(logits.dtype) - 1
 
@@ -334,6 +369,12 @@ def readout(given: Any) -> Readout:
 
     Raises:
         InterpError: an unknown name, or something else.
+
+    >>> readout("kl").units
+    'nats'
+    >>> readout("logit_diff")
+    Traceback (most recent call last):
+    interp.errors.InterpError: Unknown metric 'logit_diff'. Did you mean 'logit_difference'? ...
     """
     if isinstance(given, Readout):
         return given
@@ -489,7 +530,7 @@ def _along(
 
 
 def _restored(activation: Float[Tensor, "prompt token width"], answers: Answers) -> Float[Tensor, " prompt"]:
-    """How far along each pair's own difference, from corrupted (0) to clean (1); NaN where there is none."""
+    """How far along each pair's own difference, from corrupted (0) to clean (1); 0 where they do not differ."""
     assert answers.clean is not None
     assert answers.corrupted is not None
     now, clean, corrupted = (x.cpu().double() for x in (activation, answers.clean, answers.corrupted))
@@ -510,6 +551,12 @@ def recovered(
 
     0 is corrupted behaviour and 1 is clean, in both directions; values outside [0, 1] are real and kept.
     NaN for a prompt with ``abs(clean - corrupted) < minimum_gap``: there is nothing to recover.
+
+    The gap is 4 in the first prompt and 0 in the second, which recovers nothing:
+
+    >>> patched, clean, corrupted = (torch.tensor(values) for values in ([3.0, 1.0], [4.0, 1.0], [0.0, 1.0]))
+    >>> recovered(patched, clean, corrupted, minimum_gap=0.5).tolist()
+    [0.75, nan]
     """
     gap = clean - corrupted
     gap = torch.where(gap.abs() < minimum_gap, torch.full_like(gap, torch.nan), gap)

@@ -399,6 +399,14 @@ def read_hook(model: HookedTransformer, name: str, layer: int, keep: Callable[[T
     """A hook that gives a site's activation to ``keep`` and leaves it as it is.
 
     It is shown what earlier hooks of the list have made of it.
+
+    >>> from interp import HookedTransformer
+    >>> model = HookedTransformer.from_pretrained("mini")
+    >>> seen = []
+    >>> hook = read_hook(model, "z", 1, seen.append)
+    >>> logits = model.forward(ids_of(as_prompts(model, "The cat")), hooks=[hook])
+    >>> seen[0].shape == (1, 3, model.cfg.n_heads, model.cfg.d_head)  # prompt position head d_head, BOS included
+    True
     """
 
     def read(tensor: Tensor) -> None:

@@ -18,8 +18,8 @@ from interp import HookedTransformer
 
 OPTIONS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
 NOT_IMPORTED = ("analyses.__main__", "interp.sweep")  # the command itself, and the earlier place of the sweeps
-WITHOUT = ("interp.metrics", "interp.readouts", "interp.sweeps")
-"""The first is the earlier name of the second, the others are not there yet."""
+WITHOUT = ("interp.metrics", "interp.sweeps")
+"""The earlier name of ``interp.readouts``; and what is not there yet."""
 
 
 def modules() -> list[str]:

@@ -90,6 +90,16 @@ class Ablation:
         references: prompts that ``mean`` and ``resample`` are made of; None is the prompts that are ablated.
         seed: of the resample.
         where: which cells are ablated.
+
+    Of the heads of layer 1 the answer needs the first:
+
+    >>> from interp import HookedTransformer, tasks
+    >>> from interp.sweeps import Ablation, Where
+    >>> model = HookedTransformer.from_pretrained("mini")
+    >>> pairs = tasks.build("color-noun", "recall", tokenizer=model, n=2)
+    >>> asked = Ablation("z", "zero", where=Where(layers=[1]))
+    >>> (asked.run(model, pairs).ablation_effect.mean("prompt") < -5).values.tolist()  # logits, layer head
+    [[True, False, False, False]]
     """
 
     site: str

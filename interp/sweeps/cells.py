@@ -42,6 +42,13 @@ class Cells:
         dims: names of the cell axes, ``layer`` first where there is one.
         coords: labels of the cell axes.
         sources: [place, prompt, position] which tokens are not attended to any more (knockouts only).
+
+    >>> from interp import HookedTransformer, tasks
+    >>> model = HookedTransformer.from_pretrained("mini")
+    >>> pairs = tasks.build("color-noun", tokenizer=model, n=2)
+    >>> cells = patch_cells(model, pairs, "z", {"roles": ["color"], "layers": [0]})
+    >>> cells.dims, cells.shape, len(cells), cells.parts[2]
+    (('layer', 'head', 'role'), (1, 4, 1), 4, (Part(layer=0, units=(2,)),))
     """
 
     parts: tuple[tuple[Part, ...], ...]
@@ -78,6 +85,12 @@ def patch_cells(model: HookedTransformer, pairs: AnyPairs, name: str, where: Whe
 
     Raises:
         InterpError: what is asked for does not exist, or does not go together.
+
+    >>> from interp import HookedTransformer, tasks
+    >>> model = HookedTransformer.from_pretrained("mini")
+    >>> pairs = tasks.build("color-noun", tokenizer=model, n=2)
+    >>> patch_cells(model, pairs, "resid_pre", {"roles": ["color", "asked"]}).shape  # layer role
+    (4, 2)
     """
     where = completed(where, WHERE)
     sets, layers, window = where["sets"], where["layers"], where["window"]

@@ -87,6 +87,16 @@ class AttentionKnockout:
         layers: only these layers.
         window: layers that are cut together.
         by_head: one head at a time.
+
+    In layer 0 the end of the sentence looks at the colour, and the answer depends on it; in layer 1 it does not:
+
+    >>> from interp import HookedTransformer, tasks
+    >>> from interp.sweeps import AttentionKnockout
+    >>> model = HookedTransformer.from_pretrained("mini")
+    >>> pairs = tasks.build("color-noun", "recall", tokenizer=model, n=2)
+    >>> lost = AttentionKnockout(["clause_end<-color"], layers=[0, 1]).run(model, pairs)
+    >>> (lost.cut_effect.mean("prompt") < -5).values.tolist()  # logits, layer edge
+    [[True], [False]]
     """
 
     edges: Sequence[str]

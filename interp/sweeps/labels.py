@@ -107,7 +107,15 @@ def patch_attributes(found: Done, about: About, screening: Screening | None = No
 
 
 def token_coords(pairs: AnyPairs, cells: Cells) -> dict[str, Any]:
-    """The axes of a sweep's result, with the tokens that stand at each position where there is one text."""
+    """The axes of a sweep's result, with the tokens that stand at each position where there is one text.
+
+    >>> from interp import HookedTransformer, tasks
+    >>> from interp.sweeps import patch_cells
+    >>> model = HookedTransformer.from_pretrained("mini")
+    >>> pairs = tasks.build("color-noun", tokenizer=model, n=2)
+    >>> token_coords(pairs, patch_cells(model, pairs, "z", {"roles": ["color"]}))["role"]
+    ['color']
+    """
     coords: dict[str, Any] = {"prompt": np.arange(len(pairs)), **cells.coords}
     if "position" in cells.dims and pairs.clean.tokens is not None:
         at = np.asarray(cells.coords["position"])

@@ -33,6 +33,14 @@ class Where(TypedDict, total=False):
         sets: name -> (layer, head) pairs (layers, at sites without heads) that are changed together. The axis ``set``
             then takes the place of ``layer`` and ``head``.
         neuron_groups: change ``mlp_post`` in that many groups of neighbouring neurons (axis ``neuron_group``).
+
+    >>> from interp import HookedTransformer, tasks
+    >>> from interp.sweeps import Patching, plan
+    >>> model = HookedTransformer.from_pretrained("mini")
+    >>> pairs = tasks.build("color-noun", tokenizer=model, n=2)
+    >>> where = Where(roles=["color", "asked"], layers=[0, 1])
+    >>> plan(model, pairs, Patching("resid_pre", where=where)).rows_in_all  # 2 prompts, 2 layers, 2 roles
+    8
     """
 
     axis: Axis | None
@@ -52,6 +60,16 @@ class Resources(TypedDict, total=False):
         store: a directory (or ``interp.store.Store``) that keeps finished rows. A sweep that was interrupted goes on
             where it stopped, and one that was finished is read.
         progress: called with rows done and rows in all; a row is one prompt with one change.
+
+    >>> from interp import HookedTransformer, tasks
+    >>> from interp.sweeps import PathPatching
+    >>> model = HookedTransformer.from_pretrained("mini")
+    >>> pairs = tasks.build("color-noun", tokenizer=model, n=2)
+    >>> told = []
+    >>> use = Resources(memory=2**28, progress=lambda done, total: told.append(done == total))
+    >>> result = PathPatching(senders=["L0H2"], receivers=["logits"]).run(model, pairs, **use)
+    >>> told[-1]
+    True
     """
 
     memory: int | None
@@ -67,13 +85,28 @@ class How(Resources, total=False):
             blocks in bfloat16, for screening: effects come from it, baselines do not. The attributes
             ``screening_max_error`` and ``screening_rms_error`` (the metric's units) then say how far off a random
             sample of ``screening_rows`` rows was.
+
+    >>> from interp import HookedTransformer, sweep, tasks
+    >>> model = HookedTransformer.from_pretrained("mini")
+    >>> pairs = tasks.build("color-noun", tokenizer=model, n=2)
+    >>> how = How(precision="float32", memory=2**28)
+    >>> sweep(model, pairs, "z", **how).attrs["engine"]
+    'weights'
     """
 
     precision: Precision
 
 
 class Options(Where, How, total=False):
-    """All keywords: those of ``Where`` and those of ``How``."""
+    """All keywords: those of ``Where`` and those of ``How``.
+
+    >>> from interp import HookedTransformer, sweep, tasks
+    >>> model = HookedTransformer.from_pretrained("mini")
+    >>> pairs = tasks.build("color-noun", tokenizer=model, n=2)
+    >>> options = Options(roles=["color"], memory=2**28)
+    >>> sweep(model, pairs, "resid_pre", **options).recovered.dims
+    ('prompt', 'layer', 'role')
+    """
 
 
 WHERE: Where = {

@@ -136,6 +136,14 @@ class Patching:
         metric: a name from ``interp.readouts``, or a read-out.
         where: which cells are patched.
         minimum_gap: clean-corrupted gap below which ``recovered`` is NaN; default by metric.
+
+    >>> from interp import HookedTransformer, tasks
+    >>> from interp.sweeps import Patching, Where
+    >>> model = HookedTransformer.from_pretrained("mini")
+    >>> pairs = tasks.build("color-noun", "recall", tokenizer=model, n=2)
+    >>> asked = Patching("resid_pre", "denoising", where=Where(roles=["color"], layers=[0]))
+    >>> asked.run(model, pairs)["resid_pre"].recovered.round(3).values.tolist()  # prompt layer role
+    [[[1.0]], [[1.0]]]
     """
 
     sites: str | Sequence[str]
@@ -207,6 +215,11 @@ def base_and_source(pairs: PromptPairs, direction: str) -> tuple[Prompts, Prompt
 
     Raises:
         InterpError: an unknown direction.
+
+    >>> pairs = PromptPairs.from_tokens([[5, 6, 7]], [[5, 8, 7]], correct=9, incorrect=10)
+    >>> base, source = base_and_source(pairs, "denoising")  # the corrupted prompt runs, and gets clean activations
+    >>> base.ids.tolist(), source.ids.tolist()
+    ([[5, 8, 7]], [[5, 6, 7]])
     """
     check_direction(direction)
     runs = {"denoising": (pairs.corrupted, pairs.clean), "noising": (pairs.clean, pairs.corrupted)}

@@ -56,6 +56,13 @@ def plan(
     Raises:
         InterpError: what the sweep itself refuses, something that is no statement, or arguments that a statement holds
             itself.
+
+    >>> from interp import HookedTransformer, tasks
+    >>> model = HookedTransformer.from_pretrained("mini")
+    >>> pairs = tasks.build("color-noun", tokenizer=model, n=2)
+    >>> planned = plan(model, pairs, "z")
+    >>> planned.rows_in_all, planned.rows <= planned.rows_in_all  # 2 prompts, 4 layers, 4 heads
+    (32, True)
     """
     asked: Statement
     if not isinstance(site, Statement):

@@ -12,7 +12,15 @@ Progress: TypeAlias = Callable[[int, int], None]
 
 
 class Meter:
-    """Counts rows, or passes, towards a total, for whoever wants to know."""
+    """Counts rows, or passes, towards a total, for whoever wants to know.
+
+    >>> told = []
+    >>> meter = Meter(lambda done, total: told.append((done, total)), total=5)
+    >>> meter.add(2)
+    >>> meter.add(3)
+    >>> told
+    [(2, 5), (5, 5)]
+    """
 
     def __init__(self, progress: Progress | None, total: int) -> None:
         _check(progress)
@@ -26,7 +34,16 @@ class Meter:
 
 
 def shifted(progress: Progress | None, before: int, total: int) -> Progress | None:
-    """Progress of a part, reported as progress of the whole."""
+    """Progress of a part, reported as progress of the whole.
+
+    The second half of a job of 10 steps, 5 of which are done:
+
+    >>> told = []
+    >>> second = shifted(lambda done, total: told.append((done, total)), before=5, total=10)
+    >>> second(2, 5)
+    >>> told
+    [(7, 10)]
+    """
     _check(progress)
     if progress is None:
         return None

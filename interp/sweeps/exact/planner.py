@@ -263,6 +263,13 @@ class Plan:
         tokens_per_batch: how many tokens a batch may hold.
         engine: ``weights`` (on the model's own weights) or ``hooks``, with the reason.
         kept: rows whose numbers a store had.
+
+    >>> from interp import HookedTransformer, tasks
+    >>> from interp.sweeps import plan
+    >>> model = HookedTransformer.from_pretrained("mini")
+    >>> pairs = tasks.build("color-noun", tokenizer=model, n=2)
+    >>> print(plan(model, pairs, "resid_pre", layers=[0]))
+    resid_pre: ... of ... rows are computed (... cannot change the number), in ... batches of up to ... tokens over ...
     """
 
     site: str
