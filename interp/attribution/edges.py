@@ -12,6 +12,7 @@ import xarray as xr
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from interp import readouts
 from interp._arguments import check_pairs
 from interp.attribution.audit import DEFAULT, Audit, Exact
 from interp.attribution.gradients import Differentiable, Edit, Place, at_value, differentiating
@@ -27,7 +28,7 @@ from interp.sweeps import (
     Node,
     Progress,
     Reading,
-    check_ends_at_logits,
+    checked_reading,
     path_patching,
     receivers_of,
     senders_of,
@@ -50,7 +51,8 @@ WRITES: dict[str, str] = {"embed": "resid_pre", "head": "z", "mlp": "mlp_out"}
 ACTS: dict[str, tuple[str, str]] = {
     **{kind: (kind, "resid_pre") for kind in ("q", "k", "v")},
     "mlp": ("mlp_out", "resid_mid"),
-    "logits": ("resid_post", "resid_post"),
+    "mid": ("resid_mid", "resid_mid"),
+    **{kind: ("resid_post", "resid_post") for kind in ("stream", "logits")},  # of the layer before
 }
 """Kind of receiver -> the site at which a gradient is taken, and the residual stream that it reads."""
 
@@ -93,7 +95,8 @@ def edge_attribution(
         steps: of the integrals.
         senders: ``"embed"``, ``"L3H2"``, ``"MLP3"``; None is all.
         receivers: ``"L5H3.q"``, ``"L5H3.k"``, ``"L5H3.v"``, ``"MLP5"``, ``"logits"``; in grouped-query models keys and
-            values are read by key-value heads, ``"L5KV1.k"``. None is all.
+            values are read by key-value heads, ``"L5KV1.k"``. None is all. A projection takes the place of the logits,
+            as in ``path_patching``.
         audit: what is patched exactly to check the estimates; None checks nothing.
         seed: of the audit's random sample.
         progress: called with passes done and passes in all, a pass being one prompt forward and backward.
@@ -119,12 +122,14 @@ def edge_attribution(
     check_pairs(model, pairs)
     check_method(method, get_args(Method), steps)
     check_gradient(metric, direction, at_base=method == "eap")
-    check_ends_at_logits(metric, "Edge attribution")
-    sending, receiving = senders_of(model, senders), receivers_of(model, receivers)
+    read = readouts.readout(metric).place
+    if read is not None:
+        checked_reading(model, pairs, metric)  # before its receivers are looked for
+    sending, receiving = senders_of(model, senders), receivers_of(model, receivers, read=read)
     before = np.array([[sender.reaches(receiver) for receiver in receiving] for sender in sending], dtype=bool)
     if not before.any():
         raise InterpError("No sender comes before a receiver: name senders of earlier layers.")
-    engine = Differentiable.of(model)
+    engine = Differentiable.of(model, *(() if read is None else (read.site,)))
     engine.pieces("Edge attribution")
     question = Question.of(model, pairs, direction, metric)
     runs = _runs(method, sending, steps if method != "eap" else 1)
@@ -228,8 +233,8 @@ class _Batch:
         for index, node in enumerate(self.receivers):
             if any(self.senders[sender].reaches(node) for sender in moved):
                 groups.setdefault((node.kind, node.layer), []).append(index)
-        layer_of = {group: min(group[1], self.engine.model.cfg.n_layers - 1) for group in groups}
-        outputs = {group: (ACTS[group[0]][0], layer) for group, layer in layer_of.items()}
+        layer_of = {group: group[1] - (group[0] in ("stream", "logits")) for group in groups}
+        outputs = {group: self._made_at(group[0], layer) for group, layer in layer_of.items()}
         inputs = {group: (ACTS[group[0]][1], layer) for group, layer in layer_of.items()}
         changes = self.changes[:, list(moved)]
         total = torch.zeros(len(self.ids), len(moved), len(self.receivers), dtype=torch.float64)
@@ -243,10 +248,18 @@ class _Batch:
             gradients = tape.gradient()
             for group, indices in groups.items():
                 nodes = [self.receivers[index] for index in indices]
-                at_input = _at_input(blocks, nodes, tape.values[inputs[group]], gradients[outputs[group]])
+                site, _ = outputs[group]
+                at_input = _at_input(blocks, nodes, tape.values[inputs[group]], site, gradients[outputs[group]])
                 total[:, :, indices] += torch.einsum("pmsd,prsd->pmr", changes, at_input).double().cpu() / len(shares)
             report(len(self.ids))
         return total.numpy()
+
+    def _made_at(self, kind: Kind, layer: int) -> Place:
+        """Where a gradient is taken: at what a receiver makes of its input, or at what is read on the way to that."""
+        read = self.reading.inside
+        if kind == "mlp" and read is not None and read.layer == layer:
+            return read.site, layer
+        return ACTS[kind][0], layer
 
 
 def _written_at(node: Node) -> Place:
@@ -263,7 +276,11 @@ def _written(blocks: Blocks, node: Node, change: Tensor) -> Float[Tensor, "promp
 
 
 def _at_input(
-    blocks: Blocks, nodes: Sequence[Node], stream: Float[Tensor, "prompt position d_model"], gradient: Tensor
+    blocks: Blocks,
+    nodes: Sequence[Node],
+    stream: Float[Tensor, "prompt position d_model"],
+    site: str,
+    gradient: Tensor,
 ) -> Float[Tensor, "prompt receiver position d_model"]:
     """The gradient at the own input, before the norm, of receivers of one kind and layer.
 
@@ -271,16 +288,23 @@ def _at_input(
         blocks: the model.
         nodes: the receivers.
         stream: what they read.
-        gradient: of the metric with respect to what they make of it: queries, keys, values, ``mlp_out``.
+        site: what they make of it: queries, keys, values, ``mlp_out`` or neurons, or the stream itself.
+        gradient: of the metric with respect to that.
     """
     kind, layer = nodes[0].kind, nodes[0].layer
-    if kind == "logits":
+    if kind in ("stream", "mid", "logits"):
         return gradient.unsqueeze(1)
     block = blocks.layers[layer]
     with torch.enable_grad():
         if kind == "mlp":
-            x = stream.clone().requires_grad_()
-            (found,) = torch.autograd.grad(block.mlp_out(blocks.neurons(layer, x)), x, gradient)
+            x, made = stream.clone().requires_grad_(), dict[str, Tensor]()
+
+            def keep(name: str, _: int, value: Tensor) -> Tensor:
+                made[name] = value
+                return value
+
+            blocks.mlp(layer, x, keep, (site,))
+            (found,) = torch.autograd.grad(made[site], x, gradient)
             return found.unsqueeze(1)
         heads = [node.head for node in nodes]
         weight = blocks.heads(getattr(block, kind).weight)[:, heads]

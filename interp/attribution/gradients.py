@@ -96,6 +96,7 @@ class Differentiable:
 
     model: HookedTransformer
     blocks: Blocks | None
+    why_no_blocks: str = ""
 
     @classmethod
     def of(cls, model: HookedTransformer, *sites: str) -> Differentiable:
@@ -113,7 +114,7 @@ class Differentiable:
             if model.dtype.itemsize < 4:
                 raise InterpError(f"Gradients of {model.name} need float32 ({reason}). Load it with dtype='float32'.")
             log.info("Gradients of %s go through the bridge's hooks: %s.", model.name, reason)
-            return cls(model, None)
+            return cls(model, None, reason)
         if model.dtype.itemsize < 4:
             blocks = mapped(blocks, Tensor.float)
         return cls(model, blocks)
@@ -122,11 +123,11 @@ class Differentiable:
         """The pieces of the model.
 
         Raises:
-            InterpError: they are not written for this architecture; says what works instead.
+            InterpError: there are none for this architecture, or for what is asked of it; says what works instead.
         """
         if self.blocks is None:
             raise InterpError(
-                f"{what} needs the arithmetic of {self.model.cfg.architecture}, which is not written here. "
+                f"{what} needs the model's own weights, and {self.why_no_blocks}. "
                 "attribution_patching with method='gradient' or 'integrated' works on every model."
             )
         return self.blocks

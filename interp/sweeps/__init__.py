@@ -41,7 +41,6 @@ from interp.sweeps.planning import Statement, plan
 from interp.sweeps.progress import Meter, Progress, shifted
 from interp.sweeps.reading import (
     Reading,
-    check_ends_at_logits,
     checked_reading,
     described,
     score,
@@ -71,7 +70,6 @@ __all__ = [
     "Where",
     "ablation_sweep",
     "base_and_source",
-    "check_ends_at_logits",
     "checked_reading",
     "described",
     "knockout_sweep",

@@ -8,21 +8,23 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from interp.errors import names as checked_names
 from interp.errors import unknown_name
+from interp.readouts import Place
 from interp.sites import head_label
 
 if TYPE_CHECKING:
     from interp.model import HookedTransformer
 
-Kind: TypeAlias = Literal["embed", "head", "mlp", "q", "k", "v", "logits"]
+Kind: TypeAlias = Literal["embed", "head", "mlp", "q", "k", "v", "mid", "stream", "logits"]
 
 
 @dataclass(frozen=True)
 class Node:
-    """A sender (``embed head mlp``) or a receiver (``q k v mlp logits``).
+    """A sender (``embed head mlp``), a receiver (``q k v mlp``), or the end: ``logits``, or a stream (``mid stream``).
 
     Attributes:
-        label: ``embed``, ``L3H2``, ``MLP3``; ``L5H3.q``, ``L5KV1.k`` (key-value heads that are shared), ``logits``.
-        kind: what it is.
+        label: ``embed``, ``L3H2``, ``MLP3``; ``L5H3.q``, ``L5KV1.k`` (key-value heads that are shared), ``logits``,
+            ``L5.resid_pre``.
+        kind: what it is; ``stream`` is the residual stream before ``layer``, ``mid`` that before its MLP.
         layer: its layer; -1 for ``embed``, the number of layers for ``logits``.
         head: head or key-value head; -1 where it has none.
     """
@@ -34,7 +36,7 @@ class Node:
 
     def reaches(self, receiver: Node) -> bool:
         """Whether this sender writes before that receiver reads."""
-        if receiver.kind == "mlp" and self.kind == "head":
+        if receiver.kind in ("mlp", "mid") and self.kind == "head":
             return self.layer <= receiver.layer
         return self.layer < receiver.layer
 
@@ -52,8 +54,13 @@ def senders_of(model: HookedTransformer, names: Sequence[str] | None = None) -> 
     return _named(nodes, names, "sender")
 
 
-def receivers_of(model: HookedTransformer, names: Sequence[str] | None = None) -> tuple[Node, ...]:
+def receivers_of(
+    model: HookedTransformer, names: Sequence[str] | None = None, *, read: Place | None = None
+) -> tuple[Node, ...]:
     """Everything that reads the stream, in the order of reading, or those named.
+
+    The last are the logits. Where an activation is read instead (``read``), they are what leads to it; the last is
+    that activation itself if it is the residual stream, to which senders write.
 
     Raises:
         InterpError: an unknown name.
@@ -67,7 +74,16 @@ def receivers_of(model: HookedTransformer, names: Sequence[str] | None = None) -
         for kind in kinds:
             nodes += [Node(f"L{layer}{shared}{h}.{kind}", kind, layer, h) for h in range(cfg.n_kv_heads)]
         nodes += _mlp(model, layer)
-    nodes.append(Node("logits", "logits", cfg.n_layers))
+    if read is None:
+        nodes.append(Node("logits", "logits", cfg.n_layers))
+        return _named(nodes, names, "receiver")
+    reads_at = {"mlp": "mlp_pre"}
+    nodes = [node for node in nodes if read.reached_by(reads_at.get(node.kind, node.kind), node.layer)]
+    label = f"L{read.layer}.{read.site}"
+    if read.is_stream:
+        nodes.append(Node(label, "stream", read.n_blocks))
+    elif read.site == "resid_mid":
+        nodes.append(Node(label, "mid", read.layer))
     return _named(nodes, names, "receiver")
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Unpack
 
@@ -12,15 +12,15 @@ import xarray as xr
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from interp import results, run
+from interp import results, run, sites
 from interp._arguments import check_pairs
 from interp.errors import InterpError
 from interp.model.arithmetic import Blocks
 from interp.prompts import PromptPairs
 from interp.prompts.tokens import Prompts
-from interp.readouts import AnyReadout
+from interp.readouts import AnyReadout, Place
 from interp.store import Journal, Store
-from interp.sweeps.exact.batch import Chunk
+from interp.sweeps.exact.batch import Chunk, Reader
 from interp.sweeps.exact.cache import BASE_SITES, Cache, trace_both
 from interp.sweeps.exact.cost import Limits, packed
 from interp.sweeps.exact.execute import plan_of, read_cache, run_batches
@@ -30,7 +30,7 @@ from interp.sweeps.labels import About, patch_attributes, patch_variables
 from interp.sweeps.options import RESOURCES, Resources, completed, shows
 from interp.sweeps.patching import Direction, base_and_source, check_direction
 from interp.sweeps.progress import Meter, Progress
-from interp.sweeps.reading import Reading, check_ends_at_logits, checked_reading, whole_answers
+from interp.sweeps.reading import Reading, checked_reading, whole_answers
 from interp.sweeps.resume import Finished, digest, facts_of
 from interp.sweeps.statement import Done
 
@@ -56,6 +56,9 @@ def path_patching(
     receiver's own input, before its norm; every other reader still sees this run. From the receiver on, the model runs
     as usual. Wang et al. 2022 (arXiv 2211.00593); the same intervention as TransformerLens's direct path patching.
 
+    A ``projection`` is the end of all paths in place of the logits: receivers are what leads to it, and the stream
+    itself where that is read. Nothing is run that comes after it.
+
     Args:
         model: its arithmetic is in ``interp.model.arithmetic`` (``model.blocks`` is not None).
         pairs: clean and corrupted prompts.
@@ -63,7 +66,8 @@ def path_patching(
         metric: a name from ``interp.readouts``, or a read-out.
         senders: labels of the senders; None is ``embed``, every head (``L3H2``) and every MLP (``MLP3``).
         receivers: labels of the receivers; None is every head's query, key and value input (``L5H3.q``; shared
-            key-value heads are ``L5KV1.k``), every MLP (``MLP5``) and ``logits``.
+            key-value heads are ``L5KV1.k``), every MLP (``MLP5``) and ``logits``; of a projection those before it,
+            and ``L5.resid_pre`` where that stream is read.
         minimum_gap: clean-corrupted gap below which ``recovered`` is NaN; default by metric.
         resources: ``memory store progress``, as in ``sweep``; see ``interp.sweeps.Resources``.
 
@@ -132,16 +136,16 @@ class PathPatching:
         """
         check_pairs(model, pairs)
         check_direction(self.direction)
-        blocks, reason = model.own_blocks()
-        if blocks is None:
-            raise InterpError(f"Path patching runs on the model's own weights only, and {reason}.")
-        check_ends_at_logits(self.metric, "Path patching")
         if whole_answers(pairs, self.metric):
             raise InterpError(
                 "Path patching scores one token: give the pairs an answer of one token, or expand_answers()."
             )
-        wanted = _Wanted.of(model, pairs, self.direction, self.metric, self.senders, self.receivers)
-        return blocks, wanted
+        reading = checked_reading(model, pairs, self.metric)
+        blocks, reason = model.own_blocks(() if reading.inside is None else [reading.inside.site])
+        if blocks is None:
+            raise InterpError(f"Path patching runs on the model's own weights only, and {reason}.")
+        wanted = _Wanted.of(model, pairs, self.direction, reading, self.senders, self.receivers)
+        return reading.up_to(blocks), wanted
 
 
 @dataclass(frozen=True)
@@ -158,17 +162,21 @@ class _Wanted:
 
     @classmethod
     def of(
-        cls, model: HookedTransformer, pairs: PromptPairs, direction: str, metric: AnyReadout,
+        cls, model: HookedTransformer, pairs: PromptPairs, direction: str, reading: Reading,
         sender_names: Sequence[str] | None, receiver_names: Sequence[str] | None,
     ) -> _Wanted:  # fmt: skip
-        writing, reading = senders_of(model, sender_names), receivers_of(model, receiver_names)
+        senders = senders_of(model, sender_names)
+        receivers = receivers_of(model, receiver_names, read=reading.readout.place)
         edges = [
-            (s, r) for r, receiver in enumerate(reading) for s, sender in enumerate(writing) if sender.reaches(receiver)
+            (s, r)
+            for r, receiver in enumerate(receivers)
+            for s, sender in enumerate(senders)
+            if sender.reaches(receiver)
         ]
         if not edges:
             raise InterpError("No sender comes before a receiver: name senders of earlier layers.")
         base, source = base_and_source(pairs, direction)
-        return cls(base, source, checked_reading(model, pairs, metric), direction, writing, reading, np.array(edges))
+        return cls(base, source, reading, direction, senders, receivers, np.array(edges))
 
     def identity(self, model: HookedTransformer) -> dict[str, str]:
         """Everything that the numbers depend on, but for rounding."""
@@ -207,7 +215,9 @@ def _execute(
             base_ids, source_ids = (run.ids_of(prompts).to(model.device) for prompts in (part.base, part.source))
             written_sites = {"resid_pre", "z", "mlp_out"}
             reading = part.reading.with_known(model)
-            base, source = trace_both(blocks, base_ids, source_ids, BASE_SITES | written_sites, written_sites)
+            base, source = trace_both(
+                blocks, base_ids, source_ids, BASE_SITES | written_sites, written_sites, read=reading.inside
+            )
             base_score[rows], source_score[rows] = (read_cache(blocks, run_, reading) for run_ in (base, source))
             patched[rows] = base_score[rows, None]
             chunk = Chunk(blocks, base, part.reading.positions.to(model.device))
@@ -242,7 +252,7 @@ def _groups(
     scored = part.reading.positions.numpy().min(axis=1)
     start = np.where(differs.any(axis=1), np.minimum(differs.argmax(axis=1), scored), part.base.ids.shape[1])
     groups: list[Group] = []
-    reading = [_reading(node, n_layers) for node in part.receivers]
+    reading = [_reading(node) for node in part.receivers]
     for layer, kind in sorted(set(reading)):
         chosen = np.flatnonzero([reading[r] == (layer, kind) for r in part.edges[:, 1]])
         chosen = chosen[np.lexsort((part.edges[chosen, 1], part.edges[chosen, 0]))]
@@ -258,21 +268,22 @@ def _groups(
                     Group(
                         layer=layer, start=first, end=last, dense=True, general=False, cell=chosen[edge],
                         prompt=prompts[prompt], starts=np.full(len(edge), first),
-                        join=_join(layer, kind, n_layers), answers=answers,
+                        join=_join(layer, kind, n_layers, part.reading.inside), answers=answers,
                         late=layer >= n_layers - 1, last=n_layers - 1,
                     )
                 )  # fmt: skip
     return sorted(groups, key=lambda group: (group.order, group.start))
 
 
-def _reading(node: Node, n_layers: int) -> tuple[int, str]:
-    if node.kind == "logits":
-        return n_layers, "logits"
-    return node.layer, {"q": "attention", "k": "attention", "v": "attention", "mlp": "mlp"}[node.kind]
+def _reading(node: Node) -> tuple[int, str]:
+    kinds = {**dict.fromkeys(("q", "k", "v"), "attention"), "mlp": "mlp", "mid": "mid"}
+    return node.layer, {**kinds, **dict.fromkeys(("stream", "logits"), "stream")}[node.kind]
 
 
-def _join(layer: int, kind: str, n_layers: int) -> Join:
-    joins: dict[str, Join] = {"attention": (layer, "mid"), "mlp": (layer + 1, "pre"), "logits": (n_layers, "pre")}
+def _join(layer: int, kind: str, n_layers: int, read: Place | None) -> Join:
+    if read is not None and layer == read.layer:
+        return n_layers, "pre"  # what is read is brought itself
+    joins: dict[str, Join] = {"attention": (layer, "mid"), "mlp": (layer + 1, "pre"), "stream": (n_layers, "pre")}
     return joins[kind]
 
 
@@ -285,9 +296,10 @@ class _Written:
     wanted: _Wanted
 
     def differ(self) -> Bool[np.ndarray, "sender prompt"]:
-        """Whether a sender writes anything different for a prompt."""
+        """Whether a sender writes anything different for a prompt; False of one that comes before no receiver."""
         out = np.zeros((len(self.wanted.senders), len(self.wanted.base)), dtype=bool)
-        for i, node in enumerate(self.wanted.senders):
+        for i in np.unique(self.wanted.edges[:, 0]):
+            node = self.wanted.senders[i]
             site, layer = _site(node)
             new, old = self.source[site, layer], self.chunk.base[site, layer]
             moved = new != old if node.head < 0 else new[:, :, node.head] != old[:, :, node.head]
@@ -307,40 +319,93 @@ class _Written:
         return (new[:, :, node.head] - old[:, :, node.head]) @ weight.to(new.dtype)
 
     def values(self, group: Group) -> Float[Tensor, "row token d_model"]:
-        """The stream of a group's rows where they join."""
+        """The stream of a group's rows where they join, or what is read of them within the last layer."""
         edges = self.wanted.edges[group.cell]
         prompt = self.chunk.index(group.prompt)
-        kind = self.wanted.receivers[edges[0, 1]].kind
+        _, kind = _reading(self.wanted.receivers[edges[0, 1]])
         parts = []
         for sender, rows in runs_of(edges[:, 0].tolist()):
             node = self.wanted.senders[sender]
             reading = [self.wanted.receivers[r] for r in edges[rows, 1].tolist()]
             part = group.part(rows)
-            if kind in ("mlp", "logits"):
-                parts.append(self._one_input(node, kind, part, prompt[rows]))
-            else:
+            if kind == "attention":
                 parts.append(self._heads(node, reading, part, prompt[rows]))
+            else:
+                parts.append(self._one_input(node, kind, part, prompt[rows]))
         return torch.cat(parts) if len(parts) > 1 else parts[0]
+
+    def _read_in(self, layer: int) -> Place | None:
+        """What is read within a layer, where something is."""
+        read = self.wanted.reading.inside
+        return read if read is not None and read.layer == layer else None
 
     def _one_input(
         self, node: Node, kind: str, group: Group, prompt: Int[Tensor, " row"]
     ) -> Float[Tensor, "row token d_model"]:
-        """The stream after an MLP that reads it, or the final stream itself."""
-        chunk = self.chunk
-        site, layer = ("resid_mid", group.layer) if kind == "mlp" else ("resid_pre", chunk.n_layers)
+        """The stream after an MLP that reads it, or the stream that is itself read."""
+        chunk, layer = self.chunk, group.layer
+        site = {"mlp": "resid_mid", "mid": "resid_mid", "stream": "resid_pre"}[kind]
         once, which = torch.unique(prompt, return_inverse=True)
         delta = self.delta(node, once, group.start, group.end)
         delta = chunk.at_answers(delta, once, group.start) if group.late else delta
         old = chunk.take(chunk.base[site, layer], prompt, group)
         new = old + delta[which]
-        if kind == "logits":
+        if kind != "mlp":
             return new
+        read = self._read_in(layer)
+        if read is not None:
+            reader = Reader(read)
+            chunk.blocks.mlp(layer, new, reader, (read.site,))
+            return read.of(reader.value)
         return old + chunk.blocks.layers[layer].mlp_out(chunk.blocks.neurons(layer, new))
 
     def _heads(
         self, node: Node, reading: Sequence[Node], group: Group, prompt: Int[Tensor, " row"]
     ) -> Float[Tensor, "row token d_model"]:
-        """``resid_mid`` after heads whose query, key or value input alone was changed by one sender."""
+        """``resid_mid``, or what is read of the layer, after heads whose query, key or value input was changed.
+
+        One sender changes the input of one head, or of the heads that share a key-value head.
+        """
+        chunk, blocks, layer = self.chunk, self.chunk.blocks, group.layer
+        read = self._read_in(layer)
+        if read is not None and sites.site(read.site).precedes("attention"):
+            return self._projected(node, reading, group, prompt, read)
+        if read is not None:
+            z = chunk.take(chunk.base["z", layer], prompt, group)
+            for rows, heads, new in self._new_heads(node, reading, group, prompt):
+                z[rows, :, heads] = new
+            reader = Reader(read)
+            blocks.after_attention(
+                layer, chunk.take(chunk.base["resid_pre", layer], prompt, group), z, reader, (read.site,)
+            )
+            return read.of(reader.value)
+        mid = chunk.take(chunk.base["resid_mid", layer], prompt, group)
+        weight = blocks.layers[layer].o.weight.reshape(blocks.n_heads, blocks.d_head, -1)
+        for rows, heads, new in self._new_heads(node, reading, group, prompt):
+            old = chunk.take(chunk.base["z", layer], prompt[rows], group.part(rows))[:, :, heads]
+            written = weight[heads].flatten(0, 1)
+            mid[rows] += ((new - old).flatten(2).to(written.dtype) @ written).to(mid.dtype)
+        return mid
+
+    def _projected(
+        self, node: Node, reading: Sequence[Node], group: Group, prompt: Int[Tensor, " row"], read: Place
+    ) -> Float[Tensor, "row answer width"]:
+        """Queries, keys or values that are read, where one head's input was changed by a sender."""
+        chunk, layer = self.chunk, group.layer
+        at, start, end = chunk.answers[prompt], group.start, group.end
+        changed = chunk.gather("resid_pre", layer, prompt, start, end) + self.delta(node, prompt, start, end)
+        reader = Reader(read)
+        chunk.blocks.projected(layer, chunk.at_answers(changed, prompt, start), at, chunk.base.length, reader)
+        assert chunk.base.read is not None
+        value = chunk.take(chunk.base.read, prompt, group)
+        row, head = torch.arange(len(prompt)), torch.tensor([receiver.head for receiver in reading])
+        value[row, :, head] = reader.value[row, :, head]
+        return read.of(value)
+
+    def _new_heads(
+        self, node: Node, reading: Sequence[Node], group: Group, prompt: Int[Tensor, " row"]
+    ) -> Iterator[tuple[slice, slice, Float[Tensor, "row token head d_head"]]]:
+        """Rows, the heads whose input one sender changed in them, and their new ``z``."""
         chunk, blocks, layer = self.chunk, self.chunk.blocks, group.layer
         block = blocks.layers[layer]
         start, end = group.start, group.end
@@ -354,8 +419,6 @@ class _Written:
             linear = {"q": block.q, "k": block.k, "v": block.v}[kind]
             value = blocks.heads(linear(x))
             new[kind] = value if kind == "v" else blocks.rotate(value, own_at, length)
-        mid = chunk.take(chunk.base["resid_mid", layer], prompt, group)
-        weight = block.o.weight.reshape(blocks.n_heads, blocks.d_head, -1)
         per_kv_head = blocks.n_heads // blocks.n_kv_heads
         order = [(node.kind, node.head) for node in reading]
         for (kind, head), rows in runs_of(order):
@@ -373,11 +436,13 @@ class _Written:
             else:
                 v[:, start:] = fresh
             seen = chunk.seen(at[rows] if len(at) > 1 or group.late else at, end)
-            z = blocks.attend(q, k, v, seen)
-            old = chunk.take(chunk.base["z", layer], mine, own)[:, :, heads.start : heads.stop]
-            written = weight[heads.start : heads.stop].flatten(0, 1)
-            mid[rows] += ((z - old).flatten(2).to(written.dtype) @ written).to(mid.dtype)
-        return mid
+            yield rows, slice(heads.start, heads.stop), blocks.attend(q, k, v, seen)
+
+
+def _end(wanted: _Wanted) -> str:
+    """What paths lead to, in words."""
+    place = wanted.reading.readout.place
+    return "the answer" if place is None else f"{place.site} of layer {place.layer}"
 
 
 def _site(node: Node) -> tuple[str, int]:
@@ -419,18 +484,22 @@ def _rows_flop(wanted: _Wanted, sizes: Sizes, group: Group) -> float:
     edges = wanted.edges[group.cell]
     tokens, rows = group.end - group.start, len(group.cell)
     total = rows_flop(sizes, group)
-    kind = wanted.receivers[edges[0, 1]].kind
-    computed = group.held
-    if kind == "logits":
+    _, kind = _reading(wanted.receivers[edges[0, 1]])
+    computed, read = group.held, wanted.reading.inside
+    if kind in ("stream", "mid"):
         return total
     if kind == "mlp":
         return total + rows * sizes.mlp * computed
+    within = read is not None and read.layer == group.layer
+    if within and sites.site(sizes.read).precedes("attention"):
+        return total + rows * sizes.qkv * computed
     once = len({(sender, prompt) for sender, prompt in zip(edges[:, 0].tolist(), group.prompt.tolist(), strict=True)})
     kinds = {wanted.receivers[r].kind for r in set(edges[:, 1].tolist())}
     total += once * tokens * sum(sizes.products[kind] for kind in kinds)
     per_kv_head = sizes.d_q // sizes.d_kv
     heads = sum(1 if wanted.receivers[r].kind == "q" else per_kv_head for r in edges[:, 1].tolist())
-    per_head = 2.0 * sizes.d_head * sizes.d_model * computed
+    per_head = 0.0 if within else 2.0 * sizes.d_head * sizes.d_model * computed
+    total += rows * (sizes.products["o"] + sizes.mlp) * computed if within else 0.0
     seen = 4.0 * sizes.d_head * (computed * group.end if group.late else tokens * (group.start + group.end) / 2)
     return total + heads * (per_head + seen)
 
@@ -448,7 +517,7 @@ def _labelled(model: HookedTransformer, pairs: PromptPairs, wanted: _Wanted, fou
             "receiver_layer": ("receiver", [node.layer for node in wanted.receivers]),
         },
         title=f"{about.direction} path patching",
-        question="Which component's output reaches the answer through which reader?",
+        question=f"Which component's output reaches {_end(wanted)} through which reader?",
         reading="recovered: 0 is corrupted behaviour, 1 is clean, after changing what one receiver reads of one "
         "sender; NaN: the sender does not come before the receiver, or the gap is too small.",
         source="Wang et al. 2022, arXiv 2211.00593; Goldowsky-Dill et al. 2023, arXiv 2304.05969",

@@ -322,18 +322,6 @@ def _check_place(model: HookedTransformer, place: Place) -> None:
         raise InterpError(f"{what}, which has {width} numbers per token, but direction has {len(place.direction)}.")
 
 
-def check_ends_at_logits(metric: AnyReadout, what: str) -> None:
-    """Refuse a read-out of an activation where edges lead to the logits.
-
-    Raises:
-        InterpError: says what takes it.
-    """
-    if readouts.readout(metric).place is not None:
-        raise InterpError(
-            f"{what} ends at the logits and reads no activation. Use sweep or attribution_patching with a projection."
-        )
-
-
 def whole_answers(pairs: AnyPairs, metric: AnyReadout) -> bool:
     """Whether these pairs are scored by the summed log-probability of answers of several tokens.
 

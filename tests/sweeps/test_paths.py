@@ -17,9 +17,11 @@ import torch
 from transformer_lens import patching
 from transformers import GPT2LMHeadModel
 
+from interp import run, sites
 from interp.errors import InterpError
 from interp.model import HookedTransformer
 from interp.prompts import PromptPairs
+from interp.readouts import Place, projection
 from interp.sweeps import Node, PathPatching, path_patching, plan, receivers_of, score, senders_of
 from interp.sweeps.exact import cost as limits
 from tests.combinations import combinations
@@ -132,12 +134,35 @@ class ByHand:
 
     def __call__(self, sender: Node, receiver: Node) -> np.ndarray:
         """The metric [prompt] with this edge patched."""
-        bridge, layer = self.model.bridge, receiver.layer
         with torch.inference_mode():
             delta = self.written(sender, self.source) - self.written(sender, self.base)
             if receiver.kind == "logits":
-                stream = self.base[f"blocks.{layer - 1}.hook_resid_post"] + delta
-                return gap(bridge.unembed(bridge.ln_final(stream)), self.pairs).double().numpy()
+                stream = self.base[f"blocks.{receiver.layer - 1}.hook_resid_post"] + delta
+                logits = self.model.bridge.unembed(self.model.bridge.ln_final(stream))
+            else:
+                logits = self.run(delta, receiver, [])
+            return gap(logits, self.pairs).double().numpy()
+
+    def read(self, sender: Node, receiver: Node, place: Place) -> torch.Tensor:
+        """An activation [prompt, position, ...] with this edge patched; the stream that is read is a receiver too."""
+        name = sites.site(place.site).hook_name(place.layer)
+        kept: list[torch.Tensor] = []
+
+        def keep(tensor: torch.Tensor, hook: Any) -> None:
+            kept.append(tensor.clone())
+
+        with torch.inference_mode():
+            delta = self.written(sender, self.source) - self.written(sender, self.base)
+            if receiver.kind in ("stream", "mid"):
+                return torch.as_tensor(self.base[name] + delta)
+            self.run(delta, receiver, [(name, keep)])
+        own = receiver.kind == "mlp" and receiver.layer == place.layer and place.site in ("mlp_pre", "mlp_post")
+        return kept[0 if own else -1]  # of an MLP that is itself the receiver, neurons are those of its own call
+
+    def run(self, delta: torch.Tensor, receiver: Node, then: list[Any]) -> torch.Tensor:
+        """Logits with a receiver's input changed; ``then`` are further hooks, which an MLP's own call meets too."""
+        bridge, layer = self.model.bridge, receiver.layer
+        with bridge.hooks(fwd_hooks=then if receiver.kind == "mlp" else []):
             block, stream = bridge.blocks[layer], self.base[f"blocks.{layer}.hook_resid_pre"] + delta
             if receiver.kind == "mlp":
                 new = block.mlp(block.ln2(stream + self.base[f"blocks.{layer}.hook_attn_out"]))
@@ -153,7 +178,7 @@ class ByHand:
                     return changed
 
                 hook = name, put
-            return gap(bridge.run_with_hooks(self.base_ids, fwd_hooks=[hook]), self.pairs).double().numpy()
+        return torch.as_tensor(bridge.run_with_hooks(self.base_ids, fwd_hooks=[hook, *then]))
 
 
 @combinations([("loud", "denoising")], name=["loud", "llama"], direction=BOTH_WAYS)
@@ -179,6 +204,65 @@ def test_every_edge_equals_patching_it_by_hand(model: HookedTransformer, ragged:
             edges += 1
     assert edges * len(ragged) == effect.attrs["rows_in_all"]
     assert all(moved > 30 * allowed("pass", size=LOGITS) for moved in kinds.values())
+
+
+# ---- to an activation instead of the logits ----
+
+READ = [
+    ("resid_pre", 2, None), ("resid_post", 2, None), ("resid_mid", 1, None), ("attn_out", 1, None), ("z", 2, 1),
+    ("q", 1, 2), ("k", 2, None), ("v", 1, 0), ("mlp_pre", 1, None), ("mlp_post", 2, None), ("mlp_out", 1, None),
+]  # fmt: skip
+
+
+@BOTH
+@pytest.mark.parametrize(("site", "layer", "head"), READ)
+def test_every_edge_to_an_activation_equals_patching_it_by_hand(
+    model: HookedTransformer, ragged: PromptPairs, site: str, layer: int, head: int | None
+) -> None:
+    direction: Any = BOTH_WAYS[layer % 2]
+    by_hand = ByHand(model, ragged, direction)
+    name, mask = sites.site(site).hook_name(layer), torch.tensor(run.token_mask(ragged.clean, "noun"))
+    place = Place(site, layer, "noun", head)
+    size = float(by_hand.base[name].abs().max())
+    width = place.width(model.cfg.sizes)
+    vector = torch.linspace(-1, 1, width)
+    effect = path_patching(
+        model, ragged, direction=direction, metric=projection(layer, "noun", vector, site=site, head=head),
+        senders=["embed", "L0H1", "MLP0", "L1H3", "MLP1", "L2H0"],
+    )  # fmt: skip
+
+    def along(values: torch.Tensor) -> np.ndarray:
+        values = (values if head is None else values[:, :, head]).flatten(2)
+        return np.asarray(((values @ vector) * mask).sum(dim=1) / mask.sum(dim=1))
+
+    base = effect["corrupted" if direction == "denoising" else "clean"]
+    close(base, along(by_hand.base[name]), size=size * width**0.5)
+    writing, reading = senders_of(model, effect.sender.values.tolist()), receivers_of(model, read=place)
+    assert [node.label for node in reading] == list(effect.receiver.values)
+    assert (f"L{layer}.{site}" in effect.receiver.values) == site.startswith("resid")
+    moved = 0.0
+    for i, sender in enumerate(writing):
+        for j, receiver in enumerate(reading):
+            found = effect.patched[:, i, j]
+            if not sender.reaches(receiver):
+                assert np.isnan(found).all()
+                continue
+            expected = along(by_hand.read(sender, receiver, place))
+            close(found, expected, size=size * width**0.5, what=f"{sender.label} -> {receiver.label}")
+            moved = max(moved, float(np.abs(found - base).max()))
+    assert moved > 30 * allowed("pass", size=size)
+
+
+@BOTH
+def test_what_comes_after_the_activation_is_no_receiver(model: HookedTransformer, pairs: PromptPairs) -> None:
+    every = {node.label for node in receivers_of(model)}
+    for site, layer, last in (("q", 1, "L1H3.q"), ("z", 1, "v"), ("mlp_out", 1, "MLP1"), ("attn_out", 0, "v")):
+        reading = receivers_of(model, read=Place(site, layer, "noun"))
+        assert {node.label for node in reading} < every
+        assert all(node.layer <= layer for node in reading)
+        assert reading[-1].label.endswith(last)
+    with pytest.raises(InterpError, match=r"Unknown receiver 'logits'\. Choose from: L0H0.q"):
+        path_patching(model, pairs, metric=projection(1, "noun"), receivers=["logits"])
 
 
 @BOTH

@@ -12,11 +12,11 @@ import torch
 from transformers import GPT2LMHeadModel, LlamaForCausalLM
 
 from interp import run
-from interp.attribution import attribution_patching
+from interp.attribution import Audit, attribution_patching, edge_attribution
 from interp.interventions import Ablate, Knockout
 from interp.model import HookedTransformer
 from interp.readouts import Place, projection
-from interp.sweeps import ablation_sweep, knockout_sweep, plan, score, sweep, sweep_sites
+from interp.sweeps import ablation_sweep, knockout_sweep, path_patching, plan, score, sweep, sweep_sites
 from tests.oracle import patched_activations
 from tests.tiny import HEADS, STREAMS, ragged_pairs, scattered_pairs, without_blocks
 from tests.tolerance import close, near
@@ -248,3 +248,39 @@ def test_integrated_estimates_of_all_that_differs_add_up(
         why="25 steps of an integral; scene and noun hold every token that differs before the place that is read",
     )  # fmt: skip
     assert found.attrs["audit_cells"] > 0
+
+
+@pytest.mark.parametrize(
+    "read",
+    [("resid_pre", 2, None), ("resid_post", 2, None), ("resid_mid", 1, None), ("z", 2, 1), ("q", 2, None),
+     ("mlp_pre", 1, None), ("mlp_post", 1, None), ("mlp_out", 2, None)],
+    ids=named,
+)  # fmt: skip
+def test_the_edges_of_a_sender_add_up_to_its_estimate(
+    read: tuple[str, int, int | None], own: HookedTransformer
+) -> None:
+    """By another way: one gradient at what the sender writes, instead of one at what every receiver reads."""
+    site, layer, head = read
+    pairs, one = scattered_pairs(), projection(layer, "noun", site=site, head=head)
+    audit = Audit(top_k=2, random=2) if site in ("resid_mid", "mlp_post") else None
+    edges = edge_attribution(own, pairs, metric=one, audit=audit)
+    of_heads = attribution_patching(own, pairs, "z", metric=one, audit=None).estimated_effect
+    of_mlps = attribution_patching(own, pairs, "mlp_out", metric=one, audit=None, axis="position").estimated_effect
+    for at in range(own.cfg.n_layers):
+        for of in (0, 3):
+            found = edges.estimated_effect.sel(sender=f"L{at}H{of}").sum("receiver")
+            close(found, of_heads.sel(layer=at, head=of), "gradient", size=SIZE, what=(at, of))
+        if (site, layer) != ("mlp_out", at):  # which is read itself, through no receiver
+            found = edges.estimated_effect.sel(sender=f"MLP{at}").sum("receiver")
+            close(found, of_mlps.sel(layer=at).sum("position"), "gradient", size=SIZE, what=at)
+    assert (edges.estimated_effect != 0).any()
+    if site.startswith("resid"):  # linear in what is written to it
+        exact = path_patching(own, pairs, metric=one, receivers=[f"L{layer}.{site}"])
+        effect = (exact.patched - exact.corrupted).transpose("prompt", "sender", "receiver")
+        close(edges.estimated_effect.sel(receiver=[f"L{layer}.{site}"]), effect, "gradient", size=SIZE)
+    if audit is not None:
+        audited = edges.audited.values
+        exact = path_patching(own, pairs, metric=one)
+        effect = (exact.patched - exact.corrupted).transpose(*edges.exact_effect.dims).values
+        assert audited.any()
+        close(edges.exact_effect.values[:, audited], effect[:, audited], size=SIZE)

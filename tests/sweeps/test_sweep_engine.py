@@ -11,6 +11,7 @@ import gc
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -797,6 +798,10 @@ def test_planned_operations_of_paths_and_knockouts_are_those_that_are_made(
     for call in (
         lambda: path_patching(wide[name], pairs),
         lambda: path_patching(wide[name], pairs, receivers=["logits", "L1H0.q"]),
+        *(
+            partial(path_patching, wide[name], pairs, metric=projection(2, "noun", np.ones(64), site=site))
+            for site in ("resid_pre", "resid_mid", "z", "q", "mlp_out")
+        ),
         lambda: knockout_sweep(wide[name], pairs, ["noun<-color", "answer<-noun"], by_head=True),
     ):
         effect, made = counted(call, monkeypatch)

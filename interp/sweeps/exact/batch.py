@@ -103,10 +103,11 @@ class Reader:
 
         return see
 
-    def read(self, at: Callable[[Tensor], Float[Tensor, "row answer ..."]]) -> Float[Tensor, "row answer width"]:
-        """What is read of it at the scored positions, which ``at`` picks."""
+    @property
+    def value(self) -> Tensor:
+        """The activation of the whole site."""
         assert self._kept is not None
-        return self.place.of(at(self._kept))
+        return self._kept
 
 
 @dataclass(frozen=True)
@@ -279,7 +280,7 @@ def _read_within(
     else:
         stream, z = _mixed(chunk, layer, members, stream)
         blocks.after_attention(layer, stream, blocks.heads(z), reader, (place.site,))
-    return reader.read(lambda value: value.unsqueeze(1)).squeeze(1)
+    return place.of(reader.value.unsqueeze(1)).squeeze(1)
 
 
 def _attended(

@@ -419,8 +419,8 @@ def _edited(change: Change, rows: _Rows) -> Float[Tensor, "row token d_model"]:
         stream = blocks.block(layer, stream, rows.at, length, seen, see=see, within=within, before=(k, v))
     if group.join[0] < chunk.n_layers:
         return stream
-    if reader is not None:
-        return reader.read(lambda value: chunk.at_answers(value, rows.prompt, group.start))
+    if change.read is not None and reader is not None:
+        return change.read.of(chunk.at_answers(reader.value, rows.prompt, group.start))
     return chunk.at_answers(stream, rows.prompt, group.start)
 
 
