@@ -127,7 +127,10 @@ def plan_terms(
 
 
 def _with_check(runs: float, plans: Sequence[Plan], again: Sequence[Plan]) -> list[Plan]:
-    """Plans of a screening with the rows that are run again, each taken for an average one; ``runs``: of both runs."""
+    """Plans of a screening, with the rows that are run again to check it; each is taken for an average row.
+
+    ``runs`` is the cost of the two unchanged runs.
+    """
     out = []
     for i, (plan, exact) in enumerate(zip(plans, again, strict=True)):
         rows = plan.flop - (runs if i == 0 else 0.0)
@@ -208,7 +211,7 @@ def _checked(
 
 
 def _in(blocks: Blocks, precision: Precision) -> tuple[Blocks, int]:
-    """The pieces in a precision, and the bytes of their matrices that are not the model's own."""
+    """The model's pieces in a precision, and the bytes of the matrices that are copied for it."""
     if precision == "float32":
         return blocks, 0
     if precision != "bfloat16":

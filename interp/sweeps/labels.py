@@ -132,7 +132,7 @@ _HELPS = {
     "less": "; positive means that it helps the answer",
     "unknown": "",
 }
-"""What an effect says, by which way the read-out is better."""
+"""Whether more or less of a read-out is better -> what the sign of an effect then says."""
 
 
 def effect_of_change(

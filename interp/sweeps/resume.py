@@ -1,4 +1,4 @@
-"""Going on with an interrupted sweep: what says which sweep a store's rows are of, and the rows it has."""
+"""Going on with an interrupted sweep: the facts that say which sweep rows belong to, and the rows that are finished."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def facts_of(model: HookedTransformer, base: Prompts, source: str, reading: Read
 
 @dataclass(frozen=True)
 class Finished:
-    """What a journal has of a sweep.
+    """The rows of a sweep that its journal has.
 
     Attributes:
         journal: the journal.
@@ -89,7 +89,7 @@ class Finished:
         chunk: Int[np.ndarray, " prompt"],
         numbers: tuple[Float[np.ndarray, " prompt"], Float[np.ndarray, " prompt"]],
     ) -> Bool[np.ndarray, "prompt cell"]:
-        """Put the finished rows of some prompts in; which these are.
+        """Put the finished rows of some prompts into ``out``, and say which they are.
 
         Raises:
             InterpError: the unchanged runs gave other numbers when the journal was written.

@@ -69,7 +69,7 @@ class Sweep:
         return found.where(reaches[found.cell])
 
     def clipped(self) -> Sweep:
-        """Without changes of later layers than the one that is read, in cells that change several.
+        """The same sweep, whose cells change no layer after the activation that is read.
 
         Raises:
             InterpError: a cell changes earlier streams and the very one that is read.
@@ -125,7 +125,7 @@ class Joint:
     Attributes:
         asked: the sweeps.
         run: as they are run: a stream after attention or after the MLP is the next layer's ``resid_pre``.
-        copied: per sweep, [cell, 3]: a cell, and the earlier sweep and its cell that say the same.
+        copied: per sweep, [cell, 3]: a cell, the earlier sweep that makes the same change, and its cell.
     """
 
     asked: tuple[Sweep, ...]

@@ -22,13 +22,13 @@ log = logging.getLogger(__name__)
 MEMORY_SHARE = 0.5
 """Share of free memory that a sweep may plan with."""
 CACHE_BYTES = 512 * 2**20
-"""Activations of the unchanged runs that are kept at a time, where memory allows."""
+"""Bytes of activations of the unchanged runs that are kept at a time, where memory allows."""
 TOKENS_PER_BATCH = {"cpu": 2048, "cuda": 2**17}
-"""Tokens of a batch beyond which it gets no faster; only less fits in memory."""
+"""Tokens of a batch. A larger one is no faster, and takes more memory."""
 SHARE_TO_PACK = 8
-"""Weights are packed where they take at most one in so many of the bytes that may be used."""
+"""Weights are packed if the memory that may be used is at least this many times what the copies take."""
 BATCH_BYTES = {"cpu": 2**25, "cuda": 0}
-"""Of a narrow model a batch may hold more tokens: as many as take so much memory in all its layers' steps."""
+"""Bytes. A batch of a narrow model may hold more tokens: as many as take this much at the widest step of a layer."""
 
 
 def free_memory(device: torch.device) -> int | None:
@@ -104,7 +104,7 @@ class Limits:
 
 
 def packed(blocks: Blocks, limits: Limits, groups: Sequence[Group], n_chunks: int) -> Blocks:
-    """The model with weights packed where enough tokens pass through them that it pays; what is packed stays so."""
+    """The model with its weights packed, if enough tokens pass through them to pay for that; a packed one as it is."""
     if not limits.packs or blocks.is_packed:
         return blocks
     n_layers = len(blocks.layers)
@@ -113,7 +113,7 @@ def packed(blocks: Blocks, limits: Limits, groups: Sequence[Group], n_chunks: in
 
 
 def halved(error: Exception, *, held: int, rows: int, device: torch.device, of: str) -> int:
-    """Half of what a batch held that did not fit in memory; any other error goes on its way.
+    """How much to try after a batch that did not fit in memory: half of it. Any other error is raised again.
 
     Raises:
         InterpError: the batch was a single row.

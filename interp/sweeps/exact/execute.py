@@ -59,7 +59,7 @@ def make_plan(
 
 @dataclass(frozen=True)
 class _Made:
-    """What was made of a chunk of prompts: its sweeps' cells, and the groups of them all."""
+    """A chunk of prompts, laid out: the cells of each sweep, and the groups of all of them."""
 
     n_prompts: int
     cells: Sequence[Cells]
@@ -225,7 +225,7 @@ def execute(
 
 
 def _values_of(changes: Sequence[Change]) -> Values:
-    """What a group of any of the sweeps brings."""
+    """Gives the stream of a group of any of the sweeps where it joins the batch."""
     return lambda group: changes[group.sweep].values(group)
 
 
@@ -311,7 +311,7 @@ def read_cache(blocks: Blocks, cache: Cache, reading: Reading) -> Float[np.ndarr
 
 
 def _really_changed(part: Sweep, rows: Rows, base: Cache, source: Source) -> Rows:
-    """Without rows whose two activations are equal at every token and head they change."""
+    """The rows, without those whose two activations are equal at every token and head that they change."""
     if not isinstance(source, FromRun):
         return rows
     keep = np.ones(len(rows), dtype=bool)

@@ -34,9 +34,9 @@ Join: TypeAlias = tuple[int, Literal["pre", "mid"]]
 """Where rows join the batch: before attention or before the MLP of a layer; (n_layers, "pre") is the final stream."""
 
 GROUP_FLOP = 5e7
-"""Operations that take a CPU as long as the small steps of one more group: a third of a millisecond."""
+"""One more group costs a CPU as much time, in small steps, as this many operations: a third of a millisecond."""
 MOST_PADDED = 2.5
-"""Most tokens that rows may hold together, for each that they would hold apart."""
+"""Rows of different starts enter together only if that makes them hold at most this many times their own tokens."""
 
 
 @dataclass(frozen=True)
@@ -403,7 +403,7 @@ def _rows(
     n_tokens = mask.sum(axis=2)
     dense = np.asarray((n_tokens == answers.max(axis=1) + 1 - start) & (n_tokens > 1))
     if site.enters != "between":
-        dense = np.zeros_like(some)  # it makes no difference there
+        dense = np.zeros_like(some)  # such rows join at the same place, dense or not
     elif site.later_tokens_read:
         dense = some  # every later token may attend to it
     which, prompt = np.nonzero(some[place[cells]])
@@ -473,7 +473,10 @@ def _split(order: Int[np.ndarray, " row"], keys: Int[np.ndarray, "row ..."]) -> 
 def _together(
     part: Int[np.ndarray, " row"], start: Int[np.ndarray, " row"], end: int, sizes: Sizes, *, late: bool
 ) -> Iterator[Int[np.ndarray, " row"]]:
-    """Rows of one start each, or of several where that is cheaper; of any, where only scored positions are computed."""
+    """Groups of rows: of one start, or of several where that is cheaper.
+
+    Where only the scored positions are computed (``late``), all rows are one group, whatever their starts.
+    """
     if late:
         yield part
         return
