@@ -14,6 +14,7 @@ from interp.errors import InterpError
 
 if TYPE_CHECKING:
     from analyses.cli.notebook import study
+    from analyses.explain import Explanation, explain
     from interp import (
         attribution,
         interventions,
@@ -37,6 +38,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "AnsweredPrompts",
+    "Explanation",
     "HookedTransformer",
     "InterpError",
     "PromptPair",
@@ -48,6 +50,7 @@ __all__ = [
     "ablation_sweep",
     "attribution",
     "capture",
+    "explain",
     "interventions",
     "knockout_sweep",
     "lenses",
@@ -78,6 +81,8 @@ _HOME = {
     "Vocabulary": "prompts",
     "capture": "run",
     "study": "analyses.cli.notebook",
+    "Explanation": "analyses.explain",
+    "explain": "analyses.explain",
     **{name: "sweeps" for name in ("sweep", "sweep_sites", "path_patching", "ablation_sweep", "knockout_sweep")},
     **{
         name: name

@@ -36,11 +36,17 @@ EXAMPLES = """\
 examples:
   interp run color-noun                      the bundled model, results and page under reports/color-noun
   interp run color-noun-es                   the founding sentence, in Spanish
+  interp explain "Me encanta el color negro y tengo un gato" --from negro --to gato
   interp run ioi --model gpt2                a model from the hub, if it can be reached or is cached
   interp run color-noun --model file.gguf    a GGUF file; a Hugging Face directory works too
   interp new agreement                       a first question of your own, in agreement.yaml
   interp check agreement.yaml --model gpt2   what is wrong with it, or its prompts as the model reads them
   interp run agreement.yaml --out my-run     ask it
+"""
+
+EXPLAINED = """\
+What of the word A reaches the word B? The sentence is compared with itself with other words in A's place, of as many
+tokens. The answer comes in words, with the heads that write it at B and what changes in what the model predicts.
 """
 
 log = logging.getLogger("interp.cli")
@@ -150,6 +156,22 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--quiet", action="store_true", help="no progress, only the result")
     run.set_defaults(handler=_run)
 
+    explain = commands.add_parser(
+        "explain", help="one sentence, two words: what of the first reaches the second", description=EXPLAINED
+    )
+    explain.add_argument("text", metavar="TEXT", help="the sentence")
+    explain.add_argument("--from", metavar="A", dest="source", required=True, help="a word of it; gato@2 is the second")
+    explain.add_argument("--to", metavar="B", dest="target", required=True, help="a later word of it")
+    explain.add_argument("--instead", metavar="W,W", help="what to put in A's place (default: chosen, and shown)")
+    explain.add_argument("--n", metavar="N", type=int, default=8, help="at most so many other words (default: 8)")
+    explain.add_argument("--lang", choices=("en", "es"), help="of the answer (default: the sentence's)")
+    explain.add_argument("--model", metavar="M", default="mini", help="as for 'interp run' (default: mini)")
+    explain.add_argument("--device", metavar="D", default="auto", help="auto, cpu, cuda or mps (default: auto)")
+    explain.add_argument("--dtype", choices=DTYPES, default="float32", help="default: float32")
+    explain.add_argument("--out", metavar="DIR", type=Path, help="keep the results there (default: only print)")
+    explain.add_argument("--quiet", action="store_true", help="no progress, only the result")
+    explain.set_defaults(handler=_explain)
+
     report = commands.add_parser("report", help="write the report of a finished run again")
     report.add_argument("directory", metavar="DIR", type=Path)
     report.add_argument("--plain", action="store_true", help="without the CircuitsVis script: 1.3 MB less")
@@ -214,6 +236,13 @@ def _run(arguments: argparse.Namespace, terminal: Terminal) -> None:
     )
     terminal.line(outcome.answer)
     terminal.line(f"Report: {outcome.report}")
+
+
+def _explain(arguments: argparse.Namespace, terminal: Terminal) -> None:
+    from analyses.cli import sentence
+
+    for line in sentence.explained(arguments, Screen(terminal, quiet=arguments.quiet)):
+        terminal.line(line)
 
 
 def _report(arguments: argparse.Namespace, terminal: Terminal) -> None:

@@ -46,7 +46,7 @@ def test_help_answers_in_under_half_a_second(python: Run) -> None:
 
 
 @pytest.mark.parametrize(
-    "command", ["run", "report", "compare", "new", "check", "show", "models", "studies", "tasks", "doctor"]
+    "command", ["run", "explain", "report", "compare", "new", "check", "show", "models", "studies", "tasks", "doctor"]
 )
 def test_every_command_has_help(command: str, capsys: Captured) -> None:
     assert main([command, "--help"]) == 0

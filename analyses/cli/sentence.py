@@ -1,0 +1,99 @@
+"""``interp explain``: the answer for one sentence and two words, as lines of text, and its results in a directory."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import xarray as xr
+
+from analyses.cli.terminal import Screen
+from interp.errors import InterpError
+
+if TYPE_CHECKING:
+    from analyses.explain import Explanation
+
+HEADS, WORDS = 5, 3
+"""How many heads, and how many words after each token, are listed."""
+
+
+def explained(arguments: argparse.Namespace, screen: Screen) -> Iterator[str]:
+    """Load the model, explain, keep the results where asked, and say the answer. Imports torch.
+
+    Raises:
+        InterpError: bad input; words are looked for before the model is loaded.
+    """
+    from interp import results
+    from interp.prompts import swaps
+
+    swaps.find_both(arguments.text, arguments.source, arguments.target)
+    out: Path | None = arguments.out
+    if out is not None and out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise InterpError(f"{out} is not an empty directory. Choose another --out, or remove it.")
+    from analyses.explain import explain
+    from interp.model import HookedTransformer
+
+    with screen.stage(f"loading {arguments.model}"):
+        model = HookedTransformer.from_pretrained(arguments.model, device=arguments.device, dtype=arguments.dtype)
+    with screen.stage("patching") as advance:
+        found = explain(
+            model,
+            arguments.text,
+            arguments.source,
+            arguments.target,
+            instead=None if arguments.instead is None else arguments.instead.split(","),
+            n=arguments.n,
+            language=arguments.lang,
+            progress=advance,
+        )
+    yield from lines(found)
+    if out is not None:
+        for name, result in found.results.items():
+            results.save(result, out / f"{name}.nc")
+        yield f"Results: {out}"
+
+
+def lines(found: Explanation) -> Iterator[str]:
+    """The answer, the words that were left out, the leading heads, and what changes in the predictions."""
+    yield found.answer
+    for drop in found.pairs.drops:
+        yield f"Left out: {drop.reason}."
+    if not found.reaches:
+        return
+    enough, needed = (part.isel(cell=slice(HEADS)) for part in found.head_effects)
+    yield ""
+    yield f"Heads at {found.target!r} (1 is the whole difference there; 95% interval over the other words):"
+    rows = [
+        (str(enough["cell"].values[i]), _cell(enough.isel(cell=i)), _cell(needed.isel(cell=i)))
+        for i in range(enough.sizes["cell"])
+    ]
+    yield from _table(("head", "sufficient", "needed"), rows)
+    yield ""
+    yield "What is predicted, in the sentence and with the other words:"
+    yield from _table(("after", "nats", "what changes most"), [_prediction(found, i) for i in range(_n(found))])
+
+
+def _n(found: Explanation) -> int:
+    return int(found.predictions.sizes["position"])
+
+
+def _prediction(found: Explanation, i: int) -> tuple[str, str, str]:
+    after = found.predictions.isel(position=i)
+    clean, other = after["clean_probability"], after["corrupted_probability"].mean("prompt")
+    order = abs(other - clean).values.argsort()[::-1][:WORDS]
+    words = after["word"].values
+    moved = ", ".join(f"{str(words[j])!r} {float(clean[j]):.1%} to {float(other[j]):.1%}" for j in order)
+    return repr(str(after["token"].values)), f"{float(after['kl'].mean()):.3g}", moved
+
+
+def _cell(part: xr.Dataset) -> str:
+    low, high = float(part["low"]), float(part["high"])
+    return f"{float(part['mean']):+.2f}" + (f" [{low:+.2f}, {high:+.2f}]" if low == low else "")
+
+
+def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
+    widths = [max(len(row[i]) for row in (header, *rows)) for i in range(len(header))]
+    for row in (header, *rows):
+        yield "  " + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()

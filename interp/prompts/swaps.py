@@ -1,0 +1,175 @@
+"""One sentence, two words: the sentence again with other words in the place of the first of them."""
+
+from __future__ import annotations
+
+import difflib
+import re
+import unicodedata
+from collections.abc import Sequence
+
+import numpy as np
+
+from interp.errors import InterpError, shown, whole_number
+from interp.prompts.alignment import Problem, misalignments
+from interp.prompts.pairing import Drop, first_reasons
+from interp.prompts.pairs import PromptPairs
+from interp.prompts.template import ANSWER
+from interp.prompts.tokens import SupportsTokenizer, encode_marked, excerpt
+from interp.prompts.vocabulary import Vocabulary
+
+SOURCE, TARGET = "source", "target"
+"""The roles of the two words."""
+
+
+def find(text: str, word: str) -> tuple[int, int]:
+    """The characters of a word, or of several words in a row, in a text.
+
+    Args:
+        text: the sentence.
+        word: as it stands there; ``"gato@2"`` is its second occurrence.
+
+    Returns:
+        First character, and one past the last.
+
+    Raises:
+        InterpError: it does not occur, or occurs several times and none of them is chosen.
+
+    >>> find("el gato y el perro", "gato")
+    (3, 7)
+    >>> find("un gato, otro gato", "gato@2")
+    (14, 18)
+    """
+    for name, one in (("text", text), ("word", word)):
+        if not isinstance(one, str) or not one.strip():
+            raise InterpError(f"The {name} is {shown(one)}. Give at least one word.")
+    plain, _, which = word.rpartition("@") if re.search(r"@\d+$", word) else (word, "", "")
+    places = [match.span() for match in re.finditer(rf"(?<!\w){re.escape(plain)}(?!\w)", text)]
+    if not places:
+        near = difflib.get_close_matches(plain, re.findall(r"\w+", text), n=1, cutoff=0.6)
+        hint = f"Did you mean {shown(near[0])}?" if near else "Write it as it stands there."
+        raise InterpError(f'The word {shown(plain)} is not in "{excerpt(text)}". {hint}')
+    if not which:
+        if len(places) > 1:
+            raise InterpError(
+                f'The word {shown(plain)} is {len(places)} times in "{excerpt(text)}". '
+                f"Choose one: {', '.join(f'{plain}@{i + 1}' for i in range(len(places)))}."
+            )
+        return places[0]
+    if not 1 <= int(which) <= len(places):
+        raise InterpError(f'"{excerpt(text)}" has {shown(plain)} {len(places)} times, so there is no {shown(word)}.')
+    return places[int(which) - 1]
+
+
+def find_both(text: str, source: str, target: str) -> tuple[tuple[int, int], tuple[int, int]]:
+    """The characters of two words, of which the second comes after the first.
+
+    Raises:
+        InterpError: what ``find`` refuses, or the target does not come after the source.
+
+    >>> find_both("un gato, otro gato", "gato@1", "gato@2")
+    ((3, 7), (14, 18))
+    """
+    first, second = find(text, source), find(text, target)
+    if second[0] < first[1]:
+        raise InterpError(
+            f"{shown(text[slice(*second)])} does not come after {shown(text[slice(*first)])}. A model of this kind "
+            "reads from left to right, so that a word can only reach later ones."
+        )
+    return first, second
+
+
+def swapped(
+    tokenizer: SupportsTokenizer,
+    text: str,
+    source: tuple[int, int],
+    target: tuple[int, int],
+    words: Sequence[str],
+    *,
+    most: int | None = None,
+) -> PromptPairs:
+    """Pairs of a sentence and the same sentence with another word in the place of the source.
+
+    Every pair has the sentence itself as its clean prompt, and one of ``words`` in its corrupted prompt. A word that
+    does not line up token by token is dropped with the reason. The token compared is the first that differs.
+
+    Args:
+        tokenizer: the model.
+        text: the sentence.
+        source: characters of the word that is exchanged, as from ``find_both``.
+        target: characters of the word that is asked about.
+        words: what stands in the place of the source, one pair for each.
+        most: stop after so many pairs; None is all.
+
+    Returns:
+        Pairs with the roles ``source``, ``target`` and ``answer`` (the last token of the sentence).
+
+    Raises:
+        InterpError: no word lines up.
+
+    >>> from interp import HookedTransformer
+    >>> model = HookedTransformer.from_pretrained("mini")
+    >>> text = "Me encanta el color negro y tengo un gato"
+    >>> pairs = swapped(model, text, *find_both(text, "negro", "gato"), ["rojo", "negro", "blanco"])
+    >>> [pair.incorrect for pair in pairs], [drop.kind for drop in pairs.drops]
+    ([' rojo', ' blanco'], ['identical'])
+    """
+    if most is not None and whole_number(most, "most") < 1:
+        raise InterpError(f"most is {shown(most)}. Ask for at least one pair.")
+    if isinstance(words, str) or not all(isinstance(word, str) and word.strip() for word in words):
+        raise InterpError(f"The other words are {shown(words)}. Give a list of words.")
+    others = list(dict.fromkeys(unicodedata.normalize("NFC", word.strip()) for word in words))
+    if not others:
+        raise InterpError(f"There is no other word for {shown(text[slice(*source)])}. Give at least one.")
+    texts = [text[: source[0]] + other + text[source[1] :] for other in others]
+    shifts = [len(other) - (source[1] - source[0]) for other in others]
+    roles = [
+        {SOURCE: (source[0], source[1] + shift), TARGET: (target[0] + shift, target[1] + shift)} for shift in shifts
+    ]
+    clean, _ = encode_marked(tokenizer, [text] * len(others), [{SOURCE: source, TARGET: target}] * len(others))
+    corrupted, unknown = encode_marked(tokenizer, texts, roles)
+    problems = misalignments(clean, corrupted, differ_only_at=[SOURCE])
+    kept: list[int] = []
+    drops: list[Drop] = []
+    for i, problem in enumerate(problems):
+        if len(kept) == most:
+            break
+        if unknown[i]:
+            problem = Problem("unknown", f"it holds {unknown[i]}")
+        if problem is not None:
+            drops.append(Drop(i, f"{others[i]}: {problem.reason}", text, texts[i], problem.kind))
+        else:
+            kept.append(i)
+    if not kept:
+        raise InterpError(
+            f"None of {len(others)} other words for {shown(text[slice(*source)])} has its number of tokens. "
+            f"{first_reasons(drops)}"
+        )
+    clean, corrupted = clean.select(kept), corrupted.select(kept)
+    last = clean.lengths - 1
+    answer = {ANSWER: np.stack([last, last + 1], axis=1)}
+    clean, corrupted = (one.with_roles({**one.roles, **answer}) for one in (clean, corrupted))
+    first = np.array([int(np.flatnonzero(a != b)[0]) for a, b in zip(clean.ids, corrupted.ids, strict=True)])
+    rows = np.arange(len(kept))
+    right, wrong = clean.ids[rows, first], corrupted.ids[rows, first]
+    tokens = clean.tokens, corrupted.tokens
+    said = [tuple(row[at] for row, at in zip(side or (), first, strict=False)) for side in tokens]
+    word = text[slice(*source)]
+    return PromptPairs(
+        clean=clean,
+        corrupted=corrupted,
+        correct=right,
+        incorrect=wrong,
+        answer_position=last,
+        answer_policy="single",
+        correct_tokens=tuple((int(token),) for token in right),
+        incorrect_tokens=tuple((int(token),) for token in wrong),
+        answers=said[0],
+        incorrect_answers=said[1],
+        slots=({SOURCE: word},) * len(kept),
+        corrupted_slots=tuple({SOURCE: others[i]} for i in kept),
+        variants=("",) * len(kept),
+        drops=tuple(drops),
+        task="explain",
+        name="sentence",
+        stated=Vocabulary(source=SOURCE, target=TARGET),
+    )

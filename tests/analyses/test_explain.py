@@ -1,0 +1,189 @@
+"""One sentence and two words, held to the plain Hugging Face model and to hooks written by hand."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, GPT2LMHeadModel
+
+from analyses import explain as module
+from interp import Explanation, HookedTransformer, InterpError, explain
+from interp.mini import WEIGHTS
+from tests.tolerance import close
+
+TEXT = "Me encanta el color negro, espero algún día tener un gato así"
+OTHERS = ["rojo", "blanco", "azul"]
+WIDE = 30.0  # the size of mini's largest logits
+
+
+@pytest.fixture(scope="module")
+def raw() -> HookedTransformer:
+    """Mini as it was trained: nothing folded, so that its streams are Hugging Face's."""
+    return HookedTransformer.from_pretrained("mini", numerics="raw")
+
+
+@pytest.fixture(scope="module")
+def found(raw: HookedTransformer) -> Explanation:
+    return explain(raw, TEXT, "negro", "gato", instead=OTHERS)
+
+
+@pytest.fixture(scope="module")
+def plain() -> GPT2LMHeadModel:
+    return AutoModelForCausalLM.from_pretrained(WEIGHTS).eval()
+
+
+def streams(hf: Any, ids: np.ndarray, edit: Any = None) -> torch.Tensor:
+    """[layer, prompt, position, d_model] after each block; ``edit`` may change what ``c_proj`` of a layer is given."""
+    kept: list[torch.Tensor] = []
+    hooks = [
+        block.register_forward_hook(lambda _, __, out: kept.append(out[0] if isinstance(out, tuple) else out))
+        for block in hf.transformer.h
+    ]
+    if edit is not None:
+        layer, change = edit
+        hooks.append(hf.transformer.h[layer].attn.c_proj.register_forward_pre_hook(change))
+    with torch.no_grad():
+        hf(torch.tensor(ids))
+    for hook in hooks:
+        hook.remove()
+    return torch.stack(kept).double()
+
+
+def test_what_arrives_is_the_difference_of_the_plain_models_streams(found: Explanation, plain: GPT2LMHeadModel) -> None:
+    clean, other = (streams(plain, side.ids) for side in (found.pairs.clean, found.pairs.corrupted))
+    expected = ((clean - other).norm(dim=-1) / clean.norm(dim=-1)).permute(1, 0, 2)
+    close(found.reach["difference"].values, expected, size=1.0)
+    assert (found.reach["difference"].sel(position=slice(0, 4)) == 0).all()  # nothing before the source
+    here = found.reach["token"].values.tolist().index(" gato")
+    close(found.arrived["mean"], expected[:, -1, here].mean(), size=1.0)
+    assert int(found.arrived["n"]) == 3
+
+
+def test_what_changes_in_the_predictions_is_the_plain_models(found: Explanation, plain: GPT2LMHeadModel) -> None:
+    with torch.no_grad():
+        said = [plain(torch.tensor(side.ids)).logits.double() for side in (found.pairs.clean, found.pairs.corrupted)]
+    clean, other = (logits.log_softmax(dim=-1)[:, 12:] for logits in said)
+    close(found.predictions["kl"].values, (clean.exp() * (clean - other)).sum(dim=-1), size=WIDE)
+    assert found.predictions["position"].values.tolist() == [12, 13]
+    reader = AutoReader.of(found)
+    for word in found.predictions["word"].values.tolist():
+        token = reader[word]
+        here = found.predictions.sel(word=word)
+        close(here["clean_probability"].values, clean[0, :, token].exp(), size=1.0)
+        close(here["corrupted_probability"].values, other[:, :, token].exp(), size=1.0)
+    moved = (other.exp() - clean.exp()).mean(dim=0)[0]
+    assert reader[str(found.predictions["word"].values[0])] in range(len(moved))
+    for best in (moved.argmax(), moved.argmin()):
+        assert int(best) in {reader[word] for word in found.predictions["word"].values.tolist()}
+
+
+class AutoReader(dict[str, int]):
+    """Word -> token."""
+
+    @classmethod
+    def of(cls, found: Explanation) -> AutoReader:
+        from transformers import AutoTokenizer
+
+        tokenizer = AutoTokenizer.from_pretrained(WEIGHTS)
+        return cls({tokenizer.decode([token]): token for token in range(len(tokenizer))})
+
+
+@pytest.mark.parametrize("direction", ["denoising", "noising"])
+def test_a_heads_effect_is_that_of_a_hook_by_hand(found: Explanation, plain: GPT2LMHeadModel, direction: str) -> None:
+    """The head's slice of what c_proj is given, exchanged at the target; the stream there, projected by hand."""
+    clean, other = found.pairs.clean.ids, found.pairs.corrupted.ids
+    base, source = (other, clean) if direction == "denoising" else (clean, other)
+    at, width = 12, plain.config.n_embd // plain.config.n_head
+    whole, worst = (streams(plain, ids)[-1][:, at] for ids in (clean, other))
+    difference = whole - worst
+    for layer, head in ((0, 0), (2, 1), (3, 2), (3, 3)):
+        given: list[torch.Tensor] = []
+        streams(plain, source, (layer, lambda _, args, given=given: given.append(args[0].clone())))
+        part = slice(head * width, (head + 1) * width)
+
+        def put(_: Any, args: Any, given: list[torch.Tensor] = given, part: slice = part) -> Any:
+            changed = args[0].clone()
+            changed[:, at, part] = given[0][:, at, part]
+            return (changed,)
+
+        after = streams(plain, base, (layer, put))[-1][:, at]
+        expected = ((after - worst) * difference).sum(-1) / (difference**2).sum(-1)
+        here = found.heads["patched"].sel(direction=direction, layer=layer, head=head, role="target")
+        close(here.values, expected, size=1.0)
+
+
+def test_the_heads_are_in_order_and_in_both_directions(found: Explanation) -> None:
+    enough, needed = found.head_effects
+    values = enough["mean"].values
+    assert (np.diff(values) <= 0).all()
+    assert enough["cell"].values.tolist() == needed["cell"].values.tolist()
+    best = str(enough["cell"].values[0])
+    layer, head = int(best[1]), int(best[3])
+    lost = 1 - found.heads["recovered"].sel(direction="noising", layer=layer, head=head, role="target").mean("prompt")
+    close(needed["mean"][0], lost, size=1.0)
+
+
+def test_the_route_begins_at_the_source_and_ends_at_the_target(found: Explanation) -> None:
+    route = found.route["recovered"].mean("prompt")
+    close(route.sel(layer=0, position=5), 1.0, size=1.0)  # the whole source before layer 0
+    assert (route.sel(layer=0, position=slice(6, 12)) == 0).all()  # the other words are the same there
+    assert float(route.sel(layer=3, position=12)) > 0.1
+
+
+def test_nothing_arrives_where_no_head_writes(raw: HookedTransformer, tmp_path: Any) -> None:
+    hf = AutoModelForCausalLM.from_pretrained(WEIGHTS)
+    for block in hf.transformer.h:
+        block.attn.c_proj.weight.data.zero_()
+    hf.save_pretrained(tmp_path)
+    raw.tokenizer.save_pretrained(tmp_path)
+    model = HookedTransformer.from_pretrained(tmp_path)
+    found = explain(model, TEXT, "negro", "gato", instead=OTHERS)
+    assert not found.reaches
+    assert found.answer.startswith("No: nada de «negro» llega a «gato».")
+    assert "cabezas" not in found.answer
+    assert (found.reach["difference"].sel(position=12) == 0).all()
+
+
+def test_words_come_from_the_lexicons_then_from_the_model(mini: HookedTransformer) -> None:
+    found = explain(mini, TEXT, "negro", "gato", n=2)
+    assert [slots["source"] for slots in found.pairs.corrupted_slots] == ["blanco", "rojo"]
+    words = module.other_words(mini, "Me encanta el color", (3, 10), 3)  # in no lexicon
+    assert words
+    assert all(word.isalpha() and word.islower() and word != "encanta" for word in words)
+    ids = mini.tokenizer("Me", add_special_tokens=False)["input_ids"]
+    first = mini.forward(torch.tensor([[mini.bos_token_id, *ids]]))[0, -1].topk(24).indices.tolist()
+    assert set(words) <= {mini.tokenizer.decode([token]).strip() for token in first}
+
+
+def test_the_answer_says_yes_or_no_in_the_sentences_language(mini: HookedTransformer) -> None:
+    spanish = explain(mini, TEXT, "negro", "gato", instead=OTHERS)
+    assert spanish.language == "es"
+    assert str(spanish) == spanish.answer
+    assert spanish.answer.startswith("Sí: algo de «negro» llega a «gato».")
+    assert f"{float(spanish.arrived['mean']):.1%}".replace(".", ",") in spanish.answer
+    assert "de GPT-2 esto no dice nada" in spanish.answer
+    english = explain(mini, "The cat is black. The cat is", "black", "is@2", instead=["white"])
+    assert english.answer.startswith('Yes: something of "black" arrives at "is". With 1 other word in its place')
+    assert "gives no interval" in english.answer
+    assert "[" not in english.answer
+    assert explain(mini, TEXT, "negro", "gato", instead=OTHERS, language="en").answer.startswith("Yes: ")
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"n": 0}, "n is 0"),
+        ({"language": "fr"}, "Unknown language 'fr'"),
+        ({"instead": ["zzzq"]}, "None of 1 other words"),
+        ({"source": "verde"}, "The word 'verde' is not in"),
+        ({"text": ""}, "The text is ''"),
+    ],
+)
+def test_what_cannot_be_explained_is_one_line(mini: HookedTransformer, options: dict[str, Any], says: str) -> None:
+    asked = {"text": TEXT, "source": "negro", "target": "gato", **options}
+    with pytest.raises(InterpError, match=says) as caught:
+        explain(mini, **asked)
+    assert "\n" not in str(caught.value)

@@ -1,0 +1,72 @@
+"""``interp explain``: the answer in words, results where they are asked for, one line per mistake."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from analyses.cli.main import main
+from interp import HookedTransformer, results
+
+TEXT = "Me encanta el color negro, espero algún día tener un gato así"
+ASKED = ["explain", TEXT, "--from", "negro", "--to", "gato"]
+Captured = pytest.CaptureFixture[str]
+
+
+@pytest.fixture(autouse=True)
+def _loaded_once(mini: HookedTransformer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(HookedTransformer, "from_pretrained", lambda name, **_: mini)
+
+
+def test_it_answers_shows_the_words_and_keeps_the_results(tmp_path: Path, capsys: Captured) -> None:
+    out = tmp_path / "found"
+    assert main([*ASKED, "--instead", "rojo,blanco,zzzq", "--out", str(out)]) == 0
+    said, told = capsys.readouterr()
+    assert said.startswith("Sí: algo de «negro» llega a «gato». Con otras 2 palabras en su lugar")
+    assert "(rojo, blanco)" in said
+    assert "Left out: zzzq: clean and corrupted must have equal token counts" in said
+    assert "head  sufficient" in said
+    assert f"Results: {out}" in said
+    assert "loading mini" in told
+    assert sorted(path.stem for path in out.iterdir()) == ["heads", "predictions", "reach", "route"]
+    heads = results.load(out / "heads.nc")
+    assert heads["recovered"].dims == ("prompt", "direction", "layer", "head", "role")
+    assert heads.sizes["prompt"] == 2
+
+
+def test_the_language_can_be_chosen(capsys: Captured) -> None:
+    assert main([*ASKED, "--n", "2", "--lang", "en", "--quiet"]) == 0
+    said, told = capsys.readouterr()
+    assert said.startswith('Yes: something of "negro" arrives at "gato".')
+    assert told == ""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--from", "verde", "--to", "gato"], "The word 'verde' is not in"),
+        (["--from", "gato", "--to", "negro"], "'negro' does not come after 'gato'"),
+        (["--from", "negro", "--to", "gato", "--n", "0"], "n is 0"),
+        (["--from", "negro", "--to", "gato", "--instead", "zzzq"], "None of 1 other words"),
+        (["--from", "negro", "--to", "gato", "--instead", ","], "Give a list of words"),
+        (["--from", "negro"], "the following arguments are required: --to"),
+    ],
+)
+def test_a_mistake_is_one_line_and_nothing_is_written(
+    arguments: list[str], says: str, tmp_path: Path, capsys: Captured
+) -> None:
+    out = tmp_path / "found"
+    assert main(["explain", TEXT, *arguments, "--out", str(out), "--quiet"]) == 2
+    said, told = capsys.readouterr()
+    assert said == ""
+    assert told.count("\n") == 1
+    assert says in told
+    assert not out.exists()
+
+
+def test_a_directory_with_something_in_it_is_left_alone(tmp_path: Path, capsys: Captured) -> None:
+    (tmp_path / "mine.txt").write_text("mine")
+    assert main([*ASKED, "--out", str(tmp_path)]) == 2
+    assert "is not an empty directory" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]

@@ -1,0 +1,73 @@
+"""The sentence again with other words: where words are found, and which pairs line up."""
+
+from __future__ import annotations
+
+import pytest
+
+from interp import HookedTransformer, InterpError
+from interp.prompts import swaps
+
+TEXT = "Me encanta el color negro, espero algún día tener un gato así"
+
+
+@pytest.mark.parametrize(
+    ("word", "expected"), [("negro", (20, 25)), ("gato", (53, 57)), ("algún día", (34, 43)), ("así", (58, 61))]
+)
+def test_a_word_is_found_where_it_stands(word: str, expected: tuple[int, int]) -> None:
+    assert swaps.find(TEXT, word) == expected
+    assert TEXT[slice(*expected)] == word
+
+
+def test_a_word_within_another_is_not_found() -> None:
+    with pytest.raises(InterpError, match=r"The word 'col' is not in .* Did you mean 'color'\?"):
+        swaps.find(TEXT, "col")
+
+
+@pytest.mark.parametrize(
+    ("word", "says"),
+    [
+        ("gato", r"'gato' is 2 times in .* Choose one: gato@1, gato@2\."),
+        ("gato@3", "has 'gato' 2 times, so there is no 'gato@3'"),
+        ("gato@0", "so there is no 'gato@0'"),
+        ("perro", "Write it as it stands there"),
+        ("  ", "The word is ' '"),
+    ],
+)
+def test_which_word_is_meant_is_asked_for(word: str, says: str) -> None:
+    with pytest.raises(InterpError, match=says):
+        swaps.find("un gato, otro gato", word)
+
+
+def test_a_target_before_the_source_is_refused() -> None:
+    with pytest.raises(InterpError, match="'negro' does not come after 'gato'"):
+        swaps.find_both(TEXT, "gato", "negro")
+    with pytest.raises(InterpError, match="does not come after"):
+        swaps.find_both(TEXT, "negro", "negro")
+
+
+def test_pairs_differ_at_the_source_alone(mini: HookedTransformer) -> None:
+    places = swaps.find_both(TEXT, "negro", "gato")
+    pairs = swaps.swapped(mini, TEXT, *places, ["rojo", "negro", "rojo", "zzzq", "blanco", "azul"], most=2)
+    assert [slots["source"] for slots in pairs.corrupted_slots] == ["rojo", "blanco"]
+    assert [drop.kind for drop in pairs.drops] == ["identical", "length"]  # "azul" came after enough
+    assert (pairs.clean.ids != pairs.corrupted.ids).sum(axis=1).tolist() == [1, 1]
+    (source, target) = (pairs.clean.spans(role)[0].tolist() for role in ("source", "target"))
+    tokens = pairs.clean.tokens[0]
+    assert tokens[slice(*source)] == (" negro",)
+    assert tokens[slice(*target)] == (" gato",)
+    assert pairs.corrupted.texts == tuple(TEXT.replace("negro", other) for other in ("rojo", "blanco"))
+    assert [pair.correct for pair in pairs] == [" negro"] * 2
+    assert [pair.incorrect for pair in pairs] == [" rojo", " blanco"]
+
+
+def test_no_word_that_lines_up_is_one_line(mini: HookedTransformer) -> None:
+    places = swaps.find_both(TEXT, "negro", "gato")
+    with pytest.raises(InterpError, match=r"None of 1 other words for 'negro' has its number of tokens\. First"):
+        swaps.swapped(mini, TEXT, *places, ["zzzq"])
+    for words, says in (
+        ([], "There is no other word"),
+        ("rojo", "Give a list of words"),
+        (["", "rojo"], "Give a list"),
+    ):
+        with pytest.raises(InterpError, match=says):
+            swaps.swapped(mini, TEXT, *places, words)
