@@ -46,8 +46,6 @@ SOURCES = {
 }
 
 
-WRITES: dict[str, str] = {"embed": "resid_pre", "head": "z", "mlp": "mlp_out"}
-"""Kind of sender -> the site that holds what it writes."""
 ACTS: dict[str, tuple[str, str]] = {
     **{kind: (kind, "resid_pre") for kind in ("q", "k", "v")},
     "mlp": ("mlp_out", "resid_mid"),
@@ -178,7 +176,7 @@ def _runs(method: str, senders: Sequence[Node], steps: int) -> list[_Run]:
         raise InterpError(f"Where method '{method}' takes its gradients is not written in interp.attribution.edges.")
     together: dict[Place, list[int]] = {}
     for index, node in enumerate(senders):
-        together.setdefault(_written_at(node), []).append(index)
+        together.setdefault(node.written, []).append(index)
     return [(place, shares, moved) for place, moved in together.items()]
 
 
@@ -216,12 +214,12 @@ class _Batch:
         receivers: tuple[Node, ...],
     ) -> _Batch:
         blocks = engine.pieces("Edge attribution")
-        places = list(dict.fromkeys(map(_written_at, senders)))
+        places = list(dict.fromkeys(node.written for node in senders))
         reading = part.reading.rows(torch.from_numpy(rows)).with_known(engine.model)
         ids, other = (torch.from_numpy(np.array(run.ids[rows])) for run in (part.base, part.source))
         base, source = (engine.activations(tokens, places) for tokens in (ids, other))
         moves = {place: source[place] - base[place] for place in places}
-        changes = [_written(blocks, node, moves[_written_at(node)]) for node in senders]
+        changes = [_written(blocks, node, moves[node.written]) for node in senders]
         return cls(engine, ids, reading, base, source, torch.stack(changes, dim=1), senders, receivers)
 
     def scores(
@@ -260,11 +258,6 @@ class _Batch:
         if kind == "mlp" and read is not None and read.layer == layer:
             return read.site, layer
         return ACTS[kind][0], layer
-
-
-def _written_at(node: Node) -> Place:
-    """The site that holds what a sender writes; the embedding is what layer 0 reads."""
-    return WRITES[node.kind], max(node.layer, 0)
 
 
 def _written(blocks: Blocks, node: Node, change: Tensor) -> Float[Tensor, "prompt position d_model"]:

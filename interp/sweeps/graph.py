@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
@@ -33,6 +33,11 @@ class Node:
     kind: Kind
     layer: int
     head: int = -1
+
+    @property
+    def written(self) -> tuple[str, int]:
+        """Site and layer that hold what this sender writes; for the embedding it is what layer 0 reads."""
+        return WRITTEN_AT[self.kind], max(self.layer, 0)
 
     def reaches(self, receiver: Node) -> bool:
         """Whether this sender writes before that receiver reads."""

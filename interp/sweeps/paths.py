@@ -300,7 +300,7 @@ class _Written:
         out = np.zeros((len(self.wanted.senders), len(self.wanted.base)), dtype=bool)
         for i in np.unique(self.wanted.edges[:, 0]):
             node = self.wanted.senders[i]
-            site, layer = _site(node)
+            site, layer = node.written
             new, old = self.source[site, layer], self.chunk.base[site, layer]
             moved = new != old if node.head < 0 else new[:, :, node.head] != old[:, :, node.head]
             out[i] = moved.flatten(1).any(dim=1).cpu().numpy()
@@ -310,7 +310,7 @@ class _Written:
         self, node: Node, prompt: Int[Tensor, " row"], start: int, end: int
     ) -> Float[Tensor, "row token d_model"]:
         """What the sender writes in the other run minus what it writes in this one."""
-        site, layer = _site(node)
+        site, layer = node.written
         new, old = (kept[site, layer][:, start:end].index_select(0, prompt) for kept in (self.source, self.chunk.base))
         if node.head < 0:
             return new - old
@@ -443,10 +443,6 @@ def _end(wanted: _Wanted) -> str:
     """What paths lead to, in words."""
     place = wanted.reading.readout.place
     return "the answer" if place is None else f"{place.site} of layer {place.layer}"
-
-
-def _site(node: Node) -> tuple[str, int]:
-    return {"embed": ("resid_pre", 0), "head": ("z", node.layer), "mlp": ("mlp_out", node.layer)}[node.kind]
 
 
 # ---- what it cost, and the result ----
