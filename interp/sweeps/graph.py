@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 
 Kind: TypeAlias = Literal["embed", "head", "mlp", "q", "k", "v", "mid", "stream", "logits"]
 
+WRITTEN_AT: Mapping[str, str] = {"embed": "resid_pre", "head": "z", "mlp": "mlp_out"}
+"""Kind of sender -> the site that holds what it writes."""
+
 
 @dataclass(frozen=True)
 class Node:
