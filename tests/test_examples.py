@@ -18,8 +18,7 @@ from interp import HookedTransformer
 
 OPTIONS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
 NOT_IMPORTED = ("analyses.__main__", "interp.sweep")  # the command itself, and the earlier place of the sweeps
-WITHOUT = ("interp.metrics", "interp.sweeps")
-"""The earlier name of ``interp.readouts``; and what is not there yet."""
+EARLIER = ("interp.metrics", "interp.sweep")  # the earlier names of the read-outs and of the sweeps
 
 
 def modules() -> list[str]:
@@ -35,7 +34,7 @@ def public() -> list[str]:
     """The modules that users import from: those directly in ``interp``, the registry, and every analysis."""
     direct = [f"interp.{one.name}" for one in pkgutil.iter_modules(interp.__path__) if not one.name.startswith("_")]
     own = ["analyses.registry", "analyses.options", *(analysis.module for analysis in BUNDLED.values())]
-    return ["interp", *(name for name in direct if name not in (*NOT_IMPORTED, *WITHOUT)), *own]
+    return ["interp", *(name for name in direct if name not in EARLIER), *own]
 
 
 def offered(module: ModuleType) -> dict[str, Any]:

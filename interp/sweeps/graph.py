@@ -30,6 +30,10 @@ class Node:
         kind: what it is; ``stream`` is the residual stream before ``layer``, ``mid`` that before its MLP.
         layer: its layer; -1 for ``embed``, the number of layers for ``logits``.
         head: head or key-value head; -1 where it has none.
+
+    >>> head, mlp = Node("L1H0", "head", 1, 0), Node("MLP1", "mlp", 1)
+    >>> head.reaches(mlp), mlp.reaches(head)  # within a layer attention comes before the MLP
+    (True, False)
     """
 
     label: str
@@ -54,6 +58,11 @@ def senders_of(model: HookedTransformer, names: Sequence[str] | None = None) -> 
 
     Raises:
         InterpError: an unknown name.
+
+    >>> from interp import HookedTransformer
+    >>> model = HookedTransformer.from_pretrained("mini")
+    >>> [node.label for node in senders_of(model)[:6]]
+    ['embed', 'L0H0', 'L0H1', 'L0H2', 'L0H3', 'MLP0']
     """
     nodes = [Node("embed", "embed", -1)]
     for layer in range(model.cfg.n_layers):
@@ -72,6 +81,11 @@ def receivers_of(
 
     Raises:
         InterpError: an unknown name.
+
+    >>> from interp import HookedTransformer
+    >>> model = HookedTransformer.from_pretrained("mini")
+    >>> [(node.label, node.layer) for node in receivers_of(model, ["L1H0.q", "logits"])]
+    [('L1H0.q', 1), ('logits', 4)]
     """
     cfg = model.cfg
     nodes: list[Node] = []

@@ -98,6 +98,16 @@ class PathPatching:
         senders: labels of the senders; None is all.
         receivers: labels of the receivers; None is all.
         minimum_gap: clean-corrupted gap below which ``recovered`` is NaN; default by metric.
+
+    Head 2 of layer 0 acts through the values of head 0 of layer 1, and not directly on the logits:
+
+    >>> from interp import HookedTransformer, tasks
+    >>> from interp.sweeps import PathPatching
+    >>> model = HookedTransformer.from_pretrained("mini")
+    >>> pairs = tasks.build("color-noun", "recall", tokenizer=model, n=2)
+    >>> edges = PathPatching(senders=["L0H2"], receivers=["L1H0.v", "logits"]).run(model, pairs)
+    >>> (edges.recovered.mean("prompt") > 0.5).values.tolist()  # sender receiver
+    [[True, False]]
     """
 
     direction: Direction = "denoising"

@@ -45,8 +45,17 @@ class Reading:
         readout: what is measured.
         prompt: [prompt] which of the prompts that were given these are.
         compared: the runs that the read-out compares with: none, the clean one, or the clean and the corrupted one.
-        known: of each of them [row, answer, width] what is read there, once it is known (``with_known``).
-        known_row: [prompt] which of its rows is whose.
+        known: what is read of each of them [row, answer, width]; empty until ``with_known`` has read it.
+        known_row: [prompt] the row of ``known`` that is each prompt's.
+
+    >>> pairs = PromptPairs.from_tokens([[5, 6, 7]], [[5, 8, 7]], correct=9, incorrect=10)
+    >>> reading = Reading.of(pairs, "logit_difference")
+    >>> reading.positions.tolist(), reading.correct.tolist()
+    ([[2]], [[9]])
+    >>> logits = torch.zeros(1, 1, 20)  # prompt answer vocab
+    >>> logits[0, 0, 9] = 3.0
+    >>> reading(logits).tolist()
+    [3.0]
     """
 
     positions: Int[Tensor, "prompt answer"]
@@ -103,7 +112,7 @@ class Reading:
 
     def rows(self, index: Int[Tensor, " row"]) -> Reading:
         """The reading of chosen prompts."""
-        # Once it is known what is read of them, the other runs are not used, and that is not copied for every row.
+        # Once ``known`` is there the other runs are not needed. It is shared, and not copied for every row.
         compared = () if self.known else tuple(prompts.select(index.numpy()) for prompts in self.compared)
         return Reading(
             self.positions[index],
@@ -118,7 +127,7 @@ class Reading:
         )
 
     def with_known(self, model: HookedTransformer) -> Reading:
-        """With what is read of the runs that the read-out compares with, where that is not known yet."""
+        """The reading with ``known``, for which the runs that it compares with are run where they have not been."""
         if not self.compared or self.known:
             return self
         known = tuple(self.read(model, prompts) for prompts in self.compared)
@@ -278,6 +287,12 @@ def score(
 
     With the policy ``sum_logprob``, ``logit_difference`` is the difference of the summed log-probabilities of the two
     whole answers (nats), which for one-token answers equals the logit difference.
+
+    >>> from interp import HookedTransformer, tasks
+    >>> model = HookedTransformer.from_pretrained("mini")
+    >>> pairs = tasks.build("color-noun", "recall", tokenizer=model, n=2)
+    >>> bool((score(model, pairs) > 0).all()), bool((score(model, pairs, "corrupted") < 0).all())
+    (True, True)
     """
     check_scored(model, pairs)
     total = np.zeros(len(pairs))
@@ -289,10 +304,17 @@ def score(
 
 
 def checked_reading(model: HookedTransformer, pairs: AnyPairs, metric: AnyReadout) -> Reading:
-    """``Reading.of``, its labels and its place held to the model.
+    """``Reading.of``, where its labels and its place are checked against the model too.
 
     Raises:
         InterpError: what ``Reading.of`` refuses, a label that has no logit, or a place that the model has not.
+
+    >>> from interp import HookedTransformer
+    >>> model = HookedTransformer.from_pretrained("mini")
+    >>> pairs = PromptPairs.from_tokens([[5, 6, 7]], [[5, 8, 7]], correct=9, incorrect=10)
+    >>> checked_reading(model, pairs, readouts.projection(9, 2))
+    Traceback (most recent call last):
+    interp.errors.InterpError: The projection reads resid_pre of layer 9, but the model has 4 layers. ...
     """
     reading = Reading.of(pairs, metric)
     place = reading.readout.place
@@ -304,7 +326,7 @@ def checked_reading(model: HookedTransformer, pairs: AnyPairs, metric: AnyReadou
 
 
 def _check_place(model: HookedTransformer, place: Place) -> None:
-    """Refuse an activation that this model has not.
+    """Refuse an activation that this model does not have.
 
     Raises:
         InterpError: a site, layer or head that it has not, or a direction of another width.
@@ -327,6 +349,10 @@ def whole_answers(pairs: AnyPairs, metric: AnyReadout) -> bool:
 
     Raises:
         InterpError: a metric that is not defined for whole answers.
+
+    >>> pairs = PromptPairs.from_tokens([[5, 6, 7]], [[5, 8, 7]], correct=9, incorrect=10)
+    >>> whole_answers(pairs, "logit_difference")  # answers of one token
+    False
     """
     readout = readouts.readout(metric)
     if isinstance(pairs, AnsweredPrompts) or pairs.answer_policy != "sum_logprob" or pairs.continuation:
@@ -360,6 +386,10 @@ def scored_parts(pairs: AnyPairs, metric: AnyReadout) -> tuple[tuple[float, AnyP
 
     One part, but for whole answers: their difference is the log-probability of the right answer minus the wrong one's,
     each read off the pairs that its own answer continues.
+
+    >>> pairs = PromptPairs.from_tokens([[5, 6, 7]], [[5, 8, 7]], correct=9, incorrect=10)
+    >>> [(sign, readout.name) for sign, _, readout in scored_parts(pairs, "logit_difference")]
+    [(1.0, 'logit_difference')]
     """
     if isinstance(pairs, AnsweredPrompts) or not whole_answers(pairs, metric):
         return ((1.0, pairs, readouts.readout(metric)),)
@@ -370,7 +400,12 @@ def scored_parts(pairs: AnyPairs, metric: AnyReadout) -> tuple[tuple[float, AnyP
 
 
 def described(pairs: PromptPairs, metric: AnyReadout) -> tuple[str, str]:
-    """What results call the metric, and its units."""
+    """What results call the metric, and its units.
+
+    >>> pairs = PromptPairs.from_tokens([[5, 6, 7]], [[5, 8, 7]], correct=9, incorrect=10)
+    >>> described(pairs, "kl")
+    ('kl', 'nats')
+    """
     readout = readouts.readout(metric)
     if readout.compares and whole_answers(pairs, readout):
         return "difference of summed log-probabilities", readouts.READOUTS["log_probability"].units

@@ -1,4 +1,4 @@
-"""Takes rows through the layers in one batch, which grows at each layer where rows join, to the number of each."""
+"""Takes rows through the layers in one batch, to the metric of each. The batch grows at each layer where rows join."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from interp.sweeps.exact.planner import Group
 from interp.sweeps.reading import Reading
 
 Values = Callable[[Group], Float[Tensor, "row token d_model"]]
-"""What a group's rows bring: their stream where they join, from the group's start on (of ``Group.scored`` ones the
-scored positions alone)."""
+"""Gives the stream of a group's rows where they join the batch: the tokens from the group's start on, or the scored
+positions alone if the group is ``scored``."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Chunk:
 
     @cached_property
     def scored_at(self) -> Int[np.ndarray, "prompt answer"]:
-        """The scored positions, off the device."""
+        """The scored positions as a NumPy array."""
         return self.answers.cpu().numpy()
 
     @property
@@ -112,7 +112,7 @@ class Reader:
 
 @dataclass(frozen=True)
 class Member:
-    """Rows of one group in a batch: a run of its tokens, row by row, each row's from its own start.
+    """The rows of one group in a batch. Their tokens lie one row after the other, each row's from its own start on.
 
     Attributes:
         chunk: what the rows share.

@@ -134,7 +134,7 @@ class _Rows:
         return base
 
     def by_unit_count(self) -> Iterator[tuple[slice, list[tuple[tuple[int, ...] | None, int]]]]:
-        """Consecutive rows that change equally many heads; within them, which heads how many rows change."""
+        """Stretches of rows that change equally many heads; and of each, which heads, in how many rows on end."""
         runs: list[tuple[tuple[int, ...] | None, int]] = []
         start = 0
         for units, part in self.by_units():
