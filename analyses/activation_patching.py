@@ -16,6 +16,7 @@ import xarray as xr
 from interp import results
 from interp._arguments import check_pairs
 from interp.errors import InterpError, unknown_name
+from interp.readouts import AnyReadout, readout
 from interp.results import Variable
 from interp.sites import Site, check_sites
 from interp.sweeps import Axis, Direction, Patching, Progress, Where, shifted, sweep_sites, whole_answers
@@ -38,7 +39,7 @@ def run(
     sites: Sequence[str] | None = None,
     directions: Sequence[Direction] = ("denoising", "noising"),
     roles: Sequence[str] | None = None,
-    metric: str = "logit_difference",
+    metric: AnyReadout = "logit_difference",
     by_position: bool = True,
     head_roles: Sequence[str] | None = None,
     max_prompts: int | None = None,
@@ -54,7 +55,7 @@ def run(
             a time at all positions at once.
         directions: ``"denoising"`` and/or ``"noising"``.
         roles: roles for stream and block sites; None is every role of the pairs.
-        metric: name from ``interp.readouts``.
+        metric: a name from ``interp.readouts`` or a read-out; a projection also by its settings.
         by_position: also patch ``resid_pre`` position by position, if it is among ``sites`` and positions mean the same
             in every prompt (and whole answers are not scored).
         head_roles: also patch ``z`` of one head at one role, if it is among ``sites``, for these roles; None is every
@@ -101,7 +102,7 @@ def run(
             done += sum(plan.rows for plan in together)
             for plan in together:
                 swept[plan.name].append(found[plan.site])
-    return _result(model, pairs, plans, swept, ways, metric)
+    return _result(model, pairs, plans, swept, ways, readout(metric).name)
 
 
 def cost(model: HookedTransformer, pairs: PromptPairs) -> float:

@@ -21,6 +21,7 @@ from interp.attribution import Audit, attribution_patching, edge_attribution
 from interp.attribution.audit import DEFAULT, LIMITS
 from interp.attribution.nodes import QK_SITES
 from interp.errors import InterpError, names, unknown_name
+from interp.readouts import AnyReadout, readout
 from interp.results import Variable
 from interp.sites import head_label
 from interp.sweeps import Direction
@@ -76,7 +77,7 @@ def run(
     methods: Sequence[str] = METHODS,
     edge_methods: Sequence[str] = EDGE_METHODS,
     direction: Direction = "denoising",
-    metric: str = "logit_difference",
+    metric: AnyReadout = "logit_difference",
     max_prompts: int | None = 16,
     top_k: int = DEFAULT.top_k,
     random: int = DEFAULT.random,
@@ -98,7 +99,7 @@ def run(
         methods: how: ``"gradient"``, ``"integrated"``, and at q and k ``"atp*"``.
         edge_methods: how edges are estimated: ``"eap"``, ``"eap-ig-inputs"``, ``"eap-ig-activations"``.
         direction: ``"denoising"`` or ``"noising"``.
-        metric: name from ``interp.readouts``.
+        metric: a name from ``interp.readouts`` or a read-out; a projection also by its settings.
         max_prompts: use only that many prompts, spread evenly over the set; None is all.
         top_k: how many of the cells that look largest are patched exactly, per approximation.
         random: how many of the others.
@@ -154,7 +155,9 @@ def run(
         checked.append(_Checked.of(f"{site}, {_NAMES[method]}", made))
         if progress is not None:
             progress(done + 1, len(wanted))
-    return _labelled(model, pairs, checked, audit, direction=direction, metric=metric, seed=seed, left_out=left_out)
+    return _labelled(
+        model, pairs, checked, audit, direction=direction, metric=readout(metric).name, seed=seed, left_out=left_out
+    )
 
 
 def _wanted(

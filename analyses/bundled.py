@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from analyses.options import Edge, Either, Flag, Number, Option, Role, Several, Text
+from dataclasses import replace
+from functools import partial
+
+from analyses.options import Edge, Either, Flag, Number, Option, Role, Settings, Several, Text
 from analyses.registry import Analysis, File
 from interp import sites
 
@@ -19,9 +22,30 @@ _INDEX = Number("0 or more", least=0, whole=True)
 _PLACE = Either((_ROLE, Number(whole=True)))
 
 
+def _readable(
+    layer: int, at: str | int, site: str = "resid_pre", head: int | None = None, direction: object = None
+) -> None:
+    sites.projected_site(site, layer, head)
+
+
+PROJECTION = Settings(
+    "projection",
+    (
+        Option("layer", _INDEX, None, "layer of the activation that is read"),
+        Option("at", Either((_ROLE, _INDEX)), None, "role or position whose activation is read"),
+        Option("site", replace(_VECTOR_SITE, read=partial(sites.vector_site, use="Project")), "resid_pre", "its site"),
+        Option("head", _INDEX, None, "of a site of heads, the one that is read", "all of them"),
+        Option("direction", Several(Number(), "number"), None, "what it is projected on", "each pair's own difference"),
+    ),
+    required=("layer", "at"),
+    read=_readable,
+)
+"""The settings of ``interp.readouts.projection``."""
+
+
 def _metric(*without: str) -> Option:
-    known = tuple(name for name in READOUTS if name not in without)
-    return Option("metric", Text(known), "logit_difference", "what is measured of a run")
+    known = Text(tuple(name for name in READOUTS if name not in without))
+    return Option("metric", Either((known, PROJECTION)), "logit_difference", "what is measured of a run")
 
 
 def _max_prompts(default: int | None) -> Option:

@@ -152,7 +152,7 @@ class Evidence:
         uniform: role -> weight of one token if its attention were spread evenly over what it sees.
         contribution: direct logit attribution, in logits; None where it was not run.
         ablation: kind -> ablated - clean, in logits.
-        gap: mean clean - corrupted of the patched prompts, in logits; NaN without patching.
+        gap: mean clean - corrupted of the patched prompts, in logits; NaN where no logits were patched for.
     """
 
     layer: Int[np.ndarray, " head"]
@@ -205,7 +205,7 @@ class Evidence:
             uniform=uniform,
             contribution=_contribution(attribution),
             ablation=_ablation(attribution),
-            gap=float("nan") if patching is None else float(np.mean(patching["clean"] - patching["corrupted"])),
+            gap=_gap(patching),
         )
 
     def __len__(self) -> int:
@@ -352,6 +352,13 @@ def _cells(
         against = certain & (one.mean <= -minimum_effect) & (one.high < 0)
         cells.append(Cell(role, direction, one, p, counts, against))
     return tuple(cells)
+
+
+def _gap(patching: xr.Dataset | None) -> float:
+    """The mean gap of the logit difference, to which contributions are held; NaN of any other metric."""
+    if patching is None or patching.attrs.get("metric", "logit_difference") != "logit_difference":
+        return float("nan")
+    return float(np.mean(patching["clean"] - patching["corrupted"]))
 
 
 def _attention(attribution: xr.Dataset | None) -> tuple[dict[str, Estimate], dict[str, float]]:

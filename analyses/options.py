@@ -339,13 +339,84 @@ class Either:
 
 
 @dataclass(frozen=True)
+class Settings:
+    """A name with settings of its own: ``{projection: {layer: 3, at: noun}}``.
+
+    Attributes:
+        name: the only key.
+        options: what may stand under it.
+        required: which of them must.
+        read: raises InterpError for settings that do not go together; it takes them by name. None: all do.
+
+    >>> place = Settings("projection", (Option("layer", Number(whole=True), None, "the layer"),), ("layer",))
+    >>> place.words, place.fits({"projection": {"layer": 3}})
+    ('{projection: {layer: ...}}', True)
+    >>> place.fault({"projection": {}}, "metric")
+    "metric.projection lacks the key 'layer'."
+    """
+
+    name: str
+    options: tuple[Option, ...]
+    required: tuple[str, ...] = ()
+    read: Callable[..., object] | None = None
+
+    @property
+    def words(self) -> str:
+        """The form, with what must be given."""
+        return f"{{{self.name}: {{{', '.join(f'{key}: ...' for key in self.required)}}}}}"
+
+    def fits(self, value: object) -> bool:
+        """Whether it is a mapping of that name alone."""
+        return isinstance(value, dict) and list(value) == [self.name]
+
+    def fault(self, value: dict[str, Any], name: str) -> str:
+        """The first wrong or missing setting, or what ``read`` says of them all."""
+        given, where = value[self.name], f"{name}.{self.name}"
+        if not isinstance(given, dict):
+            known = ", ".join(option.name for option in self.options)
+            return f"{where} must be a mapping of {known}, not {shown(given)}."
+        try:
+            check({option.name: option for option in self.options}, given, where)
+            for key in self.required:
+                if key not in given:
+                    return f"{where} lacks the key '{key}'."
+            if self.read is not None:
+                self.read(**given)
+        except InterpError as error:
+            return str(error).removeprefix(f"In {where}: ")
+        return ""
+
+    def named(self, value: dict[str, Any], names: Names) -> Named:
+        """Those of every setting."""
+        for option in self.options:
+            if value[self.name].get(option.name) is not None:
+                yield from option.kind.named(value[self.name][option.name], names)
+
+    def schema(self) -> Schema:
+        """An object of one key."""
+        settings = {
+            "type": "object",
+            "properties": {option.name: option.schema() for option in self.options},
+            "required": list(self.required),
+            "additionalProperties": False,
+        }
+        return {
+            "type": "object",
+            "properties": {self.name: settings},
+            "required": [self.name],
+            "additionalProperties": False,
+        }
+
+
+@dataclass(frozen=True)
 class Option:
     """One option of an analysis: a keyword parameter of its ``run``.
 
     Attributes:
         name: of the parameter.
         kind: which values are right.
-        default: what ``run`` takes if the study does not say; a list is written as a tuple.
+        default: what ``run`` takes if the study does not say; a list is written as a tuple. Of a setting that must be
+            given it is None.
         meaning: what it sets, in one line.
         null: what null means, where null is right: ``every role``. Empty where it is not.
 
@@ -380,7 +451,9 @@ class Option:
         if value is None and self.null:
             return
         if not self.kind.fits(value):
-            near = nearest(value, self.kind.choices) if isinstance(self.kind, Text) else ""
+            kinds = self.kind.kinds if isinstance(self.kind, Either) else (self.kind,)
+            choices = [choice for kind in kinds if isinstance(kind, Text) for choice in kind.choices]
+            near = nearest(value, choices)
             raise InterpError(f"'{self.name}' in {where} must be {self.words}, not {shown(value)}.{near}")
         fault = self.kind.fault(value, self.name)
         if fault:

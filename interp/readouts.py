@@ -229,8 +229,8 @@ class Readout:
         return found.cpu().double()
 
 
-AnyReadout: TypeAlias = str | Readout
-"""A read-out, or the name of one in ``READOUTS``."""
+AnyReadout: TypeAlias = str | Readout | Mapping[str, Mapping[str, Any]]
+"""A read-out, the name of one in ``READOUTS``, or one with settings: ``{"projection": {"layer": 3, "at": "noun"}}``."""
 
 
 # ---- of the answers ----
@@ -365,19 +365,23 @@ At one position ``js`` is at most log 2.
 
 
 def readout(given: Any) -> Readout:
-    """A read-out as it is, or by name.
+    """A read-out as it is, by name, or by name with its settings, as a study's file has them.
 
     Raises:
-        InterpError: an unknown name, or something else.
+        InterpError: an unknown name or setting, or something else.
 
     >>> readout("kl").units
     'nats'
+    >>> readout({"projection": {"site": "z", "layer": 2, "at": "noun"}}).name
+    'projection of z 2 at noun'
     >>> readout("logit_diff")
     Traceback (most recent call last):
     interp.errors.InterpError: Unknown metric 'logit_diff'. Did you mean 'logit_difference'? ...
     """
     if isinstance(given, Readout):
         return given
+    if isinstance(given, Mapping):
+        return _with_settings(given)
     if not isinstance(given, str):
         way = " Wrap a function of your own: readouts.custom(function)." if callable(given) else ""
         raise InterpError(
@@ -386,6 +390,31 @@ def readout(given: Any) -> Readout:
     if given not in READOUTS:
         raise unknown_name("metric", given, READOUTS)
     return READOUTS[given]
+
+
+PROJECTION_SETTINGS = ("layer", "at", "direction", "site", "head")
+"""What a projection can be told, the first two always; as the parameters of ``projection``."""
+
+
+def _with_settings(given: Mapping[Any, Any]) -> Readout:
+    """A projection by its settings, which alone has any that a file can hold.
+
+    Raises:
+        InterpError: another name, or a setting that is unknown or missing.
+    """
+    settings = given.get("projection")
+    if len(given) != 1 or not isinstance(settings, Mapping):
+        raise InterpError(
+            "A metric with settings is {'projection': {'layer': 3, 'at': 'noun'}}, not "
+            f"{shown(dict(given))}. Every other is a name alone."
+        )
+    for key in settings:
+        if key not in PROJECTION_SETTINGS:
+            raise unknown_name("setting", key, PROJECTION_SETTINGS, " of projection")
+    for key in PROJECTION_SETTINGS[:2]:
+        if key not in settings:
+            raise InterpError(f"The settings of projection lack {key!r}. Give layer and at, such as 3 and 'noun'.")
+    return projection(**settings)
 
 
 def cross_entropy(labels: Sequence[Sequence[int]] | Any, positions: Sequence[Sequence[int]] | Any = None) -> Readout:
@@ -500,21 +529,19 @@ def projection(
         InterpError: a site without a vector per layer and token, a head where there are none, the stream before layer
             0 (which nothing changes), or a direction that is no vector.
     """
-    read = sites.vector_site(site, "Project")
     layer = whole_number(layer, "layer", least=0)
-    if (read.name, layer) == ("resid_pre", 0):
-        raise InterpError("Nothing comes before the stream of layer 0. Project a later one.")
+    head = None if head is None else whole_number(head, "head", least=0)
+    read = sites.projected_site(site, layer, head)
     if not isinstance(at, str):
         at = whole_number(at, "at", least=0)
-    if head is not None:
-        head = whole_number(head, "head", least=0)
-        if not read.has_heads:
-            raise InterpError(f"Site '{site}' has no heads, but head={head} was given. Leave it out.")
     name = f"projection of {site} {layer}{'' if head is None else f' head {head}'} at {at}"
     place = Place(read.name, layer, at, head)
     if direction is None:
         return Readout(name, "fraction", _restored, 0.01, needs="activation", better="more", place=place)
-    vector = torch.as_tensor(direction, dtype=torch.float64).detach().cpu()
+    try:
+        vector = torch.as_tensor(direction, dtype=torch.float64).detach().cpu()
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise InterpError(f"direction must be one vector of finite numbers, not {shown(direction)}.") from error
     if vector.ndim != 1 or not vector.isfinite().all() or not vector.any():
         raise InterpError("direction must be one vector of finite numbers, not all 0.")
     return Readout(

@@ -380,6 +380,24 @@ def vector_site(name: str, use: str = "Probe") -> Site:
     return found
 
 
+def projected_site(name: str, layer: int, head: int | None = None) -> Site:
+    """Look up a site in which a direction is read, and hold the layer and the head to it.
+
+    >>> projected_site("z", 2, head=1).unit
+    'head'
+
+    Raises:
+        InterpError: a site without a vector per layer and position, a head where there are none, or the stream before
+            layer 0, which nothing changes.
+    """
+    found = vector_site(name, "Project")
+    if (found.name, layer) == ("resid_pre", 0):
+        raise InterpError("Nothing comes before the stream of layer 0. Project a later one.")
+    if head is not None and not found.has_heads:
+        raise InterpError(f"Site '{name}' has no heads, but head={head} was given. Leave it out.")
+    return found
+
+
 def check_layers(layers: int | Sequence[int] | None, n_layers: int) -> tuple[int, ...]:
     """Resolve layer indices (``None`` is all, negative counts from the end) to sorted, unique, valid ones.
 

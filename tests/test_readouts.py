@@ -393,7 +393,8 @@ def test_what_a_projection_cannot_do_is_one_line(gpt2: HookedTransformer) -> Non
         "reads mlp_out of layer 3, but the model has 3 layers": lambda: sweep(
             gpt2, pairs, "z", metric=projection(3, "noun", site="mlp_out")
         ),
-        "must be one vector": lambda: projection(1, "noun", [[1.0]]),
+        "must be one vector of finite numbers, not all 0": lambda: projection(1, "noun", [[1.0]]),
+        "must be one vector of finite numbers, not 'north'": lambda: projection(1, "noun", "north"),
         "the model has 3 layers": lambda: sweep(gpt2, pairs, "z", metric=projection(4, "noun")),
         "has 32 numbers per token, but direction has 2": lambda: plan(
             gpt2, pairs, "z", metric=projection(1, "noun", [1.0, 2.0])

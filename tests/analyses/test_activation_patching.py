@@ -16,6 +16,7 @@ from interp import results, sites, sweep
 from interp.errors import InterpError
 from interp.model import HookedTransformer
 from interp.prompts import PromptPairs
+from interp.readouts import projection
 from tests.tiny import LOGITS, VOCAB, make_gpt2, random_ids
 from tests.tolerance import close
 
@@ -321,6 +322,15 @@ def test_the_metric_can_be_chosen(gpt2: HookedTransformer, pairs: PromptPairs) -
     np.testing.assert_array_equal(result.patched_z.values[0], expected)
 
 
+def test_the_metric_can_have_settings(gpt2: HookedTransformer, pairs: PromptPairs) -> None:
+    settings = {"projection": {"site": "z", "layer": 1, "at": "noun", "head": 2}}
+    result = activation_patching.run(gpt2, pairs, sites=["v"], directions=["denoising"], metric=settings)
+    one = projection(1, "noun", site="z", head=2)
+    np.testing.assert_array_equal(result.patched_v.values[0], sweep(gpt2, pairs, "v", metric=one).patched.values)
+    assert result.attrs["metric"] == "projection of z 1 head 2 at noun"
+    assert result.patched_v.attrs["units"] == "fraction"
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -332,6 +342,16 @@ def test_the_metric_can_be_chosen(gpt2: HookedTransformer, pairs: PromptPairs) -
         ({"head_roles": ["colour"]}, "Unknown role 'colour' in head_roles. Did you mean 'color'?"),
         ({"roles": []}, "Site 'resid_pre' is patched by role, but no role was asked for."),
         ({"metric": "logit_diff"}, "Unknown metric 'logit_diff'. Did you mean 'logit_difference'?"),
+        (
+            {"metric": {"kl": {}}},
+            "A metric with settings is {'projection': {'layer': 3, 'at': 'noun'}}, not {'kl': {}}.",
+        ),
+        ({"metric": {"projection": {"layr": 1}}}, "Unknown setting 'layr' of projection. Did you mean 'layer'?"),
+        ({"metric": {"projection": {"layer": 1}}}, "The settings of projection lack 'at'."),
+        (
+            {"metric": {"projection": {"layer": 9, "at": "noun"}}},
+            "reads resid_pre of layer 9, but the model has 3 layers",
+        ),
         ({"max_prompts": 0}, "max_prompts is 0. Use at least one prompt."),
     ],
 )

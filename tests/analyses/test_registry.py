@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from analyses import registry
-from analyses.bundled import BUNDLED, READOUTS
-from analyses.options import Either, Flag, Kind, Number, Option, Several, Text
+from analyses.bundled import BUNDLED, PROJECTION, READOUTS
+from analyses.options import Either, Flag, Kind, Number, Option, Settings, Several, Text
 from analyses.registry import Analysis, File
 from interp import sites
 from interp.errors import InterpError
@@ -53,6 +53,7 @@ def test_the_lists_of_choices_are_those_of_the_library() -> None:
 
     def choices(analysis: str, option: str) -> tuple[str, ...]:
         kind: Any = BUNDLED[analysis].option[option].kind
+        (kind,) = (one for one in getattr(kind, "kinds", (kind,)) if not isinstance(one, Settings))
         return tuple((kind.item if isinstance(kind, Several) else kind).choices)
 
     assert tuple(KNOWN) == READOUTS
@@ -61,6 +62,18 @@ def test_the_lists_of_choices_are_those_of_the_library() -> None:
     assert choices("head_attribution", "ablations") == ABLATIONS
     assert choices("activation_patching", "sites") == tuple(sites.SITES)
     assert choices("probing", "sites") == tuple(name for name in sites.SITES if _has_vectors(name))
+
+
+def test_the_settings_of_a_metric_are_those_of_the_library() -> None:
+    from interp.readouts import PROJECTION_SETTINGS, projection
+
+    declared = {option.name: option.default for option in PROJECTION.options}
+    taken = inspect.signature(projection).parameters
+    assert set(declared) == set(taken) == set(PROJECTION_SETTINGS)
+    assert PROJECTION.required == PROJECTION_SETTINGS[:2]
+    assert {key: one.default for key, one in taken.items() if one.default is not one.empty} == {
+        key: default for key, default in declared.items() if key not in PROJECTION.required
+    }
 
 
 def _has_vectors(name: str) -> bool:

@@ -29,6 +29,10 @@ ROLES = "Choose from: color, noun, after_noun, clause_end, color_other, noun_oth
         ({"attention_lesson": {"src": "colour"}}, f"'colour' in src, rung two. Did you mean 'color'? {ROLES}"),
         ({"activation_patching": {"roles": ["noun", "x"]}}, f"'x' in roles, rung two. {ROLES}"),
         ({"activation_patching": {"head_roles": ["x"]}}, f"'x' in head_roles, rung two. {ROLES}"),
+        (
+            {"approximation_audit": {"metric": {"projection": {"layer": 1, "at": "nuon"}}}},
+            f"'nuon' in metric, rung two. Did you mean 'noun'? {ROLES}",
+        ),
         ({"head_attribution": {"edges": ["x<-noun"]}}, f"'x' in edges, rung two. {ROLES}"),
         ({"head_attribution": {"edges": ["noun <- x"]}}, f"'x' in edges, rung two. {ROLES}"),
         ({"logit_lens": {"roles": ["x"]}}, f"'x' in roles, rung two. {ROLES}"),

@@ -523,6 +523,41 @@ def test_a_signal_that_is_ignored_stays_ignored(house: House, monkeypatch: pytes
         ({"activation_patching": {"directions": ["up"]}}, "each item one of denoising, noising, not ['up']"),
         ({"activation_patching": {"directions": []}}, "no direction"),
         ({"activation_patching": {"metric": "loss"}}, "'loss'"),
+        ({"activation_patching": {"metric": "logit_diff"}}, "Did you mean 'logit_difference'?"),
+        (
+            {"activation_patching": {"metric": {"kl": {}}}},
+            "one of logit_difference, log_probability, probability, rank, cross_entropy, kl, js or "
+            "{projection: {layer: ..., at: ...}}, not {'kl': {}}",
+        ),
+        (
+            {"activation_patching": {"metric": {"projection": {"layer": "last", "at": "noun"}}}},
+            "'layer' in metric.projection must be a whole number, not 'last'.",
+        ),
+        ({"activation_patching": {"metric": {"projection": {"layer": 3}}}}, "metric.projection lacks the key 'at'."),
+        (
+            {"activation_patching": {"metric": {"projection": 3}}},
+            "metric.projection must be a mapping of layer, at, site, head, direction, not 3.",
+        ),
+        (
+            {"activation_patching": {"metric": {"projection": {"layer": -1, "at": "noun"}}}},
+            "In analyses.activation_patching of bad.yaml: layer is -1. Give 0 or more.",
+        ),
+        (
+            {"activation_patching": {"metric": {"projection": {"layer": 1, "at": "noun", "sight": "z"}}}},
+            "Unknown key 'sight' in metric.projection. Did you mean 'site'?",
+        ),
+        (
+            {"activation_patching": {"metric": {"projection": {"layer": 1, "at": "noun", "site": "pattern"}}}},
+            "Site 'pattern' has no vector per layer and position. Project 'resid_pre' or 'z'.",
+        ),
+        (
+            {"activation_patching": {"metric": {"projection": {"layer": 1, "at": "noun", "head": 0}}}},
+            "Site 'resid_pre' has no heads, but head=0 was given.",
+        ),
+        (
+            {"approximation_audit": {"metric": {"projection": {"layer": 0, "at": "noun"}}}},
+            "Nothing comes before the stream of layer 0. Project a later one.",
+        ),
         ({"activation_patching": {"max_prompts": 0}}, "max_prompts is 0"),
         ({"head_attribution": {"ablations": ["none"]}}, "each item one of zero, zero_raw, mean, resample"),
         ({"head_attribution": {"edges": ["noun"]}}, "not destination<-source"),

@@ -70,6 +70,14 @@ def refused(what: str, content: object) -> str:
 # --- right files ---
 
 
+def test_a_metric_with_settings_is_right() -> None:
+    settings = {"projection": {"layer": 2, "at": "noun", "site": "z", "head": 1, "direction": [1.0, 0]}}
+    for metric in ("kl", settings, {"projection": {"layer": 2, "at": 5, "head": None}}):
+        content = measured_by(metric)
+        assert list(validator("study").iter_errors(content)) == []
+        assert refused("study", content) == ""
+
+
 @pytest.mark.parametrize("what", ["study", "task"])
 def test_the_command_prints_a_schema_that_is_one(what: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["schema", what]) == 0
@@ -175,6 +183,13 @@ WRONG_TASKS = {
     "words in another language": changed(FIRST["task"], "vocabulary", "words", to={"fr": {}}),
     "blank words": changed(FIRST["task"], "vocabulary", "words", "en", "noun", to=" "),
 }
+
+
+def measured_by(metric: object) -> Any:
+    """The first study, patched with a metric."""
+    return changed(FIRST, "analyses", "activation_patching", to={"metric": metric})
+
+
 WRONG_STUDIES = {
     "no mapping": ["name"],
     "an unknown key": changed(FIRST, "modle", to="mini"),
@@ -202,6 +217,10 @@ WRONG_STUDIES = {
     "an unknown option": changed(FIRST, "analyses", "probing", to={"n_fold": 3}),
     "an option of another kind": changed(FIRST, "analyses", "probing", to={"n_folds": "three"}),
     "an option out of range": changed(FIRST, "analyses", "probing", to={"n_folds": 1}),
+    "a metric with settings it has not": measured_by({"kl": {}}),
+    "a projection without a place": measured_by({"projection": {"layer": 2}}),
+    "a projection of a layer below 0": measured_by({"projection": {"layer": -1, "at": "noun"}}),
+    "a projection with an unknown setting": measured_by({"projection": {"layer": 2, "at": "noun", "sight": "z"}}),
 }
 WRONG = [
     *(pytest.param("task", content, id=f"task: {what}") for what, content in WRONG_TASKS.items()),

@@ -57,11 +57,6 @@ _HOW_TO_READ = (
         "the clean prompt runs, one place is overwritten with its corrupted value. Shown is what is lost, "
         "1 − recovered: 1 means that without this place nothing is left: it is needed.",
     ),
-    (
-        "Units:",
-        "0 is no effect, 1 the whole gap between the clean and the corrupted logit difference. Values beyond 0 and 1 "
-        "are real and kept; the tables give recovered itself for both directions.",
-    ),
 )
 
 
@@ -72,7 +67,8 @@ def section(patching: Result, verdict: Verdict) -> Section:
             raise InterpError(
                 f"{patching.file}: direction '{name}' is neither denoising nor noising; run the study again."
             )
-    blocks: list[Block] = [Facts(_HOW_TO_READ, "How to read these maps"), *_small_gaps(patching), *_unmoved(patching)]
+    how = Facts((*_HOW_TO_READ, _units(patching)), "How to read these maps")
+    blocks: list[Block] = [how, *_small_gaps(patching), *_unmoved(patching)]
     marks = verdict.marks()
     for site in BLOCK_SITES:
         if patching.has(f"recovered_{site}"):
@@ -86,6 +82,16 @@ def section(patching: Result, verdict: Verdict) -> Section:
             blocks.append(_role_figure(patching, site, marks))
     lead = patching.attr("question") or "Which activations carry the answer, at which word and layer?"
     return Section("patching", "What carries it", lead, blocks)
+
+
+def _units(patching: Result) -> tuple[str, str]:
+    """What 0 and 1 mean."""
+    metric = patching.attr("metric", "logit_difference").replace("_", " ")
+    return (
+        "Units:",
+        f"0 is no effect, 1 the whole gap between the clean and the corrupted {metric}. Values beyond 0 and 1 "
+        "are real and kept; the tables give recovered itself for both directions.",
+    )
 
 
 def _small_gaps(patching: Result) -> list[Block]:
@@ -106,7 +112,7 @@ def _unmoved(patching: Result) -> list[Block]:
     names = patching.attr("no_effect")
     if names in ("", "none"):
         return []
-    text = f"These sweeps changed no logit of any prompt: {names}. Check that the patched places differ at all."
+    text = f"These sweeps changed nothing in any prompt: {names}. Check that the patched places differ at all."
     return [Notice("warn", "Patches without effect", text)]
 
 
