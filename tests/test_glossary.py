@@ -36,12 +36,13 @@ STATED = {
 """Words that results, messages and the page take from the code."""
 
 WORDS = (
-    "study", "task", "rung", "role", "source", "target", "distractor", "pair", "clean", "corrupted", "BOS", "gate",
-    "site", "kv_head", "hook", "bridge", "numerics", "metric", "read-out", "logit difference",
-    "projection", "patching", "denoising", "noising", "gap", "recovered", "lost", "ratio of means", "interval",
-    "ablation", "knockout", "sweep", "cell", "row", "window", "set", "plan", "engine", "edge", "sender", "receiver",
-    "path patching", "contribution", "attribution patching", "AtP*", "EAP", "EAP-IG", "audit", "slope", "logit lens",
-    "probe", "fold", "control", "selectivity", "mover", "reader", "meeting place", "verdict",
+    "study", "task", "rung", "role", "source", "target", "distractor", "pair", "clean", "corrupted", "counterfactual",
+    "BOS", "gate", "site", "kv_head", "hook", "bridge", "numerics", "logits", "nats", "residual stream", "metric",
+    "read-out", "logit difference", "projection", "patching", "denoising", "noising", "gap", "recovered", "lost",
+    "ratio of means", "interval", "ablation", "knockout", "sweep", "cell", "row", "window", "set", "plan", "engine",
+    "edge", "sender", "receiver", "path patching", "contribution", "attribution patching", "AtP*", "EAP", "EAP-IG",
+    "audit", "slope", "logit lens", "probe", "fold", "control", "selectivity", "mover", "reader", "meeting place",
+    "verdict",
 )  # fmt: skip
 """Words of the field, or of this library, that the README and the page use without saying each time what they mean."""
 

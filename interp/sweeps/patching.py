@@ -63,8 +63,7 @@ def sweep(
         ``patched`` (prompt, layer, ...), ``clean`` and ``corrupted`` (prompt) in the metric's units, and ``recovered``
         = (patched - corrupted) / (clean - corrupted): 0 is corrupted behaviour, 1 is clean, in both directions.
         Attributes say how it was computed: ``engine`` (``weights`` or ``hooks``), ``rows_run`` of ``rows_in_all``,
-        ``rows_kept`` (from the store), ``planned_flop``,
-        ``planned_peak_bytes``, ``batches``.
+        ``rows_kept`` (from the store), ``planned_flop``, ``planned_peak_bytes``, ``batches``.
 
     Raises:
         InterpError: an unknown site, direction, metric, role or keyword, or positions that mean different things in
@@ -95,10 +94,10 @@ def sweep_sites(
 ) -> dict[str, xr.Dataset]:
     """``sweep`` of several sites at once: the same numbers, for less.
 
-    Both runs are computed once for all sites, rows of different sites share batches, and cells of two sites that are
-    the same change are run once: a stream patched after a layer's MLP, or between its attention and its MLP, is the
-    next layer's ``resid_pre``. Such rows count for the first site that has them (``rows_run``), the two runs for the
-    first site (``planned_flop``).
+    Both runs are computed once for all sites, and rows of different sites share batches. Cells of two sites that make
+    the same change are run once: to patch the stream after a layer's MLP, or between its attention and its MLP, is to
+    patch the next layer's ``resid_pre``. In ``rows_run`` such rows count for the first site that has them; in
+    ``planned_flop`` the two runs count for the first site.
 
     Args:
         model: the model.
