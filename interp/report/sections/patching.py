@@ -112,7 +112,7 @@ def _unmoved(patching: Result) -> list[Block]:
     names = patching.attr("no_effect")
     if names in ("", "none"):
         return []
-    text = f"These sweeps changed nothing in any prompt: {names}. Check that the patched places differ at all."
+    text = f"These sweeps changed no logit of any prompt: {names}. Check that the patched places differ at all."
     return [Notice("warn", "Patches without effect", text)]
 
 
