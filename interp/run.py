@@ -153,6 +153,8 @@ def capture(
     >>> acts = capture(model, ["The cat is black."], sites=["q", "pattern"])
     >>> acts["q"].dims, acts["pattern"].dims
     (('prompt', 'layer', 'position', 'head', 'd_head'), ('prompt', 'layer', 'head', 'dest_position', 'src_position'))
+    >>> bool((abs(acts["pattern"].sum("src_position") - 1) < 1e-5).all())  # a row of attention sums to 1
+    True
     """
     prompts = as_prompts(model, inputs)
     wanted = [model.check_site(site.name) for site in _sites(sites)]

@@ -8,9 +8,9 @@ says whether the estimates are good as numbers, only as a ranking, or not at all
 >>> from interp import HookedTransformer, tasks
 >>> from interp.attribution import attribution_patching
 >>> model = HookedTransformer.from_pretrained("mini")
->>> pairs = tasks.build("color-noun", tokenizer=model, n=2)
->>> attribution_patching(model, pairs, "z", roles=["color"], audit=None).estimated_effect.dims
-('prompt', 'layer', 'head', 'role')
+>>> pairs = tasks.build("color-noun", "recall", tokenizer=model, n=2)
+>>> attribution_patching(model, pairs, "z").attrs["audit_use"]  # the estimates find the heads, but are too small
+'ranking'
 """
 
 from interp.attribution.audit import Audit

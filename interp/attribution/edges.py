@@ -113,9 +113,9 @@ def edge_attribution(
     >>> from interp import HookedTransformer, tasks
     >>> model = HookedTransformer.from_pretrained("mini")
     >>> pairs = tasks.build("color-noun", "recall", tokenizer=model, n=2)
-    >>> edges = edge_attribution(model, pairs, senders=["L0H0", "MLP0"], receivers=["MLP0", "logits"], audit=None)
-    >>> edges.estimated_effect.mean("prompt").isnull().values.tolist()  # an MLP does not come before itself
-    [[False, False], [True, False]]
+    >>> edges = edge_attribution(model, pairs, senders=["L0H2"], receivers=["L1H0.q", "L1H0.v", "logits"], audit=None)
+    >>> (edges.estimated_effect.mean("prompt") > 5).values.tolist()  # logits: what it writes is read as a value
+    [[False, True, False]]
     """
     check_pairs(model, pairs)
     check_method(method, get_args(Method), steps)

@@ -115,10 +115,10 @@ def attribution_patching(
 
     >>> from interp import HookedTransformer, tasks
     >>> model = HookedTransformer.from_pretrained("mini")
-    >>> pairs = tasks.build("color-noun", tokenizer=model, n=2)
-    >>> estimate = attribution_patching(model, pairs, "z", roles=["color"], audit=None)
-    >>> estimate.estimated_effect.dims
-    ('prompt', 'layer', 'head', 'role')
+    >>> pairs = tasks.build("color-noun", "recall", tokenizer=model, n=2)
+    >>> estimate = attribution_patching(model, pairs, "z", audit=None)
+    >>> (estimate.estimated_effect.mean("prompt") > 5).values[:2].tolist()  # logits, layer head: L0H2 and L1H0
+    [[False, False, True, False], [True, False, False, False]]
     """
     check_pairs(model, pairs)
     check_method(method, get_args(Method), steps)

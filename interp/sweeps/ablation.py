@@ -69,10 +69,10 @@ def ablation_sweep(
 
     >>> from interp import HookedTransformer, tasks
     >>> model = HookedTransformer.from_pretrained("mini")
-    >>> pairs = tasks.build("color-noun", tokenizer=model, n=2)
-    >>> effect = ablation_sweep(model, pairs, "z", "mean", layers=[0])
-    >>> effect.ablated.dims, effect.attrs["ablation_kind"]
-    (('prompt', 'layer', 'head'), 'mean')
+    >>> pairs = tasks.build("color-noun", "recall", tokenizer=model, n=2)
+    >>> effect = ablation_sweep(model, pairs, "z", "zero", layers=[1])
+    >>> (effect.ablation_effect.mean("prompt") < -5).values.tolist()  # in logits: without its first head all is lost
+    [[True, False, False, False]]
     """
     where, how = parted(options)
     return Ablation(site, kind, metric, which, references, seed, where).run(model, pairs, **how)
@@ -91,15 +91,15 @@ class Ablation:
         seed: of the resample.
         where: which cells are ablated.
 
-    Of the heads of layer 1 the answer needs the first:
-
     >>> from interp import HookedTransformer, tasks
-    >>> from interp.sweeps import Ablation, Where
+    >>> from interp.sweeps import Ablation, Where, plan
     >>> model = HookedTransformer.from_pretrained("mini")
-    >>> pairs = tasks.build("color-noun", "recall", tokenizer=model, n=2)
-    >>> asked = Ablation("z", "zero", where=Where(layers=[1]))
-    >>> (asked.run(model, pairs).ablation_effect.mean("prompt") < -5).values.tolist()  # logits, layer head
-    [[True, False, False, False]]
+    >>> pairs = tasks.build("color-noun", tokenizer=model, n=2)
+    >>> asked = Ablation("z", "mean", where=Where(layers=[1]))
+    >>> plan(model, pairs, asked).rows_in_all  # 2 prompts, 4 heads
+    8
+    >>> asked.run(model, pairs).attrs["ablation_kind"]
+    'mean'
     """
 
     site: str

@@ -68,10 +68,10 @@ def knockout_sweep(
 
     >>> from interp import HookedTransformer, tasks
     >>> model = HookedTransformer.from_pretrained("mini")
-    >>> pairs = tasks.build("color-noun", tokenizer=model, n=2)
-    >>> effect = knockout_sweep(model, pairs, ["answer<-color"], by_head=True)
-    >>> effect.cut_effect.dims
-    ('prompt', 'layer', 'head', 'edge')
+    >>> pairs = tasks.build("color-noun", "recall", tokenizer=model, n=2)
+    >>> effect = knockout_sweep(model, pairs, ["clause_end<-color"], layers=[0], by_head=True)
+    >>> (effect.cut_effect.mean("prompt") < -5).values.tolist()  # layer head edge: the third head looks at the colour
+    [[[False], [False], [True], [False]]]
     """
     return AttentionKnockout(edges, metric, which, layers, window, by_head).run(model, pairs, **resources)
 

@@ -102,10 +102,10 @@ class Options(Where, How, total=False):
 
     >>> from interp import HookedTransformer, sweep, tasks
     >>> model = HookedTransformer.from_pretrained("mini")
-    >>> pairs = tasks.build("color-noun", tokenizer=model, n=2)
-    >>> options = Options(roles=["color"], memory=2**28)
-    >>> sweep(model, pairs, "resid_pre", **options).recovered.dims
-    ('prompt', 'layer', 'role')
+    >>> pairs = tasks.build("color-noun", "recall", tokenizer=model, n=2)
+    >>> options = Options(roles=["color"], layers=[0], memory=2**28)
+    >>> sweep(model, pairs, "resid_pre", **options).recovered.round(3).values.tolist()  # prompt layer role
+    [[[1.0]], [[1.0]]]
     """
 
 

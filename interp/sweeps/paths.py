@@ -80,10 +80,10 @@ def path_patching(
 
     >>> from interp import HookedTransformer, tasks
     >>> model = HookedTransformer.from_pretrained("mini")
-    >>> pairs = tasks.build("color-noun", tokenizer=model, n=2)
+    >>> pairs = tasks.build("color-noun", "recall", tokenizer=model, n=2)
     >>> effect = path_patching(model, pairs, senders=["L0H2"], receivers=["L1H0.q", "L1H0.v"])
-    >>> effect.recovered.dims
-    ('prompt', 'sender', 'receiver')
+    >>> (effect.recovered.mean("prompt") > 0.5).values.tolist()  # its output is read as a value, not as a query
+    [[False, True]]
     """
     return PathPatching(direction, metric, senders, receivers, minimum_gap).run(model, pairs, **resources)
 
@@ -99,14 +99,14 @@ class PathPatching:
         receivers: labels of the receivers; None is all.
         minimum_gap: clean-corrupted gap below which ``recovered`` is NaN; default by metric.
 
-    Head 2 of layer 0 acts through the values of head 0 of layer 1, and not directly on the logits:
-
     >>> from interp import HookedTransformer, tasks
-    >>> from interp.sweeps import PathPatching
+    >>> from interp.sweeps import PathPatching, plan
     >>> model = HookedTransformer.from_pretrained("mini")
     >>> pairs = tasks.build("color-noun", "recall", tokenizer=model, n=2)
-    >>> edges = PathPatching(senders=["L0H2"], receivers=["L1H0.v", "logits"]).run(model, pairs)
-    >>> (edges.recovered.mean("prompt") > 0.5).values.tolist()  # sender receiver
+    >>> asked = PathPatching(senders=["L0H2"], receivers=["L1H0.v", "logits"])
+    >>> plan(model, pairs, asked).rows_in_all  # 2 prompts, 2 edges
+    4
+    >>> (asked.run(model, pairs).recovered.mean("prompt") > 0.5).values.tolist()  # it acts through L1H0 alone
     [[True, False]]
     """
 
