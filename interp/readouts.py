@@ -25,7 +25,8 @@ from interp import sites
 from interp.errors import InterpError, shown, unknown_name, whole_number
 
 Needs: TypeAlias = Literal["answers", "logits", "clean logits", "activation"]
-"""What is looked at: the logits of the two answers, of every token, those and the clean run's, or an activation."""
+"""What a read-out looks at: the logits of the two answers, of every token, of every token and of the clean run, or an
+activation."""
 
 IGNORED = -100
 """The label of a position that is not scored, as in Hugging Face."""
@@ -103,7 +104,7 @@ class Place:
 
     @property
     def n_blocks(self) -> int:
-        """How many blocks are run for it; of the last no more than leads to it."""
+        """How many blocks are run for it; of the last one only the part that leads to it."""
         return self.layer + (self.site != "resid_pre")
 
     @property
@@ -126,7 +127,7 @@ class Place:
         return math.prod(shape if self.head is None else shape[1:])
 
     def of(self, values: Float[Tensor, "row token ..."]) -> Float[Tensor, "row token width"]:
-        """What is read of the whole site: all of it in one row, or one head's."""
+        """The numbers that are read, from those of the whole site: of all heads side by side, or of one head."""
         return (values if self.head is None else values[:, :, self.head]).flatten(2)
 
 
@@ -503,7 +504,7 @@ def projection(
     site: str = "resid_pre",
     head: int | None = None,
 ) -> Readout:
-    """A linear direction in an activation: what of a difference is there, whatever the model can say of it.
+    """How far an activation lies along a direction: what of a difference is there, whether or not the model can say it.
 
     Only what comes before the activation is run, and only a change that comes before it (or of it) can change the
     number: a later one leaves it exactly as it is.

@@ -292,7 +292,7 @@ def _reading(node: Node) -> tuple[int, str]:
 
 def _join(layer: int, kind: str, n_layers: int, read: Place | None) -> Join:
     if read is not None and layer == read.layer:
-        return n_layers, "pre"  # what is read is brought itself
+        return n_layers, "pre"  # the group brings the activation that is read, so no layer is left to run
     joins: dict[str, Join] = {"attention": (layer, "mid"), "mlp": (layer + 1, "pre"), "stream": (n_layers, "pre")}
     return joins[kind]
 
@@ -306,7 +306,7 @@ class _Written:
     wanted: _Wanted
 
     def differ(self) -> Bool[np.ndarray, "sender prompt"]:
-        """Whether a sender writes anything different for a prompt; False of one that comes before no receiver."""
+        """Whether a sender writes anything different for a prompt; False for a sender that reaches no receiver."""
         out = np.zeros((len(self.wanted.senders), len(self.wanted.base)), dtype=bool)
         for i in np.unique(self.wanted.edges[:, 0]):
             node = self.wanted.senders[i]
@@ -345,7 +345,7 @@ class _Written:
         return torch.cat(parts) if len(parts) > 1 else parts[0]
 
     def _read_in(self, layer: int) -> Place | None:
-        """What is read within a layer, where something is."""
+        """The activation that is read within a layer; None if none is."""
         read = self.wanted.reading.inside
         return read if read is not None and read.layer == layer else None
 

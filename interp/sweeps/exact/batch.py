@@ -67,7 +67,7 @@ class Chunk:
         return values[:, group.start : group.end].index_select(0, prompt)
 
     def seen(self, at: Int[Tensor, "row dest"], end: int) -> Tensor | None:
-        """Who sees whom [row, 1, dest, src]; None where every query sees every key."""
+        """Which query sees which key [row, 1, dest, src]; None where every query sees every key."""
         if bool((at == end - 1).all()):
             return None
         return (at.unsqueeze(-1) >= torch.arange(end, device=at.device)).unsqueeze(1)
@@ -81,19 +81,19 @@ class Reader:
     """A tap that keeps the activation that is read, and leaves it as it is."""
 
     def __init__(self, place: Place) -> None:
-        """Of one activation within a block."""
+        """Read this activation, which is within a block."""
         self.place = place
         self._at = place.site, place.layer
         self._kept: Tensor | None = None
 
     def __call__(self, site: str, layer: int, value: Tensor) -> Tensor:
-        """Keep it if this is it."""
+        """Keep the value if it is the activation that is read."""
         if (site, layer) == self._at:
             self._kept = value
         return value
 
     def after(self, edit: Tap, as_read: Callable[[str, Tensor], Tensor]) -> Tap:
-        """An edit whose results it is shown, as ``as_read`` has them."""
+        """The same edit, with this reader keeping what comes of it; ``as_read`` says how that looks to the read-out."""
 
         def see(site: str, layer: int, value: Tensor) -> Tensor:
             changed = edit(site, layer, value)
@@ -136,7 +136,7 @@ class Member:
 
     @cached_property
     def own(self) -> Bool[np.ndarray, "row token"] | None:
-        """Which tokens from the first start on are each row's own; None where all are."""
+        """Which tokens from the group's start on each row computes itself; None where it computes all of them."""
         if self.group.uniform:
             return None
         return np.arange(self.group.start, self.group.end) >= self.group.starts[:, None]
@@ -149,19 +149,19 @@ class Member:
         return self.chunk.index(self.own.nonzero()[1] + self.group.start)
 
     def _places(self, first: int) -> Int[Tensor, " token"]:
-        """Where the tokens stand in rows that are laid out from token ``first`` on, one after the other."""
+        """The index of each token in rows that lie one after the other, all from token ``first`` on."""
         assert self.own is not None
         row, token = self.own.nonzero()
         return self.chunk.index(row * (self.group.end - first) + token + self.group.start - first)
 
     @cached_property
     def in_padded(self) -> Int[Tensor, " token"]:
-        """Where the tokens stand among those from the first start on."""
+        """The index of each token in rows that all lie from the group's start on."""
         return self._places(self.group.start)
 
     @cached_property
     def in_whole(self) -> Int[Tensor, " token"]:
-        """Where the tokens stand in whole prompts."""
+        """The index of each token in whole prompts that lie one after the other."""
         return self._places(0)
 
     @cached_property
@@ -171,12 +171,12 @@ class Member:
         return (self.chunk.answers[self.prompt] + self.chunk.index(before).unsqueeze(1)).flatten()
 
     def kept(self, rows: Float[Tensor, "row token ..."]) -> Float[Tensor, "token ..."]:
-        """Each row's own tokens, of rows from the first start on."""
+        """Each row's own tokens, picked out of rows that all lie from the group's start on."""
         flat = rows.flatten(0, 1)
         return flat if self.own is None else flat.index_select(0, self.in_padded)
 
     def padded(self, tokens: Float[Tensor, "token head d_head"]) -> Float[Tensor, "row token head d_head"]:
-        """Rows from the first start on; what is not a row's own is 0."""
+        """Rows that all lie from the group's start on, with 0 in place of tokens that a row does not compute itself."""
         shape = (self.group.rows, self.group.end - self.group.start, *tokens.shape[1:])
         if self.own is None:
             return tokens.reshape(shape)
