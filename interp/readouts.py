@@ -85,7 +85,8 @@ class Place:
         layer: its layer.
         at: role or position; a role's tokens are read together.
         head: the one head that is read of a site that has heads; None for all of them, one after the other.
-        direction: [width] what it is projected on; None for each pair's own difference.
+        direction: [width] what it is projected on; None for each pair's own difference, ``"means"`` for that of the
+            means of all pairs, which the runs have to show first.
 
     >>> projection(2, "noun", site="resid_post").place.n_blocks  # those of layers 0, 1 and 2
     3
@@ -95,7 +96,7 @@ class Place:
     layer: int
     at: str | int
     head: int | None = None
-    direction: tuple[float, ...] | None = None
+    direction: tuple[float, ...] | Literal["means"] | None = None
 
     @property
     def is_stream(self) -> bool:
@@ -514,7 +515,9 @@ def projection(
         at: role or position whose activation is read.
         direction: [width] a vector; the number is the mean of ``activation . direction`` over the role's tokens.
             None: each pair's own clean-corrupted difference; the number is the share of it that is there, 0 in the
-            corrupted run and 1 in the clean one.
+            corrupted run and 1 in the clean one. ``"means"``: one direction for all pairs, the difference of the means
+            of their clean and their corrupted activations; the number is in units of it, so that the two runs are 1
+            apart on average.
         site: any with a vector per layer and token: the stream (``resid_pre resid_mid resid_post``), what is added to
             it (``attn_out mlp_out``), ``q k v z`` and the other sites of heads, or neurons (``mlp_pre mlp_post``).
             The stream after a layer is the one before the next: a patch of either is seen.
@@ -539,22 +542,35 @@ def projection(
     place = Place(read.name, layer, at, head)
     if direction is None:
         return Readout(name, "fraction", _restored, 0.01, needs="activation", better="more", place=place)
+    if isinstance(direction, str) and direction == "means":
+        of_all = replace(place, direction="means")
+        return Readout(name, "mean differences", _unknown, 0.01, needs="activation", better="more", place=of_all)
     try:
         vector = torch.as_tensor(direction, dtype=torch.float64).detach().cpu()
     except (TypeError, ValueError, RuntimeError) as error:
         raise InterpError(f"direction must be one vector of finite numbers, not {shown(direction)}.") from error
     if vector.ndim != 1 or not vector.isfinite().all() or not vector.any():
         raise InterpError("direction must be one vector of finite numbers, not all 0.")
-    return Readout(
-        name, "", lambda activation, answers: _along(vector, activation, answers), 1e-6, needs="activation",
-        place=replace(place, direction=tuple(vector.tolist())),
-    )  # fmt: skip
+    return along(Readout(name, "", _unknown, 1e-6, needs="activation", place=place), vector)
 
 
-def _along(
-    vector: Float[Tensor, " width"], activation: Float[Tensor, "prompt token width"], answers: Answers
-) -> Float[Tensor, " prompt"]:
-    return answers.mean(activation @ vector.to(activation))
+def along(readout: Readout, vector: Float[Tensor, " width"]) -> Readout:
+    """The same projection on a known vector.
+
+    >>> along(projection(2, "noun", "means"), torch.tensor([3.0, 4.0])).place.direction
+    (3.0, 4.0)
+    """
+    assert readout.place is not None
+    numbers = tuple(vector.tolist())
+
+    def measure(activation: Float[Tensor, "prompt token width"], answers: Answers) -> Float[Tensor, " prompt"]:
+        return answers.mean(activation @ activation.new_tensor(numbers))
+
+    return replace(readout, place=replace(readout.place, direction=numbers), measure=measure)
+
+
+def _unknown(activation: Float[Tensor, "prompt token width"], answers: Answers) -> Float[Tensor, " prompt"]:
+    raise InterpError("A projection on the difference of means is measured by a sweep, of pairs. Give it as metric=.")
 
 
 def _restored(activation: Float[Tensor, "prompt token width"], answers: Answers) -> Float[Tensor, " prompt"]:

@@ -404,6 +404,12 @@ def test_what_a_projection_cannot_do_is_one_line(gpt2: HookedTransformer) -> Non
         ),
         "Unknown role 'verb'": lambda: sweep(gpt2, pairs, "z", metric=projection(1, "verb")),
         "needs a corrupted run": lambda: score(gpt2, alone, metric=one),
+        "on the clean-corrupted difference needs a corrupted": lambda: score(
+            gpt2, alone, metric=projection(1, "noun", "means")
+        ),
+        "have the same q of layer 0 at 'noun', so there is no difference of means": lambda: sweep(
+            gpt2, pairs, "z", metric=projection(0, "noun", "means", site="q")
+        ),
         "which some windows or sets put in whole": lambda: sweep(gpt2, pairs, "resid_pre", metric=one, window=2),
     }
     for expected, call in lines.items():

@@ -316,13 +316,36 @@ def checked_reading(model: HookedTransformer, pairs: AnyPairs, metric: AnyReadou
     Traceback (most recent call last):
     interp.errors.InterpError: The projection reads resid_pre of layer 9, but the model has 4 layers. ...
     """
-    reading = Reading.of(pairs, metric)
-    place = reading.readout.place
-    if place is not None:
-        _check_place(model, place)
+    readout = readouts.readout(metric)
+    if readout.place is not None:
+        _check_place(model, readout.place)
+        readout = _with_direction(model, pairs, readout, readout.place)
+    reading = Reading.of(pairs, readout)
     if reading.readout.labels is not None:
         check_answers(model, {}, [reading.correct.tolist()])
     return reading
+
+
+def _with_direction(model: HookedTransformer, pairs: AnyPairs, readout: Readout, place: Place) -> Readout:
+    """A projection on the difference of the means of these pairs, in units of it; any other is as it is.
+
+    Raises:
+        InterpError: there is no corrupted run, or no difference.
+    """
+    if place.direction != "means":
+        return readout
+    own = Reading.of(pairs, replace(readout, place=replace(place, direction=None)))
+    weight = own.present.double() / own.present.sum(dim=1, keepdim=True)
+    clean, corrupted = (
+        torch.einsum("ptd,pt->pd", known.double(), weight).mean(dim=0) for known in own.with_known(model).known
+    )
+    difference = clean - corrupted
+    if not difference.any():
+        raise InterpError(
+            f"Clean and corrupted have the same {place.site} of layer {place.layer} at {shown(place.at)}, so there is "
+            "no difference of means. Project where they differ."
+        )
+    return readouts.along(readout, difference / (difference @ difference))
 
 
 def _check_place(model: HookedTransformer, place: Place) -> None:
@@ -340,7 +363,7 @@ def _check_place(model: HookedTransformer, place: Place) -> None:
             f"{what}, head {place.head}, but there are {model.n_heads_of(place.site)} heads. Give another."
         )
     width = place.width(model.cfg.sizes)
-    if place.direction is not None and len(place.direction) != width:
+    if isinstance(place.direction, tuple) and len(place.direction) != width:
         raise InterpError(f"{what}, which has {width} numbers per token, but direction has {len(place.direction)}.")
 
 

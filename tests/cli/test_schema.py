@@ -72,7 +72,7 @@ def refused(what: str, content: object) -> str:
 
 def test_a_metric_with_settings_is_right() -> None:
     settings = {"projection": {"layer": 2, "at": "noun", "site": "z", "head": 1, "direction": [1.0, 0]}}
-    for metric in ("kl", settings, {"projection": {"layer": 2, "at": 5, "head": None}}):
+    for metric in ("kl", settings, {"projection": {"layer": 2, "at": 5, "head": None, "direction": "means"}}):
         content = measured_by(metric)
         assert list(validator("study").iter_errors(content)) == []
         assert refused("study", content) == ""

@@ -197,6 +197,39 @@ def test_the_plan_stops_within_the_block_that_is_read(gpt2: HookedTransformer) -
         assert (found.attrs["rows_run"], found.attrs["planned_flop"]) == (planned.rows, planned.flop)
 
 
+@pytest.mark.parametrize("read", [("z", 2, 1), ("resid_mid", 1, None)], ids=named)
+def test_the_difference_of_means_is_one_direction_for_all_pairs(
+    read: tuple[str, int, int | None], model: HookedTransformer
+) -> None:
+    site, layer, head = read
+    pairs, one = ragged_pairs(), projection(layer, "noun", "means", site=site, head=head)
+    mask = run.token_mask(pairs.clean, "noun")[..., None]
+
+    def mean(values: np.ndarray) -> np.ndarray:
+        """Over the role's tokens, [..., prompt, width]."""
+        flat = one_head(values, head)
+        flat = flat.reshape(*flat.shape[: -2 if head is None and site == "z" else -1], -1).astype(np.float64)
+        return np.asarray((flat * mask).sum(axis=-2) / mask.sum(axis=-2))
+
+    clean, corrupted = (
+        mean(run.activations(model, prompts, site, layers=[layer])[layer].numpy())
+        for prompts in (pairs.clean, pairs.corrupted)
+    )
+    direction = clean.mean(axis=0) - corrupted.mean(axis=0)
+    along = direction / (direction @ direction)
+    found = sweep(model, pairs, "resid_pre", metric=one, roles=["color"])
+    close(found.clean, clean @ along, size=SIZE)
+    close(found.corrupted, corrupted @ along, size=SIZE)
+    close(found.clean.mean() - found.corrupted.mean(), 1.0, size=SIZE)
+    cells = [([(changed, None)], "color") for changed in range(3)]
+    now = mean(patched_activations(model, pairs, "resid_pre", "denoising", cells, site, layer).numpy())
+    close(found.patched.sel(role="color").transpose("layer", "prompt"), now @ along, size=SIZE)
+    assert found.patched.attrs["units"] == "mean differences"
+    estimate = attribution_patching(model, pairs, "resid_pre", metric=one, roles=["noun"], audit=None)
+    np.testing.assert_array_equal(np.isfinite(estimate.estimated_effect), True)
+    close(score(model, pairs, "clean", one), clean @ along, size=SIZE)
+
+
 # ---- estimates ----
 
 LINEAR = [
