@@ -410,7 +410,6 @@ def test_what_a_projection_cannot_do_is_one_line(gpt2: HookedTransformer) -> Non
         "have the same q of layer 0 at 'noun', so there is no difference of means": lambda: sweep(
             gpt2, pairs, "z", metric=projection(0, "noun", "means", site="q")
         ),
-        "which some windows or sets put in whole": lambda: sweep(gpt2, pairs, "resid_pre", metric=one, window=2),
     }
     for expected, call in lines.items():
         assert expected in said(call)

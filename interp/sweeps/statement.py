@@ -11,7 +11,6 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from interp.errors import InterpError
 from interp.prompts.tokens import Prompts
 from interp.sites import site
 from interp.sweeps.cells import Cells
@@ -69,21 +68,10 @@ class Sweep:
         return found.where(reaches[found.cell])
 
     def clipped(self) -> Sweep:
-        """The same sweep, whose cells change no layer after the activation that is read.
-
-        Raises:
-            InterpError: a cell changes earlier streams and the very one that is read.
-        """
+        """The same sweep, whose cells change no layer after the activation that is read."""
         place = self.reading.readout.place
         if place is None:
             return self
-        several = [parts for parts in self.cells.parts if len(parts) > 1]
-        whole = self.site == "resid_pre" and place.is_stream
-        if whole and any(part.layer == place.n_blocks for parts in several for part in parts):
-            raise InterpError(
-                f"The projection reads the stream before layer {place.n_blocks}, which some windows or sets put in "
-                "whole. Give layers= or sets below it."
-            )
         kept = (tuple(part for part in parts if place.reached_by(self.site, part.layer)) for parts in self.cells.parts)
         parts = tuple(few or whole for few, whole in zip(kept, self.cells.parts, strict=True))
         return replace(self, cells=replace(self.cells, parts=parts))

@@ -286,6 +286,9 @@ def _resumed(
     where = wanted.cells.tokens[at, prompt].to(stream.device)
     cut = None if wanted.cells.sources is None else wanted.cells.sources[at, prompt].to(stream.device)
     begin = stream[prompt.to(stream.device)]
+    reading = wanted.reading.rows(prompt)
+    place, kept = reading.readout.place, list[Tensor]()
+    of_read: _Edit | None = None  # of the stream that is read, before a block that is not run
     for index, layer in enumerate(layers):
         units = _unit_mask(model, wanted, cell, index)
         value = new.get(layer)
@@ -293,17 +296,18 @@ def _resumed(
         edit = _edit(wanted.site, where, cut, None if units is None else units.to(stream.device), value)
         if index == 0 and wanted.site == "resid_pre":  # which the run begins with
             begin = edit(begin)
+        elif place is not None and place.is_stream and (wanted.site, layer) == ("resid_pre", place.n_blocks):
+            of_read = edit
         else:
             hooks += run.edit_hooks(model, wanted.site, layer, edit)
-    reading = wanted.reading.rows(prompt)
-    place, kept = reading.readout.place, list[Tensor]()
     if place is None:
         return reading(model.resume(begin, layers[0], logits_at=reading.positions, hooks=hooks))
     if not place.is_stream:
         hooks.append(run.read_hook(model, place.site, place.layer, kept.append))
     stream = model.resume(begin, layers[0], stop_at_layer=place.n_blocks, hooks=hooks)
-    found = stream if place.is_stream else kept[0]
-    return reading(place.of(at_positions(found, reading.positions)).cpu())
+    if place.is_stream:
+        kept.append(stream if of_read is None else of_read(stream))
+    return reading(place.of(at_positions(kept[0], reading.positions)).cpu())
 
 
 def _unit_mask(

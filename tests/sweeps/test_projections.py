@@ -141,6 +141,33 @@ def test_ablations_knockouts_windows_and_sets_equal_plain_interventions(
     close(found, restored(now, clean, corrupted, run.token_mask(pairs.clean, "noun"))[0], size=SIZE)
 
 
+@pytest.mark.parametrize("site", ["resid_pre", "resid_post", "z"])
+def test_windows_that_put_in_what_is_read_equal_plain_hooks(site: str, model: HookedTransformer) -> None:
+    """A stream that is read is itself put in by some windows, after an earlier one; later ones do not matter."""
+    pairs = scattered_pairs()
+    layer, read = {"resid_pre": (2, "resid_pre"), "resid_post": (1, "resid_post"), "z": (1, "z")}[site]
+    one, mask = projection(layer, "noun", site=read), run.token_mask(pairs.clean, "noun")
+    found = sweep(model, pairs, site, metric=one, roles=["color", "noun"], window=2).patched
+    clean, corrupted = (
+        run.activations(model, prompts, read, layers=[layer])[layer].numpy()
+        for prompts in (pairs.clean, pairs.corrupted)
+    )
+    heads: list[int | None] = [0, 3] if site == "z" else [None]
+    asked = [(centre, head, role) for centre in range(3) for head in heads for role in ("color", "noun")]
+    cells = [([(at, [head]) for at in (centre, centre + 1) if at < 3], role) for centre, head, role in asked]
+    now = patched_activations(model, pairs, site, "denoising", cells, read, layer).numpy()
+    for (centre, head, role), expected in zip(asked, restored(now, clean, corrupted, mask), strict=True):
+        where = {"layer": centre, "role": role} | ({} if head is None else {"head": head})
+        close(found.sel(where), expected, size=SIZE, what=where)
+    changed = [1, 2] if site == "resid_pre" else [0, 1]
+    of = [1] if site == "z" else None
+    both = {"both": [(at, 1) for at in changed] if site == "z" else changed}
+    ablated = ablation_sweep(model, pairs, site, "zero", one, roles=["noun"], sets=both).ablated
+    zero = Ablate(site=site, kind="zero", layers=changed, heads=of, at="noun")
+    expected = score(model, pairs, "clean", one, interventions=[zero])
+    close(ablated.sel(set="both", role="noun"), expected, size=SIZE)
+
+
 @pytest.mark.parametrize("name", ["gpt2", "llama"])
 def test_a_patch_and_what_is_read_of_it_by_hugging_face_s_modules(name: str, request: pytest.FixtureRequest) -> None:
     """A block's output is replaced at one role, and neurons, mixed values or queries are read two blocks later."""

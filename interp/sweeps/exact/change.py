@@ -411,8 +411,12 @@ def _edited(change: Change, rows: _Rows) -> Float[Tensor, "row token d_model"]:
     seen, length = chunk.seen(rows.at, group.end), chunk.base.length
     reader = None if change.read is None else Reader(change.read)
     parts = [{part.layer: part for part in change.cells.parts[cell]} for cell in group.cell.tolist()]
+
+    def edit_of(layer: int) -> _Edit:
+        return _Edit.of(change, rows, layer, [by_layer.get(layer) for by_layer in parts])
+
     for layer in range(group.layer, group.join[0]):
-        edit = _Edit.of(change, rows, layer, [by_layer.get(layer) for by_layer in parts])
+        edit = edit_of(layer)
         k, v = (chunk.gather(site, layer, rows.prompt, 0, group.start) for site in ("k", "v"))
         see = edit if reader is None else reader.after(edit, edit.as_read)
         within = {change.site} if change.read is None else {change.site, change.read.site}
@@ -421,6 +425,7 @@ def _edited(change: Change, rows: _Rows) -> Float[Tensor, "row token d_model"]:
         return stream
     if change.read is not None and reader is not None:
         return change.read.of(chunk.at_answers(reader.value, rows.prompt, group.start))
+    stream = edit_of(chunk.n_layers)("resid_pre", chunk.n_layers, stream)  # where this last stream is itself changed
     return chunk.at_answers(stream, rows.prompt, group.start)
 
 

@@ -501,7 +501,7 @@ def _together(
 
 def _join(site: Site, layer: int, n_layers: int, *, dense: bool, general: bool) -> Join:
     if general:
-        return layer + 1, "pre"
+        return min(layer + 1, n_layers), "pre"
     if site.enters == "before":
         return (layer, "mid") if layer < n_layers else (n_layers, "pre")
     if site.enters == "after":
