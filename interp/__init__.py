@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 from interp.errors import InterpError
 
 if TYPE_CHECKING:
+    from analyses.cli.explanation import Explanation, explain
     from analyses.cli.notebook import study
-    from analyses.explain import Explanation, explain
     from interp import (
         attribution,
         interventions,
@@ -81,8 +81,8 @@ _HOME = {
     "Vocabulary": "prompts",
     "capture": "run",
     "study": "analyses.cli.notebook",
-    "Explanation": "analyses.explain",
-    "explain": "analyses.explain",
+    "Explanation": "analyses.cli.explanation",
+    "explain": "analyses.cli.explanation",
     **{name: "sweeps" for name in ("sweep", "sweep_sites", "path_patching", "ablation_sweep", "knockout_sweep")},
     **{
         name: name

@@ -10,10 +10,9 @@ from typing import TYPE_CHECKING
 import xarray as xr
 
 from analyses.cli.terminal import Screen
-from interp.errors import InterpError
 
 if TYPE_CHECKING:
-    from analyses.explain import Explanation
+    from analyses.cli.explanation import Explanation
 
 HEADS, WORDS = 5, 3
 """How many heads, and how many words after each token, are listed."""
@@ -25,16 +24,15 @@ def explained(arguments: argparse.Namespace, screen: Screen) -> Iterator[str]:
     Raises:
         InterpError: bad input; words are looked for before the model is loaded.
     """
-    from interp import results
     from interp.prompts import swaps
 
     swaps.find_both(arguments.text, arguments.source, arguments.target)
     out: Path | None = arguments.out
-    if out is not None and out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise InterpError(f"{out} is not an empty directory. Choose another --out, or remove it.")
-    from analyses.explain import explain
+    from analyses.cli.explanation import check_empty, explain
     from interp.model import HookedTransformer
 
+    if out is not None:
+        check_empty(out)
     with screen.stage(f"loading {arguments.model}"):
         model = HookedTransformer.from_pretrained(arguments.model, device=arguments.device, dtype=arguments.dtype)
     with screen.stage("patching") as advance:
@@ -50,9 +48,7 @@ def explained(arguments: argparse.Namespace, screen: Screen) -> Iterator[str]:
         )
     yield from lines(found)
     if out is not None:
-        for name, result in found.results.items():
-            results.save(result, out / f"{name}.nc")
-        yield f"Results: {out}"
+        yield f"Report: {found.save(out)}"
 
 
 def lines(found: Explanation) -> Iterator[str]:

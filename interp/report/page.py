@@ -24,6 +24,8 @@ POLICY = (
     "font-src data:; base-uri 'none'; form-action 'none'"
 )
 """The page forbids itself every request, so a mistake cannot make one."""
+_HEADING = ("verdict", "behavior", "reach")
+"""The results whose title and question can head the page."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +47,7 @@ def html(run: RunInputs, bundle: Bundle | None) -> str:
     template = _environment().get_template("page.html")
     return template.render(
         title=_title(run),
-        question=str(run.study.get("question") or run.first_attr("question", ("verdict", "behavior")) or _title(run)),
+        question=str(run.study.get("question") or run.first_attr("question", _HEADING) or _title(run)),
         eyebrow=[text for text in dict.fromkeys(head) if text],
         made=run.first_attr("created_at"),
         answer=_answer(run, found),
@@ -61,12 +63,15 @@ def html(run: RunInputs, bundle: Bundle | None) -> str:
 
 
 def _title(run: RunInputs) -> str:
-    return str(run.study.get("title") or run.first_attr("title", ("verdict", "behavior")) or "interp report")
+    return str(run.study.get("title") or run.first_attr("title", _HEADING) or "interp report")
 
 
 def _answer(run: RunInputs, found: Verdict) -> str:
     if found.answer:
         return found.answer
+    said = run.get("reach")
+    if said is not None and said.attr("answer"):
+        return said.attr("answer")
     if not found.passed:
         task, model = run.first_attr("task") or "this task", run.first_attr("model") or "this model"
         behaved = run.get("behavior")

@@ -19,6 +19,7 @@ from interp.report.sections import (
     patching,
     probe,
     provenance,
+    sentence,
 )
 from interp.report.verdict import Verdict
 
@@ -47,6 +48,7 @@ class Part:
         results: the names under which the results are saved that it draws.
         explains: whether it explains the behaviour, and is withheld where there is none.
         expected: whether its absence is worth a line.
+        of_sentence: whether it belongs on the page of one sentence (``interp explain``) too.
     """
 
     key: str
@@ -55,6 +57,7 @@ class Part:
     results: tuple[str, ...] = ()
     explains: bool = True
     expected: bool = True
+    of_sentence: bool = False
 
     def sections(self, context: Context) -> list[Section]:
         """Its sections; or why it has none, if that is worth a line."""
@@ -67,6 +70,8 @@ class Part:
 def sections(context: Context) -> list[Section]:
     """All sections of the page, in order."""
     shown = [part for part in PARTS if context.verdict.passed or not part.explains]
+    if all(name in context.run.files for name in SENTENCE):
+        shown = [part for part in shown if part.of_sentence]
     return [section for part in shown for section in part.sections(context)]
 
 
@@ -77,6 +82,11 @@ def missing(run: RunInputs, key: str, title: str, name: str) -> Section:
     if reason is not None:
         text = f"This cannot be asked of these prompts. {reason}"
     return Section(key, title, "", (Notice("note", "", text),))
+
+
+def _sentence(context: Context) -> list[Section | None]:
+    found = [one for name in SENTENCE if (one := context.run.get(name)) is not None]
+    return [sentence.section(*found)] if len(found) == len(SENTENCE) else []
 
 
 def _behavior(context: Context) -> list[Section | None]:
@@ -120,15 +130,26 @@ def _others(context: Context) -> list[Section | None]:
     return [*found, *(missing(run, generic.anchor(name), name, name) for name in not_asked)]
 
 
+SENTENCE = ("reach", "heads", "sources", "predictions")
+"""The results of ``interp explain`` that are drawn together."""
+
 PARTS = (
+    Part("sentence", "", _sentence, SENTENCE, expected=False, of_sentence=True),
     Part("ladder", "Does the model do it?", _behavior, ("behavior",), explains=False),
     Part("lesson", "How one head reads", _lesson, ("attention_lesson", "attention_patterns")),
     Part("probing", "Where it can be read", _probing, ("probing",)),
     Part("patching", "What carries it", _patching, ("activation_patching",)),
     Part("heads", "Which heads", _heads, ("head_attribution", "verdict")),
     Part("approximations", "", _approximations, ("approximation_audit",), expected=False),
-    Part("others", "", _others, expected=False),
+    Part("others", "", _others, expected=False, of_sentence=True),
     Part("certainty", "", lambda context: [certainty.section(context.run, context.verdict)], expected=False),
-    Part("provenance", "", lambda context: [provenance.section(context.run)], explains=False, expected=False),
+    Part(
+        "provenance",
+        "",
+        lambda context: [provenance.section(context.run)],
+        explains=False,
+        expected=False,
+        of_sentence=True,
+    ),
 )
 """Every part, in the order of the page. A result with a section of its own has its line here."""

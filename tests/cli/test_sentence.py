@@ -27,10 +27,10 @@ def test_it_answers_shows_the_words_and_keeps_the_results(tmp_path: Path, capsys
     assert "(rojo, blanco)" in said
     assert "Left out: zzzq: clean and corrupted must have equal token counts" in said
     assert "head  sufficient" in said
-    assert f"Results: {out}" in said
+    assert f"Report: {out / 'report.html'}" in said
     assert "loading mini" in told
-    assert sorted(path.stem for path in out.iterdir()) == ["heads", "predictions", "reach", "route"]
-    heads = results.load(out / "heads.nc")
+    assert sorted(path.name for path in out.iterdir()) == ["report.html", "report.json", "results"]
+    heads = results.load(out / "results" / "heads.nc")
     assert heads["recovered"].dims == ("prompt", "direction", "layer", "head", "role")
     assert heads.sizes["prompt"] == 2
 

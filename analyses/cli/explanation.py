@@ -13,6 +13,7 @@ import re
 import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
@@ -66,6 +67,8 @@ class Explanation:
             position, word) of the words that move most.
         heads: patches of one head's output at the target, ``recovered`` (prompt, direction, layer, head, role): the
             share of the target's own difference after the last layer that is there.
+        sources: ``share`` (prompt, layer, head, position): of what a head writes otherwise at the target's last token,
+            the share that it takes from each position; a head's shares sum to 1.
         route: patches of the residual stream, ``recovered`` (prompt, layer, position), from the source to the target.
 
     >>> from interp import HookedTransformer, explain
@@ -84,12 +87,43 @@ class Explanation:
     reach: xr.Dataset
     predictions: xr.Dataset
     heads: xr.Dataset
+    sources: xr.Dataset
     route: xr.Dataset
 
     @property
     def results(self) -> dict[str, xr.Dataset]:
-        """All results by name."""
-        return {name: getattr(self, name) for name in ("reach", "predictions", "heads", "route")}
+        """All results by name, the answer among the attributes of ``reach``."""
+        found = {name: getattr(self, name) for name in ("reach", "heads", "sources", "predictions", "route")}
+        said = {
+            "answer": self.answer,
+            "title": f"{self.source} > {self.target}",
+            "question": _WORDS[self.language].question.format(source=self.source, target=self.target, text=self.text),
+            "language": self.language,
+        }
+        return found | {"reach": self.reach.assign_attrs(said)}
+
+    def save(self, directory: str | Path) -> Path:
+        """Write the results and the page of the answer into a directory; returns the page's path.
+
+        Raises:
+            InterpError: the directory holds something already, or cannot be written.
+
+        >>> import tempfile
+        >>> from interp import HookedTransformer, explain
+        >>> model = HookedTransformer.from_pretrained("mini")
+        >>> found = explain(model, "The cat is black. The cat is", "black", "is@2", instead=["white", "red"])
+        >>> with tempfile.TemporaryDirectory() as place:
+        ...     page = found.save(place)
+        ...     page.name, sorted(path.stem for path in (page.parent / "results").iterdir())
+        ('report.html', ['heads', 'predictions', 'reach', 'route', 'sources'])
+        """
+        from interp import report
+
+        where = Path(directory)
+        check_empty(where)
+        for name, result in self.results.items():
+            results.save(result, where / "results" / f"{name}.nc")
+        return report.render(where, interactive=False)
 
     @property
     def reaches(self) -> bool:
@@ -126,6 +160,15 @@ class Explanation:
 
     def __repr__(self) -> str:
         return self.answer
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: the answer, and the picture of the page."""
+        from interp.report import notebook
+        from interp.report.inputs import Result
+        from interp.report.sections import sentence
+
+        found = [Result(name, self.results[name]) for name in ("reach", "heads", "sources")]
+        return notebook.fragment(self.answer, sentence.picture(*found).panels[0].body)
 
 
 def explain(
@@ -182,7 +225,17 @@ def explain(
     names = text[slice(*first)], text[slice(*second)]
     reach, predictions = _reach(model, pairs), _predictions(model, pairs)
     heads, route = _patched(model, pairs, progress)
-    return Explanation(text, *names, said, pairs, reach, predictions, heads, route)
+    return Explanation(text, *names, said, pairs, reach, predictions, heads, _sources(model, pairs), route)
+
+
+def check_empty(directory: Path) -> None:
+    """Refuse to write where something is.
+
+    Raises:
+        InterpError: it is no directory, or not an empty one.
+    """
+    if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
+        raise InterpError(f"{directory} is not an empty directory. Choose another one, or remove it.")
 
 
 # ---- other words ----
@@ -276,7 +329,7 @@ def _reach(model: HookedTransformer, pairs: PromptPairs) -> xr.Dataset:
         title="What arrives",
         question="How much of the residual stream at each word differs when the source is another word?",
         reading="0: the stream is the same whatever the source is. 0.1: the difference is a tenth as long as the "
-        "stream. Each row is one counterfactual.",
+        "stream. On the page: the mean over the other words.",
         source="",
         of=(model, pairs),
         seed=0,
@@ -359,12 +412,50 @@ def _patched(model: HookedTransformer, pairs: PromptPairs, progress: Progress | 
     between = range(int(pairs.clean.spans(SOURCE)[0, 0]), int(pairs.clean.spans(TARGET)[0, 1]))
     route = sweep(model, pairs, "resid_pre", "denoising", there, positions=list(between), progress=progress)
     heads = heads.transpose("prompt", "direction", "layer", "head", "role").assign_attrs(
+        created_at=parts[0].attrs["created_at"],
         title="Heads at the target",
         question="Which heads write at the target what differs there when the source is another word?",
     )
     return heads, route.assign_attrs(
         title="The route",
         question="Where on the way from the source to the target does the stream hold what arrives?",
+    )
+
+
+def _sources(model: HookedTransformer, pairs: PromptPairs) -> xr.Dataset:
+    """From which position each head takes what it writes otherwise at the target: what it mixes, along its difference.
+
+    A head writes the sum over positions of weight times value, so that its difference is a sum over positions too.
+    """
+    at = int(pairs.clean.spans(TARGET)[0, 1]) - 1
+    mixed = []
+    for side in (pairs.clean, pairs.corrupted):
+        seen = capture(model, side, ["pattern", "v"])
+        weights = seen["pattern"].transpose("prompt", "layer", "head", "dest_position", "src_position")
+        heads = "kv_head" if "kv_head" in seen["v"].dims else "head"
+        values = seen["v"].transpose("prompt", "layer", heads, "position", "d_head").values.astype(np.float64)
+        values = np.repeat(values, weights.sizes["head"] // values.shape[2], axis=2)
+        mixed.append(weights.values[:, :, :, at, :, None].astype(np.float64) * values)
+    moved = mixed[0] - mixed[1]
+    whole = moved.sum(axis=3, keepdims=True)
+    length = (whole**2).sum(axis=-1)
+    share = (moved * whole).sum(axis=-1) / np.where(length > 0, length, np.nan)
+    positions = np.arange(share.shape[3])
+    return results.build(
+        {"share": Variable(("prompt", "layer", "head", "position"), share, "fraction", "taken from a position")},
+        coords={
+            "layer": np.arange(share.shape[1]),
+            "head": np.arange(share.shape[2]),
+            "position": positions,
+            **_labels(pairs, positions),
+        },
+        title="From where each head takes it",
+        question="From which words does a head take what it writes otherwise at the target?",
+        reading="The shares of a head sum to 1; a negative one works against the others. A share says nothing of how "
+        "much the head matters.",
+        source="weights times values: Elhage et al. 2021, transformer-circuits.pub/2021/framework",
+        of=(model, pairs),
+        seed=0,
     )
 
 
@@ -379,6 +470,7 @@ def _of(result: xr.Dataset, *names: str) -> list[list[object]]:
 class _Words:
     """The sentences of an answer in one language."""
 
+    question: str
     no: str
     yes: str
     same: str
@@ -396,6 +488,7 @@ class _Words:
 
 _WORDS: dict[Language, _Words] = {
     "en": _Words(
+        question='What of "{source}" reaches "{target}" in "{text}"?',
         no="No: nothing of {source} arrives at {target}. With {n} in its place, what {model} holds at "
         "{target} is the same after every layer but for rounding ({words}).",
         yes="Yes: something of {source} arrives at {target}. With {n} in its place, what {model} holds at "
@@ -414,6 +507,7 @@ _WORDS: dict[Language, _Words] = {
         comma=False,
     ),
     "es": _Words(
+        question="¿Qué de «{source}» llega a «{target}» en «{text}»?",
         no="No: nada de {source} llega a {target}. Con {n} en su lugar, lo que {model} guarda en "
         "{target} es lo mismo tras cada capa, salvo el redondeo ({words}).",
         yes="Sí: algo de {source} llega a {target}. Con {n} en su lugar, lo que {model} guarda en "

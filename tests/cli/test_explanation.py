@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import html
+import re
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,9 +12,10 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, GPT2LMHeadModel
 
-from analyses import explain as module
-from interp import Explanation, HookedTransformer, InterpError, explain
+from analyses.cli import explanation as module
+from interp import Explanation, HookedTransformer, InterpError, explain, report
 from interp.mini import WEIGHTS
+from interp.report import notebook
 from tests.tolerance import close
 
 TEXT = "Me encanta el color negro, espero algún día tener un gato así"
@@ -32,7 +36,7 @@ def found(raw: HookedTransformer) -> Explanation:
 
 @pytest.fixture(scope="module")
 def plain() -> GPT2LMHeadModel:
-    return AutoModelForCausalLM.from_pretrained(WEIGHTS).eval()
+    return AutoModelForCausalLM.from_pretrained(WEIGHTS, attn_implementation="eager").eval()
 
 
 def streams(hf: Any, ids: np.ndarray, edit: Any = None) -> torch.Tensor:
@@ -126,6 +130,49 @@ def test_the_heads_are_in_order_and_in_both_directions(found: Explanation) -> No
     close(needed["mean"][0], lost, size=1.0)
 
 
+def test_what_a_head_takes_from_each_word_is_weight_times_value(found: Explanation, plain: GPT2LMHeadModel) -> None:
+    layer, head, at, width = 3, 2, 12, plain.config.n_embd // plain.config.n_head
+    mixed = []
+    for side in (found.pairs.clean, found.pairs.corrupted):
+        kept: list[torch.Tensor] = []
+        hook = plain.transformer.h[layer].attn.c_attn.register_forward_hook(
+            lambda _, __, out, kept=kept: kept.append(out)
+        )
+        with torch.no_grad():
+            weights = plain(torch.tensor(side.ids), output_attentions=True).attentions[layer][:, head, at].double()
+        hook.remove()
+        values = kept[0][..., 2 * plain.config.n_embd :][..., head * width : (head + 1) * width].double()
+        mixed.append(weights[..., None] * values)
+    moved = mixed[0] - mixed[1]
+    whole = moved.sum(dim=1, keepdim=True)
+    expected = (moved * whole).sum(-1) / (whole**2).sum(-1)
+    close(found.sources["share"].sel(layer=layer, head=head).values, expected, size=float(expected.abs().max()))
+    sums = found.sources["share"].sum("position").values
+    close(sums[np.isfinite(sums) & (sums != 0)], np.ones(int((sums != 0).sum())), size=1.0)
+
+
+def test_the_page_has_the_answer_the_picture_and_nothing_of_a_study(found: Explanation, tmp_path: Path) -> None:
+    text = found.save(tmp_path / "page").read_text(encoding="utf-8")
+    assert found.answer in html.unescape(text)
+    assert "¿Qué de «negro» llega a «gato»" in text
+    arcs = re.findall(r'<(?:path|circle) class="arc[^"]*"', text)
+    assert arcs
+    assert all("none" not in arc for arc in arcs)
+    assert "so this section is left out" not in text
+    assert "L3H2" in text
+    with pytest.raises(InterpError, match="is not an empty directory"):
+        found.save(tmp_path / "page")
+    assert report.render(tmp_path / "page", interactive=False).read_text(encoding="utf-8") == text
+
+
+def test_a_notebook_shows_the_answer_and_the_picture_in_a_style_of_its_own(found: Explanation) -> None:
+    shown = found._repr_html_()
+    assert found.answer in html.unescape(shown)
+    assert "<svg" in shown
+    rules = [line for line in re.findall(r"<style>(.*)</style>", shown, re.DOTALL)[0].splitlines() if "{" in line]
+    assert all(notebook.SCOPE in rule for rule in rules)
+
+
 def test_the_route_begins_at_the_source_and_ends_at_the_target(found: Explanation) -> None:
     route = found.route["recovered"].mean("prompt")
     close(route.sel(layer=0, position=5), 1.0, size=1.0)  # the whole source before layer 0
@@ -144,6 +191,7 @@ def test_nothing_arrives_where_no_head_writes(raw: HookedTransformer, tmp_path: 
     assert not found.reaches
     assert found.answer.startswith("No: nada de «negro» llega a «gato».")
     assert "cabezas" not in found.answer
+    assert 'class="arc none"' in found._repr_html_()
     assert (found.reach["difference"].sel(position=12) == 0).all()
 
 
