@@ -2,8 +2,9 @@
 
 That is an architecture that is not in ``interp.model.families``, or a site that the arithmetic does not show.
 
-Still no plain loop: a row resumes at its first changed layer from the stored stream, rows share batches, rows that
-cannot matter are skipped and only scored positions are unembedded. What precedes a change within a prompt is run again.
+It is still less work than a plain loop. A row resumes at its first changed layer, from the stored stream. Rows share
+batches, and rows that cannot matter are skipped. Only scored positions are unembedded. But the tokens before a change
+are run again, which a sweep on the model's own weights avoids.
 """
 
 from __future__ import annotations

@@ -27,7 +27,15 @@ from interp.sweeps.exact.planner import Group, runs_of
 
 @dataclass(frozen=True)
 class Change:
-    """What a sweep changes: the site, its cells, and the new values; and what is read within the last layer, if so."""
+    """What a sweep changes: the site, its cells, and the new values.
+
+    Attributes:
+        chunk: what the rows of some prompts share.
+        site: what is changed.
+        cells: every change.
+        source: the new values.
+        read: the activation within the last layer that is read there instead of the stream after it; None if none is.
+    """
 
     chunk: Chunk
     site: str
@@ -103,7 +111,7 @@ class _Rows:
 
     @cached_property
     def where(self) -> tuple[Int[Tensor, " changed"], Int[Tensor, " changed"]]:
-        """Row, and number among the computed tokens, of each changed token."""
+        """Of each changed token, its row, and its index among the computed tokens of that row."""
         row, token = self._mask.nonzero()
         return self.change.chunk.index(row), self.change.chunk.index(token)
 
@@ -153,7 +161,7 @@ class _Rows:
 
 
 def _of_stream(change: Change, rows: _Rows, layer: int) -> Float[Tensor, "row token d_model"]:
-    """The stream itself is replaced."""
+    """The stream where it is itself what is replaced."""
     return rows.replaced("resid_pre", layer)
 
 
@@ -178,7 +186,7 @@ def _of_mlp_out(change: Change, rows: _Rows, layer: int) -> Float[Tensor, "row t
 
 
 def _of_neurons(change: Change, rows: _Rows, layer: int) -> Float[Tensor, "row token d_model"]:
-    """What the changed neurons write differently is added."""
+    """The stream after the MLP, to which what the changed neurons write differently is added."""
     post, new = rows.base("resid_pre", layer + 1), change.source.at("mlp_post", layer)
     weight = change.chunk.blocks.layers[layer].mlp_out.weight
     for units, part in rows.by_units():
@@ -232,7 +240,7 @@ def _add_heads(change: Change, rows: _Rows, layer: int, mid: Float[Tensor, "row 
 def _of_heads(
     values: Float[Tensor, "row token head d_head"], heads: Int[Tensor, "row own"]
 ) -> Float[Tensor, "row token own d_head"]:
-    """Each row's own heads."""
+    """The values of each row's own heads, picked out of those of all heads."""
     n, tokens, _, width = values.shape
     return values.gather(2, heads[:, None, :, None].expand(n, tokens, -1, width))
 
@@ -287,7 +295,7 @@ def _z_of_values(change: Change, rows: _Rows, layer: int, heads: _Heads) -> _Z:
 
 
 def _z_of_cut(change: Change, rows: _Rows, layer: int, heads: _Heads) -> _Z:
-    """Attention from the changed tokens to the cells' sources is cut."""
+    """``z`` where attention from the changed tokens to the cells' sources is cut."""
     q, k, v, seen = _attending(rows, layer, heads)
     assert change.cells.sources is not None
     places = torch.from_numpy(change.cells.place[rows.group.cell])
@@ -297,7 +305,7 @@ def _z_of_cut(change: Change, rows: _Rows, layer: int, heads: _Heads) -> _Z:
 
 
 def _attending(rows: _Rows, layer: int, heads: _Heads) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
-    """Queries of the computed tokens, keys and values of the whole prompt, and who sees whom, unchanged."""
+    """Of the unchanged run: queries of the computed tokens, keys and values of the whole prompt, which sees which."""
     q = _of_heads(rows.base("q", layer), heads)
     return (
         q,
