@@ -286,7 +286,7 @@ class _Verdict:
             n_prompts={name: int(data.attrs["n_prompts"]) for name, data in used.items() if name in EXPLAINING},
             missing=tuple(name for name in EXPLAINING if name not in used and name not in not_asked),
             not_asked=not_asked,
-            probe=_probe(used.get("probing"), heads.arrival),
+            probe=_probe(used.get("probing"), heads.arrival, vocabulary),
         )
 
     @property
@@ -305,7 +305,7 @@ class _Verdict:
         role, edge, direct = self.heads.acts_at(head), self.heads.strongest_edge(head), self.heads.contribution
         if edge is not None:
             src, weight = edge.partition("<-")[2], self.heads.attention[edge].mean[head]
-            yield f"attention to {src}", bool(self.heads.looks(head, role, src)), number(weight)
+            yield f"attention to {self._place(src)}", bool(self.heads.looks(head, role, src)), number(weight)
         for cell in self.heads.cells:
             if cell.role == role:
                 yield cell.direction, bool(cell.counts[head]), cell.effect.text(head)
@@ -465,7 +465,7 @@ class _Verdict:
 
     def limits(self, model: str) -> str:
         """What the labels do not say."""
-        places = ", ".join(dict.fromkeys(cell.role for cell in self.heads.cells)) or "no role"
+        places = ", ".join(dict.fromkeys(self._place(cell.role) for cell in self.heads.cells)) or "no role"
         said = [
             f"A label is about one head patched alone at {places}: heads that only work together, or at other words, "
             "have none",
@@ -550,8 +550,8 @@ def _on_fewer(sentence: str, used: Mapping[str, xr.Dataset], n: int) -> str:
     return f"On the {explained} of them that were patched, {sentence[0].lower()}{sentence[1:]}"
 
 
-def _probe(probing: xr.Dataset | None, role: str) -> str:
-    """Where a probe reads the target best at a role, with its control."""
+def _probe(probing: xr.Dataset | None, role: str, vocabulary: Vocabulary) -> str:
+    """Where a probe reads the source best at a role, with its control, or that it does not read it there."""
     if probing is None or role not in probing["role"].values:
         return ""
     means = probing[["accuracy", "control_accuracy"]].sel(role=role).mean("fold").isel(site=0)
@@ -560,11 +560,12 @@ def _probe(probing: xr.Dataset | None, role: str) -> str:
         return ""
     best = int(np.nanargmax(accuracy))
     control, layer = float(means["control_accuracy"].values[best]), means["layer"].values[best]
-    target = str(probing.attrs.get("target", "target"))
-    return (
-        f"A probe reads {target} at {role} best at layer {layer}: {accuracy[best]:.2f} on held-out "
-        f"{probing.attrs.get('held_out', 'group')}s, control {control:.2f}, chance {float(probing['chance']):.2f}."
-    )
+    chance, held_out = float(probing["chance"]), str(probing.attrs.get("held_out_in_words", "the group"))
+    thing, place = (vocabulary.name(name) for name in (str(probing.attrs["target"]), role))
+    figures = f"{accuracy[best]:.2f} with {held_out} held out, control {control:.2f}, chance {chance:.2f}"
+    if accuracy[best] <= max(control, chance):
+        return f"No probe reads {thing} at {place}: the best, at layer {layer}, has {figures}."
+    return f"A probe reads {thing} at {place} best at layer {layer}: {figures}."
 
 
 # ---- the result ----
@@ -591,15 +592,16 @@ def _build(
     about: Sequence[str],
     vocabulary: Vocabulary,
 ) -> xr.Dataset:
-    read = " or at ".join(vocabulary.name(role) for role in vocabulary.readers or ())
+    readers = [vocabulary.name(role) for role in vocabulary.readers or () if role != vocabulary.target]
+    read = f" reader: patching it at {' or at '.join(readers)} does." if readers else ""
     first = next(used[name] for name in about if name in used)
     return labelled.build(
         variables,
         coords={**coords, "ci_bound": ["lower", "upper"]},
         title="Verdict",
         question="Which heads bring the context to the word, which read it there, and do the methods agree?",
-        reading="mover: patching this head alone at the meeting word changes the answer; reader: patching it at "
-        f"{read} does. Effects count from the stated minimum, with p adjusted over all heads.",
+        reading=f"mover: patching this head alone where source and target meet changes the answer.{read} "
+        "Effects count from the stated minimum, with p adjusted over all heads.",
         source="max-T: Westfall and Young 1993; patching directions: Heimersheim and Nanda 2024, arXiv 2404.15255",
         of=(_Origin(first.attrs),),
         seed=seed,

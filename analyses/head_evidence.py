@@ -14,6 +14,7 @@ from jaxtyping import Bool, Float, Int
 
 from interp import summary
 from interp.errors import InterpError
+from interp.prompts.template import ANSWER
 from interp.prompts.vocabulary import Vocabulary
 from interp.sites import head_label
 
@@ -60,14 +61,16 @@ class Meeting:
         later = _target_comes_later(used, source, target)
         share = 1.0 if later is None else float(np.mean(later))
         role, other = (target, source) if share >= 0.5 else (source, target)
-        note = f"{target} comes after {source}, so they can meet at {target} or behind it"
+        first, second = vocabulary.name(other), vocabulary.name(role)
+        behind = "" if role == ANSWER else " or behind it"
+        note = f"{second} comes after {first}, so they can meet at {second}{behind}"
         if later is None:
-            note = f"it is not known which of {source} and {target} comes later; {target} is assumed"
+            note = f"it is not known which of {first} and {second} comes later; {second} is assumed"
         elif role == source:
-            note = (
-                f"{source} comes after {target}, so they can meet at {source} or behind it; the prompts differ there, "
-                f"so patching at {source} also counts what a head copies of the {source}'s own token and cannot see "
-                f"a head that brings the {target}, the same in both; a mover must therefore also look at {target}"
+            note += (
+                f"; the prompts differ there, so patching at {second} also counts what a head copies of its own token "
+                f"and cannot see a head that brings {first}, the same in both; a mover must therefore also look at "
+                f"{first}"
             )
         mixed = min(share, 1 - share)
         note += f"; in {mixed:.0%} of prompts it is the other way round" if mixed else ""

@@ -35,6 +35,7 @@ from interp.errors import InterpError, UnaskableError, names, shown, unknown_nam
 from interp.prompts import PromptPairs
 from interp.prompts.template import ANSWER
 from interp.prompts.tokens import Prompts
+from interp.prompts.vocabulary import NOTHING_STATED
 from interp.results import Variable
 from interp.run import capture
 from interp.sites import check_sites, vector_site
@@ -171,11 +172,11 @@ def run(
             "fold": np.arange(len(held_out)),
         },
         title="Probing",
-        question=f"At which layer, and at which word, can a linear probe read the {target} bound to the {group}?",
-        reading=f"Accuracy on prompts whose {group} was not in the fit. The control has a random label per sentence, "
-        f"the same for both its {target}s, and has seen every sentence with the other {target}: what memory alone can "
-        "do. A probe that beats its control and the majority reads something that is there; that the model uses it is "
-        "for patching to show.",
+        question=f"At which layer, and at which word, can a linear probe read {_in_words(pairs, target, group)}?",
+        reading=f"Accuracy where {_held_out_in_words(pairs, group)} was not in the fit. The control has a random label "
+        f"per sentence, whichever of two words stands for {_name(pairs, target)}, and has seen every sentence with the "
+        "other word: what memory alone can do. A probe that beats its control and the majority reads something that is "
+        "there; that the model uses it is for patching to show.",
         source="Alain and Bengio 2016, arXiv 1610.01644; control task and selectivity: Hewitt and Liang 2019, "
         "arXiv 1909.03368",
         of=(model, _Provenance(pairs)),
@@ -183,6 +184,7 @@ def run(
         extra={
             "target": target,
             "held_out": group,
+            "held_out_in_words": _held_out_in_words(pairs, group),
             "n_folds": len(held_out),
             "n_data": len(data.labels),
             "n_repeated": data.n_repeated,
@@ -225,6 +227,22 @@ def _question(pairs: PromptPairs | Prompts, target: str | None, group: str | Non
         )
     by_default = PAIR if words.target in (ANSWER, None) else words.target
     return target or str(words.source), group or str(by_default)
+
+
+def _name(pairs: PromptPairs | Prompts, place: str) -> str:
+    """A role or slot within a sentence."""
+    words = pairs.vocabulary if isinstance(pairs, PromptPairs) else NOTHING_STATED
+    return words.name(place)
+
+
+def _in_words(pairs: PromptPairs | Prompts, target: str, group: str) -> str:
+    """What is read, and of what."""
+    bound = "" if group == PAIR else f" bound to {_name(pairs, group)}"
+    return f"{_name(pairs, target)}{bound}"
+
+
+def _held_out_in_words(pairs: PromptPairs | Prompts, group: str) -> str:
+    return "the pair of prompts" if group == PAIR else _name(pairs, group)
 
 
 def _data(pairs: PromptPairs | Prompts, target: str, group: str) -> _Data:
@@ -429,6 +447,8 @@ def _predict(
     with warnings.catch_warnings():
         # Counted and reported instead: a fit stopped early is still a fair probe.
         warnings.simplefilter("ignore", ConvergenceWarning)
+        # Labels are words: many of them are no sign of a regression.
+        warnings.filterwarnings("ignore", "The number of unique classes is greater than 50%", UserWarning)
         pipeline.fit(x, y)
     return pipeline.predict(x_test), int(np.max(probe.n_iter_)) < MAX_ITERATIONS
 

@@ -256,9 +256,7 @@ def colour_legend(scale: Scale, *, key: str, digits: int = 2, marks: bool = Fals
             parts.append(element("text", kind, class_="tick", x=x + 26, y=top + 5.5))
         total += 18 + 2 * 84
     total = max(total, left + len(name) * CHARACTER)
-    description = (
-        f"Colours from {figure_number(scale.low, digits)} to {figure_number(scale.high, digits)} {scale.units}"
-    )
+    description = f"Scale from {figure_number(scale.low, digits)} to {figure_number(scale.high, digits)} {scale.units}"
     return drawing(
         parts, (total, top + 24), key=key, title=f"Legend: {scale.name}", description=description, class_="plot legend"
     )

@@ -151,7 +151,7 @@ def probing() -> xr.Dataset:
         "chance": Variable((), 0.1, "share", "chance"),
     }
     coords = {"site": ["resid_pre"], "layer": [0, 1, 2, 3], "role": list(ROLES)}
-    return build(variables, coords, Made(), target="color", held_out="noun")
+    return build(variables, coords, Made(), target="color", held_out="noun", held_out_in_words="the noun")
 
 
 @pytest.fixture(scope="module")
@@ -228,10 +228,20 @@ def test_agreement_says_that_all_methods_point_the_same_way(verdict: xr.Dataset)
     assert str(verdict.sel(head_label="L1H2")["agreement"].values) == "all 6 agree"
     assert str(verdict.sel(head_label="L2H1")["agreement"].values) == "all 7 agree"
     assert verdict.attrs["agreement"] == (
-        "Every method that was run agrees on 2 of 2 named heads. A probe reads color at noun best at layer 2: 0.90 on "
-        "held-out nouns, control 0.30, chance 0.10."
+        "Every method that was run agrees on 2 of 2 named heads. A probe reads the colour at the noun best at layer 2: "
+        "0.90 with the noun held out, control 0.30, chance 0.10."
     )
     assert verdict.attrs["disagreement"] == "none"
+
+
+def test_a_probe_that_is_no_better_than_its_control_reads_nothing(planted: dict[str, xr.Dataset]) -> None:
+    blind = probing()
+    blind["control_accuracy"][:] = 0.95
+    found = context_flow.run({**planted, "probing": blind})
+    assert found.attrs["agreement"].endswith(
+        "No probe reads the colour at the noun: the best, at layer 2, has 0.90 with the noun held out, control 0.95, "
+        "chance 0.10."
+    )
 
 
 def test_the_verdict_survives_a_file_and_repeats(
@@ -256,7 +266,7 @@ def test_disagreements_are_spelled_out(planted: dict[str, xr.Dataset]) -> None:
     assert labels(found) == {"L1H2": "mover", "L2H1": "reader"}
     said = str(found.sel(head_label="L1H2")["agreement"].values)
     assert said.startswith(
-        "agree: denoising, noising, mean ablation, resample ablation; disagree: attention to color 0.01, "
+        "agree: denoising, noising, mean ablation, resample ablation; disagree: attention to the colour 0.01, "
     )
     assert "zero ablation 1.00 [0.9" in said
     assert "every ablation hurts (the mildest by -1.50 [" in str(found.sel(head_label="L0H0")["agreement"].values)
@@ -522,7 +532,7 @@ def test_where_the_color_comes_last_it_is_where_they_meet(planted: dict[str, xr.
     found = context_flow.run(given)
     assert labels(found) == {"L1H2": "mover", "L2H1": "reader"}
     assert found.attrs["meeting"] == "color"
-    assert "must therefore also look at noun" in found.attrs["meeting_note"]
+    assert "must therefore also look at the noun" in found.attrs["meeting_note"]
     assert found.attrs["meeting_note"] in found.attrs["limits"]
     assert "The colour reaches the colour" not in found.attrs["answer"]
     assert (
@@ -542,7 +552,7 @@ def test_what_follows_the_later_word_is_a_place_to_meet_too(planted: dict[str, x
     second = found.attrs["answer"].split(". ")[1]
     assert second.startswith("The colour reaches the full stop that ends its clause through L1H2 (recovered 0.60 [")
     assert " and reaches the noun through L0H0 (" in second
-    assert "noun comes after color, so they can meet at noun or behind it" in found.attrs["limits"]
+    assert "the noun comes after the colour, so they can meet at the noun or behind it" in found.attrs["limits"]
 
 
 # ---- parts that are missing or do not fit ----

@@ -345,6 +345,8 @@ def test_without_a_target_word_pairs_are_held_out(gpt2: HookedTransformer, pairs
     """The source is the role in which clean and corrupted differ, and the answer position is the target."""
     found = probing.run(gpt2, replace(pairs, stated=Vocabulary()), roles=["color"], layers=[0])
     assert (found.attrs["target"], found.attrs["held_out"]) == ("color", "pair")
+    assert found.attrs["question"] == "At which layer, and at which word, can a linear probe read 'color'?"
+    assert found.attrs["reading"].startswith("Accuracy where the pair of prompts was not in the fit.")
     assert found.attrs["n_groups"] == len(pairs)
     assert float(found["accuracy"].mean()) == 1.0  # the colour's own token tells it
 
@@ -356,6 +358,16 @@ def test_labels_that_no_other_group_has_cannot_be_asked_for(gpt2: HookedTransfor
     own = PromptPairs.from_tokens(clean, corrupted, correct=5, incorrect=9, roles={"copied": 1})
     with pytest.raises(UnaskableError, match="Only 0 of 16 labels of 'copied' occur with another 'pair' too"):
         probing.run(gpt2, own)
+
+
+def test_a_label_for_every_other_prompt_is_fitted_in_silence(gpt2: HookedTransformer) -> None:
+    """Twenty-four words under two others: each fit sees every word once, and its own embedding names it."""
+    clean = [[1, 10 + 2 * i, noun] for noun in (5, 6) for i in range(12)]
+    corrupted = [[1, 11 + 2 * i, noun] for noun in (5, 6) for i in range(12)]
+    pairs = PromptPairs.from_tokens(clean, corrupted, correct=7, incorrect=9, roles={"color": 1, "noun": 2})
+    found = probing.run(gpt2, pairs, target="color", group="noun", roles=["color"], layers=[0])
+    assert (found.attrs["n_labels"], found.attrs["n_data"]) == (24, 48)
+    assert float(found["accuracy"].mean()) == 1.0
 
 
 def test_pairs_that_differ_in_no_role_cannot_be_probed(gpt2: HookedTransformer) -> None:

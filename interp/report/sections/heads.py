@@ -53,9 +53,7 @@ def section(attribution: Result | None, verdict: Verdict) -> Section | None:
         blocks.append(Notice("note", "", text))
     if not blocks:
         return None
-    lead = (
-        "Movers read the answer's word and write it somewhere else; readers fetch it from there when it is asked for."
-    )
+    lead = "A mover brings the source to where it meets the target; a reader fetches it from there to give the answer."
     return Section("heads", "Which heads", lead, blocks)
 
 
