@@ -20,6 +20,7 @@ from interp import report, results
 from interp.errors import InterpError
 from interp.prompts.vocabulary import PREFERS, SAYS
 from interp.report import bundle, inputs, page, scatter
+from interp.sites import SITES, Site
 from tests.report_fixture import FILES, MOVER, NASTY, READER, ROLES, RunSpec, edit, only, write_run
 from tests.tolerance import near
 
@@ -285,6 +286,33 @@ def test_every_figure_has_named_axes_and_its_numbers(full: Page, full_run: Path)
             assert "<table>" in body, key
             assert 'class="axis"' in body, key
     assert all(attrs["role"] == "img" for attrs in full.all("svg"))
+
+
+def test_every_swept_site_is_drawn_and_so_is_one_that_comes_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    later = Site("gate", ("position", "neuron"), "mlp", "blocks.{layer}.mlp.hook_gate", "gates of the MLP's neurons")
+    monkeypatch.setitem(SITES, "gate", later)
+    swept = [site for site in SITES.values() if site.swept]
+
+    def patched_everywhere(data: xr.Dataset) -> xr.Dataset:
+        for site in swept:
+            like = "z" if site.has_heads else "mlp_out"
+            for quantity in ("recovered", "patched"):
+                data[f"{quantity}_{site.name}"] = data[f"{quantity}_{like}"]
+        return data
+
+    directory = write_run(tmp_path, only("behavior", "verdict", "activation_patching"))
+    edit(directory, "activation_patching", patched_everywhere)
+    report.render(directory, interactive=False)
+    raw = (directory / "report.html").read_text(encoding="utf-8")
+    drawn = re.findall(r'<figure id="patch-(\w+)"', raw)
+    assert drawn == [
+        "resid_pre", "attn_out", "resid_mid", "mlp_out", "mlp_pre", "mlp_post", "gate", "resid_post",
+        "z", "pattern", "v", "k", "q",
+    ]  # fmt: skip
+    assert set(drawn) == {site.name for site in swept}
+    assert "gate: gates of the MLP's neurons" in read_page(directory).text
 
 
 def test_means_of_the_page_are_means_of_the_results(full_run: Path, full: Page) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,10 +18,8 @@ from interp.report.markup import figure_number, token
 from interp.report.palette import Scale
 from interp.report.tables import interval_text, joined, mean_table
 from interp.report.verdict import Verdict
-from interp.sites import SITES, head_label
+from interp.sites import SITES, STAGES, Site, head_label
 
-BLOCK_SITES = ("resid_pre", "attn_out", "mlp_out")
-HEAD_SITES = ("z", "q", "k", "v", "pattern")
 GAP = "share of the clean–corrupted gap"
 
 _LIMITS = (1.0, 1.5)
@@ -70,18 +68,29 @@ def section(patching: Result, verdict: Verdict) -> Section:
     how = Facts((*_HOW_TO_READ, _units(patching)), "How to read these maps")
     blocks: list[Block] = [how, *_small_gaps(patching), *_unmoved(patching)]
     marks = verdict.marks()
-    for site in BLOCK_SITES:
-        if patching.has(f"recovered_{site}"):
-            blocks.append(_block_figure(patching, site))
-        if patching.has(f"recovered_{site}_position"):
-            blocks.append(_position_figure(patching, site))
-    for site in HEAD_SITES:
-        if patching.has(f"recovered_{site}"):
-            blocks.append(_head_figure(patching, site, marks))
-        if patching.has(f"recovered_{site}_role"):
-            blocks.append(_role_figure(patching, site, marks))
+    for site in _in_order(SITES.values()):
+        blocks += _figures(patching, site, marks)
     lead = patching.attr("question") or "Which activations carry the answer, at which word and layer?"
     return Section("patching", "What carries it", lead, blocks)
+
+
+def _in_order(sites: Iterable[Site]) -> list[Site]:
+    """What all heads share first, in the order of computation; then the heads', from what they write back to q."""
+    computed = sorted(sites, key=lambda site: STAGES.index(site.stage))
+    of_heads = [site for site in reversed(computed) if site.has_heads]
+    return [*(site for site in computed if not site.has_heads), *of_heads]
+
+
+def _figures(patching: Result, site: Site, marks: Marks) -> list[Block]:
+    """The maps of one site, as far as it was patched."""
+    name, found = site.name, []
+    if patching.has(f"recovered_{name}"):
+        found.append(_head_figure(patching, name, marks) if site.has_heads else _block_figure(patching, name))
+    if patching.has(f"recovered_{name}_role"):
+        found.append(_role_figure(patching, name, marks))
+    if patching.has(f"recovered_{name}_position"):
+        found.append(_position_figure(patching, name))
+    return list(found)
 
 
 def _units(patching: Result) -> tuple[str, str]:
