@@ -295,7 +295,7 @@ def _of_lexicons(word: str) -> Iterator[str]:
 
 
 def _expected(model: HookedTransformer, text: str, source: tuple[int, int], most: int) -> list[str]:
-    """What the model expects in the place of the source, of as many tokens; the likeliest first tokens first."""
+    """Whole words that the model expects in the place of the source, of as many tokens; the likeliest first."""
     ((ids, offsets),) = encode_plain(model, [text])
     mine = [i for i, (start, stop) in enumerate(offsets) if start < source[1] and stop > source[0]]
     lead = [*bos_ids(model), *ids[: mine[0]]]
@@ -310,7 +310,15 @@ def _expected(model: HookedTransformer, text: str, source: tuple[int, int], most
     rows = torch.cat([rows.expand(len(first), -1), first[:, None]], dim=1)
     for _ in mine[1:]:
         rows = torch.cat([rows, model.forward(rows)[:, -1].argmax(dim=-1).cpu()[:, None]], dim=1)
-    return [str(reader.decode(row[len(lead) :])).strip() for row in rows.tolist()]
+    goes_on = torch.tensor([_goes_on(str(reader.decode([token]))) for token in range(len(reader))])
+    ends = model.forward(rows)[:, -1, : len(reader)].softmax(dim=-1).cpu()[:, goes_on].sum(dim=-1) < 0.5
+    words = [str(reader.decode(row[len(lead) :])).strip() for row in rows.tolist()]
+    return [word for word, whole in zip(words, ends.tolist(), strict=True) if whole]
+
+
+def _goes_on(token: str) -> bool:
+    """Whether a token goes on with the word before it. What is only the beginning of a word takes no word's place."""
+    return token[:1].isalpha()
 
 
 # ---- what arrives ----

@@ -204,6 +204,11 @@ def test_words_come_from_the_lexicons_then_from_the_model(mini: HookedTransforme
     ids = mini.tokenizer("Me", add_special_tokens=False)["input_ids"]
     first = mini.forward(torch.tensor([[mini.bos_token_id, *ids]]))[0, -1].topk(24).indices.tolist()
     assert set(words) <= {mini.tokenizer.decode([token]).strip() for token in first}
+    letters = [token for token in range(len(mini.tokenizer)) if mini.tokenizer.decode([token])[:1].isalpha()]
+    for token in first:
+        after = mini.forward(torch.tensor([[mini.bos_token_id, *ids, token]]))[0, -1].softmax(dim=-1)
+        if after[letters].sum() > 0.5:  # the beginning of a word
+            assert mini.tokenizer.decode([token]).strip() not in words
 
 
 def test_the_answer_says_yes_or_no_in_the_sentences_language(mini: HookedTransformer) -> None:
