@@ -551,7 +551,7 @@ def _on_fewer(sentence: str, used: Mapping[str, xr.Dataset], n: int) -> str:
 
 
 def _probe(probing: xr.Dataset | None, role: str, vocabulary: Vocabulary) -> str:
-    """Where a probe reads the source best at a role, with its control, or that it does not read it there."""
+    """Where a probe reads the source best at a role, with its control, and what may be doubted of that."""
     if probing is None or role not in probing["role"].values:
         return ""
     means = probing[["accuracy", "control_accuracy"]].sel(role=role).mean("fold").isel(site=0)
@@ -563,9 +563,10 @@ def _probe(probing: xr.Dataset | None, role: str, vocabulary: Vocabulary) -> str
     chance, held_out = float(probing["chance"]), str(probing.attrs.get("held_out_in_words", "the group"))
     thing, place = (vocabulary.name(name) for name in (str(probing.attrs["target"]), role))
     figures = f"{accuracy[best]:.2f} with {held_out} held out, control {control:.2f}, chance {chance:.2f}"
-    if accuracy[best] <= max(control, chance):
+    if accuracy[best] <= chance:
         return f"No probe reads {thing} at {place}: the best, at layer {layer}, has {figures}."
-    return f"A probe reads {thing} at {place} best at layer {layer}: {figures}."
+    doubt = "; memory alone can do as much" if accuracy[best] <= control else ""
+    return f"A probe reads {thing} at {place} best at layer {layer}: {figures}{doubt}."
 
 
 # ---- the result ----

@@ -234,12 +234,17 @@ def test_agreement_says_that_all_methods_point_the_same_way(verdict: xr.Dataset)
     assert verdict.attrs["disagreement"] == "none"
 
 
-def test_a_probe_that_is_no_better_than_its_control_reads_nothing(planted: dict[str, xr.Dataset]) -> None:
-    blind = probing()
-    blind["control_accuracy"][:] = 0.95
-    found = context_flow.run({**planted, "probing": blind})
-    assert found.attrs["agreement"].endswith(
-        "No probe reads the colour at the noun: the best, at layer 2, has 0.90 with the noun held out, control 0.95, "
+def test_a_probe_is_held_to_chance_and_to_its_control(planted: dict[str, xr.Dataset]) -> None:
+    doubted, blind = probing(), probing()
+    doubted["control_accuracy"] = doubted["control_accuracy"] * 0 + 0.95
+    blind["accuracy"] = blind["accuracy"] * 0 + 0.1
+    said = [context_flow.run({**planted, "probing": one}).attrs["agreement"] for one in (doubted, blind)]
+    assert said[0].endswith(
+        "A probe reads the colour at the noun best at layer 2: 0.90 with the noun held out, control 0.95, chance 0.10; "
+        "memory alone can do as much."
+    )
+    assert said[1].endswith(
+        "No probe reads the colour at the noun: the best, at layer 0, has 0.10 with the noun held out, control 0.30, "
         "chance 0.10."
     )
 
