@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 import torch
 
+from interp.attribution import attribution_patching, edge_attribution
 from interp.model import HookedTransformer
 from interp.prompts import PromptPairs
+from interp.readouts import projection
 from interp.sweeps import ablation_sweep, knockout_sweep, path_patching, sweep, sweep_sites
 from tests.tiny import LOGITS, VOCAB, make_gpt2, random_ids
 from tests.tolerance import allowed, close
@@ -59,6 +61,19 @@ def test_paths_ablations_and_knockouts(both: Any, pairs: PromptPairs) -> None:
     for kind in ("zero", "mean", "resample"):
         _same(both, lambda model, kind=kind: ablation_sweep(model, pairs, "z", kind), "ablated")
     _same(both, lambda model: knockout_sweep(model, pairs, ["noun<-color"], window=2), "cut")
+
+
+@pytest.mark.parametrize("site", ["resid_pre", "resid_mid", "mlp_post", "q", "k", "z", "result"])
+def test_projections(both: Any, pairs: PromptPairs, site: str) -> None:
+    for one in (projection(1, "noun", site=site), projection(1, "noun", "means", site=site)):
+        for swept in ("resid_pre", "v", "mlp_pre"):
+            _same(
+                both, lambda model, s=swept, m=one: sweep(model, pairs, s, metric=m, roles=["color", "noun"]), "patched"
+            )
+        if site != "result":
+            _same(both, lambda model, m=one: path_patching(model, pairs, metric=m), "patched")
+            _same(both, lambda model, m=one: edge_attribution(model, pairs, metric=m, audit=None), "estimated")
+        _same(both, lambda model, m=one: attribution_patching(model, pairs, "z", metric=m, audit=None), "estimated")
 
 
 def test_screening(both: Any, pairs: PromptPairs) -> None:
