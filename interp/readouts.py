@@ -115,7 +115,9 @@ class Place:
 
     def read_at(self, n_layers: int) -> tuple[str, int]:
         """Site and layer at which it is read: the stream after a block is the one before the next, if there is one."""
-        return ("resid_pre", self.n_blocks) if self.is_stream and self.n_blocks < n_layers else (self.site, self.layer)
+        if not self.is_stream:
+            return self.site, self.layer
+        return ("resid_pre", self.n_blocks) if self.n_blocks < n_layers else ("resid_post", self.n_blocks - 1)
 
     def reached_by(self, name: str, layer: int) -> bool:
         """Whether a change of a site at a layer can change it."""

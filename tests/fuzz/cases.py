@@ -302,7 +302,7 @@ def answers(
 def ask(number: int, model: HookedTransformer, plain: Plain) -> Case:
     """The case of a number."""
     side = Side(np.random.default_rng([number, 1]), model, plain, prompts_of(number))
-    kinds = [patch, patch, patch, ablate]
+    kinds = [patch, patch, patch, ablate, project]
     if "pattern" in editable(side):
         kinds.append(cut)
     if model.blocks is not None:
@@ -342,6 +342,83 @@ def patch(side: Side) -> Case:
     )  # fmt: skip
     least = precision if precision == "bfloat16" else ""
     return Case.of(side, f"sweep({site}, {direction}, {precision}, {options})", *numbers, base, least)
+
+
+@dataclass(frozen=True)
+class Read:
+    """What a projection reads, written out.
+
+    Attributes:
+        side: of the question.
+        site: what is read.
+        layer: of it.
+        head: one of its heads; None is all, or a site without.
+        role: where.
+    """
+
+    side: Side
+    site: str
+    layer: int
+    head: int | None
+    role: str
+
+    @classmethod
+    def drawn(cls, side: Side, clean: dict[Place, Tensor]) -> Read:
+        """Some activation that a patch can change."""
+        site = side.choose(*(one for one in editable(side) if one != "pattern"))
+        layer = max(int(side.rng.integers(side.n_layers)), int(site == "resid_pre"))
+        heads = clean[site, 0].shape[1] if site in HEADS else 0
+        head = side.choose(None, int(side.rng.integers(heads))) if heads else None
+        return cls(side, site, layer, head, side.choose(*side.prompts.roles))
+
+    @property
+    def place(self) -> Place:
+        """Where the oracle has it. The stream after a block is the one before the next: patches of both count."""
+        if self.site not in ("resid_pre", "resid_post"):
+            return self.site, self.layer
+        before = self.layer + (self.site == "resid_post")
+        return ("resid_pre", before) if before < self.side.n_layers else ("resid_post", before - 1)
+
+    def of(self, prompt: int, values: Tensor) -> Tensor:
+        """The role's activation, [row, number], of a whole one [row, position, ...]."""
+        own = values[:, slice(*self.side.prompts.roles[self.role][prompt])]
+        if self.head is not None:
+            own = own[:, :, self.head]
+        centred = self.side.plain.hf.config.model_type in ("gpt2", "gpt_neox", "opt")
+        if (
+            centred
+            and self.side.model.numerics == "compatibility"
+            and self.site in STREAMS
+            and self.site not in NEURONS
+        ):
+            own = own - own.mean(dim=-1, keepdim=True)  # folding takes the mean out of what such models write
+        return own.flatten(1)
+
+
+def project(side: Side) -> Case:
+    """``sweep`` of a projection: the share of an activation's own difference that is there after a patch."""
+    prompts, direction, site = side.prompts, side.choose("denoising", "noising"), side.choose(*editable(side))
+    clean, corrupted = ([side.plain.activations(ids) for ids in run] for run in (prompts.clean, prompts.corrupted))
+    options, cells = draw_cells(side, site)
+    read = Read.drawn(side, clean[0])
+    settings = {"site": read.site, "layer": read.layer, "at": read.role, "head": read.head}
+    base, source = (prompts.corrupted, clean) if direction == "denoising" else (prompts.clean, corrupted)
+    found = sweep(side.model, prompts.pairs, site, direction, {"projection": settings}, **options).patched
+    expected, scale = np.full((len(cells) + 1, len(base)), np.nan), 1.0
+    for i, ids in enumerate(base):
+        start, end = (read.of(i, run[i][read.place][None])[0] for run in (corrupted, clean))
+        length = float((end - start).norm())
+        if length < 1e-6:  # the role comes before all that differs
+            continue
+        edits = [edits_of(side, site, cell, i, lambda layer, i=i: source[i][site, layer]) for cell in cells]
+        rows = read.of(i, side.plain.read(ids, [*edits, {}], read.place))
+        expected[:, i] = (rows - start) @ (end - start) / length**2
+        scale = max(scale, float(rows.abs().max()) / length, float(np.abs(expected[:, i]).max()))
+    return Case(
+        f"sweep({site}, {direction}, {options}) of projection {settings}",
+        np.asarray([found.sel(cell.index).values for cell in cells], dtype=np.float64),
+        expected[:-1], expected[-1], scale, str(side.model.dtype).removeprefix("torch."),
+    )  # fmt: skip
 
 
 def ablate(side: Side) -> Case:

@@ -157,6 +157,13 @@ class Plain:
         return self._forward(ids, _Run(edits))
 
     @torch.no_grad()
+    def read(self, ids: Sequence[int], edits: Sequence[Mapping[Place, Edit]], place: Place) -> Tensor:
+        """An activation [row, position, ...] of one prompt after each row's own changes."""
+        run = _Run(edits)
+        self._forward(ids, run)
+        return run.kept[place]
+
+    @torch.no_grad()
     def activations(self, ids: Sequence[int]) -> dict[Place, Tensor]:
         """Every activation of a prompt as it is, [position, ...] or [head, destination, source]."""
         run = _Run([{}])

@@ -226,6 +226,18 @@ def test_a_patch_and_what_is_read_of_it_by_hugging_face_s_modules(name: str, req
         assert np.abs(expected).max() > 1e-3
 
 
+def test_the_last_stream_is_read_by_either_name(own: HookedTransformer) -> None:
+    pairs, before, after = scattered_pairs(), projection(3, "noun"), projection(2, "noun", site="resid_post")
+    assert set(score(own, pairs, "clean", before)) == {1.0}
+    for call in (
+        lambda one: sweep(own, pairs, "v", metric=one).patched,
+        lambda one: path_patching(own, pairs, metric=one, senders=["L0H1", "MLP2"]).patched,
+        lambda one: attribution_patching(own, pairs, "z", metric=one).estimated_effect,
+        lambda one: edge_attribution(own, pairs, metric=one, senders=["L1H1"], audit=None).estimated_effect,
+    ):
+        np.testing.assert_array_equal(call(before).values, call(after).values)
+
+
 def test_the_plan_stops_within_the_block_that_is_read(gpt2: HookedTransformer) -> None:
     pairs = scattered_pairs()
     places = [(1, "resid_pre"), (1, "q"), (2, "resid_pre"), (2, "q"), (2, "resid_mid")]
