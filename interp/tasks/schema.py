@@ -212,6 +212,10 @@ class _Reader(Reader):
             said.check({role: None for rung in rungs for role in (*rung.roles, ANSWER)})
         except InterpError as error:
             self.fail(str(error))
+        for what, role in (("source", said.source), ("target", said.target)):
+            lacking = [rung.name for rung in rungs if role not in (None, ANSWER, *rung.roles)]
+            if lacking:
+                self.fail(f"{what} of the vocabulary is {shown(role)}, a role that rung {shown(lacking[0])} lacks.")
         for rung in rungs:
             kept = {role for template in rung.templates.values() for role in template.roles}
             kept -= {
@@ -222,10 +226,6 @@ class _Reader(Reader):
                     f"source of the vocabulary is {shown(said.source)}, which corrupted of rung {shown(rung.name)} "
                     f"leaves as it is. Name a role that it changes: {', '.join(rung.corrupted.slots)}."
                 )
-        for what, role in (("source", said.source), ("target", said.target)):
-            lacking = [rung.name for rung in rungs if role not in (None, ANSWER, *rung.roles)]
-            if lacking:
-                self.fail(f"{what} of the vocabulary is {shown(role)}, a role that rung {shown(lacking[0])} lacks.")
         return said
 
     def word_rung(self, content: Any, tables: Sequence[Table]) -> Rung:
