@@ -158,7 +158,7 @@ class Side:
             return float(right - wrong)
         if self.metric == "rank":
             others = torch.cat([row[: self.prompts.right[prompt]], row[self.prompts.right[prompt] + 1 :]])
-            tie = float((others - right).abs().min()) < 1e-3 * float(row.abs().max())
+            tie = float((others - right).abs().min()) <= 1e-3 * float(row.abs().max())
             return float("nan") if tie else float((others > right).sum())
         log_probability = float(right - row.logsumexp(dim=0))
         if self.metric == "log_probability":
