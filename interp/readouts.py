@@ -113,11 +113,16 @@ class Place:
         """How many blocks' attention comes before it."""
         return self.layer + (not sites.site(self.site).precedes("attention"))
 
-    def read_at(self, n_layers: int) -> tuple[str, int]:
-        """Site and layer at which it is read: the stream after a block is the one before the next, if there is one."""
+    def read_at(self, n_layers: int, *, changed: bool) -> tuple[str, int]:
+        """Site and layer at which it is read in a run of the whole model.
+
+        The stream after a block is the one before the next, if there is one: there it is read in a ``changed`` run,
+        which may change it under either name, though that runs a block more.
+        """
         if not self.is_stream:
             return self.site, self.layer
-        return ("resid_pre", self.n_blocks) if self.n_blocks < n_layers else ("resid_post", self.n_blocks - 1)
+        later = changed and self.n_blocks < n_layers
+        return ("resid_pre", self.n_blocks) if later else ("resid_post", self.n_blocks - 1)
 
     def reached_by(self, name: str, layer: int) -> bool:
         """Whether a change of a site at a layer can change it."""

@@ -375,12 +375,6 @@ def test_what_a_projection_cannot_do_is_one_line(gpt2: HookedTransformer) -> Non
     lines: dict[str, Callable[[], object]] = {
         "Unknown receiver 'logits'. Choose from": lambda: path_patching(gpt2, pairs, metric=one, receivers=["logits"]),
         "Unknown receiver 'MLP2'. Did you mean": lambda: edge_attribution(gpt2, pairs, metric=one, receivers=["MLP2"]),
-        "weights only, and site 'result' has no tap": lambda: path_patching(
-            gpt2, pairs, metric=projection(1, "noun", site="result")
-        ),
-        "own weights, and site 'result' has no tap": lambda: edge_attribution(
-            gpt2, pairs, metric=projection(1, "noun", site="result")
-        ),
         "No sender comes before a receiver": lambda: path_patching(gpt2, pairs, metric=one, senders=["L2H0"]),
         "Nothing comes before": lambda: projection(0, "noun"),
         "Site 'pattern' has no vector per layer and position. Project": lambda: projection(1, "noun", site="pattern"),

@@ -189,7 +189,8 @@ class Differentiable:
                 read[1](value)
             return value
 
-        stream = self.blocks.forward(ids.to(self.model.device), tap=tap, stop_at_layer=stop)
+        within = () if read is None else read[0][:1]
+        stream = self.blocks.forward(ids.to(self.model.device), tap=tap, within=within, stop_at_layer=stop)
         return stream if logits_at is None else self.blocks.logits(at_positions(stream, logits_at))
 
     def _run_bridge(

@@ -54,6 +54,8 @@ TAPS = (
     "mlp_post", "mlp_out", "resid_post",
 )  # fmt: skip
 """Every site that ``Blocks.block`` shows to a tap, in that order."""
+SHOWN = (*TAPS, "result")
+"""Those, and what a tap sees only where it is asked for (``within``); nothing reads it, so it cannot be changed."""
 
 
 class UnsupportedModelError(Exception):
@@ -333,7 +335,7 @@ class Blocks:
         length = ids.shape[1]
         positions = torch.arange(length, device=ids.device)
         causal = positions[:, None] >= positions[None, :]
-        within = within if (tap is None if fused is None else fused) else TAPS
+        within = within if (tap is None if fused is None else fused) else (*TAPS, *within)
         stream = self.embed(ids)
         for layer in range(len(self.layers[:stop_at_layer])):
             stream = self.block(layer, stream, positions, length, causal, see=tap, within=within)
@@ -406,11 +408,18 @@ class Blocks:
     ) -> Float[Tensor, "... d_model"]:
         """``resid_post`` from ``resid_pre`` and ``z``; ``see`` is shown ``z`` and what comes after it."""
         z = see("z", layer, z)
+        if "result" in within:
+            see("result", layer, self.results(layer, z))
         stream = resid_pre + see("attn_out", layer, self.layers[layer].o(z.flatten(-2)))
         stream = see("resid_mid", layer, stream)
         if self.layers[layer].has_mlp:
             stream = stream + self.mlp(layer, stream, see, within)
         return see("resid_post", layer, stream)
+
+    def results(self, layer: int, z: Float[Tensor, "... head d_head"]) -> Float[Tensor, "... head d_model"]:
+        """What each head writes."""
+        weight = self.layers[layer].o.weight.reshape(self.n_heads, self.d_head, -1)
+        return torch.einsum("...hx,hxd->...hd", z.to(weight.dtype), weight).to(z.dtype)
 
     def mlp(
         self, layer: int, resid_mid: Float[Tensor, "... d_model"], see: Tap, within: Collection[str] = ()

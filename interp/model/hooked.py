@@ -18,7 +18,7 @@ from torch import Tensor
 
 from interp import sites
 from interp.errors import InterpError
-from interp.model.arithmetic import TAPS, Blocks
+from interp.model.arithmetic import SHOWN, Blocks
 from interp.model.bridged import BridgedModel
 from interp.prompts.tokens import BosPolicy
 from interp.sites import Site
@@ -165,7 +165,7 @@ class HookedTransformer(BridgedModel):
         if self.blocks is None:
             return None, self.why_no_blocks
         for name in names:
-            if name not in TAPS:
+            if name not in SHOWN:
                 return None, f"site '{name}' has no tap in interp.model.arithmetic"
         return self.blocks.measured(), ""
 

@@ -140,7 +140,8 @@ class Reading:
         place = self.readout.place
         if place is None:
             return run.logits_at(model, prompts, self.positions.numpy(), interventions=interventions)
-        site, layer = place.read_at(model.cfg.n_layers)
+        changed = bool(interventions) or not model.has_site("resid_post")
+        site, layer = place.read_at(model.cfg.n_layers, changed=changed)
         found = run.activations(model, prompts, site, layers=[layer], interventions=interventions)[layer]
         return place.of(at_positions(found, self.positions)).cpu()
 

@@ -15,6 +15,7 @@ from interp import run
 from interp.attribution import Audit, attribution_patching, edge_attribution
 from interp.interventions import Ablate, Knockout
 from interp.model import HookedTransformer
+from interp.model.arithmetic import Blocks
 from interp.readouts import projection
 from interp.sweeps import ablation_sweep, knockout_sweep, path_patching, plan, score, sweep, sweep_sites
 from tests.oracle import patched_activations
@@ -101,7 +102,7 @@ def test_a_projection_after_every_patch_is_that_of_the_patched_run(
     base = {"denoising": "corrupted", "noising": "clean"}[direction]
     for name in swept:
         result, cells = found[name], cells_of(model, name, ["color", "noun"])
-        assert result.attrs["engine"] == ("hooks" if model.blocks is None or site == "result" else "weights")
+        assert result.attrs["engine"] == ("hooks" if model.blocks is None else "weights")
         close(result.clean, 1.0, size=SIZE)
         close(result.corrupted, 0.0, size=SIZE)
         asked = [([(changed, [of])], role) for changed, of, role in cells]
@@ -224,6 +225,52 @@ def test_a_patch_and_what_is_read_of_it_by_hugging_face_s_modules(name: str, req
         found = sweep(model, pairs, "resid_post", metric=projection(2, "noun", site=site), roles=["color"])
         close(found.patched.sel(layer=0, role="color"), expected, size=SIZE, what=site)
         assert np.abs(expected).max() > 1e-3
+
+
+@pytest.mark.parametrize(("site", "runs"), [("resid_pre", 1), ("q", 2), ("mlp_out", 2), ("resid_post", 2)])
+def test_nothing_is_run_after_the_block_that_is_read(
+    site: str, runs: int, model: HookedTransformer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of sweeps and gradients. ``runs`` blocks come before the activation, or hold it."""
+    pairs, one = scattered_pairs(), projection(1, "noun", site=site)
+    sweep(model, pairs, "z", metric=one)  # what the blocks are called with is recorded once, by a whole run
+    seen: set[int] = set()
+    handles = [
+        block.register_forward_hook(lambda *_, layer=layer: seen.add(layer))
+        for layer, block in enumerate(model.bridge.blocks)
+    ]
+    plain = Blocks.block
+
+    def block(self: Blocks, layer: int, *args: Any, **options: Any) -> Any:
+        seen.add(layer)
+        return plain(self, layer, *args, **options)
+
+    monkeypatch.setattr(Blocks, "block", block)
+    try:
+        effect = sweep(model, pairs, "z", metric=one)
+        attribution_patching(model, pairs, "z", metric=one, layers=[0], audit=None)
+    finally:
+        for handle in handles:
+            handle.remove()
+    assert effect.attrs["engine"] == ("hooks" if model.blocks is None else "weights")
+    assert seen == set(range(runs))
+    planned = plan(model, pairs, "z", metric=one)
+    assert planned.flop == effect.attrs["planned_flop"]
+
+
+def test_what_a_head_writes_is_read_as_its_z_on_the_weights(own: HookedTransformer) -> None:
+    """``result`` is ``z @ W_O``: a direction in one is another in the other, in every kind of question."""
+    pairs, vector = scattered_pairs(), torch.linspace(-1, 1, 32)
+    written = projection(1, "noun", vector, site="result", head=2)
+    mixed = projection(1, "noun", own.W_O(1)[2] @ vector, site="z", head=2)
+    for call in (
+        lambda one: sweep(own, pairs, "v", metric=one, roles=["color", "noun"]).patched,
+        lambda one: ablation_sweep(own, pairs, "resid_pre", "mean", one, roles=["color"]).ablated,
+        lambda one: path_patching(own, pairs, metric=one).patched,
+        lambda one: attribution_patching(own, pairs, "q", metric=one, method="atp*").estimated_effect,
+        lambda one: edge_attribution(own, pairs, metric=one).estimated_effect,
+    ):
+        close(call(written), call(mixed).values, "gradient", size=SIZE)
 
 
 def test_the_last_stream_is_read_by_either_name(own: HookedTransformer) -> None:

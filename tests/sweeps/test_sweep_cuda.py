@@ -70,9 +70,8 @@ def test_projections(both: Any, pairs: PromptPairs, site: str) -> None:
             _same(
                 both, lambda model, s=swept, m=one: sweep(model, pairs, s, metric=m, roles=["color", "noun"]), "patched"
             )
-        if site != "result":
-            _same(both, lambda model, m=one: path_patching(model, pairs, metric=m), "patched")
-            _same(both, lambda model, m=one: edge_attribution(model, pairs, metric=m, audit=None), "estimated")
+        _same(both, lambda model, m=one: path_patching(model, pairs, metric=m), "patched")
+        _same(both, lambda model, m=one: edge_attribution(model, pairs, metric=m, audit=None), "estimated")
         _same(both, lambda model, m=one: attribution_patching(model, pairs, "z", metric=m, audit=None), "estimated")
 
 
