@@ -99,6 +99,14 @@ class Rung:
     block: int = 0
 
     @property
+    def kept_and_changed(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """The places of its templates whose words corrupted leaves as they are, and those where it changes them."""
+        templates, slots = self.templates.values(), self.corrupted.slots
+        changed = dict.fromkeys(role for one in templates for slot in slots for role in one.roles_of(slot))
+        every = dict.fromkeys(role for one in templates for role in one.roles)
+        return tuple(role for role in every if role not in changed), tuple(changed)
+
+    @property
     def pair_roles(self) -> tuple[str, ...]:
         """The roles of its pairs: those of interest, and the answer position."""
         return tuple(dict.fromkeys((*self.roles, ANSWER)))
@@ -217,14 +225,11 @@ class _Reader(Reader):
             if lacking:
                 self.fail(f"{what} of the vocabulary is {shown(role)}, a role that rung {shown(lacking[0])} lacks.")
         for rung in rungs:
-            kept = {role for template in rung.templates.values() for role in template.roles}
-            kept -= {
-                role for t in rung.templates.values() for slot in rung.corrupted.slots for role in t.roles_of(slot)
-            }
+            kept, changed = rung.kept_and_changed
             if said.source in kept:
                 self.fail(
                     f"source of the vocabulary is {shown(said.source)}, which corrupted of rung {shown(rung.name)} "
-                    f"leaves as it is. Name a role that it changes: {', '.join(rung.corrupted.slots)}."
+                    f"leaves as it is. Name a role that it changes: {', '.join(changed)}."
                 )
         return said
 
