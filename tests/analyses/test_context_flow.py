@@ -234,6 +234,16 @@ def test_agreement_says_that_all_methods_point_the_same_way(verdict: xr.Dataset)
     assert verdict.attrs["disagreement"] == "none"
 
 
+def test_baselines_of_an_older_version_are_refused_where_nothing_else_says_the_rung(
+    planted: dict[str, xr.Dataset],
+) -> None:
+    older = behavior()
+    del older.attrs["explained_rung"]
+    with pytest.raises(InterpError, match="'behavior' does not say which rung is to be explained"):
+        context_flow.run({"behavior": older})
+    assert context_flow.run({**planted, "behavior": older}).attrs["rung"] == "two"  # the rung that was patched
+
+
 def test_a_probe_is_held_to_chance_and_to_its_control(planted: dict[str, xr.Dataset]) -> None:
     doubted, blind = probing(), probing()
     doubted["control_accuracy"] = doubted["control_accuracy"] * 0 + 0.95
