@@ -98,10 +98,12 @@ def test_a_projection_after_every_patch_is_that_of_the_patched_run(
         for prompts in (pairs.clean, pairs.corrupted)
     )
     swept = [name for name in SWEPT if model.has_site(name)]
-    found = sweep_sites(model, pairs, swept, direction, one, axis="role", roles=["color", "noun"])
+    # Both roles on GPT-2's weights; elsewhere the one that reaches everything.
+    roles = ["color", "noun"] if model.cfg.architecture == "GPT2LMHeadModel" and model.blocks is not None else ["color"]
+    found = sweep_sites(model, pairs, swept, direction, one, axis="role", roles=roles)
     base = {"denoising": "corrupted", "noising": "clean"}[direction]
     for name in swept:
-        result, cells = found[name], cells_of(model, name, ["color", "noun"])
+        result, cells = found[name], cells_of(model, name, roles)
         assert result.attrs["engine"] == ("hooks" if model.blocks is None else "weights")
         close(result.clean, 1.0, size=SIZE)
         close(result.corrupted, 0.0, size=SIZE)
