@@ -140,7 +140,7 @@ def run(
         return _build(used, behavior.variables(), {}, extra, seed, ("behavior",), vocabulary)
     verdict = _Verdict.of(used, vocabulary, minimum_effect, seed, not_asked or {})
     extra |= {
-        "answer": f"{behavior.sentence()} {_on_fewer(verdict.sentence(), used, behavior.n)}",
+        "answer": f"{behavior.sentence()} {_on_fewer(verdict.sentence(), used, behavior.n)}{_measured(used)}",
         "meeting": verdict.heads.arrival,
         "meeting_note": verdict.heads.meeting.note,
         "n_cells_tested": verdict.heads.n_tested,
@@ -540,6 +540,18 @@ def _columns(
             (*dims, "ci_bound"), both[0] if dim is None else both, units, f"95% bootstrap interval of {long_name}"
         ),
     }
+
+
+def _measured(used: Mapping[str, xr.Dataset]) -> str:
+    """What the effects are effects on, where that is not the answer's logit difference."""
+    patching = used.get("activation_patching")
+    metric = "logit_difference" if patching is None else str(patching.attrs.get("metric", "logit_difference"))
+    if metric == "logit_difference":
+        return ""
+    said = f" The effects are on this read-out: {metric.replace('_', ' ')}."
+    if metric.startswith("projection"):
+        said += " Heads and words that come after what it reads cannot change it."
+    return said
 
 
 def _on_fewer(sentence: str, used: Mapping[str, xr.Dataset], n: int) -> str:

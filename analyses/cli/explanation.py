@@ -22,6 +22,7 @@ import xarray as xr
 from jaxtyping import Float
 from torch import Tensor
 
+from analyses.cli.sentence import FEWEST
 from interp import readouts, results, summary, tasks
 from interp._arguments import check_model
 from interp.errors import InterpError, shown, unknown_name, whole_number
@@ -44,6 +45,10 @@ N = 8
 ROUNDING = 16
 """A difference of two streams of fewer units in the last place of their data type, as a share of their length, counts
 as none."""
+LIKELY = 0.2
+"""A word of several tokens is one that the model expects only if each of its later tokens has this probability."""
+MOVES = 0.005
+"""A word whose probability changes by less is not named in the answer."""
 _SHOWN_WORDS = 3
 _DIRECTIONS: tuple[Direction, ...] = ("denoising", "noising")
 _SPANISH = frozenset("el la los las un una que de del y en es con por para me mi su se al como pero más".split())
@@ -56,8 +61,8 @@ class Explanation:
 
     Attributes:
         text: the sentence.
-        source: the word that is exchanged, as it stands there.
-        target: the word that is asked about.
+        source: the word that is exchanged, as it was asked for (``"gato@2"`` is the second).
+        target: the word that is asked about, likewise.
         language: of the sentence, in which the answer is written.
         pairs: the sentence and its counterfactuals; ``pairs.drops`` says which words were left out and why.
         reach: ``difference`` (prompt, layer, position): length of the difference of the residual streams after each
@@ -212,20 +217,25 @@ def explain(
     >>> [pair.incorrect for pair in found.pairs], found.heads.recovered.dims
     ([' white', ' red'], ('prompt', 'direction', 'layer', 'head', 'role'))
     """
-    check_model(model)
+    check_model(model, text)
     if whole_number(n, "n") < 1:
         raise InterpError(f"n is {shown(n)}. Ask for at least one counterfactual.")
     if language not in (None, "en", "es"):
         raise unknown_name("language", language, ("en", "es"))
-    text = unicodedata.normalize("NFC", text) if isinstance(text, str) else text
-    first, second = swaps.find_both(text, *(unicodedata.normalize("NFC", word) for word in (source, target)))
+    text = _in_one_form(text)
+    first, second = swaps.find_both(text, *(_in_one_form(word) for word in (source, target)))
     words = other_words(model, text, first, n) if instead is None else instead
     pairs = swaps.swapped(model, text, first, second, words, most=n)
     said: Language = language or ("es" if is_spanish(text) else "en")
-    names = text[slice(*first)], text[slice(*second)]
+    names = _in_one_form(source), _in_one_form(target)
     reach, predictions = _reach(model, pairs), _predictions(model, pairs)
     heads, route = _patched(model, pairs, progress)
     return Explanation(text, *names, said, pairs, reach, predictions, heads, _sources(model, pairs), route)
+
+
+def _in_one_form(text: str) -> str:
+    """Letters in one Unicode form (NFC); what is no text is refused by ``swaps.find``."""
+    return unicodedata.normalize("NFC", text) if isinstance(text, str) else text
 
 
 def check_empty(directory: Path) -> None:
@@ -235,7 +245,7 @@ def check_empty(directory: Path) -> None:
         InterpError: it is no directory, or not an empty one.
     """
     if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
-        raise InterpError(f"{directory} is not an empty directory. Choose another one, or remove it.")
+        raise InterpError(f"{directory} is not an empty directory. Choose another one.")
 
 
 # ---- other words ----
@@ -292,6 +302,8 @@ def _of_lexicons(word: str) -> Iterator[str]:
         for words in tasks.load(name).lexicon.values():
             if word in words:
                 yield from words
+            elif word.lower() in words and word.istitle():
+                yield from (other.capitalize() for other in words)
 
 
 def _expected(model: HookedTransformer, text: str, source: tuple[int, int], most: int) -> list[str]:
@@ -309,7 +321,8 @@ def _expected(model: HookedTransformer, text: str, source: tuple[int, int], most
     first = model.forward(rows)[0, -1, : len(reader)].topk(min(most, len(reader))).indices.cpu()
     rows = torch.cat([rows.expand(len(first), -1), first[:, None]], dim=1)
     for _ in mine[1:]:
-        rows = torch.cat([rows, model.forward(rows)[:, -1].argmax(dim=-1).cpu()[:, None]], dim=1)
+        chances, best = model.forward(rows)[:, -1].softmax(dim=-1).cpu().max(dim=-1)
+        rows = torch.cat([rows, best[:, None]], dim=1)[chances >= LIKELY]
     goes_on = torch.tensor([_goes_on(str(reader.decode([token]))) for token in range(len(reader))])
     ends = model.forward(rows)[:, -1, : len(reader)].softmax(dim=-1).cpu()[:, goes_on].sum(dim=-1) < 0.5
     words = [str(reader.decode(row[len(lead) :])).strip() for row in rows.tolist()]
@@ -486,9 +499,10 @@ class _Words:
     head: str
     no_head: str
     limits: str
-    one: str
+    few: str
     organism: str
     becomes: str
+    most: str
     count: tuple[str, str]
     quoted: str
     comma: bool
@@ -502,14 +516,15 @@ _WORDS: dict[Language, _Words] = {
         yes="Yes: something of {source} arrives at {target}. With {n} in its place, what {model} holds at "
         "{target} after its last layer differs by {share} of its length{interval} ({words}).",
         same=" What it predicts after {target} hardly changes ({kl} nats).",
-        other=" What it predicts after {target} changes by {kl} nats{interval}, most of all {moved}.",
+        other=" What it predicts after {target} changes by {kl} nats{interval}{moved}.",
         head=" Of the heads, {head} writes most of it there: its output at {target} alone brings back {enough} of the "
         "difference{interval}, and without it {needed} is lost{other_interval}.",
         no_head=" No head by itself writes a part of it at {target} that can be told from 0.",
         limits=" Intervals (95%) are over the other words: of other sentences this says nothing.",
-        one=" One other word gives no interval, and says nothing of others.",
+        few=" So few other words give no interval: of others this says nothing.",
         organism=" mini was made for this package, some of its heads seeded: of GPT-2 this says nothing.",
         becomes="{} to {}",
+        most=", on average over them most of all {}",
         count=("1 other word", "{} other words"),
         quoted='"{}"',
         comma=False,
@@ -521,14 +536,15 @@ _WORDS: dict[Language, _Words] = {
         yes="Sí: algo de {source} llega a {target}. Con {n} en su lugar, lo que {model} guarda en "
         "{target} tras su última capa difiere en un {share} de su longitud{interval} ({words}).",
         same=" Lo que predice después de {target} apenas cambia ({kl} nats).",
-        other=" Lo que predice después de {target} cambia en {kl} nats{interval}, sobre todo {moved}.",
+        other=" Lo que predice después de {target} cambia en {kl} nats{interval}{moved}.",
         head=" De las cabezas, {head} es la que más escribe allí: su salida en {target} devuelve por sí sola {enough} "
         "de la diferencia{interval}, y sin ella se pierde {needed}{other_interval}.",
         no_head=" Ninguna cabeza escribe por sí sola en {target} una parte que se distinga de 0.",
         limits=" Los intervalos (95 %) son sobre las otras palabras: de otras frases esto no dice nada.",
-        one=" Una sola palabra no da un intervalo, y nada dice de otras.",
+        few=" Tan pocas palabras no dan un intervalo: de otras esto no dice nada.",
         organism=" mini se hizo para este paquete, con algunas cabezas sembradas: de GPT-2 esto no dice nada.",
         becomes="de {} a {}",
+        most=", de media sobre todo {}",
         count=("otra palabra", "otras {} palabras"),
         quoted="«{}»",
         comma=True,
@@ -555,7 +571,7 @@ def _sentences(found: Explanation) -> Iterator[str]:
     if found.reaches:
         yield _of_predictions(found, say, target)
         yield _of_heads(found, say, target)
-        yield say.limits if len(found.pairs) > 1 else say.one
+        yield say.limits if len(found.pairs) >= FEWEST else say.few
     if found.reach.attrs["model"] == "mini":
         yield say.organism
 
@@ -566,21 +582,28 @@ def _of_predictions(found: Explanation, say: _Words, target: str) -> str:
     if float(kl["mean"]) < _NATS:
         return say.same.format(target=target, kl=_number(say, f"< {_NATS}"))
     other = after["corrupted_probability"].mean("prompt")
-    order = np.argsort(-abs(other - after["clean_probability"]).values)[:_SHOWN_WORDS]
+    change = abs(other - after["clean_probability"]).values
     moved = ", ".join(
         f"{say.quoted.format(str(after['word'].values[i]).strip())} "
-        + f"({say.becomes.format(*(_number(say, f'{float(p[i]):.1%}') for p in (after['clean_probability'], other)))})"
-        for i in order
+        f"({say.becomes.format(*(_number(say, f'{float(p[i]):.1%}') for p in (after['clean_probability'], other)))})"
+        for i in np.argsort(-change)[:_SHOWN_WORDS]
+        if change[i] >= MOVES
     )
     return say.other.format(
-        target=target, kl=_number(say, f"{float(kl['mean']):.3g}"), interval=_interval(say, kl, ".3g"), moved=moved
+        moved=say.most.format(moved) if moved else "",
+        target=target,
+        kl=_number(say, f"{float(kl['mean']):.3g}"),
+        interval=_interval(say, kl, ".3g"),
     )
 
 
 def _of_heads(found: Explanation, say: _Words, target: str) -> str:
     enough, needed = found.head_effects
-    if not float(enough["low" if len(found.pairs) > 1 else "mean"][0]) > 0:
+    end = "low" if len(found.pairs) >= FEWEST else "mean"
+    certain = np.flatnonzero((enough[end].values > 0) & (needed[end].values > 0))
+    if not len(certain):
         return say.no_head.format(target=target)
+    enough, needed = (part.isel(cell=certain[:1]) for part in (enough, needed))
     return say.head.format(
         head=str(enough["cell"].values[0]),
         target=target,
@@ -593,7 +616,7 @@ def _of_heads(found: Explanation, say: _Words, target: str) -> str:
 
 def _interval(say: _Words, found: xr.Dataset, form: str) -> str:
     low, high = float(found["low"]), float(found["high"])
-    if not np.isfinite(low):
+    if not np.isfinite(low) or int(found["n"]) < FEWEST:
         return ""
     return _number(say, f" [{low:{form}}{';' if say.comma else ','} {high:{form}}]")
 

@@ -276,7 +276,8 @@ def _new(arguments: argparse.Namespace, terminal: Terminal) -> None:
     from analyses.cli import questions
 
     path = questions.write_new(arguments.name)
-    terminal.line(f"Wrote {path}. Next: interp check {path}, then interp run {path}.")
+    name = shlex.quote(str(path))
+    terminal.line(f"Wrote {path}. Next: interp check {name}, then interp run {name}.")
 
 
 def _check(arguments: argparse.Namespace, terminal: Terminal) -> None:
@@ -392,10 +393,12 @@ def _compare(arguments: argparse.Namespace, terminal: Terminal) -> None:
     )
     heads = [_top_heads(run) for run in runs]
     terminal.line()
-    terminal.line("Leading heads by recovered logit difference (denoising z, all positions, ratio of means):")
-    for side, table in zip("AB", heads, strict=True):
+    terminal.line("Leading heads by what they recover (denoising z, all positions, ratio of means):")
+    for side, table, run in zip("AB", heads, runs, strict=True):
+        metric = run["activation_patching"].attrs["metric"] if "activation_patching" in run else "nothing"
         terminal.line(
-            f"  {side}: " + (", ".join(f"{head} {value:+.2f}" for head, value in table) or "nothing was explained")
+            f"  {side}, of {str(metric).replace('_', ' ')}: "
+            + (", ".join(f"{head} {value:+.2f}" for head, value in table) or "nothing was explained")
         )
 
 

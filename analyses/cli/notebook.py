@@ -13,6 +13,7 @@ from analyses.cli import execution
 from analyses.cli import study as studies
 from analyses.cli.execution import Outcome, Progress
 from interp import _yaml
+from interp._arguments import check_model
 from interp.errors import InterpError
 
 if TYPE_CHECKING:
@@ -70,6 +71,7 @@ def study(
     """
     tools = execution.real_tools()
     if model is not None and not isinstance(model, str):
+        check_model(model)
         loaded, dtype = model, str(model.dtype).removeprefix("torch.")
         tools = replace(tools, reader=lambda source: loaded, load_model=lambda source, **options: loaded)
         model = loaded.name

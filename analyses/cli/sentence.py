@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 HEADS, WORDS = 5, 3
 """How many heads, and how many words after each token, are listed."""
+FEWEST = 5
+"""Fewer counterfactuals than this give no interval: a bootstrap of so few is no more than their spread."""
 
 
 def explained(arguments: argparse.Namespace, screen: Screen) -> Iterator[str]:
@@ -60,7 +62,8 @@ def lines(found: Explanation) -> Iterator[str]:
         return
     enough, needed = (part.isel(cell=slice(HEADS)) for part in found.head_effects)
     yield ""
-    yield f"Heads at {found.target!r} (1 is the whole difference there; 95% interval over the other words):"
+    interval = "; 95% interval over the other words" if len(found.pairs) >= FEWEST else ""
+    yield f"Heads at {found.target!r} (1 is the whole difference there{interval}):"
     rows = [
         (str(enough["cell"].values[i]), _cell(enough.isel(cell=i)), _cell(needed.isel(cell=i)))
         for i in range(enough.sizes["cell"])
@@ -86,7 +89,7 @@ def _prediction(found: Explanation, i: int) -> tuple[str, str, str]:
 
 def _cell(part: xr.Dataset) -> str:
     low, high = float(part["low"]), float(part["high"])
-    return f"{float(part['mean']):+.2f}" + (f" [{low:+.2f}, {high:+.2f}]" if low == low else "")
+    return f"{float(part['mean']):+.2f}" + (f" [{low:+.2f}, {high:+.2f}]" if int(part["n"]) >= FEWEST else "")
 
 
 def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:

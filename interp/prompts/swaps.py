@@ -43,10 +43,13 @@ def find(text: str, word: str) -> tuple[int, int]:
         if not isinstance(one, str) or not one.strip():
             raise InterpError(f"The {name} is {shown(one)}. Give at least one word.")
     plain, _, which = word.rpartition("@") if re.search(r"@\d+$", word) else (word, "", "")
-    places = [match.span() for match in re.finditer(rf"(?<!\w){re.escape(plain)}(?!\w)", text)]
+    # A word ends where letters end; where a script writes no spaces, or at a sign, any place will do.
+    before = r"(?<!\w)" if _spaced(plain[0]) else ""
+    after = r"(?!\w)" if _spaced(plain[-1]) else ""
+    places = [match.span() for match in re.finditer(before + re.escape(plain) + after, text)]
     if not places:
         near = difflib.get_close_matches(plain, re.findall(r"\w+", text), n=1, cutoff=0.6)
-        hint = f"Did you mean {shown(near[0])}?" if near else "Write it as it stands there."
+        hint = f"Did you mean {shown(near[0])}?" if near else "Write a whole word, as it stands there."
         raise InterpError(f'The word {shown(plain)} is not in "{excerpt(text)}". {hint}')
     if not which:
         if len(places) > 1:
@@ -76,6 +79,12 @@ def find_both(text: str, source: str, target: str) -> tuple[tuple[int, int], tup
             "reads from left to right, so that a word can only reach later ones."
         )
     return first, second
+
+
+def _spaced(letter: str) -> bool:
+    """Whether it is a letter or digit of a script that sets its words apart with spaces."""
+    unspaced = ("CJK", "HIRAGANA", "KATAKANA", "THAI", "LAO", "KHMER", "MYANMAR")
+    return letter.isalnum() and not unicodedata.name(letter, "").startswith(unspaced)
 
 
 def swapped(
@@ -119,7 +128,10 @@ def swapped(
         raise InterpError(f"The other words are {shown(words)}. Give a list of words.")
     others = list(dict.fromkeys(unicodedata.normalize("NFC", word.strip()) for word in words))
     if not others:
-        raise InterpError(f"There is no other word for {shown(text[slice(*source)])}. Give at least one.")
+        raise InterpError(
+            f"No other word was found for {shown(text[slice(*source)])}: none in a lexicon, and the model expects no "
+            "whole word of as many tokens there. Give some: instead=['...', '...'], or --instead with commas between."
+        )
     texts = [text[: source[0]] + other + text[source[1] :] for other in others]
     shifts = [len(other) - (source[1] - source[0]) for other in others]
     roles = [

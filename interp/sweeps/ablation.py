@@ -139,6 +139,7 @@ class Ablation:
             seed=self.seed,
             extra={
                 "site": self.site, "ablation_kind": self.kind, "run": self.which,
+                "window": self.where.get("window", 1),
                 "does_not_vary": ", ".join(map(str, same)) or "nowhere",
                 **how_computed(found, screening),
             },

@@ -170,8 +170,11 @@ class Patching:
         names, terms = self._terms(model, pairs)
         about = About.of(pairs, self.direction, self.metric, self.minimum_gap)
         found = run_terms(model, terms, **how)
+        window = self.where.get("window", 1)
         labelled = {
-            site: _labelled(model, pairs, done, site=site, about=about, cells=swept.cells, screening=screening)
+            site: _labelled(
+                model, pairs, done, site=site, about=about, cells=swept.cells, window=window, screening=screening
+            )
             for site, swept, (done, screening) in zip(names, terms[0].sweeps, found, strict=True)
         }
         small = labelled[names[0]].attrs["n_small_gap"]  # the runs are the same at every site
@@ -238,11 +241,15 @@ def _labelled(
     site: str,
     about: About,
     cells: Cells,
+    window: int,
     screening: Screening | None,
 ) -> xr.Dataset:
-    attrs = {"site": site, **patch_attributes(found, about, screening)}
+    attrs = {"site": site, "window": window, **patch_attributes(found, about, screening)}
     if not attrs["changed_something"]:
-        log.warning("No patch of '%s' changed the metric at all: the two prompts have equal activations there.", site)
+        log.warning(
+            "No patch of '%s' changed the metric at all: the activations are equal there, or the read-out does not "
+            "depend on them.", site,
+        )  # fmt: skip
     patched = found.changed.reshape(len(pairs), *cells.shape)
     return results.build(
         patch_variables(found, patched, ("prompt", *cells.dims), about),

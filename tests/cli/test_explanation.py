@@ -211,6 +211,22 @@ def test_words_come_from_the_lexicons_then_from_the_model(mini: HookedTransforme
             assert mini.tokenizer.decode([token]).strip() not in words
 
 
+def test_words_of_the_lexicon_have_the_sources_capital(mini: HookedTransformer) -> None:
+    found = explain(mini, "Black cats love the dog", "Black", "dog", n=2)
+    assert [slots["source"] for slots in found.pairs.corrupted_slots] == ["White", "Blue"]
+
+
+def test_pieces_that_make_no_word_take_no_words_place(mini: HookedTransformer) -> None:
+    with pytest.raises(InterpError, match=r"No other word was found for 'is black'.* --instead"):
+        explain(mini, "The cat is black. The cat is", "is black", "cat@2")
+
+
+def test_few_words_give_no_interval_and_many_do(mini: HookedTransformer) -> None:
+    for n in (4, 5):
+        found = explain(mini, TEXT, "negro", "gato", n=n)
+        assert ("[" in found.answer) == (n == 5)
+
+
 def test_the_answer_says_yes_or_no_in_the_sentences_language(mini: HookedTransformer) -> None:
     spanish = explain(mini, TEXT, "negro", "gato", instead=OTHERS)
     assert spanish.language == "es"
@@ -219,8 +235,8 @@ def test_the_answer_says_yes_or_no_in_the_sentences_language(mini: HookedTransfo
     assert f"{float(spanish.arrived['mean']):.1%}".replace(".", ",") in spanish.answer
     assert "de GPT-2 esto no dice nada" in spanish.answer
     english = explain(mini, "The cat is black. The cat is", "black", "is@2", instead=["white"])
-    assert english.answer.startswith('Yes: something of "black" arrives at "is". With 1 other word in its place')
-    assert "gives no interval" in english.answer
+    assert english.answer.startswith('Yes: something of "black" arrives at "is@2". With 1 other word in its place')
+    assert "give no interval" in english.answer
     assert "[" not in english.answer
     assert explain(mini, TEXT, "negro", "gato", instead=OTHERS, language="en").answer.startswith("Yes: ")
 
@@ -232,6 +248,7 @@ def test_the_answer_says_yes_or_no_in_the_sentences_language(mini: HookedTransfo
         ({"language": "fr"}, "Unknown language 'fr'"),
         ({"instead": ["zzzq"]}, "None of 1 other words"),
         ({"source": "verde"}, "The word 'verde' is not in"),
+        ({"source": None}, "The word is None"),
         ({"text": ""}, "The text is ''"),
     ],
 )

@@ -286,3 +286,9 @@ def test_a_new_question_runs_on_mini_as_it_is(python: Run, tmp_path: Path, monke
     (tmp_path / "agreement.yaml").unlink()
     again = python("-m", "analyses", "report", "reports/agreement")
     assert again.returncode == 0, again.stderr
+
+
+def test_what_is_no_model_is_one_line(tmp_path: Path) -> None:
+
+    with pytest.raises(InterpError, match="is int, not a model"):
+        interp.study("color-noun", model=3, out=tmp_path / "out")

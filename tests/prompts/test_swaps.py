@@ -18,6 +18,11 @@ def test_a_word_is_found_where_it_stands(word: str, expected: tuple[int, int]) -
     assert TEXT[slice(*expected)] == word
 
 
+@pytest.mark.parametrize(("text", "word", "expected"), [("¿Es negro!", "!", (9, 10)), ("猫は黒い", "黒", (2, 3))])
+def test_a_sign_and_a_script_without_spaces_need_no_space(text: str, word: str, expected: tuple[int, int]) -> None:
+    assert swaps.find(text, word) == expected
+
+
 def test_a_word_within_another_is_not_found() -> None:
     with pytest.raises(InterpError, match=r"The word 'col' is not in .* Did you mean 'color'\?"):
         swaps.find(TEXT, "col")
@@ -29,7 +34,7 @@ def test_a_word_within_another_is_not_found() -> None:
         ("gato", r"'gato' is 2 times in .* Choose one: gato@1, gato@2\."),
         ("gato@3", "has 'gato' 2 times, so there is no 'gato@3'"),
         ("gato@0", "so there is no 'gato@0'"),
-        ("perro", "Write it as it stands there"),
+        ("perro", "Write a whole word, as it stands there"),
         ("  ", "The word is ' '"),
     ],
 )
@@ -65,7 +70,7 @@ def test_no_word_that_lines_up_is_one_line(mini: HookedTransformer) -> None:
     with pytest.raises(InterpError, match=r"None of 1 other words for 'negro' has its number of tokens\. First"):
         swaps.swapped(mini, TEXT, *places, ["zzzq"])
     for words, says in (
-        ([], "There is no other word"),
+        ([], "No other word was found for 'negro'"),
         ("rojo", "Give a list of words"),
         (["", "rojo"], "Give a list"),
     ):

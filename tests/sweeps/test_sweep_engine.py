@@ -214,6 +214,7 @@ def test_windows_equal_several_replacements_at_once(
             for place in places
         ]
         same(effect.patched.values.reshape(len(these), -1), patched(model, these, site, direction, cells))
+        assert effect.attrs["window"] == window
 
 
 @BOTH
