@@ -498,8 +498,16 @@ def custom(
     if not callable(function):
         raise InterpError(f"custom takes a function of (logits, answers), not {type(function).__name__}.")
     called = name or getattr(function, "__name__", type(function).__name__)
+
+    def measured(logits: Tensor, answers: Answers) -> Tensor:
+        try:
+            return function(logits, answers)
+        except Exception as error:  # the caller's own, which stays what it is
+            error.add_note(f"Raised by read-out {shown(called)}, a function of (logits, answers).")
+            raise
+
     return Readout(
-        called, units, function, minimum_gap, range=range, needs="clean logits" if clean else "logits",
+        called, units, measured, minimum_gap, range=range, needs="clean logits" if clean else "logits",
         compares=compares, differentiable=differentiable, own=True,
     )  # fmt: skip
 

@@ -592,3 +592,9 @@ def test_a_plan_counts_the_clean_run_s_logits(gpt2: HookedTransformer) -> None:
     plain, compared = (plan(gpt2, pairs, "z", metric=name) for name in ("log_probability", "kl"))
     assert compared.peak_bytes - plain.peak_bytes == len(pairs) * 60 * 4
     assert (compared.rows, compared.batches) == (plain.rows, plain.batches)
+
+
+def test_an_exception_of_a_function_of_ones_own_names_the_read_out() -> None:
+    with pytest.raises(TypeError) as caught:
+        custom(lambda logits: logits[:, 0, 0], name="mine")(LOGITS, CORRECT)  # type: ignore[arg-type,misc]
+    assert caught.value.__notes__ == ["Raised by read-out 'mine', a function of (logits, answers)."]
