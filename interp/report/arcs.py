@@ -104,9 +104,8 @@ def sentence(
         y = _height(layer, n_layers, row, top)
         parts.append(element("text", text, class_="tick strong", x=end + 8, y=y + 4))
     said = "; ".join(f"{arc.head} from {words[arc.position]}: {figure_number(arc.size, 2)}" for arc in arcs)
-    wide = max(
-        right, end + 8 + max((len(", ".join(labels[:3])) + 1 for labels in named.values()), default=0) * CHARACTER
-    )
+    longest = max((len(", ".join(labels[:3])) + 1 for labels in named.values()), default=0)
+    wide = max(right, end + 12 + 1.06 * CHARACTER * longest)  # names are set a little larger
     return drawing(
         parts, (wide, floor + 36), key=key, title=title, description=said or "Nothing arrives.", class_="plot sentence"
     )

@@ -69,9 +69,6 @@ def _title(run: RunInputs) -> str:
 def _answer(run: RunInputs, found: Verdict) -> str:
     if found.answer:
         return found.answer
-    said = run.get("reach")
-    if said is not None and said.attr("answer"):
-        return said.attr("answer")
     if not found.passed:
         task, model = run.first_attr("task") or "this task", run.first_attr("model") or "this model"
         behaved = run.get("behavior")

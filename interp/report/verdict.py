@@ -121,11 +121,11 @@ def place(head: str) -> tuple[int, int]:
 
 
 def of(run: RunInputs) -> Verdict:
-    """The run's verdict; without ``verdict.nc``, what the baselines alone say."""
-    result = run.get("verdict")
+    """The run's verdict; without ``verdict.nc``, what is said of a sentence, or what the baselines alone say."""
+    result, sentence = run.get("verdict"), run.get("reach")
     passed, reason, rung = _gate(run)
     if result is None:
-        return Verdict("", passed, reason, rung, (), (), ())
+        return Verdict("" if sentence is None else sentence.attr("answer"), passed, reason, rung, (), (), ())
     answer = str(result.need_attr("answer"))
     if "head_label" not in result.data.sizes:
         return Verdict(answer, passed, reason, rung, (), (), ())

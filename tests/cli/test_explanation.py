@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -154,6 +155,9 @@ def test_what_a_head_takes_from_each_word_is_weight_times_value(found: Explanati
 def test_the_page_has_the_answer_the_picture_and_nothing_of_a_study(found: Explanation, tmp_path: Path) -> None:
     text = found.save(tmp_path / "page").read_text(encoding="utf-8")
     assert found.answer in html.unescape(text)
+    assert (
+        json.loads((tmp_path / "page" / "report.json").read_text(encoding="utf-8"))["verdict"]["answer"] == found.answer
+    )
     assert "¿Qué de «negro» llega a «gato»" in text
     arcs = re.findall(r'<(?:path|circle) class="arc[^"]*"', text)
     assert arcs
