@@ -19,8 +19,6 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 import numpy as np
 import torch
 import xarray as xr
-from jaxtyping import Float
-from torch import Tensor
 
 from analyses.cli.sentence import FEWEST
 from interp import readouts, results, summary, tasks
@@ -28,9 +26,9 @@ from interp._arguments import check_model
 from interp.errors import InterpError, shown, unknown_name, whole_number
 from interp.prompts import PromptPairs, swaps
 from interp.prompts.swaps import SOURCE, TARGET
-from interp.prompts.tokens import bos_ids, encode_plain
+from interp.prompts.tokens import encode_marked, encode_plain
 from interp.results import Variable
-from interp.run import capture
+from interp.run import capture, logits_at
 from interp.sites import head_label
 from interp.sweeps import Direction, sweep
 
@@ -104,6 +102,7 @@ class Explanation:
             "title": f"{self.source} > {self.target}",
             "question": _WORDS[self.language].question.format(source=self.source, target=self.target, text=self.text),
             "language": self.language,
+            "reaches": int(self.reaches),
         }
         return found | {"reach": self.reach.assign_attrs(said)}
 
@@ -158,6 +157,16 @@ class Explanation:
         enough, needed = (part.assign_coords(cell=names).isel(cell=order) for part in (enough, needed))
         return enough, needed
 
+    def moved(self, index: int) -> list[tuple[str, float, float]]:
+        """After a position of ``predictions``: word, its probability in the sentence, and its mean with other words.
+
+        The word whose probability changes most comes first.
+        """
+        after = self.predictions.isel(position=index)
+        clean, other = after["clean_probability"].values, after["corrupted_probability"].mean("prompt").values
+        order = np.argsort(-np.abs(other - clean))
+        return [(str(after["word"].values[i]), float(clean[i]), float(other[i])) for i in order]
+
     @property
     def answer(self) -> str:
         """The answer in plain words, in the language of the sentence; yes or no comes first."""
@@ -172,7 +181,8 @@ class Explanation:
         from interp.report.inputs import Result
         from interp.report.sections import sentence
 
-        found = [Result(name, self.results[name]) for name in ("reach", "heads", "sources")]
+        made = self.results
+        found = [Result(name, made[name]) for name in ("reach", "heads", "sources")]
         return notebook.fragment(self.answer, sentence.picture(*found).panels[0].body)
 
 
@@ -228,9 +238,10 @@ def explain(
     pairs = swaps.swapped(model, text, first, second, words, most=n)
     said: Language = language or ("es" if is_spanish(text) else "en")
     names = _in_one_form(source), _in_one_form(target)
-    reach, predictions = _reach(model, pairs), _predictions(model, pairs)
+    seen = [capture(model, side, ["resid_post", "pattern", "v"]) for side in (pairs.clean, pairs.corrupted)]
+    reach, sources = _reach(model, pairs, seen), _sources(model, pairs, seen)
     heads, route = _patched(model, pairs, progress)
-    return Explanation(text, *names, said, pairs, reach, predictions, heads, _sources(model, pairs), route)
+    return Explanation(text, *names, said, pairs, reach, _predictions(model, pairs), heads, sources, route)
 
 
 def _in_one_form(text: str) -> str:
@@ -292,7 +303,7 @@ def other_words(model: HookedTransformer, text: str, source: tuple[int, int], n:
 
 def _lines_up(model: HookedTransformer, text: str, source: tuple[int, int], words: Sequence[str]) -> list[bool]:
     """Whether the sentence keeps its number of tokens with each word."""
-    texts = [text, *(text[: source[0]] + word + text[source[1] :] for word in words)]
+    texts = [text, *(swaps.with_word(text, source, word) for word in words)]
     first, *others = (len(ids) for ids, _ in encode_plain(model, texts))
     return [length == first for length in others]
 
@@ -308,9 +319,9 @@ def _of_lexicons(word: str) -> Iterator[str]:
 
 def _expected(model: HookedTransformer, text: str, source: tuple[int, int], most: int) -> list[str]:
     """Whole words that the model expects in the place of the source, of as many tokens; the likeliest first."""
-    ((ids, offsets),) = encode_plain(model, [text])
-    mine = [i for i, (start, stop) in enumerate(offsets) if start < source[1] and stop > source[0]]
-    lead = [*bos_ids(model), *ids[: mine[0]]]
+    prompts, _ = encode_marked(model, [text], [{SOURCE: source}])
+    start, stop = prompts.spans(SOURCE)[0].tolist()
+    lead = prompts.ids[0, :start].tolist()
     if not lead:
         raise InterpError(
             "Nothing stands before the source, so that the model expects no word there. Give other words: instead=, or "
@@ -320,7 +331,7 @@ def _expected(model: HookedTransformer, text: str, source: tuple[int, int], most
     rows = torch.tensor([lead])
     first = model.forward(rows)[0, -1, : len(reader)].topk(min(most, len(reader))).indices.cpu()
     rows = torch.cat([rows.expand(len(first), -1), first[:, None]], dim=1)
-    for _ in mine[1:]:
+    for _ in range(start + 1, stop):
         chances, best = model.forward(rows)[:, -1].softmax(dim=-1).cpu().max(dim=-1)
         rows = torch.cat([rows, best[:, None]], dim=1)[chances >= LIKELY]
     goes_on = torch.tensor([_goes_on(str(reader.decode([token]))) for token in range(len(reader))])
@@ -337,8 +348,8 @@ def _goes_on(token: str) -> bool:
 # ---- what arrives ----
 
 
-def _reach(model: HookedTransformer, pairs: PromptPairs) -> xr.Dataset:
-    here, there = (capture(model, side, "resid_post")["resid_post"] for side in (pairs.clean, pairs.corrupted))
+def _reach(model: HookedTransformer, pairs: PromptPairs, seen: Sequence[xr.Dataset]) -> xr.Dataset:
+    here, there = (side["resid_post"] for side in seen)
     dims = ("prompt", "layer", "position")
     clean, other = (one.transpose(*dims, "d_model").values.astype(np.float64) for one in (here, there))
     length = np.linalg.norm(clean, axis=-1)
@@ -361,11 +372,11 @@ def _reach(model: HookedTransformer, pairs: PromptPairs) -> xr.Dataset:
 def _predictions(model: HookedTransformer, pairs: PromptPairs) -> xr.Dataset:
     start, length = int(pairs.clean.spans(TARGET)[0, 1]) - 1, int(pairs.clean.lengths[0])
     positions = np.arange(start, length)
-    at = torch.from_numpy(positions)
-    clean, *others = (
-        _log_probabilities(model, ids, at) for ids in (pairs.clean.ids[:1], *np.split(pairs.corrupted.ids, len(pairs)))
+    clean, other = (
+        logits_at(model, prompts, np.tile(positions, (len(prompts), 1))).double().log_softmax(dim=-1)
+        for prompts in (pairs.clean.select([0]), pairs.corrupted)
     )
-    other = torch.stack(others)
+    clean = clean[0]
     kl = (clean.exp() * (clean - other)).sum(dim=-1)
     moved = (other.exp() - clean.exp()).mean(dim=0)
     words = torch.cat([(sign * moved).topk(min(_SHOWN_WORDS, moved.shape[-1])).indices for sign in (-1, 1)], dim=-1)
@@ -393,11 +404,6 @@ def _predictions(model: HookedTransformer, pairs: PromptPairs) -> xr.Dataset:
         seed=0,
         dims={"word": "next token, of those whose probability changes most"},
     )
-
-
-def _log_probabilities(model: HookedTransformer, ids: np.ndarray, at: Tensor) -> Float[Tensor, "answer vocab"]:
-    logits = model.forward(torch.tensor(ids), logits_at=at[None])[0]
-    return logits.cpu().double().log_softmax(dim=-1)
 
 
 def _token(model: HookedTransformer, token: int) -> str:
@@ -443,18 +449,17 @@ def _patched(model: HookedTransformer, pairs: PromptPairs, progress: Progress | 
     )
 
 
-def _sources(model: HookedTransformer, pairs: PromptPairs) -> xr.Dataset:
+def _sources(model: HookedTransformer, pairs: PromptPairs, seen: Sequence[xr.Dataset]) -> xr.Dataset:
     """From which position each head takes what it writes otherwise at the target: what it mixes, along its difference.
 
     A head writes the sum over positions of weight times value, so that its difference is a sum over positions too.
     """
     at = int(pairs.clean.spans(TARGET)[0, 1]) - 1
     mixed = []
-    for side in (pairs.clean, pairs.corrupted):
-        seen = capture(model, side, ["pattern", "v"])
-        weights = seen["pattern"].transpose("prompt", "layer", "head", "dest_position", "src_position")
-        heads = "kv_head" if "kv_head" in seen["v"].dims else "head"
-        values = seen["v"].transpose("prompt", "layer", heads, "position", "d_head").values.astype(np.float64)
+    for side in seen:
+        weights = side["pattern"].transpose("prompt", "layer", "head", "dest_position", "src_position")
+        heads = "kv_head" if "kv_head" in side["v"].dims else "head"
+        values = side["v"].transpose("prompt", "layer", heads, "position", "d_head").values.astype(np.float64)
         values = np.repeat(values, weights.sizes["head"] // values.shape[2], axis=2)
         mixed.append(weights.values[:, :, :, at, :, None].astype(np.float64) * values)
     moved = mixed[0] - mixed[1]
@@ -577,17 +582,13 @@ def _sentences(found: Explanation) -> Iterator[str]:
 
 
 def _of_predictions(found: Explanation, say: _Words, target: str) -> str:
-    after = found.predictions.isel(position=0)
-    kl = summary.mean(after["kl"])
+    kl = summary.mean(found.predictions["kl"].isel(position=0))
     if float(kl["mean"]) < _NATS:
         return say.same.format(target=target, kl=_number(say, f"< {_NATS}"))
-    other = after["corrupted_probability"].mean("prompt")
-    change = abs(other - after["clean_probability"]).values
     moved = ", ".join(
-        f"{say.quoted.format(str(after['word'].values[i]).strip())} "
-        f"({say.becomes.format(*(_number(say, f'{float(p[i]):.1%}') for p in (after['clean_probability'], other)))})"
-        for i in np.argsort(-change)[:_SHOWN_WORDS]
-        if change[i] >= MOVES
+        f"{say.quoted.format(word.strip())} ({say.becomes.format(*(_number(say, f'{p:.1%}') for p in (clean, other)))})"
+        for word, clean, other in found.moved(0)[:_SHOWN_WORDS]
+        if abs(other - clean) >= MOVES
     )
     return say.other.format(
         moved=say.most.format(moved) if moved else "",

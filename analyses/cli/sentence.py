@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import xarray as xr
 
-from analyses.cli.terminal import Screen
+from analyses.cli.terminal import Screen, aligned
 
 if TYPE_CHECKING:
     from analyses.cli.explanation import Explanation
@@ -71,19 +71,13 @@ def lines(found: Explanation) -> Iterator[str]:
     yield from _table(("head", "sufficient", "needed"), rows)
     yield ""
     yield "What is predicted, in the sentence and with the other words:"
-    yield from _table(("after", "nats", "what changes most"), [_prediction(found, i) for i in range(_n(found))])
-
-
-def _n(found: Explanation) -> int:
-    return int(found.predictions.sizes["position"])
+    rows = [_prediction(found, i) for i in range(found.predictions.sizes["position"])]
+    yield from _table(("after", "nats", "what changes most"), rows)
 
 
 def _prediction(found: Explanation, i: int) -> tuple[str, str, str]:
     after = found.predictions.isel(position=i)
-    clean, other = after["clean_probability"], after["corrupted_probability"].mean("prompt")
-    order = abs(other - clean).values.argsort()[::-1][:WORDS]
-    words = after["word"].values
-    moved = ", ".join(f"{str(words[j])!r} {float(clean[j]):.1%} to {float(other[j]):.1%}" for j in order)
+    moved = ", ".join(f"{word!r} {clean:.1%} to {other:.1%}" for word, clean, other in found.moved(i)[:WORDS])
     return repr(str(after["token"].values)), f"{float(after['kl'].mean()):.3g}", moved
 
 
@@ -93,6 +87,4 @@ def _cell(part: xr.Dataset) -> str:
 
 
 def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
-    widths = [max(len(row[i]) for row in (header, *rows)) for i in range(len(header))]
-    for row in (header, *rows):
-        yield "  " + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+    return (f"  {line}" for line in aligned(header, rows))

@@ -14,6 +14,13 @@ log = logging.getLogger("interp.cli")
 BAR = "{desc:<32.32} {percentage:3.0f}%|{bar:30}| {n_fmt}/{total_fmt} {elapsed}"
 
 
+def aligned(header: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
+    """The lines of a table, its columns as wide as their longest cell."""
+    widths = [max(len(row[i]) for row in (header, *rows)) for i in range(len(header))]
+    for row in (header, *rows):
+        yield "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+
+
 class Terminal:
     """The two streams of the command: results on stdout, everything else on stderr."""
 
@@ -31,9 +38,8 @@ class Terminal:
 
     def table(self, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         """Aligned columns on stdout."""
-        widths = [max(len(row[i]) for row in (header, *rows)) for i in range(len(header))]
-        for row in (header, *rows):
-            self.line("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+        for line in aligned(header, rows):
+            self.line(line)
 
     @contextlib.contextmanager
     def alone(self) -> Iterator[None]:

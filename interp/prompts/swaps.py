@@ -6,6 +6,7 @@ import difflib
 import re
 import unicodedata
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -13,8 +14,7 @@ from interp.errors import InterpError, shown, whole_number
 from interp.prompts.alignment import Problem, misalignments
 from interp.prompts.pairing import Drop, first_reasons
 from interp.prompts.pairs import PromptPairs
-from interp.prompts.template import ANSWER
-from interp.prompts.tokens import SupportsTokenizer, encode_marked, excerpt
+from interp.prompts.tokens import Span, SupportsTokenizer, encode_marked, excerpt
 from interp.prompts.vocabulary import Vocabulary
 
 SOURCE, TARGET = "source", "target"
@@ -81,6 +81,15 @@ def find_both(text: str, source: str, target: str) -> tuple[tuple[int, int], tup
     return first, second
 
 
+def with_word(text: str, place: tuple[int, int], word: str) -> str:
+    """A text with another word at some of its characters.
+
+    >>> with_word("el gato negro", (8, 13), "rojo")
+    'el gato rojo'
+    """
+    return text[: place[0]] + word + text[place[1] :]
+
+
 def _spaced(letter: str) -> bool:
     """Whether it is a letter or digit of a script that sets its words apart with spaces."""
     unspaced = ("CJK", "HIRAGANA", "KATAKANA", "THAI", "LAO", "KHMER", "MYANMAR")
@@ -132,7 +141,7 @@ def swapped(
             f"No other word was found for {shown(text[slice(*source)])}: none in a lexicon, and the model expects no "
             "whole word of as many tokens there. Give some: instead=['...', '...'], or --instead with commas between."
         )
-    texts = [text[: source[0]] + other + text[source[1] :] for other in others]
+    texts = [with_word(text, source, other) for other in others]
     shifts = [len(other) - (source[1] - source[0]) for other in others]
     roles = [
         {SOURCE: (source[0], source[1] + shift), TARGET: (target[0] + shift, target[1] + shift)} for shift in shifts
@@ -157,31 +166,25 @@ def swapped(
             f"{first_reasons(drops)}"
         )
     clean, corrupted = clean.select(kept), corrupted.select(kept)
-    last = clean.lengths - 1
-    answer = {ANSWER: np.stack([last, last + 1], axis=1)}
-    clean, corrupted = (one.with_roles({**one.roles, **answer}) for one in (clean, corrupted))
-    first = np.array([int(np.flatnonzero(a != b)[0]) for a, b in zip(clean.ids, corrupted.ids, strict=True)])
     rows = np.arange(len(kept))
-    right, wrong = clean.ids[rows, first], corrupted.ids[rows, first]
-    tokens = clean.tokens, corrupted.tokens
-    said = [tuple(row[at] for row, at in zip(side or (), first, strict=False)) for side in tokens]
-    word = text[slice(*source)]
-    return PromptPairs(
-        clean=clean,
-        corrupted=corrupted,
-        correct=right,
-        incorrect=wrong,
-        answer_position=last,
-        answer_policy="single",
-        correct_tokens=tuple((int(token),) for token in right),
-        incorrect_tokens=tuple((int(token),) for token in wrong),
-        answers=said[0],
-        incorrect_answers=said[1],
-        slots=({SOURCE: word},) * len(kept),
-        corrupted_slots=tuple({SOURCE: others[i]} for i in kept),
-        variants=("",) * len(kept),
-        drops=tuple(drops),
+    first = (clean.ids != corrupted.ids).argmax(axis=1)
+    pairs = PromptPairs.from_tokens(
+        clean.rows(),
+        corrupted.rows(),
+        correct=clean.ids[rows, first],
+        incorrect=corrupted.ids[rows, first],
+        roles={role: Span(*clean.spans(role)[0].tolist()) for role in (SOURCE, TARGET)},  # one sentence: one place
+        tokenizer=tokenizer,
+        bos=clean.bos,
         task="explain",
         name="sentence",
-        stated=Vocabulary(source=SOURCE, target=TARGET),
+        drops=drops,
+        vocabulary=Vocabulary(source=SOURCE, target=TARGET),
+    )
+    return replace(
+        pairs,
+        clean=replace(pairs.clean, texts=clean.texts),
+        corrupted=replace(pairs.corrupted, texts=corrupted.texts),
+        slots=({SOURCE: text[slice(*source)]},) * len(kept),
+        corrupted_slots=tuple({SOURCE: others[i]} for i in kept),
     )

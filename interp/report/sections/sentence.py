@@ -48,7 +48,7 @@ def picture(reach: Result, heads: Result, sources: Result) -> Figure:
     means, lows = (enough[name].transpose("layer", "head").values for name in ("mean", "low"))
     lows = np.where(np.isfinite(lows), lows, means)  # one counterfactual has no interval
     best = sorted((cell for cell in cells if lows[cell] > 0), key=lambda cell: -means[cell])[:HEADS]
-    reached = float(_arrived(reach)) > float(reach.need_attr("rounding"))
+    reached = bool(reach.need_attr("reaches"))
     arcs = [
         Arc(head_label(*cell), cell[0], position, float(means[cell] * share.values[(*cell, position)]), "of the whole")
         for cell in (best if reached else [])
@@ -91,11 +91,6 @@ def picture(reach: Result, heads: Result, sources: Result) -> Figure:
 
 
 _ENDS = {"": "mean", " 95% low": "low", " 95% high": "high"}
-
-
-def _arrived(reach: Result) -> float:
-    end = _span(reach, "target")[1] - 1
-    return float(reach.summary("difference", "prompt", "layer", "position")["mean"].values[-1, end])
 
 
 def _map(reach: Result) -> Figure:
