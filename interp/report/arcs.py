@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
+from interp.report import links
 from interp.report.heat import CHARACTER, drawing
 from interp.report.markup import element, figure_number, token
 
@@ -75,7 +76,9 @@ def sentence(
     for layer in range(n_layers):
         y = _height(layer, n_layers, row, top)
         if layer % step == 0:
-            parts.append(element("text", f"layer {layer}", class_="tick", x=0.0, y=y + 4))
+            parts.append(
+                element("text", f"layer {layer}", class_="tick", x=0.0, y=y + 4, **links.attributes({"layer": layer}))
+            )
         parts.append(element("line", class_="grid", x1=left, x2=right - 64, y1=y, y2=y))
     for (first, last), role in ((source, "source"), (target, "target")):
         x = sum(middle[first:last]) / (last - first)
@@ -83,7 +86,15 @@ def sentence(
     for i, word in enumerate(words):
         role = next((name for (a, b), name in ((source, "source"), (target, "target")) if a <= i < b), "")
         parts.append(
-            element("text", word, class_=f"word {role}".strip(), x=middle[i], y=floor + 24, text_anchor="middle")
+            element(
+                "text",
+                word,
+                class_=f"word {role}".strip(),
+                x=middle[i],
+                y=floor + 24,
+                text_anchor="middle",
+                **links.attributes({"position": i}),
+            )
         )
     end = middle[target[1] - 1]
     for arc in sorted(arcs, key=lambda one: one.size):
@@ -118,10 +129,13 @@ def _height(layer: int, n_layers: int, row: float, top: float) -> float:
 def _arc(arc: Arc, start: float, end: float, y: float, row: float) -> Markup:
     tip = f"{arc.head}: {figure_number(arc.size, 3)}{f' ({arc.tip})' if arc.tip else ''}"
     title = element("title", tip)
+    about = links.attributes({"head": arc.head, "position": arc.position})
     width = max(0.8, THICKEST * min(1.0, abs(arc.size)))
     if start == end:
-        return element("circle", title, class_="arc own", cx=end, cy=y, r=max(2.5, width / 1.6))
-    return element("path", title, class_="arc", d=_curve(start, end, y, min(26.0, row * 0.9)), stroke_width=width)
+        return element("circle", title, class_="arc own", cx=end, cy=y, r=max(2.5, width / 1.6), **about)
+    return element(
+        "path", title, class_="arc", d=_curve(start, end, y, min(26.0, row * 0.9)), stroke_width=width, **about
+    )
 
 
 def _curve(start: float, end: float, y: float, rise: float) -> str:

@@ -10,6 +10,7 @@ import numpy as np
 import xarray as xr
 from markupsafe import Markup
 
+from interp.report import links
 from interp.report.markup import element, figure_number, join
 from interp.report.palette import Scale
 from interp.report.tables import interval_text
@@ -40,6 +41,8 @@ class Grid:
         count: number of prompts or folds, same shape.
         cells: a label per (row, column) for tooltips, where "row, column" would not do.
         marks: (row, column) -> ``mover`` or ``reader``, drawn as an outline.
+        row_about: what each row is about (``interp.report.links``), empty if nothing.
+        column_about: what each column is about.
     """
 
     values: np.ndarray
@@ -52,6 +55,8 @@ class Grid:
     count: np.ndarray | None = None
     cells: Mapping[tuple[int, int], str] | None = None
     marks: Mapping[tuple[int, int], str] | None = None
+    row_about: Sequence[links.About] = ()
+    column_about: Sequence[links.About] = ()
 
     @classmethod
     def of(cls, summary: xr.Dataset, row: str, column: str, *, row_title: str, column_title: str, **more: Any) -> Grid:
@@ -65,8 +70,13 @@ class Grid:
                 else [str(i) for i in range(summary.sizes[dim])]
             )
 
+        def about(dim: str) -> list[links.About]:
+            return [{dim: label} for label in labels(dim)] if dim in links.FACETS else []
+
         more.setdefault("rows", labels(row))
         more.setdefault("columns", labels(column))
+        more.setdefault("row_about", about(row))
+        more.setdefault("column_about", about(column))
         return cls(
             parts[0],
             row_title=row_title,
@@ -76,6 +86,14 @@ class Grid:
             count=parts[3],
             **more,
         )
+
+    def about(self, row: int | None, column: int | None) -> dict[str, str]:
+        """The attributes of a cell, or of the label of a row or a column."""
+        both: dict[str, object] = {}
+        for index, named in ((row, self.row_about), (column, self.column_about)):
+            if index is not None and named:
+                both.update(named[index])
+        return links.attributes(both)
 
     def tip(self, row: int, column: int) -> str:
         """What the tooltip of a cell says."""
@@ -140,18 +158,32 @@ def heatmap(
         shown = label if len(label) <= LONGEST else label[: LONGEST - 1] + "…"
         if slanted:
             parts.append(
-                element("text", shown, class_="tick", transform=f"translate({x:.1f} {top - 6:.1f}) rotate(-46)")
+                element(
+                    "text",
+                    shown,
+                    class_="tick",
+                    transform=f"translate({x:.1f} {top - 6:.1f}) rotate(-46)",
+                    **grid.about(None, j),
+                )
             )
         else:
             parts.extend(
                 element(
-                    "text", part, class_="tick", x=x, y=top - 7 - 12 * (len(lines[j]) - 1 - row), text_anchor="middle"
+                    "text",
+                    part,
+                    class_="tick",
+                    x=x,
+                    y=top - 7 - 12 * (len(lines[j]) - 1 - row),
+                    text_anchor="middle",
+                    **grid.about(None, j),
                 )
                 for row, part in enumerate(lines[j])
             )
     for i, label in enumerate(grid.rows):
         y = top + (i + 0.5) * height
-        parts.append(element("text", label, class_="tick", x=left - 7, y=y + 3.8, text_anchor="end"))
+        parts.append(
+            element("text", label, class_="tick", x=left - 7, y=y + 3.8, text_anchor="end", **grid.about(i, None))
+        )
         for j in range(n_columns):
             parts.append(
                 _cell(grid, scale, i, j, (left + j * width, top + i * height, width, height), annotate, digits)
@@ -172,7 +204,7 @@ def _cell(
     tip = element("title", grid.tip(i, j))
     rect = element(
         "rect", tip, class_=f"cell {step}", x=x + gap / 2, y=y + gap / 2, width=width - gap, height=height - gap,
-        rx=2 if width > 14 else 0,
+        rx=2 if width > 14 else 0, **grid.about(i, j),
     )  # fmt: skip
     if not annotate or step == "void":
         return rect

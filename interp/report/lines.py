@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from markupsafe import Markup
 
+from interp.report import links
 from interp.report.heat import CHARACTER, drawing
 from interp.report.markup import element, figure_number
 from interp.report.tables import interval_text
@@ -72,16 +73,17 @@ def tick_text(value: float) -> str:
 _MARKS = {"pass": "✓", "fail": "✗"}
 
 
-def marker(tone: str, x: float, y: float, tip: str | None = None) -> Markup:
-    """The mark of a tone: a disc (a), a diamond (b), a small bar (c), a square (d)."""
+def marker(tone: str, x: float, y: float, tip: str | None = None, about: Mapping[str, str] | None = None) -> Markup:
+    """The mark of a tone: a disc (a), a diamond (b), a small bar (c), a square (d); ``about``: its attributes."""
+    more = about or {}
     title = element("title", tip) if tip else Markup("")
     if tone == "b":
-        return element("path", title, class_="dot b", d=f"M{x:.1f} {y - 5:.1f}l5 5l-5 5l-5 -5z")
+        return element("path", title, class_="dot b", d=f"M{x:.1f} {y - 5:.1f}l5 5l-5 5l-5 -5z", **more)
     if tone == "d":
-        return element("rect", title, class_="dot d", x=x - 3.5, y=y - 3.5, width=7.0, height=7.0)
+        return element("rect", title, class_="dot d", x=x - 3.5, y=y - 3.5, width=7.0, height=7.0, **more)
     if tone == "c":
-        return element("path", title, class_="dot c", d=f"M{x - 1.25:.2f} {y - 6:.1f}h2.5v12h-2.5z")
-    return element("circle", title, class_=f"dot {tone}", cx=x, cy=y, r=4.2)
+        return element("path", title, class_="dot c", d=f"M{x - 1.25:.2f} {y - 6:.1f}h2.5v12h-2.5z", **more)
+    return element("circle", title, class_=f"dot {tone}", cx=x, cy=y, r=4.2, **more)
 
 
 def dot_rows(
@@ -125,7 +127,9 @@ def dot_rows(
                 parts.append(
                     element("line", class_=f"whisker {one.tone}", x1=span(point.low), x2=span(point.high), y1=at, y2=at)
                 )
-            parts.append(marker(one.tone, span(point.mean), at, point.tip(f"{label}, {one.name}")))
+            parts.append(
+                marker(one.tone, span(point.mean), at, point.tip(f"{label}, {one.name}"), links.of_label(label))
+            )
         if badges:
             kind, said = badges[i]
             word = f"{_MARKS[kind]} {said}"
@@ -145,10 +149,14 @@ def curves(
     title: str,
     description: str,
     rule: tuple[float, str] | None = None,
+    facet: str = "",
     width: float = 205.0,
     height: float = 140.0,
 ) -> Markup:
-    """Lines over ordered labels (layers) with interval bands; ``rule`` is a level with its name."""
+    """Lines over ordered labels (layers) with interval bands; ``rule`` is a level with its name.
+
+    ``facet``: what the labels are, of ``interp.report.links.FACETS``, if any of them.
+    """
     left, top = 34.0, 10.0
     right, bottom = left + width, top + height
     inset = min(18.0, width / (2 * max(len(labels), 1)))
@@ -161,7 +169,17 @@ def curves(
     every = max(1, math.ceil(len(labels) * 20 / width))
     for i, label in enumerate(labels):
         if i % every == 0:
-            parts.append(element("text", label, class_="tick", x=across(i), y=bottom + 15, text_anchor="middle"))
+            parts.append(
+                element(
+                    "text",
+                    label,
+                    class_="tick",
+                    x=across(i),
+                    y=bottom + 15,
+                    text_anchor="middle",
+                    **links.attributes({facet: label}),
+                )
+            )
     parts.append(element("text", axis, class_="axis", x=(left + right) / 2, y=bottom + 31, text_anchor="middle"))
     if rule and math.isfinite(rule[0]):
         parts.append(
@@ -176,11 +194,11 @@ def curves(
             )
         )
     for one in series:
-        parts.extend(_curve(one, labels, across, up))
+        parts.extend(_curve(one, labels, across, up, facet))
     return drawing(parts, (right + 8, bottom + 38), key=key, title=title, description=description)
 
 
-def _curve(series: Series, labels: Sequence[str], across: Span, up: Span) -> list[Markup]:
+def _curve(series: Series, labels: Sequence[str], across: Span, up: Span, facet: str) -> list[Markup]:
     places = [(i, p) for i, p in enumerate(series.points) if math.isfinite(p.mean)]
     parts: list[Markup] = []
     band = [(i, p) for i, p in places if math.isfinite(p.low) and math.isfinite(p.high)]
@@ -197,7 +215,14 @@ def _curve(series: Series, labels: Sequence[str], across: Span, up: Span) -> lis
             element("path", class_=f"line {series.tone}", d=_path([(across(i), up(p.mean)) for i, p in places]))
         )
     parts.extend(
-        marker(series.tone, across(i), up(p.mean), p.tip(f"layer {labels[i]}, {series.name}")) for i, p in places
+        marker(
+            series.tone,
+            across(i),
+            up(p.mean),
+            p.tip(f"layer {labels[i]}, {series.name}"),
+            links.attributes({facet: labels[i]}),
+        )
+        for i, p in places
     )
     return parts
 
@@ -234,7 +259,17 @@ def bars(
     parts.append(element("text", axis, class_="axis", x=(left + right) / 2, y=bottom + 32, text_anchor="middle"))
     for i, (label, point) in enumerate(zip(labels, points, strict=True)):
         y = top + i * row
-        parts.append(element("text", label, class_="tick", x=left - 7, y=y + row / 2 + 3.8, text_anchor="end"))
+        parts.append(
+            element(
+                "text",
+                label,
+                class_="tick",
+                x=left - 7,
+                y=y + row / 2 + 3.8,
+                text_anchor="end",
+                **links.of_label(label),
+            )
+        )
         if not math.isfinite(point.mean):
             continue
         edges = sorted((span(0.0), span(point.mean)))
@@ -250,6 +285,7 @@ def bars(
                 width=max(edges[1] - edges[0], 0.8),
                 height=row - 6,
                 rx=1,
+                **links.of_label(label),
             )
         )
         if math.isfinite(point.low) and math.isfinite(point.high):

@@ -9,7 +9,7 @@ import jinja2
 from markupsafe import Markup
 
 from interp.prompts.vocabulary import PREFERS
-from interp.report import palette, parts, verdict
+from interp.report import links, palette, parts, verdict
 from interp.report.blocks import Notice, Script
 from interp.report.bundle import Bundle
 from interp.report.inputs import RunInputs
@@ -169,4 +169,5 @@ def _environment() -> jinja2.Environment:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
+    environment.filters["heads"] = links.heads_in
     return environment

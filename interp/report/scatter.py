@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
+from interp.report import links
 from interp.report.heat import drawing
 from interp.report.lines import Span, marker, tick_text, ticks
 from interp.report.markup import element, figure_number
@@ -67,7 +68,7 @@ def diagonal(
     for mark in marks:
         if math.isfinite(mark.across) and math.isfinite(mark.upwards):
             tip = f"{mark.name}: {figure_number(mark.across, 3)} exact, {figure_number(mark.upwards, 3)} estimated"
-            parts.append(marker(mark.tone, x(mark.across), y(mark.upwards), tip))
+            parts.append(marker(mark.tone, x(mark.across), y(mark.upwards), tip, links.of_label(mark.name)))
     return drawing(parts, (right + 12, bottom + 38), key=key, title=title, description=description)
 
 

@@ -8,7 +8,9 @@ from dataclasses import dataclass
 
 import numpy as np
 import xarray as xr
+from markupsafe import Markup
 
+from interp.report import links
 from interp.report.markup import figure_number, visible
 
 Cell = str | float | int | None
@@ -16,11 +18,15 @@ Cell = str | float | int | None
 
 @dataclass(frozen=True)
 class Column:
-    """A column's heading, its units (empty for text and counts) and how many decimals it shows."""
+    """A column's heading, its units (empty for text and counts) and how many decimals it shows.
+
+    ``facet``: what its cells name, of ``interp.report.links.FACETS``, if any of them.
+    """
 
     name: str
     units: str = ""
     digits: int = 3
+    facet: str = ""
 
     @property
     def heading(self) -> str:
@@ -57,6 +63,11 @@ class Table:
         """All cells as the page shows them."""
         return [[self.text(value, c) for value, c in zip(row, self.columns, strict=True)] for row in self.rows]
 
+    def about(self) -> list[Markup]:
+        """Per row, the attributes that say what it is about."""
+        named = [(i, column.facet) for i, column in enumerate(self.columns) if column.facet]
+        return [links.markup_attributes({facet: row[i] for i, facet in named}) for row in self.rows]
+
     def numeric(self) -> list[bool]:
         """Per column, whether it holds numbers (and is set flush right)."""
         return [
@@ -89,7 +100,7 @@ def mean_table(title: str, summary: xr.Dataset, dims: Sequence[tuple[str, str]],
         for dim in order
     ]
     parts = [summary[key].transpose(*order).values for key in ("mean", "low", "high", "n")]
-    columns = (*(Column(heading) for _, heading in dims), Column(name, units), Column("95% low", units))
+    columns = (*(Column(heading, facet=dim) for dim, heading in dims), Column(name, units), Column("95% low", units))
     columns += (Column("95% high", units), Column("n"))
     rows = []
     for index in np.ndindex(*parts[0].shape):

@@ -81,7 +81,7 @@ class Verdict:
     def reading_table(self, title: str, count: int) -> Table:
         """The first heads, for reading: a mean and its interval in one cell, and no sentences."""
         shown = [c for c in self.columns if not c.sentences]
-        columns = (Column("head"), Column("job"), *(Column(c.heading, c.units) for c in shown))
+        columns = (Column("head", facet="head"), Column("job"), *(Column(c.heading, c.units) for c in shown))
         rows = [
             (self.heads[i], self.labels[i], *(c.text(i) for c in shown)) for i in range(min(count, len(self.heads)))
         ]
@@ -98,7 +98,7 @@ class Verdict:
 
     def full_table(self, title: str) -> Table:
         """All heads, for copying: a mean and its two bounds in three columns."""
-        columns = [Column("head"), Column("job")]
+        columns = [Column("head", facet="head"), Column("job")]
         for c in self.columns:
             columns.append(Column(c.heading, c.units))
             if c.bounded:

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 
 from markupsafe import Markup
 
+from interp.report import links
 from interp.report.blocks import Word
 from interp.report.markup import element, figure_number, join, token, visible
 from interp.report.palette import Scale
@@ -69,6 +70,7 @@ def token_strip(
                 element("span", token(text), class_=f"chip {scale.step(weight)}"),
                 element("span", figure_number(weight, 2), class_="weight"),
                 class_=f"token{classes}",
+                **links.attributes({"position": i}),
                 title=f"{i}: {token(text)}, weight {figure_number(weight, 4)}",
             )
         )

@@ -135,7 +135,7 @@ def _disagreements(denoising: xr.Dataset, noising: xr.Dataset) -> Table:
         found.append((abs(a - b), (head_label(layer, head), *texts, reading)))
     found.sort(key=lambda row: (-row[0], str(row[1][0])))
     columns = (
-        Column("head"),
+        Column("head", facet="head"),
         Column("denoising: recovered", "share of gap"),
         Column("noising: lost", "share of gap"),
         Column("reading"),

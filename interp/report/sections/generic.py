@@ -124,7 +124,7 @@ class _Shown:
         if self.averaged:
             return mean_table(title, self.cells, dims, units=self.units, name="mean")
         bounded = bool(np.isfinite(self.cells["low"].values).any())
-        columns = (*(Column(axis) for axis in self.axes), Column("value", self.units))
+        columns = (*(Column(axis, facet=axis) for axis in self.axes), Column("value", self.units))
         columns += (Column("low", self.units), Column("high", self.units)) if bounded else ()
         rows: list[tuple[Cell, ...]] = []
         for index in np.ndindex(*self.values.shape):
@@ -235,7 +235,9 @@ def _line(shown: _Shown, key: str, verdict: Verdict) -> list[Panel]:
             labels, series, axis=shown.heading, low=low, high=high, key=key, title=shown.title, description=said
         )
     else:
-        drawn = curves(labels, series, axis=axis, low=low, high=high, key=key, title=shown.title, description=said)
+        drawn = curves(
+            labels, series, axis=axis, facet=axis, low=low, high=high, key=key, title=shown.title, description=said
+        )
     return [Panel("", drawn)]
 
 

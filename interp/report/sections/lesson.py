@@ -151,7 +151,7 @@ def _strip(result: Result, lesson: _Lesson) -> Figure:
 
 def _table(lesson: _Lesson) -> Table:
     columns = (
-        Column("position"),
+        Column("position", facet="position"),
         Column("token"),
         Column("q·k", digits=4),
         Column(f"÷ √d_k = ÷ {figure_number(lesson.root)}", digits=4),

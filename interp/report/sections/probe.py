@@ -60,6 +60,7 @@ def _figure(probing: Result, means: dict[str, xr.Dataset], majority: dict[str, f
             probing.labels("layer"),
             series,
             axis="layer",
+            facet="layer",
             low=0.0,
             high=1.0,
             key=f"probe-{index}-{r}",
@@ -92,7 +93,7 @@ def _tables(at_site: dict[str, xr.Dataset], majority: dict[str, float], site: st
         if name in at_site
     ]
     title = f"{site}, mean over folds. Intervals: {summary.in_words(at_site['accuracy'])}"
-    columns = (Column("role"), Column("accuracy of the majority class", "share"))
+    columns = (Column("role", facet="role"), Column("accuracy of the majority class", "share"))
     return joined(title, "quantity", parts), Table("Majority class", columns, tuple(majority.items()))
 
 

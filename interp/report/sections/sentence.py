@@ -55,7 +55,10 @@ def picture(reach: Result, heads: Result, sources: Result) -> Figure:
         for position in range(len(tokens))
         if means[cell] * share.values[(*cell, position)] >= LEAST
     ]
-    columns = (Column("head"), *(Column(f"{name}{end}") for name in ("sufficient", "needed") for end in _ENDS))
+    columns = (
+        Column("head", facet="head"),
+        *(Column(f"{name}{end}") for name in ("sufficient", "needed") for end in _ENDS),
+    )
     rows: tuple[tuple[Cell, ...], ...] = tuple(
         (head_label(*cell), *(float(part[end].values[cell]) for part in (enough, needed) for end in _ENDS.values()))
         for cell in best
@@ -85,7 +88,11 @@ def picture(reach: Result, heads: Result, sources: Result) -> Figure:
         ),
         tables=(
             Table("Heads at the target; 1 is the whole difference there", columns, rows),
-            Table("From where they take it", (Column("head"), Column("word"), Column("share", "fraction")), taken),
+            Table(
+                "From where they take it",
+                (Column("head", facet="head"), Column("word"), Column("share", "fraction")),
+                taken,
+            ),
         ),
     )  # fmt: skip
 
