@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import xarray as xr
 
 from analyses.cli.terminal import Screen, aligned
+from interp.language import say, speaking
 
 if TYPE_CHECKING:
     from analyses.cli.explanation import Explanation
@@ -53,37 +54,58 @@ def explained(arguments: argparse.Namespace, screen: Screen) -> Iterator[str]:
         yield f"Report: {found.save(out)}"
 
 
-def lines(found: Explanation) -> Iterator[str]:
+def lines(found: Explanation) -> list[str]:
+    """What the terminal shows, in the language of the answer."""
+    with speaking(found.language):
+        return list(_lines(found))
+
+
+def number(text: str) -> str:
+    """A number that was written with a decimal point, with the decimal sign of the language spoken now.
+
+    >>> number("0.5")
+    '0.5'
+    """
+    return text.replace(".", say("."))
+
+
+def _lines(found: Explanation) -> Iterator[str]:
     """The answer, the words that were left out, the leading heads, and what changes in the predictions."""
     yield found.answer
     for drop in found.pairs.drops:
-        yield f"Left out: {drop.reason}."
+        yield say("Left out: {reason}.", reason=drop.reason)
     if not found.reaches:
         return
     enough, needed = (part.isel(cell=slice(HEADS)) for part in found.head_effects)
     yield ""
-    interval = "; 95% interval over the other words" if len(found.pairs) >= FEWEST else ""
-    yield f"Heads at {found.target!r} (1 is the whole difference there{interval}):"
+    interval = say("; 95% interval over the other words") if len(found.pairs) >= FEWEST else ""
+    yield say("Heads at {target} (1 is the whole difference there{interval}):", target=found.target, interval=interval)
     rows = [
         (str(enough["cell"].values[i]), _cell(enough.isel(cell=i)), _cell(needed.isel(cell=i)))
         for i in range(enough.sizes["cell"])
     ]
-    yield from _table(("head", "sufficient", "needed"), rows)
+    yield from _table((say("head"), say("sufficient"), say("needed")), rows)
     yield ""
-    yield "What is predicted, in the sentence and with the other words:"
+    yield say("What is predicted, in the sentence and with the other words:")
     rows = [_prediction(found, i) for i in range(found.predictions.sizes["position"])]
-    yield from _table(("after", "nats", "what changes most"), rows)
+    yield from _table((say("after"), "nats", say("what changes most")), rows)
 
 
 def _prediction(found: Explanation, i: int) -> tuple[str, str, str]:
     after = found.predictions.isel(position=i)
-    moved = ", ".join(f"{word!r} {clean:.1%} to {other:.1%}" for word, clean, other in found.moved(i)[:WORDS])
-    return repr(str(after["token"].values)), f"{float(after['kl'].mean()):.3g}", moved
+    moved = ", ".join(
+        say("{word} {clean} to {other}", word=repr(word), clean=number(f"{clean:.1%}"), other=number(f"{other:.1%}"))
+        for word, clean, other in found.moved(i)[:WORDS]
+    )
+    return repr(str(after["token"].values)), number(f"{float(after['kl'].mean()):.3g}"), moved
 
 
 def _cell(part: xr.Dataset) -> str:
-    low, high = float(part["low"]), float(part["high"])
-    return f"{float(part['mean']):+.2f}" + (f" [{low:+.2f}, {high:+.2f}]" if int(part["n"]) >= FEWEST else "")
+    value = number(f"{float(part['mean']):+.2f}")
+    if int(part["n"]) < FEWEST:
+        return value
+    low, high = (number(f"{float(part[end]):+.2f}") for end in ("low", "high"))
+    return value + say(" [{low}, {high}]", low=low, high=high)
 
 
 def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import numpy as np
 
 from interp import summary
+from interp.language import say, say_stored
 from interp.report.arcs import Arc, sentence
 from interp.report.blocks import Details, Figure, Panel, Section
 from interp.report.heat import Grid, colour_legend, heatmap
 from interp.report.inputs import Result
+from interp.report.markup import figure_number
 from interp.report.palette import Scale
 from interp.report.tables import Cell, Column, Table
 from interp.sites import head_label
@@ -25,10 +27,10 @@ def section(reach: Result, heads: Result, sources: Result, predictions: Result) 
     """The picture with its numbers, the map of where the difference is, and what changes in the predictions."""
     return Section(
         "sentence",
-        "What arrives, and what brings it",
+        say("What arrives, and what brings it"),
         "",
         (picture(reach, heads, sources), _map(reach), _predictions(predictions)),
-        short="The sentence",
+        short=say("The sentence"),
     )
 
 
@@ -50,17 +52,23 @@ def picture(reach: Result, heads: Result, sources: Result) -> Figure:
     best = sorted((cell for cell in cells if lows[cell] > 0), key=lambda cell: -means[cell])[:HEADS]
     reached = bool(reach.need_attr("reaches"))
     arcs = [
-        Arc(head_label(*cell), cell[0], position, float(means[cell] * share.values[(*cell, position)]), "of the whole")
+        Arc(
+            head_label(*cell),
+            cell[0],
+            position,
+            float(means[cell] * share.values[(*cell, position)]),
+            say("of the whole"),
+        )
         for cell in (best if reached else [])
         for position in range(len(tokens))
         if means[cell] * share.values[(*cell, position)] >= LEAST
     ]
     columns = (
-        Column("head", facet="head"),
-        *(Column(f"{name}{end}") for name in ("sufficient", "needed") for end in _ENDS),
+        Column(say("head"), facet="head"),
+        *(Column(name) for first in (say("sufficient"), say("needed")) for name in _ends(first)),
     )
     rows: tuple[tuple[Cell, ...], ...] = tuple(
-        (head_label(*cell), *(float(part[end].values[cell]) for part in (enough, needed) for end in _ENDS.values()))
+        (head_label(*cell), *(float(part[end].values[cell]) for part in (enough, needed) for end in ENDS))
         for cell in best
     )
     taken = tuple(
@@ -72,10 +80,12 @@ def picture(reach: Result, heads: Result, sources: Result) -> Figure:
     return Figure.of(
         heads,
         "sentence-picture",
-        "The sentence, and the heads that bring it",
-        "An arc goes from the word that a head takes it from to the target, at the head's layer. The thicker, the more "
-        "of the whole difference at the target the head's output there brings back by itself. A dot is what it takes "
-        "from the target itself.",
+        say("The sentence, and the heads that bring it"),
+        say(
+            "An arc goes from the word that a head takes it from to the target, at the head's layer. The thicker, the "
+            "more of the whole difference at the target the head's output there brings back by itself. A dot is what "
+            "it takes from the target itself."
+        ),
         panels=(
             Panel(
                 "",
@@ -87,17 +97,22 @@ def picture(reach: Result, heads: Result, sources: Result) -> Figure:
             ),
         ),
         tables=(
-            Table("Heads at the target; 1 is the whole difference there", columns, rows),
+            Table(say("Heads at the target; 1 is the whole difference there"), columns, rows),
             Table(
-                "From where they take it",
-                (Column("head", facet="head"), Column("word"), Column("share", "fraction")),
+                say("From where they take it"),
+                (Column(say("head"), facet="head"), Column(say("word")), Column(say("share"), say("fraction"))),
                 taken,
             ),
         ),
     )  # fmt: skip
 
 
-_ENDS = {"": "mean", " 95% low": "low", " 95% high": "high"}
+ENDS = ("mean", "low", "high")
+
+
+def _ends(name: str) -> tuple[str, str, str]:
+    """The headings of a mean and the ends of its interval."""
+    return name, say("{name} 95% low", name=name), say("{name} 95% high", name=name)
 
 
 def _map(reach: Result) -> Figure:
@@ -106,32 +121,35 @@ def _map(reach: Result) -> Figure:
     found = found.isel(position=slice(start, None))
     tokens = reach.labels("token")[start:]
     top = float(np.nanmax(found["mean"].values))
-    scale = Scale.rising(0.0, top, units="fraction", name="difference of the streams")
+    scale = Scale.rising(0.0, top, units=say("fraction"), name=say("difference of the streams"))
     grid = Grid.of(
-        found, "layer", "position", row_title="after layer", column_title="word", columns=list(tokens),
+        found, "layer", "position", row_title=say("after layer"), column_title=say("word"), columns=list(tokens),
     )  # fmt: skip
-    columns = (Column("after layer"), Column("word"), Column("mean", "fraction"), Column("95% low"), Column("95% high"))
+    columns = (
+        *(Column(say("after layer")), Column(say("word")), Column(say("mean"), say("fraction"))),
+        *(Column(say("95% low")), Column(say("95% high"))),
+    )
     rows: tuple[tuple[Cell, ...], ...] = tuple(
-        (str(layer), tokens[i], *(float(found[part].values[layer, i]) for part in ("mean", "low", "high")))
+        (str(layer), tokens[i], *(float(found[part].values[layer, i]) for part in ENDS))
         for layer in range(found.sizes["layer"])
         for i in range(found.sizes["position"])
     )
     return Figure.of(
         reach,
         "sentence-reach",
-        "Where the difference is",
-        reach.attr("reading"),
+        say("Where the difference is"),
+        say_stored(reach.attr("reading")),
         panels=(
             Panel(
                 "",
                 heatmap(
-                    grid, scale, key="sentence-reach-map", title="Where the difference is",
-                    description=f"From 0 to {top:.3f} of the stream's length.",
+                    grid, scale, key="sentence-reach-map", title=say("Where the difference is"),
+                    description=say("From 0 to {top} of the stream's length.", top=figure_number(top, 3)),
                 ),
                 wide=True,
             ),
         ),
-        tables=(Table("Difference, mean over the other words", columns, rows),),
+        tables=(Table(say("Difference, mean over the other words"), columns, rows),),
         legend=colour_legend(scale, key="sentence-reach-legend"),
     )  # fmt: skip
 
@@ -142,22 +160,23 @@ def _predictions(result: Result) -> Details:
     other = result.summary("corrupted_probability", "prompt", "position", "word")
     clean = result.need("clean_probability", "position", "word").values
     changed: tuple[tuple[Cell, ...], ...] = tuple(
-        (token, *(float(kl[part].values[i]) for part in ("mean", "low", "high"))) for i, token in enumerate(tokens)
+        (token, *(float(kl[part].values[i]) for part in ENDS)) for i, token in enumerate(tokens)
     )
     moved: tuple[tuple[Cell, ...], ...] = tuple(
-        (token, words[j], float(clean[i, j]), *(float(other[part].values[i, j]) for part in ("mean", "low", "high")))
+        (token, words[j], float(clean[i, j]), *(float(other[part].values[i, j]) for part in ENDS))
         for i, token in enumerate(tokens)
         for j in np.argsort(-np.abs(other["mean"].values[i] - clean[i]))[:WORDS]
     )
-    nats = (Column("after"), *(Column(name, "nats", 4) for name in ("change", "95% low", "95% high")))
-    shares = ("in the sentence", "with other words", "95% low", "95% high")
+    after, word = Column(say("after")), Column(say("word"))
+    nats = (after, *(Column(name, "nats", 4) for name in (say("change"), say("95% low"), say("95% high"))))
+    shares = (say("in the sentence"), say("with other words"), say("95% low"), say("95% high"))
     return Details(
-        "What changes in what is predicted",
+        say("What changes in what is predicted"),
         (
-            Table("KL(sentence || with another word), mean over the other words", nats, changed),
+            Table(say("KL(sentence || with another word), mean over the other words"), nats, changed),
             Table(
-                "The words whose probability changes most",
-                (Column("after"), Column("word"), *(Column(name) for name in shares)),
+                say("The words whose probability changes most"),
+                (after, word, *(Column(name) for name in shares)),
                 moved,
             ),
         ),

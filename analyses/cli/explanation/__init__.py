@@ -1,0 +1,97 @@
+"""One sentence, two words: what of the first word reaches the second, in any model, without a task file.
+
+>>> from interp import HookedTransformer, explain
+>>> model = HookedTransformer.from_pretrained("mini")
+>>> found = explain(model, "Me encanta el color negro y tengo un gato", source="negro", target="gato", n=4)
+>>> found.language, found.reaches, len(found.pairs)
+('es', True, 4)
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Literal, TypeAlias
+
+from analyses.cli.explanation import measuring
+from analyses.cli.explanation.result import Explanation, check_empty
+from analyses.cli.explanation.words import is_spanish, other_words
+from interp._arguments import check_model
+from interp.errors import InterpError, shown, unknown_name, whole_number
+from interp.language import LANGUAGES
+from interp.prompts import swaps
+from interp.run import capture
+
+if TYPE_CHECKING:
+    from interp.model import HookedTransformer
+    from interp.sweeps import Progress
+
+__all__ = ["Explanation", "check_empty", "explain", "is_spanish", "other_words"]
+
+Language: TypeAlias = Literal["en", "es"]
+
+N = 8
+"""How many other words stand in the place of the source, unless more or fewer are asked for."""
+
+
+def explain(
+    model: HookedTransformer,
+    text: str,
+    source: str,
+    target: str,
+    *,
+    instead: Sequence[str] | None = None,
+    n: int = N,
+    language: Language | None = None,
+    progress: Progress | None = None,
+) -> Explanation:
+    """What of one word of a sentence reaches another: how much, what it changes, and which heads write it there.
+
+    The sentence is compared with counterfactuals: itself with another word in the place of the source, of as many
+    tokens. Other words come from the bundled lexicons where the source is in one of them, then from what the model
+    itself expects in that place.
+
+    Args:
+        model: the model, with a tokenizer.
+        text: the sentence, or any text.
+        source: a word of it, or several in a row; ``"gato@2"`` is the second ``gato``.
+        target: a later word, likewise.
+        instead: the words to put in the place of the source; None chooses.
+        n: at most so many counterfactuals.
+        language: ``"en"`` or ``"es"``, of the answer; None goes by the sentence.
+        progress: called with patches done and patches in all.
+
+    Returns:
+        The answer in words, and every result it rests on. Intervals are over counterfactuals, so that they say how
+        far the choice of the other word matters, and nothing of other sentences.
+
+    Raises:
+        InterpError: a word that is not in the text or is there several times, a target before the source, or no other
+            word with as many tokens.
+
+    >>> from interp import HookedTransformer, explain
+    >>> model = HookedTransformer.from_pretrained("mini")
+    >>> found = explain(model, "The cat is black. The cat is", "black", "cat@2", instead=["white", "red"])
+    >>> [pair.incorrect for pair in found.pairs], found.heads.recovered.dims
+    ([' white', ' red'], ('prompt', 'direction', 'layer', 'head', 'role'))
+    """
+    check_model(model, text)
+    if whole_number(n, "n") < 1:
+        raise InterpError(f"n is {shown(n)}. Ask for at least one counterfactual.")
+    if language not in (None, *LANGUAGES):
+        raise unknown_name("language", language, LANGUAGES)
+    text = _in_one_form(text)
+    first, second = swaps.find_both(text, *(_in_one_form(word) for word in (source, target)))
+    words = other_words(model, text, first, n) if instead is None else instead
+    pairs = swaps.swapped(model, text, first, second, words, most=n)
+    said = language or ("es" if is_spanish(text) else "en")
+    names = _in_one_form(source), _in_one_form(target)
+    seen = [capture(model, side, ["resid_post", "pattern", "v"]) for side in (pairs.clean, pairs.corrupted)]
+    reach, sources = measuring.reach(model, pairs, seen), measuring.sources(model, pairs, seen)
+    heads, route = measuring.patched(model, pairs, progress)
+    return Explanation(text, *names, said, pairs, reach, measuring.predictions(model, pairs), heads, sources, route)
+
+
+def _in_one_form(text: str) -> str:
+    """Letters in one Unicode form (NFC); what is no text is refused by ``swaps.find``."""
+    return unicodedata.normalize("NFC", text) if isinstance(text, str) else text

@@ -1,0 +1,116 @@
+"""The answer in plain words, in the language of the sentence: yes or no first, then how much, by which head."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import numpy as np
+import xarray as xr
+
+from analyses.cli.sentence import FEWEST, number
+from interp import summary
+from interp.language import say
+from interp.prompts.swaps import SOURCE
+
+if TYPE_CHECKING:
+    from analyses.cli.explanation.result import Explanation
+
+MOVES = 0.005
+"""A word whose probability changes by less is not named in the answer."""
+NATS = 0.001
+"""Below so many nats a prediction hardly changes."""
+_NAMED_WORDS = 3
+
+
+def asked(found: Explanation) -> str:
+    """The question, in the language spoken now."""
+    return say(
+        'What of "{source}" reaches "{target}" in "{text}"?', source=found.source, target=found.target, text=found.text
+    )
+
+
+def sentences(found: Explanation) -> Iterator[str]:
+    """The sentences of the answer, each but the first with a space before it, in the language spoken now."""
+    yield _whether(found)
+    if found.reaches:
+        yield _of_predictions(found)
+        yield _of_heads(found)
+        if len(found.pairs) >= FEWEST:
+            yield say(" Intervals (95%) are over the other words: of other sentences this says nothing.")
+        else:
+            yield say(" So few other words give no interval: of others this says nothing.")
+    if found.reach.attrs["model"] == "mini":
+        yield say(" mini was made for this package, some of its heads seeded: of GPT-2 this says nothing.")
+
+
+def quoted(word: str) -> str:
+    """A word in the quotation marks of the language spoken now."""
+    return say('"{word}"', word=word)
+
+
+def interval(found: xr.Dataset, form: str) -> str:
+    """The interval of a summary, with a space before it; empty where too few values give none."""
+    low, high = float(found["low"]), float(found["high"])
+    if not np.isfinite(low) or int(found["n"]) < FEWEST:
+        return ""
+    return say(" [{low}, {high}]", low=number(f"{low:{form}}"), high=number(f"{high:{form}}"))
+
+
+def _whether(found: Explanation) -> str:
+    n, arrived = len(found.pairs), found.arrived
+    source, target = quoted(found.source), quoted(found.target)
+    count = say("{n} other words", n=n) if n > 1 else say("1 other word")
+    words = ", ".join(slots[SOURCE] for slots in found.pairs.corrupted_slots)
+    model = str(found.reach.attrs["model"])
+    if not found.reaches:
+        return say(
+            "No: nothing of {source} arrives at {target}. With {n} in its place, what {model} holds at {target} is the "
+            "same after every layer but for rounding ({words}).",
+            source=source, target=target, n=count, model=model, words=words,
+        )  # fmt: skip
+    return say(
+        "Yes: something of {source} arrives at {target}. With {n} in its place, what {model} holds at {target} after "
+        "its last layer differs by {share} of its length{interval} ({words}).",
+        source=source, target=target, n=count, model=model, words=words,
+        share=number(f"{float(arrived['mean']):.1%}"), interval=interval(arrived, ".1%"),
+    )  # fmt: skip
+
+
+def _of_predictions(found: Explanation) -> str:
+    kl = summary.mean(found.predictions["kl"].isel(position=0))
+    target = quoted(found.target)
+    if float(kl["mean"]) < NATS:
+        return say(
+            " What it predicts after {target} hardly changes ({kl} nats).", target=target, kl=number(f"< {NATS}")
+        )
+    moved = ", ".join(
+        say(
+            "{word} ({clean} to {other})",
+            word=quoted(word.strip()), clean=number(f"{clean:.1%}"), other=number(f"{other:.1%}"),
+        )
+        for word, clean, other in found.moved(0)[:_NAMED_WORDS]
+        if abs(other - clean) >= MOVES
+    )  # fmt: skip
+    return say(
+        " What it predicts after {target} changes by {kl} nats{interval}{moved}.",
+        target=target, kl=number(f"{float(kl['mean']):.3g}"), interval=interval(kl, ".3g"),
+        moved=say(", on average over them most of all {words}", words=moved) if moved else "",
+    )  # fmt: skip
+
+
+def _of_heads(found: Explanation) -> str:
+    enough, needed = found.head_effects
+    target = quoted(found.target)
+    end = "low" if len(found.pairs) >= FEWEST else "mean"
+    certain = np.flatnonzero((enough[end].values > 0) & (needed[end].values > 0))
+    if not len(certain):
+        return say(" No head by itself writes a part of it at {target} that can be told from 0.", target=target)
+    enough, needed = (part.isel(cell=int(certain[0])) for part in (enough, needed))
+    return say(
+        " Of the heads, {head} writes most of it there: its output at {target} alone brings back {enough} of the "
+        "difference{interval}, and without it {needed} is lost{other_interval}.",
+        head=str(enough["cell"].values), target=target,
+        enough=number(f"{float(enough['mean']):.2f}"), interval=interval(enough, ".2f"),
+        needed=number(f"{float(needed['mean']):.2f}"), other_interval=interval(needed, ".2f"),
+    )  # fmt: skip

@@ -1,0 +1,170 @@
+"""What of one word arrives at another, and what carries it: the results behind an explanation."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+import xarray as xr
+
+from interp import readouts, results
+from interp.prompts import PromptPairs
+from interp.prompts.swaps import SOURCE, TARGET
+from interp.results import Variable
+from interp.run import logits_at
+from interp.sweeps import Direction, sweep
+
+if TYPE_CHECKING:
+    from interp.model import HookedTransformer
+    from interp.sweeps import Progress
+
+ROUNDING = 16
+"""A difference of two streams of fewer units in the last place of their data type, as a share of their length, counts
+as none."""
+SHOWN_WORDS = 3
+"""How many words that gain, and how many that lose most probability are kept after each token."""
+DIRECTIONS: tuple[Direction, ...] = ("denoising", "noising")
+
+
+# ---- what arrives ----
+
+
+def reach(model: HookedTransformer, pairs: PromptPairs, seen: Sequence[xr.Dataset]) -> xr.Dataset:
+    """How much of each token's stream differs, per counterfactual and layer; ``seen``: captured of both sides."""
+    here, there = (side["resid_post"] for side in seen)
+    dims = ("prompt", "layer", "position")
+    clean, other = (one.transpose(*dims, "d_model").values.astype(np.float64) for one in (here, there))
+    length = np.linalg.norm(clean, axis=-1)
+    share = np.linalg.norm(clean - other, axis=-1) / np.where(length > 0, length, 1.0)
+    positions = np.arange(share.shape[2])
+    return results.build(
+        {"difference": Variable(dims, share, "fraction", "difference of the streams, as a share of their length")},
+        coords={"layer": here["layer"].values, "position": positions, **_labels(pairs, positions)},
+        title="What arrives",
+        question="How much of the residual stream at each word differs when the source is another word?",
+        reading="0: the stream is the same whatever the source is. 0.1: the difference is a tenth as long as the "
+        "stream. On the page: the mean over the other words.",
+        source="",
+        of=(model, pairs),
+        seed=0,
+        extra={"rounding": ROUNDING * torch.finfo(model.dtype).eps},
+    )
+
+
+def predictions(model: HookedTransformer, pairs: PromptPairs) -> xr.Dataset:
+    """What is predicted from the target on: KL, and the words whose probability changes most."""
+    start, length = int(pairs.clean.spans(TARGET)[0, 1]) - 1, int(pairs.clean.lengths[0])
+    positions = np.arange(start, length)
+    clean, other = (
+        logits_at(model, prompts, np.tile(positions, (len(prompts), 1))).double().log_softmax(dim=-1)
+        for prompts in (pairs.clean.select([0]), pairs.corrupted)
+    )
+    clean = clean[0]
+    kl = (clean.exp() * (clean - other)).sum(dim=-1)
+    moved = (other.exp() - clean.exp()).mean(dim=0)
+    words = torch.cat([(sign * moved).topk(min(SHOWN_WORDS, moved.shape[-1])).indices for sign in (-1, 1)], dim=-1)
+    ids = torch.unique(words)
+    return results.build(
+        {
+            "kl": Variable(("prompt", "position"), kl.numpy(), "nats", "change of what is predicted after a token"),
+            "clean_probability": Variable(
+                ("position", "word"), clean.exp()[:, ids].numpy(), "", "probability after the sentence's own tokens"
+            ),
+            "corrupted_probability": Variable(
+                ("prompt", "position", "word"), other.exp()[:, :, ids].numpy(), "", "probability in a counterfactual"
+            ),
+        },
+        coords={
+            "position": positions,
+            "word": [_token(model, int(token)) for token in ids],
+            **_labels(pairs, positions),
+        },
+        title="What changes in what is predicted",
+        question="What does the model predict otherwise, from the target on, when the source is another word?",
+        reading="0 nats: the same prediction. The words are those that gain or lose most probability.",
+        source="Kullback and Leibler 1951",
+        of=(model, pairs),
+        seed=0,
+        dims={"word": "next token, of those whose probability changes most"},
+    )
+
+
+def _token(model: HookedTransformer, token: int) -> str:
+    reader: Any = model.tokenizer
+    return str(reader.decode([token]))
+
+
+def _labels(pairs: PromptPairs, positions: np.ndarray) -> dict[str, tuple[str, list[str]]]:
+    """What stands at each position of the sentence, and of which of the two words it is part."""
+    tokens = (pairs.clean.tokens or ((),))[0]
+    role = np.full(int(pairs.clean.lengths[0]), "", dtype="U8")
+    for name in (SOURCE, TARGET):
+        role[slice(*pairs.clean.spans(name)[0])] = name
+    return {
+        "token": ("position", [tokens[i] for i in positions]),
+        "role": ("position", [str(role[i]) for i in positions]),
+    }
+
+
+# ---- what carries it ----
+
+
+def patched(model: HookedTransformer, pairs: PromptPairs, progress: Progress | None) -> tuple[xr.Dataset, xr.Dataset]:
+    """Heads at the target in both directions, and the stream on the way: what restores the target's own difference."""
+    last = model.cfg.n_layers - 1
+    there = readouts.projection(last, TARGET, site="resid_post")
+    parts = [sweep(model, pairs, "z", direction, there, roles=[TARGET], progress=progress) for direction in DIRECTIONS]
+    heads = xr.concat(
+        [part[["patched", "recovered"]] for part in parts],
+        xr.Variable("direction", list(DIRECTIONS)),
+        data_vars="all", coords="minimal", compat="override", combine_attrs="drop_conflicts",
+    ).assign(parts[0][["clean", "corrupted"]])  # fmt: skip
+    between = range(int(pairs.clean.spans(SOURCE)[0, 0]), int(pairs.clean.spans(TARGET)[0, 1]))
+    route = sweep(model, pairs, "resid_pre", "denoising", there, positions=list(between), progress=progress)
+    heads = heads.transpose("prompt", "direction", "layer", "head", "role").assign_attrs(
+        created_at=parts[0].attrs["created_at"],
+        title="Heads at the target",
+        question="Which heads write at the target what differs there when the source is another word?",
+    )
+    return heads, route.assign_attrs(
+        title="The route",
+        question="Where on the way from the source to the target does the stream hold what arrives?",
+    )
+
+
+def sources(model: HookedTransformer, pairs: PromptPairs, seen: Sequence[xr.Dataset]) -> xr.Dataset:
+    """From which position each head takes what it writes otherwise at the target: what it mixes, along its difference.
+
+    A head writes the sum over positions of weight times value, so that its difference is a sum over positions too.
+    """
+    at = int(pairs.clean.spans(TARGET)[0, 1]) - 1
+    mixed = []
+    for side in seen:
+        weights = side["pattern"].transpose("prompt", "layer", "head", "dest_position", "src_position")
+        heads = "kv_head" if "kv_head" in side["v"].dims else "head"
+        values = side["v"].transpose("prompt", "layer", heads, "position", "d_head").values.astype(np.float64)
+        values = np.repeat(values, weights.sizes["head"] // values.shape[2], axis=2)
+        mixed.append(weights.values[:, :, :, at, :, None].astype(np.float64) * values)
+    moved = mixed[0] - mixed[1]
+    whole = moved.sum(axis=3, keepdims=True)
+    length = (whole**2).sum(axis=-1)
+    share = (moved * whole).sum(axis=-1) / np.where(length > 0, length, np.nan)
+    positions = np.arange(share.shape[3])
+    return results.build(
+        {"share": Variable(("prompt", "layer", "head", "position"), share, "fraction", "taken from a position")},
+        coords={
+            "layer": np.arange(share.shape[1]),
+            "head": np.arange(share.shape[2]),
+            "position": positions,
+            **_labels(pairs, positions),
+        },
+        title="From where each head takes it",
+        question="From which words does a head take what it writes otherwise at the target?",
+        reading="The shares of a head sum to 1; a negative one works against the others. A share says nothing of how "
+        "much the head matters.",
+        source="weights times values: Elhage et al. 2021, transformer-circuits.pub/2021/framework",
+        of=(model, pairs),
+        seed=0,
+    )

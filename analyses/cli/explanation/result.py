@@ -1,0 +1,176 @@
+"""An explanation: what of one word reaches another, with everything that was computed for it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import xarray as xr
+
+from analyses.cli.explanation.answer import asked, sentences
+from analyses.cli.explanation.measuring import DIRECTIONS
+from interp import results, summary
+from interp.errors import InterpError
+from interp.language import speaking
+from interp.prompts import PromptPairs
+from interp.prompts.swaps import TARGET
+from interp.sites import head_label
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Explanation:
+    """What of one word reaches another, with everything it was computed from.
+
+    Attributes:
+        text: the sentence.
+        source: the word that is exchanged, as it was asked for (``"gato@2"`` is the second).
+        target: the word that is asked about, likewise.
+        language: of the sentence, in which the answer is written.
+        pairs: the sentence and its counterfactuals; ``pairs.drops`` says which words were left out and why.
+        reach: ``difference`` (prompt, layer, position): length of the difference of the residual streams after each
+            layer, as a share of the length of the sentence's own.
+        predictions: from the target on, ``kl`` (prompt, position) in nats, KL(sentence || counterfactual) of what is
+            predicted after each token; ``clean_probability`` (position, word) and ``corrupted_probability`` (prompt,
+            position, word) of the words that move most.
+        heads: patches of one head's output at the target, ``recovered`` (prompt, direction, layer, head, role): the
+            share of the target's own difference after the last layer that is there.
+        sources: ``share`` (prompt, layer, head, position): of what a head writes otherwise at the target's last token,
+            the share that it takes from each position; a head's shares sum to 1.
+        route: patches of the residual stream, ``recovered`` (prompt, layer, position), from the source to the target.
+
+    >>> from interp import HookedTransformer, explain
+    >>> model = HookedTransformer.from_pretrained("mini")
+    >>> found = explain(model, "The cat is black. The cat is", "black", "is@2", instead=["white", "red"])
+    >>> enough, needed = found.head_effects
+    >>> str(enough["cell"].values[0]), round(float(enough["mean"][0]), 2)
+    ('L1H0', 1.1)
+    """
+
+    text: str
+    source: str
+    target: str
+    language: str
+    pairs: PromptPairs
+    reach: xr.Dataset
+    predictions: xr.Dataset
+    heads: xr.Dataset
+    sources: xr.Dataset
+    route: xr.Dataset
+
+    @property
+    def results(self) -> dict[str, xr.Dataset]:
+        """All results by name, the answer among the attributes of ``reach``."""
+        with speaking(self.language):
+            question = asked(self)
+        found = {name: getattr(self, name) for name in ("reach", "heads", "sources", "predictions", "route")}
+        said = {
+            "answer": self.answer,
+            "title": f"{self.source} > {self.target}",
+            "question": question,
+            "language": self.language,
+            "reaches": int(self.reaches),
+        }
+        return found | {"reach": self.reach.assign_attrs(said)}
+
+    def save(self, directory: str | Path) -> Path:
+        """Write the results and the page of the answer into a directory; returns the page's path.
+
+        Raises:
+            InterpError: the directory holds something already, or cannot be written.
+
+        >>> import tempfile
+        >>> from interp import HookedTransformer, explain
+        >>> model = HookedTransformer.from_pretrained("mini")
+        >>> found = explain(model, "The cat is black. The cat is", "black", "is@2", instead=["white", "red"])
+        >>> with tempfile.TemporaryDirectory() as place:
+        ...     page = found.save(place)
+        ...     page.name, sorted(path.stem for path in (page.parent / "results").iterdir())
+        ('report.html', ['heads', 'predictions', 'reach', 'route', 'sources'])
+        """
+        from interp import report
+
+        where = Path(directory)
+        check_empty(where)
+        for name, result in self.results.items():
+            results.save(result, where / "results" / f"{name}.nc")
+        return report.render(where, interactive=False)
+
+    @property
+    def reaches(self) -> bool:
+        """Whether anything beyond rounding arrives at the target."""
+        return float(self.arrived["mean"]) > float(self.reach.attrs["rounding"])
+
+    @property
+    def arrived(self) -> xr.Dataset:
+        """How much of the target's stream after the last layer differs, as a share of its length: ``summary.mean``."""
+        at = [
+            position
+            for position, role in zip(*values_of(self.reach, "position", "role"), strict=True)
+            if role == TARGET
+        ]
+        return summary.mean(self.reach["difference"]).isel(layer=-1).sel(position=at[-1])
+
+    @property
+    def head_effects(self) -> tuple[xr.Dataset, xr.Dataset]:
+        """How far each head's output at the target is sufficient and needed, over ``cell``; the most sufficient first.
+
+        1 is the whole difference that arrives at the target, in both: brought back by the head alone, or lost
+        without it.
+        """
+        whole = summary.of(self.heads, "recovered").isel(role=0)
+        enough, needed = (
+            summary.effect(whole.sel(direction=direction), direction).stack(cell=("layer", "head"), create_index=False)
+            for direction in DIRECTIONS
+        )
+        order = np.argsort(-np.nan_to_num(enough["mean"].values, nan=-np.inf))
+        names = [
+            head_label(int(layer), int(head)) for layer, head in zip(*values_of(enough, "layer", "head"), strict=True)
+        ]
+        enough, needed = (part.assign_coords(cell=names).isel(cell=order) for part in (enough, needed))
+        return enough, needed
+
+    def moved(self, index: int) -> list[tuple[str, float, float]]:
+        """After a position of ``predictions``: word, its probability in the sentence, and its mean with other words.
+
+        The word whose probability changes most comes first.
+        """
+        after = self.predictions.isel(position=index)
+        clean, other = after["clean_probability"].values, after["corrupted_probability"].mean("prompt").values
+        order = np.argsort(-np.abs(other - clean))
+        return [(str(after["word"].values[i]), float(clean[i]), float(other[i])) for i in order]
+
+    @property
+    def answer(self) -> str:
+        """The answer in plain words, in the language of the sentence; yes or no comes first."""
+        with speaking(self.language):
+            return "".join(sentences(self))
+
+    def __repr__(self) -> str:
+        return self.answer
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: the answer, and the picture of the page."""
+        from interp.report import notebook
+        from interp.report.inputs import Result
+        from interp.report.sections import sentence
+
+        made = self.results
+        found = [Result(name, made[name]) for name in ("reach", "heads", "sources")]
+        with speaking(self.language):
+            return notebook.fragment(self.answer, sentence.picture(*found).panels[0].body)
+
+
+def check_empty(directory: Path) -> None:
+    """Refuse to write where something is.
+
+    Raises:
+        InterpError: it is no directory, or not an empty one.
+    """
+    if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
+        raise InterpError(f"{directory} is not an empty directory. Choose another one.")
+
+
+def values_of(result: xr.Dataset, *names: str) -> list[list[object]]:
+    """Some coordinates or variables of a result as lists."""
+    return [result[name].values.tolist() for name in names]

@@ -1,0 +1,106 @@
+"""Which language a sentence is in, and which other words can stand in the place of one of its words."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from interp import tasks
+from interp.errors import InterpError
+from interp.prompts import swaps
+from interp.prompts.swaps import SOURCE
+from interp.prompts.tokens import encode_marked, encode_plain
+
+if TYPE_CHECKING:
+    from interp.model import HookedTransformer
+
+LIKELY = 0.2
+"""A word of several tokens is one that the model expects only if each of its later tokens has this probability."""
+_SPANISH = frozenset("el la los las un una que de del y en es con por para me mi su se al como pero más".split())
+_ENGLISH = frozenset("the a an of and in is are with for my his her to that it he she you on was but as".split())
+
+
+def is_spanish(text: str) -> bool:
+    """Whether a text is plainly Spanish: letters that English lacks, or more of its small words.
+
+    >>> is_spanish("tengo un gato en la casa"), is_spanish("a cat is in the house")
+    (True, False)
+    """
+    words = re.findall(r"\w+", text.lower())
+    spanish, english = (sum(word in known for word in words) for known in (_SPANISH, _ENGLISH))
+    return spanish > english or (spanish == english and bool(re.search("[ñáéíóú¿¡]", text.lower())))
+
+
+def other_words(model: HookedTransformer, text: str, source: tuple[int, int], n: int) -> list[str]:
+    """Words for the place of the source: of the bundled lexicons that hold it, then what the model expects there.
+
+    Args:
+        model: the model.
+        text: the sentence.
+        source: characters of the word.
+        n: how many counterfactuals are wanted. The model is asked only where fewer words of the lexicons line up.
+
+    >>> from interp import HookedTransformer
+    >>> model = HookedTransformer.from_pretrained("mini")
+    >>> other_words(model, "el color negro", (9, 14), 2)[:2]
+    ['blanco', 'rojo']
+    """
+    word = text[slice(*source)]
+    found = [other for other in dict.fromkeys(_of_lexicons(word)) if other != word]
+    if sum(_lines_up(model, text, source, found)) >= n:
+        return found
+    expected = [
+        other
+        for other in _expected(model, text, source, 8 * n)
+        if other.isalpha() and other.islower() == word.islower() and other not in (word, *found)
+    ]
+    return found + [
+        other for other, fits in zip(expected, _lines_up(model, text, source, expected), strict=True) if fits
+    ]
+
+
+def _lines_up(model: HookedTransformer, text: str, source: tuple[int, int], words: Sequence[str]) -> list[bool]:
+    """Whether the sentence keeps its number of tokens with each word."""
+    texts = [text, *(swaps.with_word(text, source, word) for word in words)]
+    first, *others = (len(ids) for ids, _ in encode_plain(model, texts))
+    return [length == first for length in others]
+
+
+def _of_lexicons(word: str) -> Iterator[str]:
+    for name in tasks.names():
+        for words in tasks.load(name).lexicon.values():
+            if word in words:
+                yield from words
+            elif word.lower() in words and word.istitle():
+                yield from (other.capitalize() for other in words)
+
+
+def _expected(model: HookedTransformer, text: str, source: tuple[int, int], most: int) -> list[str]:
+    """Whole words that the model expects in the place of the source, of as many tokens; the likeliest first."""
+    prompts, _ = encode_marked(model, [text], [{SOURCE: source}])
+    start, stop = prompts.spans(SOURCE)[0].tolist()
+    lead = prompts.ids[0, :start].tolist()
+    if not lead:
+        raise InterpError(
+            "Nothing stands before the source, so that the model expects no word there. Give other words: instead=, or "
+            "--instead with commas between them."
+        )
+    reader: Any = model.tokenizer
+    rows = torch.tensor([lead])
+    first = model.forward(rows)[0, -1, : len(reader)].topk(min(most, len(reader))).indices.cpu()
+    rows = torch.cat([rows.expand(len(first), -1), first[:, None]], dim=1)
+    for _ in range(start + 1, stop):
+        chances, best = model.forward(rows)[:, -1].softmax(dim=-1).cpu().max(dim=-1)
+        rows = torch.cat([rows, best[:, None]], dim=1)[chances >= LIKELY]
+    goes_on = torch.tensor([_goes_on(str(reader.decode([token]))) for token in range(len(reader))])
+    ends = model.forward(rows)[:, -1, : len(reader)].softmax(dim=-1).cpu()[:, goes_on].sum(dim=-1) < 0.5
+    words = [str(reader.decode(row[len(lead) :])).strip() for row in rows.tolist()]
+    return [word for word, whole in zip(words, ends.tolist(), strict=True) if whole]
+
+
+def _goes_on(token: str) -> bool:
+    """Whether a token goes on with the word before it. What is only the beginning of a word takes no word's place."""
+    return token[:1].isalpha()
