@@ -49,6 +49,8 @@ What of the word A reaches the word B? The sentence is compared with itself with
 tokens. The answer comes in words, with the heads that write it at B and what changes in what the model predicts.
 """
 
+FIGURES = "also write each figure to DIR/figures, as SVG and PNG"
+
 log = logging.getLogger("interp.cli")
 
 
@@ -153,6 +155,7 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--dtype", choices=DTYPES, default="float32", help="default: float32")
     run.add_argument("--n", metavar="N", type=int, help="pairs per rung (default: the study's)")
     run.add_argument("--seed", metavar="S", type=int, help="seed (default: the study's)")
+    run.add_argument("--figures", action="store_true", help=FIGURES)
     run.add_argument("--quiet", action="store_true", help="no progress, only the result")
     run.set_defaults(handler=_run)
 
@@ -169,12 +172,14 @@ def _parser() -> argparse.ArgumentParser:
     explain.add_argument("--device", metavar="D", default="auto", help="auto, cpu, cuda or mps (default: auto)")
     explain.add_argument("--dtype", choices=DTYPES, default="float32", help="default: float32")
     explain.add_argument("--out", metavar="DIR", type=Path, help="keep the results there (default: only print)")
+    explain.add_argument("--figures", action="store_true", help=FIGURES)
     explain.add_argument("--quiet", action="store_true", help="no progress, only the result")
     explain.set_defaults(handler=_explain)
 
     report = commands.add_parser("report", help="write the report of a finished run again")
     report.add_argument("directory", metavar="DIR", type=Path)
     report.add_argument("--plain", action="store_true", help="without the CircuitsVis script: 1.3 MB less")
+    report.add_argument("--figures", action="store_true", help=FIGURES)
     report.set_defaults(handler=_report)
 
     compare = commands.add_parser("compare", help="two runs beside each other: baselines and leading heads")
@@ -236,13 +241,19 @@ def _run(arguments: argparse.Namespace, terminal: Terminal) -> None:
     )
     terminal.line(outcome.answer)
     terminal.line(f"Report: {outcome.report}")
+    if arguments.figures:
+        _write_figures(out, terminal)
 
 
 def _explain(arguments: argparse.Namespace, terminal: Terminal) -> None:
     from analyses.cli import sentence
 
+    if arguments.figures and arguments.out is None:
+        raise InterpError("--figures writes into the directory of the results: name one with --out DIR.")
     for line in sentence.explained(arguments, Screen(terminal, quiet=arguments.quiet)):
         terminal.line(line)
+    if arguments.figures:
+        _write_figures(arguments.out, terminal)
 
 
 def _report(arguments: argparse.Namespace, terminal: Terminal) -> None:
@@ -253,6 +264,17 @@ def _report(arguments: argparse.Namespace, terminal: Terminal) -> None:
         raise InterpError(f"{where} is not a directory; give the directory that 'interp run' wrote.")
     with held(where, arguments.command_line):
         terminal.line(f"Report: {report.render(where, interactive=not arguments.plain)}")
+        if arguments.figures:
+            _write_figures(where, terminal)
+
+
+def _write_figures(directory: Path, terminal: Terminal) -> None:
+    from interp.report import figures
+
+    written = figures.write_all(directory)
+    terminal.line(f"Figures: {directory / figures.FOLDER}, {len(written.paths)} files")
+    if written.note:
+        terminal.line(written.note)
 
 
 def _studies(arguments: argparse.Namespace, terminal: Terminal) -> None:
