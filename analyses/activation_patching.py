@@ -19,7 +19,7 @@ from interp.errors import InterpError, unknown_name
 from interp.readouts import AnyReadout, readout
 from interp.results import Variable
 from interp.sites import Site, check_sites
-from interp.sweeps import Axis, Direction, Patching, Progress, Where, shifted, sweep_sites, whole_answers
+from interp.sweeps import Axis, Direction, Patching, Progress, Where, listener, shifted, sweep_sites, whole_answers
 
 if TYPE_CHECKING:
     from interp.model import HookedTransformer
@@ -61,7 +61,8 @@ def run(
         head_roles: also patch ``z`` of one head at one role, if it is among ``sites``, for these roles; None is every
             role, an empty list none.
         max_prompts: patch only that many prompts, spread evenly over the set; None is all. The cost is proportional.
-        progress: called with rows done and rows in all, over everything; a row is one prompt with one patch.
+        progress: True for a bar, or called with rows done and rows in all, over everything; a row is one prompt with
+            one patch.
 
     Returns:
         For each site ``recovered_{site}`` and ``patched_{site}``, dims (direction, prompt, layer, role) or (direction,
@@ -93,11 +94,12 @@ def run(
     pairs = pairs.spread(max_prompts)
     plans = _plans(model, pairs, wanted, roles, head_roles, by_position)
     done, total = 0, len(ways) * sum(plan.rows for plan in plans)
+    heard = listener(progress)
     swept: dict[str, list[xr.Dataset]] = {plan.name: [] for plan in plans}
     for direction in ways:
         for together in _together(plans):
             names, where = [plan.site for plan in together], together[0].where
-            told = shifted(progress, done, total)
+            told = shifted(heard, done, total)
             found = sweep_sites(model, pairs, names, direction, metric, progress=told, **where)
             done += sum(plan.rows for plan in together)
             for plan in together:

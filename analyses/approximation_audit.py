@@ -8,7 +8,7 @@ its numbers, its ranking only (as where it is off by a factor), or nothing.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -24,13 +24,12 @@ from interp.errors import InterpError, names, unknown_name
 from interp.readouts import AnyReadout, readout
 from interp.results import Variable
 from interp.sites import head_label
-from interp.sweeps import Direction
+from interp.sweeps import Direction, Meter, Progress
 
 if TYPE_CHECKING:
     from interp.model import HookedTransformer
     from interp.prompts import PromptPairs
 
-Progress = Callable[[int, int], None]
 
 SITES = ("resid_pre", "mlp_out", "z", "v", "q", "k")
 METHODS = ("gradient", "atp*")
@@ -110,7 +109,7 @@ def run(
         maximum_error: of any effect, as a share of the largest.
         maximum_wrong: share of wrong signs, misses and false alarms up to which a ranking serves.
         seed: of the random samples.
-        progress: called with approximations done and in all.
+        progress: True for a bar, or called with approximations done and in all.
 
     Returns:
         Per ``approximation``: what it is good for (``use``: ``numbers``, ``ranking`` or ``nothing``), the ``reason``
@@ -146,15 +145,14 @@ def run(
         maximum_median_error=maximum_median_error, maximum_error=maximum_error, maximum_wrong=maximum_wrong,
     )  # fmt: skip
     common: dict[str, Any] = {"direction": direction, "metric": metric, "audit": audit, "seed": seed}
-    checked = []
-    for done, (site, method) in enumerate(wanted):
+    checked, meter = [], Meter(progress, len(wanted))
+    for site, method in wanted:
         if site == "edges":
             made = edge_attribution(model, pairs, method=method, **common)  # type: ignore[arg-type]
         else:
             made = attribution_patching(model, pairs, site, method=method, **common)  # type: ignore[arg-type]
         checked.append(_Checked.of(f"{site}, {_NAMES[method]}", made))
-        if progress is not None:
-            progress(done + 1, len(wanted))
+        meter.add(1)
     return _labelled(
         model, pairs, checked, audit, direction=direction, metric=readout(metric).name, seed=seed, left_out=left_out
     )

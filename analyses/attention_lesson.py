@@ -7,7 +7,7 @@ computed from the model's own queries, keys and values, and refused unless it eq
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -22,6 +22,7 @@ from interp.errors import InterpError, UnaskableError, whole_number
 from interp.prompts.template import ANSWER
 from interp.results import Variable
 from interp.sites import head_label
+from interp.sweeps import Meter, Progress
 
 if TYPE_CHECKING:
     from interp.model import HookedTransformer
@@ -56,7 +57,7 @@ def run(
     dest: str | int | None = None,
     src: str | int | None = None,
     prompt: int = 0,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> xr.Dataset:
     """One head, one clean prompt, one reading word: q·k, division by sqrt(d_head), softmax, and the mix of values.
 
@@ -73,7 +74,7 @@ def run(
             the correct answer in every prompt (the vocabulary's source, if it does, else the first); if none does,
             the source.
         prompt: which prompt.
-        progress: called with steps done and steps in all.
+        progress: True for a bar, or called with steps done and steps in all.
 
     Returns:
         Dims src_position (the tokens up to and with ``dest``, BOS included) and d_head. ``q`` (d_head), ``k`` and ``v``
@@ -96,17 +97,16 @@ def run(
     """
     check_pairs(model, pairs)
     _check_prompt(pairs, prompt)
+    meter = Meter(progress, 2)
     readers, read = _ends(pairs, dest, src)
     reader = _looking_most(model, pairs, readers, read)
     layer, head, chosen_by = _choose(model, pairs, layer, head, reader, read)
-    if progress is not None:
-        progress(1, 2)
+    meter.add(1)
     one = pairs.clean.select([prompt])
     position, source = int(reader.positions[prompt]), int(read.positions[prompt])
     numbers = _attend(model, one, layer, head, position)
     texts = _token_texts(one)
-    if progress is not None:
-        progress(2, 2)
+    meter.add(1)
     d_head = len(numbers.q)
     kind = "after rotation" if model.has_site("rot_q") else "of the head"
     by_source, by_both = ("src_position",), ("src_position", "d_head")

@@ -26,7 +26,7 @@ from interp.prompts import PromptPairs, tokens
 from interp.prompts.vocabulary import DOES_NOT, PREFERS, SAYS
 from interp.results import Variable
 from interp.run import logits_at
-from interp.sweeps import Reading
+from interp.sweeps import Meter, Progress, Reading
 
 if TYPE_CHECKING:
     from interp.model import HookedTransformer
@@ -56,7 +56,7 @@ def run(
     main: str | None = None,
     minimum_gap: float = 0.5,
     minimum_preferred: float = 0.75,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> xr.Dataset:
     """Measure the behaviour on every rung, and say of each whether it may be explained.
 
@@ -76,7 +76,7 @@ def run(
         main: the rung that the study is about; by default the one its task marks, else the last.
         minimum_gap: in logits (nats for whole answers).
         minimum_preferred: share in [0, 1].
-        progress: called with rungs done and rungs in all.
+        progress: True for a bar, or called with rungs done and rungs in all.
 
     Returns:
         Dims prompt (all rungs, one after the other; ``rung_of`` says which) and rung. Per prompt ``clean`` and
@@ -112,10 +112,10 @@ def run(
     of_interest = _main(ladder, main)
     check(minimum_gap=minimum_gap, minimum_preferred=minimum_preferred)
     read: list[_Answers] = []
-    for done, pairs in enumerate(ladder.values(), start=1):
+    meter = Meter(progress, len(ladder))
+    for pairs in ladder.values():
         read.append(_read(model, pairs))
-        if progress is not None:
-            progress(done, len(ladder))
+        meter.add(1)
     gates = [_gate(answers, minimum_gap, minimum_preferred) for answers in read]
     units = _units(ladder)
     variables = {**_per_prompt(model, ladder, read, units), **_per_rung(gates, units)}

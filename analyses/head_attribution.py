@@ -7,7 +7,7 @@ attention between roles (where it looks), and ablation (what the answer loses wh
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -29,12 +29,11 @@ from interp.prompts.vocabulary import Vocabulary
 from interp.results import Variable
 from interp.run import capture, token_mask
 from interp.sites import head_label
-from interp.sweeps import ablation_sweep, score
+from interp.sweeps import Listener, Progress, ablation_sweep, listener, score
 
 if TYPE_CHECKING:
     from interp.model import HookedTransformer
 
-Progress = Callable[[int, int], None]
 
 BY_DEFAULT: tuple[AblationKind, ...] = ("zero", "mean", "resample")
 """The ablations that are made unless others are asked for."""
@@ -68,7 +67,7 @@ def run(
             where there are none, every ordered pair of roles.
         max_prompts: use only that many prompts, spread evenly over the set; None is all.
         seed: of the resample ablation's donors.
-        progress: called with rows done and rows in all; a row is one prompt with one head ablated.
+        progress: True for a bar, or called with rows done and rows in all; a row is one prompt with one head ablated.
 
     Returns:
         ``contribution`` (prompt, component), logits: a component's output at the answer position through the final
@@ -131,7 +130,7 @@ def run(
     if kinds:
         coords["ablation"] = list(kinds)
         dims = ("ablation", "prompt", "layer", "head")
-        ablated = _ablated(model, scored, kinds, seed, progress)
+        ablated = _ablated(model, scored, kinds, seed, listener(progress))
         effect = ablated - clean[:, None, None]
         variables["ablated"] = Variable(dims, ablated, "logits", "logit difference with one head ablated")
         variables["ablation_effect"] = Variable(dims, effect, "logits", "ablated - clean logit difference")
@@ -366,7 +365,7 @@ def _ablated(
     pairs: PromptPairs,
     kinds: Sequence[AblationKind],
     seed: int,
-    progress: Progress | None,
+    progress: Listener | None,
 ) -> Float[np.ndarray, "ablation prompt layer head"]:
     """The logit difference with one head's ``z`` ablated at all tokens."""
     cfg = model.cfg

@@ -31,7 +31,7 @@ def run(
         pairs: clean and corrupted prompts with their answers; the clean ones are read.
         roles: where to read, each at its last token; None is every role.
         max_prompts: use only that many prompts, spread evenly over the set; None is all.
-        progress: called with places read and places in all.
+        progress: True for a bar, or called with places read and places in all.
 
     Returns:
         What ``interp.lenses.logit_lens`` returns: ``rank``, ``probability`` and ``log_probability`` of both answers

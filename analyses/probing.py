@@ -16,7 +16,7 @@ that the sentence is easier to recognise there than the source is to read.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -39,11 +39,11 @@ from interp.prompts.vocabulary import NOTHING_STATED
 from interp.results import Variable
 from interp.run import capture
 from interp.sites import check_sites, vector_site
+from interp.sweeps import Meter, Progress
 
 if TYPE_CHECKING:
     from interp.model import HookedTransformer
 
-Progress = Callable[[int, int], None]
 
 STREAM = "resid_pre"
 """The site whose layer axis has one more entry: after the last block, which is ``resid_post`` of the last layer."""
@@ -112,7 +112,7 @@ def run(
         layers: layer indices; None is all. ``n_layers`` is the stream after the last block (``resid_pre`` only).
         n_folds: at most this many folds; fewer where there are fewer groups.
         seed: of the control's labels and folds.
-        progress: called with probes done and probes in all.
+        progress: True for a bar, or called with probes done and probes in all.
 
     Returns:
         ``accuracy``, ``control_accuracy`` and ``selectivity`` = accuracy - control_accuracy, all (site, layer, role,
@@ -151,8 +151,8 @@ def run(
     control = _control(data, len(held_out), seed)
     shape = (len(features.sites), len(features.layers), len(places), len(held_out))
     scores = {name: np.full(shape, np.nan) for name in ("accuracy", "control_accuracy", "distractor_rate")}
-    unconverged = 0
-    for done, (index, x) in enumerate(features, start=1):
+    unconverged, meter = 0, Meter(progress, len(features))
+    for index, x in features:
         for fold, (test, control_test) in enumerate(zip(held_out, control.folds, strict=True)):
             said, converged = _predict(x[~test], data.labels[~test], x[test])
             recalled, control_converged = _predict(x[~control_test], control.labels[~control_test], x[control_test])
@@ -161,8 +161,7 @@ def run(
             if data.distractors is not None:
                 scores["distractor_rate"][index][fold] = np.mean(said == data.distractors[test])
             unconverged += (not converged) + (not control_converged)
-        if progress is not None:
-            progress(done, len(features))
+        meter.add(1)
     return results.build(
         _variables(data, scores, held_out, len(places)),
         coords={

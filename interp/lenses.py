@@ -20,11 +20,11 @@ from interp._arguments import check_scored
 from interp.prompts.places import At
 from interp.results import Variable
 from interp.run import capture, chunks_of
+from interp.sweeps.progress import Meter, Progress
 
 if TYPE_CHECKING:
     from interp.model import HookedTransformer
     from interp.prompts import AnsweredPrompts, PromptPairs
-    from interp.sweeps import Progress
 
 LOGITS_AT_ONCE = 2**24
 """Logits that are held at a time."""
@@ -52,7 +52,7 @@ def logit_lens(
         model: the model. Its final norm, unembedding, and what it does to its logits (a cap, a scale) are applied.
         pairs: prompts with their answers. Of an answer of several tokens the scored one is looked at, or the first.
         at: roles (each at its last token) or positions, as in ``capture``; None is every role.
-        progress: called with places read and places in all.
+        progress: True for a bar, or called with places read and places in all.
 
     Returns:
         Dims prompt, layer (after which the model would stop), role or position, and answer (``correct`` and, where
@@ -113,6 +113,7 @@ def _read(
     out: dict[str, Float[np.ndarray, "cell layer answer"]]
     out = {name: np.empty((len(cells), n_layers, len(ids))) for name in _OF_ANSWERS}
     kl: Float[np.ndarray, "cell layer"] = np.empty((len(cells), n_layers))
+    meter = Meter(progress, len(cells))
     for rows in chunks_of(len(cells), max(1, LOGITS_AT_ONCE // (n_layers * model.cfg.vocab_out))):
         logits = model.unembed(cells[rows]).cpu()
         logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
@@ -124,8 +125,7 @@ def _read(
         said = logits.log_softmax(dim=-1).double()
         final = said[:, -1:]
         kl[rows] = (final.exp() * (final - said)).sum(dim=-1).numpy()
-        if progress is not None:
-            progress(int(rows[-1]) + 1, len(cells))
+        meter.add(len(rows))
     return {
         name: values.reshape(n_prompts, n_places, *values.shape[1:]).swapaxes(1, 2)
         for name, values in {**out, "kl": kl}.items()

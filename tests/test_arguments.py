@@ -327,7 +327,7 @@ def test_odd_ways_to_make_prompts_and_files_get_one_line(gpt2: HookedTransformer
         (lambda: tasks.build(None, tokenizer=reader), "A task is named by a word or a path, not by NoneType"),
         (lambda: results.save("x.nc", effect), "The path is Dataset. Give the result, then its path."),
         (lambda: sweep(gpt2, made(), "z", store=3), "store is int. Give the path of a directory."),
-        (lambda: sweep(gpt2, made(), "z", progress=True), "progress must be a function"),
+        (lambda: sweep(gpt2, made(), "z", progress="yes"), "progress must be True, or a function"),
     ):
         assert expected in said(call)
 

@@ -97,7 +97,8 @@ def edge_attribution(
             as in ``path_patching``.
         audit: what is patched exactly to check the estimates; None checks nothing.
         seed: of the audit's random sample.
-        progress: called with passes done and passes in all, a pass being one prompt forward and backward.
+        progress: True for a bar, or called with passes done and passes in all, a pass being one prompt forward and
+            backward.
 
     Returns:
         Dims (prompt, sender, receiver), NaN where the sender does not come before the receiver: ``estimated_effect``

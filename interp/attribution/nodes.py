@@ -100,7 +100,8 @@ def attribution_patching(
         steps: of ``"integrated"``.
         audit: what is patched exactly to check the estimates; None checks nothing.
         seed: of the audit's random sample.
-        progress: called with passes done and passes in all, a pass being one prompt forward and backward.
+        progress: True for a bar, or called with passes done and passes in all, a pass being one prompt forward and
+            backward.
 
     Returns:
         The dims and coordinates of ``sweep``: ``estimated_effect`` (change of the metric, its units), ``estimated`` =

@@ -228,11 +228,58 @@ class HookedTransformer(BridgedModel):
             "bos": self.bos_policy,
         }
 
-    def __repr__(self) -> str:
-        """One line: name, architecture, sizes, device."""
+    def sizes(self) -> dict[str, str]:
+        """What there is to say of the model in a line, or in a table: what, and how much of it.
+
+        >>> HookedTransformer.from_pretrained("mini").sizes()["layers"]
+        '4'
+        """
         c = self.cfg
-        return (
-            f"HookedTransformer({self.name!r}, {c.architecture}, {c.n_layers} layers, {c.n_heads} heads"
-            f"{f' ({c.n_kv_heads} kv)' if c.grouped_query else ''}, d_model {c.d_model}, vocab {c.vocab}, "
-            f"{self.device})"
-        )
+        return {
+            "architecture": c.architecture,
+            "layers": str(c.n_layers),
+            "heads": f"{c.n_heads} ({c.n_kv_heads} kv)" if c.grouped_query else str(c.n_heads),
+            "d_model": str(c.d_model),
+            "vocab": str(c.vocab),
+            "dtype": str(self.dtype).removeprefix("torch."),
+            "device": str(self.device),
+            "engine": "hooks" if self.blocks is None else "weights",
+        }
+
+    def __repr__(self) -> str:
+        """One line: name, architecture, sizes, data type, device, and whether sweeps run on the weights or by hooks."""
+        said = self.sizes()
+        counts = f"{said['layers']} layers, {said['heads']} heads, d_model {said['d_model']}, vocab {said['vocab']}"
+        last = f"{said['dtype']}, {said['device']}, engine {said['engine']}"
+        return f"HookedTransformer({self.name!r}, {said['architecture']}, {counts}, {last})"
+
+    def __getattr__(self, name: str) -> Any:
+        """Say of a name of TransformerLens where it is, and what is ours."""
+        ours = f" Here: {_OURS[name]}." if name in _OURS else ""
+        theirs = name in _PARTS or (name[:1] != "_" and hasattr(type(self.__dict__.get("bridge")), name))
+        if theirs:
+            raise AttributeError(f"{name} is TransformerLens's: use model.bridge.{name}.{ours}", name=name, obj=self)
+        raise AttributeError(f"'HookedTransformer' object has no attribute {name!r}", name=name, obj=self)
+
+    def __call__(self, *arguments: object, **more: object) -> Any:
+        """Say how a model is run.
+
+        Raises:
+            InterpError: always.
+        """
+        raise InterpError("A model is not called. model.bridge(text) gives logits; model.forward(ids) takes token ids.")
+
+
+_OURS = {
+    "run_with_cache": "interp.capture(model, texts, sites=['resid_pre', 'z'])",
+    "run_with_hooks": "interp.sweep(model, pairs, 'z') patches every cell; model.forward(ids, hooks=...) takes hooks",
+    "to_tokens": "interp.prompts.tokens.encode(model, texts)",
+    "to_str_tokens": "interp.prompts.tokens.encode(model, texts).tokens",
+    "W_Q": "interp.capture(model, texts, sites=['q']) has the queries",
+    "W_K": "interp.capture(model, texts, sites=['k']) has the keys",
+    "W_V": "interp.capture(model, texts, sites=['v']) has the values",
+}
+"""Names of TransformerLens -> what to call here, where there is something."""
+
+_PARTS = ("embed", "pos_embed", "ln_final")
+"""Parts of a bridge, which its class does not know by name."""

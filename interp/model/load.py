@@ -31,7 +31,7 @@ from interp.model.hooked import Capabilities, HookedTransformer, Identity
 from interp.model.live_sites import live_sites, read_only_sites
 from interp.model.running import in_one_dtype, resolve_device
 from interp.model.source import DTYPES, Source, config_sha256, read, weights_sha256
-from interp.prompts.tokens import bos_policy_of
+from interp.prompts.tokens import BosPolicy, bos_policy_of
 
 log = logging.getLogger(__name__)
 
@@ -65,6 +65,7 @@ def _load(
     with told(f"{found.name} is a {found.architecture}, which cannot be run on token ids alone"):
         expected = reference(found.model)
     bridge, unfolded = _wrapped(found, numerics)
+    _told_of_text(bridge, found.tokenizer, policy)
     model = BridgedModel(bridge, name=found.name, cfg=config_of(bridge))
     capabilities = _examined(model)
     checks = {**capabilities.checks, "hugging_face": _held_to(model, expected)}
@@ -128,6 +129,20 @@ def _wrapped(found: Source, numerics: Numerics) -> tuple[Any, Unfolded]:
         log.warning("TransformerLens says of %s: %s", found.name, warning.message)
     bridge.original_model.requires_grad_(False)  # folding makes new parameters
     return bridge, unfolded
+
+
+def _told_of_text(bridge: Any, tokenizer: Any | None, policy: BosPolicy) -> None:
+    """Let the bridge read text as everything else here does: with exactly one BOS, or with none.
+
+    It asks its configuration what the tokenizer puts round a text by itself; unasked, it takes a BOS for granted.
+    """
+    if tokenizer is None:
+        return
+    alone, framed = (tokenizer("a", add_special_tokens=special)["input_ids"] for special in (False, True))
+    longer = len(framed) > len(alone)
+    bridge.cfg.default_prepend_bos = policy == "prepend"
+    bridge.cfg.tokenizer_prepends_bos = longer and framed[0] == tokenizer.bos_token_id
+    bridge.cfg.tokenizer_appends_eos = longer and framed[-1] == tokenizer.eos_token_id
 
 
 @torch.inference_mode(False)

@@ -38,7 +38,7 @@ from interp.sweeps.options import Axis, How, Options, Precision, Resources, Wher
 from interp.sweeps.patching import Direction, Patching, base_and_source, sweep, sweep_sites
 from interp.sweeps.paths import PathPatching, path_patching
 from interp.sweeps.planning import Statement, plan
-from interp.sweeps.progress import Meter, Progress, shifted
+from interp.sweeps.progress import Listener, Meter, Progress, listener, shifted
 from interp.sweeps.reading import (
     Reading,
     checked_reading,
@@ -56,6 +56,7 @@ __all__ = [
     "Direction",
     "How",
     "Kind",
+    "Listener",
     "Meter",
     "Node",
     "Options",
@@ -73,6 +74,7 @@ __all__ = [
     "checked_reading",
     "described",
     "knockout_sweep",
+    "listener",
     "patch_cells",
     "path_patching",
     "plan",

@@ -18,7 +18,7 @@ from interp.sweeps import through_hooks as hooks
 from interp.sweeps.exact.execute import execute, make_plan, runs_flop
 from interp.sweeps.exact.planner import Plan, joined
 from interp.sweeps.options import HOW, How, Precision, completed
-from interp.sweeps.progress import shifted
+from interp.sweeps.progress import listener, shifted
 from interp.sweeps.resume import AnyStore, digest, facts_of
 from interp.sweeps.statement import Done, Sweep
 
@@ -65,7 +65,7 @@ def run_terms(
         InterpError: an unknown precision, or screening a model that has no arithmetic of its own here.
     """
     how = completed(how, HOW)
-    precision, memory, store, progress = how["precision"], how["memory"], how["store"], how["progress"]
+    precision, memory, store, progress = how["precision"], how["memory"], how["store"], listener(how["progress"])
     blocks, reason = model.own_blocks(_sites(terms))
     _check_precision(reason, precision)
     terms = [replace(term, sweeps=tuple(sweep.clipped() for sweep in term.sweeps)) for term in terms]

@@ -59,7 +59,7 @@ class Resources(TypedDict, total=False):
         memory: bytes that may be used beside the model; None is half of what is free.
         store: a directory (or ``interp.store.Store``) that keeps finished rows. A sweep that was interrupted goes on
             where it stopped, and one that was finished is read.
-        progress: called with rows done and rows in all; a row is one prompt with one change.
+        progress: True for a bar, or called with rows done and rows in all; a row is one prompt with one change.
 
     >>> from interp import HookedTransformer, tasks
     >>> from interp.sweeps import PathPatching

@@ -26,7 +26,7 @@ from interp.store import Journal
 from interp.sweeps.cells import Cells
 from interp.sweeps.exact.cost import CACHE_BYTES, check_fits, halved, memory_to_use
 from interp.sweeps.exact.planner import Plan, Rows, Sizes
-from interp.sweeps.progress import Meter, Progress, shifted
+from interp.sweeps.progress import Meter, Progress, listener, shifted
 from interp.sweeps.reading import Reading
 from interp.sweeps.resume import Finished
 from interp.sweeps.statement import Done, Sweep
@@ -101,7 +101,7 @@ def execute_all(
     progress: Progress | None = None,
 ) -> list[Done]:
     """Run some sweeps one after the other."""
-    rows = [len(one.base) * len(one.cells) for one in wanted]
+    rows, heard = [len(one.base) * len(one.cells) for one in wanted], listener(progress)
     return [
         execute(
             model,
@@ -109,7 +109,7 @@ def execute_all(
             reason,
             memory=memory,
             journal=journals[i] if journals else None,
-            progress=shifted(progress, sum(rows[:i]), sum(rows)),
+            progress=shifted(heard, sum(rows[:i]), sum(rows)),
         )
         for i, one in enumerate(wanted)
     ]

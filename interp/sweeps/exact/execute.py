@@ -168,7 +168,7 @@ def execute(
         held: bytes of ``blocks`` that are not the model's own.
         only: [prompt, cell] the rows to run, of a single sweep.
         journals: per sweep, where finished rows are kept and looked for.
-        progress: called with rows done and rows in all.
+        progress: True for a bar, or called with rows done and rows in all.
 
     Raises:
         InterpError: a number that is not finite, one row that does not fit in memory, or journals of other weights.
