@@ -1,0 +1,105 @@
+"""One Chromium and a few finished pages, shared by the tests that open them as a reader does."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator
+from functools import cache
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, Playwright, sync_playwright
+
+from interp import explain, report
+from interp.model import HookedTransformer
+from tests.browser.opened import Opened
+from tests.report_fixture import RunSpec, write_run
+
+EXAMPLE = Path(__file__).parents[2] / "reports" / "examples" / "color-noun-es"
+TEXT = "Me encanta el color negro, espero algún día tener un gato así"
+
+
+def executable(playwright: Playwright) -> Path | None:
+    """Chromium on the path, or the one that ``playwright install`` has fetched."""
+    names = ("chromium", "chromium-browser", "google-chrome")
+    found = [*map(shutil.which, names), playwright.chromium.executable_path]
+    return next((Path(path) for path in found if path and Path(path).is_file()), None)
+
+
+@pytest.fixture(scope="session")
+def chromium() -> Iterator[Browser]:
+    with sync_playwright() as playwright:
+        path = executable(playwright)
+        if path is None:
+            pytest.skip("no Chromium: 'apt-get install chromium' or 'playwright install chromium' brings one")
+        browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="session")
+def pages(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """The page of a name, drawn when it is first asked for.
+
+    ``study`` is that of the bundled example, ``made`` of seeded numbers with markup in its words, ``explained`` of one
+    sentence, ``refused`` of a model that does not do the task.
+    """
+
+    def study(directory: Path) -> Path:
+        shutil.copytree(EXAMPLE, directory, dirs_exist_ok=True)
+        return report.render(directory)
+
+    def explained(directory: Path) -> Path:
+        model = HookedTransformer.from_pretrained("mini")
+        return explain(model, TEXT, "negro", "gato", instead=["rojo", "blanco", "azul"]).save(directory)
+
+    makers: dict[str, Callable[[Path], Path]] = {
+        "study": study,
+        "made": lambda directory: report.render(write_run(directory, RunSpec(nasty=True))),
+        "explained": explained,
+        "refused": lambda directory: report.render(write_run(directory, RunSpec(gate_passed=False))),
+    }
+
+    @cache
+    def page(name: str) -> Path:
+        return makers[name](tmp_path_factory.mktemp(name))
+
+    return page
+
+
+@pytest.fixture(scope="session")
+def _kept(chromium: Browser) -> Iterator[dict[str, Opened]]:
+    kept: dict[str, Opened] = {}
+    yield kept
+    for opened in kept.values():
+        opened.page.context.close()
+
+
+@pytest.fixture
+def seen(chromium: Browser, pages: Callable[[str], Path], _kept: dict[str, Opened]) -> Callable[..., Opened]:
+    """A page that tests share and only look at: ``seen(name, width, dark=False, media="screen")``."""
+
+    def look(name: str, width: int = 1280, *, dark: bool = False, media: str = "screen") -> Opened:
+        if name not in _kept:
+            _kept[name] = Opened.of(chromium, pages(name))
+        opened = _kept[name]
+        opened.page.set_viewport_size({"width": width, "height": 900})
+        opened.page.emulate_media(media=media, color_scheme="dark" if dark else "light")  # type: ignore[arg-type]
+        opened.page.evaluate("() => scrollTo(0, 0)")
+        return opened
+
+    return look
+
+
+@pytest.fixture
+def used(chromium: Browser, pages: Callable[[str], Path]) -> Iterator[Callable[..., Opened]]:
+    """A page of a test's own, to be clicked: ``used(name, width, **options of the browser's context)``."""
+    mine: list[Opened] = []
+
+    def use(name: str, width: int = 1280, **options: object) -> Opened:
+        mine.append(Opened.of(chromium, pages(name), width, **options))
+        return mine[-1]
+
+    yield use
+    for opened in mine:
+        opened.page.context.close()

@@ -1,0 +1,78 @@
+"""What a reader does with the page: walks it with the keyboard, points, taps, copies."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+import re
+from collections.abc import Callable
+
+import pytest
+
+from tests.browser.opened import Opened
+
+pytestmark = [pytest.mark.browser, pytest.mark.slow]
+
+Use = Callable[..., Opened]
+
+FOCUSED = r"""() => {
+  const node = document.activeElement, box = node.getBoundingClientRect(), style = getComputedStyle(node);
+  const outlined = style.outlineStyle !== "none" && parseFloat(style.outlineWidth) >= 1;
+  return {
+    what: node.tagName + "." + (node.getAttribute("class") || "") + "#" + node.id,
+    seen: box.width > 0 && box.height > 0 && box.bottom > 0 && box.top < innerHeight && box.right > 0,
+    outlined: outlined || style.boxShadow !== "none" || node === document.body,
+    again: node.hasAttribute("data-walked") || node.toggleAttribute("data-walked") === null
+  };
+}"""
+
+REACHABLE = r"""() => Array.from(document.querySelectorAll(
+  "a[href], button, summary, input, select, textarea, [tabindex]")).filter(node =>
+    node.tabIndex >= 0 && !node.disabled && node.checkVisibility({ visibilityProperty: true })).length"""
+
+
+@pytest.mark.parametrize("name", ["study", "explained"])
+def test_the_keyboard_reaches_every_control_and_shows_where_it_is(used: Use, name: str) -> None:
+    page = used(name, reduced_motion="reduce").page
+    page.keyboard.press("Tab")
+    first = page.evaluate(FOCUSED)
+    assert "skip" in first["what"]
+    assert first["seen"]
+    controls, stops = page.evaluate(REACHABLE), [first]
+    while len(stops) <= controls + 5:
+        page.keyboard.press("Tab")
+        stop = page.evaluate(FOCUSED)
+        if stop["again"] or stop["what"].startswith("BODY"):
+            break
+        stops.append(stop)
+    assert [stop["what"] for stop in stops if not (stop["seen"] and stop["outlined"])] == []
+    assert len(stops) >= controls
+    page.evaluate("() => scrollTo(0, 0)")
+    page.locator(".skip").focus()
+    page.keyboard.press("Enter")
+    page.keyboard.press("Tab")
+    assert page.evaluate("() => document.getElementById('content').contains(document.activeElement)")
+
+
+def test_a_cell_says_its_number_to_pointer_and_finger(used: Use) -> None:
+    says = re.compile(r"L0H0: [−\d.]+ \[.*\], n = \d+$")
+    pointed = used("made").page
+    pointed.locator("#patch-z .cell").first.hover()
+    assert says.match(pointed.locator("#tip").inner_text())
+    tapped = used("made", 400, has_touch=True, is_mobile=True).page
+    tapped.locator("#patch-z .cell").first.tap()
+    tapped.wait_for_timeout(300)
+    assert says.match(tapped.locator("#tip").inner_text())
+
+
+def test_a_table_is_copied_as_csv(used: Use) -> None:
+    page = used("made").page
+    page.evaluate("""() => Object.defineProperty(navigator, "clipboard", { value: {
+      writeText: text => { window.copied = text; return Promise.resolve(); } } })""")
+    page.locator("#patch-z details").first.locator("summary").first.click()
+    page.locator("#patch-z button.copy").first.click()
+    rows = list(csv.reader(io.StringIO(page.evaluate("() => window.copied"))))
+    assert rows[0][:3] == ["direction", "layer", "head"]
+    assert len(rows) == 1 + 2 * 3 * 4
+    assert all(math.isfinite(float(row[3])) for row in rows[1:])
