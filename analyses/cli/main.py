@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
     from interp.model import HookedTransformer
 
+SHELLS = ("bash", "zsh", "fish")
 DTYPES = ("float32", "float64", "bfloat16", "float16")
 
 EXAMPLES = """\
@@ -204,6 +205,10 @@ def _parser() -> argparse.ArgumentParser:
     schema.add_argument("what", choices=("study", "task"))
     schema.set_defaults(handler=_schema)
 
+    completion = commands.add_parser("completion", help="the script that completes this command in a shell")
+    completion.add_argument("shell", choices=SHELLS)
+    completion.set_defaults(handler=_completion)
+
     for name, text, handler in (
         ("models", "what --model takes, and what is cached here", _models),
         ("studies", "the bundled studies", _studies),
@@ -320,6 +325,12 @@ def _schema(arguments: argparse.Namespace, terminal: Terminal) -> None:
     from analyses.cli import schema
 
     terminal.line(schema.text(arguments.what))
+
+
+def _completion(arguments: argparse.Namespace, terminal: Terminal) -> None:
+    from analyses.cli import completion
+
+    terminal.line(completion.script(_parser(), arguments.shell))
 
 
 def _models(arguments: argparse.Namespace, terminal: Terminal) -> None:
