@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from interp.model import HookedTransformer
 
 SHELLS = ("bash", "zsh", "fish")
+CONTINUED = 12
+"""How many tokens ``interp explain --continue`` generates unless another number is given."""
 DTYPES = ("float32", "float64", "bfloat16", "float16")
 
 EXAMPLES = """\
@@ -168,6 +170,10 @@ def _parser() -> argparse.ArgumentParser:
     explain.add_argument("--to", metavar="B", dest="target", required=True, help="a later word of it")
     explain.add_argument("--instead", metavar="W,W", help="what to put in A's place (default: chosen, and shown)")
     explain.add_argument("--n", metavar="N", type=int, default=8, help="at most so many other words (default: 8)")
+    explain.add_argument(
+        "--continue", metavar="N", dest="continuation", type=int, nargs="?", const=CONTINUED,
+        help=f"generate N tokens after the sentence and after each counterfactual (default N: {CONTINUED})",
+    )  # fmt: skip
     explain.add_argument("--lang", choices=("en", "es"), help="of the answer (default: the sentence's)")
     explain.add_argument("--model", metavar="M", default="mini", help="as for 'interp run' (default: mini)")
     explain.add_argument("--device", metavar="D", default="auto", help="auto, cpu, cuda or mps (default: auto)")

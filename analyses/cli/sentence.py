@@ -47,6 +47,7 @@ def explained(arguments: argparse.Namespace, screen: Screen) -> Iterator[str]:
             instead=None if arguments.instead is None else arguments.instead.split(","),
             n=arguments.n,
             language=arguments.lang,
+            continuation=arguments.continuation,
             progress=advance,
         )
     yield from lines(found)
@@ -89,6 +90,21 @@ def _lines(found: Explanation) -> Iterator[str]:
     yield say("What is predicted, in the sentence and with the other words:")
     rows = [_prediction(found, i) for i in range(found.predictions.sizes["position"])]
     yield from _table((say("after"), "nats", say("what changes most")), rows)
+
+    if found.continuation is not None:
+        yield ""
+        yield from _continuation(found.continuation, [slots["source"] for slots in found.pairs.corrupted_slots])
+
+
+def _continuation(own: xr.Dataset, words: Sequence[str]) -> Iterator[str]:
+    yield say("How it goes on; nats: what the sentence's own continuation loses with the other word:")
+    lost = (own["log_probability"].sum("step") - own["clean_log_probability"].sum("step")).values
+    rows = [("", own.attrs["continuation"], "")]
+    rows += [
+        (word, text, number(f"{value:+.3g}"))
+        for word, text, value in zip(words, own["continuation"].values.tolist(), lost, strict=True)
+    ]
+    yield from _table((say("with"), say("it goes on"), "nats"), [(word, repr(text), nats) for word, text, nats in rows])
 
 
 def _prediction(found: Explanation, i: int) -> tuple[str, str, str]:

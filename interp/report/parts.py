@@ -86,7 +86,10 @@ def missing(run: RunInputs, key: str, title: str, name: str) -> Section:
 
 def _sentence(context: Context) -> list[Section | None]:
     found = [one for name in SENTENCE if (one := context.run.get(name)) is not None]
-    return [sentence.section(*found)] if len(found) == len(SENTENCE) else []
+    if len(found) < len(SENTENCE):
+        return []
+    reach, heads, sources, predictions = found
+    return [sentence.section(reach, heads, sources, predictions, context.run.get(CONTINUED))]
 
 
 def _behavior(context: Context) -> list[Section | None]:
@@ -132,9 +135,11 @@ def _others(context: Context) -> list[Section | None]:
 
 SENTENCE = ("reach", "heads", "sources", "predictions")
 """The results of ``interp explain`` that are drawn together."""
+CONTINUED = "continuation"
+"""The one that is drawn with them where it was asked for."""
 
 PARTS = (
-    Part("sentence", "", _sentence, SENTENCE, expected=False, of_sentence=True),
+    Part("sentence", "", _sentence, (*SENTENCE, CONTINUED), expected=False, of_sentence=True),
     Part("ladder", "Does the model do it?", _behavior, ("behavior",), explains=False),
     Part("lesson", "How one head reads", _lesson, ("attention_lesson", "attention_patterns")),
     Part("probing", "Where it can be read", _probing, ("probing",)),

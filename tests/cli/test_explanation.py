@@ -17,6 +17,7 @@ from analyses.cli import explanation as module
 from interp import Explanation, HookedTransformer, InterpError, explain, report
 from interp.mini import WEIGHTS
 from interp.report import notebook
+from tests.tiny import without_blocks
 from tests.tolerance import close
 
 TEXT = "Me encanta el color negro, espero algún día tener un gato así"
@@ -177,6 +178,51 @@ def test_a_notebook_shows_the_answer_and_the_picture_in_a_style_of_its_own(found
     assert all(notebook.SCOPE in rule for rule in rules)
 
 
+def test_the_continuations_are_the_plain_models(raw: HookedTransformer, plain: GPT2LMHeadModel, tmp_path: Path) -> None:
+    found = explain(raw, TEXT, "negro", "gato", instead=OTHERS, continuation=5)
+    own = found.continuation
+    assert own is not None
+    clean, other = (torch.tensor(side.ids) for side in (found.pairs.clean, found.pairs.corrupted))
+    length = clean.shape[1]
+
+    def generated(ids: torch.Tensor) -> list[int]:
+        with torch.no_grad():
+            said = plain.generate(ids[None], attention_mask=torch.ones_like(ids[None]), max_new_tokens=5,
+                                  do_sample=False, pad_token_id=0)  # fmt: skip
+        return said[0, length:].tolist()
+
+    first, others = generated(clean[0]), [generated(row) for row in other]
+    reader = raw.tokenizer
+    assert own.attrs["continuation"] == reader.decode(first)
+    assert own["continuation"].values.tolist() == [reader.decode(row) for row in others]
+    assert own["alike"].values.tolist() == [
+        next((i for i, (a, b) in enumerate(zip(first, row, strict=True)) if a != b), len(first)) for row in others
+    ]
+    for ids, values in (
+        (clean[:1], own["clean_log_probability"].expand_dims("prompt")),
+        (other, own["log_probability"]),
+    ):
+        both = torch.cat([ids, torch.tensor([first] * len(ids))], dim=1)
+        with torch.no_grad():
+            chances = plain(both).logits.double().log_softmax(dim=-1)[:, length - 1 : -1]
+        expected = chances.gather(-1, torch.tensor([first] * len(ids))[..., None])[..., 0]
+        close(values.values, expected, size=WIDE)
+    assert "La frase sigue con «" in found.answer
+    page = html.unescape(found.save(tmp_path / "page").read_text(encoding="utf-8"))
+    assert own.attrs["continuation"].strip() in page
+
+
+def test_a_model_of_hooks_alone_says_the_same(raw: HookedTransformer, monkeypatch: pytest.MonkeyPatch) -> None:
+    own = explain(raw, TEXT, "negro", "gato", instead=OTHERS[:2], continuation=3)
+    without_blocks(monkeypatch, raw)
+    hooked = explain(raw, TEXT, "negro", "gato", instead=OTHERS[:2], continuation=3)
+    for name, size in (("reach", 1.0), ("predictions", WIDE), ("continuation", WIDE)):
+        for variable in own.results[name].data_vars:
+            close(hooked.results[name][variable], own.results[name][variable], size=size, what=variable)
+    shares = (one.sources["share"].sel(layer=3, head=2) for one in (hooked, own))  # a head that writes enough
+    close(*shares, size=float(own.sources["share"].sel(layer=3, head=2).max()))
+
+
 def test_the_route_begins_at_the_source_and_ends_at_the_target(found: Explanation) -> None:
     route = found.route["recovered"].mean("prompt")
     close(route.sel(layer=0, position=5), 1.0, size=1.0)  # the whole source before layer 0
@@ -249,6 +295,8 @@ def test_the_answer_says_yes_or_no_in_the_sentences_language(mini: HookedTransfo
     ("options", "says"),
     [
         ({"n": 0}, "n is 0"),
+        ({"continuation": 0}, "continuation is 0"),
+        ({"continuation": 10**6}, "tokens, but the model reads at most"),
         ({"language": "fr"}, "Unknown language 'fr'"),
         ({"instead": ["zzzq"]}, "None of 1 other words"),
         ({"source": "verde"}, "The word 'verde' is not in"),

@@ -37,6 +37,14 @@ def test_it_answers_shows_the_words_and_keeps_the_results(tmp_path: Path, capsys
     assert heads.sizes["prompt"] == 2
 
 
+def test_it_goes_on_where_asked(capsys: Captured) -> None:
+    assert main([*ASKED, "--n", "2", "--lang", "en", "--quiet", "--continue", "3"]) == 0
+    said = capsys.readouterr().out
+    assert "The sentence goes on" in said
+    assert "of these 3 tokens" in said
+    assert "with    it goes on" in said
+
+
 def test_the_language_can_be_chosen(capsys: Captured) -> None:
     assert main([*ASKED, "--n", "2", "--lang", "en", "--quiet"]) == 0
     said, told = capsys.readouterr()

@@ -14,13 +14,14 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from analyses.cli.explanation import measuring
+from analyses.cli.explanation.beginning import Beginning
+from analyses.cli.explanation.continuation import continued
 from analyses.cli.explanation.result import Explanation, check_empty
 from analyses.cli.explanation.words import is_spanish, other_words
 from interp._arguments import check_model
 from interp.errors import InterpError, shown, unknown_name, whole_number
 from interp.language import LANGUAGES
 from interp.prompts import swaps
-from interp.run import capture
 
 if TYPE_CHECKING:
     from interp.model import HookedTransformer
@@ -43,6 +44,7 @@ def explain(
     instead: Sequence[str] | None = None,
     n: int = N,
     language: Language | None = None,
+    continuation: int | None = None,
     progress: Progress | None = None,
 ) -> Explanation:
     """What of one word of a sentence reaches another: how much, what it changes, and which heads write it there.
@@ -59,6 +61,7 @@ def explain(
         instead: the words to put in the place of the source; None chooses.
         n: at most so many counterfactuals.
         language: ``"en"`` or ``"es"``, of the answer; None goes by the sentence.
+        continuation: generate so many tokens after the sentence and after every counterfactual; None generates none.
         progress: called with patches done and patches in all.
 
     Returns:
@@ -80,16 +83,20 @@ def explain(
         raise InterpError(f"n is {shown(n)}. Ask for at least one counterfactual.")
     if language not in (None, *LANGUAGES):
         raise unknown_name("language", language, LANGUAGES)
+    if continuation is not None and whole_number(continuation, "continuation") < 1:
+        raise InterpError(f"continuation is {shown(continuation)}. Ask for at least one token.")
     text = _in_one_form(text)
     first, second = swaps.find_both(text, *(_in_one_form(word) for word in (source, target)))
     words = other_words(model, text, first, n) if instead is None else instead
     pairs = swaps.swapped(model, text, first, second, words, most=n)
     said = language or ("es" if is_spanish(text) else "en")
     names = _in_one_form(source), _in_one_form(target)
-    seen = [capture(model, side, ["resid_post", "pattern", "v"]) for side in (pairs.clean, pairs.corrupted)]
-    reach, sources = measuring.reach(model, pairs, seen), measuring.sources(model, pairs, seen)
+    beginning = Beginning.of(model, pairs)
+    reach, sources = measuring.arrival(beginning, pairs)
+    predictions = measuring.predictions(beginning, pairs)
     heads, route = measuring.patched(model, pairs, progress)
-    return Explanation(text, *names, said, pairs, reach, measuring.predictions(model, pairs), heads, sources, route)
+    goes_on = None if continuation is None else continued(beginning, pairs, continuation)
+    return Explanation(text, *names, said, pairs, reach, predictions, heads, sources, route, goes_on)
 
 
 def _in_one_form(text: str) -> str:

@@ -36,6 +36,7 @@ def sentences(found: Explanation) -> Iterator[str]:
     if found.reaches:
         yield _of_predictions(found)
         yield _of_heads(found)
+        yield _of_continuation(found)
         if len(found.pairs) >= FEWEST:
             yield say(" Intervals (95%) are over the other words: of other sentences this says nothing.")
         else:
@@ -113,4 +114,25 @@ def _of_heads(found: Explanation) -> str:
         head=str(enough["cell"].values), target=target,
         enough=number(f"{float(enough['mean']):.2f}"), interval=interval(enough, ".2f"),
         needed=number(f"{float(needed['mean']):.2f}"), other_interval=interval(needed, ".2f"),
+    )  # fmt: skip
+
+
+def _of_continuation(found: Explanation) -> str:
+    if found.continuation is None:
+        return ""
+    own, n = found.continuation, len(found.pairs)
+    parted = own["alike"].values < own.sizes["step"]
+    given = summary.mean(own["log_probability"].sum("step") - own["clean_log_probability"].sum("step"))
+    if not parted.any():
+        other = say("with each of the other words it goes on alike")
+    else:
+        other = say(
+            "with {n} of {all} other words it goes on otherwise, first after {k} tokens",
+            n=int(parted.sum()), all=n, k=int(own["alike"].values.min()),
+        )  # fmt: skip
+    return say(
+        " The sentence goes on {words}; {other}. With them the log-probability of these {k} tokens changes by {change} "
+        "nats{interval}.",
+        words=quoted(own.attrs["continuation"].strip()), other=other, k=own.sizes["step"],
+        change=number(f"{float(given['mean']):+.3g}"), interval=interval(given, "+.3g"),
     )  # fmt: skip

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 import xarray as xr
+from jaxtyping import Float
 
+from analyses.cli.explanation.beginning import Beginning, Seen
 from interp import readouts, results
 from interp.prompts import PromptPairs
 from interp.prompts.swaps import SOURCE, TARGET
 from interp.results import Variable
-from interp.run import logits_at
+from interp.run import ids_of
 from interp.sweeps import Direction, sweep
 
 if TYPE_CHECKING:
@@ -31,17 +32,52 @@ DIRECTIONS: tuple[Direction, ...] = ("denoising", "noising")
 # ---- what arrives ----
 
 
-def reach(model: HookedTransformer, pairs: PromptPairs, seen: Sequence[xr.Dataset]) -> xr.Dataset:
-    """How much of each token's stream differs, per counterfactual and layer; ``seen``: captured of both sides."""
-    here, there = (side["resid_post"] for side in seen)
-    dims = ("prompt", "layer", "position")
-    clean, other = (one.transpose(*dims, "d_model").values.astype(np.float64) for one in (here, there))
-    length = np.linalg.norm(clean, axis=-1)
-    share = np.linalg.norm(clean - other, axis=-1) / np.where(length > 0, length, 1.0)
+def arrival(beginning: Beginning, pairs: PromptPairs) -> tuple[xr.Dataset, xr.Dataset]:
+    """``reach`` and ``sources``: how much of each stream differs, and from where each head at the target takes it.
+
+    The sentence is run beside its counterfactuals, so that what is the same in both is rounded in the same way.
+    """
+    at = int(pairs.clean.spans(TARGET)[0, 1]) - 1
+    sentence = ids_of(pairs.clean.select([0]))
+    differences, shares = [], []
+    for rows in beginning.rows(pairs.corrupted):
+        seen = beginning.watch(torch.cat((sentence, ids_of(pairs.corrupted)[rows])), at)
+        length = np.linalg.norm(seen.stream[:1], axis=-1)
+        difference = np.linalg.norm(seen.stream[:1] - seen.stream[1:], axis=-1) / np.where(length > 0, length, 1.0)
+        before = np.zeros((*difference.shape[:2], beginning.length))
+        differences.append(np.concatenate((before, difference), axis=2))
+        shares.append(_shares(seen))
+    return _reach(beginning.model, pairs, np.concatenate(differences)), _sources(
+        beginning.model, pairs, np.concatenate(shares)
+    )
+
+
+def _shares(seen: Seen) -> Float[np.ndarray, "row layer head position"]:
+    """Of what a head mixes otherwise than in the first row, the share that comes from each position.
+
+    A head writes the sum over positions of weight times value, so that its difference is a sum over positions too; a
+    share is a part's length along the whole.
+    """
+    values = seen.values.transpose(0, 1, 3, 2, 4)
+    mixed = seen.weights[..., None] * values
+    moved = mixed[:1] - mixed[1:]
+    whole = moved.sum(axis=3, keepdims=True)
+    length = (whole**2).sum(axis=-1)
+    return np.asarray((moved * whole).sum(axis=-1) / np.where(length > 0, length, np.nan))
+
+
+def _reach(model: HookedTransformer, pairs: PromptPairs, share: Float[np.ndarray, "row layer position"]) -> xr.Dataset:
     positions = np.arange(share.shape[2])
     return results.build(
-        {"difference": Variable(dims, share, "fraction", "difference of the streams, as a share of their length")},
-        coords={"layer": here["layer"].values, "position": positions, **_labels(pairs, positions)},
+        {
+            "difference": Variable(
+                ("prompt", "layer", "position"),
+                share,
+                "fraction",
+                "difference of the streams, as a share of their length",
+            )
+        },
+        coords={"layer": np.arange(share.shape[1]), "position": positions, **_labels(pairs, positions)},
         title="What arrives",
         question="How much of the residual stream at each word differs when the source is another word?",
         reading="0: the stream is the same whatever the source is. 0.1: the difference is a tenth as long as the "
@@ -53,12 +89,13 @@ def reach(model: HookedTransformer, pairs: PromptPairs, seen: Sequence[xr.Datase
     )
 
 
-def predictions(model: HookedTransformer, pairs: PromptPairs) -> xr.Dataset:
+def predictions(beginning: Beginning, pairs: PromptPairs) -> xr.Dataset:
     """What is predicted from the target on: KL, and the words whose probability changes most."""
+    model = beginning.model
     start, length = int(pairs.clean.spans(TARGET)[0, 1]) - 1, int(pairs.clean.lengths[0])
     positions = np.arange(start, length)
     clean, other = (
-        logits_at(model, prompts, np.tile(positions, (len(prompts), 1))).double().log_softmax(dim=-1)
+        beginning.logits(prompts, positions).double().log_softmax(dim=-1)
         for prompts in (pairs.clean.select([0]), pairs.corrupted)
     )
     clean = clean[0]
@@ -134,23 +171,9 @@ def patched(model: HookedTransformer, pairs: PromptPairs, progress: Progress | N
     )
 
 
-def sources(model: HookedTransformer, pairs: PromptPairs, seen: Sequence[xr.Dataset]) -> xr.Dataset:
-    """From which position each head takes what it writes otherwise at the target: what it mixes, along its difference.
-
-    A head writes the sum over positions of weight times value, so that its difference is a sum over positions too.
-    """
-    at = int(pairs.clean.spans(TARGET)[0, 1]) - 1
-    mixed = []
-    for side in seen:
-        weights = side["pattern"].transpose("prompt", "layer", "head", "dest_position", "src_position")
-        heads = "kv_head" if "kv_head" in side["v"].dims else "head"
-        values = side["v"].transpose("prompt", "layer", heads, "position", "d_head").values.astype(np.float64)
-        values = np.repeat(values, weights.sizes["head"] // values.shape[2], axis=2)
-        mixed.append(weights.values[:, :, :, at, :, None].astype(np.float64) * values)
-    moved = mixed[0] - mixed[1]
-    whole = moved.sum(axis=3, keepdims=True)
-    length = (whole**2).sum(axis=-1)
-    share = (moved * whole).sum(axis=-1) / np.where(length > 0, length, np.nan)
+def _sources(
+    model: HookedTransformer, pairs: PromptPairs, share: Float[np.ndarray, "row layer head position"]
+) -> xr.Dataset:
     positions = np.arange(share.shape[3])
     return results.build(
         {"share": Variable(("prompt", "layer", "head", "position"), share, "fraction", "taken from a position")},

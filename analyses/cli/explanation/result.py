@@ -38,6 +38,10 @@ class Explanation:
         sources: ``share`` (prompt, layer, head, position): of what a head writes otherwise at the target's last token,
             the share that it takes from each position; a head's shares sum to 1.
         route: patches of the residual stream, ``recovered`` (prompt, layer, position), from the source to the target.
+        continuation: how it goes on, where that was asked for: ``log_probability`` (prompt, step) in nats of the
+            sentence's own greedy continuation, token by token, with another word in the sentence;
+            ``clean_log_probability`` (step) in the sentence itself; ``alike`` (prompt), tokens until the continuations
+            part; the coordinates ``token`` (step) and ``continuation`` (prompt) are their texts.
 
     >>> from interp import HookedTransformer, explain
     >>> model = HookedTransformer.from_pretrained("mini")
@@ -57,6 +61,7 @@ class Explanation:
     heads: xr.Dataset
     sources: xr.Dataset
     route: xr.Dataset
+    continuation: xr.Dataset | None = None
 
     @property
     def results(self) -> dict[str, xr.Dataset]:
@@ -64,6 +69,7 @@ class Explanation:
         with speaking(self.language):
             question = asked(self)
         found = {name: getattr(self, name) for name in ("reach", "heads", "sources", "predictions", "route")}
+        found |= {} if self.continuation is None else {"continuation": self.continuation}
         said = {
             "answer": self.answer,
             "title": f"{self.source} > {self.target}",

@@ -23,13 +23,20 @@ LEAST = 0.02
 """Arcs of a smaller part of the difference are not drawn."""
 
 
-def section(reach: Result, heads: Result, sources: Result, predictions: Result) -> Section:
-    """The picture with its numbers, the map of where the difference is, and what changes in the predictions."""
+def section(
+    reach: Result, heads: Result, sources: Result, predictions: Result, continuation: Result | None = None
+) -> Section:
+    """The picture with its numbers, the map of the difference, what changes in the predictions, and how it goes on."""
     return Section(
         "sentence",
         say("What arrives, and what brings it"),
         "",
-        (picture(reach, heads, sources), _map(reach), _predictions(predictions)),
+        (
+            picture(reach, heads, sources),
+            _map(reach),
+            _predictions(predictions),
+            *(() if continuation is None else (_continuation(continuation),)),
+        ),
         short=say("The sentence"),
     )
 
@@ -178,6 +185,46 @@ def _predictions(result: Result) -> Details:
                 say("The words whose probability changes most"),
                 (after, word, *(Column(name) for name in shares)),
                 moved,
+            ),
+        ),
+        open=True,
+    )
+
+
+def _continuation(result: Result) -> Details:
+    own = result.need("clean_log_probability", "step").values
+    lost = result.summary("log_probability", "prompt", "step")
+    whole = result.need("log_probability", "prompt", "step").values.sum(axis=1)
+    alike = result.need("alike", "prompt").values
+    tokens = result.labels("token")
+    steps: tuple[tuple[Cell, ...], ...] = tuple(
+        (token, float(own[i]), *(float(lost[part].values[i]) for part in ENDS)) for i, token in enumerate(tokens)
+    )
+    texts: tuple[tuple[Cell, ...], ...] = (
+        (say("the sentence"), result.attr("continuation"), float(own.sum()), len(tokens)),
+        *(
+            (say("another word, {number}", number=i + 1), text, float(whole[i]), int(alike[i]))
+            for i, text in enumerate(result.labels("continuation"))
+        ),
+    )
+    return Details(
+        say("How it goes on"),
+        (
+            Table(
+                say("The likeliest tokens, one after the other; nats: of the sentence's own continuation"),
+                (
+                    *(Column(say("with")), Column(say("it goes on"))),
+                    *(Column(say("log-probability"), "nats"), Column(say("alike for"), say("tokens"))),
+                ),
+                texts,
+            ),
+            Table(
+                say("Log-probability of the sentence's own continuation, mean over the other words"),
+                (
+                    *(Column(say("token")), Column(say("in the sentence"), "nats")),
+                    *(Column(name, "nats") for name in _ends(say("with other words"))),
+                ),
+                steps,
             ),
         ),
         open=True,

@@ -1,0 +1,85 @@
+"""Reading on: keys and values of tokens that were read are kept, so that no token is read twice.
+
+>>> import torch
+>>> from interp import HookedTransformer
+>>> model = HookedTransformer.from_pretrained("mini")
+>>> ids = torch.tensor(model.tokenizer(["The cat is black"])["input_ids"])
+>>> _, start = Memory.empty(model.own_blocks()[0]).read(ids[:, :2])
+>>> stream, whole = start.read(ids[:, 2:])  # only these tokens are run
+>>> start.length, whole.length, torch.allclose(stream, model.blocks.forward(ids)[:, 2:], atol=1e-4)
+(2, 4, True)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from interp.model.arithmetic import Blocks, Tap
+
+
+@dataclass(frozen=True)
+class Memory:
+    """What a model keeps of the tokens that it has read.
+
+    Attributes:
+        blocks: the model.
+        kept: of each layer, rotated keys and values [row, position, kv_head, d_head]. One row serves any number of
+            rows that begin with its tokens.
+    """
+
+    blocks: Blocks
+    kept: tuple[tuple[Tensor, Tensor], ...]
+
+    @classmethod
+    def empty(cls, blocks: Blocks) -> Memory:
+        """Nothing was read yet."""
+        keys = blocks.token.new_zeros(1, 0, blocks.n_kv_heads, blocks.d_head)
+        return cls(blocks, ((keys, keys),) * len(blocks.layers))
+
+    @property
+    def length(self) -> int:
+        """Tokens that were read."""
+        return int(self.kept[0][0].shape[1])
+
+    def of(self, n: int) -> Memory:
+        """The same for ``n`` rows, without a copy where it is one row so far."""
+        return Memory(self.blocks, tuple((k.expand(n, -1, -1, -1), v.expand(n, -1, -1, -1)) for k, v in self.kept))
+
+    def read(
+        self, ids: Int[Tensor, "row token"], *, tap: Tap | None = None, within: Collection[str] = ()
+    ) -> tuple[Float[Tensor, "row token d_model"], Memory]:
+        """Run the tokens that come next.
+
+        Args:
+            ids: of every row, equally many.
+            tap: sees and may change every activation of these tokens, as in ``Blocks.block``.
+            within: sites that ``tap`` has to be shown although steps are slower where they are.
+
+        Returns:
+            The residual stream of these tokens after the last block, and the memory of all tokens so far.
+        """
+        blocks, length = self.blocks, self.length + ids.shape[1]
+        ids = ids.to(blocks.token.device)
+        positions = torch.arange(self.length, length, device=ids.device)
+        seen = positions[:, None] >= torch.arange(length, device=ids.device)[None, :]
+        stream = blocks.token[ids]
+        stream = stream if blocks.place is None else stream + blocks.place[self.length : length]
+        now: dict[tuple[str, int], Tensor] = {}
+
+        def keep(site: str, layer: int, value: Tensor) -> Tensor:
+            value = value if tap is None else tap(site, layer, value)
+            if site in ("rot_k", "v"):
+                now[site, layer] = value
+            return value
+
+        kept = []
+        for layer, before in enumerate(self.of(len(ids)).kept):
+            stream = blocks.block(layer, stream, positions, length, seen, see=keep, within=within, before=before)
+            own = (now.pop(("rot_k", layer)), now.pop(("v", layer)))
+            kept.append((torch.cat((before[0], own[0]), dim=1), torch.cat((before[1], own[1]), dim=1)))
+        return stream, Memory(blocks, tuple(kept))
