@@ -17,7 +17,7 @@ import xarray as xr
 import yaml
 
 from interp import results
-from interp.prompts.vocabulary import DOES_NOT, PREFERS, SAYS
+from interp.prompts.vocabulary import DOES_NOT, PREFERS, SAYS, Vocabulary
 from interp.sites import head_label
 
 ROLES = ("color", "noun", "color_other", "noun_other", "asked", "answer")
@@ -496,26 +496,27 @@ def verdict(spec: RunSpec, rng: np.random.Generator) -> xr.Dataset:
     labels[mover], labels[reader] = "mover", "reader"
     variables: dict[str, Variable] = {}
 
-    def add(name: str, units: str, large: Mapping[int, float]) -> None:
+    def noisy(large: Mapping[int, float]) -> np.ndarray[Any, Any]:
         values = rng.normal(size=len(heads)) * 0.03
         for index, size in large.items():
             values[index] += size
-        variables[name] = (("head_label",), values, units)
-        variables[f"{name}_interval"] = (
-            ("head_label", "ci_bound"),
-            np.stack([values - 0.05, values + 0.05], axis=1),
-            units,
-        )
+        return values
 
-    add("attention_noun_color", "share", {mover: 0.86})
-    add("z_noun_denoising", "fraction of the gap", {mover: 0.65})
-    add("z_noun_noising", "fraction of the gap", {mover: 0.6})
-    add("z_answer_denoising", "fraction of the gap", {reader: 0.5})
-    add("contribution", "logits", {reader: 4.2, mover: 0.4})
-    add("ablation_effect", "logits", {reader: -4.5, mover: -3.0})
+    def add(name: str, units: str, values: np.ndarray[Any, Any], *dims: str) -> None:
+        variables[name] = ((*dims, "head_label"), values, units)
+        both = np.stack([values - 0.05, values + 0.05], axis=-1)
+        variables[f"{name}_interval"] = ((*dims, "head_label", "ci_bound"), both, units)
+
+    add("attention", "share", noisy({mover: 0.86}))
+    for role, head, enough, needed in (("noun", mover, 0.65, 0.6), ("answer", reader, 0.5, 0.45)):
+        both = np.stack([noisy({head: enough}), 1 - noisy({head: needed})])
+        add(f"recovered_z_{role}", "fraction", both, "direction")
+    add("contribution", "logits", noisy({reader: 4.2, mover: 0.4}))
+    add("ablation_effect", "logits", np.stack([noisy({reader: -4.5, mover: -3.0})]), "ablation")
     variables["label"] = (("head_label",), labels, "")
     words = ["agree: denoising, noising, direct contribution" if label != "none" else "" for label in labels]
-    variables["acts_at"] = (("head_label",), ["noun" if label == "mover" else "" for label in labels], "")
+    at = {"mover": "noun", "reader": "answer", "none": ""}
+    variables["acts_at"] = (("head_label",), [at[label] for label in labels], "")
     variables["agreement"] = (("head_label",), words, "")
     answer = (
         "L1H2 reads the colour from the noun (attention 0.86) and carries it there: patching its output at the noun "
@@ -526,6 +527,9 @@ def verdict(spec: RunSpec, rng: np.random.Generator) -> xr.Dataset:
         answer = "The model does not bind colours to nouns on rung two. There is nothing to explain."
     gate = "passed" if spec.gate_passed else "failed"
     coords = {"head_label": heads, "ci_bound": ["lower", "upper"]}
+    coords |= {"direction": ["denoising", "noising"], "ablation": ["mean"]}
+    named = {"color": "the colour", "noun": "the noun", "asked": "the asked noun"}
+    vocabulary = Vocabulary("color", "noun", ("answer",), (), ("color_other", "noun_other"), {"en": named})
     return _dataset(
         spec,
         "Verdict",
@@ -535,6 +539,10 @@ def verdict(spec: RunSpec, rng: np.random.Generator) -> xr.Dataset:
         coords,
         answer=answer,
         gate=gate,
+        source_role="color",
+        target_role="noun",
+        meeting="noun",
+        vocabulary=vocabulary.as_json(),
     )
 
 

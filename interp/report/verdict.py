@@ -4,15 +4,24 @@ from __future__ import annotations
 
 import math
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
+import xarray as xr
 
+from interp import summary
 from interp.errors import InterpError
+from interp.language import spoken
+from interp.prompts.vocabulary import Vocabulary
 from interp.report.inputs import Result, RunInputs
 from interp.report.markup import figure_number
 from interp.report.tables import Cell, Column, Table, interval_text
 
+NAMED = ("mover", "reader")
+"""The jobs of heads that the verdict names."""
+
+_PATCHED_AT = "recovered_z_"
 _LABEL_NAMES = ("label", "labels", "head_role", "kind")
 _SHORT = 16
 _LABEL_ORDER = {"mover": 0, "reader": 1}
@@ -51,6 +60,52 @@ class HeadColumn:
 
 
 @dataclass(frozen=True)
+class Size:
+    """An effect with its interval, as a share of the clean-corrupted gap: 1 is all of it, 0 is nothing."""
+
+    mean: float
+    low: float
+    high: float
+
+    @property
+    def text(self) -> str:
+        """The number, and its interval where it has one."""
+        return f"{figure_number(self.mean, 2)} {interval_text(self.low, self.high)}".rstrip()
+
+
+UNKNOWN = Size(math.nan, math.nan, math.nan)
+"""What was not measured."""
+
+
+@dataclass(frozen=True)
+class Effect:
+    """What one head does at one word when it alone is patched there: 1 matters, 0 has no effect, both ways."""
+
+    role: str
+    sufficient: Size
+    needed: Size
+
+    @property
+    def largest(self) -> float:
+        """The larger of the two, NaN if neither was measured."""
+        return float(np.fmax(self.sufficient.mean, self.needed.mean))
+
+
+@dataclass(frozen=True)
+class Roles:
+    """Which words the verdict is about."""
+
+    source: str
+    target: str
+    meeting: str
+    vocabulary: Vocabulary
+
+    def name(self, role: str) -> str:
+        """A role within a sentence, in the language spoken now."""
+        return self.vocabulary.name(role, spoken())
+
+
+@dataclass(frozen=True)
 class Verdict:
     """The conclusion, in the order in which the page tells it.
 
@@ -62,6 +117,9 @@ class Verdict:
         heads: head labels, named heads first.
         labels: ``mover``, ``reader`` or ``none`` per head.
         columns: the quantities of the head table.
+        effects: head -> what it does at the word where it acts, or where it does most.
+        roles: the words it is about; None where the result does not say.
+        short: the answer in one sentence that says yes or no first, where the result has one.
     """
 
     answer: str
@@ -71,6 +129,13 @@ class Verdict:
     heads: tuple[str, ...]
     labels: tuple[str, ...]
     columns: tuple[HeadColumn, ...]
+    effects: Mapping[str, Effect] = field(default_factory=dict)
+    roles: Roles | None = None
+    short: str = ""
+
+    def named(self) -> list[tuple[str, str]]:
+        """(head, job) of the heads that have one, the movers first."""
+        return [(head, label) for head, label in zip(self.heads, self.labels, strict=True) if label in NAMED]
 
     def marks(self) -> dict[tuple[int, int], str]:
         """(layer, head) -> label, for the heads that have one."""
@@ -128,7 +193,7 @@ def of(run: RunInputs) -> Verdict:
         return Verdict("" if sentence is None else sentence.attr("answer"), passed, reason, rung, (), (), ())
     answer = str(result.need_attr("answer"))
     if "head_label" not in result.data.sizes:
-        return Verdict(answer, passed, reason, rung, (), (), ())
+        return Verdict(answer, passed, reason, rung, (), (), (), short=result.attr("answer_short"))
     heads = result.labels("head_label")
     for head in heads:
         place(head)
@@ -142,7 +207,48 @@ def of(run: RunInputs) -> Verdict:
         tuple(heads[i] for i in order),
         tuple(labels[i] for i in order),
         tuple(_reordered(column, order) for column in columns),
+        _effects(result, heads),
+        _roles(result),
+        result.attr("answer_short"),
     )  # fmt: skip
+
+
+def _roles(result: Result) -> Roles | None:
+    source, target, stated = (result.attr(name) for name in ("source_role", "target_role", "vocabulary"))
+    if not (source and target and stated):
+        return None
+    return Roles(source, target, result.attr("meeting"), Vocabulary.from_json(stated))
+
+
+def _effects(result: Result, heads: tuple[str, ...]) -> dict[str, Effect]:
+    """Of every head, what patching it does at the word where it acts; of one without a job, where it does most."""
+    names = [name for key in result.data.data_vars if (name := str(key)).startswith(_PATCHED_AT)]
+    roles = [name.removeprefix(_PATCHED_AT) for name in names if not name.endswith("_interval")]
+    at = {role: _at(result, f"{_PATCHED_AT}{role}") for role in roles}
+    acts = result.labels("acts_at") if result.has("acts_at") else ("",) * len(heads)
+    found = {}
+    for i, head in enumerate(heads):
+        each = [Effect(role, *(sizes[i] for sizes in both)) for role, both in at.items()]
+        own = [effect for effect in each if effect.role == acts[i]] or [e for e in each if not math.isnan(e.largest)]
+        if own:
+            found[head] = max(own, key=lambda effect: effect.largest)
+    return found
+
+
+def _at(result: Result, name: str) -> list[list[Size]]:
+    """Per direction, sufficient and needed, the effects of all heads that one variable of the verdict holds."""
+    mean = result.need(name, "direction", "head_label")
+    bounds = result.need(f"{name}_interval", "direction", "head_label", "ci_bound").values
+    asked, sizes = result.labels("direction"), []
+    for direction in summary.DIRECTIONS:
+        if direction not in asked:
+            sizes.append([UNKNOWN] * mean.sizes["head_label"])
+            continue
+        i = asked.index(direction)
+        parts = {"mean": mean.values[i], "low": bounds[i, :, 0], "high": bounds[i, :, 1]}
+        one = summary.effect(xr.Dataset({key: ("head_label", values) for key, values in parts.items()}), direction)
+        sizes.append([Size(*map(float, three)) for three in zip(*(one[key].values for key in parts), strict=True)])
+    return sizes
 
 
 def _gate(run: RunInputs) -> tuple[bool, str, str]:

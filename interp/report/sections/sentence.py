@@ -57,12 +57,13 @@ def picture(reach: Result, heads: Result, sources: Result) -> Figure:
     means, lows = (enough[name].transpose("layer", "head").values for name in ("mean", "low"))
     lows = np.where(np.isfinite(lows), lows, means)  # one counterfactual has no interval
     best = sorted((cell for cell in cells if lows[cell] > 0), key=lambda cell: -means[cell])[:HEADS]
-    reached = bool(reach.need_attr("reaches"))
+    reached, end = bool(reach.need_attr("reaches")), _span(reach, "target")[1] - 1
     arcs = [
         Arc(
             head_label(*cell),
             cell[0],
             position,
+            end,
             float(means[cell] * share.values[(*cell, position)]),
             say("of the whole"),
         )
