@@ -39,7 +39,7 @@ class Head:
         answer: one sentence.
         numbers: (what, in words with numbers), the measurements behind it.
         scale: what the numbers mean.
-        rest: the whole answer, where it says more than its first sentence.
+        rest: the whole answer, where it says more than its first sentence; folded where its numbers stand above.
         about: (what, in words): the model, and what the answer cannot say.
         picture: the drawing, if there is one.
         words: the fixed words of the template.

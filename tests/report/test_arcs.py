@@ -14,7 +14,7 @@ def drawn(*arcs: Arc) -> str:
 
 
 def test_an_arc_is_as_thick_as_what_it_brings() -> None:
-    text = drawn(Arc("L3H1", 3, 1, 0.5), Arc("L7H0", 7, 1, 0.25), Arc("L7H2", 7, 1, 1.4))
+    text = drawn(Arc("L3H1", 3, 1, 2, 0.5), Arc("L7H0", 7, 1, 2, 0.25), Arc("L7H2", 7, 1, 2, 1.4))
     widths = sorted(float(width) for width in re.findall(r'class="arc"[^>]*stroke-width="([\d.]+)"', text))
     assert widths == [THICKEST / 4, THICKEST / 2, THICKEST]  # never thicker than the whole
     assert "L7H2, L7H0" in text  # the stronger first
@@ -22,19 +22,19 @@ def test_an_arc_is_as_thick_as_what_it_brings() -> None:
 
 def test_higher_layers_are_higher_up() -> None:
     pattern = r'class="arc" d="M[\d.]+ ([\d.]+)C'
-    low, high = (float(re.findall(pattern, drawn(Arc("h", layer, 1, 1.0)))[0]) for layer in (0, 11))
+    low, high = (float(re.findall(pattern, drawn(Arc("h", layer, 1, 2, 1.0)))[0]) for layer in (0, 11))
     assert high < low
 
 
 def test_what_a_head_takes_from_the_target_itself_is_a_dot() -> None:
-    assert '<circle class="arc own"' in drawn(Arc("L0H0", 0, 2, 0.3))
+    assert '<circle class="arc own"' in drawn(Arc("L0H0", 0, 2, 2, 0.3))
 
 
 def test_nothing_is_one_thin_line_that_says_so() -> None:
     text = drawn()
     assert text.count('class="arc none"') == 1
     assert ">nothing<" in text
-    assert "Nothing arrives." in text
+    assert "nothing</desc>" in text
 
 
 def test_tokens_are_text() -> None:

@@ -42,7 +42,7 @@ def elsewhere(data: xr.Dataset) -> xr.Dataset:
 
 def arcs(drawn: str) -> dict[str, float]:
     """Head -> width of its arc."""
-    found = re.findall(r'class="arc" d="[^"]+" stroke-width="([\d.]+)" data-head="(L\dH\d)"', drawn)
+    found = re.findall(r'class="arc" d="[^"]+" stroke-width="([\d.]+)" data-layer="\d" data-head="(L\dH\d)"', drawn)
     return {name: float(width) for width, name in found}
 
 
@@ -87,9 +87,9 @@ def test_prompts_without_text_are_drawn_by_their_tokens(tmp_path: Path) -> None:
 
     def with_positions(data: xr.Dataset) -> xr.Dataset:
         at = np.tile([5, 12, 22], (data.sizes["prompt"], 1))
-        return data.assign(role_position=(("prompt", "role"), at, {"units": ""})).assign_coords(
-            role=["color", "noun", "answer"]
-        )
+        return data.assign(
+            role_position=(("prompt", "role"), at, {"units": "", "long_name": "position"})
+        ).assign_coords(role=["color", "noun", "answer"])
 
     edit(tmp_path, "head_attribution", with_positions)
     edit(tmp_path, "attention_patterns", lambda data: data.assign_attrs(prompt=0))
