@@ -22,6 +22,7 @@ from jaxtyping import Float, Int
 from interp import results, stats, summary, tasks
 from interp._arguments import check_model, check_pairs
 from interp.errors import InterpError, shown, unknown_name
+from interp.language import in_each, say
 from interp.prompts import PromptPairs, tokens
 from interp.prompts.vocabulary import DOES_NOT, PREFERS, SAYS
 from interp.results import Variable
@@ -60,7 +61,8 @@ def run(
 ) -> xr.Dataset:
     """Measure the behaviour on every rung, and say of each whether it may be explained.
 
-    A rung passes if all of this holds; ``reason`` says so, or what does not hold, with the numbers:
+    A rung passes if all of this holds; ``reason`` (in Spanish ``reason_es``) says so, or what does not hold, with the
+    numbers:
 
     - ``preferred`` is at least ``minimum_preferred``, and its 95% Wilson interval lies above guessing (0.5);
     - the corrupted prompts prefer the other answer on average (``corrupted_mean`` below 0);
@@ -307,7 +309,7 @@ class _Gate:
     gap: float
     gap_interval: tuple[float, float]
     outcome: str
-    reason: str
+    reasons: Mapping[str, str]
 
     @property
     def passes(self) -> bool:
@@ -322,13 +324,23 @@ def _gate(answers: _Answers, minimum_gap: float, minimum_preferred: float) -> _G
     mean, low, high = (float(gap[name]) for name in ("mean", "low", "high"))
     found = _Gate(
         n, top1 / n, stats.wilson_interval(top1, n), preferred / n, stats.wilson_interval(preferred, n),
-        float(answers.clean.mean()), float(answers.corrupted.mean()), mean, (low, high), DOES_NOT, "",
+        float(answers.clean.mean()), float(answers.corrupted.mean()), mean, (low, high), DOES_NOT, {},
     )  # fmt: skip
-    problems = _problems(found, minimum_gap, minimum_preferred)
-    if problems:
-        return replace(found, reason="fails: " + "; ".join(problems))
-    outcome = SAYS if found.accuracy >= minimum_preferred else PREFERS
-    return replace(found, outcome=outcome, reason=f"passes: {_praise(found, outcome)}")
+    outcome = DOES_NOT
+    if not _problems(found, minimum_gap, minimum_preferred):
+        outcome = SAYS if found.accuracy >= minimum_preferred else PREFERS
+    return replace(
+        found,
+        outcome=outcome,
+        reasons=in_each(lambda: {"reason": _reason(found, outcome, minimum_gap, minimum_preferred)}),
+    )
+
+
+def _reason(found: _Gate, outcome: str, minimum_gap: float, minimum_preferred: float) -> str:
+    """Why the rung may be explained, or may not."""
+    if outcome == DOES_NOT:
+        return say("fails: {why}", why="; ".join(_problems(found, minimum_gap, minimum_preferred)))
+    return say("passes: {why}", why=_praise(found, outcome))
 
 
 def _explained(gates: Mapping[str, _Gate], main: str) -> str:
@@ -340,43 +352,90 @@ def _explained(gates: Mapping[str, _Gate], main: str) -> str:
 def _problems(found: _Gate, minimum_gap: float, minimum_preferred: float) -> list[str]:
     """What keeps the rung from being explained, each as a clause with its numbers."""
     problems = []
+    told: dict[str, Any] = {
+        "share": found.preferred, "n": found.n, "least": minimum_preferred, "guessing": GUESSING,
+        "interval": _percent(*found.preferred_interval),
+    }  # fmt: skip
     low, high = found.preferred_interval
-    share = f"prefers the right answer on {found.preferred:.0%} of {found.n} prompts"
-    if low <= GUESSING:
-        place = "includes" if high >= GUESSING else "lies below"
-        problems.append(f"{share}, 95% interval {_percent(low, high)}, which {place} the {GUESSING:.0%} of guessing")
+    if low <= GUESSING <= high:
+        problems.append(
+            say(
+                "prefers the right answer on {share:.0%} of {n} prompts, 95% interval {interval}, which includes the "
+                "{guessing:.0%} of guessing",
+                **told,
+            )
+        )
+    elif low <= GUESSING:
+        problems.append(
+            say(
+                "prefers the right answer on {share:.0%} of {n} prompts, 95% interval {interval}, which lies below the "
+                "{guessing:.0%} of guessing",
+                **told,
+            )
+        )
     elif found.preferred < minimum_preferred:
-        problems.append(f"{share}, below the {minimum_preferred:.0%} required (95% interval {_percent(low, high)})")
+        problems.append(
+            say(
+                "prefers the right answer on {share:.0%} of {n} prompts, below the {least:.0%} required (95% interval "
+                "{interval})",
+                **told,
+            )
+        )
     if not found.corrupted_mean < 0:
         problems.append(
-            f"the corrupted prompts still favour the clean answer, by {found.corrupted_mean:.2f} on average, "
-            "so the context does not decide"
+            say(
+                "the corrupted prompts still favour the clean answer, by {mean:.2f} on average, so the context does "
+                "not decide",
+                mean=found.corrupted_mean,
+            )
         )
     gap_low, gap_high = found.gap_interval
     if not found.gap >= minimum_gap:
-        problems.append(f"the gap between clean and corrupted is {found.gap:.2f}, below the {minimum_gap:g} required")
+        problems.append(
+            say(
+                "the gap between clean and corrupted is {gap:.2f}, below the {least:g} required",
+                gap=found.gap,
+                least=minimum_gap,
+            )
+        )
     elif math.isnan(gap_low):
-        problems.append("one prompt has no interval: give at least two")
+        problems.append(say("one prompt has no interval: give at least two"))
     elif not gap_low > 0:
         problems.append(
-            f"the gap between clean and corrupted is {found.gap:.2f}, 95% interval {gap_low:.2f} to {gap_high:.2f}, "
-            "which does not lie above 0"
+            say(
+                "the gap between clean and corrupted is {gap:.2f}, 95% interval {low:.2f} to {high:.2f}, which does "
+                "not lie above 0",
+                gap=found.gap,
+                low=gap_low,
+                high=gap_high,
+            )
         )
     return problems
 
 
 def _praise(found: _Gate, outcome: str) -> str:
-    said = "it is the top token on" if outcome == SAYS else "it is not said: it is the top token on only"
-    return (
-        f"prefers the right answer on {found.preferred:.0%} of {found.n} prompts (95% interval "
-        f"{_percent(*found.preferred_interval)}, guessing {GUESSING:.0%}), and changing the context moves the answer "
-        f"by {found.gap:.2f} (95% interval {found.gap_interval[0]:.2f} to {found.gap_interval[1]:.2f}), from "
-        f"{found.clean_mean:.2f} to {found.corrupted_mean:.2f}; {said} {found.accuracy:.0%}"
+    told: dict[str, Any] = {
+        "share": found.preferred, "n": found.n, "interval": _percent(*found.preferred_interval), "guessing": GUESSING,
+        "gap": found.gap, "low": found.gap_interval[0], "high": found.gap_interval[1], "clean": found.clean_mean,
+        "corrupted": found.corrupted_mean, "accuracy": found.accuracy,
+    }  # fmt: skip
+    if outcome == SAYS:
+        return say(
+            "prefers the right answer on {share:.0%} of {n} prompts (95% interval {interval}, guessing "
+            "{guessing:.0%}), and changing the context moves the answer by {gap:.2f} (95% interval {low:.2f} to "
+            "{high:.2f}), from {clean:.2f} to {corrupted:.2f}; it is the top token on {accuracy:.0%}",
+            **told,
+        )
+    return say(
+        "prefers the right answer on {share:.0%} of {n} prompts (95% interval {interval}, guessing {guessing:.0%}), "
+        "and changing the context moves the answer by {gap:.2f} (95% interval {low:.2f} to {high:.2f}), from "
+        "{clean:.2f} to {corrupted:.2f}; it is not said: it is the top token on only {accuracy:.0%}",
+        **told,
     )
 
 
 def _percent(low: float, high: float) -> str:
-    return f"{low:.0%} to {high:.0%}"
+    return say("{low:.0%} to {high:.0%}", low=low, high=high)
 
 
 # ---- the result ----
@@ -431,7 +490,10 @@ def _per_rung(gates: Sequence[_Gate], units: str) -> dict[str, Variable]:
             ("rung",), np.array([gate.passes for gate in gates], np.int8), "", "whether the rung may be explained"
         ),
         "outcome": of("outcome", "", "whether the model says the answer, prefers it to the other one, or does not"),
-        "reason": of("reason", "", "why, with the numbers"),
+        **{
+            name: Variable(("rung",), np.array([gate.reasons[name] for gate in gates]), "", "why, with the numbers")
+            for name in gates[0].reasons
+        },
     }  # fmt: skip
 
 

@@ -17,6 +17,7 @@ from analyses.head_evidence import LEVEL, Cell, Estimate, Evidence, ends, number
 from interp import mini, summary
 from interp import results as labelled
 from interp.errors import InterpError, shown
+from interp.language import LANGUAGES, in_each, key, listed, say, say_stored, sentence, speaking, spoken
 from interp.prompts.vocabulary import PREFERS, Vocabulary
 from interp.results import Variable
 
@@ -28,6 +29,8 @@ WIDE = 0.3
 """An interval of a recovered fraction that is wider than this is called wide in the answer."""
 NAMED = 3
 """At most this many heads of a kind are named in the answer; the rest are counted."""
+HALF = 0.5
+"""Below this share of the gap the source passes through the target in part only."""
 LISTED = 8
 """At most this many heads are spelled out where the methods disagree; the table has all."""
 
@@ -92,9 +95,10 @@ def run(
         ``agreement`` (what each method says), ``p_value`` (smallest adjusted), and the means with 95% intervals
         (``*_interval``) of ``attention`` (meeting role to the other, a share), ``recovered_z_{role}`` (direction),
         ``contribution`` (logits) and ``ablation_effect`` (ablation, logits), as far as they were measured. Attributes
-        ``answer``, ``gate`` (passed or failed), ``outcome`` (as in ``behavior``), ``gate_reason``, ``rung``,
-        ``meeting``, ``agreement``, ``disagreement``, ``limits``. If the behaviour gate failed there are no heads, and
-        the answer says so.
+        ``answer_short`` (one sentence that says yes or no first: does the source pass through the target?), ``answer``,
+        ``gate`` (passed or failed), ``outcome`` (as in ``behavior``), ``gate_reason``, ``rung``, ``meeting``,
+        ``meeting_note``, ``agreement``, ``disagreement``, ``limits``. What is said in words is said in Spanish too,
+        under the same name with ``_es``. If the behaviour gate failed there are no heads, and the answer says so.
 
     Raises:
         InterpError: no ``behavior``, results of different models or different rungs, no vocabulary, or a bad
@@ -121,7 +125,6 @@ def run(
         "rung": behavior.rung,
         "gate": "passed" if behavior.passes else "failed",
         "outcome": behavior.outcome,
-        "gate_reason": behavior.reason,
         "source_role": vocabulary.source or "",
         "target_role": vocabulary.target or "",
         "vocabulary": vocabulary.as_json(),
@@ -129,35 +132,17 @@ def run(
         "level": LEVEL,
         **summary.usual_attrs(),
     }
-    if not behavior.passes:
-        answer = (
-            f"{behavior.model} does not do {behavior.task} ({behavior.reason.removeprefix('fails: ')}). "
-            "So nothing is explained and no head is named."
-        )
-        return _build(used, behavior.variables(), {}, {**extra, "answer": answer}, seed, ("behavior",), vocabulary)
-    if vocabulary.source is None or vocabulary.target is None:
-        extra["answer"] = f"{behavior.sentence()} {_NO_SOURCE}"
+    if not behavior.passes or vocabulary.source is None or vocabulary.target is None:
+        extra |= in_each(behavior.alone)
         return _build(used, behavior.variables(), {}, extra, seed, ("behavior",), vocabulary)
     verdict = _Verdict.of(used, vocabulary, minimum_effect, seed, not_asked or {})
-    extra |= {
-        "answer": f"{behavior.sentence()} {_on_fewer(verdict.sentence(), used, behavior.n)}{_measured(used)}",
-        "meeting": verdict.heads.arrival,
-        "meeting_note": verdict.heads.meeting.note,
-        "n_cells_tested": verdict.heads.n_tested,
-        "agreement": verdict.agreement(),
-        "disagreement": verdict.disagreement(),
-        "limits": verdict.limits(behavior.model),
-    }
+    extra |= {"meeting": verdict.heads.arrival, "n_cells_tested": verdict.heads.n_tested}
+    extra |= in_each(lambda: {**behavior.said(), **verdict.said(behavior, used)})
     coords, about = verdict.coords(), (*EXPLAINING, "behavior")
     return _build(used, {**behavior.variables(), **verdict.variables()}, coords, extra, seed, about, vocabulary)
 
 
 # ---- what the results are about ----
-
-_NO_SOURCE = (
-    "Which heads carry it cannot be asked: clean and corrupted differ in no word that has a role. Name that word as a "
-    "role of the prompts."
-)
 
 
 def _vocabulary(used: Mapping[str, xr.Dataset], source: str | None, target: str | None) -> Vocabulary:
@@ -189,28 +174,31 @@ def _attribute(used: Mapping[str, xr.Dataset], name: str) -> object:
 
 def _check_same(used: Mapping[str, xr.Dataset]) -> None:
     """Refuse results of different models, or explanations of different rungs."""
-    for key, names in (("weights_sha256", tuple(used)), ("task", tuple(name for name in EXPLAINING if name in used))):
-        values = {name: str(used[name].attrs[key]) for name in names}
+    of_one = (("weights_sha256", tuple(used)), ("task", tuple(name for name in EXPLAINING if name in used)))
+    for attribute, names in of_one:
+        values = {name: str(used[name].attrs[attribute]) for name in names}
         if len(set(values.values())) > 1:
             listed = ", ".join(f"{name} {value[:24]}" for name, value in values.items())
-            raise InterpError(f"The results to join have different {key} ({listed}). Join the results of one run.")
+            raise InterpError(
+                f"The results to join have different {attribute} ({listed}). Join the results of one run."
+            )
 
 
 @dataclass(frozen=True)
 class _Behavior:
-    """What the model does on the rung that is explained."""
+    """What the model does on the rung that is explained; ``reasons`` is what the gate says of it, by language."""
 
     model: str
     task: str
     rung: str
     passes: bool
     outcome: str
-    reason: str
+    reasons: Mapping[str, str]
     n: int
     accuracy: float
     interval: tuple[float, float]
     preferred: float
-    wanted: str
+    vocabulary: Vocabulary
 
     @classmethod
     def of(cls, used: Mapping[str, xr.Dataset], vocabulary: Vocabulary) -> _Behavior:
@@ -218,32 +206,70 @@ class _Behavior:
         row = used["behavior"].isel(rung=index)
         low, high = (float(bound) for bound in row["accuracy_interval"].values)
         rung, task = str(row["rung"].values), str(used["behavior"].attrs["task"]).partition("/")[0]
+        named = {language: key("reason", language) for language in LANGUAGES}
         return cls(
             model=str(used["behavior"].attrs["model"]),
             task=task if task == rung else f"{task}/{rung}",
             rung=rung,
             passes=bool(row["passes"].values),
             outcome=str(row["outcome"].values),
-            reason=str(row["reason"].values) if "reason" in row else "",
+            reasons={language: str(row[name].values) for language, name in named.items() if name in row},
             n=int(row["n"].values),
             accuracy=float(row["accuracy"].values),
             interval=(low, high),
             preferred=float(row["preferred"].values),
-            wanted=vocabulary.correct(),
+            vocabulary=vocabulary,
         )
+
+    def reason(self) -> str:
+        """What the gate says of it, in English where the baselines say nothing else."""
+        return self.reasons.get(spoken(), self.reasons.get(LANGUAGES[0], ""))
+
+    def said(self) -> dict[str, str]:
+        """What is said of it however the explanation goes."""
+        return {"gate_reason": self.reason()}
+
+    def alone(self) -> dict[str, str]:
+        """What is said where nothing is explained: the gate failed, or there is no source to ask about."""
+        if self.passes:
+            no_source = say(
+                "Which heads carry it cannot be asked: clean and corrupted differ in no word that has a role. Name "
+                "that word as a role of the prompts."
+            )
+            short = say("Not answered: clean and corrupted differ in no word that has a role.")
+            return {**self.said(), "answer_short": short, "answer": f"{self.sentence()} {no_source}"}
+        reason = self.reason()
+        for word in (say("passes: {why}", why=""), say("fails: {why}", why="")):
+            reason = reason.removeprefix(word)
+        return {
+            **self.said(),
+            "answer_short": say(
+                "No: {model} does not do {task}, so there is nothing to explain.", model=self.model, task=self.task
+            ),
+            "answer": say(
+                "{model} does not do {task} ({reason}). So nothing is explained and no head is named.",
+                model=self.model,
+                task=self.task,
+                reason=reason,
+            ),
+        }
 
     def sentence(self) -> str:
         low, high = self.interval
+        told: dict[str, Any] = {
+            "n": self.n, "task": self.task, "model": self.model, "wanted": self.vocabulary.correct(),
+            "preferred": self.preferred, "accuracy": self.accuracy, "low": low, "high": high,
+        }  # fmt: skip
         if self.outcome == PREFERS:
-            return (
-                f"On {self.n} prompts of {self.task} {self.model} prefers {self.wanted} to the other answer in "
-                f"{self.preferred:.0%} but does not say it: it is the top token in {self.accuracy:.0%} (95% CI "
-                f"{low:.0%} to {high:.0%})."
+            return say(
+                "On {n} prompts of {task} {model} prefers {wanted} to the other answer in {preferred:.0%} but does not "
+                "say it: it is the top token in {accuracy:.0%} (95% CI {low:.0%} to {high:.0%}).",
+                **told,
             )
-        return (
-            f"On {self.n} prompts of {self.task} {self.model} gives {self.wanted} as its top token in "
-            f"{self.accuracy:.0%} (95% CI {low:.0%} to {high:.0%}) and prefers it to the other answer in "
-            f"{self.preferred:.0%}."
+        return say(
+            "On {n} prompts of {task} {model} gives {wanted} as its top token in {accuracy:.0%} (95% CI {low:.0%} to "
+            "{high:.0%}) and prefers it to the other answer in {preferred:.0%}.",
+            **told,
         )
 
     def variables(self) -> dict[str, Variable]:
@@ -268,7 +294,7 @@ class _Verdict:
     n_prompts: Mapping[str, int]
     missing: tuple[str, ...]
     not_asked: Mapping[str, str]
-    probe: str
+    probing: xr.Dataset | None
 
     @classmethod
     def of(
@@ -279,14 +305,13 @@ class _Verdict:
         seed: int,
         not_asked: Mapping[str, str],
     ) -> _Verdict:
-        heads = Evidence.of(used, vocabulary, minimum_effect, seed)
         return cls(
-            heads=heads,
+            heads=Evidence.of(used, vocabulary, minimum_effect, seed),
             vocabulary=vocabulary,
             n_prompts={name: int(data.attrs["n_prompts"]) for name, data in used.items() if name in EXPLAINING},
             missing=tuple(name for name in EXPLAINING if name not in used and name not in not_asked),
             not_asked=not_asked,
-            probe=_probe(used.get("probing"), heads.arrival, vocabulary),
+            probing=used.get("probing"),
         )
 
     @property
@@ -298,6 +323,144 @@ class _Verdict:
         """A role within a sentence."""
         return self.vocabulary.name(role)
 
+    def said(self, behavior: _Behavior, used: Mapping[str, xr.Dataset]) -> dict[str, str]:
+        """Everything that is said in words, by the attribute that holds it."""
+        parts = (
+            behavior.sentence(),
+            _on_fewer(self.sentence(), used, behavior.n) + _measured(used),
+            self.at_target(),
+            self.needed(),
+        )
+        return {
+            "answer_short": self.short(),
+            "answer": " ".join(part for part in parts if part),
+            "meeting_note": self.heads.meeting.note(),
+            "agreement": self.agreement(),
+            "disagreement": self.disagreement(),
+            "limits": self.limits(behavior.model),
+        }
+
+    # ---- yes or no ----
+
+    def short(self) -> str:
+        """One sentence: whether the source passes through the target, and which way it goes."""
+        if not self.heads.cells and self.heads.passage is None:
+            return say("Not answered: {why}.", why=self._unanswered())
+        route = self._route()
+        return say("{verdict}; {route}.", verdict=self._yes_or_no(), route=route) if route else f"{self._yes_or_no()}."
+
+    def _yes_or_no(self) -> str:
+        """Whether the source passes through the target: by patching all its stream, else by the heads acting there."""
+        meeting, passage = self.heads.meeting, self.heads.passage
+        ends_at: dict[str, Any] = {"source": self.thing, "target": self._place(ends(self.vocabulary)[1])}
+        if meeting.answers:  # the gate has shown that the answer, which is given there, follows the source
+            return say("Yes: {source} reaches {target}", **ends_at)
+        if meeting.source_is_last:
+            return say("No: {target} stands before {source}, and attention only looks back", **ends_at)
+        if passage is None:
+            if any(self.heads.acts_at(head) == meeting.role for head in self.heads.labelled("mover")):
+                return say("Yes: {source} passes through {target}", **ends_at)
+            return say("Not measured: whether {source} passes through {target}", **ends_at)
+        if passage.passes is None:
+            return say("Not certain: whether {source} passes through {target} cannot be told here", **ends_at)
+        if not passage.passes:
+            return say("No: {source} does not pass through {target}", **ends_at)
+        if passage.effect.mean[0] < HALF:
+            return say("Yes, in part: {source} passes through {target}", **ends_at)
+        return say("Yes: {source} passes through {target}", **ends_at)
+
+    def _route(self) -> str:
+        """The way that the source takes, as a clause."""
+        movers, readers = self.heads.labelled("mover"), self.heads.labelled("reader")
+        if not movers and not readers:
+            return say("no single head stands out") if self.heads.cells else ""
+        parts = []
+        for role, found in self._by_place(movers):
+            heads, meeting = self._named(found), self.heads.meeting
+            if role != meeting.role:
+                parts.append(say("it goes to {where} through {heads}", where=self._place(role), heads=heads))
+            elif meeting.source_is_last:
+                other = self._place(meeting.other)
+                parts.append(say("it meets {other} at its own word through {heads}", other=other, heads=heads))
+            else:
+                parts.append(say("it comes there through {heads}", heads=heads))
+        places = {role for role, _ in self._by_place(movers)}
+        for role, found in self._by_place(readers):
+            edge = self.heads.strongest_edge(found[0])
+            onwards = edge is not None and edge.partition("<-")[2] in places
+            told = {"where": self._place(role), "heads": self._named(found)}
+            parts.append(
+                say("from there to {where} through {heads}", **told)
+                if onwards
+                else say("it is read at {where} by {heads}", **told)
+            )
+        if not movers:
+            parts.insert(0, say("no single head stands out that brings it"))
+        return listed(parts)
+
+    def _named(self, heads: Sequence[int]) -> str:
+        """Heads by name, the rest counted."""
+        told = [self.heads.names[head] for head in heads[:NAMED]]
+        return listed(told + self._more(heads))
+
+    def _more(self, heads: Sequence[int]) -> list[str]:
+        """How many heads are left out of a list of them."""
+        return [say("{count} more", count=len(heads) - NAMED)] if len(heads) > NAMED else []
+
+    def at_target(self) -> str:
+        """The figures behind yes or no."""
+        passage = self.heads.passage
+        if passage is None or self.heads.meeting.answers or self.heads.meeting.source_is_last:
+            return ""
+        told: dict[str, Any] = {
+            "target": self._place(ends(self.vocabulary)[1]), "size": passage.effect.text(0), "layer": passage.layer,
+        }  # fmt: skip
+        if passage.direction == "denoising":
+            return say(
+                "Patching all of the residual stream at {target} recovers at most {size} of the gap (before layer "
+                "{layer}).",
+                **told,
+            )
+        return say(
+            "Patching all of the residual stream at {target} loses at most {size} of the gap (before layer {layer}).",
+            **told,
+        )
+
+    def needed(self) -> str:
+        """The heads without which the answer is lost though they carry nothing of the source."""
+        found = [head for head in self._hurting() if self._moves_nothing(head)]
+        found.sort(key=lambda head: self._mildest(head).mean[head])
+        if not found:
+            return ""
+        costs = [number(-self._mildest(head).mean[head]) for head in found[:NAMED]]
+        return say(
+            "The answer also needs {heads} (each ablation costs at least {costs} logits), though patching them alone "
+            "moves little: what they do is the same in both prompts.",
+            heads=self._named(found),
+            costs=listed(costs + (["..."] if len(found) > NAMED else [])),
+        )
+
+    def _hurting(self) -> list[int]:
+        """The heads without a label whose every ablation hurts."""
+        least = self.heads.minimum_effect * abs(self.heads.gap)
+        return [
+            head
+            for head in range(len(self.heads))
+            if self.heads.label(head) == "none"
+            and self.heads.ablation
+            and all(one.high[head] < 0 and one.mean[head] <= -least for one in self.heads.ablation.values())
+        ]
+
+    def _moves_nothing(self, head: int) -> bool:
+        """Whether patching the head alone is sure to move less than what counts, wherever it was done."""
+        least = self.heads.minimum_effect
+        effects = [cell.effect for cell in self.heads.cells] + list(self.heads.everywhere.values())
+        return bool(effects) and all(-least < one.low[head] and one.high[head] < least for one in effects)
+
+    def _mildest(self, head: int) -> Estimate:
+        """The ablation that costs least."""
+        return max(self.heads.ablation.values(), key=lambda one: one.mean[head])
+
     # ---- do the methods agree ----
 
     def checks(self, head: int) -> Iterator[tuple[str, bool, str]]:
@@ -305,14 +468,17 @@ class _Verdict:
         role, edge, direct = self.heads.acts_at(head), self.heads.strongest_edge(head), self.heads.contribution
         if edge is not None:
             src, weight = edge.partition("<-")[2], self.heads.attention[edge].mean[head]
-            yield f"attention to {self._place(src)}", bool(self.heads.looks(head, role, src)), number(weight)
+            looks = bool(self.heads.looks(head, role, src))
+            yield say("attention to {word}", word=self._place(src)), looks, number(weight)
         for cell in self.heads.cells:
             if cell.role == role:
                 yield cell.direction, bool(cell.counts[head]), cell.effect.text(head)
         for kind, estimate in self.heads.ablation.items():
-            yield f"{kind} ablation", bool(estimate.high[head] < 0), f"{estimate.text(head)} logits"
+            size = say("{size} logits", size=estimate.text(head))
+            yield say_stored(f"{kind} ablation"), bool(estimate.high[head] < 0), size
         if direct is not None and role == "answer":
-            yield "direct contribution", bool(direct.low[head] > 0), f"{direct.text(head)} logits"
+            size = say("{size} logits", size=direct.text(head))
+            yield say("direct contribution"), bool(direct.low[head] > 0), size
 
     def agreement_of(self, head: int) -> str:
         """What every method says of a head, in words; for a head without a label only what contradicts that."""
@@ -322,44 +488,60 @@ class _Verdict:
         yes = [name for name, agrees, _ in checks if agrees]
         no = [f"{name} {size}" for name, agrees, size in checks if not agrees]
         if not no:
-            return f"all {len(yes)} agree"
-        return f"agree: {', '.join(yes)}; disagree: {', '.join(no)}"
+            return say("all {count} agree", count=len(yes))
+        return say("agree: {yes}; disagree: {no}", yes=", ".join(yes), no=", ".join(no))
 
     def _unexplained(self, head: int) -> Iterator[str]:
         """Signs of a head that is not labelled: worth knowing, since a label needs patching at these words."""
         for cell in self.heads.cells:
+            told = {"direction": cell.direction, "role": self._place(cell.role), "size": cell.effect.text(head)}
             if cell.against[head]:
-                yield f"works against the answer at {cell.role}: {cell.direction} {cell.effect.text(head)}"
+                yield say("works against the answer at {role}: {direction} {size}", **told)
             if cell.counts[head] and not self.heads.believed(cell, head):
-                size = f"{cell.direction} at {cell.role} {cell.effect.text(head)}"
-                yield f"{size}, but it does not look at {self.heads.meeting.other}"
+                other = self._place(self.heads.meeting.other)
+                yield say("{direction} at {role} {size}, but it does not look at {other}", other=other, **told)
         least, direct = self.heads.minimum_effect * abs(self.heads.gap), self.heads.contribution
-        hurts = [one for one in self.heads.ablation.values() if one.high[head] < 0 and one.mean[head] <= -least]
-        if hurts and len(hurts) == len(self.heads.ablation):
-            mildest = max(hurts, key=lambda one: one.mean[head])
-            yield f"every ablation hurts (the mildest by {mildest.text(head)} logits), though patching here does little"
+        if head in self._hurting():
+            yield say(
+                "every ablation hurts (the mildest by {size} logits), though patching here does little",
+                size=self._mildest(head).text(head),
+            )
         if direct is not None and direct.low[head] > 0 and direct.mean[head] >= least:
-            yield f"writes {direct.text(head)} logits directly, though patching here does little"
+            yield say("writes {size} logits directly, though patching here does little", size=direct.text(head))
         for direction, one in self.heads.everywhere.items():
             if one.mean[head] >= self.heads.minimum_effect and one.low[head] > 0:
-                yield f"{direction} at all words at once {one.text(head)}, so it acts at a word that was not tested"
+                yield say(
+                    "{direction} at all words at once {size}, so it acts at a word that was not tested",
+                    direction=direction,
+                    size=one.text(head),
+                )
 
     def agreement(self) -> str:
         """How many labelled heads all methods agree on, and what the probe says."""
         named = self.heads.labelled("mover") + self.heads.labelled("reader")
         agreeing = sum(all(agrees for _, agrees, _ in self.checks(head)) for head in named)
-        heads = f"Every method that was run agrees on {agreeing} of {len(named)} named heads." if named else ""
-        return " ".join(part for part in (heads, self.probe) if part) or "No head is named."
+        heads = ""
+        if named:
+            heads = say(
+                "Every method that was run agrees on {agreeing} of {count} named heads.",
+                agreeing=agreeing,
+                count=len(named),
+            )
+        probe = _probe(self.probing, self.heads.arrival, self.vocabulary)
+        return " ".join(part for part in (heads, probe) if part) or say("No head is named.")
 
     def disagreement(self) -> str:
         """Heads on which the methods do not agree, spelled out."""
         named = self.heads.labelled("mover") + self.heads.labelled("reader")
         rest = [head for head in range(len(self.heads)) if head not in named]
-        parts = [f"{self.heads.names[head]} ({self.heads.label(head)}): {self.agreement_of(head)}" for head in named]
-        lines = [part for part in parts if "disagree" in part]
+        lines = [
+            f"{self.heads.names[head]} ({say_stored(self.heads.label(head))}): {self.agreement_of(head)}"
+            for head in named
+            if not all(agrees for _, agrees, _ in self.checks(head))
+        ]
         lines += [f"{self.heads.names[head]}: {self.agreement_of(head)}" for head in rest if self.agreement_of(head)]
         if len(lines) > LISTED:
-            lines[LISTED:] = [f"{len(lines) - LISTED} more heads: see the table"]
+            lines[LISTED:] = [say("{count} more heads: see the table", count=len(lines) - LISTED)]
         return ". ".join(lines) or "none"
 
     # ---- in words ----
@@ -367,39 +549,61 @@ class _Verdict:
     def sentence(self) -> str:
         """Which heads bring the context to the word and which read it there."""
         if not self.heads.cells:
-            lacking = "activation_patching"
-            if lacking not in self.missing:
-                lacking = "head patched at one of these words with a gap that is large enough to divide by"
-            return f"Which heads carry {self.thing} is not answered: this run has no {lacking}."
+            return say("Which heads carry {source} is not answered: {why}.", source=self.thing, why=self._unanswered())
         movers, readers = self.heads.labelled("mover"), self.heads.labelled("reader")
         if not movers and not readers:
-            return f"No single head stands out: {self._largest(None)}."
-        read = " and ".join(
-            f"at {self._place(role)} by {self._listed(found)}" for role, found in self._by_place(readers)
-        )
-        where, own = self._place(self.heads.meeting.role), self.heads.meeting.source_is_last
+            return say("No single head stands out: {largest}.", largest=self._largest(None))
+        read = self._joined([
+            say("at {where} by {heads}", where=self._place(role), heads=self._listed(found))
+            for role, found in self._by_place(readers)
+        ])  # fmt: skip
         if not movers:
-            measured = any(cell.role in self.heads.meeting.places for cell in self.heads.cells)
-            why = self._largest(self.heads.meeting.places) if measured else "nothing was patched there"
-            brings = f"brings {self.thing} to {where}"
-            if own:
-                brings = f"brings {self._place(self.heads.meeting.other)} to {self.thing}'s own word"
-            return f"No single head {brings} ({why}); {self.thing} is read {read}."
+            return self._only_read(read)
+        where, own = self.heads.meeting, self.heads.meeting.source_is_last
         ways = []
         for role, found in self._by_place(movers):
-            meets = own and role == self.heads.meeting.role
-            reaches = (
-                f"meets {self._place(self.heads.meeting.other)} at its own word"
-                if meets
-                else f"reaches {self._place(role)}"
-            )
-            ways.append(f"{reaches} through {self._listed(found)}")
-        route = f"{self.thing[0].upper()}{self.thing[1:]} {' and '.join(ways)}"
-        if not readers and set(self.vocabulary.readers or ()) <= set(self.heads.meeting.places):
+            if own and role == where.role:
+                ways.append(
+                    say(
+                        "meets {other} at its own word through {heads}",
+                        other=self._place(where.other),
+                        heads=self._listed(found),
+                    )
+                )
+            else:
+                ways.append(say("reaches {where} through {heads}", where=self._place(role), heads=self._listed(found)))
+        route = sentence(f"{self.thing} {self._joined(ways)}")
+        if readers:
+            return say("{route}, and is read {read}.", route=route, read=read)
+        if set(self.vocabulary.readers or ()) <= set(where.places):
             return f"{route}."
-        if not readers:
-            return f"{route}, and no single head stands out as the one that reads it there."
-        return f"{route}, and is read {read}."
+        return say("{route}, and no single head stands out as the one that reads it there.", route=route)
+
+    @staticmethod
+    def _joined(parts: Sequence[str]) -> str:
+        """Clauses one after the other; each may hold commas of its own."""
+        return say(" and ").join(parts)
+
+    def _unanswered(self) -> str:
+        """Why nothing can be said of heads."""
+        if "activation_patching" in self.missing:
+            return say("this run has no {analysis}", analysis="activation_patching")
+        return say("this run has no head patched at one of these words with a gap that is large enough to divide by")
+
+    def _only_read(self, read: str) -> str:
+        """The sentence where no head brings the source, but some read it."""
+        meeting = self.heads.meeting
+        measured = any(cell.role in meeting.places for cell in self.heads.cells)
+        told = {
+            "why": self._largest(meeting.places) if measured else say("nothing was patched there"),
+            "source": self.thing,
+            "where": self._place(meeting.role),
+            "other": self._place(meeting.other),
+            "read": read,
+        }
+        if meeting.source_is_last:
+            return say("No single head brings {other} to {source}'s own word ({why}); {source} is read {read}.", **told)
+        return say("No single head brings {source} to {where} ({why}); {source} is read {read}.", **told)
 
     def _by_place(self, heads: Sequence[int]) -> list[tuple[str, list[int]]]:
         """Labelled heads by the role where they act, the strongest first."""
@@ -409,36 +613,48 @@ class _Verdict:
     def _listed(self, heads: Sequence[int]) -> str:
         """Heads with their numbers: the first in full, two more in short, the rest counted."""
         told = [f"{self.heads.names[head]} ({self._told(head, brief=head != heads[0])})" for head in heads[:NAMED]]
-        if len(heads) > NAMED:
-            told.append(f"{len(heads) - NAMED} more")
-        return told[0] if len(told) == 1 else f"{', '.join(told[:-1])} and {told[-1]}"
+        return listed(told + self._more(heads))
 
     def _told(self, head: int, *, brief: bool) -> str:
         role, said = self.heads.acts_at(head), []
         here = {cell.direction: cell for cell in self.heads.cells if cell.role == role}
         edge = self.heads.strongest_edge(head)
         if edge is not None and not brief:
-            weight = number(self.heads.attention[edge].mean[head])
-            said.append(f"attention to {self._place(edge.partition('<-')[2])} {weight}")
-        for direction, verb, how in (("denoising", "recovered", "in alone"), ("noising", "lost", "out")):
-            if direction in here:
-                effect = here[direction].effect
-                size = number(effect.mean[head]) if brief else f"{effect.text(head)} when patched {how}"
-                said.append(f"{verb} {size}")
+            said.append(
+                say(
+                    "attention to {word} {weight}",
+                    word=self._place(edge.partition("<-")[2]),
+                    weight=number(self.heads.attention[edge].mean[head]),
+                )
+            )
+        if "denoising" in here:
+            effect = here["denoising"].effect
+            said.append(
+                say("recovered {size}", size=number(effect.mean[head]))
+                if brief
+                else say("recovered {size} when patched in alone", size=effect.text(head))
+            )
+        if "noising" in here:
+            effect = here["noising"].effect
+            said.append(
+                say("lost {size}", size=number(effect.mean[head]))
+                if brief
+                else say("lost {size} when patched out", size=effect.text(head))
+            )
         if len(here) == 2 and self.heads.directions(head) != "both":
             said.append(self._one_way(head, here))
         counting = [cell.effect for cell in here.values() if cell.counts[head]]
         if any(effect.high[head] - effect.low[head] > WIDE for effect in counting):
-            said.append("a wide interval" if brief else "a wide interval, so take the size as rough")
+            said.append(say("a wide interval") if brief else say("a wide interval, so take the size as rough"))
         return ", ".join(said)
 
     def _one_way(self, head: int, here: Mapping[str, Cell]) -> str:
         """What to say of a head whose effect counts in one direction only: absent in the other, or just not certain."""
-        counts, other = ("denoising", "noising") if here["denoising"].counts[head] else ("noising", "denoising")
-        effect = here[other].effect
+        patched_in = bool(here["denoising"].counts[head])
+        effect = here["noising" if patched_in else "denoising"].effect
         if effect.mean[head] >= self.heads.minimum_effect and effect.low[head] > 0:
-            return f"certain only when patched {'in' if counts == 'denoising' else 'out'}"
-        return "sufficient but not needed" if counts == "denoising" else "needed but not sufficient"
+            return say("certain only when patched in") if patched_in else say("certain only when patched out")
+        return say("sufficient but not needed") if patched_in else say("needed but not sufficient")
 
     def _largest(self, roles: Sequence[str] | None) -> str:
         """The largest effect that still does not count, at some roles or anywhere."""
@@ -448,39 +664,51 @@ class _Verdict:
             if (roles is None or cell.role in roles) and np.isfinite(cell.effect.mean).any()
         ]
         if not cells:
-            return "no effect could be measured, since the gap between clean and corrupted is too small"
+            return say("no effect could be measured, since the gap between clean and corrupted is too small")
         cell = max(cells, key=lambda cell: float(np.nanmax(cell.effect.mean)))
         head = int(np.nanargmax(cell.effect.mean))
         effect = cell.effect.mean[head]
         if effect < self.heads.minimum_effect:
-            why = f"below the {self.heads.minimum_effect:.2f} that counts"
+            why = say("below the {least:.2f} that counts", least=self.heads.minimum_effect)
         elif cell.counts[head]:
-            why = f"of a head that does not look at {self._place(self.heads.meeting.other)}"
+            why = say("of a head that does not look at {other}", other=self._place(self.heads.meeting.other))
         else:
-            why = f"not certain among {self.heads.n_tested} cells tried (adjusted p {cell.p_values[head]:.2g})"
-        return (
-            f"the largest effect is {self.heads.names[head]} at {self._place(cell.role)} with "
-            f"{cell.effect.text(head)} of the gap ({cell.direction}), {why}"
+            why = say(
+                "not certain among {count} cells tried (adjusted p {p:.2g})",
+                count=self.heads.n_tested,
+                p=cell.p_values[head],
+            )
+        return say(
+            "the largest effect is {head} at {where} with {size} of the gap ({direction}), {why}",
+            head=self.heads.names[head],
+            where=self._place(cell.role),
+            size=cell.effect.text(head),
+            direction=cell.direction,
+            why=why,
         )
 
     def limits(self, model: str) -> str:
         """What the labels do not say."""
-        places = ", ".join(dict.fromkeys(self._place(cell.role) for cell in self.heads.cells)) or "no role"
+        places = ", ".join(dict.fromkeys(self._place(cell.role) for cell in self.heads.cells)) or say("no role")
         said = [
-            f"A label is about one head patched alone at {places}: heads that only work together, or at other words, "
-            "have none",
-            self.heads.meeting.note,
+            say(
+                "A label is about one head patched alone at {places}: heads that only work together, or at other "
+                "words, have none",
+                places=places,
+            ),
+            self.heads.meeting.note(),
         ]
         if len(set(self.n_prompts.values())) > 1:
             counts = ", ".join(f"{name} {n}" for name, n in self.n_prompts.items())
-            said.append(f"the analyses used different numbers of prompts ({counts})")
+            said.append(say("the analyses used different numbers of prompts ({counts})", counts=counts))
         said += [
-            f"{name} cannot be asked of these prompts: {reason.rstrip('.')}" for name, reason in self.not_asked.items()
+            say("{name} cannot be asked of these prompts: {reason}", name=name, reason=reason.rstrip("."))
+            for name, reason in self.not_asked.items()
         ]
         if self.missing:
-            said.append(f"not run: {', '.join(self.missing)}")
+            said.append(say("not run: {analyses}", analyses=", ".join(self.missing)))
         if model == mini.NAME:
-            said.append(mini.CAVEAT)
+            said.append(say_stored(mini.CAVEAT))
         return "; ".join(said) + "."
 
     # ---- as arrays ----
@@ -508,9 +736,12 @@ class _Verdict:
                 ("label", self.heads.label, "mover, reader or none"),
                 ("acts_at", self.heads.acts_at, "acts at"),
                 ("directions", self.heads.directions, "directions that count"),
-                ("agreement", self.agreement_of, "what the methods say"),
             )
         }
+        for language in LANGUAGES:
+            with speaking(language):
+                told = np.array([self.agreement_of(head) for head in rows])
+            out[key("agreement", language)] = Variable(("head_label",), told, "", "what the methods say")
         edge = f"{self.heads.arrival}<-{self.heads.meeting.other}"
         if edge in self.heads.attention:
             out |= _columns("attention", [self.heads.attention[edge]], None, "share", f"attention {edge}")
@@ -548,18 +779,18 @@ def _measured(used: Mapping[str, xr.Dataset]) -> str:
     metric = "logit_difference" if patching is None else str(patching.attrs.get("metric", "logit_difference"))
     if metric == "logit_difference":
         return ""
-    said = f" The effects are on this read-out: {metric.replace('_', ' ')}."
+    said = " " + say("The effects are on this read-out: {metric}.", metric=metric.replace("_", " "))
     if metric.startswith("projection"):
-        said += " Heads and words that come after what it reads cannot change it."
+        said += " " + say("Heads and words that come after what it reads cannot change it.")
     return said
 
 
-def _on_fewer(sentence: str, used: Mapping[str, xr.Dataset], n: int) -> str:
+def _on_fewer(text: str, used: Mapping[str, xr.Dataset], n: int) -> str:
     """The sentence, with the number of prompts it rests on where that is smaller than the number of the gate."""
     explained = min((int(used[name].attrs["n_prompts"]) for name in EXPLAINING if name in used), default=n)
     if explained >= n:
-        return sentence
-    return f"On the {explained} of them that were patched, {sentence[0].lower()}{sentence[1:]}"
+        return text
+    return say("On the {n} of them that were patched, {text}", n=explained, text=f"{text[0].lower()}{text[1:]}")
 
 
 def _probe(probing: xr.Dataset | None, role: str, vocabulary: Vocabulary) -> str:
@@ -571,14 +802,28 @@ def _probe(probing: xr.Dataset | None, role: str, vocabulary: Vocabulary) -> str
     if not np.isfinite(accuracy).any():
         return ""
     best = int(np.nanargmax(accuracy))
-    control, layer = float(means["control_accuracy"].values[best]), means["layer"].values[best]
-    chance, held_out = float(probing["chance"]), str(probing.attrs.get("held_out_in_words", "the group"))
-    thing, place = (vocabulary.name(name) for name in (str(probing.attrs["target"]), role))
-    figures = f"{accuracy[best]:.2f} with {held_out} held out, control {control:.2f}, chance {chance:.2f}"
+    control = float(means["control_accuracy"].values[best])
+    chance = float(probing["chance"])
+    held_out = probing.attrs.get(key("held_out_in_words", spoken()), probing.attrs.get("held_out_in_words"))
+    told: dict[str, Any] = {
+        "thing": vocabulary.name(str(probing.attrs["target"])),
+        "place": vocabulary.name(role),
+        "layer": means["layer"].values[best],
+        "figures": say(
+            "{accuracy:.2f} with {held_out} held out, control {control:.2f}, chance {chance:.2f}",
+            accuracy=accuracy[best],
+            held_out=say("the group") if held_out is None else str(held_out),
+            control=control,
+            chance=chance,
+        ),
+    }
     if accuracy[best] <= chance:
-        return f"No probe reads {thing} at {place}: the best, at layer {layer}, has {figures}."
-    doubt = "; memory alone can do as much" if accuracy[best] <= control else ""
-    return f"A probe reads {thing} at {place} best at layer {layer}: {figures}{doubt}."
+        return say("No probe reads {thing} at {place}: the best, at layer {layer}, has {figures}.", **told)
+    if accuracy[best] <= control:
+        return say(
+            "A probe reads {thing} at {place} best at layer {layer}: {figures}; memory alone can do as much.", **told
+        )
+    return say("A probe reads {thing} at {place} best at layer {layer}: {figures}.", **told)
 
 
 # ---- the result ----
@@ -605,18 +850,26 @@ def _build(
     about: Sequence[str],
     vocabulary: Vocabulary,
 ) -> xr.Dataset:
-    readers = [vocabulary.name(role) for role in vocabulary.readers or () if role != vocabulary.target]
-    read = f" reader: patching it at {' or at '.join(readers)} does." if readers else ""
     first = next(used[name] for name in about if name in used)
+    told = in_each(lambda: {"reading": _reading(vocabulary)})
     return labelled.build(
         variables,
         coords={**coords, "ci_bound": ["lower", "upper"]},
         title="Verdict",
         question="Which heads bring the context to the word, which read it there, and do the methods agree?",
-        reading=f"mover: patching this head alone where source and target meet changes the answer.{read} "
-        "Effects count from the stated minimum, with p adjusted over all heads.",
+        reading=told.pop("reading"),
         source="max-T: Westfall and Young 1993; patching directions: Heimersheim and Nanda 2024, arXiv 2404.15255",
         of=(_Origin(first.attrs),),
         seed=seed,
-        extra=extra,
+        extra={**extra, **told},
     )
+
+
+def _reading(vocabulary: Vocabulary) -> str:
+    """How to read the labels."""
+    readers = [vocabulary.name(role) for role in vocabulary.readers or () if role != vocabulary.target]
+    said = [say("mover: patching this head alone where source and target meet changes the answer.")]
+    if readers:
+        said.append(say("reader: patching it at {places} does.", places=say(" or at ").join(readers)))
+    said.append(say("Effects count from the stated minimum, with p adjusted over all heads."))
+    return " ".join(said)

@@ -14,6 +14,7 @@ from jaxtyping import Bool, Float, Int
 
 from interp import summary
 from interp.errors import InterpError
+from interp.language import say
 from interp.prompts.template import ANSWER
 from interp.prompts.vocabulary import Vocabulary
 from interp.sites import head_label
@@ -45,36 +46,59 @@ class Meeting:
 
     The token behind the later one and the end of its clause have seen both words whole too, and models often gather
     things there (full stops: Tigges et al. 2023, arXiv 2310.15154): ``places`` are all the roles that the vocabulary
-    counts as places to meet.
+    counts as places to meet. ``target_later`` is the share of prompts in which the target is the later one; None where
+    that is not known. ``answers`` says whether the answer is given at the target itself.
     """
 
     role: str
     other: str
-    source_is_last: bool
     places: tuple[str, ...]
-    note: str
+    vocabulary: Vocabulary
+    target_later: float | None
+    answers: bool
 
     @classmethod
     def of(cls, used: Mapping[str, xr.Dataset], vocabulary: Vocabulary) -> Meeting:
         """Told from where the roles stand; the target is assumed to be last where that is not known."""
         source, target = ends(vocabulary)
         later = _target_comes_later(used, source, target)
-        share = 1.0 if later is None else float(np.mean(later))
-        role, other = (target, source) if share >= 0.5 else (source, target)
-        first, second = vocabulary.name(other), vocabulary.name(role)
-        behind = "" if role == ANSWER else " or behind it"
-        note = f"{second} comes after {first}, so they can meet at {second}{behind}"
-        if later is None:
-            note = f"it is not known which of {first} and {second} comes later; {second} is assumed"
-        elif role == source:
-            note += (
-                f"; the prompts differ there, so patching at {second} also counts what a head copies of its own token "
-                f"and cannot see a head that brings {first}, the same in both; a mover must therefore also look at "
-                f"{first}"
+        share = None if later is None else float(np.mean(later))
+        role, other = (target, source) if share is None or share >= 0.5 else (source, target)
+        answers = target == ANSWER or _same_place(used, target, ANSWER)
+        return cls(role, other, vocabulary.places(role), vocabulary, share, answers)
+
+    @property
+    def source_is_last(self) -> bool:
+        """Whether the source comes after the target, which then cannot look at it."""
+        return self.role == self.vocabulary.source
+
+    def note(self) -> str:
+        """What has to be said of it, in words."""
+        first, second = self.vocabulary.name(self.other), self.vocabulary.name(self.role)
+        if self.target_later is None:
+            return say(
+                "it is not known which of {first} and {second} comes later; {second} is assumed",
+                first=first,
+                second=second,
             )
-        mixed = min(share, 1 - share)
-        note += f"; in {mixed:.0%} of prompts it is the other way round" if mixed else ""
-        return cls(role, other, role == source, vocabulary.places(role), note)
+        if self.role == ANSWER:
+            note = say("{second} comes after {first}, so they can meet at {second}", first=first, second=second)
+        else:
+            note = say(
+                "{second} comes after {first}, so they can meet at {second} or behind it", first=first, second=second
+            )
+        if self.source_is_last:
+            note += say(
+                "; the prompts differ there, so patching at {second} also counts what a head copies of its own token "
+                "and cannot see a head that brings {first}, the same in both; a mover must therefore also look at "
+                "{first}",
+                first=first,
+                second=second,
+            )
+        mixed = min(self.target_later, 1 - self.target_later)
+        if mixed:
+            note += say("; in {share:.0%} of prompts it is the other way round", share=mixed)
+        return note
 
 
 def ends(vocabulary: Vocabulary) -> tuple[str, str]:
@@ -89,6 +113,20 @@ def ends(vocabulary: Vocabulary) -> tuple[str, str]:
 
 
 def _target_comes_later(used: Mapping[str, xr.Dataset], source: str, target: str) -> Bool[np.ndarray, " prompt"] | None:
+    found = _places(used, source, target)
+    return None if found is None else found[1] > found[0]
+
+
+def _same_place(used: Mapping[str, xr.Dataset], one: str, other: str) -> bool:
+    """Whether two roles are one token in every prompt, as far as that is known."""
+    found = _places(used, one, other)
+    return found is not None and bool((found[0] == found[1]).all())
+
+
+def _places(
+    used: Mapping[str, xr.Dataset], one: str, other: str
+) -> tuple[Int[np.ndarray, " prompt"], Int[np.ndarray, " prompt"]] | None:
+    """Where two roles stand in each prompt that has both, counted in tokens or in characters; None if not known."""
     for name, variable in (("head_attribution", "role_position"), ("behavior", "role_start")):
         if name not in used or variable not in used[name]:
             continue
@@ -96,11 +134,11 @@ def _target_comes_later(used: Mapping[str, xr.Dataset], source: str, target: str
         if name == "behavior" and "rung_of" in places.coords:
             rung = str(used[name]["rung"].values[rung_index(used)])
             places = places.isel(prompt=np.flatnonzero(places["rung_of"].values.astype(str) == rung))
-        if {source, target} <= set(places["role"].values):
-            first, second = places.sel(role=source).values, places.sel(role=target).values
+        if {one, other} <= set(places["role"].values):
+            first, second = places.sel(role=one).values, places.sel(role=other).values
             known = (first >= 0) & (second >= 0)
             if known.any():
-                return np.asarray((second > first)[known])
+                return first[known], second[known]
     return None
 
 
@@ -134,6 +172,51 @@ class Cell:
     against: Bool[np.ndarray, " head"]
 
 
+@dataclass(frozen=True)
+class Passage:
+    """What patching the target's own residual stream moves, at the layer and in the direction where that is most.
+
+    Attributes:
+        layer: the layer before which it was patched.
+        direction: ``denoising`` or ``noising``.
+        effect: the effect there, as a fraction of the gap, with its 95% interval.
+        passes: whether an effect counts, as a head's does; None where that is neither sure nor excluded, or where the
+            prompts differ at the target itself, so that its own word is patched too.
+    """
+
+    layer: int
+    direction: str
+    effect: Estimate
+    passes: bool | None
+
+    @classmethod
+    def of(cls, patching: xr.Dataset | None, target: str, minimum_effect: float, seed: int) -> Passage | None:
+        """Over all layers and directions; None where the stream was not patched at the target."""
+        name = "recovered_resid_pre"
+        if patching is None or name not in patching or target not in patching["role"].values:
+            return None
+        ways = [str(way) for way in patching["direction"].values]
+        whole = summary.of(patching, name).sel(role=target)
+        patched = patching["patched_resid_pre"].sel(role=target)
+        effects = xr.concat([summary.effect(whole.sel(direction=way), way) for way in ways], "cell")
+        moved = [
+            summary.moved(patched.sel(direction=way, drop=True), patching["clean"], patching["corrupted"], way)
+            for way in ways
+        ]
+        p_values = summary.p_values(xr.concat(moved, "cell").transpose("prompt", "cell", "layer"), seed=seed)
+        effects = effects.transpose("cell", "layer")
+        mean, low, high = (np.asarray(effects[bound].values, dtype=np.float64) for bound in ("mean", "low", "high"))
+        if not np.isfinite(mean).any():
+            return None
+        counts = (p_values.values <= LEVEL) & (mean >= minimum_effect) & (low > 0)
+        way, layer = (int(i) for i in np.unravel_index(int(np.nanargmax(mean)), mean.shape))
+        passes = True if counts.any() else None if (high >= minimum_effect).any() else False
+        if counts[:, 0].any():  # before layer 0 there is nothing but the word itself
+            passes = None
+        at = (way, slice(layer, layer + 1))
+        return cls(int(effects["layer"].values[layer]), ways[way], Estimate(mean[at], low[at], high[at]), passes)
+
+
 def number(value: float) -> str:
     """Two decimals, without a negative zero."""
     return f"{0.0 if abs(value) < 0.005 else value:.2f}"
@@ -156,6 +239,7 @@ class Evidence:
         contribution: direct logit attribution, in logits; None where it was not run.
         ablation: kind -> ablated - clean, in logits.
         gap: mean clean - corrupted of the patched prompts, in logits; NaN where no logits were patched for.
+        passage: what patching the target's own stream moves; None where that was not done.
     """
 
     layer: Int[np.ndarray, " head"]
@@ -170,6 +254,7 @@ class Evidence:
     contribution: Estimate | None
     ablation: Mapping[str, Estimate]
     gap: float
+    passage: Passage | None
 
     @classmethod
     def of(
@@ -209,6 +294,7 @@ class Evidence:
             contribution=_contribution(attribution),
             ablation=_ablation(attribution),
             gap=_gap(patching),
+            passage=Passage.of(patching, ends(vocabulary)[1], minimum_effect, seed),
         )
 
     def __len__(self) -> int:

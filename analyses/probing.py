@@ -32,6 +32,7 @@ from sklearn.preprocessing import StandardScaler
 from interp import results
 from interp._arguments import check_pairs, check_prompts
 from interp.errors import InterpError, UnaskableError, names, shown, unknown_name, whole_number, whole_numbers
+from interp.language import in_each, say
 from interp.prompts import PromptPairs
 from interp.prompts.template import ANSWER
 from interp.prompts.tokens import Prompts
@@ -162,6 +163,7 @@ def run(
                 scores["distractor_rate"][index][fold] = np.mean(said == data.distractors[test])
             unconverged += (not converged) + (not control_converged)
         meter.add(1)
+    told = in_each(lambda: _in_words(pairs, target, group))
     return results.build(
         _variables(data, scores, held_out, len(places)),
         coords={
@@ -171,11 +173,8 @@ def run(
             "fold": np.arange(len(held_out)),
         },
         title="Probing",
-        question=f"At which layer, and at which word, can a linear probe read {_in_words(pairs, target, group)}?",
-        reading=f"Accuracy where {_held_out_in_words(pairs, group)} was not in the fit. The control has a random label "
-        f"per sentence, whichever of two words stands for {_name(pairs, target)}, and has seen every sentence with the "
-        "other word: what memory alone can do. A probe that beats its control and the majority reads something that is "
-        "there; that the model uses it is for patching to show.",
+        question=told.pop("question"),
+        reading=told.pop("reading"),
         source="Alain and Bengio 2016, arXiv 1610.01644; control task and selectivity: Hewitt and Liang 2019, "
         "arXiv 1909.03368",
         of=(model, _Provenance(pairs)),
@@ -183,7 +182,7 @@ def run(
         extra={
             "target": target,
             "held_out": group,
-            "held_out_in_words": _held_out_in_words(pairs, group),
+            **told,
             "n_folds": len(held_out),
             "n_data": len(data.labels),
             "n_repeated": data.n_repeated,
@@ -234,14 +233,23 @@ def _name(pairs: PromptPairs | Prompts, place: str) -> str:
     return words.name(place)
 
 
-def _in_words(pairs: PromptPairs | Prompts, target: str, group: str) -> str:
-    """What is read, and of what."""
-    bound = "" if group == PAIR else f" bound to {_name(pairs, group)}"
-    return f"{_name(pairs, target)}{bound}"
-
-
-def _held_out_in_words(pairs: PromptPairs | Prompts, group: str) -> str:
-    return "the pair of prompts" if group == PAIR else _name(pairs, group)
+def _in_words(pairs: PromptPairs | Prompts, target: str, group: str) -> dict[str, str]:
+    """What is asked and how to read it, in the language spoken now."""
+    thing = _name(pairs, target)
+    held_out = say("the pair of prompts") if group == PAIR else _name(pairs, group)
+    what = thing if group == PAIR else say("{thing} bound to {other}", thing=thing, other=held_out)
+    return {
+        "question": say("At which layer, and at which word, can a linear probe read {what}?", what=what),
+        "reading": say(
+            "Accuracy where {held_out} was not in the fit. The control has a random label per sentence, whichever of "
+            "two words stands for {thing}, and has seen every sentence with the other word: what memory alone can do. "
+            "A probe that beats its control and the majority reads something that is there; that the model uses it is "
+            "for patching to show.",
+            held_out=held_out,
+            thing=thing,
+        ),
+        "held_out_in_words": held_out,
+    }
 
 
 def _data(pairs: PromptPairs | Prompts, target: str, group: str) -> _Data:

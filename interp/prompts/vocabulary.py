@@ -20,10 +20,8 @@ from typing import Any
 
 from interp._keys import TEXT, Key, Reader, mapping, named
 from interp.errors import InterpError, shown, unknown_name
+from interp.language import LANGUAGES, spoken
 from interp.prompts.template import ANSWER
-
-LANGUAGES = ("en", "es")
-"""The languages in which words can be stated; a page is written in one of them."""
 
 SAYS, PREFERS, DOES_NOT = OUTCOMES = ("says it", "prefers it", "does not")
 """What a model can do with an answer: have it as its top token, put it before the other answer, or neither."""
@@ -132,8 +130,14 @@ class Vocabulary:
         earlier = self.source if last == self.target else self.target
         return (last, *(role for role in self.meeting or () if role not in (last, earlier, f"{_AFTER}{earlier}")))
 
-    def name(self, role: str, language: str = "en") -> str:
-        """A role within a sentence: the stated words, else the role's own name in quotes."""
+    def name(self, role: str, language: str | None = None) -> str:
+        """A role within a sentence: the stated words, else the role's own name in quotes.
+
+        Args:
+            role: the role.
+            language: of the sentence; None is the one spoken now (``interp.language``).
+        """
+        language = language or spoken()
         stated = {**_KNOWN_WORDS[language], **self.words.get(language, {})}
         if role in stated:
             return stated[role]
@@ -141,8 +145,9 @@ class Vocabulary:
             return _BEHIND[language].format(self.name(role.removeprefix(_AFTER), language))
         return f"'{role}'"
 
-    def correct(self, language: str = "en") -> str:
-        """The right answer within a sentence."""
+    def correct(self, language: str | None = None) -> str:
+        """The right answer within a sentence; ``language`` as for ``name``."""
+        language = language or spoken()
         return self.asked_for.get(language, _ASKED_FOR[language])
 
     def as_json(self) -> str:

@@ -176,7 +176,7 @@ def _sure(run: RunInputs, found: Verdict) -> list[tuple[str, str]]:
     verdict = run.get("verdict")
     if verdict is not None and found.passed:
         named = (("agreement", say("Other methods")), ("disagreement", say("Needed, or odd, too")))
-        items += [(name, text) for attr, name in named if (text := verdict.attr(attr)) not in ("", "none")]
+        items += [(name, text) for attr, name in named if (text := verdict.said(attr)) not in ("", "none")]
     return items
 
 

@@ -13,6 +13,7 @@ import xarray as xr
 
 from interp import _files, _yaml, results, summary
 from interp.errors import InterpError
+from interp.language import key, say_stored, spoken
 from interp.report import manifest
 
 MOST_BYTES = 2**24
@@ -82,6 +83,17 @@ class Result:
     def attr(self, name: str, default: str = "") -> str:
         """An attribute as text."""
         return str(self.data.attrs.get(name, default))
+
+    def said(self, name: str) -> str:
+        """An attribute that is a sentence, in the language spoken now; in English where the result has no other."""
+        return self.attr(key(name, spoken())) or say_stored(self.attr(name))
+
+    def said_labels(self, name: str) -> tuple[str, ...]:
+        """``labels`` that are sentences, in the language spoken now where the result has them in it."""
+        own = key(name, spoken())
+        if own in self.data.variables:
+            return self.labels(own)
+        return tuple(say_stored(text) for text in self.labels(name))
 
     def need_attr(self, name: str) -> Any:
         """An attribute the page cannot do without.

@@ -6,6 +6,7 @@ import json
 import math
 from typing import Any
 
+from interp import language
 from interp.report import verdict
 from interp.report.inputs import RunInputs
 from interp.report.sections import provenance
@@ -47,7 +48,11 @@ def _baselines(run: RunInputs) -> list[dict[str, Any]]:
     behavior = run.get("behavior")
     if behavior is None:
         return []
-    names = [str(name) for name, array in behavior.data.data_vars.items() if array.dims == ("rung",)]
+    names = [
+        str(name)
+        for name, array in behavior.data.data_vars.items()
+        if array.dims == ("rung",) and not language.translated(str(name))
+    ]
     names += [str(name) for name, array in behavior.data.coords.items() if array.dims == ("rung",) and name != "rung"]
     intervals = [
         str(name) for name, array in behavior.data.data_vars.items() if set(array.dims) == {"rung", "ci_bound"}

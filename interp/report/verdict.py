@@ -10,9 +10,8 @@ from dataclasses import dataclass, field
 import numpy as np
 import xarray as xr
 
-from interp import summary
+from interp import language, summary
 from interp.errors import InterpError
-from interp.language import spoken
 from interp.prompts.vocabulary import Vocabulary
 from interp.report.inputs import Result, RunInputs
 from interp.report.markup import figure_number
@@ -102,7 +101,7 @@ class Roles:
 
     def name(self, role: str) -> str:
         """A role within a sentence, in the language spoken now."""
-        return self.vocabulary.name(role, spoken())
+        return self.vocabulary.name(role)
 
 
 @dataclass(frozen=True)
@@ -190,10 +189,11 @@ def of(run: RunInputs) -> Verdict:
     result, sentence = run.get("verdict"), run.get("reach")
     passed, reason, rung = _gate(run)
     if result is None:
-        return Verdict("" if sentence is None else sentence.attr("answer"), passed, reason, rung, (), (), ())
-    answer = str(result.need_attr("answer"))
+        return Verdict("" if sentence is None else sentence.said("answer"), passed, reason, rung, (), (), ())
+    result.need_attr("answer")
+    answer = result.said("answer")
     if "head_label" not in result.data.sizes:
-        return Verdict(answer, passed, reason, rung, (), (), (), short=result.attr("answer_short"))
+        return Verdict(answer, passed, reason, rung, (), (), (), short=result.said("answer_short"))
     heads = result.labels("head_label")
     for head in heads:
         place(head)
@@ -209,7 +209,7 @@ def of(run: RunInputs) -> Verdict:
         tuple(_reordered(column, order) for column in columns),
         _effects(result, heads),
         _roles(result),
-        result.attr("answer_short"),
+        result.said("answer_short"),
     )  # fmt: skip
 
 
@@ -258,11 +258,11 @@ def _gate(run: RunInputs) -> tuple[bool, str, str]:
         gate = str(verdict.need_attr("gate"))
         if gate not in ("passed", "failed"):
             raise InterpError(f"results/verdict.nc: attribute 'gate' is '{gate}', expected 'passed' or 'failed'.")
-        return gate == "passed", verdict.attr("gate_reason"), str(verdict.need_attr("rung"))
+        return gate == "passed", verdict.said("gate_reason"), str(verdict.need_attr("rung"))
     if behavior is not None:
         explained, rungs = str(behavior.need_attr("explained_rung")), behavior.labels("rung")
         rung = explained or rungs[int(np.argmax(behavior.need("main", "rung").values))]
-        return bool(explained), behavior.labels("reason")[rungs.index(rung)], rung
+        return bool(explained), behavior.said_labels("reason")[rungs.index(rung)], rung
     explained = run.manifest.get("explained_rung", "")
     return explained is not None, "", explained or ""
 
@@ -276,10 +276,13 @@ def _columns(result: Result, *, skip: str | None) -> list[HeadColumn]:
             or "head_label" not in array.dims
             or "ci_bound" in array.dims
             or name.endswith(("_low", "_high"))
+            or language.translated(name)
         ):
             continue
         others = [str(dim) for dim in array.dims if dim != "head_label"]
         values = result.need(name, "head_label", *others)
+        if (own := language.key(name, language.spoken())) != name and result.has(own):
+            values = result.need(own, "head_label", *others)
         low, high = _bounds(result, name, others)
         heading = str(array.attrs["long_name"]).replace("<-", " ← ")
         for index in np.ndindex(*values.shape[1:]):

@@ -313,7 +313,7 @@ def test_an_effect_in_one_direction_is_flagged(
 def test_a_head_that_works_against_the_answer_is_not_labelled_but_mentioned(planted: dict[str, xr.Dataset]) -> None:
     found = context_flow.run({**planted, "activation_patching": patching({(*MOVER, "noun"): (-0.5, -0.4)})})
     assert labels(found) == {}
-    assert "works against the answer at noun: denoising -0.50 [" in str(
+    assert "works against the answer at the noun: denoising -0.50 [" in str(
         found.sel(head_label="L1H2")["agreement"].values
     )
 
@@ -536,6 +536,104 @@ def test_a_prompt_with_a_tiny_gap_does_not_outweigh_the_others(planted: dict[str
     assert [found.attrs[f"interval_{name}"] for name in ("level", "n_resamples", "seed")] == [0.95, 2000, 0]
 
 
+# ---- yes or no ----
+
+
+def through_the_noun(patched: xr.Dataset, recovered: float, *, spread: float = 0.01, own: float = 0.0) -> xr.Dataset:
+    """The same patching, and of the noun's own stream: before layer 0 it recovers ``own``, before layer 2 the rest."""
+    values = np.random.default_rng(3).normal(size=(2, N, LAYERS, 2)) * 0.001
+    for layer, effect in ((0, own), (2, recovered)):
+        values[0, :, layer, 1] += effect + balanced(spread=spread)
+        values[1, :, layer, 1] -= effect + balanced(spread=spread)
+    values[1] += 1
+    dims = ("direction", "prompt", "layer", "stream_role")
+    stream = xr.Dataset({"recovered_resid_pre": (dims, values), "patched_resid_pre": (dims, 10 * values - 5)})
+    stream = stream.assign_coords(stream_role=["color", "noun"]).rename(stream_role="role")
+    for name in stream:
+        stream[name].attrs = {"units": "fraction", "long_name": "the stream"}
+    return patched.merge(stream.reindex(role=patched["role"].values), combine_attrs="override")
+
+
+WAY = "it comes there through L1H2 and from there to the answer position through L2H1."
+CAMINO = "llega allí a través de L1H2 y de allí a la posición de la respuesta a través de L2H1."
+
+
+@pytest.mark.parametrize(
+    ("recovered", "own", "spread", "said", "dicho"),
+    [
+        (0.0, 0.0, 0.01, "No: the colour does not pass through the noun;", "No: el color no pasa por el nombre;"),
+        (0.8, 0.0, 0.01, "Yes: the colour passes through the noun;", "Sí: el color pasa por el nombre;"),
+        (0.3, 0.0, 0.01, "Yes, in part: the colour passes", "Sí, en parte: el color pasa"),
+        (0.1, 0.0, 2.0, "Not certain: whether the colour passes", "No es seguro: con estos datos"),
+        (0.8, 0.5, 0.01, "Not certain: whether the colour passes", "No es seguro: con estos datos"),
+    ],
+)  # fmt: skip
+def test_yes_or_no_follows_from_patching_the_targets_stream(
+    planted: dict[str, xr.Dataset], recovered: float, own: float, spread: float, said: str, dicho: str
+) -> None:
+    patched = through_the_noun(planted["activation_patching"], recovered, spread=spread, own=own)
+    found = context_flow.run({**planted, "activation_patching": patched}).attrs
+    assert found["answer_short"].startswith(said)
+    assert found["answer_short_es"].startswith(dicho)
+    assert found["answer_short"].endswith(WAY)
+    assert found["answer_short_es"].endswith(CAMINO)
+    assert f" the residual stream at the noun recovers at most {recovered:.2f} [" in (
+        found["answer"].replace("loses", "recovers")
+    )
+
+
+def test_without_the_stream_the_heads_say_yes_or_nobody_does(
+    planted: dict[str, xr.Dataset], verdict: xr.Dataset
+) -> None:
+    assert verdict.attrs["answer_short"] == f"Yes: the colour passes through the noun; {WAY}"
+    nothing = context_flow.run({**planted, "activation_patching": patching({(*READER, "answer"): (0.8, 0.7)})})
+    assert nothing.attrs["answer_short"] == (
+        "Not measured: whether the colour passes through the noun; no single head stands out that brings it and it is "
+        "read at the answer position by L2H1."
+    )
+
+
+def test_what_reaches_the_answer_position_is_what_the_gate_has_shown() -> None:
+    made = Made("own/own")
+    made.attrs["vocabulary"] = Vocabulary().completed(("place", "answer"), {"place": N}).as_json()
+    patched = patching({(*MOVER, "answer"): (0.6, 0.5)}, roles=("place", "answer"), made=made)
+    found = context_flow.run({"behavior": behavior(made=made), "activation_patching": patched}).attrs
+    assert found["answer_short"] == "Yes: 'place' reaches the answer position; it comes there through L1H2."
+    assert found["answer_short_es"] == "Sí: 'place' llega a la posición de la respuesta; llega allí a través de L1H2."
+
+
+def test_a_target_before_the_source_gets_nothing_of_it(planted: dict[str, xr.Dataset]) -> None:
+    given = {**planted, "activation_patching": patching({(*MOVER, "color"): (0.6, 0.5)})}
+    given["head_attribution"] = attribution(attention={(*MOVER, "color<-noun"): 0.9}, color=9, noun=3)
+    assert context_flow.run(given).attrs["answer_short"] == (
+        "No: the noun stands before the colour, and attention only looks back; it meets the noun at its own word "
+        "through L1H2."
+    )
+
+
+def test_heads_that_are_needed_and_carry_nothing_are_in_the_answer(planted: dict[str, xr.Dataset]) -> None:
+    ablated = {(0, 0): (-3.0, -2.5, -2.0), (0, 3): (-4.0, -5.0, -6.0), (2, 2): (-4.0, -5.0, 0.5)}
+    given = {**planted, "head_attribution": attribution(ablated=ablated)}
+    answer = context_flow.run(given).attrs["answer"]
+    assert "The answer also needs L0H3 and L0H0 (each ablation costs at least 4.00 and 2.00 logits)" in answer
+    given["activation_patching"] = patching({(0, 3, "noun"): (-0.5, -0.4), (*READER, "answer"): (0.8, 0.7)})
+    answer = context_flow.run(given).attrs["answer"]
+    assert "The answer also needs L0H0 (each ablation costs at least 2.00 logits)" in answer  # L0H3 moves the answer
+
+
+def test_a_failed_gate_is_a_no_in_both_languages(planted: dict[str, xr.Dataset]) -> None:
+    found = context_flow.run({**planted, "behavior": behavior(passes=False)}).attrs
+    assert found["answer_short"] == "No: mini does not do color-noun/two, so there is nothing to explain."
+    assert found["answer_short_es"] == "No: mini no resuelve color-noun/two, así que no hay nada que explicar."
+
+
+def test_every_sentence_of_the_verdict_is_said_twice(verdict: xr.Dataset) -> None:
+    for name in ("answer_short", "answer", "gate_reason", "meeting_note", "agreement", "disagreement", "limits"):
+        assert f"{name}_es" in verdict.attrs
+    assert verdict.attrs["meeting_note_es"].startswith("el nombre viene después del color")
+    assert str(verdict.sel(head_label="L1H2")["agreement_es"].values) == "los 6 coinciden"
+
+
 # ---- the order of the words ----
 
 
@@ -553,7 +651,7 @@ def test_where_the_color_comes_last_it_is_where_they_meet(planted: dict[str, xr.
     assert (
         "The colour meets the noun at its own word through L1H2 (attention to the noun 0.90" in (found.attrs["answer"])
     )
-    assert "but it does not look at noun" in str(found.sel(head_label="L0H1")["agreement"].values)
+    assert "but it does not look at the noun" in str(found.sel(head_label="L0H1")["agreement"].values)
     assert "recovered_z_color" in found
 
 
