@@ -3,7 +3,7 @@
 Every mark says it in its ``data-`` attributes, so that a script can light up all that is about the same thing.
 
 >>> attributes({"layer": 1, "head": 0})
-{'data_layer': '1', 'data_head': 'L1H0'}
+{'data_head': 'L1H0'}
 """
 
 from __future__ import annotations
@@ -28,39 +28,29 @@ About = Mapping[str, object]
 def attributes(about: About) -> dict[str, str]:
     """The attributes of an element that is about this, as ``markup.element`` takes them.
 
-    A head without a layer is none: it is an index that every layer has.
+    A head is also about its layer, which its label says. A head without a layer is none: every layer has that index.
 
     >>> attributes({"head": "L9H6"}), attributes({"head": 6}), attributes({"role": "noun"})
-    ({'data_layer': '9', 'data_head': 'L9H6'}, {}, {'data_role': 'noun'})
+    ({'data_head': 'L9H6'}, {}, {'data_role': 'noun'})
     """
     said = {name: str(about[name]) for name in FACETS if about.get(name) is not None}
     head = said.pop("head", None)
     if head is not None:
-        label = _HEAD.fullmatch(head)
-        if label is not None:
-            said = {"layer": label[1], "head": head, **{k: v for k, v in said.items() if k != "layer"}}
-        elif head.isdigit() and said.get("layer", "").isdigit():
-            layer = said.pop("layer")
-            said = {"layer": layer, "head": head_label(int(layer), int(head)), **said}
+        layer = said.pop("layer", "")
+        if _HEAD.fullmatch(head):
+            said["head"] = head
+        elif head.isdigit() and layer.isdigit():
+            said["head"] = head_label(int(layer), int(head))
+        elif layer:
+            said["layer"] = layer
     return {f"data_{name}": value for name, value in said.items()}
-
-
-def markup_attributes(about: About) -> Markup:
-    """The same for a template, with a space before each.
-
-    >>> str(markup_attributes({"role": "noun"}))
-    ' data-role="noun"'
-    """
-    return join(
-        [Markup(' {}="{}"').format(key.replace("_", "-"), shown(value)) for key, value in attributes(about).items()]
-    )
 
 
 def of_label(label: str) -> dict[str, str]:
     """The attributes of a mark whose label may name a head.
 
     >>> of_label("L1H0 from gato"), of_label("MLP3")
-    ({'data_layer': '1', 'data_head': 'L1H0'}, {})
+    ({'data_head': 'L1H0'}, {})
     """
     found = _HEAD.search(label)
     return attributes({"head": found[0]}) if found else {}
@@ -70,7 +60,7 @@ def heads_in(text: object) -> Markup:
     """A sentence in which every head that it names can be chosen.
 
     >>> str(heads_in("by L1H0."))
-    'by <span class="names" data-layer="1" data-head="L1H0">L1H0</span>.'
+    'by <span class="names" data-head="L1H0">L1H0</span>.'
     """
     said = shown(text)
     if isinstance(said, Markup):

@@ -7,7 +7,7 @@ from importlib import resources
 import jinja2
 from markupsafe import Markup
 
-from interp.report import head, links, palette, parts, verdict
+from interp.report import data, head, links, palette, parts, tables, verdict
 from interp.report.blocks import Script
 from interp.report.bundle import Bundle
 from interp.report.inputs import RunInputs
@@ -18,6 +18,8 @@ POLICY = (
     "font-src data:; base-uri 'none'; form-action 'none'"
 )
 """The page forbids itself every request, so a mistake cannot make one."""
+SCRIPTS = ("base", "tips", "tables", "contents", "brush", "circuitsvis")
+"""The page's scripts, in the order in which they run; each may use what those before it define."""
 
 
 def html(run: RunInputs, bundle: Bundle | None) -> str:
@@ -25,18 +27,25 @@ def html(run: RunInputs, bundle: Bundle | None) -> str:
     found = verdict.of(run)
     sections = parts.sections(parts.Context(run, found, bundle))
     scripts = [block for section in sections for block in section.blocks if isinstance(block, Script)]
-    data = {block.key: {"component": block.component, "props": block.data} for block in scripts}
+    knows = data.block(run, found)
+    knows["circuitsvis"] = {block.key: {"component": block.component, "props": block.data} for block in scripts}
     template = _environment().get_template("page.html")
     return template.render(
         head=head.of(run, found),
         made=run.first_attr("created_at"),
         sections=sections,
         policy=POLICY,
-        css=Markup(_asset("page.css") + palette.stylesheet()),
-        js=Markup(_asset("page.js")),
+        css=Markup(_asset("page.css") + _asset("living.css") + tables.stylesheet() + palette.stylesheet()),
+        js=Markup(_script()),
         bundle=bundle.code if bundle and scripts else None,
-        data=embedded_json(data),
+        data=embedded_json(knows),
     )
+
+
+def _script() -> str:
+    """The page's own scripts as one, so that what they share is no global."""
+    parts = "\n".join(_asset(f"scripts/{name}.js") for name in SCRIPTS)
+    return f'"use strict";\n(function () {{\n{parts}}})();\n'
 
 
 def _asset(name: str) -> str:

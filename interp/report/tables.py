@@ -8,19 +8,20 @@ from dataclasses import dataclass
 
 import numpy as np
 import xarray as xr
-from markupsafe import Markup
 
-from interp.report import links
 from interp.report.markup import figure_number, visible
 
 Cell = str | float | int | None
+
+MOST_COLUMNS = 24
+"""Columns of numbers beyond these are set as text is."""
 
 
 @dataclass(frozen=True)
 class Column:
     """A column's heading, its units (empty for text and counts) and how many decimals it shows.
 
-    ``facet``: what its cells name, of ``interp.report.links.FACETS``, if any of them.
+    ``facet``: what its cells name, of ``interp.report.links.FACETS``, if any of them: scripts link the rows by it.
     """
 
     name: str
@@ -63,11 +64,6 @@ class Table:
         """All cells as the page shows them."""
         return [[self.text(value, c) for value, c in zip(row, self.columns, strict=True)] for row in self.rows]
 
-    def about(self) -> list[Markup]:
-        """Per row, the attributes that say what it is about."""
-        named = [(i, column.facet) for i, column in enumerate(self.columns) if column.facet]
-        return [links.markup_attributes({facet: row[i] for i, facet in named}) for row in self.rows]
-
     def numeric(self) -> list[bool]:
         """Per column, whether it holds numbers (and is set flush right)."""
         return [
@@ -75,6 +71,12 @@ class Table:
             and not any(isinstance(row[i], str) for row in self.rows)
             for i in range(len(self.columns))
         ]
+
+
+def stylesheet() -> str:
+    """CSS by which the columns of numbers, which a table's classes name, are set flush right."""
+    cells = ",".join(f".n{i} :is(th,td):nth-child({i})" for i in range(1, MOST_COLUMNS + 1))
+    return f"{cells}{{text-align:right;white-space:nowrap}}\n"
 
 
 def interval_text(low: float, high: float, digits: int = 2) -> str:

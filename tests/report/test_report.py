@@ -213,7 +213,7 @@ def test_nasty_words_are_text_without_circuitsvis_too(
 
 def test_data_for_scripts_cannot_close_its_element(nasty_run: Path) -> None:
     data = read_page(nasty_run).scripts[0]
-    tokens = json.loads(data)["circuitsvis-attention"]["props"]["tokens"]
+    tokens = json.loads(data)["circuitsvis"]["circuitsvis-attention"]["props"]["tokens"]
     assert any(NASTY[0] in token for token in tokens)
     assert not {"<", ">", "&", "\u2028"} & set(data)
 
@@ -222,7 +222,7 @@ def test_circuitsvis_is_inlined_once(full: Page) -> None:
     marked = [script for script in full.scripts if "var CircuitsVis=" in script]
     assert len(marked) == 1
     assert len(marked[0]) > 1_000_000
-    props = json.loads(full.scripts[0])["circuitsvis-attention"]["props"]
+    props = json.loads(full.scripts[0])["circuitsvis"]["circuitsvis-attention"]["props"]
     heads, size = np.shape(props["attention"])[0], len(props["tokens"])
     assert np.shape(props["attention"]) == (heads, size, size)
     assert props["attentionHeadNames"][0] == "L1H2"  # the lesson's head comes first
@@ -244,7 +244,7 @@ def test_without_circuitsvis_the_page_has_its_own_pattern_and_says_so(
 def test_large_models_send_some_heads_to_circuitsvis_and_say_how_many(tmp_path: Path) -> None:
     report.render(write_run(tmp_path, only("attention_patterns", "attention_lesson", "verdict", n_layers=6, n_heads=8)))
     found = read_page(tmp_path)
-    props = json.loads(found.scripts[0])["circuitsvis-attention"]["props"]
+    props = json.loads(found.scripts[0])["circuitsvis"]["circuitsvis-attention"]["props"]
     assert len(props["attention"]) == 24
     assert props["attentionHeadNames"][:2] == ["L1H2", "L2H1"]  # the verdict's heads are among them
     assert "24 of 48 heads" in found.text
@@ -284,7 +284,7 @@ def test_every_figure_has_named_axes_and_its_numbers(full: Page, full_run: Path)
     for key, body in figures.items():
         if key != "circuitsvis-attention-figure":
             assert "<details" in body, key
-            assert "<table>" in body, key
+            assert "<table" in body, key
             assert 'class="axis"' in body, key
     assert all(attrs["role"] == "img" for attrs in full.all("svg"))
 

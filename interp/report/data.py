@@ -1,0 +1,130 @@
+"""What the scripts of the page know: one block of data, made from the results as the figures are."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from interp import summary
+from interp.language import say
+from interp.report.inputs import Result, RunInputs
+from interp.report.markup import figure_number
+from interp.report.sections import heads
+from interp.report.verdict import Verdict
+from interp.sites import head_label
+
+DIGITS = 4
+"""Decimals of a number in the block; the scripts show fewer."""
+
+
+@dataclass(frozen=True)
+class Measure:
+    """What one method says of every head: ``mean``, ``low`` and ``high`` on (layer, head)."""
+
+    name: str
+    units: str
+    values: xr.Dataset
+
+
+def block(run: RunInputs, found: Verdict) -> dict[str, Any]:
+    """The block of a run: every method's numbers for each head, and the sentences that scripts say.
+
+    A run whose model does not do the task explains nothing, here as on the page.
+    """
+    measures = _measures(run) if found.passed else []
+    return {
+        "words": words(),
+        "measures": [{"name": one.name, "units": one.units} for one in measures],
+        "heads": _heads(run, found, measures),
+    }
+
+
+def words() -> dict[str, str]:
+    """The sentences that scripts say, by the name they have there."""
+    return {
+        "layer": say("layer {layer}"),
+        "position": say("position {position}"),
+        "clear": say("Choose nothing"),
+        "copied": say("Copied"),
+        "copy by hand": say("Select and copy by hand"),
+    }
+
+
+def _measures(run: RunInputs) -> list[Measure]:
+    """Every method that gives a number per head, in the order in which they are read."""
+    patching, attribution, sentence = (run.get(name) for name in ("activation_patching", "head_attribution", "heads"))
+    made: list[Measure] = []
+    if patching is not None and patching.has("recovered_z"):
+        made += _effects(patching, patching.summary("recovered_z", "direction", "prompt", "layer", "head"))
+    if sentence is not None and sentence.has("recovered"):
+        at_target = sentence.summary("recovered", "prompt", "direction", "layer", "head", "role").isel(
+            role=0, drop=True
+        )
+        made += _effects(sentence, at_target)
+    if attribution is not None:
+        if attribution.has("ablation_effect"):
+            found = attribution.summary("ablation_effect", "prompt", "ablation", "layer", "head")
+            for i, kind in enumerate(attribution.labels("ablation")):
+                values = found.isel(ablation=i, drop=True)
+                made.append(Measure(say("{kind} ablation", kind=kind), attribution.units("ablation_effect"), values))
+        direct = heads.head_map(attribution, attribution.summary("contribution", "prompt", "component"))
+        if direct is not None:
+            made.append(Measure(say("direct contribution"), attribution.units("contribution"), direct))
+    return made
+
+
+def _effects(result: Result, recovered: xr.Dataset) -> list[Measure]:
+    names = {"denoising": say("sufficient"), "noising": say("needed")}
+    return [
+        Measure(names[direction], "", summary.effect(recovered.isel(direction=i, drop=True), direction))
+        for i, direction in enumerate(result.labels("direction"))
+    ]
+
+
+def _heads(run: RunInputs, found: Verdict, measures: list[Measure]) -> dict[str, Any]:
+    if not found.passed:
+        return {}
+    sizes = [one.values.sizes for one in measures]
+    shape = tuple(max((size[dim] for size in sizes), default=0) for dim in ("layer", "head"))
+    jobs = {head: job for head, job in zip(found.heads, found.labels, strict=True) if job != "none"}
+    looks = _looks(run)
+    made = {}
+    for layer, head in np.ndindex(*shape):
+        label = head_label(layer, head)
+        values = [_numbers(one.values, layer, head) for one in measures]
+        made[label] = {"job": jobs.get(label, ""), "values": values, "looks": looks.get(label, "")}
+    return made
+
+
+def _numbers(values: xr.Dataset, layer: int, head: int) -> list[float | None] | None:
+    if layer >= values.sizes["layer"] or head >= values.sizes["head"]:
+        return None
+    mean, low, high = (values[name].transpose("layer", "head").values[layer, head] for name in ("mean", "low", "high"))
+    return None if not math.isfinite(mean) else [_rounded(mean), _rounded(low), _rounded(high)]
+
+
+def _rounded(value: float) -> float | None:
+    return round(float(value), DIGITS) if math.isfinite(value) else None
+
+
+def _looks(run: RunInputs) -> Mapping[str, str]:
+    """Head -> the pair of words between which it attends most, of those that were measured."""
+    attribution = run.get("head_attribution")
+    if attribution is None or not attribution.has("attention"):
+        return {}
+    edges = attribution.labels("edge")
+    mean = attribution.need("attention", "edge", "layer", "head", "prompt").mean("prompt").values
+    made = {}
+    for layer, head in np.ndindex(*mean.shape[1:]):
+        weights = mean[:, layer, head]
+        if not np.isfinite(weights).any():
+            continue
+        edge = int(np.nanargmax(weights))
+        arrow, weight = edges[edge].replace("<-", " ← "), figure_number(float(weights[edge]), 2)
+        made[head_label(layer, head)] = say("attention {edge} {weight}", edge=arrow, weight=weight)
+    return made

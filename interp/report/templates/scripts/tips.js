@@ -1,0 +1,41 @@
+// Tooltips: every mark of a figure carries its own <title>; it is shown at once, near the pointer or the mark.
+// A tap keeps it until the next one.
+var tip = document.getElementById("tip");
+var held = null;
+function releaseTip() {
+  if (held) held.node.insertBefore(held.title, held.node.firstChild);
+  held = null;
+  tip.hidden = true;
+}
+function placeTip(x, y) {
+  var box = tip.getBoundingClientRect();
+  var top = y + 18;
+  if (top + box.height > window.innerHeight - 8) top = y - box.height - 12;
+  tip.style.left = Math.max(8, Math.min(x + 14, window.innerWidth - box.width - 8)) + "px";
+  tip.style.top = Math.max(8, top) + "px";
+}
+function showTip(node, x, y) {
+  if (held && held.node === node) return;
+  releaseTip();
+  if (!(node instanceof SVGElement) || node.tagName === "svg") return;
+  var title = node.firstElementChild;
+  if (!title || title.tagName !== "title") return;
+  tip.textContent = title.textContent;
+  held = { node: node, title: title };
+  node.removeChild(title);
+  tip.hidden = false;
+  placeTip(x, y);
+}
+document.addEventListener("pointerover", function (event) {
+  if (event.pointerType !== "touch") showTip(event.target, event.clientX, event.clientY);
+});
+document.addEventListener("pointermove", function (event) {
+  if (held && event.pointerType !== "touch") placeTip(event.clientX, event.clientY);
+});
+document.addEventListener("pointerleave", function (event) {
+  if (event.pointerType !== "touch") releaseTip();
+});
+document.addEventListener("click", function (event) {
+  showTip(event.target, event.clientX, event.clientY);
+});
+document.addEventListener("scroll", releaseTip, true);
