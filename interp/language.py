@@ -19,18 +19,42 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import cache
 from importlib import resources
+from typing import Self
 
-from interp import _yaml
 from interp.errors import InterpError, shown
 
 LANGUAGES = ("en", "es")
 """What the page and the answers can be written in; the first is what the code is written in."""
 
+_PERCENT = {"es": (re.compile(r"(?<=\d)%"), "\u00a0%")}
 _SEAM = "\x00"
 _CONTRACTED = {"es": (re.compile(rf"\b([Aa]|[Dd]e) {_SEAM}el "), {"a": "al", "A": "Al", "de": "del", "De": "Del"})}
 """What two words become where a sentence meets the value put into it: ``de`` and ``el color`` are ``del color``."""
 
 _spoken: ContextVar[str] = ContextVar("language of the sentences", default=LANGUAGES[0])
+_prompts: ContextVar[str] = ContextVar("language of the prompts", default="")
+_SPANISH = frozenset("el la los las un una que de del y en es con por para me mi su se al como pero más".split())
+_ENGLISH = frozenset("the a an of and in is are with for my his her to that it he she you on was but as".split())
+
+
+class Foreign(str):
+    """A text that is not in the language spoken.
+
+    Attributes:
+        language: the code of its own language.
+
+    >>> text = Foreign("the cat", "en")
+    >>> text, text.language
+    ('the cat', 'en')
+    """
+
+    language: str
+
+    def __new__(cls, text: str, language: str) -> Self:
+        """A text as it stands."""
+        made = super().__new__(cls, text)
+        made.language = language
+        return made
 
 
 def check(language: str) -> str:
@@ -47,9 +71,38 @@ def check(language: str) -> str:
     return language
 
 
+def chosen(asked: str | None, prompts: str) -> str:
+    """The language of a page or an answer: the one asked for, else that of the prompts where it has words.
+
+    Raises:
+        InterpError: the one asked for has none.
+
+    >>> chosen(None, "es"), chosen("en", "es"), chosen(None, "fr")
+    ('es', 'en', 'en')
+    """
+    if asked is not None:
+        return check(asked)
+    return prompts if prompts in LANGUAGES else LANGUAGES[0]
+
+
+def is_spanish(text: str) -> bool:
+    """Whether a text is plainly Spanish: letters that English lacks, or more of its small words.
+
+    >>> is_spanish("tengo un gato en la casa"), is_spanish("a cat is in the house")
+    (True, False)
+    """
+    words = re.findall(r"\w+", text.lower())
+    spanish, english = (sum(word in known for word in words) for known in (_SPANISH, _ENGLISH))
+    return spanish > english or (spanish == english and bool(re.search("[ñáéíóú¿¡]", text.lower())))
+
+
 @contextmanager
-def speaking(language: str) -> Iterator[None]:
+def speaking(language: str, prompts: str = "") -> Iterator[None]:
     """Let :func:`say` speak a language within this block.
+
+    Args:
+        language: one of ``LANGUAGES``.
+        prompts: the language of the prompts that are shown; empty where that is not known.
 
     Raises:
         InterpError: none of ``LANGUAGES``.
@@ -58,11 +111,12 @@ def speaking(language: str) -> Iterator[None]:
     ...     spoken()
     'es'
     """
-    token = _spoken.set(check(language))
+    token, other = _spoken.set(check(language)), _prompts.set(prompts)
     try:
         yield
     finally:
         _spoken.reset(token)
+        _prompts.reset(other)
 
 
 def spoken() -> str:
@@ -72,6 +126,26 @@ def spoken() -> str:
     'en'
     """
     return _spoken.get()
+
+
+def of_prompts() -> str | None:
+    """The ``lang`` attribute of a prompt's words; None where they need none.
+
+    >>> with speaking("en", prompts="es"):
+    ...     of_prompts()
+    'es'
+    """
+    found = _prompts.get()
+    return None if found in ("", "none", spoken()) else found
+
+
+def of_text(text: str) -> str | None:
+    """The ``lang`` attribute of a text; None where it is in the language spoken.
+
+    >>> of_text("the colour"), of_text(Foreign("el color", "es"))
+    (None, 'es')
+    """
+    return text.language if isinstance(text, Foreign) and text.language != spoken() else None
 
 
 def say(english: str, /, **values: object) -> str:
@@ -84,17 +158,18 @@ def say(english: str, /, **values: object) -> str:
     'layer'
     """
     text = english if spoken() == LANGUAGES[0] else catalogue(spoken())[english]
-    return _filled(text, values) if values else text
+    return _filled(text, values)
 
 
 def _filled(text: str, values: Mapping[str, object]) -> str:
-    """The text with its values, and what the language contracts where they meet."""
+    """The text with its values, as the language writes what meets there."""
     if spoken() not in _CONTRACTED:
-        return text.format(**values)
+        return text.format(**values) if values else text
     seam, joined = _CONTRACTED[spoken()]
     marked = {name: f"{_SEAM}{value}" if isinstance(value, str) else value for name, value in values.items()}
-    found = seam.sub(lambda match: f"{joined[match[1]]} ", text.format(**marked))
-    return found.replace(_SEAM, "")
+    found = seam.sub(lambda match: f"{joined[match[1]]} ", text.format(**marked) if values else text)
+    percent, apart = _PERCENT[spoken()]
+    return percent.sub(apart, found.replace(_SEAM, ""))
 
 
 def listed(parts: Sequence[str]) -> str:
@@ -162,7 +237,9 @@ def say_stored(text: str) -> str:
     >>> say_stored("a title of one's own")
     "a title of one's own"
     """
-    return text if spoken() == LANGUAGES[0] else catalogue(spoken()).get(text, text)
+    if spoken() == LANGUAGES[0] or not text:
+        return text
+    return catalogue(spoken()).get(text) or Foreign(text, LANGUAGES[0])
 
 
 @cache
@@ -172,6 +249,8 @@ def catalogue(language: str) -> Mapping[str, str]:
     >>> catalogue("es")["layer"]
     'capa'
     """
+    from interp import _yaml  # the command's arguments name the languages, and are read before anything heavy is loaded
+
     found: dict[str, str] = {}
     for file in sorted(resources.files("interp").joinpath("languages", language).iterdir(), key=lambda each: each.name):
         if file.name.endswith(".yaml"):

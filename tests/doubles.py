@@ -92,7 +92,7 @@ class House:
     unbuildable: tuple[str, ...] = ()
     afford: int | None = None
 
-    def tools(self) -> Tools:
+    def tools(self, language: str | None = None) -> Tools:
         return Tools(
             reader=lambda name: MODEL,
             load_model=self.load_model,

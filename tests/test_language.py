@@ -8,13 +8,16 @@ from collections import Counter
 from importlib import resources
 from pathlib import Path
 
+import jinja2
 import pytest
+from jinja2 import nodes
 
 from interp import _yaml, language
 from interp.errors import InterpError
 
 REPOSITORY = Path(__file__).parent.parent
 SPEAKERS = sorted(path for package in ("interp", "analyses") for path in (REPOSITORY / package).rglob("*.py"))
+TEMPLATES = sorted((REPOSITORY / "interp/report/templates").rglob("*.html"))
 
 
 def fields(text: str) -> Counter[str]:
@@ -33,10 +36,19 @@ def said(source: str) -> list[str]:
     return found
 
 
+def said_in_template(source: str) -> list[str]:
+    """The texts that a template of the page hands to ``say``."""
+    calls = jinja2.Environment().parse(source).find_all(nodes.Call)
+    said = [call.args[0] for call in calls if isinstance(call.node, nodes.Name) and call.node.name == "say"]
+    assert all(isinstance(text, nodes.Const) for text in said), "say() takes a text as it stands"
+    return [text.value for text in said if isinstance(text, nodes.Const)]
+
+
 @pytest.mark.parametrize("spoken", language.LANGUAGES[1:])
 def test_every_sentence_has_its_translation(spoken: str) -> None:
     known = language.catalogue(spoken)
     texts = {text for path in SPEAKERS for text in said(path.read_text(encoding="utf-8"))}
+    texts |= {text for path in TEMPLATES for text in said_in_template(path.read_text(encoding="utf-8"))}
     assert texts - set(known) == set()
 
 

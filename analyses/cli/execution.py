@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -25,7 +26,9 @@ from analyses.cli.directory import MANIFEST, STUDY, RunDirectory
 from analyses.cli.study import Study
 from analyses.registry import Analysis
 from interp import _yaml, tasks
+from interp import language as languages
 from interp.errors import InterpError, UnaskableError
+from interp.language import say, say_stored
 from interp.report import manifest as recorded
 
 if TYPE_CHECKING:
@@ -82,8 +85,8 @@ class Tools:
     """How many of the pairs can be explained within the budget."""
 
 
-def real_tools() -> Tools:
-    """The library's own parts. Imports torch."""
+def real_tools(language: str | None = None) -> Tools:
+    """The library's own parts, with a page in this language (``report.render``). Imports torch."""
     from interp import report, results
     from interp.model import HookedTransformer
     from interp.model.source import reader
@@ -95,7 +98,7 @@ def real_tools() -> Tools:
         function=Analysis.function,
         save=results.save,
         load=results.load,
-        render=report.render,
+        render=partial(report.render, language=language),
         affordable=affordable,
     )
 
@@ -113,7 +116,7 @@ class Outcome:
     """What a run came to.
 
     Attributes:
-        answer: the answer in two sentences.
+        answer: yes or no in one sentence, then the figures, in the language asked for or that of the study's prompts.
         report: the page.
         explained_rung: the rung that passed the gate and was explained; None if none did.
         results: every result of the run, by the name of its file.
@@ -153,6 +156,7 @@ def execute(
     device: str = "auto",
     dtype: str = "float32",
     every_prompt: bool = False,
+    language: str | None = None,
 ) -> Outcome:
     """Run a study into a directory and write its report.
 
@@ -168,6 +172,7 @@ def execute(
         device: what ``HookedTransformer.from_pretrained`` takes.
         dtype: likewise.
         every_prompt: explain every prompt, however long that takes; otherwise as many as the budget allows.
+        language: of the answer; None is that of the prompts where it is one of ``interp.language.LANGUAGES``.
 
     Raises:
         InterpError: bad input, another run at work or kept in ``out``, a full disk. What is found before anything is
@@ -187,6 +192,7 @@ def execute(
             "study": study.name,
             "task": task.name,
             "task_sha256": study.task_sha256(),
+            "language": task.language,
             "rungs": ladder,
             "main_rung": main,
             "n": study.n,
@@ -215,7 +221,9 @@ def execute(
             run.compute()
             with watcher.stage("write the report"):
                 page = run.timed("report", lambda: tools.render(out))
-        return Outcome(run.answer(), page, run.manifest["explained_rung"], run.done)
+        return Outcome(
+            run.answer(languages.chosen(language, task.language)), page, run.manifest["explained_rung"], run.done
+        )
 
 
 @dataclass(frozen=True)
@@ -453,11 +461,14 @@ class _Run:
         timings["total"] = round(sum(timings.values()), 2)
         self._write_manifest()
 
-    def answer(self) -> str:
-        """The answer in two sentences: the verdict's, or that the model does not do the task."""
-        if "verdict" in self.done:
-            return str(self.done["verdict"].attrs.get("answer", ""))
-        return without_verdict(self.model.name, self.task.name, self.main, self.done["behavior"])
+    def answer(self, language: str) -> str:
+        """The answer: the verdict's, or that the model does not do the task."""
+        with languages.speaking(language):
+            if "verdict" not in self.done:
+                return without_verdict(self.model.name, self.task.name, self.main, self.done["behavior"])
+            said = self.done["verdict"].attrs
+            names = (languages.key(name, language) for name in ("answer_short", "answer"))
+            return " ".join(str(said[name]) for name in names if name in said)
 
     def _call(self, stage: _Stage, given: Any, progress: Progress) -> dict[str, xr.Dataset]:
         described = {rung.name: rung.description for rung in self.task.rungs if rung.name in self.ladder}
@@ -503,16 +514,28 @@ def without_verdict(model: str, task: str, main: str, behavior: xr.Dataset) -> s
     """What can be said when there is no verdict: which rungs the model does, or why not even the main one."""
     passes = dict(_rung_column(behavior, "passes"))
     if not behavior.attrs["explained_rung"]:
-        rung, reason = next((row for row in _rung_column(behavior, "reason") if row[0] == main), (main, "not built"))
-        return f"{model} does no rung of {task} ({rung} {reason}). So nothing is explained."
+        own = languages.key("reason", languages.spoken())
+        reasons = dict(_rung_column(behavior, own if own in behavior else "reason"))
+        return say(
+            "{model} does no rung of {task} ({rung} {reason}). So nothing is explained.",
+            model=model, task=task, rung=main, reason=reasons.get(main, say("was not built")),
+        )  # fmt: skip
     columns = (_rung_column(behavior, name) for name in ("outcome", "accuracy", "preferred"))
-    done = ", ".join(
-        f"{rung} ({outcome}: top token {accuracy:.0%}, preferred {preferred:.0%})"
+    done = [
+        say(
+            "{rung} ({outcome}: top token {accuracy:.0%}, preferred {preferred:.0%})",
+            rung=rung, outcome=say_stored(outcome), accuracy=accuracy, preferred=preferred,
+        )
         for (rung, outcome), (_, accuracy), (_, preferred) in zip(*columns, strict=True)
         if passes[rung]
+    ]  # fmt: skip
+    return say(
+        "{model} does these rungs of {task}: {done}; fails: {failed}. The study asks for no verdict.",
+        model=model,
+        task=task,
+        done=", ".join(done),
+        failed=", ".join(rung for rung, passed in passes.items() if not passed) or say("none of them"),
     )
-    failed = ", ".join(rung for rung, passed in passes.items() if not passed) or "none"
-    return f"{model} does these rungs of {task}: {done}; fails: {failed}. The study asks for no verdict."
 
 
 def _rung_column(behavior: xr.Dataset, variable: str) -> list[tuple[str, Any]]:

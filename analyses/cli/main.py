@@ -24,6 +24,7 @@ from analyses.cli.directory import FAILURE_LOG, MANIFEST, held
 from analyses.cli.terminal import Screen, Terminal, logged
 from interp import __version__
 from interp.errors import InterpError
+from interp.language import LANGUAGES
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -157,6 +158,7 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--device", metavar="D", default="auto", help="auto, cpu, cuda or mps (default: auto)")
     run.add_argument("--dtype", choices=DTYPES, default="float32", help="default: float32")
     run.add_argument("--n", metavar="N", type=int, help="pairs per rung (default: the study's)")
+    run.add_argument("--lang", choices=LANGUAGES, help="of the page and the answer (default: the study's, else en)")
     run.add_argument("--seed", metavar="S", type=int, help="seed (default: the study's)")
     run.add_argument("--figures", action="store_true", help=FIGURES)
     run.add_argument("--quiet", action="store_true", help="no progress, only the result")
@@ -174,7 +176,7 @@ def _parser() -> argparse.ArgumentParser:
         "--continue", metavar="N", dest="continuation", type=int, nargs="?", const=CONTINUED,
         help=f"generate N tokens after the sentence and after each counterfactual (default N: {CONTINUED})",
     )  # fmt: skip
-    explain.add_argument("--lang", choices=("en", "es"), help="of the answer (default: the sentence's)")
+    explain.add_argument("--lang", choices=LANGUAGES, help="of the answer (default: the sentence's)")
     explain.add_argument("--model", metavar="M", default="mini", help="as for 'interp run' (default: mini)")
     explain.add_argument("--device", metavar="D", default="auto", help="auto, cpu, cuda or mps (default: auto)")
     explain.add_argument("--dtype", choices=DTYPES, default="float32", help="default: float32")
@@ -185,6 +187,7 @@ def _parser() -> argparse.ArgumentParser:
 
     report = commands.add_parser("report", help="write the report of a finished run again")
     report.add_argument("directory", metavar="DIR", type=Path)
+    report.add_argument("--lang", choices=LANGUAGES, help="of the page (default: the study's, else en)")
     report.add_argument("--plain", action="store_true", help="without the CircuitsVis script: 1.3 MB less")
     report.add_argument("--figures", action="store_true", help=FIGURES)
     report.set_defaults(handler=_report)
@@ -243,17 +246,18 @@ def _run(arguments: argparse.Namespace, terminal: Terminal) -> None:
     outcome = execution.execute(
         study,
         out,
-        tools=execution.real_tools(),
+        tools=execution.real_tools(arguments.lang),
         watcher=Screen(terminal, quiet=arguments.quiet),
         command=arguments.command_line,
         device=arguments.device,
         dtype=arguments.dtype,
         every_prompt=arguments.n is not None,
+        language=arguments.lang,
     )
     terminal.line(outcome.answer)
     terminal.line(f"Report: {outcome.report}")
     if arguments.figures:
-        _write_figures(out, terminal)
+        _write_figures(out, terminal, arguments.lang)
 
 
 def _explain(arguments: argparse.Namespace, terminal: Terminal) -> None:
@@ -264,7 +268,7 @@ def _explain(arguments: argparse.Namespace, terminal: Terminal) -> None:
     for line in sentence.explained(arguments, Screen(terminal, quiet=arguments.quiet)):
         terminal.line(line)
     if arguments.figures:
-        _write_figures(arguments.out, terminal)
+        _write_figures(arguments.out, terminal, arguments.lang)
 
 
 def _report(arguments: argparse.Namespace, terminal: Terminal) -> None:
@@ -274,15 +278,15 @@ def _report(arguments: argparse.Namespace, terminal: Terminal) -> None:
     if not where.is_dir():
         raise InterpError(f"{where} is not a directory; give the directory that 'interp run' wrote.")
     with held(where, arguments.command_line):
-        terminal.line(f"Report: {report.render(where, interactive=not arguments.plain)}")
+        terminal.line(f"Report: {report.render(where, interactive=not arguments.plain, language=arguments.lang)}")
         if arguments.figures:
-            _write_figures(where, terminal)
+            _write_figures(where, terminal, arguments.lang)
 
 
-def _write_figures(directory: Path, terminal: Terminal) -> None:
+def _write_figures(directory: Path, terminal: Terminal, language: str | None) -> None:
     from interp.report import figures
 
-    written = figures.write_all(directory)
+    written = figures.write_all(directory, language=language)
     terminal.line(f"Figures: {directory / figures.FOLDER}, {len(written.paths)} files")
     if written.note:
         terminal.line(written.note)

@@ -31,6 +31,7 @@ def study(
     out: str | Path | None = None,
     device: str = "auto",
     dtype: str = "float32",
+    language: str | None = None,
 ) -> Outcome:
     """Run a study: its results, its verdict and its page. Imports torch.
 
@@ -45,6 +46,7 @@ def study(
         out: where to write; by default where ``interp run`` writes, under ``reports/``.
         device: what ``HookedTransformer.from_pretrained`` takes; a loaded model stays where it is.
         dtype: likewise.
+        language: of the page and the answer, ``"en"`` or ``"es"``; None is that of the prompts, else English.
 
     Returns:
         The answer in words, the path of the page, every result by its name as a labelled ``xarray.Dataset``, among
@@ -69,7 +71,7 @@ def study(
     >>> found.results["behavior"].preferred.values.tolist(), found.report.name
     ([1.0], 'report.html')
     """
-    tools = execution.real_tools()
+    tools = execution.real_tools(language)
     if model is not None and not isinstance(model, str):
         check_model(model)
         loaded, dtype = model, str(model.dtype).removeprefix("torch.")
@@ -87,6 +89,7 @@ def study(
         device=device,
         dtype=dtype,
         every_prompt=n is not None,
+        language=language,
     )
 
 

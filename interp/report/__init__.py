@@ -9,12 +9,13 @@ from pathlib import Path
 
 from interp import _files
 from interp.errors import InterpError
+from interp.language import chosen, speaking
 from interp.report import bundle, inputs, page, twin
 
 __all__ = ["render"]
 
 
-def render(directory: str | Path, *, interactive: bool = True) -> Path:
+def render(directory: str | Path, *, interactive: bool = True, language: str | None = None) -> Path:
     """Write ``report.html`` and ``report.json`` into a run's directory and return the path of the page.
 
     Reads ``results/*.nc``, ``manifest.json`` and ``study.yaml``. Both files are made whole before either is written.
@@ -23,10 +24,12 @@ def render(directory: str | Path, *, interactive: bool = True) -> Path:
         directory: the run's directory.
         interactive: inline the CircuitsVis script (1.3 MB) for the attention patterns; otherwise they are plain
             figures like the others, and the page holds no code but this library's own.
+        language: of the page, ``"en"`` or ``"es"``; None is that of the prompts where it is one of these, else English.
+            ``report.json`` is in English.
 
     Raises:
-        InterpError: no results, an incomplete result (the message names the file and the variable), or a directory
-            that cannot be written.
+        InterpError: no results, an incomplete result (the message names the file and the variable), a language without
+            words, or a directory that cannot be written.
 
     >>> import tempfile
     >>> import xarray as xr
@@ -40,10 +43,9 @@ def render(directory: str | Path, *, interactive: bool = True) -> Path:
     """
     where = Path(directory)
     run = inputs.read(where)
-    texts = {
-        "report.json": twin.text(run),
-        "report.html": page.html(run, bundle.circuitsvis() if interactive else None),
-    }
+    with speaking(chosen(language, run.language), run.language):
+        made = page.html(run, bundle.circuitsvis() if interactive else None)
+    texts = {"report.json": twin.text(run), "report.html": made}
     try:
         for name, text in texts.items():
             _files.write(where / name, text.encode("utf-8"))

@@ -18,6 +18,7 @@ from markupsafe import Markup
 
 from interp import _files
 from interp.errors import InterpError, shown
+from interp.language import chosen, speaking
 from interp.report import inputs, palette, parts, verdict
 from interp.report.blocks import Figure, Panel
 from interp.report.inputs import RunInputs
@@ -56,13 +57,14 @@ class Written:
     note: str = ""
 
 
-def write_all(directory: str | Path) -> Written:
+def write_all(directory: str | Path, *, language: str | None = None) -> Written:
     """Write every figure of a run's page to ``DIR/figures``, as SVG and PNG under the figure's key.
 
     The same results give the same SVG; a PNG depends on the fonts of the machine besides.
 
     Args:
         directory: the run's directory.
+        language: of their words, as for ``report.render``.
 
     Raises:
         InterpError: no results, an incomplete result, or a directory that cannot be written.
@@ -78,7 +80,9 @@ def write_all(directory: str | Path) -> Written:
     'result-effect-0.svg'
     """
     where = Path(directory)
-    found = of_page(inputs.read(where))
+    run = inputs.read(where)
+    with speaking(chosen(language, run.language), run.language):
+        found = of_page(run)
     place = where / FOLDER
     paths: list[Path] = []
     notes: list[str] = []

@@ -67,7 +67,7 @@ def of(run: RunInputs, found: Verdict) -> Head:
     return Head(
         title=title(run),
         eyebrow=tuple(dict.fromkeys(text for text in names if text)),
-        question=str(run.study.get("question") or run.first_attr("question", _HEADING) or title(run)),
+        question=run.stated("question") or run.first_said("question", _HEADING) or title(run),
         notice=_notice(run, found),
         answer=short,
         numbers=(*_of_heads(found, routes), *_of_target(run, found, routes), *_sure(run, found)),
@@ -90,7 +90,7 @@ def of(run: RunInputs, found: Verdict) -> Head:
 
 def title(run: RunInputs) -> str:
     """The page's title."""
-    return str(run.study.get("title") or run.first_attr("title", _HEADING) or "interp report")
+    return run.stated("title") or run.first_said("title", _HEADING) or "interp report"
 
 
 def _answer(run: RunInputs, found: Verdict) -> str:

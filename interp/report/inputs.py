@@ -13,7 +13,7 @@ import xarray as xr
 
 from interp import _files, _yaml, results, summary
 from interp.errors import InterpError
-from interp.language import key, say_stored, spoken
+from interp.language import LANGUAGES, Foreign, is_spanish, key, say_stored, spoken
 from interp.report import manifest
 
 MOST_BYTES = 2**24
@@ -86,14 +86,19 @@ class Result:
 
     def said(self, name: str) -> str:
         """An attribute that is a sentence, in the language spoken now; in English where the result has no other."""
-        return self.attr(key(name, spoken())) or say_stored(self.attr(name))
+        return self.attr(key(name, spoken())) or self._told(self.attr(name))
+
+    def _told(self, text: str) -> str:
+        written = self.attr("language", LANGUAGES[0])
+        told = text if written == spoken() else say_stored(text)
+        return Foreign(text, written) if told == text else told
 
     def said_labels(self, name: str) -> tuple[str, ...]:
         """``labels`` that are sentences, in the language spoken now where the result has them in it."""
         own = key(name, spoken())
         if own in self.data.variables:
             return self.labels(own)
-        return tuple(say_stored(text) for text in self.labels(name))
+        return tuple(self._told(text) for text in self.labels(name))
 
     def need_attr(self, name: str) -> Any:
         """An attribute the page cannot do without.
@@ -132,6 +137,22 @@ class RunInputs:
     def explaining(self) -> tuple[str, ...]:
         """The results that explain a behaviour; they are withheld when there is none."""
         return tuple(name for name in self.files if name not in ("behavior", "verdict"))
+
+    @property
+    def language(self) -> str:
+        """The language of the prompts, as the task says it; empty where nothing does."""
+        return str(self.manifest.get("language") or self.first_attr("language"))
+
+    def stated(self, name: str) -> str:
+        """What the study says of itself, in the language spoken now if that is known."""
+        text = str(self.study.get(name) or "")
+        told = say_stored(text)
+        return Foreign(text, "es" if is_spanish(text) else LANGUAGES[0]) if told == text else told
+
+    def first_said(self, name: str, files: Iterable[str]) -> str:
+        """``first_attr`` of a sentence, in the language spoken now if that is known."""
+        found = (result.said(name) for key in files if (result := self.files.get(key)))
+        return next((text for text in found if text), "")
 
     def first_attr(self, name: str, files: Iterable[str] | None = None) -> str:
         """The first non-empty value of an attribute over some results, by default all; empty if none has it."""

@@ -23,6 +23,7 @@ _KINDS: dict[str, tuple[type, ...]] = {
     "model": (dict,),
     "study": (str,),
     "task": (str,),
+    "language": (str,),
     "task_sha256": (str,),
     "rungs": (list,),
     "n": (int,),

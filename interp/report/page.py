@@ -7,6 +7,7 @@ from importlib import resources
 import jinja2
 from markupsafe import Markup
 
+from interp.language import of_prompts, of_text, say, spoken
 from interp.report import data, head, links, palette, parts, tables, verdict
 from interp.report.blocks import Script
 from interp.report.bundle import Bundle
@@ -31,6 +32,7 @@ def html(run: RunInputs, bundle: Bundle | None) -> str:
     knows["circuitsvis"] = {block.key: {"component": block.component, "props": block.data} for block in scripts}
     template = _environment().get_template("page.html")
     return template.render(
+        language=spoken(),
         head=head.of(run, found),
         made=run.first_attr("created_at"),
         sections=sections,
@@ -63,4 +65,15 @@ def _environment() -> jinja2.Environment:
         keep_trailing_newline=True,
     )
     environment.filters["heads"] = links.heads_in
+    environment.filters["lang"] = _lang
+    environment.globals |= {"say": say, "lang_of_prompts": lambda: _attribute(of_prompts())}
     return environment
+
+
+def _lang(text: object) -> Markup:
+    """The ``lang`` attribute of an element that holds a text, if it needs one."""
+    return _attribute(of_text(text) if isinstance(text, str) else None)
+
+
+def _attribute(language: str | None) -> Markup:
+    return Markup("") if language is None else Markup(' lang="{}"').format(language)

@@ -119,7 +119,7 @@ class Harness:
         manifests.code_sha256 = lambda: fingerprint
         object.__setattr__(tools, "load_model", lambda name, **options: model)
         object.__setattr__(tools, "render", lambda out: report.render(out, interactive=False))
-        execution.real_tools = lambda: tools
+        execution.real_tools = lambda language=None: tools
         self.reference = place / "undisturbed"
         self.journal = place / "events"
         self._here()  # imports what a run imports, for all the children

@@ -148,7 +148,9 @@ def test_the_command_writes_figures_where_it_is_asked_to(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("interp.report.render", lambda where, **how: where / "report.html")
-    monkeypatch.setattr(figures, "write_all", lambda where: figures.Written((where / "one.svg",), figures.NO_FONT))
+    monkeypatch.setattr(
+        figures, "write_all", lambda where, **how: figures.Written((where / "one.svg",), figures.NO_FONT)
+    )
     assert main(["report", str(tmp_path)]) == 0
     assert "Figures" not in capsys.readouterr().out
     assert main(["report", str(tmp_path), "--figures"]) == 0

@@ -17,10 +17,10 @@ from analyses.cli.explanation import measuring
 from analyses.cli.explanation.beginning import Beginning
 from analyses.cli.explanation.continuation import continued
 from analyses.cli.explanation.result import Explanation, check_empty
-from analyses.cli.explanation.words import is_spanish, other_words
+from analyses.cli.explanation.words import other_words
 from interp._arguments import check_model
 from interp.errors import InterpError, shown, unknown_name, whole_number
-from interp.language import LANGUAGES
+from interp.language import LANGUAGES, is_spanish
 from interp.prompts import swaps
 
 if TYPE_CHECKING:

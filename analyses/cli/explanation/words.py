@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -19,19 +18,6 @@ if TYPE_CHECKING:
 
 LIKELY = 0.2
 """A word of several tokens is one that the model expects only if each of its later tokens has this probability."""
-_SPANISH = frozenset("el la los las un una que de del y en es con por para me mi su se al como pero más".split())
-_ENGLISH = frozenset("the a an of and in is are with for my his her to that it he she you on was but as".split())
-
-
-def is_spanish(text: str) -> bool:
-    """Whether a text is plainly Spanish: letters that English lacks, or more of its small words.
-
-    >>> is_spanish("tengo un gato en la casa"), is_spanish("a cat is in the house")
-    (True, False)
-    """
-    words = re.findall(r"\w+", text.lower())
-    spanish, english = (sum(word in known for word in words) for known in (_SPANISH, _ENGLISH))
-    return spanish > english or (spanish == english and bool(re.search("[ñáéíóú¿¡]", text.lower())))
 
 
 def other_words(model: HookedTransformer, text: str, source: tuple[int, int], n: int) -> list[str]:

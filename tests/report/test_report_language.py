@@ -1,0 +1,56 @@
+"""The language of a page: its own words, its ``lang`` attributes, and what stays as it was written."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from interp import report
+from interp.errors import InterpError
+from tests.report_fixture import RunSpec, write_run
+
+
+def drawn(directory: Path, language: str | None = None, **spec: object) -> str:
+    """The page of a run whose prompts are in a language."""
+    write_run(directory, RunSpec(**spec))  # type: ignore[arg-type]
+    return report.render(directory, interactive=False, language=language).read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("prompts", "asked", "page", "around_prompts"),
+    [
+        ("es", None, "es", ""),
+        ("es", "en", "en", ' lang="es"'),
+        ("en", None, "en", ""),
+        ("en", "es", "es", ' lang="en"'),
+        ("fr", None, "en", ' lang="fr"'),
+        ("none", "es", "es", ""),
+    ],
+)
+def test_a_page_is_in_the_language_of_its_prompts_or_the_one_asked_for(
+    prompts: str, asked: str | None, page: str, around_prompts: str, tmp_path: Path
+) -> None:
+    text = drawn(tmp_path, asked, manifest={"language": prompts})
+    assert f'<html lang="{page}">' in text
+    assert f'<span class="prompt-text"{around_prompts}>' in text
+    assert ("Saltar al contenido" in text) == (page == "es")
+    assert ("Skip to the content" in text) == (page == "en")
+
+
+def test_an_older_run_that_says_no_language_has_an_english_page(tmp_path: Path) -> None:
+    assert '<html lang="en">' in drawn(tmp_path)
+
+
+def test_a_language_without_words_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+    write_run(tmp_path)
+    with pytest.raises(InterpError, match=r"'fr' is no language of the page\. Choose one of en, es\."):
+        report.render(tmp_path, language="fr")
+    assert not (tmp_path / "report.html").exists()
+
+
+def test_what_programs_read_is_the_same_in_every_language(tmp_path: Path) -> None:
+    drawn(tmp_path)
+    english = (tmp_path / "report.json").read_bytes()
+    report.render(tmp_path, interactive=False, language="es")
+    assert (tmp_path / "report.json").read_bytes() == english
