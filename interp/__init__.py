@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from interp.errors import InterpError
 
 if TYPE_CHECKING:
-    from analyses.cli.explanation import Explanation, explain
+    from analyses.cli.explanation import Explanation, Influences, explain
     from analyses.cli.notebook import study
     from interp import (
         attribution,
@@ -40,6 +40,7 @@ __all__ = [
     "AnsweredPrompts",
     "Explanation",
     "HookedTransformer",
+    "Influences",
     "InterpError",
     "PromptPair",
     "PromptPairs",
@@ -82,6 +83,7 @@ _HOME = {
     "capture": "run",
     "study": "analyses.cli.notebook",
     "Explanation": "analyses.cli.explanation",
+    "Influences": "analyses.cli.explanation",
     "explain": "analyses.cli.explanation",
     **{name: "sweeps" for name in ("sweep", "sweep_sites", "path_patching", "ablation_sweep", "knockout_sweep")},
     **{

@@ -24,7 +24,7 @@ from interp.errors import InterpError, shown, whole_number
 from interp.prompts import AnsweredPrompts, PromptPairs
 from interp.readouts import AnyReadout, readout
 from interp.results import Variable
-from interp.sweeps import Progress, Reading, checked_reading
+from interp.sweeps import Meter, Progress, Reading, checked_reading
 
 if TYPE_CHECKING:
     from interp.model import HookedTransformer
@@ -54,7 +54,7 @@ def input_attribution(
         pairs: prompts with their answers: ``PromptPairs`` or ``AnsweredPrompts``.
         metric: a name from ``interp.readouts`` that has a gradient, or a read-out.
         steps: nodes of the rule.
-        progress: called with passes done and passes in all; a pass is one prompt.
+        progress: called with prompts done and prompts in all, or True for a bar.
 
     Returns:
         ``input_x_gradient`` and ``integrated_gradients`` (prompt, position) in the metric's units, of either sign;
@@ -70,8 +70,9 @@ def input_attribution(
     >>> model = HookedTransformer.from_pretrained("mini")
     >>> asked = AnsweredPrompts.from_texts("The cat is black. The cat is", correct=" black", tokenizer=model)
     >>> found = input_attribution(model, asked)
-    >>> asked.clean.tokens[0][int(found.integrated_gradients[0].argmax())]
-    ' black'
+    >>> whole = found.integrated_gradients.sum("position")
+    >>> bool((abs(whole - (found.value - found.baseline)) < 0.2).all())  # nats
+    True
     """
     check_scored(model, pairs)
     check_gradient(metric, "denoising", at_base=True)
@@ -83,6 +84,7 @@ def input_attribution(
     prompts = pairs.clean
     found = {name: np.full(prompts.ids.shape, np.nan) for name in METHODS}
     ends = np.zeros((2, len(prompts)))
+    meter = Meter(progress, len(prompts))
     for rows in engine.batches(prompts):
         index = torch.from_numpy(rows)
         part = reading.rows(index).with_known(model)
@@ -90,8 +92,7 @@ def input_attribution(
         for name in METHODS:
             found[name][rows] = batch[name]
         ends[:, rows] = batch["ends"]
-        if progress is not None:
-            progress(int(rows[-1]) + 1, len(prompts))
+        meter.add(len(rows))
     whole = np.nansum(found["integrated_gradients"], axis=1)
     units = readout(metric).units
     per_token = ("prompt", "position")

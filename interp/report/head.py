@@ -21,7 +21,7 @@ from interp.report.verdict import Verdict
 
 HEADS = 6
 """Heads whose numbers stand on the first screen, at most."""
-_HEADING = ("verdict", "behavior", "reach")
+_HEADING = ("verdict", "behavior", "reach", "influences")
 """The results whose title and question can head the page."""
 _SHAPED = ("attention_patterns", "head_attribution", "heads")
 """The results that hold every head of every layer of the model, where there are any."""

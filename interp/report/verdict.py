@@ -186,7 +186,7 @@ def place(head: str) -> tuple[int, int]:
 
 def of(run: RunInputs) -> Verdict:
     """The run's verdict; without ``verdict.nc``, what is said of a sentence, or what the baselines alone say."""
-    result, sentence = run.get("verdict"), run.get("reach")
+    result, sentence = run.get("verdict"), run.get("reach") or run.get("influences")
     passed, reason, rung = _gate(run)
     if result is None:
         return Verdict("" if sentence is None else sentence.said("answer"), passed, reason, rung, (), (), ())

@@ -18,7 +18,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from analyses.cli.explanation.beginning import Beginning
+from analyses.cli.explanation.measuring import ROUNDING
 from analyses.cli.explanation.words import goes_on, of_lexicons
+from analyses.cli.sentence import NEXT
 from interp import results, stats
 from interp.attribution import input_attribution
 from interp.errors import InterpError, shown
@@ -27,21 +29,19 @@ from interp.prompts import AnsweredPrompts, swaps
 from interp.prompts.ids import token_texts
 from interp.prompts.swaps import TARGET
 from interp.prompts.tokens import Prompts, bos_ids, check_fits, encode, encode_plain
+from interp.report.sections.influences import METHODS, mean
 from interp.results import Variable
 from interp.run import activations, ids_of, logits_at
+from interp.sweeps import Meter
 
 if TYPE_CHECKING:
     from interp.model import HookedTransformer
     from interp.sweeps import Progress
 
-NEXT = ">"
-"""Written in place of the target: the token that is generated next; ``">3"`` is the third one."""
 MOST = 12
 """So many words, at most, are exchanged for others: those that the quicker ways call the largest."""
 OTHERS = 3
 """So many other words, at most, are put in the place of each."""
-METHODS = ("swap", "knockout", "integrated_gradients", "input_x_gradient", "saliency")
-"""What is put side by side, of the predicted token: two that change the run, then three that do not."""
 _WORD = "word"
 
 
@@ -120,7 +120,7 @@ def setting(model: HookedTransformer, text: str, target: str) -> Setting:
     else:
         start, stop = prompts.spans(TARGET)[0].tolist()
         ids, says = ids[:stop], -1
-    found = list(_units(text, offsets, shift))
+    found: list[tuple[Unit, tuple[int, int] | None]] = list(_units(text, offsets, shift))
     later = range(shift + len(offsets), len(ids))
     found += [(Unit(token_texts(model.tokenizer, [int(ids[i])])[0].strip(), i, i + 1), None) for i in later]
     end = len(ids) if wanted is not None else start
@@ -176,35 +176,30 @@ def measured(asked: Setting, *, progress: Progress | None = None) -> xr.Dataset:
         progress: called with steps done and steps in all.
     """
     n = len(asked.units)
-    steps = 2 + min(MOST, n)
-
-    def told(done: int) -> None:
-        if progress is not None:
-            progress(done, steps)
-
+    meter = Meter(progress, 2 + min(MOST, n))
     whole = Beginning.with_read(asked.model, asked.ids)
     base, cut = _knocked_out(asked, whole)
-    told(1)
+    meter.add(1)
     gradients = _gradients(asked)
-    told(2)
+    meter.add(1)
     swapped = {name: np.full((n, OTHERS), np.nan) for name in ("stream", "kl", "log_probability")}
     words = np.full((n, OTHERS), "", dtype=object)
     largest = _largest([cut["log_probability"], *gradients.values()])
-    for done, index in enumerate(largest, start=3):
+    for index in largest:
         others = _others(asked, index, whole)
         words[index, : len(others)] = [word for word, _ in others]
         if others:
             read = _run(asked, [ids for _, ids in others], whole.first(asked.units[index].start))
             for name, values in read.against(base, asked.says).items():
                 swapped[name][index, : len(others)] = values
-        told(done)
+        meter.add(1)
     return _labelled(asked, cut, swapped, words, gradients, base)
 
 
 def _largest(ways: Sequence[Float[np.ndarray, " word"]]) -> list[int]:
     """The words of which any of the ways makes most, ranked by the best rank that one gives them."""
     ranks = np.stack([np.argsort(np.argsort(-np.nan_to_num(np.abs(way)))) for way in ways])
-    return np.argsort(ranks.min(axis=0), kind="stable")[:MOST].tolist()
+    return [int(i) for i in np.argsort(ranks.min(axis=0), kind="stable")[:MOST]]
 
 
 def _run(asked: Setting, rows: Sequence[Sequence[int]], beginning: Beginning) -> _Read:
@@ -334,12 +329,10 @@ def _labelled(
         variables[name] = Variable(
             (_WORD,), values, "nats" if name in long else "nats per unit length", long.get(name, name)
         )
-    swap = _mean(np.abs(swapped["log_probability"]))
+    swap = mean(np.abs(swapped["log_probability"]))
     ways = np.stack([swap, cut["log_probability"], *(gradients[name] for name in METHODS[2:])])
     agreement = np.array([[_agreement(one, other) for other in ways] for one in ways])
-    variables["agreement"] = Variable(
-        ("method", "with_method"), agreement, "", "Spearman correlation of absolute sizes"
-    )
+    variables["agreement"] = Variable(("way", "other_way"), agreement, "", "Spearman correlation of absolute sizes")
     return results.build(
         variables,
         coords={
@@ -348,8 +341,8 @@ def _labelled(
             "first_token": (_WORD, [unit.start for unit in asked.units]),
             "other": np.arange(OTHERS),
             "other_word": ((_WORD, "other"), words.astype(str)),
-            "method": list(METHODS),
-            "with_method": list(METHODS),
+            "way": list(METHODS),
+            "other_way": list(METHODS),
         },
         title="Which words matter",
         question="Which words of the context matter to the target?",
@@ -363,21 +356,15 @@ def _labelled(
             "says": str(reader.decode([asked.says])),
             "probability": float(base.predicted[0, asked.says].exp()),
             "generated": int(asked.generated),
+            "rounding": ROUNDING * torch.finfo(asked.model.dtype).eps,
         },
         dims={
             "word": "word of the context, with its first token",
             "other": "other word that was put in the place of one",
-            "method": "way of asking",
-            "with_method": "way of asking that it is compared with",
+            "way": "way of asking",
+            "other_way": "way of asking that it is compared with",
         },
     )  # fmt: skip
-
-
-def _mean(values: Float[np.ndarray, "word other"]) -> Float[np.ndarray, " word"]:
-    """Mean over what there is; NaN where there is nothing."""
-    there = np.isfinite(values)
-    total = np.where(there, values, 0.0).sum(axis=1)
-    return np.where(there.any(axis=1), total / np.maximum(there.sum(axis=1), 1), np.nan)
 
 
 def _agreement(one: Float[np.ndarray, " word"], other: Float[np.ndarray, " word"]) -> float:
