@@ -13,6 +13,7 @@ from interp.language import say
 from interp.prompts.vocabulary import PREFERS
 from interp.report import picture
 from interp.report.blocks import Notice
+from interp.report.heat import going_on
 from interp.report.inputs import RunInputs
 from interp.report.picture import Route
 from interp.report.sections import behavior
@@ -56,6 +57,11 @@ class Head:
     about: tuple[tuple[str, str], ...]
     picture: Markup | None
     words: Mapping[str, str]
+
+    @property
+    def hint(self) -> Markup:
+        """What says that the picture goes on to the side, where it has too little room."""
+        return going_on(self.picture or Markup(""))
 
 
 def of(run: RunInputs, found: Verdict) -> Head:
