@@ -181,8 +181,8 @@ def _sure(run: RunInputs, found: Verdict) -> list[tuple[str, str]]:
         )  # fmt: skip
     verdict = run.get("verdict")
     if verdict is not None and found.passed:
-        named = (("agreement", say("Other methods")), ("disagreement", say("Needed, or odd, too")))
-        items += [(name, text) for attr, name in named if (text := verdict.said(attr)) not in ("", "none")]
+        named = (("also_needed", say("Also needed")), ("agreement", say("Other methods")))
+        items += [(name, text) for attr, name in named if (text := verdict.said(attr))]
     return items
 
 
