@@ -151,13 +151,14 @@ class Prompts:
 
 @dataclass(frozen=True)
 class Details:
-    """Tables of their own, folded or open."""
+    """Tables of their own, folded or open, with a line on how to read them."""
 
     template: ClassVar[str] = "details"
 
     title: str
     tables: tuple[Table, ...]
     open: bool = False
+    reading: str = ""
 
 
 @dataclass(frozen=True)

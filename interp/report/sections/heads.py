@@ -74,22 +74,24 @@ def _head_table(verdict: Verdict) -> list[Block]:
         "Movers: {movers}. Readers: {readers}. Heads in all: {heads}.",
         movers=verdict.labels.count("mover"), readers=verdict.labels.count("reader"), heads=len(verdict.heads),
     )  # fmt: skip
-    what = say(
+    what = say("Means over prompts with 95% intervals")
+    reading = say(
         "Where: the word where the head acts; for the others, where its effect is largest. Sufficient and needed: 1 "
-        "matters, 0 has no effect. Means over prompts with 95% intervals"
+        "matters, 0 has no effect."
     )
+    first = what
     if shown < len(verdict.heads):
-        what = say("{what}; the first {shown} heads", what=what, shown=shown)
+        first = say("{what}; the first {shown} heads", what=what, shown=shown)
     said = verdict.sentences()
     blocks: list[Block] = [Facts(said, say("What the methods say of single heads"))] if said else []
     whole = say(
-        "Everything that was measured. recovered: (patched − corrupted) / (clean − corrupted) in both directions, so "
-        "that 0 is needed in noising and 1 is no effect there"
+        "Everything that was measured. recovered is (patched − corrupted) / (clean − corrupted) in both directions: in "
+        "noising 0 is needed and 1 no effect."
     )
     return [
-        Details(title, (verdict.reading_table(what, shown),), open=True),
+        Details(title, (verdict.reading_table(first, shown),), open=True, reading=reading),
         *blocks,
-        Details(say("All {n} heads, every number", n=len(verdict.heads)), (verdict.full_table(whole),)),
+        Details(say("All {n} heads, every number", n=len(verdict.heads)), (verdict.full_table(what),), reading=whole),
     ]
 
 
