@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from interp.errors import InterpError
 
 if TYPE_CHECKING:
-    from analyses.cli.explanation import Explanation, Influences, explain
+    from analyses.cli.explanation import Explanation, explain
     from analyses.cli.notebook import study
     from interp import (
         attribution,
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
         sweeps,
         tasks,
     )
+    from interp.display import show
     from interp.model import HookedTransformer
     from interp.prompts import AnsweredPrompts, PromptPair, PromptPairs, Prompts, Template, Vocabulary
     from interp.run import capture
@@ -40,7 +41,6 @@ __all__ = [
     "AnsweredPrompts",
     "Explanation",
     "HookedTransformer",
-    "Influences",
     "InterpError",
     "PromptPair",
     "PromptPairs",
@@ -60,6 +60,7 @@ __all__ = [
     "readouts",
     "results",
     "run",
+    "show",
     "sites",
     "stats",
     "study",
@@ -81,9 +82,9 @@ _HOME = {
     "Template": "prompts",
     "Vocabulary": "prompts",
     "capture": "run",
+    "show": "display",
     "study": "analyses.cli.notebook",
     "Explanation": "analyses.cli.explanation",
-    "Influences": "analyses.cli.explanation",
     "explain": "analyses.cli.explanation",
     **{name: "sweeps" for name in ("sweep", "sweep_sites", "path_patching", "ablation_sweep", "knockout_sweep")},
     **{

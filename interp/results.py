@@ -17,7 +17,7 @@ from typing import Any, Literal, NamedTuple, Protocol
 import numpy as np
 import xarray as xr
 
-from interp import _files
+from interp import _accessor, _files
 from interp.errors import InterpError
 
 SCHEMA_VERSION = "1"
@@ -363,3 +363,6 @@ def load(path: str | Path) -> xr.Dataset:
             f"{source} is not a readable result: {_files.why(error)}. Remove it and run the study again."
         ) from error
     return from_bytes(content, str(source))
+
+
+_accessor.register()

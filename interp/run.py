@@ -13,7 +13,7 @@ from einops import einsum
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from interp import ablation, sites
+from interp import _accessor, ablation, sites
 from interp._arguments import check_model, check_prompts
 from interp.errors import InterpError
 from interp.interventions import INTERVENTIONS, Ablate, Intervention
@@ -445,17 +445,18 @@ def _labelled(
     }
     present = {dim for names in dims.values() for dim in names}
     coords: dict[str, Any] = {"prompt": np.arange(len(prompts)), "layer": list(layers)}
-    coords |= {axis: list(labels)}
+    coords |= {axis: list(labels), "head": np.arange(model.cfg.n_heads), "kv_head": np.arange(model.cfg.n_kv_heads)}
     if axis == "position" and "dest_position" in present:
         coords["dest_position"] = list(labels)
     if "src_position" in present:
         coords["src_position"] = np.arange(prompts.ids.shape[1])
-    if prompts.tokens is not None and len(set(prompts.tokens)) == 1 and axis == "position":
+    coords = {name: value for name, value in coords.items() if name in present}
+    if prompts.tokens is not None and len(set(prompts.tokens)) == 1:
         texts = np.array(prompts.tokens[0])
-        coords["token"] = ("position", texts[np.asarray(labels)])
-    coords = {
-        name: value for name, value in coords.items() if name in present or (name == "token" and "position" in present)
-    }
+        if "position" in present:
+            coords["token"] = ("position", texts[np.asarray(labels)])
+        if "src_position" in present:
+            coords["src_token"] = ("src_position", texts)
     attrs = {**model.provenance(), "n_prompts": len(prompts), "tokens_sha256": prompts.sha256()}
     return xr.Dataset(data, coords=coords, attrs=attrs)
 
@@ -602,3 +603,6 @@ def _head_mask(model: HookedTransformer, name: str, heads: Sequence[int] | None)
     mask = torch.zeros(n, dtype=torch.bool)
     mask[list(heads)] = True
     return mask
+
+
+_accessor.register()

@@ -127,6 +127,12 @@ class Outcome:
     explained_rung: str | None = None
     results: Mapping[str, xr.Dataset] = field(default_factory=dict, repr=False)
 
+    def _repr_html_(self) -> str:
+        """What a notebook shows: the answer, and the picture of it."""
+        from interp import show
+
+        return show(self).html
+
     @property
     def verdict(self) -> xr.Dataset | None:
         """The result that joins the others, if the study asks for it and a rung was explained."""

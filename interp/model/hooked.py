@@ -253,6 +253,12 @@ class HookedTransformer(BridgedModel):
         last = f"{said['dtype']}, {said['device']}, engine {said['engine']}"
         return f"HookedTransformer({self.name!r}, {said['architecture']}, {counts}, {last})"
 
+    def _repr_html_(self) -> str:
+        """What a notebook shows: the same as a table."""
+        from interp import show
+
+        return show(self).html
+
     def __getattr__(self, name: str) -> Any:
         """Say of a name of TransformerLens where it is, and what is ours."""
         ours = f" Here: {_OURS[name]}." if name in _OURS else ""

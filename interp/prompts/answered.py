@@ -13,10 +13,10 @@ from jaxtyping import Int
 from interp.errors import InterpError
 from interp.prompts.alignment import Problem, resolve_answer
 from interp.prompts.template import ANSWER
-from interp.prompts.tokens import Prompts, RoleSpec, SupportsTokenizer, encode, numbers
+from interp.prompts.tokens import Prompts, RoleSpec, SupportsTokenizer, encode, marked, numbers
 
 
-@dataclass(frozen=True, eq=False, kw_only=True)
+@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
 class AnsweredPrompts:
     """Prompts with an answer each: all that an ablation or a knockout needs.
 
@@ -102,6 +102,17 @@ class AnsweredPrompts:
             raise InterpError(
                 f"answer_position of prompt {i} is {self.answer_position[i]}, which has {self.clean.lengths[i]} tokens."
             )
+
+    def __repr__(self) -> str:
+        """How many, and the first with its roles and answers."""
+        other = "" if self.incorrect is None else f", not #{int(self.incorrect[0])}"
+        return f"AnsweredPrompts({len(self)}, first {marked(self.clean, 0)!r} -> #{int(self.correct[0])}{other})"
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: the first ones with their roles in colour, and a table of all."""
+        from interp import show
+
+        return show(self).html
 
     def __len__(self) -> int:
         return len(self.clean)

@@ -30,7 +30,7 @@ class Span:
 RoleSpec = int | Span | Sequence[int] | np.ndarray
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Prompts:
     """Tokenised prompts with roles: what ``capture`` and every run take.
 
@@ -139,6 +139,18 @@ class Prompts:
                         "does not know. Give a role to words that it knows."
                     )
 
+    def __repr__(self) -> str:
+        """How many, how long, and the first with its roles."""
+        low, high = int(self.lengths.min()), int(self.lengths.max())
+        tokens = str(low) if low == high else f"{low} to {high}"
+        return f"Prompts({len(self)} of {tokens} tokens, BOS {self.bos}, first {marked(self, 0)!r})"
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: the first ones with their roles in colour, and a table of all."""
+        from interp import show
+
+        return show(self).html
+
     def __len__(self) -> int:
         return len(self.ids)
 
@@ -241,6 +253,22 @@ def unknown_id(tokenizer: Any) -> int | None:
     found = getattr(tokenizer, "unk_token_id", None)
     marks = (getattr(tokenizer, "bos_token_id", None), getattr(tokenizer, "eos_token_id", None))
     return None if found is None or found in marks else int(found)
+
+
+def marked(prompts: Prompts, i: int) -> str:
+    """A prompt with each role's name behind its word, for reading; the BOS and the role ``answer`` are left out.
+
+    >>> marked(Prompts.from_ids([[5, 6, 7]], roles={"noun": 1}), 0)
+    '5 6[noun] 7'
+    """
+    length = int(prompts.lengths[i])
+    texts = [f"{'' if at == 0 else ' '}{token}" for at, token in enumerate(prompts.ids[i, :length].tolist())]
+    if prompts.tokens is not None:
+        texts = list(prompts.tokens[i])
+    for role, spans in prompts.roles.items():
+        if role != "answer":
+            texts[int(spans[i, 1]) - 1] += f"[{role}]"
+    return "".join(texts[1 if prompts.bos == "prepended" else 0 :])
 
 
 def excerpt(text: str, *, end: bool = False, limit: int = 48) -> str:

@@ -28,6 +28,7 @@ from interp.prompts.tokens import (
     SupportsTokenizer,
     excerpt,
     extend,
+    marked,
     numbers,
     token_texts,
     unknown_id,
@@ -87,7 +88,7 @@ def check_max_prompts(n: int | None) -> None:
         raise InterpError(f"max_prompts is {shown(n)}. Use at least one prompt.")
 
 
-@dataclass(frozen=True, eq=False, kw_only=True)
+@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
 class PromptPairs:
     """Clean and corrupted prompts that line up token by token, with the two answers to compare.
 
@@ -325,6 +326,22 @@ class PromptPairs:
             raise InterpError("Clean and corrupted prompts must have equal token counts.")
         if set(self.clean.roles) != set(self.corrupted.roles) or ANSWER not in self.clean.roles:
             raise InterpError('Clean and corrupted prompts must have the same roles, "answer" among them.')
+
+    def __repr__(self) -> str:
+        """How many, the first with its roles, and how many were left out."""
+        label = "/".join(part for part in (self.task, self.name) if part)
+        first = self[0]
+        dropped = sum(drop.kind != SHORTFALL for drop in self.drops)
+        return (
+            f"PromptPairs({len(self)}{f' of {label}' if label else ''}, first {marked(self.clean, 0)!r} -> "
+            f"{first.correct!r}, corrupted {first.corrupted!r} -> {first.incorrect!r}, {dropped} left out)"
+        )
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: the first ones with their roles in colour, and a table of all."""
+        from interp import show
+
+        return show(self).html
 
     def __len__(self) -> int:
         return len(self.clean)

@@ -59,6 +59,12 @@ class Template:
     text: str
     answer: str
 
+    def _repr_html_(self) -> str:
+        """What a notebook shows: its places in colour."""
+        from interp import show
+
+        return show(self).html
+
     def __post_init__(self) -> None:
         for role, count in Counter(self.roles).items():
             if role == ANSWER:

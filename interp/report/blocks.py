@@ -8,7 +8,6 @@ from typing import Any, ClassVar
 
 from markupsafe import Markup
 
-from interp.report import heat
 from interp.report.inputs import Result
 from interp.report.tables import Table
 
@@ -23,11 +22,6 @@ class Panel:
     legend: Markup | None = None
     wide: bool = False
     group: str = ""
-
-    @property
-    def hint(self) -> Markup:
-        """What says that the drawing goes on to the side, where it has too little room."""
-        return heat.going_on(self.body)
 
 
 @dataclass(frozen=True)
@@ -151,14 +145,13 @@ class Prompts:
 
 @dataclass(frozen=True)
 class Details:
-    """Tables of their own, folded or open, with a line on how to read them."""
+    """Tables of their own, folded or open."""
 
     template: ClassVar[str] = "details"
 
     title: str
     tables: tuple[Table, ...]
     open: bool = False
-    reading: str = ""
 
 
 @dataclass(frozen=True)

@@ -321,7 +321,7 @@ def _sheet() -> tuple[Mapping[str, str], Sequence[tuple[str, str]]]:
     text = re.sub(r"/\*.*?\*/", "", page + palette.stylesheet() + _WORDS, flags=re.DOTALL)
     variables: dict[str, str] = {}
     found = []
-    for selector, body in _top_level(text):
+    for selector, body in top_level(text):
         if selector == ":root":
             variables |= {name: value.strip() for name, value in re.findall(r"(--[\w-]+)\s*:\s*([^;]+)", body)}
         elif not selector.startswith("@"):
@@ -329,8 +329,12 @@ def _sheet() -> tuple[Mapping[str, str], Sequence[tuple[str, str]]]:
     return variables, found
 
 
-def _top_level(text: str) -> Iterator[tuple[str, str]]:
-    """The blocks of a style sheet, each with what stands before its brace."""
+def top_level(text: str) -> Iterator[tuple[str, str]]:
+    """The blocks of a style sheet, each with what stands before its brace.
+
+    >>> list(top_level("a { x: 1 } @media print { b { y: 2 } }"))
+    [('a', ' x: 1 '), ('@media print', ' b { y: 2 } ')]
+    """
     depth = start = opened = 0
     for at, character in enumerate(text):
         if character == "{":

@@ -9,7 +9,7 @@ from markupsafe import Markup
 
 from interp.language import of_prompts, of_text, say, spoken
 from interp.report import data, head, links, palette, parts, tables, verdict
-from interp.report.blocks import Script
+from interp.report.blocks import Block, Script
 from interp.report.bundle import Bundle
 from interp.report.inputs import RunInputs
 from interp.report.markup import embedded_json, shown
@@ -48,6 +48,11 @@ def _script() -> str:
     """The page's own scripts as one, so that what they share is no global."""
     parts = "\n".join(_asset(f"scripts/{name}.js") for name in SCRIPTS)
     return f'"use strict";\n(function () {{\n{parts}}})();\n'
+
+
+def block(block: Block, *, numbers: bool = True) -> Markup:
+    """The markup of one block, as on the page; of a figure without the tables behind it where ``numbers`` is False."""
+    return Markup(_environment().get_template(f"blocks/{block.template}.html").render(block=block, numbers=numbers))
 
 
 def _asset(name: str) -> str:

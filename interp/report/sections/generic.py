@@ -49,6 +49,12 @@ def section(result: Result, verdict: Verdict) -> Section:
     return Section(key, result.attr("title"), result.attr("question"), blocks)
 
 
+def figure(result: Result, name: str, verdict: Verdict) -> Figure | None:
+    """The figure of one variable; None for what is words, or one number."""
+    shown = _Shown.of(result, name)
+    return None if shown is None or not shown.axes else _figure(shown, f"{anchor(result.name)}-{name}", verdict)
+
+
 def anchor(name: str) -> str:
     """The anchor of a result's section: in its name, what is no letter or digit is written as a number."""
     return "result-" + "".join(c if c.isascii() and (c.isalnum() or c == "_") else f"-{ord(c):x}-" for c in name)
