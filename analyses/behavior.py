@@ -24,7 +24,7 @@ from interp._arguments import check_model, check_pairs
 from interp.errors import InterpError, shown, unknown_name
 from interp.language import in_each, say
 from interp.prompts import PromptPairs, tokens
-from interp.prompts.vocabulary import DOES_NOT, PREFERS, SAYS
+from interp.prompts.vocabulary import DOES_NOT, GUESSING, PREFERS, SAYS
 from interp.results import Variable
 from interp.run import logits_at
 from interp.sweeps import Meter, Progress, Reading
@@ -32,9 +32,6 @@ from interp.sweeps import Meter, Progress, Reading
 if TYPE_CHECKING:
     from interp.model import HookedTransformer
     from interp.prompts.tokens import Prompts
-
-GUESSING = 0.5
-"""Share of prompts on which a model without the behaviour prefers one of two given answers to the other."""
 
 
 def check(*, minimum_gap: float, minimum_preferred: float) -> None:

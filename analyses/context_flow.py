@@ -97,8 +97,9 @@ def run(
         ``contribution`` (logits) and ``ablation_effect`` (ablation, logits), as far as they were measured. Attributes
         ``answer_short`` (one sentence that says yes or no first: does the source pass through the target?), ``answer``,
         ``gate`` (passed or failed), ``outcome`` (as in ``behavior``), ``gate_reason``, ``rung``, ``meeting``,
-        ``meeting_note``, ``agreement``, ``disagreement``, ``limits``. What is said in words is said in Spanish too,
-        under the same name with ``_es``. If the behaviour gate failed there are no heads, and the answer says so.
+        ``meeting_note``, ``also_needed`` (the heads that the answer needs beside, empty if none), ``agreement``,
+        ``disagreement``, ``limits``. What is said in words is said in Spanish too, under the same name with ``_es``. If
+        the behaviour gate failed there are no heads, and the answer says so.
 
     Raises:
         InterpError: no ``behavior``, results of different models or different rungs, no vocabulary, or a bad
@@ -334,6 +335,7 @@ class _Verdict:
         return {
             "answer_short": self.short(),
             "answer": " ".join(part for part in parts if part),
+            "also_needed": self.needed(),
             "meeting_note": self.heads.meeting.note(),
             "agreement": self.agreement(),
             "disagreement": self.disagreement(),

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from interp.errors import InterpError
 
 if TYPE_CHECKING:
-    from analyses.cli.explanation import Explanation, explain
+    from analyses.cli.explanation import Explanation, Influences, explain
     from analyses.cli.notebook import study
     from interp import (
         attribution,
@@ -41,6 +41,7 @@ __all__ = [
     "AnsweredPrompts",
     "Explanation",
     "HookedTransformer",
+    "Influences",
     "InterpError",
     "PromptPair",
     "PromptPairs",
@@ -85,6 +86,7 @@ _HOME = {
     "show": "display",
     "study": "analyses.cli.notebook",
     "Explanation": "analyses.cli.explanation",
+    "Influences": "analyses.cli.explanation",
     "explain": "analyses.cli.explanation",
     **{name: "sweeps" for name in ("sweep", "sweep_sites", "path_patching", "ablation_sweep", "knockout_sweep")},
     **{

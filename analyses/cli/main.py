@@ -168,8 +168,20 @@ def _parser() -> argparse.ArgumentParser:
         "explain", help="one sentence, two words: what of the first reaches the second", description=EXPLAINED
     )
     explain.add_argument("text", metavar="TEXT", help="the sentence")
-    explain.add_argument("--from", metavar="A", dest="source", required=True, help="a word of it; gato@2 is the second")
-    explain.add_argument("--to", metavar="B", dest="target", required=True, help="a later word of it")
+    explain.add_argument(
+        "--from",
+        metavar="A",
+        dest="source",
+        required=True,
+        help="a word of it; gato@2 is the second; ? asks which words matter",
+    )
+    explain.add_argument(
+        "--to",
+        metavar="B",
+        dest="target",
+        required=True,
+        help="a later word of it; with --from ? also >, the next token, or >3",
+    )
     explain.add_argument("--instead", metavar="W,W", help="what to put in A's place (default: chosen, and shown)")
     explain.add_argument("--n", metavar="N", type=int, default=8, help="at most so many other words (default: 8)")
     explain.add_argument(

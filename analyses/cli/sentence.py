@@ -10,13 +10,16 @@ from typing import TYPE_CHECKING
 import xarray as xr
 
 from analyses.cli.terminal import Screen, aligned
+from interp.errors import InterpError
 from interp.language import say, speaking
 
 if TYPE_CHECKING:
-    from analyses.cli.explanation import Explanation
+    from analyses.cli.explanation import Explanation, Influences
 
 HEADS, WORDS = 5, 3
 """How many heads, and how many words after each token, are listed."""
+ANY, NEXT = "?", ">"
+"""What stands for the source where every word is asked about, and for a target that is generated."""
 FEWEST = 5
 """Fewer counterfactuals than this give no interval: a bootstrap of so few is no more than their spread."""
 
@@ -29,7 +32,11 @@ def explained(arguments: argparse.Namespace, screen: Screen) -> Iterator[str]:
     """
     from interp.prompts import swaps
 
-    swaps.find_both(arguments.text, arguments.source, arguments.target)
+    if arguments.source == ANY:
+        if not arguments.target.startswith(NEXT):
+            swaps.find(arguments.text, arguments.target)
+    else:
+        swaps.find_both(arguments.text, arguments.source, arguments.target)
     out: Path | None = arguments.out
     from analyses.cli.explanation import check_empty, explain
     from interp.model import HookedTransformer
@@ -39,26 +46,34 @@ def explained(arguments: argparse.Namespace, screen: Screen) -> Iterator[str]:
     with screen.stage(f"loading {arguments.model}"):
         model = HookedTransformer.from_pretrained(arguments.model, device=arguments.device, dtype=arguments.dtype)
     with screen.stage("patching") as advance:
-        found = explain(
-            model,
-            arguments.text,
-            arguments.source,
-            arguments.target,
-            instead=None if arguments.instead is None else arguments.instead.split(","),
-            n=arguments.n,
-            language=arguments.lang,
-            continuation=arguments.continuation,
-            progress=advance,
-        )
+        found: Explanation | Influences
+        if arguments.source == ANY:
+            if arguments.instead is not None or arguments.continuation is not None:
+                raise InterpError("--from ? asks of every word, so that it takes no --instead and no --continue.")
+            found = explain(model, arguments.text, ANY, arguments.target, language=arguments.lang, progress=advance)
+        else:
+            found = explain(
+                model,
+                arguments.text,
+                arguments.source,
+                arguments.target,
+                instead=None if arguments.instead is None else arguments.instead.split(","),
+                n=arguments.n,
+                language=arguments.lang,
+                continuation=arguments.continuation,
+                progress=advance,
+            )
     yield from lines(found)
     if out is not None:
         yield f"Report: {found.save(out)}"
 
 
-def lines(found: Explanation) -> list[str]:
+def lines(found: Explanation | Influences) -> list[str]:
     """What the terminal shows, in the language of the answer."""
+    from analyses.cli.explanation import Influences
+
     with speaking(found.language):
-        return list(_lines(found))
+        return list(_words(found) if isinstance(found, Influences) else _lines(found))
 
 
 def number(text: str) -> str:
@@ -94,6 +109,29 @@ def _lines(found: Explanation) -> Iterator[str]:
     if found.continuation is not None:
         yield ""
         yield from _continuation(found.continuation, [slots["source"] for slots in found.pairs.corrupted_slots])
+
+
+def _words(found: Influences) -> Iterator[str]:
+    """The answer, and every word by every way, that which matters most first."""
+    from interp.report.sections.influences import METHODS, mean, method_name
+
+    yield found.answer
+    yield ""
+    yield say("Change of the predicted token's log-probability by each way of asking (nats; saliency: a length):")
+    words = found.words
+    columns = {method: words[method].values for method in METHODS[2:]}
+    columns |= {
+        "swap": mean(words["swap_log_probability"].values), "knockout": words["knockout_log_probability"].values
+    }  # fmt: skip
+    rows = [
+        (str(words["text"].values[i]), *(_signed(float(columns[method][i])) for method in METHODS))
+        for i in found.places
+    ]
+    yield from _table((say("word"), *(method_name(method) for method in METHODS)), rows)
+
+
+def _signed(value: float) -> str:
+    return "" if value != value else number(f"{value:+.3f}")
 
 
 def _continuation(own: xr.Dataset, words: Sequence[str]) -> Iterator[str]:

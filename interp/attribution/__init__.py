@@ -15,6 +15,7 @@ says whether the estimates are good as numbers, only as a ranking, or not at all
 
 from interp.attribution.audit import Audit
 from interp.attribution.edges import edge_attribution
+from interp.attribution.inputs import input_attribution
 from interp.attribution.nodes import attribution_patching
 
-__all__ = ["Audit", "attribution_patching", "edge_attribution"]
+__all__ = ["Audit", "attribution_patching", "edge_attribution", "input_attribution"]

@@ -46,6 +46,10 @@ class Memory:
         """Tokens that were read."""
         return int(self.kept[0][0].shape[1])
 
+    def first(self, n: int) -> Memory:
+        """What is kept of the first ``n`` tokens alone."""
+        return Memory(self.blocks, tuple((k[:, :n], v[:, :n]) for k, v in self.kept))
+
     def of(self, n: int) -> Memory:
         """The same for ``n`` rows, without a copy where it is one row so far."""
         return Memory(self.blocks, tuple((k.expand(n, -1, -1, -1), v.expand(n, -1, -1, -1)) for k, v in self.kept))

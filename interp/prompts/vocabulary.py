@@ -26,6 +26,9 @@ from interp.prompts.template import ANSWER
 SAYS, PREFERS, DOES_NOT = OUTCOMES = ("says it", "prefers it", "does not")
 """What a model can do with an answer: have it as its top token, put it before the other answer, or neither."""
 
+GUESSING = 0.5
+"""Share of prompts on which a model without the behaviour prefers one of two given answers to the other."""
+
 _ONE = ("source", "target")
 _SEVERAL = ("readers", "meeting", "distractors")
 _AFTER = "after_"

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 from markupsafe import Markup
 
+from interp.report import heat
 from interp.report.inputs import Result
 from interp.report.tables import Table
 
@@ -22,6 +23,11 @@ class Panel:
     legend: Markup | None = None
     wide: bool = False
     group: str = ""
+
+    @property
+    def hint(self) -> Markup:
+        """What says that the drawing goes on to the side, where it has too little room."""
+        return heat.going_on(self.body)
 
 
 @dataclass(frozen=True)
@@ -145,13 +151,14 @@ class Prompts:
 
 @dataclass(frozen=True)
 class Details:
-    """Tables of their own, folded or open."""
+    """Tables of their own, folded or open, with a line on how to read them."""
 
     template: ClassVar[str] = "details"
 
     title: str
     tables: tuple[Table, ...]
     open: bool = False
+    reading: str = ""
 
 
 @dataclass(frozen=True)

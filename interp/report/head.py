@@ -13,6 +13,7 @@ from interp.language import say
 from interp.prompts.vocabulary import PREFERS
 from interp.report import picture
 from interp.report.blocks import Notice
+from interp.report.heat import going_on
 from interp.report.inputs import RunInputs
 from interp.report.picture import Route
 from interp.report.sections import behavior
@@ -21,7 +22,7 @@ from interp.report.verdict import Verdict
 
 HEADS = 6
 """Heads whose numbers stand on the first screen, at most."""
-_HEADING = ("verdict", "behavior", "reach")
+_HEADING = ("verdict", "behavior", "reach", "influences")
 """The results whose title and question can head the page."""
 _SHAPED = ("attention_patterns", "head_attribution", "heads")
 """The results that hold every head of every layer of the model, where there are any."""
@@ -56,6 +57,11 @@ class Head:
     about: tuple[tuple[str, str], ...]
     picture: Markup | None
     words: Mapping[str, str]
+
+    @property
+    def hint(self) -> Markup:
+        """What says that the picture goes on to the side, where it has too little room."""
+        return going_on(self.picture or Markup(""))
 
 
 def of(run: RunInputs, found: Verdict) -> Head:
@@ -175,8 +181,8 @@ def _sure(run: RunInputs, found: Verdict) -> list[tuple[str, str]]:
         )  # fmt: skip
     verdict = run.get("verdict")
     if verdict is not None and found.passed:
-        named = (("agreement", say("Other methods")), ("disagreement", say("Needed, or odd, too")))
-        items += [(name, text) for attr, name in named if (text := verdict.said(attr)) not in ("", "none")]
+        named = (("also_needed", say("Also needed")), ("agreement", say("Other methods")))
+        items += [(name, text) for attr, name in named if (text := verdict.said(attr))]
     return items
 
 

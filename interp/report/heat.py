@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,6 +11,7 @@ import numpy as np
 import xarray as xr
 from markupsafe import Markup
 
+from interp.language import say, say_stored
 from interp.report import links
 from interp.report.markup import element, figure_number, join
 from interp.report.palette import Scale
@@ -21,6 +23,9 @@ CHARACTER = 6.6
 
 LONGEST = 20
 """Slanted labels are cut to so many characters; the tooltip and the table have them whole."""
+
+SHRUNK = 0.78
+"""Where there is less room a drawing shrinks to this part of its size, and beyond that its surroundings scroll."""
 
 ANNOTATED_CELLS = 480
 """Above this many cells, values are left to the tooltip and the table."""
@@ -228,12 +233,22 @@ def head_grid(summary: xr.Dataset, axis: str, marks: Mapping[tuple[int, int], st
     """Layer by head (or ``kv_head``), tooltips naming the head, the verdict's heads outlined."""
     n_layers, n_heads = summary.sizes["layer"], summary.sizes[axis]
     cells = {
-        (layer, head): head_label(layer, head) if axis == "head" else f"layer {layer}, kv_head {head}"
+        (layer, head): head_label(layer, head)
+        if axis == "head"
+        else say("layer {layer}, kv_head {head}", layer=layer, head=head)
         for layer in range(n_layers)
         for head in range(n_heads)
     }
     kept = {at: kind for at, kind in marks.items() if axis == "head" and at[0] < n_layers and at[1] < n_heads}
-    return Grid.of(summary, "layer", axis, row_title="layer", column_title=axis, cells=cells, marks=kept)
+    return Grid.of(
+        summary,
+        "layer",
+        axis,
+        row_title=say("layer"),
+        column_title=say("head") if axis == "head" else axis,
+        cells=cells,
+        marks=kept,
+    )
 
 
 def _lines(label: str, width: float) -> list[str]:
@@ -251,8 +266,9 @@ def _turned(x: float, y: float) -> str:
 def drawing(
     parts: Sequence[Markup], size: tuple[float, float], *, key: str, title: str, description: str, class_: str = "plot"
 ) -> Markup:
-    """An SVG root with an accessible name and description, at its natural size."""
+    """An SVG root with an accessible name and description, at its natural size where there is room."""
     width, height = size
+    least = round(SHRUNK * width)
     return element(
         "svg",
         element("title", title, id=f"{key}-t"),
@@ -261,10 +277,24 @@ def drawing(
         class_=class_,
         role="img",
         aria_labelledby=f"{key}-t {key}-d",
+        style=f"min-width:{least}px",
         viewbox=f"0 0 {width:.0f} {height:.0f}",
         width=f"{width:.0f}",
         height=f"{height:.0f}",
     )
+
+
+def going_on(drawn: Markup) -> Markup:
+    """Words that are seen only where the drawing is wider than the paragraph they stand in: it goes on to the side.
+
+    >>> made = drawing([], (100, 10), key="k", title="t", description="d")
+    >>> str(going_on(made))
+    '<span class="on" style="--least:78px" aria-hidden="true">scroll →</span>'
+    """
+    least = re.search(r"min-width:(\d+)px", drawn)
+    if least is None:
+        return Markup("")
+    return element("span", say("scroll →"), class_="on", style=f"--least:{least[1]}px", aria_hidden="true")
 
 
 def colour_legend(scale: Scale, *, key: str, digits: int = 2, marks: bool = False) -> Markup:
@@ -285,10 +315,18 @@ def colour_legend(scale: Scale, *, key: str, digits: int = 2, marks: bool = Fals
         for i, kind in enumerate(("mover", "reader")):
             x = total + 18 + i * 84
             parts.append(element("rect", class_=f"mark {kind}", x=x, y=top - 5, width=20.0, height=13.0, rx=3))
-            parts.append(element("text", kind, class_="tick", x=x + 26, y=top + 5.5))
+            parts.append(element("text", say_stored(kind), class_="tick", x=x + 26, y=top + 5.5))
         total += 18 + 2 * 84
     total = max(total, left + len(name) * CHARACTER)
-    description = f"Scale from {figure_number(scale.low, digits)} to {figure_number(scale.high, digits)} {scale.units}"
+    description = say(
+        "Scale from {low} to {high} {units}",
+        low=figure_number(scale.low, digits), high=figure_number(scale.high, digits), units=scale.units,
+    )  # fmt: skip
     return drawing(
-        parts, (total, top + 24), key=key, title=f"Legend: {scale.name}", description=description, class_="plot legend"
+        parts,
+        (total, top + 24),
+        key=key,
+        title=say("Legend: {name}", name=scale.name),
+        description=description,
+        class_="plot legend",
     )

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
+from interp.language import say
 from interp.report import links
 from interp.report.heat import CHARACTER, drawing
 from interp.report.markup import element, figure_number
@@ -31,11 +32,24 @@ class Point:
 
 @dataclass(frozen=True)
 class Series:
-    """A named run of points, drawn in the tone ``a``, ``b``, ``c`` or ``d`` (each with its own marker and dash)."""
+    """A named run of points, drawn in the tone ``a``, ``b``, ``c`` or ``d`` (each with its own marker and dash).
+
+    ``guessed``: what guessing would give at each point, where that is drawn beside it.
+    """
 
     name: str
     tone: str
     points: tuple[Point, ...]
+    guessed: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True)
+class Level:
+    """A level that curves are held against: its value, its name, and its tone (``c`` or ``f``)."""
+
+    value: float
+    name: str
+    tone: str
 
 
 @dataclass(frozen=True)
@@ -121,6 +135,9 @@ def dot_rows(
         parts.append(element("text", label, class_="tick strong", x=left - 10, y=y + row / 2 + 4, text_anchor="end"))
         for s, one in enumerate(series):
             point, at = one.points[i], y + 15.5 + 13.0 * s
+            if one.guessed and math.isfinite(one.guessed[i]):
+                tip = say("{name}, guessing: {share}", name=one.name, share=figure_number(one.guessed[i], 3))
+                parts.append(marker("c", span(one.guessed[i]), at, f"{label}, {tip}"))
             if not math.isfinite(point.mean):
                 continue
             if math.isfinite(point.low) and math.isfinite(point.high):
@@ -148,12 +165,12 @@ def curves(
     key: str,
     title: str,
     description: str,
-    rule: tuple[float, str] | None = None,
+    rules: Sequence[Level] = (),
     facet: str = "",
     width: float = 205.0,
     height: float = 140.0,
 ) -> Markup:
-    """Lines over ordered labels (layers) with interval bands; ``rule`` is a level with its name.
+    """Lines over ordered labels (layers) with interval bands; ``rules`` are levels with their names.
 
     ``facet``: what the labels are, of ``interp.report.links.FACETS``, if any of them.
     """
@@ -181,24 +198,16 @@ def curves(
                 )
             )
     parts.append(element("text", axis, class_="axis", x=(left + right) / 2, y=bottom + 31, text_anchor="middle"))
-    if rule and math.isfinite(rule[0]):
-        parts.append(
-            element(
-                "line",
-                element("title", f"{rule[1]}: {figure_number(rule[0], 4)}"),
-                class_="line c",
-                x1=left,
-                x2=right,
-                y1=up(rule[0]),
-                y2=up(rule[0]),
-            )
-        )
+    for level in rules:
+        if math.isfinite(level.value):
+            title_, y = element("title", f"{level.name}: {figure_number(level.value, 4)}"), up(level.value)
+            parts.append(element("line", title_, class_=f"line {level.tone}", x1=left, x2=right, y1=y, y2=y))
     for one in series:
-        parts.extend(_curve(one, labels, across, up, facet))
+        parts.extend(_curve(one, labels, across, up, axis, facet))
     return drawing(parts, (right + 8, bottom + 38), key=key, title=title, description=description)
 
 
-def _curve(series: Series, labels: Sequence[str], across: Span, up: Span, facet: str) -> list[Markup]:
+def _curve(series: Series, labels: Sequence[str], across: Span, up: Span, axis: str, facet: str) -> list[Markup]:
     places = [(i, p) for i, p in enumerate(series.points) if math.isfinite(p.mean)]
     parts: list[Markup] = []
     band = [(i, p) for i, p in places if math.isfinite(p.low) and math.isfinite(p.high)]
@@ -219,7 +228,7 @@ def _curve(series: Series, labels: Sequence[str], across: Span, up: Span, facet:
             series.tone,
             across(i),
             up(p.mean),
-            p.tip(f"layer {labels[i]}, {series.name}"),
+            p.tip(f"{axis} {labels[i]}, {series.name}"),
             links.attributes({facet: labels[i]}),
         )
         for i, p in places
@@ -306,7 +315,7 @@ def bars(
 
 
 def line_legend(entries: Sequence[tuple[str, str]], *, key: str, units: str = "") -> Markup:
-    """Names of tones: ``(name, tone)``; ``c`` a dashed level, ``e`` a fit, ``mark`` a bar, ``band`` an interval."""
+    """Names of tones: ``(name, tone)``; ``c``, ``f`` are levels, ``e`` a fit, ``mark`` a bar, ``band`` an interval."""
     parts: list[Markup] = []
     x = 2.0
     for name, tone in entries:
@@ -316,7 +325,7 @@ def line_legend(entries: Sequence[tuple[str, str]], *, key: str, units: str = ""
             parts.append(element("line", class_="whisker ink", x1=x, x2=x + 26, y1=12.0, y2=12.0))
         else:
             parts.append(element("line", class_=f"line {tone}", x1=x, x2=x + 26, y1=12.0, y2=12.0))
-            if tone not in ("c", "e"):
+            if tone not in ("c", "e", "f"):
                 parts.append(marker(tone, x + 13, 12.0))
         parts.append(element("text", name, class_="tick", x=x + 33, y=15.8))
         x += 33 + len(name) * CHARACTER + 24
@@ -324,4 +333,4 @@ def line_legend(entries: Sequence[tuple[str, str]], *, key: str, units: str = ""
         parts.append(element("text", units, class_="axis", x=x, y=15.8))
         x += len(units) * CHARACTER + 12
     names = ", ".join(name for name, _ in entries)
-    return drawing(parts, (x, 24.0), key=key, title="Legend", description=names, class_="plot legend")
+    return drawing(parts, (x, 24.0), key=key, title=say("Legend"), description=names, class_="plot legend")

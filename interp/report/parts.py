@@ -15,6 +15,7 @@ from interp.report.sections import (
     certainty,
     generic,
     heads,
+    influences,
     lesson,
     patching,
     probe,
@@ -70,7 +71,7 @@ class Part:
 def sections(context: Context) -> list[Section]:
     """All sections of the page, in order."""
     shown = [part for part in PARTS if context.verdict.passed or not part.explains]
-    if all(name in context.run.files for name in SENTENCE):
+    if INFLUENCES in context.run.files or all(name in context.run.files for name in SENTENCE):
         shown = [part for part in shown if part.of_sentence]
     return [section for part in shown for section in part.sections(context)]
 
@@ -90,6 +91,11 @@ def _sentence(context: Context) -> list[Section | None]:
         return []
     reach, heads, sources, predictions = found
     return [sentence.section(reach, heads, sources, predictions, context.run.get(CONTINUED))]
+
+
+def _influences(context: Context) -> list[Section | None]:
+    found = context.run.get(INFLUENCES)
+    return [] if found is None else [influences.section(found)]
 
 
 def _behavior(context: Context) -> list[Section | None]:
@@ -135,11 +141,14 @@ def _others(context: Context) -> list[Section | None]:
 
 SENTENCE = ("reach", "heads", "sources", "predictions")
 """The results of ``interp explain`` that are drawn together."""
+INFLUENCES = "influences"
+"""The result of ``interp explain --from ?``."""
 CONTINUED = "continuation"
 """The one that is drawn with them where it was asked for."""
 
 PARTS = (
     Part("sentence", "", _sentence, (*SENTENCE, CONTINUED), expected=False, of_sentence=True),
+    Part("influences", "", _influences, (INFLUENCES,), expected=False, of_sentence=True),
     Part("ladder", "Does the model do it?", _behavior, ("behavior",), explains=False),
     Part("lesson", "How one head reads", _lesson, ("attention_lesson", "attention_patterns")),
     Part("probing", "Where it can be read", _probing, ("probing",)),

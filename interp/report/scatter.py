@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
+from interp.language import say
 from interp.report import links
 from interp.report.heat import drawing
 from interp.report.lines import Span, marker, tick_text, ticks
@@ -67,7 +68,10 @@ def diagonal(
     )
     for mark in marks:
         if math.isfinite(mark.across) and math.isfinite(mark.upwards):
-            tip = f"{mark.name}: {figure_number(mark.across, 3)} exact, {figure_number(mark.upwards, 3)} estimated"
+            tip = say(
+                "{name}: {exact} exact, {estimated} estimated",
+                name=mark.name, exact=figure_number(mark.across, 3), estimated=figure_number(mark.upwards, 3),
+            )  # fmt: skip
             parts.append(marker(mark.tone, x(mark.across), y(mark.upwards), tip, links.of_label(mark.name)))
     return drawing(parts, (right + 12, bottom + 38), key=key, title=title, description=description)
 
@@ -77,5 +81,5 @@ def _through_origin(slope: float, x: Span, y: Span) -> Markup:
     first, last = sorted((x.low / slope, x.high / slope)) if slope else (x.low, x.high)
     ends = max(x.low, first), min(x.high, last)
     (x1, x2), (y1, y2) = map(x, ends), (y(slope * across) for across in ends)
-    tip = element("title", f"slope {figure_number(slope, 3)}")
+    tip = element("title", say("slope {slope}", slope=figure_number(slope, 3)))
     return element("line", tip, class_="line e", x1=x1, y1=y1, x2=x2, y2=y2)

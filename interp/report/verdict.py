@@ -12,6 +12,7 @@ import xarray as xr
 
 from interp import language, summary
 from interp.errors import InterpError
+from interp.language import say, say_stored
 from interp.prompts.vocabulary import Vocabulary
 from interp.report.inputs import Result, RunInputs
 from interp.report.markup import figure_number
@@ -90,6 +91,9 @@ class Effect:
         return float(np.fmax(self.sufficient.mean, self.needed.mean))
 
 
+_NOT_PATCHED = Effect("", UNKNOWN, UNKNOWN)
+
+
 @dataclass(frozen=True)
 class Roles:
     """Which words the verdict is about."""
@@ -143,13 +147,21 @@ class Verdict:
         }
 
     def reading_table(self, title: str, count: int) -> Table:
-        """The first heads, for reading: a mean and its interval in one cell, and no sentences."""
-        shown = [c for c in self.columns if not c.sentences]
-        columns = (Column("head", facet="head"), Column("job"), *(Column(c.heading, c.units) for c in shown))
-        rows = [
-            (self.heads[i], self.labels[i], *(c.text(i) for c in shown)) for i in range(min(count, len(self.heads)))
-        ]
-        return Table(title, columns, tuple(rows))
+        """The first heads, for reading: the job, where, both effects there, and one ablation, with their intervals."""
+        ablation = next((c for c in self.columns if c.name.startswith("ablation_effect")), None)
+        columns = [Column(say("head"), facet="head"), Column(say("job"))]
+        if self.effects:
+            columns += [Column(say("where"), facet="role"), Column(say("sufficient")), Column(say("needed"))]
+        if ablation is not None:
+            columns.append(Column(ablation.heading, ablation.units))
+        rows: list[tuple[Cell, ...]] = []
+        for i, head in enumerate(self.heads[:count]):
+            cells: list[Cell] = [head, say_stored(self.labels[i])]
+            if self.effects:
+                effect = self.effects.get(head, _NOT_PATCHED)
+                cells += [effect.role, effect.sufficient.text, effect.needed.text]
+            rows.append((*cells, *([] if ablation is None else [ablation.text(i)])))
+        return Table(title, tuple(columns), tuple(rows))
 
     def sentences(self) -> tuple[tuple[str, str], ...]:
         """What the result says of a head in words, named heads first; heads without words are left out."""
@@ -157,19 +169,21 @@ class Verdict:
         for i, head in enumerate(self.heads):
             words = "; ".join(str(c.values[i]) for c in self.columns if c.sentences and c.values[i])
             if words:
-                found.append((f"{head} ({self.labels[i]}):" if self.labels[i] != "none" else f"{head}:", words))
+                named = f"{head} ({say_stored(self.labels[i])}):" if self.labels[i] in NAMED else f"{head}:"
+                found.append((named, words))
         return tuple(found)
 
     def full_table(self, title: str) -> Table:
         """All heads, for copying: a mean and its two bounds in three columns."""
-        columns = [Column("head", facet="head"), Column("job")]
+        columns = [Column(say("head"), facet="head"), Column(say("job"))]
         for c in self.columns:
             columns.append(Column(c.heading, c.units))
             if c.bounded:
-                columns += [Column(f"{c.heading} 95% low", c.units), Column(f"{c.heading} 95% high", c.units)]
+                ends = say("{name} 95% low", name=c.heading), say("{name} 95% high", name=c.heading)
+                columns += [Column(name, c.units) for name in ends]
         rows: list[tuple[Cell, ...]] = []
         for i, head in enumerate(self.heads):
-            cells: list[Cell] = [head, self.labels[i]]
+            cells: list[Cell] = [head, say_stored(self.labels[i])]
             for c in self.columns:
                 cells += [c.values[i], c.low[i], c.high[i]] if c.bounded else [c.values[i]]
             rows.append(tuple(cells))
@@ -186,7 +200,7 @@ def place(head: str) -> tuple[int, int]:
 
 def of(run: RunInputs) -> Verdict:
     """The run's verdict; without ``verdict.nc``, what is said of a sentence, or what the baselines alone say."""
-    result, sentence = run.get("verdict"), run.get("reach")
+    result, sentence = run.get("verdict"), run.get("reach") or run.get("influences")
     passed, reason, rung = _gate(run)
     if result is None:
         return Verdict("" if sentence is None else sentence.said("answer"), passed, reason, rung, (), (), ())
@@ -284,7 +298,7 @@ def _columns(result: Result, *, skip: str | None) -> list[HeadColumn]:
         if (own := language.key(name, language.spoken())) != name and result.has(own):
             values = result.need(own, "head_label", *others)
         low, high = _bounds(result, name, others)
-        heading = str(array.attrs["long_name"]).replace("<-", " ← ")
+        heading = say_stored(str(array.attrs["long_name"])).replace("<-", " ← ")
         for index in np.ndindex(*values.shape[1:]):
             where = [
                 str(values[dim].values[i]) if dim in values.coords else str(i)

@@ -350,7 +350,7 @@ def test_a_failed_gate_withholds_every_explanation(tmp_path: Path) -> None:
     ids = found.ids()
     assert {"ladder", "prompts", "provenance"} <= set(ids)
     assert not {"lesson", "probing", "patching", "heads", "certainty"} & set(ids)
-    for word in ("L1H2", "mover", "recovered", "Denoising"):
+    for word in ("L1H2", "mover", "recovered", "(denoising)"):
         assert word not in text
     record = twin(tmp_path)
     assert record["verdict"]["gate"] == "failed"
@@ -393,8 +393,9 @@ def test_the_page_says_which_rungs_the_model_does_not_do(full: Page, tmp_path: P
 def test_words_about_heads_stand_beside_the_table_not_in_it(full: Page, full_run: Path) -> None:
     assert "L1H2 (mover): agree: denoising, noising, direct contribution" in full.text
     raw = (full_run / "report.html").read_text(encoding="utf-8")
-    first = raw[raw.index("1 mover and 1 reader among 12 heads") :].split("</table>")[0]
-    assert "acts at" in first
+    first = raw[raw.index("Movers: 1. Readers: 1. Heads in all: 12.") :].split("</table>")[0]
+    heads = re.findall(r"<th[^>]*>([^<]*)</th>", first)
+    assert heads == ["head", "job", "where", "sufficient", "needed", "ablation effect, mean (logits)"]
     assert "direct contribution" not in first
 
 

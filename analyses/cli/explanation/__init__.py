@@ -11,13 +11,15 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import TYPE_CHECKING, Literal, TypeAlias, overload
 
-from analyses.cli.explanation import measuring
+from analyses.cli.explanation import context, measuring
 from analyses.cli.explanation.beginning import Beginning
 from analyses.cli.explanation.continuation import continued
+from analyses.cli.explanation.influences import Influences
 from analyses.cli.explanation.result import Explanation, check_empty
 from analyses.cli.explanation.words import other_words
+from analyses.cli.sentence import ANY
 from interp._arguments import check_model
 from interp.errors import InterpError, shown, unknown_name, whole_number
 from interp.language import LANGUAGES, is_spanish
@@ -27,7 +29,7 @@ if TYPE_CHECKING:
     from interp.model import HookedTransformer
     from interp.sweeps import Progress
 
-__all__ = ["Explanation", "check_empty", "explain", "is_spanish", "other_words"]
+__all__ = ["Explanation", "Influences", "check_empty", "explain", "is_spanish", "other_words"]
 
 Language: TypeAlias = Literal["en", "es"]
 
@@ -35,6 +37,17 @@ N = 8
 """How many other words stand in the place of the source, unless more or fewer are asked for."""
 
 
+@overload
+def explain(  # type: ignore[overload-overlap]
+    model: HookedTransformer,
+    text: str,
+    source: Literal["?"],
+    target: str,
+    *,
+    language: Language | None = None,
+    progress: Progress | None = None,
+) -> Influences: ...
+@overload
 def explain(
     model: HookedTransformer,
     text: str,
@@ -46,17 +59,33 @@ def explain(
     language: Language | None = None,
     continuation: int | None = None,
     progress: Progress | None = None,
-) -> Explanation:
+) -> Explanation: ...
+def explain(
+    model: HookedTransformer,
+    text: str,
+    source: str,
+    target: str,
+    *,
+    instead: Sequence[str] | None = None,
+    n: int = N,
+    language: Language | None = None,
+    continuation: int | None = None,
+    progress: Progress | None = None,
+) -> Explanation | Influences:
     """What of one word of a sentence reaches another: how much, what it changes, and which heads write it there.
 
     The sentence is compared with counterfactuals: itself with another word in the place of the source, of as many
     tokens. Other words come from the bundled lexicons where the source is in one of them, then from what the model
     itself expects in that place.
 
+    Where the source is ``"?"``, the question is the other way round: which words of the context matter to the target?
+    Each is exchanged for others, attention from the target to it is cut, and gradients are attributed to it. The
+    target may then be ``">"``, the token that is generated next, or ``">3"``, the third.
+
     Args:
         model: the model, with a tokenizer.
         text: the sentence, or any text.
-        source: a word of it, or several in a row; ``"gato@2"`` is the second ``gato``.
+        source: a word of it, or several in a row; ``"gato@2"`` is the second ``gato``; ``"?"`` asks which words matter.
         target: a later word, likewise.
         instead: the words to put in the place of the source; None chooses.
         n: at most so many counterfactuals.
@@ -65,7 +94,8 @@ def explain(
         progress: called with patches done and patches in all.
 
     Returns:
-        The answer in words, and every result it rests on. Intervals are over counterfactuals, so that they say how
+        ``Explanation``, or ``Influences`` where the source is ``"?"``: the answer in words, and every result it rests
+        on. Intervals are over counterfactuals, so that they say how
         far the choice of the other word matters, and nothing of other sentences.
 
     Raises:
@@ -79,17 +109,22 @@ def explain(
     ([' white', ' red'], ('prompt', 'direction', 'layer', 'head', 'role'))
     """
     check_model(model, text)
-    if whole_number(n, "n") < 1:
-        raise InterpError(f"n is {shown(n)}. Ask for at least one counterfactual.")
     if language not in (None, *LANGUAGES):
         raise unknown_name("language", language, LANGUAGES)
+    text = _in_one_form(text)
+    said = language or ("es" if isinstance(text, str) and is_spanish(text) else "en")
+    if source == ANY:
+        if instead is not None or continuation is not None:
+            raise InterpError(f"source {ANY!r} asks of every word, so that it takes no instead= and no continuation=.")
+        asked = context.setting(model, text, _in_one_form(target))
+        return Influences(text, _in_one_form(target), said, context.measured(asked, progress=progress))
+    if whole_number(n, "n") < 1:
+        raise InterpError(f"n is {shown(n)}. Ask for at least one counterfactual.")
     if continuation is not None and whole_number(continuation, "continuation") < 1:
         raise InterpError(f"continuation is {shown(continuation)}. Ask for at least one token.")
-    text = _in_one_form(text)
     first, second = swaps.find_both(text, *(_in_one_form(word) for word in (source, target)))
     words = other_words(model, text, first, n) if instead is None else instead
     pairs = swaps.swapped(model, text, first, second, words, most=n)
-    said = language or ("es" if is_spanish(text) else "en")
     names = _in_one_form(source), _in_one_form(target)
     beginning = Beginning.of(model, pairs)
     reach, sources = measuring.arrival(beginning, pairs)

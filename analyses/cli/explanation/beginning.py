@@ -54,15 +54,28 @@ class Beginning:
     @classmethod
     def of(cls, model: HookedTransformer, pairs: PromptPairs) -> Beginning:
         """Read what these pairs begin with."""
-        length = int(pairs.clean.spans(SOURCE)[0, 0])
+        return cls.with_read(model, pairs.clean.ids[0, : int(pairs.clean.spans(SOURCE)[0, 0])])
+
+    @classmethod
+    def empty(cls, model: HookedTransformer) -> Beginning:
+        """Nothing is the same in every run."""
+        return cls.with_read(model, np.zeros(0, dtype=np.int64))
+
+    @classmethod
+    def with_read(cls, model: HookedTransformer, ids: Int[np.ndarray, " position"]) -> Beginning:
+        """Read some tokens, with which every run begins."""
         blocks, _ = model.own_blocks()
         if blocks is None:
-            return cls(model, length, None)
+            return cls(model, len(ids), None)
         memory = Memory.empty(blocks)
         with torch.inference_mode():
-            if length:
-                _, memory = memory.read(torch.from_numpy(pairs.clean.ids[:1, :length].copy()))
-        return cls(model, length, memory)
+            if len(ids):
+                _, memory = memory.read(torch.tensor(ids, dtype=torch.long)[None])
+        return cls(model, len(ids), memory)
+
+    def first(self, length: int) -> Beginning:
+        """The first ``length`` tokens of it."""
+        return Beginning(self.model, length, None if self.memory is None else self.memory.first(length))
 
     def rows(self, prompts: Prompts, more: int = 0) -> Iterator[np.ndarray]:
         """The prompts in parts whose activations stay near ``row_bytes``; ``more``: tokens that come to be added."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -94,13 +95,7 @@ class Explanation:
         ...     page.name, sorted(path.stem for path in (page.parent / "results").iterdir())
         ('report.html', ['heads', 'predictions', 'reach', 'route', 'sources'])
         """
-        from interp import report
-
-        where = Path(directory)
-        check_empty(where)
-        for name, result in self.results.items():
-            results.save(result, where / "results" / f"{name}.nc")
-        return report.render(where, interactive=False)
+        return save(self.results, directory)
 
     @property
     def reaches(self) -> bool:
@@ -165,6 +160,21 @@ class Explanation:
         found = [Result(name, made[name]) for name in ("reach", "heads", "sources")]
         with speaking(self.language):
             return notebook.fragment(self.answer, sentence.picture(*found).panels[0].body)
+
+
+def save(found: Mapping[str, xr.Dataset], directory: str | Path) -> Path:
+    """Write results and draw their page into an empty directory; returns the page's path.
+
+    Raises:
+        InterpError: the directory holds something already, or cannot be written.
+    """
+    from interp import report
+
+    where = Path(directory)
+    check_empty(where)
+    for name, result in found.items():
+        results.save(result, where / "results" / f"{name}.nc")
+    return report.render(where, interactive=False)
 
 
 def check_empty(directory: Path) -> None:

@@ -35,7 +35,7 @@ def other_words(model: HookedTransformer, text: str, source: tuple[int, int], n:
     ['blanco', 'rojo']
     """
     word = text[slice(*source)]
-    found = [other for other in dict.fromkeys(_of_lexicons(word)) if other != word]
+    found = [other for other in dict.fromkeys(of_lexicons(word)) if other != word]
     if sum(_lines_up(model, text, source, found)) >= n:
         return found
     expected = [
@@ -55,7 +55,8 @@ def _lines_up(model: HookedTransformer, text: str, source: tuple[int, int], word
     return [length == first for length in others]
 
 
-def _of_lexicons(word: str) -> Iterator[str]:
+def of_lexicons(word: str) -> Iterator[str]:
+    """The words that stand in a bundled lexicon together with this one, itself among them."""
     for name in tasks.names():
         for words in tasks.load(name).lexicon.values():
             if word in words:
@@ -81,12 +82,12 @@ def _expected(model: HookedTransformer, text: str, source: tuple[int, int], most
     for _ in range(start + 1, stop):
         chances, best = model.forward(rows)[:, -1].softmax(dim=-1).cpu().max(dim=-1)
         rows = torch.cat([rows, best[:, None]], dim=1)[chances >= LIKELY]
-    goes_on = torch.tensor([_goes_on(str(reader.decode([token]))) for token in range(len(reader))])
+    goes_on = torch.tensor([goes_on(str(reader.decode([token]))) for token in range(len(reader))])
     ends = model.forward(rows)[:, -1, : len(reader)].softmax(dim=-1).cpu()[:, goes_on].sum(dim=-1) < 0.5
     words = [str(reader.decode(row[len(lead) :])).strip() for row in rows.tolist()]
     return [word for word, whole in zip(words, ends.tolist(), strict=True) if whole]
 
 
-def _goes_on(token: str) -> bool:
+def goes_on(token: str) -> bool:
     """Whether a token goes on with the word before it. What is only the beginning of a word takes no word's place."""
     return token[:1].isalpha()

@@ -9,7 +9,8 @@ import numpy as np
 
 from interp import summary
 from interp.errors import InterpError, shown
-from interp.prompts.vocabulary import OUTCOMES
+from interp.language import listed, say, say_stored
+from interp.prompts.vocabulary import GUESSING, OUTCOMES
 from interp.report.blocks import (
     Block,
     Details,
@@ -60,7 +61,7 @@ class _Rungs:
             count=count,
             passes=[bool(v) for v in behavior.need("passes", "rung").values],
             outcomes=outcomes(behavior),
-            reasons=behavior.labels("reason"),
+            reasons=behavior.said_labels("reason"),
             descriptions=_descriptions(behavior),
             accuracy=_shares(behavior, "accuracy", count),
             preferred=_shares(behavior, "preferred", count),
@@ -72,40 +73,46 @@ class _Rungs:
         )
 
     def table(self) -> Table:
-        columns = [Column("rung"), Column("n"), Column("passes"), Column("the model")]
+        columns = [Column(say("rung")), Column("n"), Column(say("passes")), Column(say("the model"))]
         parts = (
-            ("top-1 accuracy", "share", self.accuracy),
-            ("preferred", "share", self.preferred),
-            ("clean", self.units, self.clean),
-            ("corrupted", self.units, self.corrupted),
+            (say("top token"), say("share"), self.accuracy),
+            (say("preferred"), say("share"), self.preferred),
+            (say("clean"), self.units, self.clean),
+            (say("corrupted"), self.units, self.corrupted),
         )
         for name, units, _ in parts:
-            columns += [Column(name, units), Column(f"{name} 95% low", units), Column(f"{name} 95% high", units)]
-        columns += [Column("gap", self.units), Column("chance", "share"), Column("reason")]
+            ends = say("{name} 95% low", name=name), say("{name} 95% high", name=name)
+            columns += [Column(one, units) for one in (name, *ends)]
+        columns += [Column(say("gap"), self.units), Column(say("chance of the top token"), say("share"))]
+        columns += [Column(say("chance of preferring"), say("share")), Column(say("reason"))]
         rows: list[tuple[Cell, ...]] = []
         for i, name in enumerate(self.names):
             numbers = [v for _, _, points in parts for v in (points[i].mean, points[i].low, points[i].high)]
-            passes = "yes" if self.passes[i] else "no"
-            rows.append(
-                (name, self.count[i], passes, self.outcomes[i], *numbers, self.gap[i], self.chance[i], self.reasons[i])
-            )
-        how = f"Wilson 95% for shares; {summary.usual_interval()} for {self.units}"
-        return Table(f"Baselines. Intervals: {how}", tuple(columns), tuple(rows))
+            passes = say("yes") if self.passes[i] else say("no")
+            said = say_stored(self.outcomes[i])
+            chances = self.chance[i], GUESSING
+            rows.append((name, self.count[i], passes, said, *numbers, self.gap[i], *chances, self.reasons[i]))
+        title = say(
+            "Baselines. Intervals: Wilson 95% for shares; {interval} for {units}",
+            interval=summary.usual_interval(), units=self.units,
+        )  # fmt: skip
+        return Table(title, tuple(columns), tuple(rows))
 
 
 def ladder(behavior: Result, verdict: Verdict) -> Section:
     """Baselines of every rung with intervals, and which ones the model does."""
     rungs = _Rungs.of(behavior)
-    reading = (
+    reading = say(
         "Top token: the correct answer beats the whole vocabulary. Preferred: it at least beats the incorrect answer. "
-        "A model says the answer if it is mostly the top token, and otherwise only prefers it. "
-        "Logit difference: logit(correct) − logit(incorrect); the further the clean and the corrupted mean lie apart, "
-        "the more there is to explain."
+        "A grey bar on the same line is what guessing gives: one of the rung's answers for the top token, one of two "
+        "for what is preferred. A model says the answer if it is mostly the top token, and otherwise only prefers it. "
+        "Logit difference: logit(correct) − logit(incorrect); the further the clean and the corrupted mean "
+        "lie apart, the more there is to explain."
     )
     figure = Figure.of(
         behavior,
         "ladder-figure",
-        "Baselines per rung",
+        say("Baselines per rung"),
         reading,
         panels=(_shares_panel(rungs), _logits_panel(rungs)),
         tables=(rungs.table(),),
@@ -117,53 +124,56 @@ def ladder(behavior: Result, verdict: Verdict) -> Section:
         )
         for i, name in enumerate(rungs.names)
     )
-    blocks: list[Block] = [figure, Facts(items, "The rungs, easiest first")]
+    blocks: list[Block] = [figure, Facts(items, say("The rungs, easiest first"))]
     failed = [n for n, ok in zip(rungs.names, rungs.passes, strict=True) if not ok and n != verdict.rung]
     if failed and verdict.passed:
-        text = f"The model does not do {_list(failed)}. The explanation below is about {verdict.rung} only."
-        blocks.insert(0, Notice("warn", "Not every rung is done", text))
-    lead = "An explanation is worth reading only for a behaviour the model has. Each rung asks for a little more."
-    return Section("ladder", "Does the model do it?", lead, blocks, "Does it do it?")
+        text = say(
+            "The model does not do {rungs}. The explanation below is about {rung} only.",
+            rungs=listed(failed), rung=verdict.rung,
+        )  # fmt: skip
+        blocks.insert(0, Notice("warn", say("Not every rung is done"), text))
+    lead = say("An explanation is worth reading only for a behaviour the model has. Each rung asks for a little more.")
+    return Section("ladder", say("Does the model do it?"), lead, blocks, say("Does it do it?"))
 
 
 def _shares_panel(rungs: _Rungs) -> Panel:
-    pairs = zip(rungs.chance, rungs.count, strict=True)
+    top, preferred = say("top token"), say("preferred")
     series = (
-        Series("top token", "a", rungs.accuracy),
-        Series("preferred", "b", rungs.preferred),
-        Series("chance", "c", tuple(Point(chance, math.nan, math.nan, n) for chance, n in pairs)),
+        Series(top, "a", rungs.accuracy, tuple(rungs.chance)),
+        Series(preferred, "b", rungs.preferred, (GUESSING,) * len(rungs.names)),
     )
     drawn = dot_rows(
         rungs.names,
         series,
-        axis="share of prompts",
+        axis=say("share of prompts"),
         low=0.0,
         high=1.0,
         key="ladder-a",
-        title="Accuracy per rung",
-        description="Share of prompts answered correctly, with 95% Wilson intervals.",
+        title=say("Accuracy per rung"),
+        description=say("Share of prompts answered correctly, with 95% Wilson intervals."),
         badges=[
-            ("pass" if passes else "fail", said) for passes, said in zip(rungs.passes, rungs.outcomes, strict=True)
+            ("pass" if passes else "fail", say_stored(said))
+            for passes, said in zip(rungs.passes, rungs.outcomes, strict=True)
         ],
     )
-    entries = [("top token", "a"), ("preferred", "b"), ("chance", "mark"), ("95%", "band")]
-    return Panel("How often is the answer right?", drawn, legend=line_legend(entries, key="ladder-al"))
+    entries = [(top, "a"), (preferred, "b"), (say("guessing"), "mark"), ("95%", "band")]
+    return Panel(say("How often is the answer right?"), drawn, legend=line_legend(entries, key="ladder-al"))
 
 
 def _logits_panel(rungs: _Rungs) -> Panel:
     low, high = _reach([*rungs.clean, *rungs.corrupted])
     drawn = dot_rows(
         rungs.names,
-        (Series("clean", "a", rungs.clean), Series("corrupted", "b", rungs.corrupted)),
-        axis=f"logit difference ({rungs.units})",
+        (Series(say("clean"), "a", rungs.clean), Series(say("corrupted"), "b", rungs.corrupted)),
+        axis=say("logit difference ({units})", units=rungs.units),
         low=low,
         high=high,
         key="ladder-b",
-        title="Logit difference per rung",
-        description="Mean logit difference of clean and corrupted prompts, with 95% bootstrap intervals.",
+        title=say("Logit difference per rung"),
+        description=say("Mean logit difference of clean and corrupted prompts, with 95% bootstrap intervals."),
     )
-    legend = line_legend([("clean", "a"), ("corrupted", "b"), ("95%", "band")], key="ladder-bl")
-    return Panel("How clear is the answer?", drawn, legend=legend)
+    legend = line_legend([(say("clean"), "a"), (say("corrupted"), "b"), ("95%", "band")], key="ladder-bl")
+    return Panel(say("How clear is the answer?"), drawn, legend=legend)
 
 
 def prompts(behavior: Result, verdict: Verdict) -> Section:
@@ -186,31 +196,35 @@ def prompts(behavior: Result, verdict: Verdict) -> Section:
         if any(w.role == role for r in rungs for e in r.examples for w in (*e.clean, *e.corrupted))
     ]
     legend = tuple((role, tone(role, roles)) for role in used)
-    lead = "A clean prompt and its corrupted twin differ in one stated way; everything else is kept, token by token."
-    return Section("prompts", "The prompts", lead, (Prompts(tuple(rungs), legend, ()), _all_prompts(behavior, rung_of)))
+    lead = say(
+        "A clean prompt and its corrupted twin differ in one stated way; everything else is kept, token by token."
+    )
+    return Section(
+        "prompts", say("The prompts"), lead, (Prompts(tuple(rungs), legend, ()), _all_prompts(behavior, rung_of))
+    )
 
 
 def _all_prompts(behavior: Result, rung_of: tuple[str, ...]) -> Details:
     names = [
-        ("text", "clean prompt"),
-        ("corrupted_text", "corrupted prompt"),
-        ("answer", "answer"),
-        ("top_token", "model says"),
+        ("text", say("clean prompt")),
+        ("corrupted_text", say("corrupted prompt")),
+        ("answer", say("answer")),
+        ("top_token", say("model says")),
     ]
     names = [(name, heading) for name, heading in names if behavior.has(name)]
     texts = [behavior.labels(name) for name, _ in names]
     numbers = [behavior.need(name, "prompt").values for name in ("clean", "corrupted")]
     columns = (
-        Column("rung"),
+        Column(say("rung")),
         *(Column(h) for _, h in names),
-        Column("clean", behavior.units("clean")),
-        Column("corrupted", behavior.units("corrupted")),
+        Column(say("clean"), behavior.units("clean")),
+        Column(say("corrupted"), behavior.units("corrupted")),
     )
     rows: list[tuple[Cell, ...]] = [
         (rung, *(text[p] for text in texts), *(float(values[p]) for values in numbers))
         for p, rung in enumerate(rung_of)
     ]
-    return Details(f"All {len(rows)} prompts", (Table("All prompts", columns, tuple(rows)),))
+    return Details(say("All {n} prompts", n=len(rows)), (Table(say("All prompts"), columns, tuple(rows)),))
 
 
 def _example(behavior: Result, p: int, roles: tuple[str, ...]) -> PromptExample:
@@ -227,15 +241,20 @@ def _example(behavior: Result, p: int, roles: tuple[str, ...]) -> PromptExample:
     other_answer = behavior.labels("incorrect_answer")[p] if behavior.has("incorrect_answer") else ""
     facts = []
     if behavior.has("top_token"):
-        facts.append(("model says", token(behavior.labels("top_token")[p])))
+        facts.append((say("model says"), token(behavior.labels("top_token")[p])))
     if behavior.has("clean_probability"):
-        facts.append(("P(answer)", figure_number(float(behavior.need("clean_probability", "prompt").values[p]), 3)))
+        facts.append(
+            (
+                say("probability of the answer"),
+                figure_number(float(behavior.need("clean_probability", "prompt").values[p]), 3),
+            )
+        )
     if behavior.has("clean_rank"):
-        facts.append(("rank", figure_number(float(behavior.need("clean_rank", "prompt").values[p]), 0)))
+        facts.append((say("rank (0: first)"), figure_number(float(behavior.need("clean_rank", "prompt").values[p]), 0)))
     clean_value, corrupted_value = (
         figure_number(float(behavior.need(name, "prompt").values[p]), 2) for name in ("clean", "corrupted")
     )
-    facts.append(("logit difference, clean → corrupted", f"{clean_value} → {corrupted_value}"))
+    facts.append((say("logit difference, clean → corrupted"), f"{clean_value} → {corrupted_value}"))
     return PromptExample(words[0], words[1], token(answer), token(other_answer) if other_answer else "", tuple(facts))
 
 
@@ -269,9 +288,11 @@ def outcomes(behavior: Result) -> tuple[str, ...]:
 
 def verdict_text(passes: bool, reason: str) -> str:
     """``Passes: reason`` or ``Fails: reason``, whether or not the reason begins with that word itself."""
-    word, rest = ("Passes", "passes:") if passes else ("Fails", "fails:")
+    word, rest = (
+        (say("Passes"), say("passes: {why}", why="")) if passes else (say("Fails"), say("fails: {why}", why=""))
+    )
     text = reason.strip()
-    text = text[len(rest) :].strip() if text.lower().startswith(rest) else text
+    text = text[len(rest) :].strip() if text.lower().startswith(rest.strip()) else text
     return f"{word}: {text}" if text else word
 
 
@@ -308,7 +329,3 @@ def _descriptions(behavior: Result) -> tuple[str, ...]:
 def _sentence(text: str) -> str:
     text = text.strip()
     return text if not text or text[-1] in ".!?" else text + "."
-
-
-def _list(names: list[str]) -> str:
-    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"

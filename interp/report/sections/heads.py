@@ -9,6 +9,7 @@ import numpy as np
 import xarray as xr
 
 from interp import summary
+from interp.language import say, say_stored
 from interp.report.blocks import Block, Details, Facts, Figure, Notice, Panel, Section
 from interp.report.heat import colour_legend, head_grid, heatmap
 from interp.report.inputs import Result
@@ -25,15 +26,22 @@ SHOWN_EDGES = 9
 TOLERANCE = 1e-2
 """How far, in logits, a prompt's contributions may be from its logit difference before the page warns (float32)."""
 
-_ABLATIONS = {
-    "zero": "its output set to zero",
-    "zero_raw": "its output set to what is zero in the raw model",
-    "mean": "its output set to the mean over prompts",
-    "resample": "its output taken from another prompt",
-}
-_LAYER_HEAD = (("layer", "layer"), ("head", "head"))
+
+def _ablations() -> dict[str, str]:
+    """What each kind of ablation does to a head."""
+    return {
+        "zero": say("its output set to zero"),
+        "zero_raw": say("its output set to what is zero in the raw model"),
+        "mean": say("its output set to the mean over prompts"),
+        "resample": say("its output taken from another prompt"),
+    }
+
 
 Marks = Mapping[tuple[int, int], str]
+
+
+def _layer_head() -> tuple[tuple[str, str], ...]:
+    return (("layer", say("layer")), ("head", say("head")))
 
 
 def section(attribution: Result | None, verdict: Verdict) -> Section | None:
@@ -45,38 +53,51 @@ def section(attribution: Result | None, verdict: Verdict) -> Section | None:
             blocks.append(_edges(attribution, marks))
         blocks += _contributions(attribution, marks)
         if attribution.has("ablation_effect"):
-            blocks.append(_ablations(attribution, marks))
+            blocks.append(_ablated(attribution, marks))
     elif blocks:
-        text = (
+        text = say(
             "This run has no results/head_attribution.nc: attention, direct contributions and ablations are left out."
         )
         blocks.append(Notice("note", "", text))
     if not blocks:
         return None
-    lead = "A mover brings the source to where it meets the target; a reader fetches it from there to give the answer."
-    return Section("heads", "Which heads", lead, blocks)
+    lead = say(
+        "A mover brings the source to where it meets the target; a reader fetches it from there to give the answer."
+    )
+    return Section("heads", say("Which heads"), lead, blocks)
 
 
 def _head_table(verdict: Verdict) -> list[Block]:
     named = sum(label != "none" for label in verdict.labels)
     shown = max(named, min(SHOWN_HEADS, len(verdict.heads)))
-    counts = {kind: verdict.labels.count(kind) for kind in ("mover", "reader")}
-    kinds = [f"{count} {kind}{'' if count == 1 else 's'}" for kind, count in counts.items()]
-    title = f"{kinds[0]} and {kinds[1]} among {len(verdict.heads)} heads"
-    what = "Means over prompts with 95% intervals"
-    part = f", the first {shown} heads" if shown < len(verdict.heads) else ""
+    title = say(
+        "Movers: {movers}. Readers: {readers}. Heads in all: {heads}.",
+        movers=verdict.labels.count("mover"), readers=verdict.labels.count("reader"), heads=len(verdict.heads),
+    )  # fmt: skip
+    what = say("Means over prompts with 95% intervals")
+    reading = say(
+        "Where: the word where the head acts; for the others, where its effect is largest. Sufficient and needed: 1 "
+        "matters, 0 has no effect."
+    )
+    first = what
+    if shown < len(verdict.heads):
+        first = say("{what}; the first {shown} heads", what=what, shown=shown)
     said = verdict.sentences()
-    blocks: list[Block] = [Facts(said, "What the methods say of single heads")] if said else []
+    blocks: list[Block] = [Facts(said, say("What the methods say of single heads"))] if said else []
+    whole = say(
+        "Everything that was measured. recovered is (patched − corrupted) / (clean − corrupted) in both directions: in "
+        "noising 0 is needed and 1 no effect."
+    )
     return [
-        Details(title, (verdict.reading_table(what + part, shown),), open=True),
+        Details(title, (verdict.reading_table(first, shown),), open=True, reading=reading),
         *blocks,
-        Details(f"All {len(verdict.heads)} heads, bounds in columns of their own", (verdict.full_table(what),)),
+        Details(say("All {n} heads, every number", n=len(verdict.heads)), (verdict.full_table(what),), reading=whole),
     ]
 
 
 def _edges(attribution: Result, marks: Marks) -> Figure:
     found = attribution.summary("attention", "prompt", "edge", "layer", "head")
-    scale = Scale.rising(0, 1, units="share", name="attention weight, mean")
+    scale = Scale.rising(0, 1, units=say("share"), name=say("attention weight, mean"))
     edges = attribution.labels("edge")
     largest = np.nan_to_num(found["mean"].transpose("edge", ...).values, nan=-1).reshape(len(edges), -1).max(axis=1)
     ranked = sorted((i for i in range(len(edges)) if largest[i] >= 0), key=lambda i: (-float(largest[i]), i))
@@ -84,22 +105,32 @@ def _edges(attribution: Result, marks: Marks) -> Figure:
     for i, edge in enumerate(edges):
         one, arrow = found.isel(edge=i, drop=True), edge.replace("<-", " ← ")
         if i in ranked[:SHOWN_EDGES]:
-            panels.append(_head_panel(one, marks, scale, f"edge-{i}", arrow, f"Mean attention weight, {arrow}"))
-        parts.append((edge, mean_table(edge, one, _LAYER_HEAD, units="share", name="attention")))
+            panels.append(
+                _head_panel(one, marks, scale, f"edge-{i}", arrow, say("Mean attention weight, {edge}", edge=arrow))
+            )
+        parts.append((edge, mean_table(edge, one, _layer_head(), units=say("share"), name=say("attention"))))
     reader, _, read = edges[0].partition("<-")
-    reading = (
-        f"{reader} ← {read} reads: how much of the attention of {reader} goes to {read}, in [0, 1]. It says where a "
-        "head looks, not yet that it matters."
-    )
+    reading = say(
+        "{reader} ← {read} reads: how much of the attention of {reader} goes to {read}, in [0, 1]. It says where a "
+        "head looks, not yet that it matters.",
+        reader=reader, read=read,
+    )  # fmt: skip
     if len(ranked) > SHOWN_EDGES:
-        reading += f" The {SHOWN_EDGES} edges with the strongest head are drawn; the table has all {len(edges)}."
+        reading += " " + say(
+            "The {shown} edges with the strongest head are drawn; the table has all {n}.",
+            shown=SHOWN_EDGES, n=len(edges),
+        )  # fmt: skip
     return Figure.of(
         attribution,
         "edges",
-        "Who looks at whom",
+        say("Who looks at whom"),
         reading,
         panels=tuple(panels),
-        tables=(joined(f"Attention weights. Intervals: {summary.in_words(found)}", "edge", parts),),
+        tables=(
+            joined(
+                say("Attention weights. Intervals: {interval}", interval=summary.in_words(found)), say("edge"), parts
+            ),
+        ),
         legend=colour_legend(scale, key="edges-l", marks=bool(marks)),
     )
 
@@ -121,33 +152,37 @@ def _contributions(attribution: Result, marks: Marks) -> list[Block]:
     shown = [(labels[i], _point(found.isel(component=i)), "") for i in top]
     if rest:
         others = summary.mean(contribution.isel(component=rest).sum("component"))
-        shown.append((f"{len(rest)} others", _point(others), ""))
-    shown.append(("all together", _point(summary.mean(contribution.sum("component"))), "total"))
+        shown.append((say("{n} others", n=len(rest)), _point(others), ""))
+    shown.append((say("all together"), _point(summary.mean(contribution.sum("component"))), "total"))
     names, points, tones = zip(*shown, strict=True)
     drawn = bars(
         names,
         points,
-        axis="contribution to logit(correct) − logit(incorrect) (logits)",
+        axis=say("contribution to logit(correct) − logit(incorrect) (logits)"),
         key="dla-bars",
-        title="Direct logit attribution",
-        description="Mean contribution of components with 95% intervals",
+        title=say("Direct logit attribution"),
+        description=say("Mean contribution of components with 95% intervals"),
         tones=tones,
     )
-    panels = [Panel("Largest contributions", drawn)]
+    panels = [Panel(say("Largest contributions"), drawn)]
     heads = head_map(attribution, found)
     if heads is not None:
-        scale = Scale.centred(_largest(heads), units="logits", name="direct contribution")
+        scale = Scale.centred(_largest(heads), units="logits", name=say("direct contribution"))
         grid = head_grid(heads, "head", marks)
-        title = "Direct contribution of every head"
-        drawn = heatmap(grid, scale, key="dla-heads", title=title, description="Mean contribution by layer and head")
-        panels.append(Panel("Every head", drawn, legend=colour_legend(scale, key="dla-heads-l", marks=bool(marks))))
-    heading = f"Contribution of every component. Intervals: {summary.in_words(found)}"
-    table = mean_table(heading, found, (("component", "component"),), units="logits", name="contribution")
-    reading = (
-        "Bars to the right push towards the correct answer, to the left towards the incorrect one. Only the direct "
-        "path to the output is counted, through the final LayerNorm with its scale frozen."
+        title = say("Direct contribution of every head")
+        drawn = heatmap(
+            grid, scale, key="dla-heads", title=title, description=say("Mean contribution by layer and head")
+        )
+        panels.append(
+            Panel(say("Every head"), drawn, legend=colour_legend(scale, key="dla-heads-l", marks=bool(marks)))
+        )
+    heading = say("Contribution of every component. Intervals: {interval}", interval=summary.in_words(found))
+    table = mean_table(heading, found, (("component", say("component")),), units="logits", name=say("contribution"))
+    reading = say(
+        "Blue bars push towards the correct answer, orange ones towards the incorrect one. Only the direct path to the "
+        "output is counted, through the final LayerNorm with its scale frozen."
     )
-    title = "What each part writes directly to the answer"
+    title = say("What each part writes directly to the answer")
     figure = Figure.of(attribution, "dla", title, reading, panels=tuple(panels), tables=(table,))
     return [figure, _sum_check(attribution, contribution)]
 
@@ -157,36 +192,44 @@ def _sum_check(attribution: Result, contribution: xr.DataArray) -> Facts | Notic
     total = contribution.values.astype(np.float64).sum(axis=1)
     worst = float(np.max(np.abs(total - target)))
     if worst > TOLERANCE:
-        text = f"The largest deviation from a logit difference is {worst:.2e} logits; trust no bar below that size."
-        return Notice("warn", "The contributions do not add up", text)
-    text = (
-        f"the contributions of all {contribution.sizes['component']} components sum to the logit difference of each "
-        f"prompt; the largest deviation over {len(target)} prompts is {worst:.1e} logits (mean "
-        f"{figure_number(float(total.mean()))} against {figure_number(float(target.mean()))})."
-    )
-    return Facts((("Sum check:", text),))
+        text = say(
+            "The largest deviation from a logit difference is {worst:.2e} logits; trust no bar below that size.",
+            worst=worst,
+        )
+        return Notice("warn", say("The contributions do not add up"), text)
+    text = say(
+        "the contributions of all {parts} components sum to the logit difference of each prompt; the largest deviation "
+        "over {n} prompts is {worst:.1e} logits (mean {total} against {target}).",
+        parts=contribution.sizes["component"], n=len(target), worst=worst,
+        total=figure_number(float(total.mean())), target=figure_number(float(target.mean())),
+    )  # fmt: skip
+    return Facts(((say("Sum check:"), text),))
 
 
-def _ablations(attribution: Result, marks: Marks) -> Figure:
+def _ablated(attribution: Result, marks: Marks) -> Figure:
     found = _ablation_effect(attribution)
-    scale = Scale.centred(_largest(found), units="logits", name="ablated − clean logit difference")
+    scale = Scale.centred(_largest(found), units="logits", name=say("ablated − clean logit difference"))
     panels, parts = [], []
     for i, kind in enumerate(attribution.labels("ablation")):
-        one, title = found.isel(ablation=i, drop=True), f"{kind} ablation"
-        description = "Change of the logit difference by layer and head"
-        panels.append(_head_panel(one, marks, scale, f"ablation-{i}", title, description, _ABLATIONS.get(kind, "")))
-        parts.append((kind, mean_table(kind, one, _LAYER_HEAD, units="logits", name="effect")))
-    reading = (
-        "Negative (orange): the answer gets worse without the head. Zero takes the model furthest from what it knows; "
-        "resample keeps activations realistic."
+        one, title = found.isel(ablation=i, drop=True), say_stored(f"{kind} ablation")
+        description = say("Change of the logit difference by layer and head")
+        panels.append(_head_panel(one, marks, scale, f"ablation-{i}", title, description, _ablations().get(kind, "")))
+        parts.append((kind, mean_table(kind, one, _layer_head(), units="logits", name=say("effect"))))
+    reading = say(
+        "In logits of the answer. Negative (orange): the answer gets worse without the head. Zero takes the model "
+        "furthest from what it knows; resample keeps activations realistic."
     )
     return Figure.of(
         attribution,
         "ablations",
-        "What is lost without a head",
+        say("What is lost without a head"),
         reading,
         panels=tuple(panels),
-        tables=(joined(f"Ablation effects. Intervals: {summary.in_words(found)}", "ablation", parts),),
+        tables=(
+            joined(
+                say("Ablation effects. Intervals: {interval}", interval=summary.in_words(found)), say("ablation"), parts
+            ),
+        ),
         legend=colour_legend(scale, key="ablations-l", marks=bool(marks)),
     )
 

@@ -11,16 +11,16 @@ import xarray as xr
 
 from interp import summary
 from interp.errors import InterpError
+from interp.language import say, say_stored
+from interp.report import depth
 from interp.report.blocks import Block, Facts, Figure, Notice, Panel, Section
 from interp.report.heat import Grid, colour_legend, head_grid, heatmap
 from interp.report.inputs import Result
 from interp.report.markup import figure_number, token
 from interp.report.palette import Scale
-from interp.report.tables import interval_text, joined, mean_table
+from interp.report.tables import Column, Table, interval_text, joined, mean_table
 from interp.report.verdict import Verdict
 from interp.sites import SITES, STAGES, Site, head_label
-
-GAP = "share of the clean–corrupted gap"
 
 _LIMITS = (1.0, 1.5)
 """The colours reach this far: to 1 unless an effect passes it by a tenth, and never beyond 1.5."""
@@ -35,43 +35,52 @@ Marks = Mapping[tuple[int, int], str]
 class _Direction:
     """How a direction is explained on the page."""
 
-    question: str
+    effect: str
     shown: str
+    reading: str
 
 
-_DIRECTIONS = {
-    "denoising": _Direction("Denoising: is it sufficient?", "Recovered: corrupted run, this one place made clean"),
-    "noising": _Direction("Noising: is it needed?", "Lost = 1 − recovered: clean run, this one place corrupted"),
-}
+def _directions() -> dict[str, _Direction]:
+    return {
+        "denoising": _Direction(
+            say("Sufficient (denoising)"),
+            say("Corrupted prompt, this one place made clean: what comes back"),
+            say(
+                "the corrupted prompt runs, one place is overwritten with its clean value. 1 means that this place "
+                "alone brings the clean answer back, 0 that it changes nothing."
+            ),
+        ),
+        "noising": _Direction(
+            say("Needed (noising)"),
+            say("Clean prompt, this one place corrupted: what is lost"),
+            say(
+                "the clean prompt runs, one place is overwritten with its corrupted value. 1 means that without this "
+                "place nothing of the clean answer is left, 0 that it changes nothing."
+            ),
+        ),
+    }
 
-_HOW_TO_READ = (
-    (
-        "Denoising (left):",
-        "the corrupted prompt runs, one place is overwritten with its clean value. 1 means that this place alone "
-        "brings the clean answer back: it is sufficient.",
-    ),
-    (
-        "Noising (right):",
-        "the clean prompt runs, one place is overwritten with its corrupted value. Shown is what is lost, "
-        "1 − recovered: 1 means that without this place nothing is left: it is needed.",
-    ),
-)
+
+def gap() -> str:
+    """The units of an effect."""
+    return say("share of the clean–corrupted gap")
 
 
 def section(patching: Result, verdict: Verdict) -> Section:
-    """Heatmaps of every patched site, denoising and noising side by side."""
+    """Heatmaps of every patched site, one map per direction."""
     for name in patching.labels("direction"):
-        if name not in _DIRECTIONS:
+        if name not in summary.DIRECTIONS:
             raise InterpError(
                 f"{patching.file}: direction '{name}' is neither denoising nor noising; run the study again."
             )
-    how = Facts((*_HOW_TO_READ, _units(patching)), "How to read these maps")
+    told = [(f"{one.effect}:", one.reading) for one in _directions().values()]
+    how = Facts((*told, _units(patching)), say("How to read these maps"))
     blocks: list[Block] = [how, *_small_gaps(patching), *_unmoved(patching)]
     marks = verdict.marks()
     for site in _in_order(SITES.values()):
         blocks += _figures(patching, site, marks)
-    lead = patching.attr("question") or "Which activations carry the answer, at which word and layer?"
-    return Section("patching", "What carries it", lead, blocks)
+    lead = patching.attr("question") or say("Which activations carry the answer, at which word and layer?")
+    return Section("patching", say("What carries it"), lead, blocks)
 
 
 def _in_order(sites: Iterable[Site]) -> list[Site]:
@@ -95,11 +104,15 @@ def _figures(patching: Result, site: Site, marks: Marks) -> list[Block]:
 
 def _units(patching: Result) -> tuple[str, str]:
     """What 0 and 1 mean."""
-    metric = patching.attr("metric", "logit_difference").replace("_", " ")
+    metric = say_stored(patching.attr("metric", "logit_difference").replace("_", " "))
     return (
-        "Units:",
-        f"0 is no effect, 1 the whole gap between the clean and the corrupted {metric}. Values beyond 0 and 1 "
-        "are real and kept; the tables give recovered itself for both directions.",
+        say("Units:"),
+        say(
+            "in both, 0 is no effect and 1 the whole gap between the clean and the corrupted {metric}. Values beyond 0 "
+            "and 1 are real and kept. The tables also give recovered, (patched − corrupted) / (clean − corrupted): it "
+            "is sufficient itself, and 1 − needed.",
+            metric=metric,
+        ),
     )
 
 
@@ -108,12 +121,14 @@ def _small_gaps(patching: Result) -> list[Block]:
     small = int(patching.need_attr("n_small_gap"))
     if not small:
         return []
-    text = (
-        f"For {small} of {patching.data.sizes['prompt']} prompts the gap between clean and corrupted is too small to "
-        f"divide by (below {figure_number(float(patching.need_attr('minimum_gap')), 2)} {patching.units('clean')}): "
-        "they have no recovered of their own. They count in the ratios of means, which divide by the mean gap."
-    )
-    return [Notice("note", "Small gaps", text)]
+    text = say(
+        "For {small} of {n} prompts the gap between clean and corrupted is too small to divide by (below {least} "
+        "{units}): they have no recovered of their own. They count in the ratios of means, which divide by the mean "
+        "gap.",
+        small=small, n=patching.data.sizes["prompt"], units=patching.units("clean"),
+        least=figure_number(float(patching.need_attr("minimum_gap")), 2),
+    )  # fmt: skip
+    return [Notice("note", say("Small gaps"), text)]
 
 
 def _unmoved(patching: Result) -> list[Block]:
@@ -121,8 +136,11 @@ def _unmoved(patching: Result) -> list[Block]:
     names = patching.attr("no_effect")
     if names in ("", "none"):
         return []
-    text = f"These sweeps changed no logit of any prompt: {names}. Check that the patched places differ at all."
-    return [Notice("warn", "Patches without effect", text)]
+    text = say(
+        "These sweeps changed no logit of any prompt: {names}. Check that the patched places differ at all.",
+        names=names,
+    )
+    return [Notice("warn", say("Patches without effect"), text)]
 
 
 @dataclass(frozen=True)
@@ -131,24 +149,27 @@ class _Sweep:
 
     Attributes:
         patching: the result.
+        site: what was patched.
         variable: the variable's name.
         axes: the axes beside direction and layer, in table order.
     """
 
     patching: Result
+    site: str
     variable: str
     axes: tuple[str, ...]
     mean: xr.Dataset
     scale: Scale
 
     @classmethod
-    def of(cls, patching: Result, variable: str, *axes: str) -> _Sweep:
-        mean = patching.summary(variable, "direction", "prompt", "layer", *axes)
+    def of(cls, patching: Result, site: str, kind: str, *axes: str) -> _Sweep:
+        variable = f"recovered_{site}{kind}"
+        mean = depth.named(patching.summary(variable, "direction", "prompt", "layer", *axes), site)
         shown = [
             summary.effect(mean.isel(direction=i), direction)["mean"].values
             for i, direction in enumerate(patching.labels("direction"))
         ]
-        return cls(patching, variable, axes, mean, _scale(np.stack(shown)))
+        return cls(patching, site, variable, axes, mean, _scale(np.stack(shown)))
 
     def shown(self, direction: str, **at: int) -> xr.Dataset:
         """What the map of a direction shows: recovered or lost."""
@@ -156,21 +177,31 @@ class _Sweep:
         return summary.effect(self.mean.isel({"direction": index, **at}, drop=True), direction)
 
     def figure(self, key: str, title: str, reading: str, panels: Sequence[Panel], *, marks: bool = False) -> Figure:
-        dims = [("layer", "layer"), *((axis, axis) for axis in self.axes)]
-        parts = [
-            (name, mean_table(name, self.mean.isel(direction=i, drop=True), dims, units=GAP, name="recovered"))
-            for i, name in enumerate(self.patching.labels("direction"))
-        ]
-        heading = f"{self.variable}: ratio of the means over prompts. Intervals: {summary.in_words(self.mean)}"
+        dims = [("layer", depth.title(self.site)), *((axis, say_stored(axis)) for axis in self.axes)]
+        heading = say(
+            "{variable}: ratio of the means over prompts. Intervals: {interval}",
+            variable=self.variable, interval=summary.in_words(self.mean),
+        )  # fmt: skip
         return Figure.of(
             self.patching,
             key,
             title,
             reading,
             panels=tuple(panels),
-            tables=(joined(heading, "direction", parts),),
+            tables=(self.table(heading, dims),),
             legend=colour_legend(self.scale, key=f"{key}-l", marks=marks),
         )
+
+    def table(self, title: str, dims: Sequence[tuple[str, str]]) -> Table:
+        """Every cell of every direction: its effect as the maps show it, and recovered itself."""
+        parts = []
+        for i, name in enumerate(self.patching.labels("direction")):
+            raw = self.mean.isel(direction=i, drop=True)
+            shown = mean_table(name, self.shown(name), dims, units=gap(), name=say("effect"))
+            kept = raw["mean"].transpose(*(dim for dim, _ in dims)).values.ravel()
+            rows = tuple((*row, float(value)) for row, value in zip(shown.rows, kept, strict=True))
+            parts.append((_directions()[name].effect, Table(name, (*shown.columns, Column("recovered")), rows)))
+        return joined(title, say("effect is"), parts)
 
     def strongest(self) -> str:
         """The most sufficient cell, in words; empty without denoising."""
@@ -181,98 +212,112 @@ class _Sweep:
         if not np.isfinite(values).any():
             return ""
         if np.nanmax(values) < _NOTHING:
-            return f"No place recovers {_NOTHING:.0%} of the gap."
+            return say("No place alone brings back {least:.0%} of the gap.", least=_NOTHING)
         at = np.unravel_index(int(np.nanargmax(values)), values.shape)
         labels = {axis: self.patching.labels(axis)[int(i)] for axis, i in zip(("layer", *self.axes), at, strict=True)}
-        where = f"layer {labels['layer']}, " + ", ".join(f"{axis} {labels[axis]}" for axis in self.axes)
+        where = depth.where(self.site, str(self.mean["layer"].values[int(at[0])]))
+        where += ", " + ", ".join(f"{say_stored(axis)} {labels[axis]}" for axis in self.axes)
         if self.axes[0] == "head":
-            where = head_label(int(at[0]), int(at[1])) + (f" at {labels['role']}" if "role" in labels else "")
+            where = head_label(int(at[0]), int(at[1]))
+            if "role" in labels:
+                where = say("{head} at {role}", head=where, role=labels["role"])
         low, high = (float(one[bound].values[at]) for bound in ("low", "high"))
         size = figure_number(float(values[at]), 2)
-        return f"Most sufficient: {where}, recovering {size} {interval_text(low, high)} of the gap."
+        return say(
+            "Most sufficient: {where}, with {size} of the gap.", where=where, size=f"{size} {interval_text(low, high)}"
+        )
 
 
 def _scale(values: np.ndarray) -> Scale:
     size = float(np.nanmax(np.abs(values))) if np.isfinite(values).any() else 1.0
     limit = _LIMITS[0] if size <= 1.1 * _LIMITS[0] else min(math.ceil(size * 10) / 10, _LIMITS[1])
-    return Scale.centred(limit, units=GAP, name="recovered, or lost")
+    return Scale.centred(limit, units=gap(), name=say("sufficient, or needed"))
 
 
 def _panels(sweep: _Sweep, grids: Mapping[str, Grid], site: str, key: str, **drawing: object) -> list[Panel]:
     """One panel per direction."""
     panels = []
     for direction, grid in grids.items():
-        words = _DIRECTIONS[direction]
+        words = _directions()[direction]
         drawn = heatmap(
             grid,
             sweep.scale,
             key=f"{key}-{direction}",
-            title=f"{site}, {direction}",
-            description=f"{words.shown}, by {grid.row_title} and {grid.column_title}",
+            title=f"{site}, {words.effect}",
+            description=f"{words.shown}: {grid.row_title}, {grid.column_title}",
             **drawing,  # type: ignore[arg-type]
         )
-        panels.append(Panel(words.question, drawn, words.shown, wide=len(grid.columns) > 24))
+        panels.append(Panel(words.effect, drawn, words.shown, wide=len(grid.columns) > 24))
     return panels
 
 
 def _block_figure(patching: Result, site: str) -> Figure:
-    sweep = _Sweep.of(patching, f"recovered_{site}", "role")
+    sweep = _Sweep.of(patching, site, "", "role")
     grids = {
-        direction: Grid.of(sweep.shown(direction), "layer", "role", row_title="layer", column_title="role")
+        direction: Grid.of(
+            sweep.shown(direction), "layer", "role", row_title=depth.title(site), column_title=say("role")
+        )
         for direction in patching.labels("direction")
     }
-    reading = f"{site}: {SITES[site].description}. {sweep.strongest()}"
-    panels = _panels(sweep, grids, site, f"block-{site}", cell=(49.0, 28.0))
-    return sweep.figure(f"patch-{site}", f"{site} by layer and role", reading, panels)
+    reading = f"{site}: {say_stored(SITES[site].description)}. {sweep.strongest()}"
+    panels = _panels(sweep, grids, site, f"block-{site}", cell=(46.0, 28.0))
+    return sweep.figure(f"patch-{site}", say("{site} by layer and role", site=site), reading, panels)
 
 
 def _position_figure(patching: Result, site: str) -> Figure:
-    sweep = _Sweep.of(patching, f"recovered_{site}_position", "position")
+    sweep = _Sweep.of(patching, site, "_position", "position")
     count = patching.data.sizes["position"]
     names = patching.labels("token") if patching.has("token") else tuple(str(i) for i in range(count))
     tokens = [token(text) for text in names]
-    layers = patching.labels("layer")
-    cells = {(r, c): f"layer {layer} · {tokens[c]} ({c})" for r, layer in enumerate(layers) for c in range(count)}
-    title = "position (token of the first prompt)"
+    cells = {
+        (r, c): f"{depth.where(site, str(layer))} · {tokens[c]} ({c})"
+        for r, layer in enumerate(sweep.mean["layer"].values)
+        for c in range(count)
+    }
+    title = say("position (token of the first prompt)")
     grids = {
         direction: Grid.of(
             sweep.shown(direction),
             "layer",
             "position",
-            row_title="layer",
+            row_title=depth.title(site),
             column_title=title,
             columns=tokens,
             cells=cells,
         )
         for direction in patching.labels("direction")
     }
-    reading = (
-        f"{site} at every position. All prompts share one template, so a column is the same place in each of them."
+    reading = say(
+        "{site} at every position. All prompts share one template, so a column is the same place in each of them.",
+        site=site,
     )
     panels = _panels(sweep, grids, site, f"position-{site}", cell=(20.0, 22.0), annotate=False)
-    return sweep.figure(f"patch-{site}-position", f"{site} by layer and position", reading, panels)
+    return sweep.figure(f"patch-{site}-position", say("{site} by layer and position", site=site), reading, panels)
 
 
 def _head_figure(patching: Result, site: str, marks: Marks) -> Figure:
     axis = _head_axis(patching, f"recovered_{site}")
-    sweep = _Sweep.of(patching, f"recovered_{site}", axis)
+    sweep = _Sweep.of(patching, site, "", axis)
     grids = {direction: head_grid(sweep.shown(direction), axis, marks) for direction in patching.labels("direction")}
     shared = ""
     if axis == "kv_head":
-        shared = " This model is grouped-query: several query heads share one key and value head (kv_head)."
-    reading = f"{site}: {SITES[site].description}; all positions at once.{shared} {sweep.strongest()}"
+        shared = " " + say("This model is grouped-query: several query heads share one key and value head (kv_head).")
+    reading = say(
+        "{site}: {what}; all positions at once.{shared} {strongest}",
+        site=site, what=say_stored(SITES[site].description), shared=shared, strongest=sweep.strongest(),
+    )  # fmt: skip
     outlined = bool(marks) and axis == "head"
     panels = _panels(sweep, grids, site, f"head-{site}")
-    return sweep.figure(f"patch-{site}", f"{site} of every head", reading, panels, marks=outlined)
+    return sweep.figure(f"patch-{site}", say("{site} of every head", site=site), reading, panels, marks=outlined)
 
 
 def _role_figure(patching: Result, site: str, marks: Marks) -> Figure:
     axis = _head_axis(patching, f"recovered_{site}_role")
-    sweep = _Sweep.of(patching, f"recovered_{site}_role", axis, "role")
+    sweep = _Sweep.of(patching, site, "_role", axis, "role")
     panels = []
     for direction in patching.labels("direction"):
-        words = _DIRECTIONS[direction]
-        group = f"{words.question} {words.shown}"
+        words = _directions()[direction]
+        group = f"{words.effect}. {words.shown}"
         for r, role in enumerate(patching.labels("role")):
             if not np.isfinite(sweep.shown(direction, role=r)["mean"].values).any():
                 continue
@@ -280,13 +325,16 @@ def _role_figure(patching: Result, site: str, marks: Marks) -> Figure:
                 head_grid(sweep.shown(direction, role=r), axis, marks),
                 sweep.scale,
                 key=f"role-{site}-{r}-{direction}",
-                title=f"{site} at {role}, {direction}",
+                title=say("{site} at {role}, {effect}", site=site, role=role, effect=words.effect),
                 description=words.shown,
             )
-            panels.append(Panel(f"at {role}", drawn, group=group))
+            panels.append(Panel(say("at {role}", role=role), drawn, group=group))
             group = ""
-    reading = f"{site} of one head at one word only: where a head does its work. {sweep.strongest()}"
-    title = f"{site} of every head, one word at a time"
+    reading = say(
+        "{site} of one head at one word only: where a head does its work. {strongest}",
+        site=site, strongest=sweep.strongest(),
+    )  # fmt: skip
+    title = say("{site} of every head, one word at a time", site=site)
     outlined = bool(marks) and axis == "head"
     return sweep.figure(f"patch-{site}-role", title, reading, panels, marks=outlined)
 

@@ -8,27 +8,34 @@ import numpy as np
 import xarray as xr
 
 from interp import summary
+from interp.language import listed, say
+from interp.report import depth
 from interp.report.blocks import Facts, Figure, Panel, Section
 from interp.report.inputs import Result
-from interp.report.lines import Point, Series, curves, line_legend
+from interp.report.lines import Level, Point, Series, curves, line_legend
 from interp.report.markup import figure_number
 from interp.report.tables import Column, Table, joined, mean_table
 
 _DIMS = ("site", "layer", "role", "fold")
 
-_LINES = {
-    "control_accuracy": ("control", "b"),
-    "distractor_rate": ("gives the distractor's answer", "d"),
-    "accuracy": ("probe", "a"),
-}
-"""Variable -> name and tone of its line, in drawing order."""
 
-_TABLED = {
-    "accuracy": "probe",
-    "control_accuracy": "control",
-    "selectivity": "selectivity",
-    "distractor_rate": "distractor's answer",
-}
+def _lines() -> dict[str, tuple[str, str]]:
+    """Variable -> name and tone of its line, in drawing order."""
+    return {
+        "control_accuracy": (say("control"), "b"),
+        "distractor_rate": (say("gives the distractor's answer"), "d"),
+        "accuracy": (say("probe"), "a"),
+    }
+
+
+def _tabled() -> dict[str, str]:
+    """Variable -> its name in the table."""
+    return {
+        "accuracy": say("probe"),
+        "control_accuracy": say("control"),
+        "selectivity": say("selectivity"),
+        "distractor_rate": say("distractor's answer"),
+    }
 
 
 def section(probing: Result) -> Section:
@@ -39,62 +46,72 @@ def section(probing: Result) -> Section:
     majority = _majority(probing)
     sites = probing.labels("site")
     blocks = [_figure(probing, means, majority, site) for site in sites]
-    facts = Facts((*_best(means, sites, probing), *_folds(probing)), "In short")
-    lead = probing.attr("question") or "At which layer, and at which word, can a linear probe read the answer?"
-    return Section("probing", "Where it can be read", lead, (*blocks, facts), "Where it is readable")
+    facts = Facts((*_best(means, sites, probing), *_folds(probing)), say("In short"))
+    lead = probing.said("question") or say("At which layer, and at which word, can a linear probe read the answer?")
+    return Section("probing", say("Where it can be read"), lead, (*blocks, facts), say("Where it is readable"))
 
 
 def _figure(probing: Result, means: dict[str, xr.Dataset], majority: dict[str, float], site: str) -> Figure:
     index = probing.labels("site").index(site)
     at_site = {name: summary.isel(site=index, drop=True) for name, summary in means.items()}
-    panels = []
+    lines, chance, panels = _lines(), _chance(probing), []
     for r, role in enumerate(probing.labels("role")):
         series = [
             Series(label, tone, _points(at_site[name].isel(role=r)))
-            for name, (label, tone) in _LINES.items()
+            for name, (label, tone) in lines.items()
             if name in at_site
         ]
         if all(math.isnan(p.mean) for one in series for p in one.points):
             continue
         drawn = curves(
-            probing.labels("layer"),
+            depth.names(site, probing.labels("layer")),
             series,
-            axis="layer",
+            axis=depth.title(site),
             facet="layer",
             low=0.0,
             high=1.0,
             key=f"probe-{index}-{r}",
-            title=f"Probe accuracy at {role}, {site}",
-            description="Accuracy of the probe and of its control by layer, with 95% intervals.",
-            rule=(majority.get(role, math.nan), "majority class"),
+            title=say("Probe accuracy at {role}, {site}", role=role, site=site),
+            description=say("Accuracy of the probe and of its control by layer, with 95% intervals."),
+            rules=(
+                Level(majority.get(role, math.nan), say("majority class"), "c"),
+                Level(chance, say("uniform guessing"), "f"),
+            ),
         )
-        panels.append(Panel(f"at {role}", drawn))
-    reading = (
-        probing.attr("reading") or "A probe that beats its control and the majority reads something that is there."
+        panels.append(Panel(say("at {role}", role=role), drawn))
+    reading = probing.said("reading") or say(
+        "A probe that beats its control and the majority reads something that is there."
     )
-    entries = [(label, tone) for label, tone in reversed([_LINES[name] for name in _LINES if name in at_site])]
-    entries.append(("majority class", "c"))
+    entries = [(label, tone) for label, tone in reversed([lines[name] for name in lines if name in at_site])]
+    entries.append((say("majority class"), "c"))
+    if math.isfinite(chance):
+        entries.append((say("uniform guessing"), "f"))
     return Figure.of(
         probing,
         f"probe-{index}",
-        f"Probe accuracy on {site}",
-        f"{reading} Shaded: 95% interval over folds.",
+        say("Probe accuracy on {site}", site=site),
+        f"{reading} {say('Shaded: 95% interval over folds.')}",
         panels=tuple(panels),
         tables=_tables(at_site, majority, site),
-        legend=line_legend(entries, key=f"probe-{index}-l", units="(share of held-out prompts)"),
+        legend=line_legend(entries, key=f"probe-{index}-l", units=say("(share of held-out prompts)")),
     )
 
 
 def _tables(at_site: dict[str, xr.Dataset], majority: dict[str, float], site: str) -> tuple[Table, Table]:
-    dims = (("layer", "layer"), ("role", "role"))
+    dims = (("layer", depth.title(site)), ("role", say("role")))
     parts = [
-        (heading, mean_table(heading, at_site[name], dims, units="share", name="mean"))
-        for name, heading in _TABLED.items()
+        (
+            heading,
+            mean_table(heading, depth.named(at_site[name], site), dims, units=say("share"), name=say("mean")),
+        )
+        for name, heading in _tabled().items()
         if name in at_site
     ]
-    title = f"{site}, mean over folds. Intervals: {summary.in_words(at_site['accuracy'])}"
-    columns = (Column("role", facet="role"), Column("accuracy of the majority class", "share"))
-    return joined(title, "quantity", parts), Table("Majority class", columns, tuple(majority.items()))
+    title = say(
+        "{site}, mean over folds. Intervals: {interval}", site=site, interval=summary.in_words(at_site["accuracy"])
+    )
+    columns = (Column(say("role"), facet="role"), Column(say("accuracy of the majority class"), say("share")))
+    return joined(title, say("quantity"), parts), Table(say("Majority class"), columns, tuple(majority.items()))
 
 
 def _points(summary: xr.Dataset) -> tuple[Point, ...]:
@@ -110,6 +127,11 @@ def _majority(probing: Result) -> dict[str, float]:
     return {role: float(value) for role, value in zip(roles, values, strict=True)}
 
 
+def _chance(probing: Result) -> float:
+    """The accuracy of guessing each answer as often, NaN where the result does not say."""
+    return float(probing.data["chance"]) if probing.has("chance") else math.nan
+
+
 def _best(means: dict[str, xr.Dataset], sites: tuple[str, ...], probing: Result) -> list[tuple[str, str]]:
     """Per role, the layer and site of greatest selectivity."""
     found = []
@@ -120,23 +142,27 @@ def _best(means: dict[str, xr.Dataset], sites: tuple[str, ...], probing: Result)
             continue
         s, layer = np.unravel_index(int(np.nanargmax(values)), values.shape)
         one = accuracy.isel(site=int(s), layer=int(layer), role=r)
-        label = probing.labels("layer")[int(layer)]
-        text = (
-            f"most selective at {sites[int(s)]}, layer {label}: accuracy {figure_number(float(one['mean']), 2)}, "
-            f"{figure_number(float(values[s, layer]), 2)} above its control."
-        )
+        site = sites[int(s)]
+        text = say(
+            "most selective on {site}, {where}: accuracy {accuracy}, {above} above its control.",
+            site=site, where=depth.where(site, depth.names(site, probing.labels("layer"))[int(layer)]),
+            accuracy=figure_number(float(one["mean"]), 2), above=figure_number(float(values[s, layer]), 2),
+        )  # fmt: skip
         if values[s, layer] <= 0:
-            text = "at no layer does the probe beat its control."
+            text = say("at no layer does the probe beat its control.")
         found.append((f"{role}:", text))
     return found
 
 
 def _folds(probing: Result) -> list[tuple[str, str]]:
     counts = []
-    for name, word in (("n_train", "fitted on"), ("n_test", "tested on")):
+    for name in ("n_train", "n_test"):
         if probing.has(name):
             values = [int(v) for v in np.atleast_1d(probing.data[name].values)]
-            span = str(values[0]) if min(values) == max(values) else f"{min(values)} to {max(values)}"
-            counts.append(f"{word} {span} prompts")
+            span = say("{low} to {high}", low=min(values), high=max(values))
+            span = str(values[0]) if min(values) == max(values) else span
+            fitted = name == "n_train"
+            counts.append(say("fitted on {n} prompts", n=span) if fitted else say("tested on {n} prompts", n=span))
     folds = probing.data.sizes["fold"]
-    return [("Folds:", f"{folds}, each {' and '.join(counts)}.")] if counts else [("Folds:", f"{folds}.")]
+    text = say("{n}, each {counts}.", n=folds, counts=listed(counts)) if counts else f"{folds}."
+    return [(say("Folds:"), text)]

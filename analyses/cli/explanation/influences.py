@@ -1,0 +1,206 @@
+"""What an explanation with an open source finds: the words of the context by how much they matter, in plain words."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import xarray as xr
+
+from analyses.cli.explanation.answer import quoted
+from analyses.cli.explanation.context import OTHERS
+from analyses.cli.sentence import number
+from interp.language import say, speaking
+from interp.report.inputs import Result
+from interp.report.sections import influences as drawn
+from interp.report.sections.influences import METHODS
+
+APART = 3
+"""Two ways part over a word if their ranks of it are so many places apart, or more."""
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Influences:
+    """Which words of the context matter to a word, or to a token that is generated.
+
+    Attributes:
+        text: the sentence.
+        target: the word that is asked about, as it was asked for; ``">"`` is the token that is generated next.
+        language: of the sentence, in which the answer is written.
+        words: one entry for each word of the context (dim ``word``). ``swap_...`` (word, other): another word in its
+            place; ``knockout_...`` (word): the target may not look at it, in any layer; each of ``stream`` (share of
+            the length of the target's stream after the last layer), ``kl`` (nats) and ``log_probability`` (change of
+            the predicted token's, nats). ``input_x_gradient``, ``integrated_gradients`` (nats) and ``saliency``
+            (word): attributions of that log-probability. ``agreement`` (way, other_way): Spearman correlations.
+            NaN: not asked.
+
+    >>> from interp import HookedTransformer, explain
+    >>> model = HookedTransformer.from_pretrained("mini")
+    >>> found = explain(model, "The cat is black. The cat is", "?", ">")
+    >>> found.order[0], found.words.attrs["says"]
+    ('black', ' black')
+    """
+
+    text: str
+    target: str
+    language: str
+    words: xr.Dataset
+
+    @property
+    def results(self) -> dict[str, xr.Dataset]:
+        """The result by its name, with the answer among its attributes."""
+        with speaking(self.language):
+            said = {"answer": self.answer, "title": f"? > {self.target}", "question": self._question}
+        return {"influences": self.words.assign_attrs(said | {"language": self.language})}
+
+    def save(self, directory: str | Path) -> Path:
+        """Write the result and the page of the answer into a directory; returns the page's path.
+
+        Raises:
+            InterpError: the directory holds something already, or cannot be written.
+
+        >>> import tempfile
+        >>> from interp import HookedTransformer, explain
+        >>> model = HookedTransformer.from_pretrained("mini")
+        >>> found = explain(model, "The cat is black. The cat is", "?", ">")
+        >>> with tempfile.TemporaryDirectory() as place:
+        ...     found.save(place).name
+        'report.html'
+        """
+        from analyses.cli.explanation.result import save
+
+        return save(self.results, directory)
+
+    @property
+    def order(self) -> list[str]:
+        """The words, that which matters most first: by mean rank over exchange and cut attention."""
+        return [str(self.words["text"].values[i]) for i in self.places]
+
+    @property
+    def reaches(self) -> bool:
+        """Whether any word makes a difference beyond rounding."""
+        effects = np.concatenate([self.words[f"{way}_stream"].values.ravel() for way in ("swap", "knockout")])
+        return bool(np.nanmax(effects, initial=0.0) > float(self.words.attrs["rounding"]))
+
+    @property
+    def answer(self) -> str:
+        """The answer in plain words, in the language of the sentence."""
+        with speaking(self.language):
+            return "".join(self._sentences())
+
+    def __repr__(self) -> str:
+        return self.answer
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: the answer, and the map of words and ways."""
+        from interp.report import notebook
+
+        with speaking(self.language):
+            panel = drawn.picture(Result("influences", self.results["influences"])).panels[0]
+        return notebook.fragment(self.answer, panel.body)
+
+    # ---- in words ----
+
+    @property
+    def _ranks(self) -> np.ndarray:
+        """[method, word] place of each word by each way, 1 the largest; NaN where a way has no number."""
+        values = drawn.sizes(Result("influences", self.words))
+        places = np.argsort(np.argsort(-np.nan_to_num(values, nan=-1.0), axis=1, kind="stable"), axis=1) + 1.0
+        return np.where(np.isfinite(values), places, np.nan)
+
+    @property
+    def places(self) -> list[int]:
+        """The numbers of the words in that order; a word that one of the two lacks is placed by the other."""
+        ranks = self._ranks[:2]
+        total = np.nansum(ranks, axis=0) / np.maximum(np.isfinite(ranks).sum(axis=0), 1)
+        total[~np.isfinite(ranks).any(axis=0)] = np.inf
+        return [int(i) for i in np.argsort(total, kind="stable")]
+
+    @property
+    def _question(self) -> str:
+        return say('Which words matter to {target} in "{text}"?', target=self._target, text=self.text)
+
+    @property
+    def _target(self) -> str:
+        if not self.words.attrs["generated"]:
+            return quoted(self.target)
+        return say("the generated token {token}", token=quoted(str(self.words.attrs["says"]).strip()))
+
+    def _sentences(self) -> Iterator[str]:
+        words, model = self.words, str(self.words.attrs["model"])
+        if not self.reaches:
+            yield say(
+                "No: no word before it makes a difference to {target} in {model}, but for rounding.",
+                target=self._target, model=model,
+            )  # fmt: skip
+            return
+        yield self._first()
+        yield self._agreement()
+        yield self._parting()
+        asked = int(np.isfinite(words["swap_stream"].values).any(axis=1).sum())
+        left = words.sizes["word"] - asked
+        yield say(
+            " Other words, {k} at most, were tried for {n} words; for {left} there was none, or others seemed "
+            "to matter more. Cut attention leaves open what comes by way of other words; of other sentences this says "
+            "nothing.",
+            k=OTHERS, n=asked, left=left,
+        )  # fmt: skip
+        if model == "mini":
+            yield say(" mini was made for this package, some of its heads seeded: of GPT-2 this says nothing.")
+
+    def _first(self) -> str:
+        words, first = self.words, self.places[0]
+        then = ", ".join(quoted(word) for word in self.order[1:3])
+        swap = {name: float(drawn.mean(words[f"swap_{name}"].values)[first]) for name in ("stream", "kl")}
+        cut = {name: float(words[f"knockout_{name}"].values[first]) for name in ("stream", "kl")}
+        effects = []
+        if np.isfinite(swap["kl"]):
+            effects.append(
+                say(
+                    "with another word in its place what is predicted changes by {kl} nats and the stream by {stream} "
+                    "of its length",
+                    kl=number(f"{swap['kl']:.3g}"), stream=number(f"{swap['stream']:.1%}"),
+                )
+            )  # fmt: skip
+        if np.isfinite(cut["kl"]):
+            effects.append(
+                say(
+                    "without attention to it by {kl} nats and {stream}",
+                    kl=number(f"{cut['kl']:.3g}"), stream=number(f"{cut['stream']:.1%}"),
+                )
+            )  # fmt: skip
+        return say(
+            "{word} matters most to {target}: {effects}.{then}",
+            word=quoted(str(words["text"].values[first])), target=self._target, effects="; ".join(effects),
+            then=say(" Then come {words}.", words=then) if then else "",
+        )  # fmt: skip
+
+    def _agreement(self) -> str:
+        agreement = self.words["agreement"].sel(way="swap")
+        parts = [
+            say("{way} {value}", way=drawn.method_name(method), value=number(f"{value:+.2f}"))
+            for method in METHODS[1:]
+            if np.isfinite(value := float(agreement.sel(other_way=method)))
+        ]
+        if not parts:
+            return ""
+        return say(
+            " With the ranks by other words these agree (Spearman, 1: the same order): {parts}.", parts=", ".join(parts)
+        )
+
+    def _parting(self) -> str:
+        """The word over which a way that changes the run and a gradient part most."""
+        ranks = self._ranks
+        apart = np.abs(ranks[:2, None] - ranks[None, 2:])
+        if not np.isfinite(apart).any() or np.nanmax(apart) < APART:
+            return ""
+        run, gradient, word = np.unravel_index(int(np.nanargmax(apart)), apart.shape)
+        gradient = gradient + 2
+        return say(
+            " They part most over {word}: place {first} of {n} by {way}, place {second} by {other}.",
+            word=quoted(str(self.words["text"].values[word])), n=ranks.shape[1],
+            way=drawn.method_name(METHODS[run]), first=int(ranks[run, word]),
+            other=drawn.method_name(METHODS[gradient]), second=int(ranks[gradient, word]),
+        )  # fmt: skip

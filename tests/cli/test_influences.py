@@ -1,0 +1,187 @@
+"""Which words matter to a word, held to a plain Hugging Face model with an attention mask and other words."""
+
+from __future__ import annotations
+
+import html
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, GPT2LMHeadModel
+
+from analyses.cli.main import main
+from interp import HookedTransformer, Influences, InterpError, explain, results
+from interp.mini import WEIGHTS
+from tests.tiny import without_blocks
+from tests.tolerance import close
+
+TEXT = "Me encanta el color negro y tengo un gato así"
+WIDE = 30.0  # the size of mini's largest logits
+
+
+@pytest.fixture(scope="module")
+def raw() -> HookedTransformer:
+    """Mini as it was trained: nothing folded, so that its streams are Hugging Face's."""
+    return HookedTransformer.from_pretrained("mini", numerics="raw")
+
+
+@pytest.fixture(scope="module")
+def plain() -> GPT2LMHeadModel:
+    return AutoModelForCausalLM.from_pretrained(WEIGHTS, attn_implementation="eager").eval()
+
+
+@pytest.fixture(scope="module")
+def found(raw: HookedTransformer) -> Influences:
+    return explain(raw, TEXT, "?", "gato")
+
+
+def tokens_of(model: HookedTransformer, text: str) -> list[int]:
+    return [model.bos_token_id, *model.tokenizer(text, add_special_tokens=False)["input_ids"]]
+
+
+def read(plain: GPT2LMHeadModel, ids: list[int], hidden: slice = slice(0)) -> tuple[torch.Tensor, torch.Tensor]:
+    """Stream after the last block and log-probabilities at the last token, which does not see ``hidden``."""
+    n = len(ids)
+    mask = torch.full((n, n), -torch.inf).triu(1)
+    mask[-1, hidden] = -torch.inf
+    kept: list[torch.Tensor] = []
+    hook = plain.transformer.h[-1].register_forward_hook(
+        lambda _, __, out: kept.append(out[0] if isinstance(out, tuple) else out)
+    )
+    with torch.no_grad():
+        logits = plain(torch.tensor([ids]), attention_mask=mask[None, None]).logits
+    hook.remove()
+    return kept[0][0, -1].double(), logits[0, -1].double().log_softmax(dim=-1)
+
+
+def effects(base: Any, other: Any, says: int) -> list[float]:
+    (stream, clean), (changed, now) = base, other
+    return [
+        float((changed - stream).norm() / stream.norm()),
+        float((clean.exp() * (clean - now)).sum()),
+        float(now[says] - clean[says]),
+    ]
+
+
+NAMES = ("stream", "kl", "log_probability")
+SIZES = (1.0, WIDE, WIDE)
+
+
+def test_cut_attention_is_an_attention_mask_of_the_plain_model(
+    found: Influences, raw: HookedTransformer, plain: GPT2LMHeadModel
+) -> None:
+    ids = tokens_of(raw, "Me encanta el color negro y tengo un gato")
+    base = read(plain, ids)
+    says = int(base[1].argmax())
+    assert found.words.attrs["says"] == raw.tokenizer.decode([says])
+    words = found.words
+    assert words["text"].values.tolist() == "Me encanta el color negro y tengo un".split()
+    starts = [*words["first_token"].values.tolist(), len(ids) - 1]
+    for i in range(words.sizes["word"]):
+        expected = effects(base, read(plain, ids, slice(starts[i], starts[i + 1])), says)
+        for name, value, size in zip(NAMES, expected, SIZES, strict=True):
+            close(words[f"knockout_{name}"][i], value, size=size, what=(name, i))
+
+
+def test_another_word_is_the_plain_models_other_sentence(
+    found: Influences, raw: HookedTransformer, plain: GPT2LMHeadModel
+) -> None:
+    base = read(plain, tokens_of(raw, "Me encanta el color negro y tengo un gato"))
+    says = int(base[1].argmax())
+    index = found.words["text"].values.tolist().index("negro")
+    others = found.words["other_word"].values[index].tolist()
+    assert others[0] == "blanco" or all(others)
+    for slot, word in enumerate(others):
+        expected = effects(base, read(plain, tokens_of(raw, f"Me encanta el color {word} y tengo un gato")), says)
+        for name, value, size in zip(NAMES, expected, SIZES, strict=True):
+            close(found.words[f"swap_{name}"][index, slot], value, size=size, what=(name, word))
+
+
+def test_ways_are_compared_by_the_ranks_of_their_sizes(found: Influences) -> None:
+    words = found.words
+    swap = np.array([np.abs(row[np.isfinite(row)]).mean() if np.isfinite(row).any() else np.nan
+                     for row in words["swap_log_probability"].values])  # fmt: skip
+    there = np.isfinite(swap)
+    ranks = [
+        np.argsort(np.argsort(part)) for part in (swap[there], np.abs(words["integrated_gradients"].values[there]))
+    ]
+    expected = np.corrcoef(*ranks)[0, 1]  # no ties
+    close(words["agreement"].sel(way="swap", other_way="integrated_gradients"), expected, "arithmetic")
+    close(np.diag(words["agreement"].values), np.ones(5), "arithmetic")
+
+
+def test_through_hooks_it_is_the_same(raw: HookedTransformer, monkeypatch: pytest.MonkeyPatch) -> None:
+    own = explain(raw, "The cat is black. The cat is", "?", ">2")
+    without_blocks(monkeypatch, raw)
+    hooked = explain(raw, "The cat is black. The cat is", "?", ">2")
+    assert hooked.order == own.order
+    for name in own.words.data_vars:
+        if name != "agreement":  # the ranks of what is nearly equal are rounding
+            close(hooked.words[name], own.words[name], "gradient", size=WIDE, what=name)
+
+
+def test_a_generated_token_is_what_the_plain_model_generates(raw: HookedTransformer, plain: GPT2LMHeadModel) -> None:
+    ids = torch.tensor([tokens_of(raw, "The cat is black. The cat is")])
+    with torch.no_grad():
+        new = plain.generate(
+            ids, attention_mask=torch.ones_like(ids), max_new_tokens=3, do_sample=False, pad_token_id=0
+        )
+    for nth in (1, 3):
+        found = explain(raw, "The cat is black. The cat is", "?", ">" if nth == 1 else f">{nth}")
+        assert found.words.attrs["says"] == raw.tokenizer.decode(new[0, ids.shape[1] + nth - 1])
+        assert found.words.sizes["word"] == 8 + nth - 1
+        assert np.isnan(found.words["knockout_kl"].values[-1])  # the last token always looks at itself
+    assert explain(raw, "The cat is black. The cat is", "?", ">").order[0] == "black"
+
+
+def test_the_page_and_the_notebook_show_the_answer(found: Influences, tmp_path: Path) -> None:
+    page = html.unescape(found.save(tmp_path / "page").read_text(encoding="utf-8"))
+    assert found.answer in page
+    assert found.order[0] in found.answer
+    assert "¿Qué palabras importan para «gato»" in page
+    assert "so this section is left out" not in page
+    shown = html.unescape(found._repr_html_())
+    assert found.answer in shown
+    assert "<svg" in shown
+    assert results.load(tmp_path / "page" / "results" / "influences.nc").attrs["answer"] == found.answer
+
+
+def test_nothing_matters_where_no_head_writes(raw: HookedTransformer, tmp_path: Path) -> None:
+    hf = AutoModelForCausalLM.from_pretrained(WEIGHTS)
+    for block in hf.transformer.h:
+        block.attn.c_proj.weight.data.zero_()
+    hf.save_pretrained(tmp_path)
+    raw.tokenizer.save_pretrained(tmp_path)
+    none = explain(HookedTransformer.from_pretrained(tmp_path), TEXT, "?", "gato")
+    assert not none.reaches
+    assert none.answer.startswith("No: ninguna palabra anterior cambia nada para «gato»")
+
+
+def test_the_command_prints_the_answer_and_every_word(
+    mini: HookedTransformer, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.setattr(HookedTransformer, "from_pretrained", lambda name, **_: mini)
+    asked = ["explain", "The cat is black. The cat is", "--from", "?", "--quiet"]
+    assert main([*asked, "--to", ">", "--out", str(tmp_path / "page")]) == 0
+    said = capsys.readouterr().out
+    assert said.startswith('"black" matters most to the generated token "black"')
+    assert "another word  attention cut" in said
+    for more, says in (
+        (["--to", "dog"], "The word 'dog' is not in"),
+        (["--to", ">0"], "> is the token generated next"),
+        (["--to", "The@1"], "Nothing stands before 'The@1'"),
+        (["--to", ">", "--instead", "red"], "takes no --instead"),
+    ):
+        assert main([*asked, *more]) == 2
+        told = capsys.readouterr().err
+        assert says in told
+        assert told.count("\n") == 1
+
+
+def test_what_makes_no_sense_is_refused(mini: HookedTransformer) -> None:
+    with pytest.raises(InterpError, match="takes no instead="):
+        explain(mini, TEXT, "?", "gato", instead=["rojo"])
+    with pytest.raises(InterpError, match="but the model reads at most"):
+        explain(mini, TEXT, "?", ">100000")
