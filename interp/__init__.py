@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from interp.display import show
     from interp.model import HookedTransformer
     from interp.prompts import AnsweredPrompts, PromptPair, PromptPairs, Prompts, Template, Vocabulary
+    from interp.report.comparison import compare
     from interp.run import capture
     from interp.sweeps import ablation_sweep, knockout_sweep, path_patching, sweep, sweep_sites
 
@@ -52,6 +53,7 @@ __all__ = [
     "ablation_sweep",
     "attribution",
     "capture",
+    "compare",
     "explain",
     "interventions",
     "knockout_sweep",
@@ -84,6 +86,7 @@ _HOME = {
     "Vocabulary": "prompts",
     "capture": "run",
     "show": "display",
+    "compare": "report.comparison",
     "study": "analyses.cli.notebook",
     "Explanation": "analyses.cli.explanation",
     "Influences": "analyses.cli.explanation",

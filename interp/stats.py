@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from statistics import NormalDist
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 from interp.errors import InterpError, shown
 
@@ -78,6 +79,110 @@ def ratio_interval(
     Raises:
         InterpError: a level that does not lie between 0 and 1, or shapes that do not go together.
     """
+    return _interval_of_ratio(*_present(top, bottom), level, n_resamples, seed)
+
+
+def ratio_difference_interval(
+    first: tuple[Float[np.ndarray, "row ..."], Float[np.ndarray, "row ..."]],
+    second: tuple[Float[np.ndarray, "other ..."], Float[np.ndarray, "other ..."]],
+    *,
+    paired: bool,
+    level: float = LEVEL,
+    n_resamples: int = RESAMPLES,
+    seed: int = SEED,
+) -> tuple[Float[np.ndarray, ...], Float[np.ndarray, ...]]:
+    """Percentile bootstrap interval of how far one ratio of means lies above another: ``second`` minus ``first``.
+
+    Each is ``(top, bottom)`` as ``ratio_interval`` takes them; with 1 for ``bottom`` it is a mean.
+
+    Args:
+        first: what is subtracted, one value per row and cell.
+        second: what it is subtracted from; the same cells.
+        paired: the rows of both are the same observations in the same order, and are drawn together; otherwise the two
+            are drawn independently of each other.
+        level: share of such intervals that hold the difference.
+        n_resamples: how often the rows are drawn.
+        seed: of the draws.
+
+    Returns:
+        ``(low, high)``, each of the shape of the cells, in the units of the ratios; NaN where either has fewer than two
+        rows.
+
+    Raises:
+        InterpError: paired rows of different numbers, cells of different shapes, or a level that does not lie between
+            0 and 1.
+
+    >>> one, two = (np.array([1.0, 2.0, 3.0]), np.ones(3)), (np.array([2.0, 3.0, 4.0]), np.ones(3))
+    >>> [round(float(end), 6) for end in ratio_difference_interval(one, two, paired=True)]
+    [1.0, 1.0]
+    """
+    sides = [_present(*side) for side in (first, second)]
+    (n, *shape), (other_n, *other_shape) = (top.shape for top, _ in sides)
+    if shape != other_shape or (paired and n != other_n):
+        raise InterpError(
+            f"A difference needs equal cells, and equal rows where they are paired, got {(n, *shape)} and "
+            f"{(other_n, *other_shape)}."
+        )
+    if not 0 < level < 1:
+        raise InterpError(f"level must lie between 0 and 1, got {shown(level)}.")
+    if min(n, other_n) < 2:
+        return np.full(shape, np.nan), np.full(shape, np.nan)
+    counts = _resample_counts(n, n_resamples, seed)
+    draws = (counts, counts if paired else _resample_counts(other_n, n_resamples, seed + 1))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        ratios = [
+            (drawn @ top.reshape(len(top), -1)) / (drawn @ bottom.reshape(len(bottom), -1))
+            for drawn, (top, bottom) in zip(draws, sides, strict=True)
+        ]
+    low, high = _quantiles(ratios[1] - ratios[0], level)
+    return low.reshape(shape), high.reshape(shape)
+
+
+def share_difference_interval(
+    first: Bool[np.ndarray, " row"], second: Bool[np.ndarray, " other"], *, paired: bool, level: float = LEVEL
+) -> tuple[float, float]:
+    """Interval of how far one share of successes lies above another, ``second`` minus ``first`` (Newcombe 1998).
+
+    Built from the Wilson intervals of both (method 10), so that shares of 0 and 1 have an honest one; for paired rows
+    their correlation enters.
+
+    Args:
+        first: one success or failure per row.
+        second: likewise.
+        paired: the rows of both are the same observations in the same order.
+        level: share of such intervals that hold the difference.
+
+    Returns:
+        ``(low, high)``, within [-1, 1].
+
+    Raises:
+        InterpError: paired rows of different numbers, or a level that does not lie between 0 and 1.
+
+    >>> low, high = share_difference_interval(np.arange(80) < 48, np.arange(70) < 56, paired=False)
+    >>> round(low, 4), round(high, 4)  # as in Newcombe's first example
+    (0.0524, 0.3339)
+    """
+    one, two = (np.asarray(values, dtype=bool) for values in (first, second))
+    if paired and len(one) != len(two):
+        raise InterpError(f"Paired rows must be as many on both sides, got {len(one)} and {len(two)}.")
+    (p, low, high), (q, other_low, other_high) = (
+        (float(values.mean()) if len(values) else 0.5, *wilson_interval(int(values.sum()), len(values), level=level))
+        for values in (one, two)
+    )
+    correlation = 0.0
+    if paired and 0 < p < 1 and 0 < q < 1:
+        correlation = float(np.corrcoef(one, two)[0, 1])
+    below, above = q - other_low, other_high - q
+    down, up = (
+        math.sqrt(max(0.0, a * a - 2 * correlation * a * b + b * b)) for a, b in ((below, high - p), (above, p - low))
+    )
+    return q - p - down, q - p + up
+
+
+def _present(
+    top: Float[np.ndarray, "row ..."], bottom: Float[np.ndarray, "row ..."]
+) -> tuple[Float[np.ndarray, "row ..."], Float[np.ndarray, "row ..."]]:
+    """Both in float64 and of the shape of ``top``, with 0 in both where either is NaN."""
     upper, lower = (np.asarray(values, dtype=np.float64) for values in (top, bottom))
     try:
         lower = np.broadcast_to(lower, upper.shape)
@@ -86,8 +191,7 @@ def ratio_interval(
             f"ratio_interval needs shapes that go together, got {upper.shape} and {lower.shape}."
         ) from None
     present = np.isfinite(upper) & np.isfinite(lower)
-    upper, lower = np.where(present, upper, 0.0), np.where(present, lower, 0.0)
-    return _interval_of_ratio(upper, lower, level, n_resamples, seed)
+    return np.where(present, upper, 0.0), np.where(present, lower, 0.0)
 
 
 def _interval_of_ratio(
@@ -104,6 +208,14 @@ def _interval_of_ratio(
     totals, weights = (counts @ values.reshape(n, -1) for values in (top, bottom))
     with np.errstate(invalid="ignore", divide="ignore"):
         ratios = totals / weights
+    low, high = _quantiles(ratios, level)
+    return low.reshape(shape), high.reshape(shape)
+
+
+def _quantiles(
+    ratios: Float[np.ndarray, "resample cell"], level: float
+) -> tuple[Float[np.ndarray, " cell"], Float[np.ndarray, " cell"]]:
+    """The ends between which the middle of the resamples lies, per cell, as far as they are finite."""
     tail = (1 - level) / 2
     bounds = np.full((2, ratios.shape[1]), np.nan)
     known = np.isfinite(ratios)
@@ -113,7 +225,7 @@ def _interval_of_ratio(
     if holed.any():
         finite = np.where(known[:, holed], ratios[:, holed], np.nan)
         bounds[:, holed] = np.nanquantile(finite, [tail, 1 - tail], axis=0)
-    return bounds[0].reshape(shape), bounds[1].reshape(shape)
+    return bounds[0], bounds[1]
 
 
 def _resample_counts(n: int, n_resamples: int, seed: int) -> Float[np.ndarray, "resample row"]:

@@ -135,3 +135,70 @@ def test_rank_agreement_is_gamma_of_the_pairs_that_differ() -> None:
             stats.rank_agreement(a, c, **bad)
     with pytest.raises(InterpError, match="equal lengths"):
         stats.rank_agreement(a, c[1:], least=1.0)
+
+
+def test_the_difference_of_two_means_is_close_to_scipys() -> None:
+    rng = np.random.default_rng(5)
+    one, two = rng.normal(size=40), rng.normal(0.4, size=60)
+    low, high = stats.ratio_difference_interval(
+        (one, np.ones(40)), (two, np.ones(60)), paired=False, n_resamples=20_000
+    )
+
+    def difference(a: np.ndarray, b: np.ndarray, axis: int) -> np.ndarray:
+        return a.mean(axis=axis) - b.mean(axis=axis)
+
+    found = reference.bootstrap((two, one), difference, method="percentile", n_resamples=20_000, rng=1)
+    other = found.confidence_interval
+    near((low, high), (other.low, other.high), 0.02, why="20,000 resamples in each, drawn differently")
+
+
+def test_paired_rows_are_drawn_together() -> None:
+    rng = np.random.default_rng(6)
+    top, gap = rng.normal(1.0, 3.0, size=(30, 2)), rng.uniform(1.0, 2.0, size=(30, 1))
+    first, second = (top, gap), (top + 0.5 * gap, gap)  # half a gap more in every row, so the ratio is 0.5 more
+    low, high = stats.ratio_difference_interval(first, second, paired=True)
+    near((low, high), np.full((2, 2), 0.5), 1e-12, why="the same rows are drawn on both sides")
+    low, high = stats.ratio_difference_interval(first, second, paired=False)
+    assert (high - low > 0.5).all()
+
+
+def test_the_interval_of_a_difference_covers_it_about_as_often_as_it_says() -> None:
+    rng = np.random.default_rng(7)
+    one, two = rng.normal(size=(40, 400)), rng.normal(1.0, 2.0, size=(25, 400))
+    low, high = stats.ratio_difference_interval(
+        (one, np.ones_like(one)), (two, np.ones_like(two)), paired=False, n_resamples=1000
+    )
+    assert 0.89 < np.mean((low <= 1) & (high >= 1)) < 0.98
+
+
+@pytest.mark.parametrize(
+    ("counts", "expected"),  # Newcombe 1998, Statistics in Medicine 17:873, table II, method 10
+    [
+        (((56, 70), (48, 80)), (0.0524, 0.3339)),
+        (((9, 10), (3, 10)), (0.1705, 0.8090)),
+        (((10, 10), (0, 10)), (0.6075, 1.0)),
+        (((5, 56), (0, 29)), (-0.0381, 0.1926)),
+    ],
+)
+def test_the_difference_of_two_shares_is_newcombes(
+    counts: tuple[tuple[int, int], tuple[int, int]], expected: tuple[float, float]
+) -> None:
+    one, two = (np.arange(n) < successes for successes, n in counts)
+    near(stats.share_difference_interval(two, one, paired=False), expected, 5e-5, why="printed to four decimals")
+
+
+def test_shares_of_the_same_prompts_differ_less_than_shares_of_others() -> None:
+    one = np.arange(40) < 30
+    two = np.arange(40) < 34
+    low, high = stats.share_difference_interval(one, two, paired=True)
+    wide = stats.share_difference_interval(one, two, paired=False)
+    assert wide[0] < low < 0.1 < high < wide[1]
+
+
+def test_what_cannot_be_subtracted_is_refused() -> None:
+    one, two = (np.ones(3), np.ones(3)), (np.ones(4), np.ones(4))
+    with pytest.raises(InterpError, match="equal rows where they are paired"):
+        stats.ratio_difference_interval(one, two, paired=True)
+    with pytest.raises(InterpError, match="as many on both sides, got 3 and 4"):
+        stats.share_difference_interval(np.ones(3, bool), np.ones(4, bool), paired=True)
+    assert all(np.isnan(end) for end in stats.ratio_difference_interval(one, (np.ones(1), np.ones(1)), paired=False))

@@ -27,8 +27,6 @@ from interp.errors import InterpError
 from interp.language import LANGUAGES
 
 if TYPE_CHECKING:
-    import xarray as xr
-
     from interp.model import HookedTransformer
 
 SHELLS = ("bash", "zsh", "fish")
@@ -204,8 +202,10 @@ def _parser() -> argparse.ArgumentParser:
     report.add_argument("--figures", action="store_true", help=FIGURES)
     report.set_defaults(handler=_report)
 
-    compare = commands.add_parser("compare", help="two runs beside each other: baselines and leading heads")
-    compare.add_argument("directories", metavar="DIR", type=Path, nargs=2)
+    compare = commands.add_parser("compare", help="runs beside each other: what agrees, what differs, and how sure")
+    compare.add_argument("directories", metavar="DIR", type=Path, nargs="+", help="what 'run' or 'explain --out' wrote")
+    compare.add_argument("--lang", choices=LANGUAGES, help="of the words (default: es where every run is, else en)")
+    compare.add_argument("--out", metavar="DIR", type=Path, help="also write compare.html and compare.json there")
     compare.set_defaults(handler=_compare)
 
     new = commands.add_parser("new", help="write a first question of your own: NAME.yaml, which runs as it is")
@@ -424,65 +424,13 @@ def _products(model: HookedTransformer) -> dict[str, str]:
 
 
 def _compare(arguments: argparse.Namespace, terminal: Terminal) -> None:
-    from interp import results
-    from interp.report import manifest
+    from interp.report.comparison import compare
 
-    runs: list[dict[str, xr.Dataset]] = []
-    for directory in arguments.directories:
-        if not (directory / "results" / "behavior.nc").is_file():
-            raise InterpError(f"{directory} holds no finished run; name a directory that 'interp run' wrote.")
-        runs.append({path.stem: results.load(path) for path in sorted((directory / "results").glob("*.nc"))})
-    for side, directory, run in zip("AB", arguments.directories, runs, strict=True):
-        explained = manifest.read(directory).get("explained_rung") or "no rung"
-        terminal.line(f"{side}: {run['behavior'].attrs['model']} in {directory}, explained: {explained}")
-    terminal.line()
-    baselines = [_baselines(run["behavior"]) for run in runs]
-    rungs = list(dict.fromkeys(rung for table in baselines for rung in table))
-    header = (
-        "rung",
-        *(f"{side} {what}" for side in "AB" for what in ("accuracy", "clean", "corrupted", "gate")),
-    )
-    missing = ("-",) * 4
-    terminal.table(
-        header, [(rung, *baselines[0].get(rung, missing), *baselines[1].get(rung, missing)) for rung in rungs]
-    )
-    heads = [_top_heads(run) for run in runs]
-    terminal.line()
-    terminal.line("Leading heads by what they recover (denoising z, all positions, ratio of means):")
-    for side, table, run in zip("AB", heads, runs, strict=True):
-        metric = run["activation_patching"].attrs["metric"] if "activation_patching" in run else "nothing"
-        terminal.line(
-            f"  {side}, of {str(metric).replace('_', ' ')}: "
-            + (", ".join(f"{head} {value:+.2f}" for head, value in table) or "nothing was explained")
-        )
-
-
-def _baselines(behavior: xr.Dataset) -> dict[str, tuple[str, ...]]:
-    """Rung -> accuracy, mean clean and corrupted logit difference, gate."""
-    table: dict[str, tuple[str, ...]] = {}
-    for rung in behavior["rung"].values:
-        row = behavior.sel(rung=rung)
-        table[str(rung)] = (
-            f"{float(row['accuracy']):.0%}",
-            f"{float(row['clean_mean']):+.2f}",
-            f"{float(row['corrupted_mean']):+.2f}",
-            "passes" if int(row["passes"]) else "fails",
-        )
-    return table
-
-
-def _top_heads(run: dict[str, xr.Dataset], n: int = 5) -> list[tuple[str, float]]:
-    """The heads whose z, patched in alone, recovers most of the gap."""
-    from interp import summary
-    from interp.sites import head_label
-
-    patching = run.get("activation_patching")
-    if patching is None or "recovered_z" not in patching:
-        return []
-    mean = summary.of(patching, "recovered_z")["mean"].sel(direction="denoising")
-    cells = mean.stack(at=("layer", "head"))
-    best = cells.sortby(abs(cells), ascending=False)[:n]
-    return [(head_label(int(cell["layer"]), int(cell["head"])), float(cell)) for cell in best]
+    found = compare(*arguments.directories, language=arguments.lang)
+    for line in found.lines():
+        terminal.line(line)
+    if arguments.out is not None:
+        terminal.line(f"Page: {found.save(arguments.out)}")
 
 
 def _keep_log(text: str, arguments: argparse.Namespace) -> str:

@@ -19,7 +19,7 @@ from markupsafe import Markup
 from interp import _files
 from interp.errors import InterpError, shown
 from interp.language import chosen, speaking
-from interp.report import inputs, palette, parts, verdict
+from interp.report import head, inputs, palette, parts, verdict
 from interp.report.blocks import Figure, Panel
 from interp.report.inputs import RunInputs
 from interp.report.markup import element, join
@@ -136,10 +136,13 @@ def of_page(run: RunInputs) -> dict[str, Markup]:
     >>> list(of_page(RunInputs({"effect": inputs.Result("effect", made)}, {}, {}, "")))
     ['result-effect-0']
     """
-    drawn = parts.sections(parts.Context(run, verdict.of(run), None))
+    found = verdict.of(run)
+    first = head.of(run, found).picture
+    pictures = {} if first is None else {"picture": first}
+    drawn = parts.sections(parts.Context(run, found, None))
     blocks = [block for section in drawn for block in section.blocks if isinstance(block, Figure)]
-    found = ((_file_name(block.key), whole(block)) for block in blocks)
-    return {key: drawing for key, drawing in found if drawing is not None}
+    others = ((_file_name(block.key), whole(block)) for block in blocks)
+    return pictures | {key: drawing for key, drawing in others if drawing is not None}
 
 
 def whole(figure: Figure) -> Markup | None:

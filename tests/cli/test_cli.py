@@ -71,7 +71,7 @@ def test_the_version_is_that_of_the_library(capsys: Captured) -> None:
         (["run", "ioi", "--n", "many"], "--n"),
         (["run", "ioi", "--dtype", "int8"], "--dtype"),
         (["run", "ioi", "--colour", "red"], "--colour"),
-        (["compare", "one"], "DIR"),
+        (["compare"], "DIR"),
     ],
 )
 def test_wrong_arguments_are_explained_in_one_line(arguments: list[str], words: str, capsys: Captured) -> None:
@@ -330,20 +330,6 @@ def test_doctor_says_how_products_are_made(capsys: Captured) -> None:
     out = capsys.readouterr().out
     assert "\n  mini, 128 x 512 (mlp_in): " in out
     assert "\n  GPT-2 small, 768 x 3072 (mlp_in): " in out
-
-
-def test_compare_puts_two_runs_beside_each_other(house: House, tmp_path: Path, capsys: Captured) -> None:
-    (tmp_path / "my.yaml").write_text(yaml.safe_dump(MINIMAL))
-    main(["run", "my.yaml", "--out", "one", "--quiet"])
-    house.passing = ("recall",)
-    main(["run", "my.yaml", "--out", "two", "--seed", "1", "--quiet"])
-    capsys.readouterr()
-    assert main(["compare", "one", "two"]) == 0
-    out, err = capsys.readouterr()
-    assert err == ""
-    rows = {line.split()[0]: line.split() for line in out.splitlines() if line}
-    assert rows["two"][1:] == ["90%", "+0.90", "-0.90", "passes", "10%", "+0.10", "-0.10", "fails"]
-    assert out.count("nothing was explained") == 2  # the doubles patch no heads
 
 
 # --- for real ---

@@ -79,7 +79,10 @@ def test_report_and_compare_name_a_damaged_result(
     path.write_bytes(sound)
     damage(path)
     assert "behavior.nc" in one_line(capsys, "report", str(tmp_path))
-    assert str(tmp_path) in one_line(capsys, "compare", str(tmp_path), str(tmp_path))
+    other = tmp_path / "other" / "results"
+    other.mkdir(parents=True)
+    (other / "behavior.nc").write_bytes(sound)
+    assert str(tmp_path) in one_line(capsys, "compare", str(tmp_path), str(other.parent))
 
 
 @pytest.mark.parametrize(

@@ -276,10 +276,11 @@ def test_a_manifest_of_wrong_types_is_one_line_and_exit_2(house: House, tmp_path
     run = ["run", "small.yaml", "--out", "run", "--quiet"]
     assert main(run) == 0
     house.ran.clear()
+    shutil.copytree("run", "other")
     for what, content in WRONG.items():
         (tmp_path / "run" / "manifest.json").write_text(content)
         before = tree(tmp_path)
-        for arguments in (run, ["report", "run"], ["compare", "run", "run"]):
+        for arguments in (run, ["report", "run"], ["compare", "run", "other"]):
             capsys.readouterr()
             assert main(arguments) == 2, what
             err = capsys.readouterr().err

@@ -1,0 +1,166 @@
+"""Two or more finished runs laid beside each other: what agrees, what differs, and how sure that is.
+
+Nothing is computed again: what each run saved is summarised as its own page does, and the differences have intervals of
+their own, paired where the prompts are the same.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from interp import _files, language, stats
+from interp.errors import InterpError
+from interp.language import say
+from interp.report import inputs
+from interp.report.comparison import measures, page, sides
+from interp.report.comparison.sides import Side
+from interp.report.comparison.table import Part
+
+__all__ = ["Comparison", "compare"]
+
+SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Runs beside each other.
+
+    Attributes:
+        sides: the runs, in the order given; the others are compared with the first.
+        parts: what was compared, a table each.
+        said: what agrees and what differs, in sentences.
+        language: of the sentences.
+    """
+
+    sides: tuple[Side, ...]
+    parts: tuple[Part, ...] = field(repr=False)
+    said: tuple[str, ...]
+    language: str
+
+    def lines(self) -> Iterator[str]:
+        """The comparison as lines of text, for a terminal."""
+        with language.speaking(self.language):
+            for side in self.sides:
+                yield f"{side.letter}: {side.in_words()}"
+            yield ""
+            yield from self.said
+            for part in self.parts:
+                yield ""
+                yield f"{part.title}"
+                yield from part.lines()
+
+    def __str__(self) -> str:
+        """The lines of the comparison."""
+        return "\n".join(self.lines())
+
+    def to_dict(self) -> dict[str, Any]:
+        """The same as plain values, for programs: numbers that are none are left out as None."""
+        return {
+            "schema": SCHEMA,
+            "runs": [side.to_dict() for side in self.sides],
+            "summary": list(self.said),
+            "parts": [part.to_dict() for part in self.parts],
+        }
+
+    def save(self, directory: str | Path) -> Path:
+        """Write ``compare.html`` and ``compare.json`` into a directory, and return the path of the page.
+
+        Raises:
+            InterpError: the directory cannot be written.
+        """
+        where = Path(directory)
+        with language.speaking(self.language):
+            texts = {
+                "compare.json": json.dumps(self.to_dict(), indent=1, ensure_ascii=False, allow_nan=False) + "\n",
+                "compare.html": page.html(self.sides, self.parts, self.said, self.language),
+            }
+        try:
+            where.mkdir(parents=True, exist_ok=True)
+            for name, text in texts.items():
+                _files.write(where / name, text.encode("utf-8"))
+        except OSError as error:
+            raise InterpError(
+                f"Cannot write the comparison to {where} ({_files.why(error)}). Give a directory that can be written."
+            ) from error
+        return where / "compare.html"
+
+
+def compare(*directories: str | Path, language: str | None = None) -> Comparison:
+    """Lay finished runs beside each other: of studies (``interp run``), or of sentences (``interp explain --out``).
+
+    Args:
+        directories: two or more directories that ``interp run`` or ``interp explain --out`` wrote. The runs may be of
+            other models, of tasks in other languages, or of other prompts.
+        language: of the sentences, ``"en"`` or ``"es"``; by default Spanish where every run is.
+
+    Returns:
+        The tables and sentences; ``print`` shows them, ``save`` writes the page.
+
+    Raises:
+        InterpError: fewer than two directories, one twice, one that holds no finished run, or runs that have nothing
+            in common.
+
+    >>> compare("reports/color-noun")
+    Traceback (most recent call last):
+    interp.errors.InterpError: A comparison needs two runs or more. Name the directories that 'interp run' wrote.
+    """
+    wheres = [Path(directory) for directory in directories]
+    sides.check_named(wheres)
+    found = tuple(Side.of(i, where, _read(where)) for i, where in enumerate(wheres))
+    sides.check_comparable(found)
+    spoken = sides.language(found) if language is None else language
+    return _compared(found, spoken)
+
+
+def _read(where: Path) -> inputs.RunInputs:
+    """The results of one run; what is wrong with them is said with its directory."""
+    try:
+        return inputs.read(where)
+    except InterpError as error:
+        raise InterpError(str(error) if str(where) in str(error) else f"{where}: {error}") from error
+
+
+def _compared(found: tuple[Side, ...], spoken: str) -> Comparison:
+    with language.speaking(spoken):
+        parts = tuple(part for part in measures.parts(found) if part.rows)
+        return Comparison(found, parts, tuple(_said(found, parts)), spoken)
+
+
+def _said(found: tuple[Side, ...], parts: tuple[Part, ...]) -> Iterator[str]:
+    """What agrees and what differs, a sentence for each run after the first."""
+    first = found[0]
+    silent = [side.letter for side in found if not side.passed]
+    if silent:
+        yield say("Not explained, because the model does not do the task: {runs}.", runs=", ".join(silent))
+    for i, side in enumerate(found[1:]):
+        compared = [row for part in parts for row in part.rows if row.differences[i] is not None]
+        differ = [row.name for row in compared if row.differs(i)]
+        names = {"first": first.letter, "other": side.letter, "total": len(compared)}
+        if not compared:
+            yield say("{first} and {other} have no number in common.", first=first.letter, other=side.letter)
+        elif differ:
+            yield say(
+                "{first} and {other} differ in {count} of {total} numbers: {names}. By chance alone about {chance} of "
+                "so many would.",
+                **names,
+                count=len(differ),
+                names=_listed(differ),
+                chance=math.ceil(len(compared) * (1 - stats.LEVEL)),
+            )
+        else:
+            yield say("No difference of {first} and {other} is seen in {total} numbers.", **names)
+        moved = [row.name for part in parts for row in part.rows if row.elsewhere(i + 1)]
+        if moved:
+            yield say("The strongest place is another one in {other} for {names}.", **names, names=_listed(moved))
+        if not sides.same_prompts(first, side):
+            yield say("The prompts of {first} and {other} are not the same: they are compared as two samples.", **names)
+
+
+def _listed(names: list[str], most: int = 6) -> str:
+    kept = "; ".join(names[:most])
+    return kept if len(names) <= most else f"{kept}; …"

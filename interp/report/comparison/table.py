@@ -1,0 +1,126 @@
+"""What is compared: rows of numbers with intervals, one per run, and how far the others lie from the first."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from interp.language import say
+from interp.report.markup import figure_number
+from interp.report.tables import Column, Table, interval_text
+
+
+@dataclass(frozen=True)
+class Value:
+    """A number with its interval (NaN where it has none), and the place it belongs to where that is the finding."""
+
+    mean: float
+    low: float = math.nan
+    high: float = math.nan
+    place: str = ""
+
+    def text(self) -> str:
+        """The place, the number and its interval, as far as there are any."""
+        number = figure_number(self.mean, 2) if math.isfinite(self.mean) else ""
+        return " ".join(part for part in (self.place, number, interval_text(self.low, self.high)) if part) or "–"
+
+    def to_dict(self) -> dict[str, Any]:
+        """The same as plain values."""
+        numbers = {"value": self.mean, "low": self.low, "high": self.high}
+        plain: dict[str, Any] = {key: value if math.isfinite(value) else None for key, value in numbers.items()}
+        return {"place": self.place, **plain} if self.place else plain
+
+
+@dataclass(frozen=True)
+class Row:
+    """One quantity in every run.
+
+    Attributes:
+        name: the quantity.
+        values: one per run; None where a run does not have it.
+        differences: one per run after the first: that run minus the first; None where there is nothing to subtract.
+    """
+
+    name: str
+    values: tuple[Value | None, ...]
+    differences: tuple[Value | None, ...]
+
+    def differs(self, i: int) -> bool:
+        """Whether the interval of a difference excludes 0."""
+        found = self.differences[i]
+        return found is not None and (found.low > 0 or found.high < 0)
+
+    def elsewhere(self, run: int) -> bool:
+        """Whether a run has another place than the first."""
+        first, other = self.values[0], self.values[run]
+        return first is not None and other is not None and first.place != other.place
+
+
+@dataclass(frozen=True)
+class Part:
+    """A table of the comparison.
+
+    Attributes:
+        key: its anchor on the page.
+        title: what is compared.
+        reading: how to read a row.
+        units: of all its numbers.
+        letters: the runs.
+        rows: the quantities.
+        drawn: whether its numbers share an axis, so that the page draws them.
+    """
+
+    key: str
+    title: str
+    reading: str
+    units: str
+    letters: tuple[str, ...]
+    rows: tuple[Row, ...]
+    drawn: bool = True
+
+    def header(self) -> tuple[str, ...]:
+        """The headings of its columns."""
+        others = (f"{letter} − {self.letters[0]}" for letter in self.letters[1:])
+        return ("", *self.letters, *(heading for other in others for heading in (other, "")))
+
+    def cells(self) -> Iterator[tuple[str, ...]]:
+        """Its rows as text."""
+        for row in self.rows:
+            texts = ["–" if value is None else value.text() for value in row.values]
+            for i, value in enumerate(row.differences):
+                texts += ["" if value is None else value.text(), self._judged(row, i)]
+            yield (row.name, *texts)
+
+    def _judged(self, row: Row, i: int) -> str:
+        if row.elsewhere(i + 1):
+            return say("another place")
+        return say("differs") if row.differs(i) else ""
+
+    def table(self) -> Table:
+        """The table of the page."""
+        title = f"{self.title} ({self.units})" if self.units else self.title
+        return Table(title, tuple(Column(name) for name in self.header()), tuple(self.cells()))
+
+    def lines(self) -> Iterator[str]:
+        """The table of a terminal."""
+        rows = [self.header(), *self.cells()]
+        widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+        for row in rows:
+            yield "  " + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+
+    def to_dict(self) -> dict[str, Any]:
+        """The same as plain values."""
+        rows = [
+            {
+                "name": row.name,
+                "values": [None if value is None else value.to_dict() for value in row.values],
+                "differences": [
+                    None if value is None else {**value.to_dict(), "differs": row.differs(i)}
+                    for i, value in enumerate(row.differences)
+                ],
+            }
+            for row in self.rows
+        ]
+        return {"key": self.key, "title": self.title, "units": self.units, "rows": rows}

@@ -1,0 +1,263 @@
+"""Runs beside each other: the numbers are the runs' own, and their differences have intervals of their own."""
+
+from __future__ import annotations
+
+import json
+import re
+import tempfile
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pytest
+import xarray as xr
+
+from analyses.cli.main import main
+from interp import results
+from interp.errors import InterpError
+from interp.model import HookedTransformer
+from interp.report.comparison import Comparison, compare
+from interp.report.comparison.table import Part, Row, Value
+from tests.report_fixture import MOVER, RunSpec, edit, only, write_run
+from tests.tolerance import near
+
+NAMES = ("behavior", "activation_patching", "verdict", "probing")
+
+
+def run(place: Path, spec: RunSpec | None = None) -> Path:
+    """A run of few results, of whose patching two sites are kept."""
+    spec = spec or only(*NAMES)
+    write_run(place, spec)
+    if "activation_patching" not in spec.missing:
+        (place / "results" / "activation_patching.nc").write_bytes(_patching(spec))
+    return place
+
+
+@cache
+def _patching(spec: RunSpec) -> bytes:
+    with tempfile.TemporaryDirectory() as place:
+        write_run(Path(place), replace(spec, missing=only("activation_patching").missing))
+        kept = [f"{what}_{site}" for what in ("patched", "recovered") for site in ("z", "resid_pre")]
+        edit(Path(place), "activation_patching", lambda data: data[["clean", "corrupted", *kept]])
+        return (Path(place) / "results" / "activation_patching.nc").read_bytes()
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """Two runs of the same prompts; in the second the mover carries half as much."""
+    root = tmp_path_factory.mktemp("pair")
+    one, two = run(root / "one"), run(root / "two")
+
+    def halved(patching: xr.Dataset) -> xr.Dataset:
+        at = {"direction": 0, "layer": MOVER[0], "head": MOVER[1]}
+        moved = patching["patched_z"][at] - patching["corrupted"]
+        patching["patched_z"][at] = patching["corrupted"] + moved / 2
+        return patching
+
+    edit(two, "activation_patching", halved)
+    return one, two
+
+
+@pytest.fixture(scope="module")
+def found(pair: tuple[Path, Path]) -> Comparison:
+    return compare(*pair)
+
+
+def row(found: Comparison, name: str) -> Row:
+    return next(row for part in found.parts for row in part.rows if row.name == name)
+
+
+def test_a_run_beside_itself_does_not_differ(pair: tuple[Path, Path], tmp_path: Path) -> None:
+    found = compare(pair[0], run(tmp_path / "again"))
+    rows = [row for part in found.parts for row in part.rows]
+    assert {part.key for part in found.parts} == {"behaviour", "heads", "places", "probes"}
+    assert len(rows) > 8
+    assert not any(row.differs(0) or row.elsewhere(1) for row in rows)
+    for each in rows:
+        if (difference := each.differences[0]) is not None:
+            assert difference.mean == 0, each.name
+    assert found.said == (
+        f"No difference of A and B is seen in {sum(r.differences[0] is not None for r in rows)} numbers.",
+    )
+
+
+def test_an_effect_that_is_half_as_large_differs_and_nothing_else(pair: tuple[Path, Path], found: Comparison) -> None:
+    effects = []
+    for where in pair:
+        data = results.load(where / "results" / "activation_patching.nc")
+        moved = data["patched_z"].values[0, :, MOVER[0], MOVER[1]] - data["corrupted"].values
+        effects.append(moved.sum() / (data["clean"] - data["corrupted"]).values.sum())
+    changed = row(found, "L1H2, sufficient")
+    assert changed.values[0] is not None
+    assert changed.differences[0] is not None
+    near(changed.values[0].mean, effects[0], 1e-9, why="the same sums")
+    near(changed.differences[0].mean, effects[1] - effects[0], 1e-9, why="the same sums")
+    near(effects[1] - effects[0], -effects[0] / 2, 1e-9, why="half was taken away")
+    assert changed.differs(0)
+    assert {r.name for part in found.parts for r in part.rows if r.differs(0)} <= {"L1H2, sufficient", "z, sufficient"}
+    assert "differ in" in found.said[0]
+
+
+def test_paired_prompts_give_a_narrower_interval_than_two_samples(
+    pair: tuple[Path, Path], found: Comparison, tmp_path: Path
+) -> None:
+    other = run(tmp_path / "other")
+    edit(other, "activation_patching", lambda data: data.assign_attrs(tokens_sha256="c" * 64))
+    apart = row(compare(pair[0], other), "L1H2, sufficient").differences[0]
+    together = row(found, "L1H2, needed").differences[0]
+    assert apart is not None
+    assert together is not None
+    assert (together.low, together.high) == (0, 0)
+    assert apart.low < 0 < apart.high
+
+
+def test_models_of_other_shapes_are_compared_by_job_and_depth(pair: tuple[Path, Path], tmp_path: Path) -> None:
+    deeper = run(tmp_path / "deeper", only(*NAMES, n_layers=5))
+    found = compare(pair[0], deeper)
+    mover = row(found, "mover 1, sufficient")
+    assert [value.place for value in mover.values if value is not None] == ["L1H2 at 50%", "L1H2 at 25%"]
+    assert mover.differences == (None,)
+
+
+def test_a_run_that_failed_the_gate_is_shown_as_such(pair: tuple[Path, Path], tmp_path: Path) -> None:
+    failed = run(tmp_path / "failed", only(*NAMES, gate_passed=False))
+    found = compare(pair[0], failed)
+    assert "Not explained, because the model does not do the task: B." in found.said
+    assert "no rung, it does not do the task" in str(found)
+    assert all(row.values[1] is None for part in found.parts if part.key != "behaviour" for row in part.rows)
+    assert row(found, "two: preferred").differs(0)
+    assert found.to_dict()["runs"][1]["gate"] == "failed"
+
+
+def test_effects_in_different_measures_are_not_subtracted(pair: tuple[Path, Path], tmp_path: Path) -> None:
+    other = run(tmp_path / "other")
+    edit(other, "activation_patching", lambda data: data.assign_attrs(metric="kl"))
+    found = compare(pair[0], other)
+    assert row(found, "L1H2, sufficient").differences == (None,)
+    assert row(found, "two: preferred").differences[0] is not None
+
+
+def test_three_runs_are_each_compared_with_the_first(pair: tuple[Path, Path], tmp_path: Path) -> None:
+    found = compare(*pair, run(tmp_path / "third"))
+    assert len(row(found, "L1H2, sufficient").differences) == 2
+    assert [row(found, "L1H2, sufficient").differs(i) for i in (0, 1)] == [True, False]
+    header = found.parts[0].header()
+    assert header == ("", "A", "B", "C", "B − A", "", "C − A", "")
+
+
+def test_the_page_and_its_twin_say_the_same_and_again_the_same_bytes(found: Comparison, tmp_path: Path) -> None:
+    page = found.save(tmp_path / "one").read_bytes()
+    assert found.save(tmp_path / "two").read_bytes() == page
+    text = page.decode()
+    assert "<script" not in text
+    assert "default-src &#39;none&#39;" in text
+    assert not re.search(r"(?:src|href)=[\"']?(?:https?:)?//", text)
+    twin = json.loads((tmp_path / "one" / "compare.json").read_text(encoding="utf-8"))
+    rows = {row["name"]: row for part in twin["parts"] for row in part["rows"]}
+    assert rows["L1H2, sufficient"]["differences"][0]["differs"] is True
+    assert all(name in text for name in ("L1H2, sufficient", "two: top token"))
+
+
+def test_hostile_words_are_text(tmp_path: Path) -> None:
+    one, two = (run(tmp_path / name, only(*NAMES, nasty=True, n_prompts=n)) for name, n in (("one", 8), ("two", 6)))
+    text = compare(one, two).save(tmp_path / "page").read_text(encoding="utf-8")
+    assert "mini&lt;script&gt;" in text
+    assert "<script" not in text
+
+
+def test_it_speaks_spanish(pair: tuple[Path, Path], tmp_path: Path) -> None:
+    found = compare(*pair, language="es")
+    assert any("L1H2, suficiente" in line for line in found.lines())
+    text = found.save(tmp_path).read_text(encoding="utf-8")
+    assert '<html lang="es">' in text
+    assert "En qué coinciden" in text
+
+
+@pytest.mark.parametrize(
+    ("ends", "judged"),
+    [((0.1, 0.2), True), ((-0.2, -0.1), True), ((-0.1, 0.1), False), ((0.0, 0.1), False), ((np.nan, np.nan), False)],
+)
+def test_a_difference_is_one_whose_interval_excludes_0(ends: tuple[float, float], judged: bool) -> None:
+    one = Row("x", (Value(0.0), Value(0.1)), (Value(0.1, *ends),))
+    assert one.differs(0) is judged
+    part = Part("x", "X", "", "share", ("A", "B"), (one,))
+    assert next(part.cells())[-1] == ("differs" if judged else "")
+
+
+# --- sentences ---
+
+
+@pytest.fixture(scope="module")
+def explained(mini: HookedTransformer, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """Two explanations of one sentence: what of each colour reaches its last word."""
+    from analyses.cli.explanation import explain
+
+    root, text = tmp_path_factory.mktemp("explained"), "The cat is black. The dog is white. The cat is"
+    for name in ("black", "white"):
+        explain(mini, text, name, "is@3", n=3).save(root / name)
+    return root / "black", root / "white"
+
+
+@pytest.mark.slow
+def test_two_sentences_are_compared_by_what_arrives_and_the_heads(explained: tuple[Path, Path]) -> None:
+    found = compare(*explained)
+    arrives = found.parts[0].rows[0]
+    data = [results.load(where / "results" / "reach.nc")["difference"].values[:, -1, -1].mean() for where in explained]
+    assert arrives.differences[0] is not None
+    near(arrives.differences[0].mean, data[1] - data[0], 1e-9, why="the same means")
+    assert row(found, "L1H0, sufficient").differs(0)
+
+
+@pytest.mark.slow
+def test_a_sentence_and_a_study_are_not_compared(explained: tuple[Path, Path], pair: tuple[Path, Path]) -> None:
+    with pytest.raises(InterpError, match="explains one sentence and"):
+        compare(pair[0], explained[0])
+
+
+# --- refusals ---
+
+
+@pytest.mark.parametrize(
+    ("case", "said"),
+    [
+        ("one", "two runs or more"),
+        ("twice", "named twice"),
+        ("unfinished", "holds no finished run"),
+        ("rungs", "no rung in common"),
+        ("many", "At most 26"),
+    ],
+)
+def test_what_cannot_be_compared_is_refused_in_one_line(
+    case: str,
+    said: str,
+    pair: tuple[Path, Path],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    named = {
+        "one": [pair[0]],
+        "twice": [pair[0], pair[1], pair[0]],
+        "unfinished": [pair[0], tmp_path],
+        "rungs": [pair[0], tmp_path / "other"],
+        "many": [pair[0]] * 27,
+    }[case]
+    if case == "rungs":
+        other = run(tmp_path / "other", only("behavior"))
+        edit(other, "behavior", lambda data: data.assign_coords(rung=[f"new {name}" for name in data["rung"].values]))
+    with pytest.raises(InterpError, match=said):
+        compare(*named)
+    assert main(["compare", *map(str, named)]) == 2
+    err = capsys.readouterr().err
+    assert said in err
+    assert err.count("\n") == 1
+
+
+def test_the_command_prints_the_tables_and_writes_the_page(
+    pair: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["compare", *map(str, pair), "--out", str(tmp_path / "page")]) == 0
+    out = capsys.readouterr().out
+    assert re.search(r"L1H2, sufficient +mover 0\.\d\d .* differs", out)
+    assert out.endswith(f"Page: {tmp_path / 'page' / 'compare.html'}\n")
+    assert {path.name for path in (tmp_path / "page").iterdir()} == {"compare.html", "compare.json"}
