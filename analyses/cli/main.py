@@ -165,7 +165,10 @@ def _parser() -> argparse.ArgumentParser:
     explain = commands.add_parser(
         "explain", help="one sentence, two words: what of the first reaches the second", description=EXPLAINED
     )
-    explain.add_argument("text", metavar="TEXT", help="the sentence")
+    explain.add_argument("text", metavar="TEXT", nargs="?", help="the sentence")
+    explain.add_argument(
+        "--chat", metavar="FILE", type=Path, help='a JSON file of messages: [{"role": "user", "content": "..."}]'
+    )
     explain.add_argument(
         "--from",
         metavar="A",

@@ -30,13 +30,13 @@ def explained(arguments: argparse.Namespace, screen: Screen) -> Iterator[str]:
     Raises:
         InterpError: bad input; words are looked for before the model is loaded.
     """
-    from interp.prompts import swaps
+    from interp.prompts.chat import read_chat
 
-    if arguments.source == ANY:
-        if not arguments.target.startswith(NEXT):
-            swaps.find(arguments.text, arguments.target)
-    else:
-        swaps.find_both(arguments.text, arguments.source, arguments.target)
+    if (arguments.text is None) == (arguments.chat is None):
+        raise InterpError("Give the sentence, or --chat with a file of messages.")
+    text = read_chat(arguments.chat) if arguments.text is None else arguments.text
+    if isinstance(text, str):
+        _check_words(text, arguments.source, arguments.target)
     out: Path | None = arguments.out
     from analyses.cli.explanation import check_empty, explain
     from interp.model import HookedTransformer
@@ -50,11 +50,11 @@ def explained(arguments: argparse.Namespace, screen: Screen) -> Iterator[str]:
         if arguments.source == ANY:
             if arguments.instead is not None or arguments.continuation is not None:
                 raise InterpError("--from ? asks of every word, so that it takes no --instead and no --continue.")
-            found = explain(model, arguments.text, ANY, arguments.target, language=arguments.lang, progress=advance)
+            found = explain(model, text, ANY, arguments.target, language=arguments.lang, progress=advance)
         else:
             found = explain(
                 model,
-                arguments.text,
+                text,
                 arguments.source,
                 arguments.target,
                 instead=None if arguments.instead is None else arguments.instead.split(","),
@@ -66,6 +66,20 @@ def explained(arguments: argparse.Namespace, screen: Screen) -> Iterator[str]:
     yield from lines(found)
     if out is not None:
         yield f"Report: {found.save(out)}"
+
+
+def _check_words(text: str, source: str, target: str) -> None:
+    """Look for the words before a model is loaded.
+
+    Raises:
+        InterpError: one is not there, or they stand the wrong way round.
+    """
+    from interp.prompts import swaps
+
+    if source != ANY:
+        swaps.find_both(text, source, target)
+    elif not target.startswith(NEXT):
+        swaps.find(text, target)
 
 
 def lines(found: Explanation | Influences) -> list[str]:

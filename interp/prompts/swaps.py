@@ -14,19 +14,20 @@ from interp.errors import InterpError, shown, whole_number
 from interp.prompts.alignment import Problem, misalignments
 from interp.prompts.pairing import Drop, first_reasons
 from interp.prompts.pairs import PromptPairs
-from interp.prompts.tokens import Span, SupportsTokenizer, encode_marked, excerpt
+from interp.prompts.tokens import CharSpans, Span, SupportsTokenizer, encode_marked, excerpt
 from interp.prompts.vocabulary import Vocabulary
 
 SOURCE, TARGET = "source", "target"
 """The roles of the two words."""
 
 
-def find(text: str, word: str) -> tuple[int, int]:
+def find(text: str, word: str, within: Sequence[tuple[int, int]] | None = None) -> tuple[int, int]:
     """The characters of a word, or of several words in a row, in a text.
 
     Args:
         text: the sentence.
         word: as it stands there; ``"gato@2"`` is its second occurrence.
+        within: characters of the text in which it is looked for, such as the messages of a chat; None is all.
 
     Returns:
         First character, and one past the last.
@@ -47,6 +48,8 @@ def find(text: str, word: str) -> tuple[int, int]:
     before = r"(?<!\w)" if _spaced(plain[0]) else ""
     after = r"(?!\w)" if _spaced(plain[-1]) else ""
     places = [match.span() for match in re.finditer(before + re.escape(plain) + after, text)]
+    if within is not None:
+        places = [(a, b) for a, b in places if any(first <= a and b <= last for first, last in within)]
     if not places:
         near = difflib.get_close_matches(plain, re.findall(r"\w+", text), n=1, cutoff=0.6)
         hint = f"Did you mean {shown(near[0])}?" if near else "Write a whole word, as it stands there."
@@ -63,8 +66,10 @@ def find(text: str, word: str) -> tuple[int, int]:
     return places[int(which) - 1]
 
 
-def find_both(text: str, source: str, target: str) -> tuple[tuple[int, int], tuple[int, int]]:
-    """The characters of two words, of which the second comes after the first.
+def find_both(
+    text: str, source: str, target: str, within: Sequence[tuple[int, int]] | None = None
+) -> tuple[tuple[int, int], tuple[int, int]]:
+    """The characters of two words, of which the second comes after the first; ``within`` as in ``find``.
 
     Raises:
         InterpError: what ``find`` refuses, or the target does not come after the source.
@@ -72,7 +77,7 @@ def find_both(text: str, source: str, target: str) -> tuple[tuple[int, int], tup
     >>> find_both("un gato, otro gato", "gato@1", "gato@2")
     ((3, 7), (14, 18))
     """
-    first, second = find(text, source), find(text, target)
+    first, second = (find(text, word, within) for word in (source, target))
     if second[0] < first[1]:
         raise InterpError(
             f"{shown(text[slice(*second)])} does not come after {shown(text[slice(*first)])}. A model of this kind "
@@ -104,6 +109,7 @@ def swapped(
     words: Sequence[str],
     *,
     most: int | None = None,
+    also: CharSpans | None = None,
 ) -> PromptPairs:
     """Pairs of a sentence and the same sentence with another word in the place of the source.
 
@@ -117,6 +123,7 @@ def swapped(
         target: characters of the word that is asked about.
         words: what stands in the place of the source, one pair for each.
         most: stop after so many pairs; None is all.
+        also: further roles of the sentence, such as the messages of a chat, each with its characters.
 
     Returns:
         Pairs with the roles ``source``, ``target`` and ``answer`` (the last token of the sentence).
@@ -146,9 +153,11 @@ def swapped(
     roles = [
         {SOURCE: (source[0], source[1] + shift), TARGET: (target[0] + shift, target[1] + shift)} for shift in shifts
     ]
-    clean, _ = encode_marked(tokenizer, [text] * len(others), [{SOURCE: source, TARGET: target}] * len(others))
+    own = {SOURCE: source, TARGET: target, **(also or {})}
+    clean, _ = encode_marked(tokenizer, [text] * len(others), [own] * len(others))
     corrupted, unknown = encode_marked(tokenizer, texts, roles)
-    problems = misalignments(clean, corrupted, differ_only_at=[SOURCE])
+    words_alone = clean.with_roles({role: clean.spans(role) for role in (SOURCE, TARGET)})
+    problems = misalignments(words_alone, corrupted, differ_only_at=[SOURCE])
     kept: list[int] = []
     drops: list[Drop] = []
     for i, problem in enumerate(problems):
@@ -173,7 +182,7 @@ def swapped(
         corrupted.rows(),
         correct=clean.ids[rows, first],
         incorrect=corrupted.ids[rows, first],
-        roles={role: Span(*clean.spans(role)[0].tolist()) for role in (SOURCE, TARGET)},  # one sentence: one place
+        roles={role: Span(*clean.spans(role)[0].tolist()) for role in clean.roles},  # one sentence: one place
         tokenizer=tokenizer,
         bos=clean.bos,
         task="explain",

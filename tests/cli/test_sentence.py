@@ -76,6 +76,22 @@ def test_a_mistake_is_one_line_and_nothing_is_written(
     assert not out.exists()
 
 
+def test_a_chat_is_a_file(tmp_path: Path, capsys: Captured) -> None:
+    words = ["--from", "negro", "--to", "gato", "--quiet"]
+    path = tmp_path / "chat.json"
+    path.write_text('[{"role": "user", "content": "Hola"}]')
+    for given, says in (
+        (["--chat", str(path)], "mini has no chat template"),
+        (["--chat", str(tmp_path / "none.json")], "none.json cannot be read"),
+        (["--chat", str(path), TEXT], "Give the sentence, or --chat"),
+        ([], "Give the sentence, or --chat"),
+    ):
+        assert main(["explain", *given, *words]) == 2
+        told = capsys.readouterr().err
+        assert says in told
+        assert told.count("\n") == 1
+
+
 def test_a_directory_with_something_in_it_is_left_alone(tmp_path: Path, capsys: Captured) -> None:
     (tmp_path / "mine.txt").write_text("mine")
     assert main([*ASKED, "--out", str(tmp_path)]) == 2

@@ -24,6 +24,7 @@ from interp._arguments import check_model
 from interp.errors import InterpError, shown, unknown_name, whole_number
 from interp.language import LANGUAGES, is_spanish
 from interp.prompts import swaps
+from interp.prompts.chat import Messages, Written, checked
 
 if TYPE_CHECKING:
     from interp.model import HookedTransformer
@@ -40,7 +41,7 @@ N = 8
 @overload
 def explain(  # type: ignore[overload-overlap]
     model: HookedTransformer,
-    text: str,
+    text: str | Messages,
     source: Literal["?"],
     target: str,
     *,
@@ -50,7 +51,7 @@ def explain(  # type: ignore[overload-overlap]
 @overload
 def explain(
     model: HookedTransformer,
-    text: str,
+    text: str | Messages,
     source: str,
     target: str,
     *,
@@ -62,7 +63,7 @@ def explain(
 ) -> Explanation: ...
 def explain(
     model: HookedTransformer,
-    text: str,
+    text: str | Messages,
     source: str,
     target: str,
     *,
@@ -84,7 +85,8 @@ def explain(
 
     Args:
         model: the model, with a tokenizer.
-        text: the sentence, or any text.
+        text: the sentence, or any text; or a chat, ``[{"role": "user", "content": "..."}]``, as the tokenizer's own
+            template writes it, with the beginning of the answer. Words are then looked for in its messages.
         source: a word of it, or several in a row; ``"gato@2"`` is the second ``gato``; ``"?"`` asks which words matter.
         target: a later word, likewise.
         instead: the words to put in the place of the source; None chooses.
@@ -111,27 +113,30 @@ def explain(
     check_model(model, text)
     if language not in (None, *LANGUAGES):
         raise unknown_name("language", language, LANGUAGES)
-    text = _in_one_form(text)
+    if not isinstance(text, str) and isinstance(text, list | tuple):
+        text = [{key: _in_one_form(part) for key, part in message.items()} for message in checked(text)]
+    written = Written.of(model, _in_one_form(text) if isinstance(text, str) else text)
+    text = written.text
     said = language or ("es" if isinstance(text, str) and is_spanish(text) else "en")
     if source == ANY:
         if instead is not None or continuation is not None:
             raise InterpError(f"source {ANY!r} asks of every word, so that it takes no instead= and no continuation=.")
-        asked = context.setting(model, text, _in_one_form(target))
-        return Influences(text, _in_one_form(target), said, context.measured(asked, progress=progress))
+        asked = context.setting(model, written, _in_one_form(target))
+        return Influences(written.said, _in_one_form(target), said, context.measured(asked, progress=progress))
     if whole_number(n, "n") < 1:
         raise InterpError(f"n is {shown(n)}. Ask for at least one counterfactual.")
     if continuation is not None and whole_number(continuation, "continuation") < 1:
         raise InterpError(f"continuation is {shown(continuation)}. Ask for at least one token.")
-    first, second = swaps.find_both(text, *(_in_one_form(word) for word in (source, target)))
-    words = other_words(model, text, first, n) if instead is None else instead
-    pairs = swaps.swapped(model, text, first, second, words, most=n)
+    first, second = swaps.find_both(text, _in_one_form(source), _in_one_form(target), written.within)
+    words = other_words(model, written, first, n) if instead is None else instead
+    pairs = swaps.swapped(written.reader, text, first, second, words, most=n, also=written.roles)
     names = _in_one_form(source), _in_one_form(target)
     beginning = Beginning.of(model, pairs)
     reach, sources = measuring.arrival(beginning, pairs)
     predictions = measuring.predictions(beginning, pairs)
     heads, route = measuring.patched(model, pairs, progress)
     goes_on = None if continuation is None else continued(beginning, pairs, continuation)
-    return Explanation(text, *names, said, pairs, reach, predictions, heads, sources, route, goes_on)
+    return Explanation(written.said, *names, said, pairs, reach, predictions, heads, sources, route, goes_on)
 
 
 def _in_one_form(text: str) -> str:

@@ -11,11 +11,14 @@ import xarray as xr
 from analyses.cli.sentence import FEWEST, number
 from interp import summary
 from interp.language import say
+from interp.prompts.ids import excerpt
 from interp.prompts.swaps import SOURCE
 
 if TYPE_CHECKING:
     from analyses.cli.explanation.result import Explanation
 
+EXCERPT = 200
+"""So many characters of the text, at most, stand in the question."""
 MOVES = 0.005
 """A word whose probability changes by less is not named in the answer."""
 NATS = 0.001
@@ -26,7 +29,10 @@ _NAMED_WORDS = 3
 def asked(found: Explanation) -> str:
     """The question, in the language spoken now."""
     return say(
-        'What of "{source}" reaches "{target}" in "{text}"?', source=found.source, target=found.target, text=found.text
+        'What of "{source}" reaches "{target}" in "{text}"?',
+        source=found.source,
+        target=found.target,
+        text=excerpt(found.text, limit=EXCERPT),
     )
 
 

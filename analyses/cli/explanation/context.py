@@ -26,6 +26,7 @@ from interp.attribution import input_attribution
 from interp.errors import InterpError, shown
 from interp.interventions import Knockout
 from interp.prompts import AnsweredPrompts, swaps
+from interp.prompts.chat import Written
 from interp.prompts.ids import token_texts
 from interp.prompts.swaps import TARGET
 from interp.prompts.tokens import Prompts, bos_ids, check_fits, encode, encode_plain
@@ -64,7 +65,7 @@ class Setting:
         start: the target's first token.
         units: the words that come before, in order; of a generated token also the last word itself.
         chars: of each unit, the characters of the text that it is; None for what was generated.
-        text: the text.
+        written: the text.
         n_text: its tokens; what follows was generated.
         says: the token that is predicted after the target's last token.
         generated: whether the question is of that token, and not of a word.
@@ -75,7 +76,7 @@ class Setting:
     start: int
     units: tuple[Unit, ...]
     chars: tuple[tuple[int, int] | None, ...]
-    text: str
+    written: Written
     n_text: int
     says: int
     generated: bool
@@ -95,16 +96,16 @@ class Setting:
         return Prompts.from_ids(rows, {TARGET: np.tile((self.start, self.at + 1), (len(rows), 1))}, self.model)
 
 
-def setting(model: HookedTransformer, text: str, target: str) -> Setting:
+def setting(model: HookedTransformer, written: Written, target: str) -> Setting:
     """Find the target and the words before it.
 
     Raises:
         InterpError: a target that is not there, has nothing before it, or is generated beyond what the model reads.
     """
     wanted = re.fullmatch(re.escape(NEXT) + r"(\d*)", target) if isinstance(target, str) else None
-    span = None if wanted else swaps.find(text, target)
-    prompts = encode(model, text, None if span is None else [{TARGET: span}])
-    ((_, offsets),) = encode_plain(model, [text])
+    span = None if wanted else swaps.find(written.text, target, written.within)
+    prompts = encode(written.reader, written.text, None if span is None else [{TARGET: span}])
+    ((_, offsets),) = encode_plain(written.reader, [written.text])
     shift = int(prompts.lengths[0]) - len(offsets)
     ids = prompts.ids[0]
     if wanted is not None:
@@ -120,7 +121,7 @@ def setting(model: HookedTransformer, text: str, target: str) -> Setting:
     else:
         start, stop = prompts.spans(TARGET)[0].tolist()
         ids, says = ids[:stop], -1
-    found: list[tuple[Unit, tuple[int, int] | None]] = list(_units(text, offsets, shift))
+    found: list[tuple[Unit, tuple[int, int] | None]] = list(_units(written, offsets, shift))
     later = range(shift + len(offsets), len(ids))
     found += [(Unit(token_texts(model.tokenizer, [int(ids[i])])[0].strip(), i, i + 1), None) for i in later]
     end = len(ids) if wanted is not None else start
@@ -128,18 +129,20 @@ def setting(model: HookedTransformer, text: str, target: str) -> Setting:
     if not kept:
         raise InterpError(f"Nothing stands before {shown(target)}. Give a later word.")
     units, chars = zip(*kept, strict=True)
-    asked = Setting(model, ids, start, units, chars, text, shift + len(offsets), says, wanted is not None)
+    asked = Setting(model, ids, start, units, chars, written, shift + len(offsets), says, wanted is not None)
     if says < 0:
         last = Beginning.empty(model).logits(asked.prompts([ids.tolist()]), np.array([asked.at]))[0, 0]
         asked = replace(asked, says=int(last.argmax()))
     return asked
 
 
-def _units(text: str, offsets: Sequence[tuple[int, int]], shift: int) -> Iterator[tuple[Unit, tuple[int, int]]]:
-    """Words and signs of a text, each with its tokens; a token of two of them belongs to the first."""
+def _units(written: Written, offsets: Sequence[tuple[int, int]], shift: int) -> Iterator[tuple[Unit, tuple[int, int]]]:
+    """Words and signs of a text, of a chat's messages, each with its tokens; a token of two belongs to the first."""
     taken = 0
-    for match in re.finditer(r"\w+|[^\w\s]", text):
+    for match in re.finditer(r"\w+|[^\w\s]", written.text):
         first, last = match.span()
+        if written.within is not None and not any(a <= first and last <= b for a, b in written.within):
+            continue
         tokens = [i for i, (a, b) in enumerate(offsets) if a < last and b > first and i >= taken]
         if tokens:
             taken = tokens[-1] + 1
@@ -274,9 +277,9 @@ def _others(asked: Setting, index: int, whole: Beginning) -> list[tuple[str, lis
     words = [] if chars is None else [word for word in dict.fromkeys(of_lexicons(unit.text)) if word != unit.text]
     found = []
     if words and chars is not None:
-        texts = [swaps.with_word(asked.text, chars, word) for word in words]
-        for word, (ids, _) in zip(words, encode_plain(asked.model, texts), strict=True):
-            row = [*bos_ids(asked.model), *ids, *own[asked.n_text :]]
+        texts = [swaps.with_word(asked.written.text, chars, word) for word in words]
+        for word, (ids, _) in zip(words, encode_plain(asked.written.reader, texts), strict=True):
+            row = [*bos_ids(asked.written.reader), *ids, *own[asked.n_text :]]
             if len(row) == max(asked.n_text, len(own)):
                 row = row[: len(own)]
                 if row[: unit.start] == own[: unit.start] and row[unit.stop :] == own[unit.stop :]:

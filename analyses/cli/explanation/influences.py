@@ -9,10 +9,11 @@ from pathlib import Path
 import numpy as np
 import xarray as xr
 
-from analyses.cli.explanation.answer import quoted
+from analyses.cli.explanation.answer import EXCERPT, quoted
 from analyses.cli.explanation.context import OTHERS
 from analyses.cli.sentence import number
 from interp.language import say, speaking
+from interp.prompts.ids import excerpt
 from interp.report.inputs import Result
 from interp.report.sections import influences as drawn
 from interp.report.sections.influences import METHODS
@@ -26,7 +27,7 @@ class Influences:
     """Which words of the context matter to a word, or to a token that is generated.
 
     Attributes:
-        text: the sentence.
+        text: the sentence; of a chat its messages, one after the other.
         target: the word that is asked about, as it was asked for; ``">"`` is the token that is generated next.
         language: of the sentence, in which the answer is written.
         words: one entry for each word of the context (dim ``word``). ``swap_...`` (word, other): another word in its
@@ -120,7 +121,9 @@ class Influences:
 
     @property
     def _question(self) -> str:
-        return say('Which words matter to {target} in "{text}"?', target=self._target, text=self.text)
+        return say(
+            'Which words matter to {target} in "{text}"?', target=self._target, text=excerpt(self.text, limit=EXCERPT)
+        )
 
     @property
     def _target(self) -> str:

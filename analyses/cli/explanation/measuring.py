@@ -13,6 +13,7 @@ from analyses.cli.explanation.beginning import Beginning, Seen
 from interp import readouts, results
 from interp.prompts import PromptPairs
 from interp.prompts.swaps import SOURCE, TARGET
+from interp.prompts.template import ANSWER
 from interp.results import Variable
 from interp.run import ids_of
 from interp.sweeps import Direction, sweep
@@ -139,10 +140,17 @@ def _labels(pairs: PromptPairs, positions: np.ndarray) -> dict[str, tuple[str, l
     role = np.full(int(pairs.clean.lengths[0]), "", dtype="U8")
     for name in (SOURCE, TARGET):
         role[slice(*pairs.clean.spans(name)[0])] = name
-    return {
+    labels = {
         "token": ("position", [tokens[i] for i in positions]),
         "role": ("position", [str(role[i]) for i in positions]),
     }
+    messages = [name for name in pairs.clean.roles if name not in (SOURCE, TARGET, ANSWER)]
+    if messages:
+        said = np.full(int(pairs.clean.lengths[0]), "", dtype="U64")
+        for name in messages:
+            said[slice(*pairs.clean.spans(name)[0])] = name
+        labels["message"] = ("position", [str(said[i]) for i in positions])
+    return labels
 
 
 # ---- what carries it ----

@@ -24,7 +24,7 @@ class Explanation:
     """What of one word reaches another, with everything it was computed from.
 
     Attributes:
-        text: the sentence.
+        text: the sentence; of a chat its messages, one after the other.
         source: the word that is exchanged, as it was asked for (``"gato@2"`` is the second).
         target: the word that is asked about, likewise.
         language: of the sentence, in which the answer is written.

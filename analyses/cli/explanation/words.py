@@ -5,13 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
+from torch import Tensor
 
+from analyses.cli.explanation.beginning import Beginning
 from interp import tasks
 from interp.errors import InterpError
 from interp.prompts import swaps
+from interp.prompts.chat import Written
 from interp.prompts.swaps import SOURCE
-from interp.prompts.tokens import encode_marked, encode_plain
+from interp.prompts.tokens import Prompts, encode_marked, encode_plain
 
 if TYPE_CHECKING:
     from interp.model import HookedTransformer
@@ -20,7 +24,7 @@ LIKELY = 0.2
 """A word of several tokens is one that the model expects only if each of its later tokens has this probability."""
 
 
-def other_words(model: HookedTransformer, text: str, source: tuple[int, int], n: int) -> list[str]:
+def other_words(model: HookedTransformer, text: str | Written, source: tuple[int, int], n: int) -> list[str]:
     """Words for the place of the source: of the bundled lexicons that hold it, then what the model expects there.
 
     Args:
@@ -34,24 +38,23 @@ def other_words(model: HookedTransformer, text: str, source: tuple[int, int], n:
     >>> other_words(model, "el color negro", (9, 14), 2)[:2]
     ['blanco', 'rojo']
     """
-    word = text[slice(*source)]
+    written = text if isinstance(text, Written) else Written.of(model, text)
+    word = written.text[slice(*source)]
     found = [other for other in dict.fromkeys(of_lexicons(word)) if other != word]
-    if sum(_lines_up(model, text, source, found)) >= n:
+    if sum(_lines_up(written, source, found)) >= n:
         return found
     expected = [
         other
-        for other in _expected(model, text, source, 8 * n)
+        for other in _expected(model, written, source, 8 * n)
         if other.isalpha() and other.islower() == word.islower() and other not in (word, *found)
     ]
-    return found + [
-        other for other, fits in zip(expected, _lines_up(model, text, source, expected), strict=True) if fits
-    ]
+    return found + [other for other, fits in zip(expected, _lines_up(written, source, expected), strict=True) if fits]
 
 
-def _lines_up(model: HookedTransformer, text: str, source: tuple[int, int], words: Sequence[str]) -> list[bool]:
+def _lines_up(written: Written, source: tuple[int, int], words: Sequence[str]) -> list[bool]:
     """Whether the sentence keeps its number of tokens with each word."""
-    texts = [text, *(swaps.with_word(text, source, word) for word in words)]
-    first, *others = (len(ids) for ids, _ in encode_plain(model, texts))
+    texts = [written.text, *(swaps.with_word(written.text, source, word) for word in words)]
+    first, *others = (len(ids) for ids, _ in encode_plain(written.reader, texts))
     return [length == first for length in others]
 
 
@@ -65,9 +68,9 @@ def of_lexicons(word: str) -> Iterator[str]:
                 yield from (other.capitalize() for other in words)
 
 
-def _expected(model: HookedTransformer, text: str, source: tuple[int, int], most: int) -> list[str]:
+def _expected(model: HookedTransformer, written: Written, source: tuple[int, int], most: int) -> list[str]:
     """Whole words that the model expects in the place of the source, of as many tokens; the likeliest first."""
-    prompts, _ = encode_marked(model, [text], [{SOURCE: source}])
+    prompts, _ = encode_marked(written.reader, [written.text], [{SOURCE: source}])
     start, stop = prompts.spans(SOURCE)[0].tolist()
     lead = prompts.ids[0, :start].tolist()
     if not lead:
@@ -76,14 +79,22 @@ def _expected(model: HookedTransformer, text: str, source: tuple[int, int], most
             "--instead with commas between them."
         )
     reader: Any = model.tokenizer
+    beginning = Beginning.with_read(model, np.array(lead[:-1], dtype=np.int64))
+
+    def chances(rows: Tensor) -> Tensor:
+        prompts = Prompts.from_ids(rows.numpy())
+        return beginning.logits(prompts, np.array([rows.shape[1] - 1]))[:, 0, : len(reader)].softmax(dim=-1)
+
     rows = torch.tensor([lead])
-    first = model.forward(rows)[0, -1, : len(reader)].topk(min(most, len(reader))).indices.cpu()
+    first = chances(rows)[0].topk(min(most, len(reader))).indices
     rows = torch.cat([rows.expand(len(first), -1), first[:, None]], dim=1)
     for _ in range(start + 1, stop):
-        chances, best = model.forward(rows)[:, -1].softmax(dim=-1).cpu().max(dim=-1)
-        rows = torch.cat([rows, best[:, None]], dim=1)[chances >= LIKELY]
-    goes_on = torch.tensor([goes_on(str(reader.decode([token]))) for token in range(len(reader))])
-    ends = model.forward(rows)[:, -1, : len(reader)].softmax(dim=-1).cpu()[:, goes_on].sum(dim=-1) < 0.5
+        likely, best = chances(rows).max(dim=-1)
+        rows = torch.cat([rows, best[:, None]], dim=1)[likely >= LIKELY]
+        if not len(rows):
+            return []
+    within = torch.tensor([goes_on(str(reader.decode([token]))) for token in range(len(reader))])
+    ends = chances(rows)[:, within].sum(dim=-1) < 0.5
     words = [str(reader.decode(row[len(lead) :])).strip() for row in rows.tolist()]
     return [word for word, whole in zip(words, ends.tolist(), strict=True) if whole]
 
