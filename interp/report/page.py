@@ -19,7 +19,7 @@ POLICY = (
     "font-src data:; base-uri 'none'; form-action 'none'"
 )
 """The page forbids itself every request, so a mistake cannot make one."""
-SCRIPTS = ("base", "tips", "tables", "contents", "brush", "circuitsvis")
+SCRIPTS = ("base", "tips", "tables", "contents", "scrolls", "brush", "circuitsvis")
 """The page's scripts, in the order in which they run; each may use what those before it define."""
 
 

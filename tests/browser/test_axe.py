@@ -1,0 +1,57 @@
+"""axe-core over the whole page: no violation, best practices included, light and dark, wide and narrow."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from axe_playwright_python.base import AXE_SCRIPT
+from playwright.sync_api import Browser, Page
+
+from tests.browser.opened import Opened
+
+pytestmark = [pytest.mark.browser, pytest.mark.slow]
+
+# Rows of a table are alike, and so are marks of a drawing: of each kind the first few are looked at.
+THIN = r"""() => {
+  document.querySelectorAll("tbody").forEach(body => Array.from(body.rows).slice(3).forEach(row => row.remove()));
+  document.querySelectorAll("svg").forEach(svg => {
+    const seen = {};
+    Array.from(svg.querySelectorAll("*")).forEach(mark => {
+      const kind = mark.tagName + "." + (mark.getAttribute("class") || "").split(" ")[0];
+      seen[kind] = (seen[kind] || 0) + 1;
+      if (seen[kind] > 4) mark.remove();
+    });
+  });
+}"""
+
+RUN = r"""async options => (await axe.run(document, { resultTypes: ["violations"], ...options })).violations.flatMap(
+  rule => rule.nodes.map(node => rule.id + ": " + node.html.slice(0, 200)))"""
+
+COLOURS = {"runOnly": ["color-contrast", "link-in-text-block"]}
+NARROW = {"runOnly": ["scrollable-region-focusable", "target-size", "meta-viewport", "bypass", "region"]}
+
+
+def violations(page: Page, options: dict[str, Any]) -> list[str]:
+    """What axe-core has against a page, by rule and element."""
+    if not page.evaluate("() => 'axe' in window"):
+        page.evaluate(AXE_SCRIPT)
+    found: list[str] = page.evaluate(RUN, options)
+    return found
+
+
+@pytest.mark.parametrize("name", ["study", "made", "explained", "refused"])
+def test_axe_finds_nothing(used: Callable[..., Opened], name: str) -> None:
+    opened = used(name)
+    opened.unfold()
+    opened.page.wait_for_timeout(300)
+    opened.page.evaluate(THIN)
+    found = {"light, wide": violations(opened.page, {})}
+    opened.page.emulate_media(color_scheme="dark")
+    found["dark"] = violations(opened.page, COLOURS)
+    opened.page.set_viewport_size({"width": 400, "height": 900})
+    opened.page.wait_for_timeout(300)
+    found["narrow"] = violations(opened.page, NARROW)
+    assert found == {"light, wide": [], "dark": [], "narrow": []}
