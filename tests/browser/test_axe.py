@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
 from axe_playwright_python.base import AXE_SCRIPT
-from playwright.sync_api import Browser, Page
+from playwright.sync_api import Page
 
 from tests.browser.opened import Opened
 
@@ -27,8 +26,10 @@ THIN = r"""() => {
   });
 }"""
 
-RUN = r"""async options => (await axe.run({ exclude: [".drawn canvas"] }, { resultTypes: ["violations"], ...options })).violations.flatMap(
-  rule => rule.nodes.map(node => rule.id + ": " + node.html.slice(0, 200)))"""
+RUN = r"""async options => {
+  const found = await axe.run({ exclude: [".drawn canvas"] }, { resultTypes: ["violations"], ...options });
+  return found.violations.flatMap(rule => rule.nodes.map(node => rule.id + ": " + node.html.slice(0, 200)));
+}"""
 
 COLOURS = {"runOnly": ["color-contrast", "link-in-text-block"]}
 NARROW = {"runOnly": ["scrollable-region-focusable", "target-size", "meta-viewport", "bypass", "region"]}

@@ -8,7 +8,7 @@ if ("ResizeObserver" in window) {
     });
   });
   document.querySelectorAll(".scroll:not([tabindex])").forEach(function (box) {
-    var name = box.querySelector("svg > title") || box.closest("figure").querySelector("h3");
+    var name = box.querySelector("svg > title") || box.closest("figure, section").querySelector("h3, h2");
     box.setAttribute("role", "group");
     box.setAttribute("aria-label", name.textContent);
     scrolling.observe(box);
