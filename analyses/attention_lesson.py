@@ -34,6 +34,15 @@ SOURCE = "Vaswani et al. 2017, Attention Is All You Need, arXiv 1706.03762, equa
 TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4, torch.bfloat16: 5e-2, torch.float16: 1e-2}
 """How far a recomputed number may be from the model's, as a share of the sizes summed: rounding in that data type."""
 
+PATTERN_BYTES = 2**22
+"""Bytes of attention patterns that are kept; the first prompt's are kept whatever they take."""
+
+VECTOR_BYTES = 2**20
+"""Bytes of queries, keys and values that are kept."""
+
+_FLOAT = 4
+"""Bytes of a number as it is kept."""
+
 
 def check_askable(
     pairs: PromptPairs, *, dest: str | int | None = None, src: str | int | None = None, prompt: int = 0
@@ -154,35 +163,43 @@ def run(
 
 
 def patterns(model: HookedTransformer, pairs: PromptPairs, *, prompt: int = 0) -> xr.Dataset:
-    """The attention pattern of every head on one clean prompt.
+    """The attention pattern of every head on the clean prompts, as many as ``PATTERN_BYTES`` allows.
 
     Args:
         model: the model.
         pairs: the prompts; only the clean ones are used.
-        prompt: which prompt.
+        prompt: which prompt comes first.
 
     Returns:
-        ``pattern`` (layer, head, dest_position, src_position): shares in [0, 1]; each row sums to 1, and a word never
-        reads what comes after it. Coordinate ``token`` on src_position.
+        ``pattern`` (prompt, layer, head, dest_position, src_position): shares in [0, 1]; each row sums to 1, and a word
+        never reads what comes after it; NaN is padding. ``token`` (prompt, src_position) and ``text`` (prompt) are what
+        is read; ``role_first`` and ``role_last`` (prompt, role) are the positions of each role, both included.
 
     Raises:
         InterpError: there is no such prompt.
+
+    >>> from analyses import attention_lesson
+    >>> from interp import HookedTransformer, tasks
+    >>> model = HookedTransformer.from_pretrained("mini")
+    >>> found = attention_lesson.patterns(model, tasks.build("color-noun", "recall", tokenizer=model, n=2))
+    >>> found.sizes["prompt"], float(found.pattern.sum("src_position").isel(dest_position=0).min()) > 0.999
+    (2, True)
     """
     check_pairs(model, pairs)
     _check_prompt(pairs, prompt)
-    one = pairs.clean.select([prompt])
-    pattern = capture(model, one, ["pattern"])["pattern"].isel(prompt=0).transpose(
-        "layer", "head", "dest_position", "src_position"
-    )  # fmt: skip
-    n_layers, n_heads, length, _ = pattern.shape
+    length = int(pairs.clean.lengths.max())
+    chosen = _first(pairs, prompt, PATTERN_BYTES // (model.cfg.n_layers * model.cfg.n_heads * length**2 * _FLOAT))
+    some = pairs.clean.select(chosen)
+    dims = ("prompt", "layer", "head", "dest_position", "src_position")
+    pattern = capture(model, some, ["pattern"])["pattern"].transpose(*dims)
     return results.build(
-        {"pattern": Variable(tuple(map(str, pattern.dims)), pattern.values, "share", "attention weights")},
+        {"pattern": Variable(dims, pattern.values, "share", "attention weights")},
         coords={
-            "layer": np.arange(n_layers),
-            "head": np.arange(n_heads),
-            "dest_position": np.arange(length),
-            "src_position": np.arange(length),
-            "token": ("src_position", np.array(_token_texts(one))),
+            "layer": np.arange(model.cfg.n_layers),
+            "head": np.arange(model.cfg.n_heads),
+            "dest_position": np.arange(pattern.sizes["dest_position"]),
+            "src_position": np.arange(pattern.sizes["src_position"]),
+            **_said(some, chosen, pairs.roles, "src_position"),
         },
         title="The attention patterns of every head",
         question="Where does each head look from each word?",
@@ -190,7 +207,104 @@ def patterns(model: HookedTransformer, pairs: PromptPairs, *, prompt: int = 0) -
         source=SOURCE,
         of=(model, pairs),
         seed=0,
-        extra={"prompt": prompt, "text": _text(one)},
+        extra={
+            "prompt": prompt,
+            "text": _texts(some)[0],
+            "d_model": model.cfg.d_model,
+            "d_head": model.cfg.d_head,
+            "d_mlp": model.cfg.d_mlp,
+            "d_vocab": model.cfg.vocab_out,
+        },
+    )
+
+
+def vectors(
+    model: HookedTransformer,
+    pairs: PromptPairs,
+    *,
+    prompt: int = 0,
+    dest: str | int | None = None,
+    src: str | int | None = None,
+) -> xr.Dataset:
+    """Queries, keys and values of heads on some clean prompts, from which any word's reading of any other follows.
+
+    Every head is kept if one prompt's heads fit in ``VECTOR_BYTES``; else those that look most from a reading word to
+    the word that is read. Heads that attend by another rule than softmax(q·k / sqrt(d_head)) are left out.
+
+    Args:
+        model: the model.
+        pairs: the prompts; only the clean ones are used.
+        prompt: which prompt comes first.
+        dest: the reading word, as in ``run``.
+        src: the word that is read, as in ``run``.
+
+    Returns:
+        ``q``, ``k``, ``v`` (prompt, head_label, position, d_head), after rotation in rotary models; keys and values are
+        those of the head's group. Where a block adds what its heads write to the stream unchanged, also the lengths of
+        what is written: ``written`` (of the head's output), ``value_written`` (of each word's value on its own) and
+        ``stream`` (of the residual stream that the block reads), all (prompt, head_label, position), activation. NaN
+        is padding.
+
+    Raises:
+        InterpError: as ``run``; or no head attends by the rule.
+
+    >>> from analyses import attention_lesson
+    >>> from interp import HookedTransformer, tasks
+    >>> model = HookedTransformer.from_pretrained("mini")
+    >>> found = attention_lesson.vectors(model, tasks.build("color-noun", "recall", tokenizer=model, n=2))
+    >>> found.sizes["head_label"], found.q.dims
+    (16, ('prompt', 'head_label', 'position', 'd_head'))
+    """
+    check_pairs(model, pairs)
+    _check_prompt(pairs, prompt)
+    readers, read = _ends(pairs, dest, src)
+    length, cfg = int(pairs.clean.lengths.max()), model.cfg
+    one_head = 3 * length * cfg.d_head * _FLOAT
+    heads = _looking(model, pairs, readers, read)[: max(1, VECTOR_BYTES // one_head)]
+    chosen = _first(pairs, prompt, VECTOR_BYTES // (one_head * len(heads)))
+    some = pairs.clean.select(chosen)
+    names = ("rot_q", "rot_k", "v") if model.has_site("rot_q") else ("q", "k", "v")
+    writes = [name for name in ("attn_out", "resid_pre") if model.has_site(name)]
+    own = capture(model, some, [*names, "z", "pattern", *writes])
+    parts = [_Vectors.of(model, own, names, layer, head) for layer, head in heads]
+    true = [i for i, part in enumerate(parts) if part.error <= TOLERANCE.get(model.dtype, 5e-2)]
+    if not true:
+        raise InterpError(
+            f"No head of {model.name} ({cfg.architecture}) attends by softmax(q·k / sqrt(d_head)), so that its queries "
+            "and keys would not explain what it reads. Choose another model."
+        )
+    true.sort(key=lambda i: heads[i])
+    by_dimension, by_position = ("prompt", "head_label", "position", "d_head"), ("prompt", "head_label", "position")
+    kind = "after rotation" if names[0] == "rot_q" else "of each head"
+    stack = {name: np.stack([getattr(parts[i], name) for i in true], axis=1) for name in ("q", "k", "v")}
+    variables = {
+        "q": Variable(by_dimension, stack["q"], "activation", f"queries {kind}"),
+        "k": Variable(by_dimension, stack["k"], "activation", f"keys {kind}"),
+        "v": Variable(by_dimension, stack["v"], "activation", "values"),
+    }
+    if _adds_what_heads_write(model, own):
+        lengths = {
+            "written": "length of what the head writes",
+            "value_written": "length of what one word's value would write",
+            "stream": "length of the residual stream that the block reads",
+        }
+        for name, meaning in lengths.items():
+            values = np.stack([getattr(parts[i], name) for i in true], axis=1)
+            variables[name] = Variable(by_position, values, "activation", meaning)
+    return results.build(
+        variables,
+        coords={
+            "head_label": np.array([head_label(*heads[i]) for i in true]),
+            "position": np.arange(own.sizes["position"]),
+            **_said(some, chosen, pairs.roles, "position"),
+        },
+        title="Queries, keys and values",
+        question="How does any word read any other, number by number?",
+        reading="The share that one word gives another is softmax(q·k / sqrt(d_head)) over all words up to it.",
+        source=SOURCE,
+        of=(model, pairs),
+        seed=0,
+        extra={"prompt": prompt, "n_heads_in_all": cfg.n_layers * cfg.n_heads},
     )
 
 
@@ -371,12 +485,104 @@ def _error(mine: np.ndarray, models: np.ndarray, size: np.ndarray) -> float:
     return float(np.abs(mine - models).max() / max(float(size.max()), 1e-12))
 
 
+@dataclass(frozen=True)
+class _Vectors:
+    """Queries, keys and values of one head on some prompts; ``error``: how far its own weights are from their softmax.
+
+    The lengths are those of what is written through W_O: of the head's output, and of each word's value on its own.
+    """
+
+    q: Float[np.ndarray, "prompt position d_head"]
+    k: Float[np.ndarray, "prompt position d_head"]
+    v: Float[np.ndarray, "prompt position d_head"]
+    written: Float[np.ndarray, "prompt position"]
+    value_written: Float[np.ndarray, "prompt position"]
+    stream: Float[np.ndarray, "prompt position"]
+    error: float
+
+    @classmethod
+    def of(cls, model: HookedTransformer, own: xr.Dataset, names: Sequence[str], layer: int, head: int) -> _Vectors:
+        kv_head = head // (model.cfg.n_heads // model.cfg.n_kv_heads)
+        axes = ("prompt", "position", "d_head")
+
+        def of_head(name: str) -> np.ndarray:
+            axis = "kv_head" if "kv_head" in own[name].dims else "head"
+            index = kv_head if axis == "kv_head" else head
+            return np.asarray(own[name].isel({"layer": layer, axis: index}).transpose(*axes).values)
+
+        q, k, v, z = (of_head(name) for name in (*names, "z"))
+        score = np.einsum("pdx,psx->pds", q, k, dtype=np.float64) / np.sqrt(q.shape[-1])
+        score = np.where(np.tri(score.shape[1], dtype=bool), score, -np.inf)
+        with np.errstate(invalid="ignore"):  # padding is NaN
+            weight = np.exp(score - np.max(score, axis=-1, keepdims=True))
+            weight /= weight.sum(axis=-1, keepdims=True)
+        models = own["pattern"].isel(layer=layer, head=head).transpose("prompt", "dest_position", "src_position").values
+        w_o = model.W_O(layer)[head].detach().double().cpu().numpy()
+        stream = own["resid_pre"].isel(layer=layer).transpose("prompt", "position", "d_model").values
+        written, alone, read = (np.linalg.norm(part, axis=-1).astype(np.float32) for part in (z @ w_o, v @ w_o, stream))
+        return cls(q, k, v, written, alone, read, float(np.nanmax(np.abs(weight - models))))
+
+
+def _adds_what_heads_write(model: HookedTransformer, own: xr.Dataset) -> bool:
+    """Whether what the heads write, with the bias, is what the attention of each layer adds to the stream."""
+    if not {"attn_out", "resid_pre"} <= set(own.data_vars):
+        return False
+    for layer in range(model.cfg.n_layers):
+        z = own["z"].isel(layer=layer).transpose("prompt", "position", "head", "d_head").values
+        w_o, bias = (part.detach().double().cpu().numpy() for part in (model.W_O(layer), model.b_O(layer)))
+        mine = np.einsum("pnhx,hxd->pnd", z, w_o) + bias
+        added = own["attn_out"].isel(layer=layer).transpose("prompt", "position", "d_model").values
+        size = float(np.nanmax(np.abs(added)))
+        if not float(np.nanmax(np.abs(mine - added))) <= TOLERANCE.get(model.dtype, 5e-2) * max(size, 1e-12):
+            return False
+    return True
+
+
+def _looking(
+    model: HookedTransformer, pairs: PromptPairs, readers: Sequence[_End], read: _End
+) -> list[tuple[int, int]]:
+    """Every head as (layer, head), first those that look most from any reading word to the word that is read."""
+    means = [mean_attention(model, pairs, end.positions, read.positions) for end in readers]
+    most = np.max(means, axis=0)
+    return sorted(np.ndindex(*most.shape), key=lambda at: (-most[at], at))
+
+
 # ---- words ----
 
 
+def _first(pairs: PromptPairs, prompt: int, count: int) -> list[int]:
+    """At most so many prompts (but one), the given one first."""
+    return [prompt, *(i for i in range(len(pairs)) if i != prompt)][: max(1, count)]
+
+
+def _said(some: Prompts, chosen: Sequence[int], roles: Sequence[str], axis: str) -> dict[str, object]:
+    """Coordinates that say what each prompt is: its index, text, tokens, and where its roles are."""
+    rows = [some.tokens[i] if some.tokens is not None else _ids(some, i) for i in range(len(some))]
+    padded = [[*row, *[""] * (some.ids.shape[1] - len(row))] for row in rows]
+    spans = np.stack([some.spans(role) for role in roles], axis=1) if roles else np.zeros((len(some), 0, 2), int)
+    made: dict[str, object] = {
+        "prompt": np.array(chosen),
+        "text": ("prompt", np.array(_texts(some))),
+        "token": (("prompt", axis), np.array(padded)),
+    }
+    if roles:
+        made["role"] = np.array(roles)
+        made["role_first"] = (("prompt", "role"), spans[..., 0])
+        made["role_last"] = (("prompt", "role"), spans[..., 1] - 1)
+    return made
+
+
+def _ids(some: Prompts, row: int) -> tuple[str, ...]:
+    return tuple(f"#{token}" for token in some.rows()[row])
+
+
+def _texts(some: Prompts) -> list[str]:
+    return list(some.texts) if some.texts is not None else [" ".join(_ids(some, i)) for i in range(len(some))]
+
+
 def _token_texts(one: Prompts) -> tuple[str, ...]:
-    return one.tokens[0] if one.tokens is not None else tuple(f"#{token}" for token in one.rows()[0])
+    return one.tokens[0] if one.tokens is not None else _ids(one, 0)
 
 
 def _text(one: Prompts) -> str:
-    return one.texts[0] if one.texts is not None else " ".join(_token_texts(one))
+    return _texts(one)[0]

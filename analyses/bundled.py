@@ -88,7 +88,10 @@ _ATTENTION_LESSON = Analysis(
         Option("prompt", _INDEX, 0, "which prompt"),
     ),
     settled=("progress",),
-    further=(File("attention_patterns", "patterns", ("prompt",)),),
+    further=(
+        File("attention_patterns", "patterns", ("prompt",)),
+        File("attention_vectors", "vectors", ("prompt", "dest", "src")),
+    ),
     asks=("dest", "src", "prompt"),
 )
 

@@ -5,7 +5,7 @@ The bundled ones stand in ``analyses.bundled``. Any installed package adds one b
 
 >>> from analyses import registry
 >>> [file.name for file in registry.get("attention_lesson").files]
-['attention_lesson', 'attention_patterns']
+['attention_lesson', 'attention_patterns', 'attention_vectors']
 """
 
 from __future__ import annotations

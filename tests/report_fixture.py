@@ -30,6 +30,7 @@ FILES = (
     "behavior",
     "attention_lesson",
     "attention_patterns",
+    "attention_vectors",
     "probing",
     "activation_patching",
     "head_attribution",
@@ -98,7 +99,7 @@ def write_run(directory: Path, spec: RunSpec | None = None) -> Path:
 def _file(name: str, spec: RunSpec) -> bytes:
     """One result file of a run; many tests share it."""
     makers = (
-        *(behavior, attention_lesson, attention_patterns, probing, activation_patching),
+        *(behavior, attention_lesson, attention_patterns, attention_vectors, probing, activation_patching),
         *(head_attribution, verdict, approximation_audit),
     )
     number = FILES.index(name)
@@ -315,24 +316,64 @@ def attention_lesson(spec: RunSpec, rng: np.random.Generator) -> xr.Dataset:
     )
 
 
-def attention_patterns(spec: RunSpec, rng: np.random.Generator) -> xr.Dataset:
+N_KEPT = 2
+"""Prompts of which patterns and vectors are kept."""
+
+
+def _kept(spec: RunSpec, axis: str) -> dict[str, Any]:
+    """What the coordinates say of the prompts that are kept; both are the first prompt's words."""
     words = tokens(spec)
-    size = len(words)
-    scores = rng.normal(size=(spec.n_layers, spec.n_heads, size, size)) * 2
-    scores[MOVER[0], MOVER[1], 12, 5] += 6
+    first = np.tile([[5, 13]], (N_KEPT, 1))
+    return {
+        "prompt": [0, 1],
+        "text": ("prompt", ["".join(words)] * N_KEPT),
+        "token": (("prompt", axis), [list(words)] * N_KEPT),
+        "role": ["color", "noun"],
+        "role_first": (("prompt", "role"), first),
+        "role_last": (("prompt", "role"), first),
+    }
+
+
+def attention_patterns(spec: RunSpec, rng: np.random.Generator) -> xr.Dataset:
+    size = len(tokens(spec))
+    scores = rng.normal(size=(N_KEPT, spec.n_layers, spec.n_heads, size, size)) * 2
+    scores[:, MOVER[0], MOVER[1], 12, 5] += 6
     scores = np.where(np.tri(size, dtype=bool), scores, -np.inf)
     weights = np.exp(scores - scores.max(axis=-1, keepdims=True))
     weights /= weights.sum(axis=-1, keepdims=True)
-    variables: dict[str, Variable] = {
-        "pattern": (("layer", "head", "dest_position", "src_position"), weights.astype(np.float32), "share")
-    }
+    dims = ("prompt", "layer", "head", "dest_position", "src_position")
     return _dataset(
         spec,
         "Attention patterns",
         "What does each head look at?",
         "A cell is a share.",
+        {"pattern": (dims, weights.astype(np.float32), "share")},
+        _kept(spec, "src_position"),
+        vocabulary='{"source": "color", "target": "noun"}',
+        text="".join(tokens(spec)),
+        d_model=32,
+        d_head=spec.d_head,
+        d_mlp=128,
+        d_vocab=100,
+    )
+
+
+def attention_vectors(spec: RunSpec, rng: np.random.Generator) -> xr.Dataset:
+    labels = [head_label(i, j) for i in range(spec.n_layers) for j in range(spec.n_heads)]
+    shape = (N_KEPT, len(labels), len(tokens(spec)))
+    variables: dict[str, Variable] = {
+        name: (("prompt", "head_label", "position", "d_head"), rng.normal(size=(*shape, spec.d_head)), "activation")
+        for name in "qkv"
+    }
+    for name in ("written", "value_written", "stream"):
+        variables[name] = (("prompt", "head_label", "position"), rng.uniform(1, 2, size=shape), "activation")
+    return _dataset(
+        spec,
+        "Attention vectors",
+        "How does any word read any other?",
+        "Queries, keys and values.",
         variables,
-        {"token": ("src_position", list(words))},
+        {"head_label": labels, **_kept(spec, "position")},
     )
 
 

@@ -68,6 +68,7 @@ OF_PAIRS: dict[str, Call] = {
     "behavior": behavior.run,
     "attention_lesson": attention_lesson.run,
     "attention_lesson.patterns": attention_lesson.patterns,
+    "attention_lesson.vectors": attention_lesson.vectors,
     "activation_patching": activation_patching.run,
     "activation_patching.cost": activation_patching.cost,
     "head_attribution": head_attribution.run,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -70,11 +70,12 @@ class Figure:
 
 @dataclass(frozen=True)
 class Prose:
-    """Paragraphs."""
+    """Paragraphs; ``key``: their anchor, if they have one."""
 
     template: ClassVar[str] = "prose"
 
     paragraphs: tuple[str, ...]
+    key: str = ""
 
 
 @dataclass(frozen=True)
@@ -89,12 +90,16 @@ class Facts:
 
 @dataclass(frozen=True)
 class Steps:
-    """A calculation in order: per step a name, the formula with its numbers, and what it means."""
+    """A calculation in order: per step a name, the formula with its numbers, and what it means.
+
+    ``key``: its anchor.
+    """
 
     template: ClassVar[str] = "steps"
 
     title: str
     items: tuple[tuple[str, str, str], ...]
+    key: str
 
 
 @dataclass(frozen=True)
@@ -173,18 +178,37 @@ class Code:
 
 @dataclass(frozen=True)
 class Script:
-    """A visualisation drawn by a script bundle: its division, its data, and what to say without it."""
+    """A view that another library's script draws when it is asked for."""
 
     template: ClassVar[str] = "script"
 
     key: str
     title: str
     reading: str
-    data: Mapping[str, object]
-    component: str
 
 
-Block = Figure | Prose | Facts | Steps | Notice | Prompts | Details | Code | Script
+@dataclass(frozen=True)
+class Living:
+    """A part that the page's scripts draw, from the block of data, if they run; what stands without them stays.
+
+    Attributes:
+        key: the anchor, by which the script knows it.
+        title: the heading.
+        reading: how to use it.
+        without: what is said where scripts do not run.
+        instead: the anchors of what it makes superfluous, which is then folded away.
+    """
+
+    template: ClassVar[str] = "living"
+
+    key: str
+    title: str
+    reading: str
+    without: str
+    instead: tuple[str, ...]
+
+
+Block = Figure | Prose | Facts | Steps | Notice | Prompts | Details | Code | Script | Living
 
 
 @dataclass(frozen=True)

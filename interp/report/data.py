@@ -12,6 +12,7 @@ import xarray as xr
 
 from interp import summary
 from interp.language import say
+from interp.report import attention, palette
 from interp.report.inputs import Result, RunInputs
 from interp.report.markup import figure_number
 from interp.report.sections import heads
@@ -41,6 +42,8 @@ def block(run: RunInputs, found: Verdict) -> dict[str, Any]:
         "words": words(),
         "measures": [{"name": one.name, "units": one.units} for one in measures],
         "heads": _heads(run, found, measures),
+        "attention": attention.block(run, found) if found.passed else {},
+        "ramp": {scheme: palette.ramp("s", scheme) for scheme in ("light", "dark")},
     }
 
 
@@ -52,6 +55,83 @@ def words() -> dict[str, str]:
         "clear": say("Choose nothing"),
         "copied": say("Copied"),
         "copy by hand": say("Select and copy by hand"),
+        **_pattern_words(),
+        **_lesson_words(),
+    }
+
+
+def _pattern_words() -> dict[str, str]:
+    return {
+        "prompt": say("prompt"),
+        "head": say("head"),
+        "every head": say("The patterns of every head"),
+        "chosen head": say("The pattern of the chosen head"),
+        "pattern of": say("Attention pattern of {head}"),
+        "strongest": say("{head}: looks most from {dest} to {src}, {weight}"),
+        "reads": say("{head}: {dest} ({i}) reads {src} ({j}): {weight}"),
+        "row": say("Where {head} looks from {dest}"),
+        "bounded": say(
+            "Here are {heads} of {all} heads and {prompts} of {stored} prompts: those that fit in the page."
+        ),
+        "as printed": say("The same for one pair of words, as it is printed"),
+    }
+
+
+def _lesson_words() -> dict[str, str]:
+    return {
+        "reading word": say("the word that reads"),
+        "word read": say("the word that is read"),
+        "divisor": say("divide the scores by"),
+        "true divisor": say("√d_k = {root}, as the model does"),
+        "dimension": say("{label}, dimension {dimension}: {value}"),
+        "products": say("The products, number by number"),
+        "all others": say("all others"),
+        "sum = z": say("sum = z"),
+        "pair of lesson": say("The lesson's pair: {dest} reads {src} in {head}"),
+        "pair of question": say("The pair of the question: {dest} reads {src}"),
+        "question little": say(
+            "Of what {dest} reads on this prompt, {src} gets at most {percent}%, in {head}, of the {heads} heads drawn "
+            "below: so this is not where it happens."
+        ),
+        "question much": say(
+            "Of what {dest} reads on this prompt, {src} gets at most {percent}%, in {head}, of the {heads} heads drawn "
+            "below: so it can happen here."
+        ),
+        "step qk": say("Query and key"),
+        "step qk means": say(
+            "{dest} asks with its query q; {src} answers with its key k. Each is {count} numbers, which the model "
+            "makes from what stands in the residual stream at that word. Orange is negative, blue positive."
+        ),
+        "step match": say("Match"),
+        "step scale": say("Scale"),
+        "step scale means": say(
+            "Sums of more products are larger, and would make the softmax sharper for no other reason. Move the slider "
+            "to see it."
+        ),
+        "step share": say("Share"),
+        "step share means": say(
+            "{dest} gives {src} {percent}% of its attention. Every weight lies between 0 and 1 and together they are "
+            "{total}. Some courses say between −1 and 1: that is the range of a correlation or a cosine."
+        ),
+        "step mix": say("Mix"),
+        "step mix means": say(
+            "The value of every word times its weight, summed: z, what {head} hands to {dest}. Its rows above: the "
+            "four words with the largest weights, all others, and the sum."
+        ),
+        "step add": say("What it adds to the word"),
+        "step add means": say(
+            "W_O turns z into what {head} adds to the residual stream x at {dest}: a vector {percent}% as long as x. "
+            "The second line is the length of the part that comes from {src}. Lengths only: parts that point elsewhere "
+            "do not simply add up."
+        ),
+        "softened true": say("Divided by {root}, as the model does: entropy in bits"),
+        "softened": say("Divided by {root} instead: entropy in bits"),
+        "softened top": say("(0: one word has everything); most goes to {word}: {weight}."),
+        "not stored": say("Not stored"),
+        "not stored means": say(
+            "The queries, keys and values of {head} on prompt {prompt} are not in this page. On this prompt there are: "
+            "{here}. On the first: {first}."
+        ),
     }
 
 

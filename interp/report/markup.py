@@ -34,11 +34,11 @@ def visible(text: str) -> str:
 
 
 def token(text: str) -> str:
-    """A token as a word on the page: outer spaces shown as a middle dot, the rest as :func:`visible`."""
+    """A token as a word on the page: outer spaces shown as ␣, the rest as :func:`visible`."""
     body = text.strip(" ")
     left = len(text) - len(text.lstrip(" ")) if body else len(text)
     right = len(text) - len(text.rstrip(" ")) if body else 0
-    return "·" * left + visible(body) + "·" * right if text else "∅"
+    return "␣" * left + visible(body) + "␣" * right if text else "∅"
 
 
 def shown(value: object) -> object:

@@ -8,7 +8,7 @@ import jinja2
 from markupsafe import Markup
 
 from interp.language import of_prompts, of_text, say, spoken
-from interp.report import data, head, links, palette, parts, tables, verdict
+from interp.report import data, head, links, packed, palette, parts, tables, verdict
 from interp.report.blocks import Block, Script
 from interp.report.bundle import Bundle
 from interp.report.inputs import RunInputs
@@ -19,7 +19,7 @@ POLICY = (
     "font-src data:; base-uri 'none'; form-action 'none'"
 )
 """The page forbids itself every request, so a mistake cannot make one."""
-SCRIPTS = ("base", "tips", "tables", "contents", "scrolls", "brush", "circuitsvis")
+SCRIPTS = ("base", "tips", "tables", "contents", "scrolls", "brush", "attention", "patterns", "lesson", "circuitsvis")
 """The page's scripts, in the order in which they run; each may use what those before it define."""
 
 
@@ -27,9 +27,7 @@ def html(run: RunInputs, bundle: Bundle | None) -> str:
     """The whole page. Pure: the same inputs give the same text."""
     found = verdict.of(run)
     sections = parts.sections(parts.Context(run, found, bundle))
-    scripts = [block for section in sections for block in section.blocks if isinstance(block, Script)]
-    knows = data.block(run, found)
-    knows["circuitsvis"] = {block.key: {"component": block.component, "props": block.data} for block in scripts}
+    interactive = any(isinstance(block, Script) for section in sections for block in section.blocks)
     template = _environment().get_template("page.html")
     return template.render(
         language=spoken(),
@@ -39,8 +37,8 @@ def html(run: RunInputs, bundle: Bundle | None) -> str:
         policy=POLICY,
         css=Markup(_asset("page.css") + _asset("living.css") + tables.stylesheet() + palette.stylesheet()),
         js=Markup(_script()),
-        bundle=bundle.code if bundle and scripts else None,
-        data=embedded_json(knows),
+        bundle=packed.text(bundle.code.encode()) if bundle and interactive else None,
+        data=embedded_json(data.block(run, found)),
     )
 
 

@@ -150,7 +150,7 @@ PARTS = (
     Part("sentence", "", _sentence, (*SENTENCE, CONTINUED), expected=False, of_sentence=True),
     Part("influences", "", _influences, (INFLUENCES,), expected=False, of_sentence=True),
     Part("ladder", "Does the model do it?", _behavior, ("behavior",), explains=False),
-    Part("lesson", "How one head reads", _lesson, ("attention_lesson", "attention_patterns")),
+    Part("lesson", "How one head reads", _lesson, ("attention_lesson", "attention_patterns", "attention_vectors")),
     Part("probing", "Where it can be read", _probing, ("probing",)),
     Part("patching", "What carries it", _patching, ("activation_patching",)),
     Part("heads", "Which heads", _heads, ("head_attribution", "verdict")),

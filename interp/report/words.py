@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 
 from markupsafe import Markup
 
+from interp.language import say
 from interp.report import links
 from interp.report.blocks import Word
 from interp.report.markup import element, figure_number, join, token, visible
@@ -16,6 +17,50 @@ from interp.report.palette import Scale
 N_TONES = 6
 
 Spans = Mapping[str, tuple[int, int]]
+
+
+START = frozenset({"<|endoftext|>", "<|begin_of_text|>", "<|startoftext|>", "<s>", "<bos>", "[CLS]"})
+"""Tokens that stand before a text, as tokenizers write them."""
+
+
+def spelled(text: str, *, first: bool = False) -> str:
+    """A token as a word that can be read aloud: its space as ␣, punctuation and the start of the text by their names.
+
+    Args:
+        text: the token.
+        first: whether it is the first of its prompt, where ``START`` is called the start.
+
+    >>> [spelled(text, first=i == 0) for i, text in enumerate(["<|endoftext|>", " negro", ".", "así", " (", ""])]
+    ['start', '␣negro', 'full stop', 'así', '␣bracket', '∅']
+    """
+    if first and text in START:
+        return say("start")
+    body = text.strip(" ")
+    name = punctuation().get(body)
+    return token(text) if name is None else token(text.replace(body, name))
+
+
+def punctuation() -> dict[str, str]:
+    """Marks that stand alone as a token -> what they are called.
+
+    >>> punctuation()[","]
+    'comma'
+    """
+    return {
+        ".": say("full stop"),
+        ",": say("comma"),
+        ":": say("colon"),
+        ";": say("semicolon"),
+        "?": say("question mark"),
+        "¿": say("question mark"),
+        "!": say("exclamation mark"),
+        "¡": say("exclamation mark"),
+        "-": say("hyphen"),
+        "'": say("apostrophe"),
+        '"': say("quotation mark"),
+        "(": say("bracket"),
+        ")": say("bracket"),
+    }
 
 
 def tone(role: str, roles: Sequence[str]) -> str:
@@ -60,18 +105,23 @@ def token_strip(
     tokens: Sequence[str], weights: Sequence[float], *, destination: int | None, interest: int | None, label: str
 ) -> Markup:
     """Tokens in reading order, each shaded by its weight with the weight written below it."""
-    scale = Scale.rising(0.0, 1.0, units="weight", name="attention weight")
+    scale = Scale.rising(0.0, 1.0, units=say("share"), name=say("attention weight"))
     items = []
     for i, (text, weight) in enumerate(zip(tokens, weights, strict=True)):
         classes = "".join((" from" if i == interest else "", " to" if i == destination else ""))
         items.append(
             element(
                 "li",
-                element("span", token(text), class_=f"chip {scale.step(weight)}"),
+                element("span", spelled(text, first=i == 0), class_=f"chip {scale.step(weight)}"),
                 element("span", figure_number(weight, 2), class_="weight"),
                 class_=f"token{classes}",
                 **links.attributes({"position": i}),
-                title=f"{i}: {token(text)}, weight {figure_number(weight, 4)}",
+                title=say(
+                    "{i}: {word}, weight {weight}",
+                    i=i,
+                    word=spelled(text, first=i == 0),
+                    weight=figure_number(weight, 4),
+                ),
             )
         )
     return element("ol", join(items), class_="strip", aria_label=label)

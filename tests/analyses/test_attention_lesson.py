@@ -247,10 +247,69 @@ def test_patterns_of_every_head_are_those_of_hugging_face(
     llama: HookedTransformer, llama_directory: Path, pairs: PromptPairs
 ) -> None:
     result = attention_lesson.patterns(llama, pairs, prompt=2)
-    expected = hugging_face_patterns(LlamaForCausalLM, llama_directory, pairs.clean.ids)[2]
-    assert result.pattern.dims == ("layer", "head", "dest_position", "src_position")
-    close(result.pattern.values, expected)
-    assert result.token.values.tolist() == [f"#{token}" for token in pairs.clean.ids[2]]
+    expected = hugging_face_patterns(LlamaForCausalLM, llama_directory, pairs.clean.ids)
+    assert result.pattern.dims == ("prompt", "layer", "head", "dest_position", "src_position")
+    assert result.prompt.values.tolist() == [2, 0, 1, 3, 4]
+    close(result.pattern.values, expected[[2, 0, 1, 3, 4]])
+    assert result.token.values[0].tolist() == [f"#{token}" for token in pairs.clean.ids[2]]
+    spans = pairs.clean.spans("noun")
+    at = result.sel(role="noun", prompt=3)
+    assert [at.role_first.item(), at.role_last.item() + 1] == spans[3].tolist()
+
+
+def test_as_many_prompts_are_kept_as_fit_but_one(
+    gpt2: HookedTransformer, pairs: PromptPairs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = gpt2.cfg.n_layers * gpt2.cfg.n_heads * pairs.clean.ids.shape[1] ** 2 * 4
+    for most, kept in ((2 * one, [1, 0]), (2 * one - 1, [1]), (0, [1])):
+        monkeypatch.setattr(attention_lesson, "PATTERN_BYTES", most)
+        assert attention_lesson.patterns(gpt2, pairs, prompt=1).prompt.values.tolist() == kept
+
+
+def test_the_vectors_are_those_of_the_saved_weights(
+    gpt2: HookedTransformer, gpt2_directory: Path, pairs: PromptPairs
+) -> None:
+    """Folding changes q and k by what every key shares and v by a bias, but not what follows from them."""
+    found = attention_lesson.vectors(gpt2, pairs)
+    patterns = hugging_face_patterns(GPT2LMHeadModel, gpt2_directory, pairs.clean.ids)
+    assert found.sizes["head_label"] == patterns.shape[1] * patterns.shape[2]
+    weights = weights_of(GPT2LMHeadModel, gpt2_directory)
+    for layer, head in ((0, 0), (1, 3)):
+        one = found.sel(head_label=f"L{layer}H{head}")
+        score = np.einsum("pdx,psx->pds", one.q.values, one.k.values) / np.sqrt(D_HEAD)
+        close(softmax_rows(score), patterns[:, layer, head])
+        centred = weights[f"transformer.h.{layer}.attn.c_proj.weight"].reshape(N_HEADS, D_HEAD, -1)[head]
+        centred = centred - centred.mean(axis=-1, keepdims=True)  # the final norm does not see the mean
+        z = np.einsum("pds,psx->pdx", patterns[:, layer, head], one.v.values)
+        close(one.written.values, np.linalg.norm(z @ centred, axis=-1))
+        close(one.value_written.values, np.linalg.norm(one.v.values @ centred, axis=-1))
+
+
+def test_rotary_vectors_are_those_of_the_saved_weights(
+    llama: HookedTransformer, llama_directory: Path, pairs: PromptPairs
+) -> None:
+    q, k, v = llama_heads(weights_of(LlamaForCausalLM, llama_directory), pairs.clean.ids[0])
+    found = attention_lesson.vectors(llama, pairs).isel(prompt=0)
+    for head in range(len(q)):
+        one = found.sel(head_label=f"L0H{head}")
+        kv_head = head // (len(q) // len(k))
+        score = np.einsum("dx,sx->ds", one.q.values, one.k.values) / np.sqrt(D_HEAD)
+        close(softmax_rows(score), softmax_rows(q[head] @ k[kv_head].T / np.sqrt(D_HEAD)))
+        close(one.v.values, v[kv_head], size=max(1.0, np.abs(v).max()))
+
+
+def test_where_not_every_head_fits_those_that_look_most_at_the_word_are_kept(
+    gpt2: HookedTransformer, gpt2_directory: Path, pairs: PromptPairs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(attention_lesson, "VECTOR_BYTES", 3 * 2 * 3 * pairs.clean.ids.shape[1] * D_HEAD)
+    found = attention_lesson.vectors(gpt2, pairs, dest="noun", src="color", prompt=1)
+    ends = [pairs.clean.spans(role)[:, 1] - 1 for role in ("noun", "color")]
+    mean = hugging_face_patterns(GPT2LMHeadModel, gpt2_directory, pairs.clean.ids)[
+        np.arange(len(pairs)), :, :, ends[0], ends[1]
+    ].mean(axis=0)
+    best = np.unravel_index(int(mean.argmax()), mean.shape)
+    assert found.head_label.values.tolist() == ["L{}H{}".format(*best)]
+    assert found.prompt.values.tolist() == [1]
 
 
 def test_padding_is_not_read(gpt2: HookedTransformer) -> None:
@@ -259,10 +318,14 @@ def test_padding_is_not_read(gpt2: HookedTransformer) -> None:
     pairs = PromptPairs.from_tokens(clean, corrupted, correct=1, incorrect=2, roles={"color": 0, "noun": [3, 4]})
     short = attention_lesson.run(gpt2, pairs, layer=0, head=0, dest="answer")
     assert short.sizes["src_position"] == 6
-    assert attention_lesson.patterns(gpt2, pairs).sizes["dest_position"] == 6
+    both = attention_lesson.patterns(gpt2, pairs).pattern.values
+    assert np.isfinite(both[0, 0, 0]).sum(axis=1).tolist() == [6] * 6 + [0] * 3
+    vectors = attention_lesson.vectors(gpt2, pairs, dest="answer", src="color")
+    assert np.isfinite(vectors.q.values[0, 0, :, 0]).tolist() == [True] * 6 + [False] * 3
+    assert vectors.token.values[0, 6:].tolist() == [""] * 3
     alone = capture(gpt2, [clean[0]], ["pattern"])["pattern"]
     close(short.weight.values, alone.values[0, 0, 0, 5])
-    assert attention_lesson.patterns(gpt2, pairs, prompt=1).sizes["dest_position"] == 9
+    close(both[0, 0, 0, :6, :6], alone.values[0, 0, 0])
 
 
 # ---- the words ----

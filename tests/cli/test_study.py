@@ -426,8 +426,19 @@ def test_an_analysis_with_a_further_result_file_writes_both(tmp_path: Path) -> N
     house = House()
     study = replace(SMALL, analyses={"behavior": {}, "attention_lesson": {}})
     execute(house, tmp_path, study)
-    assert house.ran == ["load", "behavior", "attention_lesson.run", "attention_lesson.patterns", "report"]
-    assert manifest(tmp_path)["results"]["attention_lesson"]["files"] == ["attention_lesson", "attention_patterns"]
+    assert house.ran == [
+        "load",
+        "behavior",
+        "attention_lesson.run",
+        "attention_lesson.patterns",
+        "attention_lesson.vectors",
+        "report",
+    ]
+    assert manifest(tmp_path)["results"]["attention_lesson"]["files"] == [
+        "attention_lesson",
+        "attention_patterns",
+        "attention_vectors",
+    ]
     again = House()
     execute(again, tmp_path, study)
     assert again.ran == ["load", "report"]

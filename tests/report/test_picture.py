@@ -94,7 +94,7 @@ def test_prompts_without_text_are_drawn_by_their_tokens(tmp_path: Path) -> None:
     edit(tmp_path, "head_attribution", with_positions)
     edit(tmp_path, "attention_patterns", lambda data: data.assign_attrs(prompt=0))
     drawn = str(picture.picture(inputs.read(tmp_path)))
-    assert "·black" in drawn
+    assert "␣black" in drawn
     assert sorted(arcs(drawn)) == sorted(NAMES)
 
 

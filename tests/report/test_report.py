@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import re
 import subprocess
+import zlib
 from collections.abc import Callable, Iterator
 from functools import cache
 from html.parser import HTMLParser
@@ -22,7 +24,6 @@ from interp.prompts.vocabulary import PREFERS, SAYS
 from interp.report import bundle, inputs, page, scatter
 from interp.sites import SITES, Site
 from tests.report_fixture import FILES, MOVER, NASTY, READER, ROLES, RunSpec, edit, only, write_run
-from tests.tolerance import near
 
 NOT_DONE = "The model does not do this; nothing below explains it."
 VOID = {"meta", "link", "br", "img", "input", "hr"}
@@ -213,21 +214,18 @@ def test_nasty_words_are_text_without_circuitsvis_too(
 
 def test_data_for_scripts_cannot_close_its_element(nasty_run: Path) -> None:
     data = read_page(nasty_run).scripts[0]
-    tokens = json.loads(data)["circuitsvis"]["circuitsvis-attention"]["props"]["tokens"]
+    tokens = json.loads(data)["attention"]["patterns"]["prompts"][0]["tokens"]
     assert any(NASTY[0] in token for token in tokens)
     assert not {"<", ">", "&", "\u2028"} & set(data)
 
 
-def test_circuitsvis_is_inlined_once(full: Page) -> None:
-    marked = [script for script in full.scripts if "var CircuitsVis=" in script]
-    assert len(marked) == 1
-    assert len(marked[0]) > 1_000_000
-    props = json.loads(full.scripts[0])["circuitsvis"]["circuitsvis-attention"]["props"]
-    heads, size = np.shape(props["attention"])[0], len(props["tokens"])
-    assert np.shape(props["attention"]) == (heads, size, size)
-    assert props["attentionHeadNames"][0] == "L1H2"  # the lesson's head comes first
-    assert len(props["attentionHeadNames"]) == 12
-    near(np.sum(props["attention"], axis=2), 1, size * 1e-4, why="each weight rounded to four decimals")
+def test_circuitsvis_is_inlined_once_compressed_and_not_run(full: Page) -> None:
+    code = full.scripts[1]
+    assert full.all("script")[1] == {"type": "text/plain", "id": "circuitsvis-code"}
+    found = zlib.decompress(base64.b64decode(code)).decode("utf-8")
+    assert "var CircuitsVis=" in found
+    assert len(code) < len(found) / 2
+    assert not any("var CircuitsVis=" in script for script in full.scripts)
 
 
 def test_without_circuitsvis_the_page_has_its_own_pattern_and_says_so(
@@ -239,15 +237,6 @@ def test_without_circuitsvis_the_page_has_its_own_pattern_and_says_so(
     assert not any("CircuitsVis=" in script for script in found.scripts)
     assert "lesson-pattern-map-t" in found.ids()
     assert (tmp_path / "report.html").stat().st_size < 1_000_000
-
-
-def test_large_models_send_some_heads_to_circuitsvis_and_say_how_many(tmp_path: Path) -> None:
-    report.render(write_run(tmp_path, only("attention_patterns", "attention_lesson", "verdict", n_layers=6, n_heads=8)))
-    found = read_page(tmp_path)
-    props = json.loads(found.scripts[0])["circuitsvis"]["circuitsvis-attention"]["props"]
-    assert len(props["attention"]) == 24
-    assert props["attentionHeadNames"][:2] == ["L1H2", "L2H1"]  # the verdict's heads are among them
-    assert "24 of 48 heads" in found.text
 
 
 def test_the_bundle_is_found_without_importing_its_package_and_can_be_inlined() -> None:

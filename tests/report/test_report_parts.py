@@ -36,8 +36,8 @@ def test_invisible_characters_are_spelled_out(text: str, shown: str) -> None:
     shown.encode("utf-8")
 
 
-@pytest.mark.parametrize(("text", "shown"), [(" gato", "·gato"), ("  ", "··"), ("", "∅"), ("a b ", "a b·")])
-def test_outer_spaces_of_a_token_are_dots(text: str, shown: str) -> None:
+@pytest.mark.parametrize(("text", "shown"), [(" gato", "␣gato"), ("  ", "␣␣"), ("", "∅"), ("a b ", "a b␣")])
+def test_outer_spaces_of_a_token_are_seen(text: str, shown: str) -> None:
     assert markup.token(text) == shown
 
 

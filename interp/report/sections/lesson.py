@@ -8,16 +8,19 @@ from dataclasses import dataclass
 import numpy as np
 
 from interp.errors import InterpError
-from interp.report.blocks import Block, Figure, Notice, Panel, Prose, Section, Steps
+from interp.language import say, say_stored
+from interp.report import attention
+from interp.report.attention import Patterns
+from interp.report.blocks import Block, Figure, Living, Notice, Panel, Prose, Section, Steps
 from interp.report.bundle import Bundle
 from interp.report.heat import Grid, colour_legend, heatmap
 from interp.report.inputs import Result, RunInputs
-from interp.report.markup import figure_number, token
+from interp.report.markup import figure_number
 from interp.report.palette import Scale
 from interp.report.sections import patterns
 from interp.report.tables import Cell, Column, Table
 from interp.report.verdict import Verdict
-from interp.report.words import token_strip
+from interp.report.words import spelled, token_strip
 from interp.sites import head_label
 
 TOLERANCE = 1e-3
@@ -29,24 +32,38 @@ MIXED = 4
 
 def section(run: RunInputs, verdict: Verdict, bundle: Bundle | None) -> Section | None:
     """The lesson and the patterns, or ``None`` when neither is there."""
-    result, holder = run.get("attention_lesson"), patterns.holder(run)
+    result, holder = run.get("attention_lesson"), attention.holder(run)
     if result is None and holder is None:
         return None
-    blocks: list[Block] = []
-    named: tuple[int, int] | None = None
+    made: list[Block] = []
     if result is not None:
-        lesson = _read(result)
-        blocks += _arithmetic(result, lesson)
-        named = lesson.layer, lesson.head
+        if holder is not None and run.get("attention_vectors") is not None:
+            made.append(_living())
+        made += _arithmetic(result, _read(result))
     if holder is not None:
-        blocks += patterns.blocks(holder, verdict, named, bundle)
+        made += patterns.blocks(Patterns.of(holder), verdict, attention.named_head(run), bundle)
     else:
-        blocks.append(Notice("note", "", "This run has no results/attention_patterns.nc, so no pattern is drawn."))
-    lead = (
+        text = say("This run has no results/attention_patterns.nc, so no pattern is drawn.")
+        made.append(Notice("note", "", text))
+    lead = say(
         "A word asks a question (its query q). Every word up to it offers a label (its key k) and something to hand "
         "over (its value v). How well question and label match decides how much is handed over."
     )
-    return Section("lesson", "How one head reads", lead, blocks, "One head, by hand")
+    return Section("lesson", say("How one head reads"), lead, made, say("One head, by hand"))
+
+
+def _living() -> Living:
+    """The lesson for any two words: it takes the place of the one pair's, which stays below and in print."""
+    return Living(
+        "any-two-words",
+        say("Any two words, step by step"),
+        say(
+            "Choose a prompt, a head, the word that reads and the word that is read. Every number is computed here "
+            "from this model's own queries, keys and values."
+        ),
+        say("This part needs scripts, in a browser that can inflate data; the lesson below does not."),
+        instead=("lesson-opening", "lesson-strip", "lesson-steps", "lesson-vectors", "lesson-mix"),
+    )
 
 
 @dataclass(frozen=True)
@@ -72,6 +89,11 @@ class _Lesson:
     @property
     def name(self) -> str:
         return head_label(self.layer, self.head)
+
+    @property
+    def words(self) -> list[str]:
+        """The tokens as words."""
+        return [spelled(text, first=i == 0) for i, text in enumerate(self.tokens)]
 
     @property
     def root(self) -> float:
@@ -106,26 +128,31 @@ def _read(result: Result) -> _Lesson:
     k, v = (result.need(name, "src_position", "d_head").values for name in ("k", "v"))
     return _Lesson(
         tokens, q, k, v, z, dot, score, weight, norm, layer, head, destination, source,
-        token(result.attr("dest_token")), token(result.attr("src_token") or tokens[source]),
+        spelled(result.attr("dest_token"), first=destination == 0),
+        spelled(result.attr("src_token") or tokens[source], first=source == 0),
     )  # fmt: skip
 
 
 def _arithmetic(result: Result, lesson: _Lesson) -> list[Block]:
     roles = {end: result.attr(end) for end in ("dest", "src")}
     named = {end: f" ({role})" if role and not role.lstrip("-").isdigit() else "" for end, role in roles.items()}
-    chosen = result.attr("chosen_by").replace("<-", " ← ")
-    why = f" The head was chosen by: {chosen}." if chosen and chosen != "given" else ""
-    opening = (
-        f"Head {lesson.name}, at the word {lesson.reader}{named['dest']}: which words does it read, and why "
-        f"{lesson.read}{named['src']}?{why}"
+    chosen = say_stored(result.attr("chosen_by")).replace("<-", " ← ")
+    opening = say(
+        "Head {head}, at the word {reader}: which words does it read, and why {read}?",
+        head=lesson.name,
+        reader=f"{lesson.reader}{named['dest']}",
+        read=f"{lesson.read}{named['src']}",
     )
-    blocks: list[Block] = [Prose((opening,)), _strip(result, lesson), _steps(lesson), _what_a_weight_is(lesson)]
-    blocks += [_vectors(result, lesson), _mix(result, lesson)]
+    if chosen and chosen != "given":
+        opening = f"{opening} {say('The head was chosen by: {how}.', how=chosen)}"
+    made: list[Block] = [Prose((opening,), "lesson-opening"), _strip(result, lesson), _steps(lesson)]
+    made += [_what_a_weight_is(lesson), _vectors(result, lesson), _mix(result, lesson)]
     size = max(1.0, float(np.abs(lesson.z).max()), abs(float(lesson.dot[lesson.source])))
-    for error, what in ((lesson.mix_error, "Σ weight · v and z"), (lesson.product_error, "Σ q × k and q·k")):
+    for error, what in ((lesson.mix_error, "Σ weight · v, z"), (lesson.product_error, "Σ q × k, q·k")):
         if error > TOLERANCE * size:
-            blocks.append(Notice("warn", "The arithmetic does not add up", f"{what} differ by {error:.2e}."))
-    return blocks
+            text = say("These should be equal and differ by {error}: {what}.", what=what, error=f"{error:.2e}")
+            made.append(Notice("warn", say("The arithmetic does not add up"), text))
+    return made
 
 
 def _strip(result: Result, lesson: _Lesson) -> Figure:
@@ -134,14 +161,18 @@ def _strip(result: Result, lesson: _Lesson) -> Figure:
         [float(weight) for weight in lesson.weight],
         destination=lesson.destination,
         interest=lesson.source,
-        label=f"Attention weights of {lesson.name} from {lesson.reader}",
+        label=say("Attention weights of {head} from {reader}", head=lesson.name, reader=lesson.reader),
     )
-    scale = Scale.rising(0, 1, units="share", name="attention weight")
+    scale = Scale.rising(0, 1, units=say("share"), name=say("attention weight"))
     return Figure.of(
         result,
         "lesson-strip",
-        f"Where {lesson.name} looks from {lesson.reader}",
-        f"Under each token, the weight that {lesson.reader} (dashed) gives it. {lesson.read} has a solid outline.",
+        say("Where {head} looks from {reader}", head=lesson.name, reader=lesson.reader),
+        say(
+            "Under each token, the weight that {reader} (dashed) gives it. {read} has a solid outline.",
+            reader=lesson.reader,
+            read=lesson.read,
+        ),
         panels=(Panel("", drawn, wide=True),),
         tables=(_table(lesson),),
         legend=colour_legend(scale, key="lesson-strip-l"),
@@ -151,21 +182,21 @@ def _strip(result: Result, lesson: _Lesson) -> Figure:
 
 def _table(lesson: _Lesson) -> Table:
     columns = (
-        Column("position", facet="position"),
-        Column("token"),
+        Column(say("position"), facet="position"),
+        Column(say("token")),
         Column("q·k", digits=4),
         Column(f"÷ √d_k = ÷ {figure_number(lesson.root)}", digits=4),
-        Column("softmax: weight", "share", 4),
+        Column(say("softmax: weight"), say("share"), 4),
         Column("|v|"),
-        Column("weight · |v|", digits=4),
+        Column(say("weight · |v|"), digits=4),
     )
     share = lesson.weight * lesson.norm
     rows: list[tuple[Cell, ...]] = [
-        (i, token(text), *(float(part[i]) for part in (lesson.dot, lesson.score, lesson.weight, lesson.norm, share)))
-        for i, text in enumerate(lesson.tokens)
+        (i, word, *(float(part[i]) for part in (lesson.dot, lesson.score, lesson.weight, lesson.norm, share)))
+        for i, word in enumerate(lesson.words)
     ]
-    rows.append((None, "sum", None, None, float(np.nansum(lesson.weight)), None, float(np.nansum(share))))
-    return Table("Q·K, scaling, softmax and values, token by token", columns, tuple(rows))
+    rows.append((None, say("sum"), None, None, float(np.nansum(lesson.weight)), None, float(np.nansum(share))))
+    return Table(say("Q·K, scaling, softmax and values, token by token"), columns, tuple(rows))
 
 
 def _steps(lesson: _Lesson) -> Steps:
@@ -173,86 +204,105 @@ def _steps(lesson: _Lesson) -> Steps:
     d_head, count = len(lesson.q), int(np.isfinite(lesson.score).sum())
     match = f"q({lesson.reader}) · k({lesson.read}) = {figure_number(dot)}"
     scaled = f"{figure_number(dot)} ÷ √d_k = {figure_number(dot)} ÷ √{d_head} = {figure_number(score)}"
-    mixed = f"z = {figure_number(weight, 4)} · v({lesson.read}) + … (Σ weight · v)"
+    mixed = f"z = {figure_number(weight, 4)} · v({lesson.read}) + … (Σ {say('weight')} · v)"
     return Steps(
-        f"From q·k to z, for {lesson.reader} reading {lesson.read}",
+        say("From q·k to z, for {reader} reading {read}", reader=lesson.reader, read=lesson.read),
         (
-            ("Match", match, f"The sum of {d_head} products, one per dimension of the head (below)."),
             (
-                "Scale",
+                say("Match"),
+                match,
+                say("The sum of {count} products, one per dimension of the head (below).", count=d_head),
+            ),
+            (
+                say("Scale"),
                 scaled,
-                "Without this, heads with more dimensions would have larger scores, and a sharper softmax for no other "
-                "reason.",
+                say(
+                    "Without this, heads with more dimensions would have larger scores, and a sharper softmax for no "
+                    "other reason."
+                ),
             ),
             (
-                "Share",
+                say("Share"),
                 f"softmax: e^{figure_number(score)} ÷ Σ e^score = {figure_number(weight, 4)}",
-                f"The sum runs over the {count} tokens that {lesson.reader} can read. The result is the weight.",
+                say(
+                    "The sum runs over the {count} tokens that {reader} can read. The result is the weight.",
+                    count=count,
+                    reader=lesson.reader,
+                ),
             ),
             (
-                "Mix",
+                say("Mix"),
                 mixed,
-                f"The values of all words, each times its weight, are added up: {lesson.name}'s z. Recomputed here, it "
-                f"differs from the model's by at most {lesson.mix_error:.1e}.",
+                say(
+                    "The values of all words, each times its weight, are added up: {head}'s z. Recomputed here, it "
+                    "differs from the model's by at most {error}.",
+                    head=lesson.name,
+                    error=f"{lesson.mix_error:.1e}",
+                ),
             ),
         ),
+        "lesson-steps",
     )
 
 
 def _what_a_weight_is(lesson: _Lesson) -> Notice:
     total = float(np.nansum(lesson.weight))
     sound = abs(total - 1) <= TOLERANCE and float(np.nanmin(lesson.weight)) >= 0
-    text = (
-        f"Attention weights lie between 0 and 1, and the weights of one reading word sum to 1 (here: "
-        f"{figure_number(total, 6)}). So a weight is a share: never negative, and not a correlation. It says where the "
-        "head reads, not yet what that does to the answer."
+    text = say(
+        "Attention weights lie between 0 and 1, and the weights of one reading word sum to 1 (here: {total}). Some "
+        "courses say that they lie between −1 and 1: that is the range of a correlation or a cosine. A weight is a "
+        "share, never negative. It says where the head reads, not yet what that does to the answer.",
+        total=figure_number(total, 6),
     )
-    return Notice("note" if sound else "warn", "What a weight is", text)
+    return Notice("note" if sound else "warn", say("What a weight is"), text)
 
 
 def _vectors(result: Result, lesson: _Lesson) -> Figure:
     q, k = lesson.q, lesson.k[lesson.source]
     product = q * k
-    own = Scale.centred(float(np.abs(np.stack([q, k])).max()), units="activation", name="q and k")
-    sums = Scale.centred(float(np.abs(product).max()), units="activation²", name="q × k")
+    own = Scale.centred(float(np.abs(np.stack([q, k])).max()), units=say("activation"), name=say("q and k"))
+    sums = Scale.centred(float(np.abs(product).max()), units=say("activation²"), name="q × k")
     rows = tuple((i, float(q[i]), float(k[i]), float(product[i])) for i in range(len(q)))
     names = (f"q({lesson.reader})", f"k({lesson.read})", "q × k")
-    table = Table("q, k and their products", (Column("dimension"), *(Column(n, digits=4) for n in names)), rows)
+    columns = (Column(say("dimension")), *(Column(n, digits=4) for n in names))
+    table = Table(say("q, k and their products"), columns, rows)
     total = float(product.sum())
-    reading = (
+    reading = say(
         "q and k are multiplied dimension by dimension; where both have the same sign the product is positive. The "
-        f"products sum to {figure_number(total)}; divided by {figure_number(lesson.root)}, "
-        f"{figure_number(total / lesson.root)}."
+        "products sum to {total}; divided by {root}, {score}.",
+        total=figure_number(total),
+        root=figure_number(lesson.root),
+        score=figure_number(total / lesson.root),
     )
     panels = (
         _by_dimension(np.stack([q, k]), [f"q {lesson.reader}", f"k {lesson.read}"], own, "lesson-qk"),
         _by_dimension(product[None], ["q × k"], sums, "lesson-product"),
     )
-    title = f"q·k in {lesson.name}, dimension by dimension"
+    title = say("q·k in {head}, dimension by dimension", head=lesson.name)
     return Figure.of(result, "lesson-vectors", title, reading, panels=panels, tables=(table,))
 
 
 def _mix(result: Result, lesson: _Lesson) -> Figure:
     top = [int(i) for i in np.argsort(-np.nan_to_num(lesson.weight), kind="stable")[:MIXED]]
     rest = [i for i in range(len(lesson.tokens)) if i not in top]
-    labels = [f"{figure_number(float(lesson.weight[i]), 2)} · v {token(lesson.tokens[i])}" for i in top]
-    labels += ["all others", "sum = z"]
+    labels = [f"{figure_number(float(lesson.weight[i]), 2)} · v {lesson.words[i]}" for i in top]
+    labels += [say("all others"), say("sum = z")]
     weighted = np.nan_to_num(lesson.weight)[:, None] * np.nan_to_num(lesson.v)
     rows = np.stack([*(weighted[i] for i in top), weighted[rest].sum(axis=0), lesson.z])
-    scale = Scale.centred(float(np.abs(rows).max()), units="activation", name="share of z")
-    columns = (Column("dimension"), *(Column(label, digits=4) for label in labels))
+    scale = Scale.centred(float(np.abs(rows).max()), units=say("activation"), name=say("share of z"))
+    columns = (Column(say("dimension")), *(Column(label, digits=4) for label in labels))
     table_rows = tuple((j, *(float(value) for value in rows[:, j])) for j in range(rows.shape[1]))
-    reading = (
+    reading = say(
         "Each row is one word's value times its weight; the last row is their sum, the vector z that the head writes "
         "(through W_O) into the residual stream."
     )
     return Figure.of(
         result,
         "lesson-mix",
-        f"What {lesson.name} carries away",
+        say("What {head} carries away", head=lesson.name),
         reading,
         panels=(_by_dimension(rows, labels, scale, "lesson-mix-map"),),
-        tables=(Table("Weighted values by dimension", columns, table_rows),),
+        tables=(Table(say("Weighted values by dimension"), columns, table_rows),),
     )
 
 
@@ -261,10 +311,13 @@ def _by_dimension(rows: np.ndarray, labels: list[str], scale: Scale, key: str) -
     size = rows.shape[1]
     every = 1 if size <= 32 else 8
     columns = [str(j) if j % every == 0 else "" for j in range(size)]
-    cells = {(i, j): f"{label}, dimension {j}" for i, label in enumerate(labels) for j in range(size)}
-    grid = Grid(rows, labels, columns, "", "dimension of the head (d_head)", cells=cells)
+    cells = {
+        (i, j): say("{label}, dimension {dimension}", label=label, dimension=j)
+        for i, label in enumerate(labels)
+        for j in range(size)
+    }
+    grid = Grid(rows, labels, columns, "", say("dimension of the head (d_head)"), cells=cells)
     cell = (max(10.0, min(22.0, 640 / size)), 22.0)
-    drawn = heatmap(
-        grid, scale, key=key, title=scale.name, description=f"{scale.name} by dimension", cell=cell, annotate=False
-    )
+    title = say("{what} by dimension", what=scale.name)
+    drawn = heatmap(grid, scale, key=key, title=scale.name, description=title, cell=cell, annotate=False)
     return Panel("", drawn, legend=colour_legend(scale, key=f"{key}-l"), wide=True)

@@ -37,5 +37,11 @@ document.addEventListener("pointerleave", function (event) {
 });
 document.addEventListener("click", function (event) {
   showTip(event.target, event.clientX, event.clientY);
+  if (held) held.tapped = event.pointerType === "touch";
 });
-document.addEventListener("scroll", releaseTip, true);
+document.addEventListener("scroll", function () {
+  if (!held || !held.tapped) return releaseTip();
+  var box = held.node.getBoundingClientRect(); // what was tapped may move when the page above it is drawn anew
+  if (box.bottom < 0 || box.top > window.innerHeight) return releaseTip();
+  placeTip(box.left + box.width / 2, box.top + box.height / 2);
+}, true);
