@@ -26,6 +26,9 @@ from interp.errors import InterpError, shown
 LANGUAGES = ("en", "es")
 """What the page and the answers can be written in; the first is what the code is written in."""
 
+STORED = "results.yaml"
+"""The file of a language with the texts that results carry."""
+
 _PERCENT = {"es": (re.compile(r"(?<=\d)%"), "\u00a0%")}
 _SEAM = "\x00"
 _CONTRACTED = {"es": (re.compile(rf"\b([Aa]|[Dd]e) {_SEAM}el "), {"a": "al", "A": "Al", "de": "del", "De": "Del"})}
@@ -239,7 +242,28 @@ def say_stored(text: str) -> str:
     """
     if spoken() == LANGUAGES[0] or not text:
         return text
-    return catalogue(spoken()).get(text) or Foreign(text, LANGUAGES[0])
+    return catalogue(spoken()).get(text) or _like(text) or Foreign(text, LANGUAGES[0])
+
+
+def _like(text: str) -> str | None:
+    """A stored text of which the catalogue has the pattern: what stands in its places is said in turn."""
+    for pattern, other in patterns(spoken()).items():
+        if found := pattern.fullmatch(text):
+            return _filled(other, {name: str(say_stored(part)) for name, part in found.groupdict().items()})
+    return None
+
+
+@cache
+def patterns(language: str) -> Mapping[re.Pattern[str], str]:
+    """The stored texts with places to fill in, as patterns -> the same in another language."""
+    found: dict[re.Pattern[str], str] = {}
+    for text, other in _read(language, STORED).items():
+        if "{" in text:
+            parts = re.split(r"\{(\w+)\}", text)
+            fixed, names = map(re.escape, parts[::2]), parts[1::2]
+            pattern = next(fixed) + "".join(f"(?P<{name}>.+){after}" for name, after in zip(names, fixed, strict=True))
+            found[re.compile(pattern)] = other
+    return found
 
 
 @cache
@@ -249,10 +273,15 @@ def catalogue(language: str) -> Mapping[str, str]:
     >>> catalogue("es")["layer"]
     'capa'
     """
+    found: dict[str, str] = {}
+    for name in sorted(each.name for each in resources.files("interp").joinpath("languages", language).iterdir()):
+        if name.endswith(".yaml"):
+            found |= _read(language, name)
+    return found
+
+
+def _read(language: str, name: str) -> dict[str, str]:
     from interp import _yaml  # the command's arguments name the languages, and are read before anything heavy is loaded
 
-    found: dict[str, str] = {}
-    for file in sorted(resources.files("interp").joinpath("languages", language).iterdir(), key=lambda each: each.name):
-        if file.name.endswith(".yaml"):
-            found |= _yaml.parse(file.read_text(encoding="utf-8"), file.name)
-    return found
+    text = resources.files("interp").joinpath("languages", language, name).read_text(encoding="utf-8")
+    return dict(_yaml.parse(text, name))

@@ -27,6 +27,7 @@ import xarray as xr
 
 from interp import stats
 from interp.errors import InterpError, shown, unknown_name
+from interp.language import say, say_stored
 
 DIRECTIONS = ("denoising", "noising")
 
@@ -202,9 +203,13 @@ def usual_attrs(dim: str = "prompt") -> dict[str, str | int | float]:
 
 
 def _in_words(said: Mapping[Any, Any]) -> str:
-    return (
-        f"{said['level']:.0%} {said['interval']} over {said['over']}s ({said['n_resamples']:,} resamples, "
-        f"seed {said['seed']})"
+    return say(
+        "{level:.0%} {interval} over {over} ({resamples:,} resamples, seed {seed})",
+        level=said["level"],
+        interval=say_stored(str(said["interval"])),
+        over=say_stored(f"{said['over']}s"),
+        resamples=said["n_resamples"],
+        seed=said["seed"],
     )
 
 

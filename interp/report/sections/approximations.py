@@ -7,6 +7,7 @@ import math
 import numpy as np
 
 from interp.errors import InterpError
+from interp.language import say, say_stored
 from interp.report.blocks import Block, Facts, Figure, Notice, Panel, Section
 from interp.report.inputs import Result
 from interp.report.lines import line_legend
@@ -16,32 +17,56 @@ from interp.report.tables import Cell, Column, Table, interval_text
 
 _TONES = {True: "b", False: "a"}
 
-_BANNERS = {
-    "nothing": ("Do not use these approximations here", "Patch exactly instead (interp.sweep)."),
-    "ranking": (
-        "Use these approximations as a ranking only",
-        "Their order tells what to patch exactly (interp.sweep); their numbers are not effects.",
-    ),
-}
-_WORDS = {"numbers": "good as numbers", "ranking": "a ranking only", "nothing": "not to be used"}
+USES = ("numbers", "ranking", "nothing")
+"""What an approximation is good for, as the audit says it."""
+
+
+def _use(use: str) -> str:
+    """What an approximation is good for, in words."""
+    match use:
+        case "numbers":
+            return say("good as numbers")
+        case "ranking":
+            return say("a ranking only")
+        case "nothing":
+            return say("not to be used")
+    raise LookupError(use)
+
+
+def _banners() -> dict[str, tuple[str, str]]:
+    """Use -> (title, advice), for what is not to be trusted."""
+    return {
+        "nothing": (
+            say("Do not use these approximations here"),
+            say("Patch exactly instead (interp.sweep)."),
+        ),
+        "ranking": (
+            say("Use these approximations as a ranking only"),
+            say("Their order tells what to patch exactly (interp.sweep); their numbers are not effects."),
+        ),
+    }
 
 
 def section(audit: Result) -> Section:
     """Banners for what is not to be trusted, then every approximation against exact patching."""
-    names, uses, reasons = (audit.labels(name) for name in ("approximation", "use", "reason"))
-    unknown = set(uses) - set(_WORDS)
+    names, uses, reasons = audit.labels("approximation"), audit.labels("use"), audit.said_labels("reason")
+    unknown = set(uses) - set(USES)
     if unknown:
         raise InterpError(f"{audit.file}: variable 'use' has the unknown value '{min(unknown)}'.")
     blocks: list[Block] = []
-    for use, (title, advice) in _BANNERS.items():
+    for use, (title, advice) in _banners().items():
         said = [f"{name}: {reason}" for name, one, reason in zip(names, uses, reasons, strict=True) if one == use]
         if said:
             blocks.append(Notice("warn", title, f"{'. '.join(said)}. {advice}"))
     blocks.append(_figure(audit, names, uses))
-    blocks.append(Facts(_facts(audit, uses), "In short"))
-    lead = audit.attr("question") or "Where can a gradient stand in for patching?"
+    blocks.append(Facts(_facts(audit, uses), say("In short")))
+    lead = audit.said("question") or say("Where can a gradient stand in for patching?")
     return Section(
-        "approximations", "Whether a gradient would have told", lead, tuple(blocks), "Gradients against patching"
+        "approximations",
+        say("Whether a gradient would have told"),
+        lead,
+        tuple(blocks),
+        say("Gradients against patching"),
     )
 
 
@@ -60,28 +85,32 @@ def _figure(audit: Result, names: tuple[str, ...], uses: tuple[str, ...]) -> Fig
             (str(cells[i, j]), float(estimated[i, j]), float(exact[i, j]), bool(largest[i, j]))
             for j in np.flatnonzero(held)
         ]
-        rows += [(name, cell, "largest" if top else "random", guess, true) for cell, guess, true, top in listed]
+        rows += [
+            (name, cell, say("largest") if top else say("random"), guess, true) for cell, guess, true, top in listed
+        ]
         marks = [Mark(true, guess, cell, _TONES[top]) for cell, guess, true, top in listed]
         drawn = diagonal(
             marks,
-            across=f"exact ({units})",
-            upwards=f"estimated ({units})",
+            across=say("exact ({units})", units=say_stored(units)),
+            upwards=say("estimated ({units})", units=say_stored(units)),
             key=f"approximation-{i}",
-            title=f"{name}: exact and estimated effects",
-            description=f"{len(marks)} audited patches; those on the diagonal are estimated right.",
+            title=say("{name}: exact and estimated effects", name=name),
+            description=say("{count} audited patches; those on the diagonal are estimated right.", count=len(marks)),
             slope=float(slope[i]),
         )
-        stated = f"slope {_slope(float(slope[i]), interval[i])}"
-        subtitle = f"{stated}, Pearson {figure_number(float(pearson[i]), 2)}: {_WORDS[uses[i]]}"
+        stated = say("slope {slope}", slope=_slope(float(slope[i]), interval[i]))
+        subtitle = f"{stated}, Pearson {figure_number(float(pearson[i]), 2)}: {_use(uses[i])}"
         panels.append(Panel(name, drawn, subtitle=subtitle))
-    columns = (Column("approximation"), Column("patch"), Column("chosen as"))
-    table = Table("Audited patches", (*columns, Column("estimated", units), Column("exact", units)), tuple(rows))
-    legend = [("looked largest", "b"), ("drawn at random", "a"), ("equal", "c"), ("slope", "e")]
+    columns = (Column(say("approximation")), Column(say("patch")), Column(say("chosen as")))
+    table = Table(
+        say("Audited patches"), (*columns, Column(say("estimated"), units), Column(say("exact"), units)), tuple(rows)
+    )
+    legend = [(say("looked largest"), "b"), (say("drawn at random"), "a"), (say("equal"), "c"), (say("slope"), "e")]
     return Figure.of(
         audit,
         "approximation-figure",
-        "Estimated against exact effects",
-        audit.attr("reading"),
+        say("Estimated against exact effects"),
+        audit.said("reading"),
         panels=tuple(panels),
         tables=(_sizes(audit, names, uses), _order(audit, names), table),
         legend=line_legend(legend, key="approximations-l"),
@@ -102,21 +131,21 @@ def _sizes(audit: Result, names: tuple[str, ...], uses: tuple[str, ...]) -> Tabl
     """Whether the numbers are right."""
     values = _values(audit, "slope", "largest_effect", "median_error", "largest_error", "sign_errors", "n_large")
     interval = audit.need("slope_interval", "approximation", "ci_bound").values
-    share = "share of largest effect"
+    share = say("share of largest effect")
     columns = (
-        Column("approximation"), Column("good for"), Column("slope [95%]"),
-        Column("largest effect", audit.units("largest_effect")), Column("median error", share, 2),
-        Column("largest error", share, 2), Column("wrong signs"), Column("large effects"),
+        Column(say("approximation")), Column(say("good for")), Column(say("slope [95%]")),
+        Column(say("largest effect"), audit.units("largest_effect")), Column(say("median error"), share, 2),
+        Column(say("largest error"), share, 2), Column(say("wrong signs")), Column(say("large effects")),
     )  # fmt: skip
     rows = [
         (
-            name, uses[i], _slope(values["slope"][i], interval[i]),
+            name, _use(uses[i]), _slope(values["slope"][i], interval[i]),
             *(values[key][i] for key in ("largest_effect", "median_error", "largest_error")),
             *(_count(values[key][i]) for key in ("sign_errors", "n_large")),
         )
         for i, name in enumerate(names)
     ]  # fmt: skip
-    return Table("Size of the estimates beside exact patching", columns, tuple(rows))
+    return Table(say("Size of the estimates beside exact patching"), columns, tuple(rows))
 
 
 def _order(audit: Result, names: tuple[str, ...]) -> Table:
@@ -126,11 +155,12 @@ def _order(audit: Result, names: tuple[str, ...]) -> Table:
     missed, false = (
         audit.need(f"{name}_interval", "approximation", "ci_bound").values for name in ("missed", "false_alarm")
     )
+    share = say("share")
     columns = (
-        Column("approximation"), Column("Pearson", digits=2), Column("Spearman", digits=2),
-        Column("rank agreement", digits=2), Column("largest found", "share", 2), Column("missed", "share", 2),
-        Column("[95%]"), Column("false alarms", "share", 2), Column("[95%]"), Column("patched exactly"),
-        Column("cells"),
+        Column(say("approximation")), Column("Pearson", digits=2), Column("Spearman", digits=2),
+        Column(say("rank agreement"), digits=2), Column(say("largest found"), share, 2), Column(say("missed"), share, 2),
+        Column("[95%]"), Column(say("false alarms"), share, 2), Column("[95%]"), Column(say("patched exactly")),
+        Column(say("cells")),
     )  # fmt: skip
     rows = [
         (
@@ -140,7 +170,7 @@ def _order(audit: Result, names: tuple[str, ...]) -> Table:
         )
         for i, name in enumerate(names)
     ]  # fmt: skip
-    return Table("Agreement of each approximation with exact patching", columns, tuple(rows))
+    return Table(say("Agreement of each approximation with exact patching"), columns, tuple(rows))
 
 
 def _values(audit: Result, *names: str) -> dict[str, list[float]]:
@@ -152,29 +182,37 @@ def _count(value: float) -> Cell:
 
 
 def _facts(audit: Result, uses: tuple[str, ...]) -> tuple[tuple[str, str], ...]:
-    counts = [(_WORDS[use], uses.count(use)) for use in _WORDS]
+    counts = [(_use(use), uses.count(use)) for use in USES]
     limit = {
         name: float(audit.need_attr(name))
         for name in ("large", "minimum_agreement", "maximum_factor", "maximum_median_error", "maximum_error")
     }
     factor = limit["maximum_factor"]
     facts = [
-        ("Of the approximations:", f"{', '.join(f'{n} {words}' for words, n in counts if n)}."),
+        (say("Of the approximations:"), f"{', '.join(f'{n} {words}' for words, n in counts if n)}."),
         (
-            "Good as numbers:",
-            f"the slope's interval lies within {1 / factor:.3g} to {factor:.3g}; the median error of large effects is "
-            f"at most {limit['maximum_median_error']:.0%} and any error at most {limit['maximum_error']:.0%} of the "
-            f"largest effect; Pearson and rank agreement are at least {limit['minimum_agreement']:.3g}; no large "
-            "effect has the wrong sign, is missed or is a false alarm.",
+            say("Good as numbers:"),
+            say(
+                "the slope's interval lies within {low:.3g} to {high:.3g}; the median error of large effects is at "
+                "most {median:.0%} and any error at most {any:.0%} of the largest effect; Pearson and rank agreement "
+                "are at least {agreement:.3g}; no large effect has the wrong sign, is missed or is a false alarm.",
+                low=1 / factor, high=factor, median=limit["maximum_median_error"], any=limit["maximum_error"],
+                agreement=limit["minimum_agreement"],
+            ),
         ),
-        ("Large:", f"at least {limit['large']:.0%} of the largest exact effect of the audited patches."),
         (
-            "Slope:",
-            "of estimated = slope x exact, by least absolute errors; its interval is a bootstrap over prompts with the "
-            "audited patches held fixed.",
+            say("Large:"),
+            say("at least {least:.0%} of the largest exact effect of the audited patches.", least=limit["large"]),
         ),
-        ("Prompts:", f"{audit.attr('n_prompts')}, {audit.attr('direction')}, {audit.attr('metric')}."),
-    ]
+        (
+            say("Slope:"),
+            say(
+                "of estimated = slope x exact, by least absolute errors; its interval is a bootstrap over prompts with "
+                "the audited patches held fixed."
+            ),
+        ),
+        (say("Prompts:"), f"{audit.attr('n_prompts')}, {audit.attr('direction')}, {audit.attr('metric')}."),
+    ]  # fmt: skip
     if audit.attr("left_out") not in ("", "none"):
-        facts.append(("Not offered for this architecture:", f"{audit.attr('left_out')}."))
+        facts.append((say("Not offered for this architecture:"), f"{audit.attr('left_out')}."))
     return tuple(facts)

@@ -9,9 +9,10 @@ import numpy as np
 import xarray as xr
 
 from interp import stats
+from interp.language import say, say_stored
 from interp.report.blocks import Block, Details, Facts, Figure, Panel, Section
 from interp.report.heat import Grid, colour_legend, heatmap
-from interp.report.inputs import RunInputs
+from interp.report.inputs import Result, RunInputs
 from interp.report.markup import figure_number
 from interp.report.palette import Scale
 from interp.report.sections.heads import method_maps
@@ -19,51 +20,72 @@ from interp.report.tables import Cell, Column, Table, interval_text
 from interp.report.verdict import Verdict
 from interp.sites import head_label
 
-LIMITS = (
-    ("Patching", "answers for these prompts and this corruption only; corrupting otherwise can show other places."),
-    (
-        "Sufficient and needed",
-        "differ. A head that is sufficient but not needed may have a backup; one that is needed but not sufficient "
-        "works together with others.",
-    ),
-    ("Direct contributions", "count the last step only: a head that feeds another head shows nothing here."),
-    ("Ablation", "takes the model off its usual activations, zero ablation most of all."),
-    ("A probe", "shows that something can be read, not that the model reads it."),
-    (
-        "Intervals",
-        "cover the choice of prompts, not the choice of template, task or model. They hold cell by cell and are not "
-        "corrected for the number of cells.",
-    ),
-)
-
 SPLIT = 0.1
 """The two directions disagree about a head when their intervals are apart and their means differ by this much."""
 
 
 def section(run: RunInputs, verdict: Verdict) -> Section:
     """Counts and agreement first, then what this cannot say."""
-    blocks: list[Block] = [Facts(_counts(run), "What the numbers rest on")]
+    blocks: list[Block] = [Facts(_counts(run), say("What the numbers rest on"))]
     maps = method_maps(run.get("activation_patching"), run.get("head_attribution"))
     if len(maps) > 1 and len({tuple(one["mean"].shape) for one in maps.values()}) == 1:
         blocks.append(_agreement(maps))
     if {"z denoising", "z noising"} <= set(maps):
         table = _disagreements(maps["z denoising"], maps["z noising"])
         if table.rows:
-            many = f"{len(table.rows)} head{'' if len(table.rows) == 1 else 's'}"
-            blocks.append(Details(f"Where sufficient and needed part: {many}", (table,), open=True))
+            title = say("Where sufficient and needed part (heads: {count})", count=len(table.rows))
+            blocks.append(Details(title, (table,), open=True))
         else:
-            text = "for every head the two directions agree, within their intervals or a tenth of the gap."
-            blocks.append(Facts((("Sufficient against needed:", text),)))
-    own = run.get("verdict")
-    names = ("agreement", "disagreement", "disagreements", "limits")
-    said = tuple(
-        (f"{name.capitalize()}:", own.attr(name)) for name in names if own and own.attr(name) not in ("", "none")
-    )
+            text = say("for every head the two directions agree, within their intervals or a tenth of the gap.")
+            blocks.append(Facts(((say("Sufficient against needed:"), text),)))
+    said = _said(run.get("verdict"))
     if said:
-        blocks.append(Facts(said, "The verdict adds"))
-    blocks.append(Facts(LIMITS, "What this cannot say"))
-    lead = "Several methods asked the same question; here is where they agree, and where not."
-    return Section("certainty", "How sure we are", lead, blocks, "How sure")
+        blocks.append(Facts(said, say("The verdict adds")))
+    blocks.append(Facts(_limits(), say("What this cannot say")))
+    lead = say("Several methods asked the same question; here is where they agree, and where not.")
+    return Section("certainty", say("How sure we are"), lead, blocks, say("How sure"))
+
+
+def _said(verdict: Result | None) -> tuple[tuple[str, str], ...]:
+    """What the verdict says of the methods and of itself."""
+    named = {
+        "agreement": say("Agreement:"),
+        "disagreement": say("Disagreement:"),
+        "disagreements": say("Disagreements:"),
+        "limits": say("Limits:"),
+    }
+    texts = {name: "" if verdict is None else verdict.said(name) for name in named}
+    return tuple((heading, texts[name]) for name, heading in named.items() if texts[name] not in ("", "none"))
+
+
+def _limits() -> tuple[tuple[str, str], ...]:
+    """What no result here can say."""
+    return (
+        (
+            say("Patching"),
+            say("answers for these prompts and this corruption only; corrupting otherwise can show other places."),
+        ),
+        (
+            say("Sufficient and needed"),
+            say(
+                "differ. A head that is sufficient but not needed may have a backup; one that is needed but not "
+                "sufficient works together with others."
+            ),
+        ),
+        (
+            say("Direct contributions"),
+            say("count the last step only: a head that feeds another head shows nothing here."),
+        ),
+        (say("Ablation"), say("takes the model off its usual activations, zero ablation most of all.")),
+        (say("A probe"), say("shows that something can be read, not that the model reads it.")),
+        (
+            say("Intervals"),
+            say(
+                "cover the choice of prompts, not the choice of template, task or model. They hold cell by cell and "
+                "are not corrected for the number of cells."
+            ),
+        ),
+    )
 
 
 def _counts(run: RunInputs) -> tuple[tuple[str, str], ...]:
@@ -71,47 +93,56 @@ def _counts(run: RunInputs) -> tuple[tuple[str, str], ...]:
     for name in ("behavior", *run.explaining):
         result = run.get(name)
         if result is not None:
-            title = result.attr("title") or name
-            items.append((f"{title}:", f"{result.attr('n_prompts')} prompts, seed {result.attr('seed')}."))
-    text = (
-        f"{stats.LEVEL:.0%}. Shares use Wilson's interval; means and ratios of means over prompts or folds use a "
-        f"percentile bootstrap of {stats.RESAMPLES:,} resamples with seed {stats.SEED}. Verdict, page and report.json "
-        "show the same interval of the same number."
-    )
-    return (*items, ("Intervals:", text))
+            title = result.said("title") or name
+            text = say("{n} prompts, seed {seed}.", n=result.attr("n_prompts"), seed=result.attr("seed"))
+            items.append((f"{title}:", text))
+    text = say(
+        "{level:.0%}. Shares use Wilson's interval; means and ratios of means over prompts or folds use a percentile "
+        "bootstrap of {resamples:,} resamples with seed {seed}. Verdict, page and report.json show the same interval "
+        "of the same number.",
+        level=stats.LEVEL, resamples=stats.RESAMPLES, seed=stats.SEED,
+    )  # fmt: skip
+    return (*items, (say("Intervals:"), text))
 
 
 def _agreement(maps: Mapping[str, xr.Dataset]) -> Figure:
-    names = list(maps)
+    names = [say_stored(name) for name in maps]
     flat = [one["mean"].values.ravel().astype(np.float64) for one in maps.values()]
     keep = np.isfinite(np.stack(flat)).all(axis=0)
     values = np.array([[stats.spearman(a[keep], b[keep]) for b in flat] for a in flat])
-    scale = Scale.centred(1.0, units="Spearman's rank correlation", name="agreement")
+    scale = Scale.centred(1.0, units=say("Spearman's rank correlation"), name=say("agreement"))
     pairs = [(i, j) for i in range(len(names)) for j in range(len(names))]
-    grid = Grid(values, names, names, "", "", cells={(i, j): f"{names[i]} and {names[j]}" for i, j in pairs})
+    grid = Grid(
+        values,
+        names,
+        names,
+        "",
+        "",
+        cells={(i, j): say("{one} and {other}", one=names[i], other=names[j]) for i, j in pairs},
+    )
     drawn = heatmap(
         grid,
         scale,
         key="agreement-map",
-        title="Agreement between methods",
-        description="Rank correlation of head importance between methods",
+        title=say("Agreement between methods"),
+        description=say("Rank correlation of head importance between methods"),
         cell=(58.0, 28.0),
     )
     rows: list[tuple[Cell, ...]] = [
         (names[i], names[j], float(values[i, j]), int(keep.sum())) for i, j in pairs if i < j
     ]
-    headings = ("method", "other method", "Spearman's rank correlation", "heads")
-    reading = (
+    headings = (say("method"), say("other method"), say("Spearman's rank correlation"), say("heads"))
+    reading = say(
         "Every method ranks all heads by how much they matter. 1: the same order; 0: unrelated; negative: opposed. "
         "Direct contribution measures another thing than the causal methods, so full agreement is not expected. No "
         "interval is given: the heads are all there are, not a sample."
     )
     return Figure(
         "agreement",
-        "Do the methods rank the heads alike?",
+        say("Do the methods rank the heads alike?"),
         reading,
         (Panel("", drawn),),
-        (Table("Rank correlation over heads", tuple(Column(h) for h in headings), tuple(rows)),),
+        (Table(say("Rank correlation over heads"), tuple(Column(h) for h in headings), tuple(rows)),),
         legend=colour_legend(scale, key="agreement-l"),
     )
 
@@ -125,9 +156,9 @@ def _disagreements(denoising: xr.Dataset, noising: xr.Dataset) -> Table:
         known = all(map(math.isfinite, (a_low, a_high, b_low, b_high)))
         if not known or abs(a - b) < SPLIT or (a_low <= b_high and b_low <= a_high):
             continue
-        reading = "more sufficient than needed: others can stand in for it"
+        reading = say("more sufficient than needed: others can stand in for it")
         if b > a:
-            reading = "more needed than sufficient: it works together with others"
+            reading = say("more needed than sufficient: it works together with others")
         texts = [
             f"{figure_number(mean, 2)} {interval_text(low, high)}"
             for mean, low, high in ((a, a_low, a_high), (b, b_low, b_high))
@@ -135,10 +166,10 @@ def _disagreements(denoising: xr.Dataset, noising: xr.Dataset) -> Table:
         found.append((abs(a - b), (head_label(layer, head), *texts, reading)))
     found.sort(key=lambda row: (-row[0], str(row[1][0])))
     columns = (
-        Column("head", facet="head"),
-        Column("denoising: recovered", "share of gap"),
-        Column("noising: lost", "share of gap"),
-        Column("reading"),
+        Column(say("head"), facet="head"),
+        Column(say("denoising: recovered"), say("share of gap")),
+        Column(say("noising: lost"), say("share of gap")),
+        Column(say("reading")),
     )
-    title = f"Heads whose two directions differ by more than {SPLIT}, with intervals apart"
+    title = say("Heads whose two directions differ by more than {split}, with intervals apart", split=SPLIT)
     return Table(title, columns, tuple(row for _, row in found))

@@ -14,6 +14,7 @@ import xarray as xr
 
 from interp import results, summary
 from interp.errors import InterpError
+from interp.language import say, say_stored, translated
 from interp.report.blocks import Block, Details, Facts, Figure, Panel, Prose, Section
 from interp.report.heat import Grid, colour_legend, head_grid, heatmap
 from interp.report.inputs import Result
@@ -36,17 +37,17 @@ def section(result: Result, verdict: Verdict) -> Section:
     key = anchor(result.name)
     shown = [one for name in map(str, result.data.data_vars) if (one := _Shown.of(result, name)) is not None]
     single = [one for one in shown if not one.axes]
-    blocks: list[Block] = [Prose((result.attr("reading"),)), Facts(_axes(result, shown), "What the axes count")]
+    blocks: list[Block] = [Prose((result.said("reading"),)), Facts(_axes(result, shown), say("What the axes count"))]
     blocks += [_figure(one, f"{key}-{i}", verdict) for i, one in enumerate(shown) if one.axes]
     if single:
-        blocks.append(Details("Single numbers", (_single_table(single),), open=True))
+        blocks.append(Details(say("Single numbers"), (_single_table(single),), open=True))
     words = _words(result)
     if words:
-        blocks.append(Details("In words", words))
+        blocks.append(Details(say("In words"), words))
     left_out = _left_out(result, [one.name for one in shown])
     if left_out:
-        blocks.append(Facts((("Only in the file:", left_out),)))
-    return Section(key, result.attr("title"), result.attr("question"), blocks)
+        blocks.append(Facts(((say("Only in the file:"), left_out),)))
+    return Section(key, result.said("title"), result.said("question"), blocks)
 
 
 def figure(result: Result, name: str, verdict: Verdict) -> Figure | None:
@@ -95,11 +96,11 @@ class _Shown:
 
     @property
     def title(self) -> str:
-        return str(self.result.data[self.name].attrs["long_name"])
+        return say_stored(str(self.result.data[self.name].attrs["long_name"]))
 
     @property
     def heading(self) -> str:
-        return f"{self.title} ({self.units})" if self.units else self.title
+        return f"{self.title} ({say_stored(self.units)})" if self.units else self.title
 
     @property
     def values(self) -> np.ndarray:
@@ -125,13 +126,13 @@ class _Shown:
 
     def table(self) -> Table:
         """All that is drawn."""
-        dims = [(axis, axis) for axis in self.axes]
+        dims = [(axis, say_stored(axis)) for axis in self.axes]
         title = f"{self.name}: {self.how}"
         if self.averaged:
-            return mean_table(title, self.cells, dims, units=self.units, name="mean")
+            return mean_table(title, self.cells, dims, units=self.units, name=say("mean"))
         bounded = bool(np.isfinite(self.cells["low"].values).any())
-        columns = (*(Column(axis, facet=axis) for axis in self.axes), Column("value", self.units))
-        columns += (Column("low", self.units), Column("high", self.units)) if bounded else ()
+        columns = (*(Column(say_stored(axis), facet=axis) for axis in self.axes), Column(say("value"), self.units))
+        columns += (Column(say("low"), self.units), Column(say("high"), self.units)) if bounded else ()
         rows: list[tuple[Cell, ...]] = []
         for index in np.ndindex(*self.values.shape):
             where = tuple(_labels(self.cells, axis)[i] for axis, i in zip(self.axes, index, strict=True))
@@ -155,19 +156,24 @@ def _averaged(result: Result, name: str) -> tuple[xr.Dataset, str]:
         cells = summary.of(result.data, name)
     except InterpError:  # the name of a recovered fraction, without what it was computed from
         cells = summary.mean(result.data[name])
-    kind = {"mean": "Mean", "ratio of means": "Ratio of the means"}[str(cells.attrs["summary"])]
-    return cells, f"{kind} over prompts. Interval: {summary.in_words(cells)}."
+    interval = summary.in_words(cells)
+    match cells.attrs["summary"]:
+        case "mean":
+            return cells, say("Mean over prompts. Interval: {interval}.", interval=interval)
+        case "ratio of means":
+            return cells, say("Ratio of the means over prompts. Interval: {interval}.", interval=interval)
+    raise LookupError(cells.attrs["summary"])
 
 
 def _as_it_is(result: Result, name: str) -> tuple[xr.Dataset, str]:
     """A variable without prompts, with its interval if the result has one."""
     value = result.data[name]
     nothing = value.astype(np.float64).copy(data=np.full(value.shape, np.nan))
-    low, high, how = nothing, nothing, "As computed over all prompts."
+    low, high, how = nothing, nothing, say("As computed over all prompts.")
     if result.has(name + _ENDS):
         ends = result.need(name + _ENDS, *map(str, value.dims), "ci_bound")
         low, high = (ends.isel(ci_bound=i, drop=True) for i in (0, 1))
-        how += " Interval: as the result gives it."
+        how += " " + say("Interval: as the result gives it.")
     return xr.Dataset({"mean": value, "low": low, "high": high, "n": nothing.fillna(0).astype(int)}), how
 
 
@@ -178,17 +184,25 @@ def _cut(cells: xr.Dataset) -> tuple[xr.Dataset, list[str]]:
     """
     notes = []
     for dim in [str(dim) for dim, size in cells["mean"].sizes.items() if size == 1]:
-        notes.append(f"Only {dim} {_labels(cells, dim)[0]}.")
+        notes.append(say("Only {dim} {label}.", dim=say_stored(dim), label=_labels(cells, dim)[0]))
         cells = cells.isel({dim: 0}, drop=True)
     order = _order({str(dim): size for dim, size in cells["mean"].sizes.items()})
     for dim in order[:-3]:
-        notes.append(f"Only {dim} {_labels(cells, dim)[0]}, the first of {cells.sizes[dim]}.")
+        told = {"dim": say_stored(dim), "label": _labels(cells, dim)[0], "count": str(cells.sizes[dim])}
+        notes.append(say("Only {dim} {label}, the first of {count}.", **told))
         cells = cells.isel({dim: 0}, drop=True)
     order = order[-3:]
     for place, dim in enumerate(reversed(order)):
         most = MOST_PANELS if place == 2 else LONGEST_AXIS
         if cells.sizes[dim] > most:
-            notes.append(f"The first {most} of {cells.sizes[dim]} entries of {dim}.")
+            notes.append(
+                say(
+                    "The first {most} of {count} entries of {dim}.",
+                    most=most,
+                    count=cells.sizes[dim],
+                    dim=say_stored(dim),
+                )
+            )
             cells = cells.isel({dim: slice(most)})
     return cells.transpose(*order), notes
 
@@ -235,14 +249,22 @@ def _line(shown: _Shown, key: str, verdict: Verdict) -> list[Panel]:
     low, high = min(low, 0.0), max(high, 0.0)
     labels = _labels(shown.cells, axis)
     series = (Series(shown.name, "a", points),)
-    said = f"{shown.title}, by {axis}"
+    said = say("{title}, by {axis}", title=shown.title, axis=say_stored(axis))
     if axis in shown.cells.coords and shown.cells[axis].dtype.kind in "US":
         drawn = dot_rows(
             labels, series, axis=shown.heading, low=low, high=high, key=key, title=shown.title, description=said
         )
     else:
         drawn = curves(
-            labels, series, axis=axis, facet=axis, low=low, high=high, key=key, title=shown.title, description=said
+            labels,
+            series,
+            axis=say_stored(axis),
+            facet=axis,
+            low=low,
+            high=high,
+            key=key,
+            title=shown.title,
+            description=said,
         )
     return [Panel("", drawn)]
 
@@ -263,7 +285,7 @@ def _maps(shown: _Shown, key: str, verdict: Verdict) -> list[Panel]:
     """One map for each entry of the first axis."""
     first = shown.axes[0]
     return [
-        _drawn(shown, shown.cells.isel({first: i}, drop=True), f"{first} {label}", f"{key}-{i}", verdict)
+        _drawn(shown, shown.cells.isel({first: i}, drop=True), f"{say_stored(first)} {label}", f"{key}-{i}", verdict)
         for i, label in enumerate(_labels(shown.cells, first))
     ]
 
@@ -273,12 +295,12 @@ def _drawn(shown: _Shown, cells: xr.Dataset, title: str, key: str, verdict: Verd
     grid = (
         head_grid(cells, column, verdict.marks())
         if (row, column) in (("layer", "head"), ("layer", "kv_head"))
-        else Grid.of(cells, row, column, row_title=row, column_title=column)
+        else Grid.of(cells, row, column, row_title=say_stored(row), column_title=say_stored(column))
     )
     if not shown.averaged:
         grid = replace(grid, count=None)
     name = f"{shown.title} {title}".strip()
-    said = f"{shown.title}, by {row} and {column}"
+    said = say("{title}, by {row} and {column}", title=shown.title, row=say_stored(row), column=say_stored(column))
     drawn = heatmap(grid, shown.scale(), key=key, title=name, description=said, digits=shown.digits())
     return Panel(title, drawn, wide=len(grid.columns) > 24)
 
@@ -289,33 +311,36 @@ def _drawn(shown: _Shown, cells: xr.Dataset, title: str, key: str, verdict: Verd
 def _axes(result: Result, shown: Sequence[_Shown]) -> tuple[tuple[str, str], ...]:
     """What each axis that is drawn counts."""
     drawn = dict.fromkeys(axis for one in shown for axis in one.axes)
-    return tuple((f"{axis}:", f"{results.meaning(result.data, axis)}.") for axis in drawn)
+    return tuple((f"{say_stored(axis)}:", f"{say_stored(results.meaning(result.data, axis))}.") for axis in drawn)
 
 
 def _single_table(shown: Sequence[_Shown]) -> Table:
     columns = (
-        Column("what"), Column("value"), Column("low"), Column("high"), Column("units"), Column("n"), Column("how")
+        Column(say("what")), Column(say("value")), Column(say("low")), Column(say("high")), Column(say("units")),
+        Column("n"), Column(say("how")),
     )  # fmt: skip
     rows = []
     for one in shown:
         value, low, high, n = (one.cells[name].item() for name in ("mean", "low", "high", "n"))
         rows.append((one.title, float(value), float(low), float(high), one.units, int(n) or None, one.how))
-    return Table("Variables that are one number", columns, tuple(rows))
+    return Table(say("Variables that are one number"), columns, tuple(rows))
 
 
 def _words(result: Result) -> tuple[Table, ...]:
     """Tables of words along at most one axis, other than the prompts."""
     tables = []
     for name, data in result.data.data_vars.items():
-        if data.dtype.kind not in "US" or data.ndim > 1 or "prompt" in data.dims:
+        if data.dtype.kind not in "US" or data.ndim > 1 or "prompt" in data.dims or translated(str(name)):
             continue
-        title = str(data.attrs["long_name"])
+        title = say_stored(str(data.attrs["long_name"]))
         if not data.ndim:
             tables.append(Table(title, (Column(str(name)),), ((str(data.item()),),)))
             continue
         (dim,) = map(str, data.dims)
-        rows = zip(result.labels(dim), result.labels(str(name)), strict=True)
-        tables.append(Table(title, (Column(dim), Column(str(name))), tuple(rows)[:LONGEST_AXIS]))
+        rows = zip(result.labels(dim), result.said_labels(str(name)), strict=True)
+        tables.append(
+            Table(title, (Column(say_stored(dim)), Column(say_stored(str(name)))), tuple(rows)[:LONGEST_AXIS])
+        )
     return tuple(tables)
 
 
@@ -325,5 +350,5 @@ def _left_out(result: Result, shown: Sequence[str]) -> str:
     for name, data in result.data.data_vars.items():
         words = data.dtype.kind in "US" and data.ndim <= 1 and "prompt" not in data.dims
         if str(name) not in shown and not words and not _is_interval(result, str(name)):
-            names.append(f"{name} ({data.attrs['long_name']})")
+            names.append(f"{name} ({say_stored(str(data.attrs['long_name']))})")
     return "; ".join(names)

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
+from interp.language import say
 from interp.report.blocks import Block, Code, Details, Facts, Section
 from interp.report.inputs import RunInputs
 from interp.report.tables import Cell, Column, Table
@@ -20,15 +21,15 @@ def section(run: RunInputs) -> Section:
     blocks: list[Block] = []
     command = command_text(run)
     if command:
-        blocks.append(Code("The command that made this page", command))
+        blocks.append(Code(say("The command that made this page"), command))
     shared, own = shared_attrs(run)
     blocks.append(
         Details(
-            "What every result shares",
+            say("What every result shares"),
             (
                 Table(
-                    "Attributes equal in all result files",
-                    (Column("attribute"), Column("value")),
+                    say("Attributes equal in all result files"),
+                    (Column(say("attribute")), Column(say("value"))),
                     tuple(shared.items()),
                 ),
             ),
@@ -40,11 +41,11 @@ def section(run: RunInputs) -> Section:
     ]
     blocks.append(
         Details(
-            "Attributes of each result",
+            say("Attributes of each result"),
             (
                 Table(
-                    "Attributes that differ between files",
-                    (Column("file"), Column("attribute"), Column("value")),
+                    say("Attributes that differ between files"),
+                    (Column(say("file")), Column(say("attribute")), Column(say("value"))),
                     tuple(rows),
                 ),
             ),
@@ -55,7 +56,10 @@ def section(run: RunInputs) -> Section:
     if run.study_text:
         blocks.append(Code("study.yaml", run.study_text.rstrip("\n")))
     return Section(
-        "provenance", "Provenance", "What was run, on what, with which versions; enough to do it again.", blocks
+        "provenance",
+        say("Provenance"),
+        say("What was run, on what, with which versions; enough to do it again."),
+        blocks,
     )
 
 
@@ -110,16 +114,19 @@ def _manifest(run: RunInputs) -> list[Block]:
     if rows:
         blocks.append(
             Details(
-                "Model, versions, seeds",
-                (Table("manifest.json", (Column("key"), Column("value")), tuple(rows)),),
+                say("Model, versions, seeds"),
+                (Table("manifest.json", (Column(say("key")), Column(say("value"))), tuple(rows)),),
                 open=True,
             )
         )
     seconds = timings(run)
     if seconds:
-        named: list[tuple[Cell, ...]] = [*seconds.items(), ("sum", sum(seconds.values()))]
+        named: list[tuple[Cell, ...]] = [*seconds.items(), (say("sum"), sum(seconds.values()))]
         blocks.append(
-            Details("Timings", (Table("Wall time by stage", (Column("stage"), Column("time", "s", 2)), tuple(named)),))
+            Details(
+                say("Timings"),
+                (Table(say("Wall time by stage"), (Column(say("stage")), Column(say("time"), "s", 2)), tuple(named)),),
+            )
         )
     return blocks
 
@@ -128,21 +135,23 @@ def _drops(run: RunInputs) -> list[Block]:
     drops = [drop for drop in run.manifest.get("drops", []) if isinstance(drop, Mapping)]
     skipped = run.manifest.get("skipped_rungs", {})
     items = (
-        [(f"{rung}:", f"left out, {reason}") for rung, reason in skipped.items()]
+        [(f"{rung}:", say("left out, {reason}", reason=reason)) for rung, reason in skipped.items()]
         if isinstance(skipped, Mapping)
         else []
     )
     if not drops:
-        return [Facts((*items, ("Prompts dropped:", "none.")), "Dropped")]
-    reasons = Counter(str(drop.get("reason", "no reason given")) for drop in drops)
+        return [Facts((*items, (say("Prompts dropped:"), say("none."))), say("Dropped"))]
+    reasons = Counter(str(drop.get("reason") or say("no reason given")) for drop in drops)
     keys = list(dict.fromkeys(str(key) for drop in drops for key in drop))
     rows = tuple(tuple(str(drop.get(key, "")) for key in keys) for drop in drops)
     summary: tuple[tuple[Cell, ...], ...] = tuple((reason, count) for reason, count in reasons.most_common())
     tables = (
-        Table(f"{len(drops)} prompts dropped, by reason", (Column("reason"), Column("n")), summary),
-        Table("Every dropped prompt", tuple(Column(key) for key in keys), rows),
+        Table(
+            say("{count} prompts dropped, by reason", count=len(drops)), (Column(say("reason")), Column("n")), summary
+        ),
+        Table(say("Every dropped prompt"), tuple(Column(key) for key in keys), rows),
     )
     return [
-        *([Facts(tuple(items), "Rungs left out")] if items else []),
-        Details(f"Dropped prompts: {len(drops)}", tables),
+        *([Facts(tuple(items), say("Rungs left out"))] if items else []),
+        Details(say("Dropped prompts: {count}", count=len(drops)), tables),
     ]
