@@ -65,7 +65,7 @@ class Figure:
     @classmethod
     def of(cls, result: Result, key: str, title: str, reading: str, **more: Any) -> Figure:
         """A figure of one result, which names its source and file."""
-        return cls(key, title, reading, source=result.attr("source"), file=result.file, **more)
+        return cls(key, title, reading, source=result.said("source"), file=result.file, **more)
 
 
 @dataclass(frozen=True)

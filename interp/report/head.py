@@ -240,7 +240,7 @@ def _other_rung(run: RunInputs, found: Verdict) -> Notice | None:
     behaved = run.get("behavior")
     if main == found.rung or behaved is None or main not in behaved.labels("rung"):
         return None
-    reason = behaved.labels("reason")[behaved.labels("rung").index(main)]
+    reason = behaved.said_labels("reason")[behaved.labels("rung").index(main)]
     text = say(
         "{reason}. Everything below explains rung {rung} only.",
         reason=behavior.verdict_text(False, reason).rstrip("."), rung=found.rung,

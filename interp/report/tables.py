@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import xarray as xr
 
+from interp.language import Foreign, say, say_stored
 from interp.report.markup import figure_number, visible
 
 Cell = str | float | int | None
@@ -32,28 +33,34 @@ class Column:
     @property
     def heading(self) -> str:
         """The name, with the units in brackets where there are any."""
-        return f"{self.name} ({self.units})" if self.units else self.name
+        name = say_stored(self.name)
+        return f"{name} ({say_stored(self.units)})" if self.units else name
 
 
 @dataclass(frozen=True)
 class Table:
-    """Rows under columns. A row's length is the number of columns."""
+    """Rows under columns. A row's length is the number of columns. ``language`` is that of the cells, where known."""
 
     title: str
     columns: tuple[Column, ...]
     rows: tuple[tuple[Cell, ...], ...]
+    language: str = ""
 
     def __post_init__(self) -> None:
         """Check that every row fits the columns."""
         for row in self.rows:
             assert len(row) == len(self.columns), (self.title, len(row), len(self.columns))
 
+    def cells(self) -> str:
+        """A text that stands for the cells, whose language it has."""
+        return Foreign("", self.language) if self.language else ""
+
     def text(self, value: Cell, column: Column) -> str:
         """One cell as the page shows it."""
         if value is None:
             return "–"
         if isinstance(value, bool):
-            return "yes" if value else "no"
+            return say("yes") if value else say("no")
         if isinstance(value, int):
             return str(value)
         if isinstance(value, float):
@@ -104,8 +111,8 @@ def mean_table(title: str, summary: xr.Dataset, dims: Sequence[tuple[str, str]],
         for dim in order
     ]
     parts = [summary[key].transpose(*order).values for key in ("mean", "low", "high", "n")]
-    columns = (*(Column(heading, facet=dim) for dim, heading in dims), Column(name, units), Column("95% low", units))
-    columns += (Column("95% high", units), Column("n"))
+    columns = (*(Column(heading, facet=dim) for dim, heading in dims), Column(name, units))
+    columns += (Column(say("95% low"), units), Column(say("95% high"), units), Column("n"))
     rows = []
     for index in np.ndindex(*parts[0].shape):
         where = tuple(labels[axis][i] for axis, i in enumerate(index))

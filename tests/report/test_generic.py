@@ -235,7 +235,7 @@ def html(directory: Path) -> str:
 
 
 def test_only_a_result_without_a_section_of_its_own_is_shown_by_the_generic_one(tmp_path: Path) -> None:
-    assert {*FILES, *parts.SENTENCE} == {name for part in parts.PARTS for name in part.results}
+    assert {*FILES, *parts.SENTENCE} <= {name for part in parts.PARTS for name in part.results}
     text = html(with_lens(tmp_path))
     assert text.count('<section id="result-') == 1
     assert '<section id="result-lens"' in text

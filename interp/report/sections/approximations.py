@@ -49,13 +49,13 @@ def _banners() -> dict[str, tuple[str, str]]:
 
 def section(audit: Result) -> Section:
     """Banners for what is not to be trusted, then every approximation against exact patching."""
-    names, uses, reasons = audit.labels("approximation"), audit.labels("use"), audit.said_labels("reason")
+    names, uses, reasons = audit.labels("approximation"), audit.labels("use"), audit.labels("reason")
     unknown = set(uses) - set(USES)
     if unknown:
         raise InterpError(f"{audit.file}: variable 'use' has the unknown value '{min(unknown)}'.")
     blocks: list[Block] = []
     for use, (title, advice) in _banners().items():
-        said = [f"{name}: {reason}" for name, one, reason in zip(names, uses, reasons, strict=True) if one == use]
+        said = [f"{name}: {_why(reason)}" for name, one, reason in zip(names, uses, reasons, strict=True) if one == use]
         if said:
             blocks.append(Notice("warn", title, f"{'. '.join(said)}. {advice}"))
     blocks.append(_figure(audit, names, uses))
@@ -68,6 +68,11 @@ def section(audit: Result) -> Section:
         tuple(blocks),
         say("Gradients against patching"),
     )
+
+
+def _why(reason: str) -> str:
+    """The reasons of an audit, each in the language spoken now."""
+    return "; ".join(say_stored(one) for one in reason.split("; "))
 
 
 def _figure(audit: Result, names: tuple[str, ...], uses: tuple[str, ...]) -> Figure:
@@ -158,9 +163,9 @@ def _order(audit: Result, names: tuple[str, ...]) -> Table:
     share = say("share")
     columns = (
         Column(say("approximation")), Column("Pearson", digits=2), Column("Spearman", digits=2),
-        Column(say("rank agreement"), digits=2), Column(say("largest found"), share, 2), Column(say("missed"), share, 2),
-        Column("[95%]"), Column(say("false alarms"), share, 2), Column("[95%]"), Column(say("patched exactly")),
-        Column(say("cells")),
+        Column(say("rank agreement"), digits=2), Column(say("largest found"), share, 2),
+        Column(say("missed"), share, 2), Column("[95%]"), Column(say("false alarms"), share, 2), Column("[95%]"),
+        Column(say("patched exactly")), Column(say("cells")),
     )  # fmt: skip
     rows = [
         (

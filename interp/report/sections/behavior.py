@@ -180,7 +180,7 @@ def prompts(behavior: Result, verdict: Verdict) -> Section:
     """Example prompts per rung: clean, corrupted, and what the model said."""
     rung_of = behavior.labels("rung_of")
     descriptions = (
-        behavior.labels("description") if behavior.has("description") else ("",) * behavior.data.sizes["rung"]
+        behavior.said_labels("description") if behavior.has("description") else ("",) * behavior.data.sizes["rung"]
     )
     roles = behavior.labels("role") if behavior.has("role_start", "role_stop") else ()
     rungs = []
@@ -323,7 +323,7 @@ def _reach(points: list[Point]) -> tuple[float, float]:
 
 
 def _descriptions(behavior: Result) -> tuple[str, ...]:
-    return behavior.labels("description") if behavior.has("description") else ("",) * behavior.data.sizes["rung"]
+    return behavior.said_labels("description") if behavior.has("description") else ("",) * behavior.data.sizes["rung"]
 
 
 def _sentence(text: str) -> str:

@@ -79,7 +79,7 @@ def section(patching: Result, verdict: Verdict) -> Section:
     marks = verdict.marks()
     for site in _in_order(SITES.values()):
         blocks += _figures(patching, site, marks)
-    lead = patching.attr("question") or say("Which activations carry the answer, at which word and layer?")
+    lead = patching.said("question") or say("Which activations carry the answer, at which word and layer?")
     return Section("patching", say("What carries it"), lead, blocks)
 
 

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
-from interp.language import say
+from interp.language import LANGUAGES, say, translated
 from interp.report.blocks import Block, Code, Details, Facts, Section
 from interp.report.inputs import RunInputs
 from interp.report.tables import Cell, Column, Table
@@ -31,6 +31,7 @@ def section(run: RunInputs) -> Section:
                     say("Attributes equal in all result files"),
                     (Column(say("attribute")), Column(say("value"))),
                     tuple(shared.items()),
+                    language=LANGUAGES[0],
                 ),
             ),
             open=True,
@@ -47,6 +48,7 @@ def section(run: RunInputs) -> Section:
                     say("Attributes that differ between files"),
                     (Column(say("file")), Column(say("attribute")), Column(say("value"))),
                     tuple(rows),
+                    language=LANGUAGES[0],
                 ),
             ),
         )
@@ -74,8 +76,11 @@ def command_text(run: RunInputs) -> str:
 
 
 def shared_attrs(run: RunInputs) -> tuple[dict[str, str], dict[str, dict[str, str]]]:
-    """Attributes equal in every file that has them and in more than one, and the rest by file."""
-    every = {name: {str(k): str(v) for k, v in result.data.attrs.items()} for name, result in run.files.items()}
+    """Attributes equal in every file that has them and in more than one, and the rest by file; in English alone."""
+    every = {
+        name: {str(k): str(v) for k, v in result.data.attrs.items() if not translated(str(k))}
+        for name, result in run.files.items()
+    }
     values: dict[str, set[str]] = {}
     holders: Counter[str] = Counter()
     for attrs in every.values():
