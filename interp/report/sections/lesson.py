@@ -9,7 +9,7 @@ import numpy as np
 
 from interp.errors import InterpError
 from interp.language import say, say_stored
-from interp.report import attention
+from interp.report import anatomy, attention
 from interp.report.attention import Patterns
 from interp.report.blocks import Block, Figure, Living, Notice, Panel, Prose, Section, Steps
 from interp.report.bundle import Bundle
@@ -36,6 +36,8 @@ def section(run: RunInputs, verdict: Verdict, bundle: Bundle | None) -> Section 
     if result is None and holder is None:
         return None
     made: list[Block] = []
+    if holder is not None:
+        made += _anatomy(holder)
     if result is not None:
         if holder is not None and run.get("attention_vectors") is not None:
             made.append(_living())
@@ -50,6 +52,32 @@ def section(run: RunInputs, verdict: Verdict, bundle: Bundle | None) -> Section 
         "over (its value v). How well question and label match decides how much is handed over."
     )
     return Section("lesson", say("How one head reads"), lead, made, say("One head, by hand"))
+
+
+def _anatomy(patterns: Result) -> list[Block]:
+    """Where the head sits in the model, for the architectures that the figure knows."""
+    model = anatomy.Anatomy.of(patterns)
+    if model is None:
+        return []
+    columns = tuple(Column(name) for name in (say("part"), say("size"), say("what it does")))
+    title = say("Where the parts of {model} sit", model=model.model)
+    drawn = anatomy.figure(model, key="anatomy-map", title=title, description=say("From the tokens up."))
+    return [
+        Figure.of(
+            patterns,
+            "anatomy",
+            title,
+            say(
+                "From the tokens up. Every block reads the residual stream twice, each time through a {norm}, and adds "
+                "what it finds: first attention, then the feed-forward part. GPT-2 small is built of the same parts: "
+                "12 blocks of 12 heads and 768 numbers per token, with two LayerNorms in each block and one at the "
+                "end. A probe, the classifier of the task, reads the stream from outside.",
+                norm=model.family.norm,
+            ),
+            panels=(Panel("", drawn, wide=True),),
+            tables=(Table(title, columns, model.parts()),),
+        )
+    ]
 
 
 def _living() -> Living:
