@@ -21,6 +21,20 @@ from torch import Tensor
 
 from interp.model.arithmetic import Blocks, Tap
 
+SHARED = 64
+"""Fewer tokens with which all rows begin alike are run in each row, which is as quick as reading them apart."""
+
+
+def shared_length(ids: Int[Tensor, "row position"]) -> int:
+    """How many tokens all rows begin with, the last one of a row aside; 0 where they are fewer than ``SHARED``.
+
+    >>> shared_length(torch.tensor([[5] * 80 + [6, 7], [5] * 80 + [8, 7]]))
+    80
+    """
+    same = (ids == ids[:1]).all(dim=0)
+    length = min(int(same.int().cumprod(dim=0).sum()), ids.shape[1] - 1)
+    return length if length >= SHARED and len(ids) > 1 else 0
+
 
 @dataclass(frozen=True)
 class Memory:

@@ -15,6 +15,7 @@ from interp import readouts, run
 from interp._arguments import check_answers, check_scored
 from interp.errors import InterpError, shown
 from interp.model.arithmetic import at_positions
+from interp.model.reading import Memory, shared_length
 from interp.prompts import AnsweredPrompts, PromptPairs
 from interp.prompts.tokens import Prompts
 from interp.readouts import Answers, AnyReadout, Place, Readout
@@ -140,10 +141,30 @@ class Reading:
         place = self.readout.place
         if place is None:
             return run.logits_at(model, prompts, self.positions.numpy(), interventions=interventions)
+        if place.is_stream and not interventions:
+            read = self._begun_alike(model, prompts)
+            if read is not None:
+                return read
         changed = bool(interventions) or not model.has_site("resid_post")
         site, layer = place.read_at(model.cfg.n_layers, changed=changed)
         found = run.activations(model, prompts, site, layers=[layer], interventions=interventions)[layer]
         return place.of(at_positions(found, self.positions)).cpu()
+
+    def _begun_alike(self, model: HookedTransformer, prompts: Prompts) -> Float[Tensor, "prompt answer width"] | None:
+        """What is read of a stream of prompts that begin alike, where what they share is run once; None elsewhere."""
+        place, ids = self.readout.place, run.ids_of(prompts).to(model.device)
+        shared = shared_length(ids)
+        blocks, _ = model.own_blocks()
+        if blocks is None or place is None or not shared or int(self.positions.min()) < shared:
+            return None
+        blocks = self.up_to(blocks)
+        found = []
+        with torch.inference_mode():
+            _, memory = Memory.empty(blocks).read(ids[:1, :shared])
+            for rows in run.chunks_of(len(ids), run.rows_per_batch(model, ids.shape[1])):
+                stream, _ = memory.read(ids[rows, shared:])
+                found.append(place.of(at_positions(stream, self.positions[rows] - shared)).cpu())
+        return torch.cat(found)
 
     @property
     def inside(self) -> Place | None:

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from interp import sites
 from interp.ablation import laid_out
-from interp.model.arithmetic import Blocks
+from interp.model.arithmetic import Blocks, Tap
+from interp.model.reading import Memory, shared_length
 from interp.readouts import Place
 
 BASE_SITES = frozenset({"resid_pre", "resid_mid", "q", "k", "v", "z"})
@@ -115,10 +116,39 @@ def _trace(
 
     # The pattern is made beside a fused pass, so that whatever is kept the numbers of the run are the same.
     within = (wanted_by_any | ({read.site} if read is not None else set())) - {"pattern"}
-    stream = blocks.forward(torch.cat(list(ids)), tap=tap, fused=True, within=within)
+    rows = torch.cat(list(ids))
+    shared = 0 if wants_pattern or not blocks.layers else shared_length(rows)
+    stream = (
+        _apart(blocks, rows, shared, tap, within)
+        if shared
+        else blocks.forward(rows, tap=tap, fused=True, within=within)
+    )
     for cache, part in zip(kept, torch.split(stream, sizes), strict=True):
         cache.values["resid_pre", len(blocks.layers)] = part
     return kept
+
+
+def _apart(
+    blocks: Blocks, ids: Int[Tensor, "row position"], shared: int, tap: Tap, within: Collection[str]
+) -> Float[Tensor, "row position d_model"]:
+    """The same pass, where the tokens that all rows begin with are run once; ``tap`` sees whole rows all the same."""
+    first: dict[tuple[str, int], Tensor] = {}
+
+    def whole(begun: Tensor, rest: Tensor) -> Tensor:
+        return torch.cat((begun.expand(len(rest), *begun.shape[1:]), rest), dim=1)
+
+    def keep(site: str, layer: int, value: Tensor) -> Tensor:
+        first[site, layer] = value
+        return value
+
+    def see(site: str, layer: int, value: Tensor) -> Tensor:
+        if kept_as(site):
+            tap(site, layer, whole(first.pop((site, layer)), value))
+        return value
+
+    begun, memory = Memory.empty(blocks).read(ids[:1, :shared], tap=keep, within=within)
+    rest, _ = memory.read(ids[:, shared:], tap=see, within=within)
+    return whole(begun, rest)
 
 
 class Source(Protocol):
