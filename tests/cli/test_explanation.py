@@ -282,7 +282,7 @@ def test_the_answer_says_yes_or_no_in_the_sentences_language(mini: HookedTransfo
     assert spanish.language == "es"
     assert str(spanish) == spanish.answer
     assert spanish.answer.startswith("Sí: algo de «negro» llega a «gato».")
-    assert f"{float(spanish.arrived['mean']):.1%}".replace(".", ",") in spanish.answer
+    assert f"{float(spanish.arrived['mean']):.1%}".replace(".", ",").replace("%", "") in spanish.answer
     assert "de GPT-2 esto no dice nada" in spanish.answer
     english = explain(mini, "The cat is black. The cat is", "black", "is@2", instead=["white"])
     assert english.answer.startswith('Yes: something of "black" arrives at "is@2". With 1 other word in its place')
