@@ -1,6 +1,7 @@
 # make report   install everything and write a report to open
 # make test     install everything and run the tests
 # make check    format, lint, types
+# make docs     the documentation site, docs/_build/html; its links and examples are checked
 # make test-processors   the tests as other processors and numbers of threads would run them (SHORT=1: three settings)
 # make bench    how long the main job takes here, then patch sweeps beside other tools
 #
@@ -22,7 +23,7 @@ PEERS := $(VENV)-peers
 NEW_ENOUGH := import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, this is " \
 	+ sys.version.split()[0] + ": try make PYTHON=python3.12")
 
-.PHONY: help report test test-processors check bench
+.PHONY: help report test test-processors check docs bench
 .DEFAULT_GOAL := help
 
 help:
@@ -42,6 +43,11 @@ check: $(VENV)/.installed-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy --strict interp analyses
+
+docs: $(VENV)/.installed-dev
+	$(BIN)/python -m sphinx --quiet --fail-on-warning --keep-going --builder html docs docs/_build/html
+	$(BIN)/python -m sphinx --quiet --fail-on-warning --keep-going --builder doctest docs docs/_build/doctest
+	@echo "Open docs/_build/html/index.html in a browser."
 
 bench: $(PEERS)/.installed
 	$(PEERS)/bin/python tests/benchmarks/main_job.py

@@ -79,7 +79,7 @@ class Intervention(Where, ABC):
         """The new activation, at every token and head; it is used at those named only.
 
         Args:
-            activation: what the model has [row, *site dims].
+            activation: what the model has ``[row, *site dims]``.
             layer: where.
             rows: the number of each row's prompt among all prompts.
         """
@@ -105,7 +105,7 @@ class Replace(Intervention):
     """Put given activations in place of the model's own (activation patching).
 
     Attributes:
-        values: layer -> activations [prompt, *site dims], as ``run.activations`` returns them.
+        values: layer -> activations ``[prompt, *site dims]``, as ``run.activations`` returns them.
 
     >>> clean = torch.tensor([[[5.0]]])  # prompt position d_model
     >>> patch = Replace(site="resid_pre", layers=[3], values={3: clean})
