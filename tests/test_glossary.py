@@ -16,6 +16,7 @@ from interp.prompts.alignment import AnswerPolicy
 from interp.prompts.vocabulary import OUTCOMES
 from interp.readouts import READOUTS
 from interp.report import inputs
+from interp.report.terms import terms
 from interp.sites import SITES, head_label
 from tests.report_fixture import ROLES, RUNGS, write_run
 
@@ -111,6 +112,19 @@ def test_every_word_of_the_glossary_is_used(page: str) -> None:
     pattern = {word: r"(?<!\w)" + re.escape(word).replace(r"\ ", r"s?\s+") for word in defined() if word not in stated}
     unused = [word for word, form in pattern.items() if not re.search(form, text)]
     assert not unused, f"nothing uses {', '.join(unused)}"
+
+
+def test_the_page_explains_its_words_as_the_readme_does() -> None:
+    rows = dict(re.findall(r"^\| ([^|]+) \| (.+) \|$", GLOSSARY, flags=re.MULTILINE))
+    told = {name: re.sub(r"[`*]", "", text) for name, text in rows.items()}
+    assert {term.heading: told.get(term.heading) for term in terms()} == {term.heading: term.text for term in terms()}
+
+
+def test_each_word_is_explained_where_it_first_stands_and_at_the_foot(page: str) -> None:
+    links, anchors = (re.findall(pattern, page) for pattern in (r'href="#(term-[\w-]+)"', r'<div id="(term-[\w-]+)"'))
+    assert sorted(links) == sorted(set(links)) == sorted(anchors)
+    assert {"term-mover", "term-denoising", "term-probe", "term-gap"} <= set(links)
+    assert page.index('class="term"') < page.index('id="ladder"')
 
 
 def test_no_word_is_explained_twice() -> None:

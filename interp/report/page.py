@@ -8,7 +8,7 @@ import jinja2
 from markupsafe import Markup
 
 from interp.language import of_prompts, of_text, say, spoken
-from interp.report import data, head, links, packed, palette, parts, tables, verdict
+from interp.report import data, head, links, packed, palette, parts, tables, terms, verdict
 from interp.report.blocks import Block, Script
 from interp.report.bundle import Bundle
 from interp.report.inputs import RunInputs
@@ -50,14 +50,16 @@ def _script() -> str:
 
 def block(block: Block, *, numbers: bool = True) -> Markup:
     """The markup of one block, as on the page; of a figure without the tables behind it where ``numbers`` is False."""
-    return Markup(_environment().get_template(f"blocks/{block.template}.html").render(block=block, numbers=numbers))
+    environment = _environment(explained=False)
+    return Markup(environment.get_template(f"blocks/{block.template}.html").render(block=block, numbers=numbers))
 
 
 def _asset(name: str) -> str:
     return resources.files("interp.report").joinpath("templates", name).read_text(encoding="utf-8")
 
 
-def _environment() -> jinja2.Environment:
+def _environment(*, explained: bool = True) -> jinja2.Environment:
+    """What draws templates; ``explained``: terms lead to their meaning at the foot of the page."""
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("interp.report", "templates"),
         autoescape=True,
@@ -67,8 +69,11 @@ def _environment() -> jinja2.Environment:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
+    seen: set[str] = set()
     environment.filters["heads"] = links.heads_in
+    environment.filters["told"] = (lambda text: terms.marked(str(text), seen)) if explained else links.heads_in
     environment.filters["lang"] = _lang
+    environment.globals |= {"glossary": lambda: [term for term in terms.terms() if term.key in seen]}
     environment.globals |= {"say": say, "lang_of_prompts": lambda: _attribute(of_prompts())}
     return environment
 

@@ -14,7 +14,7 @@ from interp.report.blocks import Word
 from interp.report.markup import element, figure_number, join, token, visible
 from interp.report.palette import Scale
 
-N_TONES = 6
+N_TONES = 8
 
 Spans = Mapping[str, tuple[int, int]]
 

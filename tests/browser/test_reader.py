@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 import math
 import re
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -66,6 +68,26 @@ def test_a_cell_says_its_number_to_pointer_and_finger(used: Use) -> None:
     assert says.match(tapped.locator("#tip").inner_text())
 
 
+def test_a_table_is_saved_as_csv_and_as_json(used: Use, tmp_path: Path) -> None:
+    page = used("made").page
+    page.locator("#patch-z details").first.locator("summary").first.click()
+    table = page.locator("#patch-z table").first
+    shown = [[cell.inner_text() for cell in row.locator("th, td").all()] for row in table.locator("tr").all()]
+    saved = {}
+    for kind in ("csv", "json"):
+        with page.expect_download() as download:
+            page.locator(f"#patch-z button[data-save={kind}]").first.click()
+        assert download.value.suggested_filename == f"patch-z-1.{kind}"
+        download.value.save_as(tmp_path / kind)
+        saved[kind] = (tmp_path / kind).read_text(encoding="utf-8")
+    assert list(csv.reader(io.StringIO(saved["csv"]))) == [[text.replace("−", "-") for text in row] for row in shown]
+    records = json.loads(saved["json"])
+    assert [list(record) for record in records] == [shown[0]] * (len(shown) - 1)
+    assert [record["effect (share of the clean–corrupted gap)"] for record in records] == [
+        float(row[3].replace("−", "-")) for row in shown[1:]
+    ]
+
+
 def test_a_table_is_copied_as_csv(used: Use) -> None:
     page = used("made").page
     page.evaluate("""() => Object.defineProperty(navigator, "clipboard", { value: {
@@ -73,6 +95,6 @@ def test_a_table_is_copied_as_csv(used: Use) -> None:
     page.locator("#patch-z details").first.locator("summary").first.click()
     page.locator("#patch-z button.copy").first.click()
     rows = list(csv.reader(io.StringIO(page.evaluate("() => window.copied"))))
-    assert rows[0][:3] == ["direction", "layer", "head"]
+    assert rows[0][:3] == ["effect is", "layer", "head"]
     assert len(rows) == 1 + 2 * 3 * 4
     assert all(math.isfinite(float(row[3])) for row in rows[1:])

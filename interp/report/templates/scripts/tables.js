@@ -24,9 +24,42 @@ function copy(text) {
   document.body.removeChild(area);
   return done ? Promise.resolve() : Promise.reject(new Error("copy refused"));
 }
+// A table as JSON: one object a row, numbers as numbers, null where there is none.
+function json(table) {
+  var names = Array.prototype.map.call(table.tHead.rows[0].cells, function (cell) { return cell.textContent; });
+  var rows = Array.prototype.map.call(table.tBodies[0].rows, function (row) {
+    var record = {};
+    names.forEach(function (name, i) {
+      var text = row.cells[i].textContent;
+      var plain = text.replace(/^\u2212(?=\d)/, "-");
+      record[name] = text === "\u2013" ? null : /^-?\d+(\.\d+)?$/.test(plain) ? Number(plain) : text;
+    });
+    return record;
+  });
+  return JSON.stringify(rows, null, 1);
+}
+// A file for the reader: nothing is asked for, the text comes from the page itself.
+function save(button) {
+  var block = button.closest(".table-block");
+  var place = block.closest("[id]");
+  var number = Array.prototype.indexOf.call(place.querySelectorAll(".table-block"), block) + 1;
+  var kind = button.dataset.save, table = block.querySelector("table");
+  var text = kind === "csv" ? csv(table) : json(table);
+  var type = kind === "csv" ? "text/csv" : "application/json";
+  var address = URL.createObjectURL(new Blob([text], { type: type + ";charset=utf-8" }));
+  var link = make("a", { href: address, download: place.id + "-" + number + "." + kind });
+  document.body.appendChild(link);
+  link.click();
+  document.body.removeChild(link);
+  setTimeout(function () { URL.revokeObjectURL(address); }, 1000);
+}
 document.addEventListener("click", function (event) {
   var button = event.target.closest && event.target.closest("button.copy");
   if (!button) return;
+  if (button.dataset.save) {
+    save(button);
+    return;
+  }
   var block = button.closest(".table-block, .code-block");
   var source = block.querySelector("table, pre");
   var text = button.dataset.copy === "table" ? csv(source) : source.textContent;
