@@ -18,7 +18,7 @@ from interp.report.inputs import RunInputs
 from interp.report.picture import Route
 from interp.report.sections import behavior
 from interp.report.tables import interval_text
-from interp.report.verdict import Verdict
+from interp.report.verdict import Verdict, place
 
 HEADS = 6
 """Heads whose numbers stand on the first screen, at most."""
@@ -77,7 +77,7 @@ def of(run: RunInputs, found: Verdict) -> Head:
         notice=_notice(run, found),
         answer=short,
         numbers=(*_of_heads(found, routes), *_of_target(run, found, routes), *_sure(run, found)),
-        scale=_scale() if routes else "",
+        scale=_scale(routes[0].head) if routes else "",
         rest=answer.removeprefix(short).strip(),
         about=(*_model(run), *_limits(run, found)),
         picture=picture.picture(run),
@@ -142,11 +142,13 @@ def _carries(one: Route, found: Verdict) -> str:
     return say("reads it at {end}, from {start}: sufficient {sufficient}, needed {needed}", **words)
 
 
-def _scale() -> str:
+def _scale(head: str) -> str:
+    layer, number = place(head)
     return say(
-        "Sufficient: what this alone brings back where the context is wrong. Needed: what is lost without it where the "
-        "context is right. 1 is the whole difference between the two, 0 is nothing; in brackets, 95% intervals."
-    )
+        "{head} is head {number} of layer {layer}, both counted from 0. Sufficient: what this alone brings back where the context is wrong. Needed: what is lost without it where the "
+        "context is right. 1 is the whole difference between the two, 0 is nothing; in brackets, 95% intervals.",
+        head=head, number=number, layer=layer,
+    )  # fmt: skip
 
 
 def _of_target(run: RunInputs, found: Verdict, routes: list[Route]) -> list[tuple[str, str]]:
