@@ -145,8 +145,9 @@ def _carries(one: Route, found: Verdict) -> str:
 def _scale(head: str) -> str:
     layer, number = place(head)
     return say(
-        "{head} is head {number} of layer {layer}, both counted from 0. Sufficient: what this alone brings back where the context is wrong. Needed: what is lost without it where the "
-        "context is right. 1 is the whole difference between the two, 0 is nothing; in brackets, 95% intervals.",
+        "{head} is head {number} of layer {layer}, both counted from 0. Sufficient: what this alone brings back where "
+        "the context is wrong. Needed: what is lost without it where the context is right. 1 is the whole difference "
+        "between the two, 0 is nothing; in brackets, 95% intervals.",
         head=head, number=number, layer=layer,
     )  # fmt: skip
 

@@ -26,6 +26,7 @@ from interp.sites import SITES, Site
 from tests.report_fixture import FILES, MOVER, NASTY, READER, ROLES, RunSpec, edit, only, write_run
 
 NOT_DONE = "The model does not do this; nothing below explains it."
+INLINE = {"a", "span", "small", "strong", "code"}
 VOID = {"meta", "link", "br", "img", "input", "hr"}
 
 
@@ -44,12 +45,19 @@ class Page(HTMLParser):
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.elements.append((tag, {key: value or "" for key, value in attrs}))
+        self.apart(tag)
         if tag not in VOID:
             self.open.append(tag)
 
     def handle_endtag(self, tag: str) -> None:
         assert self.open, f"</{tag}> closes nothing"
         assert self.open.pop() == tag
+        self.apart(tag)
+
+    def apart(self, tag: str) -> None:
+        """What stands in elements of their own are words of their own."""
+        if tag not in INLINE:
+            self.texts.append(" ")
 
     def handle_data(self, data: str) -> None:
         where = {"script": self.scripts, "style": self.styles}.get(self.open[-1] if self.open else "", self.texts)
@@ -57,7 +65,7 @@ class Page(HTMLParser):
 
     @property
     def text(self) -> str:
-        return " ".join(" ".join(self.texts).split())
+        return " ".join("".join(self.texts).split())
 
     def all(self, tag: str) -> list[dict[str, str]]:
         return [attrs for name, attrs in self.elements if name == tag]
