@@ -42,7 +42,7 @@ def elsewhere(data: xr.Dataset) -> xr.Dataset:
 
 def arcs(drawn: str) -> dict[str, float]:
     """Head -> width of its arc."""
-    found = re.findall(r'class="arc" d="[^"]+" stroke-width="([\d.]+)" data-layer="\d" data-head="(L\dH\d)"', drawn)
+    found = re.findall(r'class="arc" d="[^"]+" stroke-width="([\d.]+)"[^>]* data-head="(L\dH\d)"', drawn)
     return {name: float(width) for width, name in found}
 
 
