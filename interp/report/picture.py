@@ -152,15 +152,17 @@ def _prompt(run: RunInputs, found: Verdict) -> _Prompt | None:
     behavior = run.get("behavior")
     if behavior is not None and behavior.has("role_start", "role_stop"):
         return _of_words(behavior, found.rung)
-    patterns, attribution = run.get("attention_patterns"), run.get("head_attribution")
-    if patterns is None or attribution is None or not attribution.has("role_position"):
-        return None
-    at = attribution.need("role_position", "prompt", "role").values[int(patterns.need_attr("prompt"))]
-    return _Prompt(
-        patterns.labels("token"),
-        {role: int(p) for role, p in zip(attribution.labels("role"), at, strict=True) if p >= 0},
-        are_tokens=True,
-    )
+    patterns = run.get("attention_patterns")
+    return None if patterns is None or not patterns.has("role_last") else _of_tokens(patterns)
+
+
+def _of_tokens(patterns: Result) -> _Prompt:
+    tokens = [str(text) for text in patterns.need("token", "prompt", "src_position").values[0]]
+    last = patterns.need("role_last", "prompt", "role").values[0]
+    at = {role: int(p) for role, p in zip(patterns.labels("role"), last, strict=True) if p >= 0}
+    while tokens and not tokens[-1]:  # padding
+        tokens.pop()
+    return _Prompt(tuple(tokens), at, are_tokens=True)
 
 
 def _of_words(behavior: Result, rung: str) -> _Prompt | None:

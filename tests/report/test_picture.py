@@ -83,19 +83,19 @@ def test_there_is_no_picture_of_what_is_not_explained_or_not_known(tmp_path: Pat
 def test_prompts_without_text_are_drawn_by_their_tokens(tmp_path: Path) -> None:
     write_run(tmp_path)
     edit(tmp_path, "behavior", lambda data: data.drop_vars(["role_start", "role_stop"]))
-    assert picture.picture(inputs.read(tmp_path)) is None
 
-    def with_positions(data: xr.Dataset) -> xr.Dataset:
+    def with_answer(data: xr.Dataset) -> xr.Dataset:
         at = np.tile([5, 12, 22], (data.sizes["prompt"], 1))
-        return data.assign(
-            role_position=(("prompt", "role"), at, {"units": "", "long_name": "position"})
-        ).assign_coords(role=["color", "noun", "answer"])
+        bare = data.drop_vars(["role", "role_last"])
+        return bare.assign_coords(role=["color", "noun", "answer"], role_last=(("prompt", "role"), at))
 
-    edit(tmp_path, "head_attribution", with_positions)
-    edit(tmp_path, "attention_patterns", lambda data: data.assign_attrs(prompt=0))
+    edit(tmp_path, "attention_patterns", lambda data: data.drop_vars("role_first"))
+    edit(tmp_path, "attention_patterns", with_answer)
     drawn = str(picture.picture(inputs.read(tmp_path)))
-    assert "␣black" in drawn
+    assert "·black" in drawn
     assert sorted(arcs(drawn)) == sorted(NAMES)
+    edit(tmp_path, "attention_patterns", lambda data: data.drop_vars("role_last"))
+    assert picture.picture(inputs.read(tmp_path)) is None
 
 
 def test_the_first_screen_has_the_numbers_of_each_named_head_and_who_the_model_is(tmp_path: Path) -> None:
