@@ -13,7 +13,7 @@ import xarray as xr
 from interp.language import speaking
 from interp.report import head, inputs, picture, verdict
 from interp.report.arcs import THICKEST
-from interp.report.markup import figure_number
+from interp.report.markup import figure_number, token
 from tests.report_fixture import MOVER, READER, RunSpec, edit, only, write_run
 from tests.tolerance import near
 
@@ -92,7 +92,7 @@ def test_prompts_without_text_are_drawn_by_their_tokens(tmp_path: Path) -> None:
     edit(tmp_path, "attention_patterns", lambda data: data.drop_vars("role_first"))
     edit(tmp_path, "attention_patterns", with_answer)
     drawn = str(picture.picture(inputs.read(tmp_path)))
-    assert "·black" in drawn
+    assert token(" black") in drawn
     assert sorted(arcs(drawn)) == sorted(NAMES)
     edit(tmp_path, "attention_patterns", lambda data: data.drop_vars("role_last"))
     assert picture.picture(inputs.read(tmp_path)) is None
