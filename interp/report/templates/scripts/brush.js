@@ -9,10 +9,11 @@ var whenChosen = []; // called with what is chosen, or null
 
 function aboutOf(node) {
   var found = {};
-  FACETS.forEach(function (name) {
-    if (node.dataset[name] !== undefined) found[name] = node.dataset[name];
-  });
-  if (found.head) found.layer = /\d+/.exec(found.head)[0];
+  for (var i = 0; i < FACETS.length; i += 1) {
+    var value = node.getAttribute("data-" + FACETS[i]);
+    if (value !== null) found[FACETS[i]] = value;
+  }
+  if (found.head) found.layer = found.head.slice(1, found.head.indexOf("H"));
   return found;
 }
 // The rows of a table are about what the columns that have a facet say.
@@ -45,6 +46,7 @@ function indexed() {
   });
   return index;
 }
+if ("requestIdleCallback" in window) requestIdleCallback(indexed); // so that the first choice need not wait for it
 function marksOf(about) {
   var names = Object.keys(about);
   var found = new Set();
