@@ -19,7 +19,18 @@ from interp.errors import InterpError, unknown_name
 from interp.readouts import AnyReadout, readout
 from interp.results import Variable
 from interp.sites import Site, check_sites
-from interp.sweeps import Axis, Direction, Patching, Progress, Where, listener, shifted, sweep_sites, whole_answers
+from interp.sweeps import (
+    Axis,
+    Direction,
+    Patching,
+    Plan,
+    Progress,
+    Where,
+    listener,
+    shifted,
+    sweep_sites,
+    whole_answers,
+)
 
 if TYPE_CHECKING:
     from interp.model import HookedTransformer
@@ -107,17 +118,41 @@ def run(
     return _result(model, pairs, plans, swept, ways, readout(metric).name)
 
 
+def planned(
+    model: HookedTransformer,
+    pairs: PromptPairs,
+    *,
+    sites: Sequence[str] | None = None,
+    directions: Sequence[Direction] = ("denoising", "noising"),
+    roles: Sequence[str] | None = None,
+    metric: AnyReadout = "logit_difference",
+    by_position: bool = True,
+    head_roles: Sequence[str] | None = None,
+    max_prompts: int | None = None,
+) -> list[Plan]:
+    """The plans of the sweeps that ``run`` makes with the same options. Nothing is run.
+
+    >>> from analyses import activation_patching
+    >>> from interp import HookedTransformer, tasks
+    >>> model = HookedTransformer.from_pretrained("mini")
+    >>> pairs = tasks.build("color-noun", "recall", tokenizer=model, n=2)
+    >>> [plan.rows_in_all for plan in activation_patching.planned(model, pairs, sites=["v"])]  # 2 prompts, 16 heads
+    [32, 32]
+    """
+    check_pairs(model, pairs)
+    wanted = _sites(model, sites)
+    pairs = pairs.spread(max_prompts)
+    plans = _plans(model, pairs, wanted, roles, head_roles, by_position)
+    return [
+        Patching([one.site for one in together], way, metric, together[0].where).plan(model, pairs)
+        for together in _together(plans)
+        for way in _directions(directions)
+    ]
+
+
 def cost(model: HookedTransformer, pairs: PromptPairs) -> float:
     """Floating-point operations of ``run`` with its defaults: those of the sweeps' own plans."""
-    check_pairs(model, pairs)
-    wanted = _sites(model, None)
-    plans = _plans(model, pairs, wanted, None, None, by_position=True)
-    ways: tuple[Direction, ...] = get_args(Direction)
-    return sum(
-        Patching([one.site for one in together], way, where=together[0].where).plan(model, pairs).flop
-        for together in _together(plans)
-        for way in ways
-    )
+    return sum(plan.flop for plan in planned(model, pairs))
 
 
 # ---- what was asked for ----

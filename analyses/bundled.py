@@ -112,6 +112,7 @@ _ACTIVATION_PATCHING = Analysis(
         _max_prompts(None),
     ),
     settled=("progress",),
+    plans=True,
 )  # fmt: skip
 
 _HEAD_ATTRIBUTION = Analysis(
@@ -129,6 +130,7 @@ _HEAD_ATTRIBUTION = Analysis(
         ),
         _max_prompts(None),
     ),
+    plans=True,
 )  # fmt: skip
 
 _LOGIT_LENS = Analysis(

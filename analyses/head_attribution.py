@@ -29,7 +29,7 @@ from interp.prompts.vocabulary import Vocabulary
 from interp.results import Variable
 from interp.run import capture, token_mask
 from interp.sites import head_label
-from interp.sweeps import Listener, Progress, ablation_sweep, listener, score
+from interp.sweeps import Ablation, Listener, Plan, Progress, ablation_sweep, listener, plan, score
 
 if TYPE_CHECKING:
     from interp.model import HookedTransformer
@@ -155,6 +155,29 @@ def run(
 
 
 # ---- what was asked for ----
+
+
+def planned(
+    model: HookedTransformer,
+    pairs: PromptPairs,
+    *,
+    ablations: Sequence[AblationKind] = BY_DEFAULT,
+    edges: Sequence[str] | None = None,
+    max_prompts: int | None = None,
+    seed: int = 0,
+) -> list[Plan]:
+    """The plans of the ablations that ``run`` makes with the same options. Nothing is run.
+
+    >>> from analyses import head_attribution
+    >>> from interp import HookedTransformer, tasks
+    >>> model = HookedTransformer.from_pretrained("mini")
+    >>> pairs = tasks.build("color-noun", "recall", tokenizer=model, n=2)
+    >>> [plan.rows_in_all for plan in head_attribution.planned(model, pairs, ablations=["zero"])]  # 2 prompts, 16 heads
+    [32]
+    """
+    pairs = pairs.spread(max_prompts)
+    found = ((kind, _with_reference(pairs.clean, kind)) for kind in _kinds(ablations))
+    return [plan(model, pairs.select(rows), Ablation("z", kind, seed=seed)) for kind, rows in found if len(rows)]
 
 
 def _kinds(ablations: Sequence[AblationKind]) -> tuple[AblationKind, ...]:

@@ -206,7 +206,7 @@ def execute(
         }
         _refuse_another(place, earlier, {**asked, "model": {"dtype": dtype}})
         with watcher.stage(f"build the pairs of {task.name}"):
-            pairs, skipped = _build(study, task, ladder, tools)
+            pairs, skipped = build(study, task, ladder, tools)
         for rung, reason in skipped.items():
             watcher.note(f"rung {rung} left out: {reason}")
         if main in pairs:
@@ -301,7 +301,7 @@ def _brief(value: object) -> str:
     return text if len(text) <= 40 else text[:37] + "..."
 
 
-def _build(
+def build(
     study: Study, task: Task, ladder: Sequence[str], tools: Tools
 ) -> tuple[dict[str, PromptPairs], dict[str, str]]:
     """The pairs of every rung, and the rungs this tokenizer cannot build, with the reason. Reads no weights."""

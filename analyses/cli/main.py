@@ -27,6 +27,7 @@ from interp.errors import InterpError
 from interp.language import LANGUAGES
 
 if TYPE_CHECKING:
+    from analyses.cli.study import Study
     from interp.model import HookedTransformer
 
 SHELLS = ("bash", "zsh", "fish")
@@ -159,6 +160,9 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--lang", choices=LANGUAGES, help="of the page and the answer (default: the study's, else en)")
     run.add_argument("--seed", metavar="S", type=int, help="seed (default: the study's)")
     run.add_argument("--figures", action="store_true", help=FIGURES)
+    run.add_argument(
+        "--dry-run", action="store_true", help="say what would be computed and what it takes; write nothing"
+    )
     run.add_argument("--quiet", action="store_true", help="no progress, only the result")
     run.set_defaults(handler=_run)
 
@@ -255,6 +259,9 @@ def _run(arguments: argparse.Namespace, terminal: Terminal) -> None:
 
     written = studies.load(arguments.study)
     study = studies.with_overrides(written, model=arguments.model, n=arguments.n, seed=arguments.seed)
+    if arguments.dry_run:
+        _rehearse(study, arguments, terminal)
+        return
     if arguments.out is None:
         arguments.out = execution.default_place(study, written, arguments.dtype)
     out = arguments.out
@@ -273,6 +280,20 @@ def _run(arguments: argparse.Namespace, terminal: Terminal) -> None:
     terminal.line(f"Report: {outcome.report}")
     if arguments.figures:
         _write_figures(out, terminal, arguments.lang)
+
+
+def _rehearse(study: Study, arguments: argparse.Namespace, terminal: Terminal) -> None:
+    from analyses.cli import execution, rehearsal
+
+    for line in rehearsal.rehearsed(
+        study,
+        tools=execution.real_tools(arguments.lang),
+        watcher=Screen(terminal, quiet=arguments.quiet),
+        device=arguments.device,
+        dtype=arguments.dtype,
+        every_prompt=arguments.n is not None,
+    ):
+        terminal.line(line)
 
 
 def _explain(arguments: argparse.Namespace, terminal: Terminal) -> None:

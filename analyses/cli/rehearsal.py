@@ -1,0 +1,181 @@
+"""``interp run --dry-run``: what a run will compute, what that takes here, and what is left out. Nothing is written."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from analyses import registry
+from analyses.cli import asking, execution
+from analyses.cli.execution import Tools, Watcher
+from analyses.cli.study import Study
+from analyses.cli.terminal import aligned
+from analyses.registry import Analysis
+from interp import tasks
+
+if TYPE_CHECKING:
+    from interp.model import HookedTransformer
+    from interp.prompts import PromptPairs
+    from interp.sweeps import Plan
+
+PLANNED = "planned"
+"""The function of an analysis's module that gives the plans of its sweeps."""
+SAMPLE = 2
+"""Pairs on which the machine's rate is measured."""
+PAGE_BYTES = 3 << 20
+"""What a page of a bundled study takes on the disk, at most."""
+_PER_ROW = 16
+"""Bytes of a row in a result: what the metric was after the patch, and what that recovers."""
+
+
+@dataclass(frozen=True)
+class Sweeps:
+    """The sweeps of one analysis, all together."""
+
+    rows_in_all: int
+    rows: int
+    batches: int
+    flop: float
+    peak_bytes: int
+
+    @classmethod
+    def together(cls, parts: Collection[Plan | Sweeps]) -> Sweeps:
+        """Several, which run one after the other: their rows and operations, and the memory of the widest."""
+        return cls(
+            sum(part.rows_in_all for part in parts),
+            sum(part.rows for part in parts),
+            sum(part.batches for part in parts),
+            sum(part.flop for part in parts),
+            max((part.peak_bytes for part in parts), default=0),
+        )
+
+
+def rehearsed(
+    study: Study, *, tools: Tools, watcher: Watcher, device: str, dtype: str, every_prompt: bool
+) -> Iterator[str]:
+    """What ``execute`` would do with the same arguments, in lines of text.
+
+    The pairs are built from the tokenizer. The model is loaded, since a plan is of its own arithmetic.
+
+    Raises:
+        InterpError: what the run itself would refuse of the study, its pairs and the model.
+    """
+    study.check_options()
+    task = tasks.load(study.task)
+    ladder, main = study.ladder(task)
+    study.check_names(task.rung(main))
+    with watcher.stage(f"build the pairs of {task.name}"):
+        pairs, skipped = execution.build(study, task, ladder, tools)
+    left_out = asking.check(study, pairs[main], tools.function) if main in pairs else {}
+    yield f"{study.name} on {study.model}. This is a plan: nothing is run, and nothing is written."
+    said = ", ".join(f"{rung} {len(found)}" for rung, found in pairs.items())
+    yield f"Pairs: {said}; dropped: {sum(len(found.drops) for found in pairs.values())}."
+    for rung, reason in skipped.items():
+        yield f"Left out: rung {rung}, {reason}"
+    for name, reason in left_out.items():
+        yield f"Left out: {name}, {reason}"
+    explained = main if main in pairs else list(pairs)[-1]
+    with watcher.stage(f"load {study.model}, whose own arithmetic is planned"):
+        model = tools.load_model(study.model, device=device, dtype=dtype)
+    chosen = pairs[explained]
+    n = len(chosen) if every_prompt else tools.affordable(model, chosen)
+    bound = "" if n == len(chosen) else f" {n} of them, to bound the time; --n chooses the number."
+    yield f"Explained, if the model does it: rung {explained}, {len(chosen)} pairs.{bound}"
+    sweeps = _sweeps(study, model, chosen.spread(n), left_out)
+    with watcher.stage("measure this machine"):
+        rate = operations_per_second(model, chosen.spread(min(SAMPLE, n)))
+    yield ""
+    yield from aligned(*_table(study, sweeps, rate, left_out))
+    yield ""
+    yield from _in_all(model, Sweeps.together(sweeps.values()) if sweeps else None, rate)
+
+
+def operations_per_second(model: HookedTransformer, pairs: PromptPairs) -> float:
+    """How many planned operations of a sweep this machine makes in a second, by one small sweep made twice."""
+    from interp.sweeps import Patching, Where
+
+    asked = Patching(["resid_pre"], "denoising", where=Where(layers=[0]))
+    seconds = []
+    for _ in range(2):
+        started = time.perf_counter()
+        asked.run(model, pairs)
+        seconds.append(time.perf_counter() - started)
+    return asked.plan(model, pairs).flop / min(seconds)
+
+
+def _sweeps(
+    study: Study, model: HookedTransformer, pairs: PromptPairs, left_out: Mapping[str, str]
+) -> dict[str, Sweeps]:
+    """Of every analysis that makes sweeps, what they are."""
+    return {
+        name: Sweeps.together(analysis.function(PLANNED)(model, pairs, **_options(study, analysis)))
+        for name, analysis in registry.ordered(study.analyses).items()
+        if analysis.plans and name not in left_out
+    }
+
+
+def _options(study: Study, analysis: Analysis) -> dict[str, Any]:
+    settled = {"seed": study.seed} if "seed" in analysis.settled else {}
+    return {**study.options(analysis.name), **settled}
+
+
+def _table(
+    study: Study, sweeps: Mapping[str, Sweeps], rate: float, left_out: Mapping[str, str]
+) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    """A row for each analysis, in the order in which they run."""
+    rows: list[tuple[str, ...]] = []
+    for name, analysis in registry.ordered(study.analyses).items():
+        found = sweeps.get(name)
+        if name in left_out:
+            rows.append((name, "left out", "", "", "", ""))
+        elif found is None:
+            rows.append((name, _OTHERS[analysis.needs], "", "", "", ""))
+        else:
+            rows.append(
+                (
+                    name,
+                    f"{found.rows} of {found.rows_in_all}",
+                    str(found.batches),
+                    f"{found.flop:.2g}",
+                    _mebibytes(found.peak_bytes),
+                    _seconds(found.flop / rate),
+                )
+            )
+    return ("analysis", "rows", "batches", "operations", "memory", "about"), rows
+
+
+_OTHERS = {
+    "ladder": "plain runs of every pair",
+    "pairs": "no sweep: plain runs, gradients, fits",
+    "results": "no run: joins the others' results",
+}
+"""What an analysis does that has no plan, by what it needs."""
+
+
+def _in_all(model: HookedTransformer, found: Sweeps | None, rate: float) -> Iterator[str]:
+    weights = sum(each.numel() * each.element_size() for each in model.bridge.parameters())
+    yield f"The model takes {_mebibytes(weights)} on {model.device}."
+    if found is None:
+        yield "No analysis of this study makes a sweep."
+        return
+    yield (
+        f"Sweeps in all: {found.rows} of {found.rows_in_all} rows, {found.flop:.2g} operations at least, "
+        f"{_mebibytes(found.peak_bytes)} beside the model at most, about {_seconds(found.flop / rate)} at the "
+        f"{rate / 1e9:.2g} billion operations a second of a small sweep here. What has no plan comes on top."
+    )
+    yield (
+        f"On the disk: {_mebibytes(_PER_ROW * found.rows_in_all)} for the effects, and at most "
+        f"{_mebibytes(PAGE_BYTES)} for the page."
+    )
+
+
+def _mebibytes(size: float) -> str:
+    return f"{size / 2**20:.0f} MiB" if size >= 2**20 else "under 1 MiB"
+
+
+def _seconds(seconds: float) -> str:
+    if seconds < 1:
+        return "under 1 s"
+    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"

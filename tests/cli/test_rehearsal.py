@@ -1,0 +1,67 @@
+"""A dry run: what it says is what the run then does, and nothing is written."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+from analyses import activation_patching, head_attribution, registry
+from analyses.bundled import BUNDLED
+from analyses.cli.main import main
+from interp import HookedTransformer, tasks
+from interp.prompts import PromptPairs
+from tests.doubles import MINIMAL
+from tests.sweeps.test_sweep_engine import counted
+
+
+@pytest.fixture(scope="module")
+def pairs(mini: HookedTransformer) -> PromptPairs:
+    return tasks.build("color-noun", "recall", tokenizer=mini, n=3)
+
+
+@pytest.mark.parametrize("sites", [["resid_pre", "z"], ["v"]])
+def test_the_planned_rows_and_operations_of_patching_are_those_of_the_run(
+    mini: HookedTransformer, pairs: PromptPairs, sites: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plans = activation_patching.planned(mini, pairs, sites=sites)
+    found, made = counted(lambda: activation_patching.run(mini, pairs, sites=sites), monkeypatch, watched=False)
+    assert sum(plan.rows_in_all for plan in plans) == found.attrs["rows_in_all"]
+    assert found.attrs["rows_run"] <= sum(plan.rows for plan in plans)  # equal activations save more
+    assert 0.85 < sum(plan.flop for plan in plans) / made < 1.05
+
+
+def test_the_planned_ablations_are_those_of_the_run(mini: HookedTransformer, pairs: PromptPairs) -> None:
+    plans = head_attribution.planned(mini, pairs, ablations=["zero", "mean"])
+    found = head_attribution.run(mini, pairs, ablations=["zero", "mean"])
+    assert sum(plan.rows_in_all for plan in plans) == found["ablated"].size
+
+
+@pytest.mark.parametrize("name", [name for name, analysis in BUNDLED.items() if analysis.plans])
+def test_the_plans_take_what_the_run_takes(name: str) -> None:
+    analysis = registry.get(name)
+    run, planned = (inspect.signature(analysis.function(function)).parameters for function in ("run", "planned"))
+    assert {key: one.default for key, one in run.items() if key != "progress"} == {
+        key: one.default for key, one in planned.items()
+    }
+
+
+def test_a_dry_run_says_what_will_be_done_and_writes_nothing(
+    mini: HookedTransformer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(HookedTransformer, "from_pretrained", lambda source, **how: mini)
+    monkeypatch.chdir(tmp_path)
+    asked = {"behavior": None, "activation_patching": {"sites": ["z"], "head_roles": []}, "context_flow": None}
+    (tmp_path / "my.yaml").write_text(yaml.safe_dump({**MINIMAL, "analyses": asked, "model": "mini"}))
+    assert main(["run", "my.yaml", "--dry-run", "--quiet", "--n", "2"]) == 0
+    out, err = capsys.readouterr()
+    assert err == ""
+    row = re.search(r"^activation_patching +(\d+) of (\d+) +(\d+) ", out, flags=re.MULTILINE)
+    assert row is not None
+    assert row[2] == str(2 * 2 * 4 * 4)  # directions, pairs, layers, heads
+    assert re.search(r"^behavior +plain runs", out, flags=re.MULTILINE)
+    assert "billion operations a second" in out
+    assert [path.name for path in tmp_path.iterdir()] == ["my.yaml"]
