@@ -11,7 +11,7 @@ import numpy as np
 import xarray as xr
 
 from interp import summary
-from interp.language import say
+from interp.language import of_prompts, say, say_stored
 from interp.report import attention, palette
 from interp.report.inputs import Result, RunInputs
 from interp.report.markup import figure_number
@@ -40,6 +40,7 @@ def block(run: RunInputs, found: Verdict) -> dict[str, Any]:
     measures = _measures(run) if found.passed else []
     return {
         "words": words(),
+        "prompts_lang": of_prompts(),
         "measures": [{"name": one.name, "units": one.units} for one in measures],
         "heads": _heads(run, found, measures),
         "attention": attention.block(run, found) if found.passed else {},
@@ -151,7 +152,7 @@ def _measures(run: RunInputs) -> list[Measure]:
             found = attribution.summary("ablation_effect", "prompt", "ablation", "layer", "head")
             for i, kind in enumerate(attribution.labels("ablation")):
                 values = found.isel(ablation=i, drop=True)
-                made.append(Measure(say("{kind} ablation", kind=kind), attribution.units("ablation_effect"), values))
+                made.append(Measure(say_stored(f"{kind} ablation"), attribution.units("ablation_effect"), values))
         direct = heads.head_map(attribution, attribution.summary("contribution", "prompt", "component"))
         if direct is not None:
             made.append(Measure(say("direct contribution"), attribution.units("contribution"), direct))
@@ -171,7 +172,7 @@ def _heads(run: RunInputs, found: Verdict, measures: list[Measure]) -> dict[str,
         return {}
     sizes = [one.values.sizes for one in measures]
     shape = tuple(max((size[dim] for size in sizes), default=0) for dim in ("layer", "head"))
-    jobs = {head: job for head, job in zip(found.heads, found.labels, strict=True) if job != "none"}
+    jobs = {head: say_stored(job) for head, job in zip(found.heads, found.labels, strict=True) if job != "none"}
     looks = _looks(run)
     made = {}
     for layer, head in np.ndindex(*shape):

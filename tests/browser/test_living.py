@@ -57,6 +57,12 @@ def test_keys_walk_over_a_map_and_choose(used: Use) -> None:
     assert page.locator("#ablations svg").first.locator("[tabindex='0']").count() == 1
     assert page.locator("#chosen p").inner_text().startswith("L1H1")
     assert page.locator("#ablations svg").first.get_attribute("role") == "group"
+    page.locator(".square[tabindex='0']").focus()
+    page.keyboard.press("ArrowRight")
+    assert page.evaluate("() => document.activeElement.dataset.head") == "L1H2"
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("Enter")
+    assert page.locator("#patterns h4").inner_text() == "Attention pattern of L2H2"
 
 
 def test_a_tap_chooses_and_what_it_says_stays(used: Use) -> None:

@@ -48,6 +48,7 @@ function offer(select, pairs, value) {
 function promptChooser() {
   var made = chooser(say("prompt"), function (value) { look({ prompt: Number(value) }); });
   offer(made.select, attended.patterns.prompts.map(function (prompt, i) { return [i, (i + 1) + ": " + prompt.text]; }), looked.prompt);
+  if (data.prompts_lang) made.select.lang = data.prompts_lang;
   whenLooked.push(function () { made.select.value = String(looked.prompt); });
   return made.box;
 }

@@ -143,15 +143,15 @@ document.addEventListener("keydown", function (event) {
   releaseTip();
 });
 
-// Keys: each drawing is one stop of the tab key; the arrows move to the next mark, Enter or space choose it.
+// Keys: each drawing, and the grid of patterns, is one stop of the tab key; the arrows move to the next mark, Enter or space choose it.
 function stopsOf(svg) {
-  return Array.from(svg.querySelectorAll(MARKS)).filter(function (node) { return node.closest("svg") === svg; });
+  return Array.from(svg.querySelectorAll(svg.matches("svg") ? MARKS : "button"));
 }
 function stopHere(svg, node) {
   var old = svg.querySelector('[tabindex="0"]');
   if (old) old.setAttribute("tabindex", "-1");
   node.setAttribute("tabindex", "0");
-  node.setAttribute("role", "button");
+  if (node instanceof SVGElement) node.setAttribute("role", "button");
 }
 function makeReachable(svg) {
   var first = svg.querySelector(FACETS.map(function (name) { return "[data-" + name + "]:not(text)"; }).join(","))
@@ -186,9 +186,9 @@ function next(svg, node, step) {
   return best;
 }
 document.addEventListener("keydown", function (event) {
-  var svg = event.target instanceof SVGElement ? event.target.closest("svg.plot") : null;
+  var svg = event.target instanceof Element ? event.target.closest("svg.plot, .heads") : null;
   if (!svg || !event.target.matches(MARKS)) return;
-  if (event.key === "Enter" || event.key === " ") {
+  if (svg.matches("svg") && (event.key === "Enter" || event.key === " ")) { // a button does so by itself
     event.preventDefault();
     var about = aboutOf(event.target);
     choose(same(about, chosen) ? null : about);
