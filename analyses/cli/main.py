@@ -187,6 +187,10 @@ def _parser() -> argparse.ArgumentParser:
         required=True,
         help="a later word of it; with --from ? also >, the next token, or >3",
     )
+    explain.add_argument(
+        "--seconds", metavar="S", type=float, default=60.0,
+        help="about how long it may take after loading; what was left is said (default: 60; 0: no limit)",
+    )  # fmt: skip
     explain.add_argument("--instead", metavar="W,W", help="what to put in A's place (default: chosen, and shown)")
     explain.add_argument("--n", metavar="N", type=int, default=8, help="at most so many other words (default: 8)")
     explain.add_argument(

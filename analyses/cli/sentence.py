@@ -61,11 +61,27 @@ def explained(arguments: argparse.Namespace, screen: Screen) -> Iterator[str]:
                 n=arguments.n,
                 language=arguments.lang,
                 continuation=arguments.continuation,
+                seconds=arguments.seconds or None,
+                refined=lambda now: screen.note(f"so far: {now.answer}"),
                 progress=advance,
             )
     yield from lines(found)
     if out is not None:
         yield f"Report: {found.save(out)}"
+
+
+def _paths(found: Explanation) -> Iterator[str]:
+    """The strongest paths between the leading heads, in both directions."""
+    from analyses.cli.explanation.answer import path_name, strongest
+
+    rows = [
+        (path_name(sender, receiver, repr(found.source)), _cell(enough), _cell(needed))
+        for sender, receiver, enough, needed in ([] if found.paths is None else strongest(found.paths)[:HEADS])
+    ]
+    if rows:
+        yield ""
+        yield say("Paths between the leading heads (1 is the whole difference):")
+        yield from _table((say("path"), say("sufficient"), say("needed")), rows)
 
 
 def _check_words(text: str, source: str, target: str) -> None:
@@ -108,13 +124,15 @@ def _lines(found: Explanation) -> Iterator[str]:
         return
     enough, needed = (part.isel(cell=slice(HEADS)) for part in found.head_effects)
     yield ""
-    interval = say("; 95% interval over the other words") if len(found.pairs) >= FEWEST else ""
+    sure = found.heads.sizes["prompt"] >= FEWEST
+    interval = say("; 95% interval over the other words") if sure else ""
     yield say("Heads at {target} (1 is the whole difference there{interval}):", target=found.target, interval=interval)
     rows = [
         (str(enough["cell"].values[i]), _cell(enough.isel(cell=i)), _cell(needed.isel(cell=i)))
         for i in range(enough.sizes["cell"])
     ]
     yield from _table((say("head"), say("sufficient"), say("needed")), rows)
+    yield from _paths(found)
     yield ""
     yield say("What is predicted, in the sentence and with the other words:")
     rows = [_prediction(found, i) for i in range(found.predictions.sizes["position"])]

@@ -10,11 +10,14 @@
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Literal, TypeAlias, overload
+
+import numpy as np
 
 from analyses.cli.explanation import context, measuring
 from analyses.cli.explanation.beginning import Beginning
+from analyses.cli.explanation.carriers import Clock, carried
 from analyses.cli.explanation.continuation import continued
 from analyses.cli.explanation.influences import Influences
 from analyses.cli.explanation.result import Explanation, check_empty
@@ -59,6 +62,8 @@ def explain(
     n: int = N,
     language: Language | None = None,
     continuation: int | None = None,
+    seconds: float | None = None,
+    refined: Callable[[Explanation], None] | None = None,
     progress: Progress | None = None,
 ) -> Explanation: ...
 def explain(
@@ -71,6 +76,8 @@ def explain(
     n: int = N,
     language: Language | None = None,
     continuation: int | None = None,
+    seconds: float | None = None,
+    refined: Callable[[Explanation], None] | None = None,
     progress: Progress | None = None,
 ) -> Explanation | Influences:
     """What of one word of a sentence reaches another: how much, what it changes, and which heads write it there.
@@ -93,6 +100,9 @@ def explain(
         n: at most so many counterfactuals.
         language: ``"en"`` or ``"es"``, of the answer; None goes by the sentence.
         continuation: generate so many tokens after the sentence and after every counterfactual; None generates none.
+        seconds: about how long it may take. What matters most is patched first, and how much of the rest follows is
+            planned from the time that this took; the answer says what was left. None patches everything.
+        refined: called with each answer that a better one comes after, the first of them early.
         progress: called with patches done and patches in all.
 
     Returns:
@@ -110,6 +120,9 @@ def explain(
     >>> [pair.incorrect for pair in found.pairs], found.heads.recovered.dims
     ([' white', ' red'], ('prompt', 'direction', 'layer', 'head', 'role'))
     """
+    clock = Clock(seconds)
+    if seconds is not None and not (isinstance(seconds, int | float) and seconds > 0):
+        raise InterpError(f"seconds is {shown(seconds)}. Give a number above 0, or None for no limit.")
     check_model(model, text)
     if language not in (None, *LANGUAGES):
         raise unknown_name("language", language, LANGUAGES)
@@ -134,9 +147,18 @@ def explain(
     beginning = Beginning.of(model, pairs)
     reach, sources = measuring.arrival(beginning, pairs)
     predictions = measuring.predictions(beginning, pairs)
-    heads, route = measuring.patched(model, pairs, progress)
     goes_on = None if continuation is None else continued(beginning, pairs, continuation)
-    return Explanation(written.said, *names, said, pairs, reach, predictions, heads, sources, route, goes_on)
+    order = np.abs(sources["written"].mean("prompt").values)
+    found: Explanation | None = None
+    for now in carried(model, pairs, order, clock, progress):
+        if found is not None and refined is not None:
+            refined(found)
+        found = Explanation(
+            written.said, *names, said, pairs, reach, predictions, now.heads, sources, now.route, goes_on, now.paths,
+            seconds,
+        )  # fmt: skip
+    assert found is not None
+    return found
 
 
 def _in_one_form(text: str) -> str:

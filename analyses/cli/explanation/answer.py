@@ -42,7 +42,9 @@ def sentences(found: Explanation) -> Iterator[str]:
     if found.reaches:
         yield _of_predictions(found)
         yield _of_heads(found)
+        yield _of_paths(found)
         yield _of_continuation(found)
+        yield _left(found)
         if len(found.pairs) >= FEWEST:
             yield say(" Intervals (95%) are over the other words: of other sentences this says nothing.")
         else:
@@ -109,7 +111,7 @@ def _of_predictions(found: Explanation) -> str:
 def _of_heads(found: Explanation) -> str:
     enough, needed = found.head_effects
     target = quoted(found.target)
-    end = "low" if len(found.pairs) >= FEWEST else "mean"
+    end = "low" if found.heads.sizes["prompt"] >= FEWEST else "mean"
     certain = np.flatnonzero((enough[end].values > 0) & (needed[end].values > 0))
     if not len(certain):
         return say(" No head by itself writes a part of it at {target} that can be told from 0.", target=target)
@@ -121,6 +123,60 @@ def _of_heads(found: Explanation) -> str:
         enough=number(f"{float(enough['mean']):.2f}"), interval=interval(enough, ".2f"),
         needed=number(f"{float(needed['mean']):.2f}"), other_interval=interval(needed, ".2f"),
     )  # fmt: skip
+
+
+def strongest(paths: xr.Dataset) -> list[tuple[str, str, xr.Dataset, xr.Dataset]]:
+    """Paths that are sufficient and needed for some of it: sender, receiver, and both effects; the strongest first."""
+    whole = summary.of(paths, "recovered")
+    enough, needed = (summary.effect(whole.sel(direction=name), name) for name in summary.DIRECTIONS)
+    senders, receivers = (paths[name].values.tolist() for name in ("sender", "receiver"))
+    both = np.minimum(*(part["mean"].transpose("sender", "receiver").values for part in (enough, needed)))
+    order = [np.unravel_index(int(i), both.shape) for i in np.argsort(-np.nan_to_num(both, nan=-np.inf), axis=None)]
+    found = []
+    for s, r in order:
+        if both[s, r] > 0:
+            first, second = (part.isel(sender=int(s), receiver=int(r)) for part in (enough, needed))
+            found.append((str(senders[s]), str(receivers[r]), first, second))
+    return found
+
+
+def path_name(sender: str, receiver: str, source: str) -> str:
+    """A path in words: the source's own token is called by its word, the end of all paths the stream."""
+    first = source if sender == "embed" else sender
+    return f"{first} -> {say('the stream') if receiver.endswith('.resid_post') else receiver}"
+
+
+def _of_paths(found: Explanation) -> str:
+    paths = [] if found.paths is None else strongest(found.paths)[:_NAMED_WORDS]
+    if not paths:
+        return ""
+    named = ", ".join(
+        f"{path_name(sender, receiver, quoted(found.source))} {number(format(float(enough['mean']), '.2f'))}"
+        for sender, receiver, enough, _ in paths
+    )
+    return say(" The strongest paths between the leading heads bring back: {paths}.", paths=named)
+
+
+def _left(found: Explanation) -> str:
+    """What there was no time for."""
+    if found.seconds is None:
+        return ""
+    heads = found.heads["patched"].isel(prompt=0, direction=0, role=0)
+    patched, all_heads, words = int(np.isfinite(heads).sum()), heads.size, found.heads.sizes["prompt"]
+    parts = []
+    if words < len(found.pairs):
+        parts.append(say("heads were patched with {n} of {all} other words", n=words, all=len(found.pairs)))
+    if patched < all_heads:
+        parts.append(say("{n} of {all} heads were patched, those that write most of it", n=patched, all=all_heads))
+    if found.route is None:
+        parts.append(say("the stream on the way was not patched"))
+    elif found.route.sizes["prompt"] < len(found.pairs):
+        parts.append(say("the stream on the way with {n} of the words", n=found.route.sizes["prompt"]))
+    if not parts:
+        return ""
+    return say(
+        " In the time given ({seconds} s): {parts}.", seconds=number(f"{found.seconds:g}"), parts="; ".join(parts)
+    )
 
 
 def _of_continuation(found: Explanation) -> str:

@@ -10,24 +10,21 @@ import xarray as xr
 from jaxtyping import Float
 
 from analyses.cli.explanation.beginning import Beginning, Seen
-from interp import readouts, results
+from interp import results
 from interp.prompts import PromptPairs
 from interp.prompts.swaps import SOURCE, TARGET
 from interp.prompts.template import ANSWER
 from interp.results import Variable
 from interp.run import ids_of
-from interp.sweeps import Direction, sweep
 
 if TYPE_CHECKING:
     from interp.model import HookedTransformer
-    from interp.sweeps import Progress
 
 ROUNDING = 16
 """A difference of two streams of fewer units in the last place of their data type, as a share of their length, counts
 as none."""
 SHOWN_WORDS = 3
 """How many words that gain, and how many that lose most probability are kept after each token."""
-DIRECTIONS: tuple[Direction, ...] = ("denoising", "noising")
 
 
 # ---- what arrives ----
@@ -40,31 +37,49 @@ def arrival(beginning: Beginning, pairs: PromptPairs) -> tuple[xr.Dataset, xr.Da
     """
     at = int(pairs.clean.spans(TARGET)[0, 1]) - 1
     sentence = ids_of(pairs.clean.select([0]))
-    differences, shares = [], []
+    differences, shares, written = [], [], []
     for rows in beginning.rows(pairs.corrupted):
         seen = beginning.watch(torch.cat((sentence, ids_of(pairs.corrupted)[rows])), at)
         length = np.linalg.norm(seen.stream[:1], axis=-1)
         difference = np.linalg.norm(seen.stream[:1] - seen.stream[1:], axis=-1) / np.where(length > 0, length, 1.0)
         before = np.zeros((*difference.shape[:2], beginning.length))
         differences.append(np.concatenate((before, difference), axis=2))
-        shares.append(_shares(seen))
+        mixed, share = _mixed(seen)
+        shares.append(share)
+        written.append(_written(beginning.model, mixed, seen.stream[:, -1, at - beginning.length]))
     return _reach(beginning.model, pairs, np.concatenate(differences)), _sources(
-        beginning.model, pairs, np.concatenate(shares)
+        beginning.model, pairs, np.concatenate(shares), np.concatenate(written)
     )
 
 
-def _shares(seen: Seen) -> Float[np.ndarray, "row layer head position"]:
-    """Of what a head mixes otherwise than in the first row, the share that comes from each position.
+def _mixed(
+    seen: Seen,
+) -> tuple[Float[np.ndarray, "row layer head d_head"], Float[np.ndarray, "row layer head position"]]:
+    """What each head mixes otherwise than in the first row, and the share of it that comes from each position.
 
     A head writes the sum over positions of weight times value, so that its difference is a sum over positions too; a
     share is a part's length along the whole.
     """
-    values = seen.values.transpose(0, 1, 3, 2, 4)
-    mixed = seen.weights[..., None] * values
+    mixed = seen.weights[..., None] * seen.values.transpose(0, 1, 3, 2, 4)
     moved = mixed[:1] - mixed[1:]
-    whole = moved.sum(axis=3, keepdims=True)
-    length = (whole**2).sum(axis=-1)
-    return np.asarray((moved * whole).sum(axis=-1) / np.where(length > 0, length, np.nan))
+    whole = moved.sum(axis=3)
+    length = (whole**2).sum(axis=-1)[..., None]
+    share = np.einsum("rlhpx,rlhx->rlhp", moved, whole) / np.where(length > 0, length, np.nan)
+    return whole, share
+
+
+def _written(
+    model: HookedTransformer, mixed: Float[np.ndarray, "row layer head d_head"], last: Float[np.ndarray, "side d_model"]
+) -> Float[np.ndarray, "row layer head"]:
+    """How much of the target's difference after the last layer each head writes there itself, along it."""
+    difference = last[:1] - last[1:]
+    length = (difference**2).sum(axis=-1)[:, None]
+    parts = []
+    for layer in range(mixed.shape[1]):
+        weight = model.W_O(layer).double().cpu().numpy()
+        along = np.einsum("hxd,rd->rhx", weight, difference)
+        parts.append((mixed[:, layer] * along).sum(axis=-1) / np.where(length > 0, length, np.nan))
+    return np.stack(parts, axis=1)
 
 
 def _reach(model: HookedTransformer, pairs: PromptPairs, share: Float[np.ndarray, "row layer position"]) -> xr.Dataset:
@@ -153,38 +168,20 @@ def _labels(pairs: PromptPairs, positions: np.ndarray) -> dict[str, tuple[str, l
     return labels
 
 
-# ---- what carries it ----
-
-
-def patched(model: HookedTransformer, pairs: PromptPairs, progress: Progress | None) -> tuple[xr.Dataset, xr.Dataset]:
-    """Heads at the target in both directions, and the stream on the way: what restores the target's own difference."""
-    last = model.cfg.n_layers - 1
-    there = readouts.projection(last, TARGET, site="resid_post")
-    parts = [sweep(model, pairs, "z", direction, there, roles=[TARGET], progress=progress) for direction in DIRECTIONS]
-    heads = xr.concat(
-        [part[["patched", "recovered"]] for part in parts],
-        xr.Variable("direction", list(DIRECTIONS)),
-        data_vars="all", coords="minimal", compat="override", combine_attrs="drop_conflicts",
-    ).assign(parts[0][["clean", "corrupted"]])  # fmt: skip
-    between = range(int(pairs.clean.spans(SOURCE)[0, 0]), int(pairs.clean.spans(TARGET)[0, 1]))
-    route = sweep(model, pairs, "resid_pre", "denoising", there, positions=list(between), progress=progress)
-    heads = heads.transpose("prompt", "direction", "layer", "head", "role").assign_attrs(
-        created_at=parts[0].attrs["created_at"],
-        title="Heads at the target",
-        question="Which heads write at the target what differs there when the source is another word?",
-    )
-    return heads, route.assign_attrs(
-        title="The route",
-        question="Where on the way from the source to the target does the stream hold what arrives?",
-    )
-
-
 def _sources(
-    model: HookedTransformer, pairs: PromptPairs, share: Float[np.ndarray, "row layer head position"]
+    model: HookedTransformer,
+    pairs: PromptPairs,
+    share: Float[np.ndarray, "row layer head position"],
+    written: Float[np.ndarray, "row layer head"],
 ) -> xr.Dataset:
     positions = np.arange(share.shape[3])
     return results.build(
-        {"share": Variable(("prompt", "layer", "head", "position"), share, "fraction", "taken from a position")},
+        {
+            "share": Variable(("prompt", "layer", "head", "position"), share, "fraction", "taken from a position"),
+            "written": Variable(
+                ("prompt", "layer", "head"), written, "fraction", "part of the target's difference that the head writes"
+            ),
+        },
         coords={
             "layer": np.arange(share.shape[1]),
             "head": np.arange(share.shape[2]),

@@ -10,7 +10,7 @@ import numpy as np
 import xarray as xr
 
 from analyses.cli.explanation.answer import asked, sentences
-from analyses.cli.explanation.measuring import DIRECTIONS
+from analyses.cli.explanation.carriers import DIRECTIONS
 from interp import results, summary
 from interp.errors import InterpError
 from interp.language import speaking
@@ -35,14 +35,21 @@ class Explanation:
             predicted after each token; ``clean_probability`` (position, word) and ``corrupted_probability`` (prompt,
             position, word) of the words that move most.
         heads: patches of one head's output at the target, ``recovered`` (prompt, direction, layer, head, role): the
-            share of the target's own difference after the last layer that is there.
+            share of the target's own difference after the last layer that is there. Where time was short, of fewer
+            prompts, and NaN for heads that were not patched.
         sources: ``share`` (prompt, layer, head, position): of what a head writes otherwise at the target's last token,
-            the share that it takes from each position; a head's shares sum to 1.
-        route: patches of the residual stream, ``recovered`` (prompt, layer, position), from the source to the target.
+            the share that it takes from each position; a head's shares sum to 1. ``written`` (prompt, layer, head): of
+            the target's difference after the last layer, the part that the head writes there itself.
+        route: patches of the residual stream, ``recovered`` (prompt, layer, position), from the source to the target;
+            None where there was no time for it.
         continuation: how it goes on, where that was asked for: ``log_probability`` (prompt, step) in nats of the
             sentence's own greedy continuation, token by token, with another word in the sentence;
             ``clean_log_probability`` (step) in the sentence itself; ``alike`` (prompt), tokens until the continuations
             part; the coordinates ``token`` (step) and ``continuation`` (prompt) are their texts.
+        paths: patches of one path, ``recovered`` (prompt, direction, sender, receiver): from the source's own token
+            (``embed``) into queries, keys and values of the leading heads, between these heads, and from them to the
+            target's stream; None where no head leads, or none of it could be patched.
+        seconds: the time that was given; None is no limit.
 
     >>> from interp import HookedTransformer, explain
     >>> model = HookedTransformer.from_pretrained("mini")
@@ -61,16 +68,19 @@ class Explanation:
     predictions: xr.Dataset
     heads: xr.Dataset
     sources: xr.Dataset
-    route: xr.Dataset
+    route: xr.Dataset | None = None
     continuation: xr.Dataset | None = None
+    paths: xr.Dataset | None = None
+    seconds: float | None = None
 
     @property
     def results(self) -> dict[str, xr.Dataset]:
         """All results by name, the answer among the attributes of ``reach``."""
         with speaking(self.language):
             question = asked(self)
-        found = {name: getattr(self, name) for name in ("reach", "heads", "sources", "predictions", "route")}
-        found |= {} if self.continuation is None else {"continuation": self.continuation}
+        found = {name: getattr(self, name) for name in ("reach", "heads", "sources", "predictions")}
+        further = {"route": self.route, "paths": self.paths, "continuation": self.continuation}
+        found |= {name: result for name, result in further.items() if result is not None}
         said = {
             "answer": self.answer,
             "title": f"{self.source} > {self.target}",
@@ -93,7 +103,7 @@ class Explanation:
         >>> with tempfile.TemporaryDirectory() as place:
         ...     page = found.save(place)
         ...     page.name, sorted(path.stem for path in (page.parent / "results").iterdir())
-        ('report.html', ['heads', 'predictions', 'reach', 'route', 'sources'])
+        ('report.html', ['heads', 'paths', 'predictions', 'reach', 'route', 'sources'])
         """
         return save(self.results, directory)
 

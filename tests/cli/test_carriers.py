@@ -1,0 +1,146 @@
+"""What carries it within a time: what is patched first, what is left, and paths, held to hooks written by hand."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+from analyses.cli.explanation import carriers
+from interp import Explanation, HookedTransformer, InterpError, explain
+from interp.mini import WEIGHTS
+from tests.tolerance import close
+
+TEXT = "Me encanta el color negro, espero algún día tener un gato así"
+OTHERS = ["rojo", "blanco", "azul"]
+
+
+@pytest.fixture(scope="module")
+def raw() -> HookedTransformer:
+    """Mini as it was trained: nothing folded, so that its streams are Hugging Face's."""
+    return HookedTransformer.from_pretrained("mini", numerics="raw")
+
+
+@pytest.fixture(scope="module")
+def found(raw: HookedTransformer) -> Explanation:
+    return explain(raw, TEXT, "negro", "gato", instead=OTHERS)
+
+
+def test_without_time_the_heads_that_write_most_are_patched_and_the_rest_is_said(
+    found: Explanation, raw: HookedTransformer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(carriers, "FIRST_HEADS", 4)
+    short = explain(raw, TEXT, "negro", "gato", instead=OTHERS, seconds=1e-6)
+    assert short.heads.sizes["prompt"] == 2
+    patched = np.isfinite(short.heads["patched"].values[0, 0, :, :, 0])
+    assert patched.sum() == 4
+    written = np.abs(short.sources["written"].mean("prompt").values)
+    assert written[patched].min() >= written[~patched].max()
+    whole = found.heads["patched"].values[:2]
+    close(short.heads["patched"].values[:, :, patched], whole[:, :, patched], size=1.0)
+    assert short.route is None
+    assert short.paths is None
+    assert "En el tiempo dado (1e-06 s): las cabezas se parchearon con 2 de 3 palabras; se parchearon 4 de 16" in (
+        short.answer
+    )
+    assert short.answer.startswith("Sí: ")
+    assert short._repr_html_()
+    assert "route" not in short.results
+
+
+def test_with_time_enough_it_is_refined_to_the_whole(
+    found: Explanation, raw: HookedTransformer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(carriers, "FIRST_HEADS", 4)
+    earlier: list[Explanation] = []
+    last = explain(raw, TEXT, "negro", "gato", instead=OTHERS, seconds=1e6, refined=earlier.append)
+    assert [one.heads.sizes["prompt"] for one in earlier] == [2, 2, 3]
+    assert all(one.answer.startswith("Sí: ") for one in earlier)
+    assert "En el tiempo dado" not in last.answer
+    for name in found.results:
+        for variable in found.results[name].data_vars:
+            close(last.results[name][variable], found.results[name][variable], size=1.0, what=(name, variable))
+
+
+def test_what_a_head_writes_along_the_difference_is_by_hand(found: Explanation) -> None:
+    plain = AutoModelForCausalLM.from_pretrained(WEIGHTS, attn_implementation="eager").eval()
+    at, layer, head, width = 12, 3, 2, plain.config.n_embd // plain.config.n_head
+    streams, given = [], []
+    for side in (found.pairs.clean, found.pairs.corrupted):
+        hooks = [
+            plain.transformer.h[-1].register_forward_hook(
+                lambda _, __, out: streams.append((out[0] if isinstance(out, tuple) else out)[:, at].double())
+            ),
+            plain.transformer.h[layer].attn.c_proj.register_forward_pre_hook(
+                lambda _, args: given.append(args[0][:, at, head * width : (head + 1) * width].double())
+            ),
+        ]
+        with torch.no_grad():
+            plain(torch.tensor(side.ids))
+        for hook in hooks:
+            hook.remove()
+    weight = plain.transformer.h[layer].attn.c_proj.weight.double()[head * width : (head + 1) * width]
+    difference = streams[0] - streams[1]
+    expected = (((given[0] - given[1]) @ weight) * difference).sum(-1) / (difference**2).sum(-1)
+    close(found.sources["written"].sel(layer=layer, head=head), expected.detach(), size=1.0)
+
+
+def test_a_path_into_a_heads_values_is_that_of_a_hook_by_hand(found: Explanation) -> None:
+    """The values of one head are made of a stream in which the source's own token is the clean one; nothing else."""
+    assert found.paths is not None
+    plain = AutoModelForCausalLM.from_pretrained(WEIGHTS, attn_implementation="eager").eval()
+    at, width, size = 12, plain.config.n_embd // plain.config.n_head, plain.config.n_embd
+    layer, head = carriers.leading(found.heads)[0]
+    clean, other = (torch.tensor(side.ids) for side in (found.pairs.clean, found.pairs.corrupted))
+    embedded = plain.transformer.wte.weight
+    block = plain.transformer.h[layer]
+
+    def last(ids: torch.Tensor, change: Any = None) -> torch.Tensor:
+        kept: list[torch.Tensor] = []
+        hooks = [
+            plain.transformer.h[-1].register_forward_hook(
+                lambda _, __, out: kept.append((out[0] if isinstance(out, tuple) else out)[:, at].double())
+            )
+        ]
+        streams: list[torch.Tensor] = []
+        if change is not None:
+            hooks += [
+                block.register_forward_pre_hook(lambda _, args: streams.append(args[0])),
+                block.attn.c_attn.register_forward_hook(lambda _, __, out: change(out, streams[0])),
+            ]
+        with torch.no_grad():
+            plain(ids)
+        for hook in hooks:
+            hook.remove()
+        return kept[0]
+
+    part = slice(2 * size + head * width, 2 * size + (head + 1) * width)
+
+    def put(out: torch.Tensor, stream: torch.Tensor) -> torch.Tensor:
+        changed = out.clone()
+        given = block.ln_1(stream + embedded[clean] - embedded[other])
+        c_attn = block.attn.c_attn
+        changed[..., part] = (given @ c_attn.weight + c_attn.bias)[..., part]
+        return changed
+
+    whole, worst, after = last(clean), last(other), last(other, put)
+    difference = whole - worst
+    expected = ((after - worst) * difference).sum(-1) / (difference**2).sum(-1)
+    here = found.paths["patched"].sel(direction="denoising", sender="embed", receiver=f"L{layer}H{head}.v")
+    close(here, expected, size=1.0)
+
+
+def test_the_strongest_paths_are_in_the_answer_and_end_at_the_stream(found: Explanation) -> None:
+    assert "Los caminos más fuertes entre las cabezas principales devuelven: " in found.answer
+    assert "-> el flujo" in found.answer
+    assert found.paths is not None
+    assert found.paths["receiver"].values.tolist()[-1] == "L3.resid_post"
+
+
+@pytest.mark.parametrize("seconds", [0, -1, "soon"])
+def test_a_time_that_is_none_is_refused(seconds: Any, mini: HookedTransformer) -> None:
+    with pytest.raises(InterpError, match="seconds is"):
+        explain(mini, TEXT, "negro", "gato", seconds=seconds)
