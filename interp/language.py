@@ -28,6 +28,8 @@ LANGUAGES = ("en", "es")
 
 STORED = "results.yaml"
 """The file of a language with the texts that results carry."""
+SAID = "what"
+"""The place of such a text that holds words; the others hold numbers and names."""
 
 _PERCENT = {"es": (re.compile(r"(?<=\d)%"), "\u00a0%")}
 _SEAM = "\x00"
@@ -246,10 +248,13 @@ def say_stored(text: str) -> str:
 
 
 def _like(text: str) -> str | None:
-    """A stored text of which the catalogue has the pattern: what stands in its places is said in turn."""
+    """A stored text of which the catalogue has the pattern; of its places ``what`` is said in turn."""
     for pattern, other in patterns(spoken()).items():
         if found := pattern.fullmatch(text):
-            return _filled(other, {name: str(say_stored(part)) for name, part in found.groupdict().items()})
+            parts = found.groupdict()
+            return _filled(
+                other, {name: str(say_stored(part)) if name == SAID else part for name, part in parts.items()}
+            )
     return None
 
 

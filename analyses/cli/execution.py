@@ -523,7 +523,7 @@ def without_verdict(model: str, task: str, main: str, behavior: xr.Dataset) -> s
         own = languages.key("reason", languages.spoken())
         reasons = dict(_rung_column(behavior, own if own in behavior else "reason"))
         return say(
-            "{model} does no rung of {task} ({rung} {reason}). So nothing is explained.",
+            "No: {model} does no rung of {task} ({rung} {reason}). So nothing is explained.",
             model=model, task=task, rung=main, reason=reasons.get(main, say("was not built")),
         )  # fmt: skip
     columns = (_rung_column(behavior, name) for name in ("outcome", "accuracy", "preferred"))

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from interp.language import say
+from interp.language import of_prompts, say
 from interp.report import links
 from interp.report.heat import CHARACTER, drawing
 from interp.report.markup import element, figure_number, token
@@ -195,7 +195,16 @@ def _words(words: Sequence[Word], plane: _Plane) -> list[Markup]:
             parts.append(role)
         class_ = f"word {word.kind}".strip()
         parts.append(
-            element("text", token(word.text), class_=class_, x=x, y=plane.floor + 24, text_anchor="middle", **about)
+            element(
+                "text",
+                token(word.text),
+                class_=class_,
+                x=x,
+                y=plane.floor + 24,
+                text_anchor="middle",
+                lang=of_prompts(),
+                **about,
+            )
         )
     return parts
 

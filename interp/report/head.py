@@ -107,9 +107,9 @@ def _answer(run: RunInputs, found: Verdict) -> str:
         model = run.first_attr("model") or say("this model")
         behaved = run.get("behavior")
         if behaved is None:
-            return say("{model} does not do {task}. There is no behaviour to explain.", model=model, task=task)
+            return say("No: {model} does not do {task}. There is no behaviour to explain.", model=model, task=task)
         return say(
-            "{model} does not do {task} at any rung ({rungs}). There is no behaviour to explain.",
+            "No: {model} does not do {task} at any rung ({rungs}). There is no behaviour to explain.",
             model=model, task=task, rungs=", ".join(behaved.labels("rung")),
         )  # fmt: skip
     return say("This run has no verdict; the sections below show its results one by one.")

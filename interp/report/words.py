@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 
 from markupsafe import Markup
 
-from interp.language import say
+from interp.language import of_prompts, say
 from interp.report import links
 from interp.report.blocks import Word
 from interp.report.markup import element, figure_number, join, token, visible
@@ -124,4 +124,4 @@ def token_strip(
                 ),
             )
         )
-    return element("ol", join(items), class_="strip", aria_label=label)
+    return element("ol", join(items), class_="strip", aria_label=label, lang=of_prompts())

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 
 from analyses.cli.main import main
-from interp import results, tasks
+from interp import report, results, tasks
 from interp.prompts.vocabulary import SAYS
 from tests.report.test_report import read_page
+from tests.spanish import english
 from tests.trained import save_model_that_does
 
 pytestmark = pytest.mark.slow
@@ -27,7 +28,7 @@ def test_a_study_of_a_model_that_does_its_task_ends_with_an_answer_in_its_own_wo
     model = save_model_that_does(name, tmp_path / "model")
     out = tmp_path / "run"
     capsys.readouterr()
-    assert main(["run", name, "--model", str(model), "--out", str(out), "--n", "24", "--quiet"]) == 0
+    assert main(["run", name, "--model", str(model), "--out", str(out), "--n", "24", "--lang", "en", "--quiet"]) == 0
     said = capsys.readouterr().out
 
     manifest = json.loads((out / "manifest.json").read_text())
@@ -44,7 +45,9 @@ def test_a_study_of_a_model_that_does_its_task_ends_with_an_answer_in_its_own_wo
     assert f"gives {answer} as its top token in 100%" in found
     assert f"{source[0].upper()}{source[1:]} reaches the answer position through L" in found
     assert f"(attention to {source} " in found
-    assert said == f"{found}\nReport: {out / 'report.html'}\n"
+    short = str(verdict.attrs["answer_short"])
+    assert short.startswith(f"Yes: {source} reaches the answer position; it comes there through L")
+    assert said == f"{short} {found}\nReport: {out / 'report.html'}\n"
 
     text = read_page(out).text
     assert found in text
@@ -53,6 +56,12 @@ def test_a_study_of_a_model_that_does_its_task_ends_with_an_answer_in_its_own_wo
     assert f"the answer position comes after {source}, so they can meet at the answer position." in text
     assert LEFT_OUT not in text
     assert "colo" not in text.lower()
+
+    spanish = report.render(out, interactive=False, language="es").read_text(encoding="utf-8")
+    assert str(verdict.attrs["answer_short_es"]).startswith(
+        f"Sí: {task.vocabulary.name(str(task.vocabulary.source), 'es')}"
+    )
+    assert english(spanish) == []
 
 
 @pytest.mark.parametrize("name", ["agreement", "greater-than-es"])

@@ -318,7 +318,7 @@ def test_nothing_is_explained_when_no_rung_passes(tmp_path: Path) -> None:
     outcome = execute(house, tmp_path)
     assert house.ran == ["load", "behavior", "report"]
     assert manifest(tmp_path)["explained_rung"] is None
-    assert outcome.answer == "double does no rung of color-noun (two fails: measured). So nothing is explained."
+    assert outcome.answer == "No: double does no rung of color-noun (two fails: measured). So nothing is explained."
 
 
 def test_a_study_without_a_verdict_says_which_rungs_the_model_does(tmp_path: Path) -> None:

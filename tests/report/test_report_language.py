@@ -6,14 +6,17 @@ from pathlib import Path
 
 import pytest
 
-from interp import report
+from analyses import behavior, context_flow
+from interp import explain, report, results, tasks
 from interp.errors import InterpError
-from tests.report_fixture import RunSpec, write_run
+from interp.model import HookedTransformer
+from tests.report_fixture import only, write_run
+from tests.spanish import english
 
 
 def drawn(directory: Path, language: str | None = None, **spec: object) -> str:
     """The page of a run whose prompts are in a language."""
-    write_run(directory, RunSpec(**spec))  # type: ignore[arg-type]
+    write_run(directory, only("behavior", **spec))
     return report.render(directory, interactive=False, language=language).read_text(encoding="utf-8")
 
 
@@ -54,3 +57,28 @@ def test_what_programs_read_is_the_same_in_every_language(tmp_path: Path) -> Non
     english = (tmp_path / "report.json").read_bytes()
     report.render(tmp_path, interactive=False, language="es")
     assert (tmp_path / "report.json").read_bytes() == english
+
+
+# ---- nothing is left in English ----
+
+
+def test_no_sentence_of_a_failed_gate_is_left_in_english(mini: HookedTransformer, tmp_path: Path) -> None:
+    rungs = {rung: tasks.build("gender-es", rung, tokenizer=mini, n=4) for rung in ("plain", "attractor")}
+    found = behavior.run(mini, rungs)
+    assert not found["passes"].any()
+    for name, result in (("behavior", found), ("verdict", context_flow.run({"behavior": found}))):
+        results.save(result, tmp_path / "results" / f"{name}.nc")
+    page = report.render(tmp_path, interactive=False, language="es").read_text(encoding="utf-8")
+    assert "No: mini no resuelve gender-es/attractor, así que no hay nada que explicar." in page
+    assert english(page) == []
+
+
+def test_no_sentence_about_one_spanish_sentence_is_left_in_english(mini: HookedTransformer, tmp_path: Path) -> None:
+    found = explain(mini, "Me encanta el color negro, espero un gato", "negro", "gato", instead=["blanco", "rojo"])
+    page = found.save(tmp_path / "run").read_text(encoding="utf-8")
+    assert '<html lang="es">' in page
+    assert english(page) == []
+
+
+def test_what_is_left_in_english_is_found(tmp_path: Path) -> None:
+    assert len(english(drawn(tmp_path, "en"))) > 20

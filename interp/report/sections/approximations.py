@@ -55,7 +55,11 @@ def section(audit: Result) -> Section:
         raise InterpError(f"{audit.file}: variable 'use' has the unknown value '{min(unknown)}'.")
     blocks: list[Block] = []
     for use, (title, advice) in _banners().items():
-        said = [f"{name}: {_why(reason)}" for name, one, reason in zip(names, uses, reasons, strict=True) if one == use]
+        said = [
+            f"{say_stored(name)}: {_why(reason)}"
+            for name, one, reason in zip(names, uses, reasons, strict=True)
+            if one == use
+        ]
         if said:
             blocks.append(Notice("warn", title, f"{'. '.join(said)}. {advice}"))
     blocks.append(_figure(audit, names, uses))
@@ -84,10 +88,10 @@ def _figure(audit: Result, names: tuple[str, ...], uses: tuple[str, ...]) -> Fig
     interval = audit.need("slope_interval", "approximation", "ci_bound").values
     units = audit.units("exact")
     panels, rows = [], []
-    for i, name in enumerate(names):
+    for i, name in enumerate(map(say_stored, names)):
         held = np.isfinite(exact[i])
         listed = [
-            (str(cells[i, j]), float(estimated[i, j]), float(exact[i, j]), bool(largest[i, j]))
+            (str(say_stored(str(cells[i, j]))), float(estimated[i, j]), float(exact[i, j]), bool(largest[i, j]))
             for j in np.flatnonzero(held)
         ]
         rows += [

@@ -9,7 +9,7 @@ import numpy as np
 
 from interp import summary
 from interp.errors import InterpError, shown
-from interp.language import listed, say, say_stored
+from interp.language import listed, of_prompts, say, say_stored
 from interp.prompts.vocabulary import GUESSING, OUTCOMES
 from interp.report.blocks import (
     Block,
@@ -224,7 +224,8 @@ def _all_prompts(behavior: Result, rung_of: tuple[str, ...]) -> Details:
         (rung, *(text[p] for text in texts), *(float(values[p]) for values in numbers))
         for p, rung in enumerate(rung_of)
     ]
-    return Details(say("All {n} prompts", n=len(rows)), (Table(say("All prompts"), columns, tuple(rows)),))
+    table = Table(say("All prompts"), columns, tuple(rows), language=of_prompts() or "")
+    return Details(say("All {n} prompts", n=len(rows)), (table,))
 
 
 def _example(behavior: Result, p: int, roles: tuple[str, ...]) -> PromptExample:

@@ -110,8 +110,8 @@ class _Shown:
         """Colours from the lowest to the highest value with 0 among them; centred on 0 if it lies between."""
         low, high = _span(self.values)
         if low < 0 < high:
-            return Scale.centred(max(-low, high), units=self.units, name=self.title)
-        return Scale.rising(min(low, 0.0), max(high, 0.0), units=self.units, name=self.title)
+            return Scale.centred(max(-low, high), units=say_stored(self.units), name=self.title)
+        return Scale.rising(min(low, 0.0), max(high, 0.0), units=say_stored(self.units), name=self.title)
 
     def digits(self) -> int:
         """Decimals that tell the values apart."""

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
-from interp.language import LANGUAGES, say, translated
+from interp.language import LANGUAGES, say, say_stored, translated
 from interp.report.blocks import Block, Code, Details, Facts, Section
 from interp.report.inputs import RunInputs
 from interp.report.tables import Cell, Column, Table
@@ -146,9 +146,9 @@ def _drops(run: RunInputs) -> list[Block]:
     )
     if not drops:
         return [Facts((*items, (say("Prompts dropped:"), say("none."))), say("Dropped"))]
-    reasons = Counter(str(drop.get("reason") or say("no reason given")) for drop in drops)
+    reasons = Counter(say_stored(str(drop.get("reason") or "no reason given")) for drop in drops)
     keys = list(dict.fromkeys(str(key) for drop in drops for key in drop))
-    rows = tuple(tuple(str(drop.get(key, "")) for key in keys) for drop in drops)
+    rows = tuple(tuple(say_stored(str(drop.get(key, ""))) for key in keys) for drop in drops)
     summary: tuple[tuple[Cell, ...], ...] = tuple((reason, count) for reason, count in reasons.most_common())
     tables = (
         Table(
