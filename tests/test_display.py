@@ -15,6 +15,7 @@ import pytest
 import xarray as xr
 
 import interp
+from analyses import attention_lesson
 from interp import _accessor, results, summary
 from interp.errors import InterpError
 from interp.model import HookedTransformer
@@ -141,7 +142,7 @@ def test_positions_are_named_by_their_tokens(mini: HookedTransformer, pairs: Pro
     shown = words(interp.show(interp.sweep(mini, one, "resid_pre")))
     differ = int(np.flatnonzero(one.clean.ids[0] != one.corrupted.ids[0])[0])
     clean, corrupted = (str(p.tokens[0][differ]).strip() for p in (one.clean, one.corrupted))
-    assert f"{differ} \N{MIDDLE DOT}{clean}/\N{MIDDLE DOT}{corrupted}" in shown
+    assert f"{differ} ␣{clean}/␣{corrupted}" in shown
 
 
 def test_every_weight_of_the_grid_has_its_colour(mini: HookedTransformer, pairs: PromptPairs) -> None:
@@ -165,11 +166,15 @@ def test_one_head_is_shown_with_the_words_of_its_prompt(mini: HookedTransformer,
     one = interp.show(acts.isel(layer=0, head=2, prompt=3), prompts=pairs.clean)
     assert repr(one) == "Shown('Attention pattern of L0H2')"
     color = str(pairs[3].slots["color"])
-    (said,) = re.findall(rf"L0H2: \. reads ·{color} (\d\.\d\d)", words(one))
+    (said,) = re.findall(rf"L0H2: full stop reads ␣{color} (\d\.\d\d)", words(one))
     weight = acts.pattern.values[3, 0, 2, pairs.clean.role_positions("clause_end")[3]].max()
     near(float(said), float(weight), 0.006, why="written with two decimals")
     alone = interp.capture(mini, ["The cat is black."], sites=["pattern"])
-    assert "·black" in words(interp.show(alone.isel(layer=0, head=0)))  # one text says its own tokens
+    assert "␣black" in words(interp.show(alone.isel(layer=0, head=0)))  # one text says its own tokens
+    stored = attention_lesson.patterns(mini, pairs)  # so does a result
+    assert f"L0H2: full stop reads ␣{pairs[1].slots['color']}" in words(
+        interp.show(stored.isel(layer=0, head=2, prompt=1))
+    )
 
 
 def test_the_padding_of_a_shorter_prompt_is_not_drawn(mini: HookedTransformer) -> None:

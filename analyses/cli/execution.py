@@ -123,7 +123,7 @@ class Outcome:
     """
 
     answer: str
-    report: Path
+    report: Path = field(repr=False)
     explained_rung: str | None = None
     results: Mapping[str, xr.Dataset] = field(default_factory=dict, repr=False)
 

@@ -234,11 +234,12 @@ def _is_captured(data: xr.Dataset) -> bool:
 
 def _of_captured(data: xr.Dataset, tokens: Sequence[str] | None) -> Shown:
     """The patterns of one prompt: a grid of all heads, or one head with its words."""
-    array, words = data["pattern"], []
-    if "prompt" in array.dims:
-        if array.sizes["prompt"] > 1:
-            words.append(say("The first of {n} prompts; .isel(prompt=...) chooses another.", n=array.sizes["prompt"]))
-        array = array.isel(prompt=0, drop=True)
+    words = []
+    if "prompt" in data.dims:
+        if data.sizes["prompt"] > 1:
+            words.append(say("The first of {n} prompts; .isel(prompt=...) chooses another.", n=data.sizes["prompt"]))
+        data = data.isel(prompt=0)
+    array = data["pattern"]
     array = array.expand_dims([dim for dim in ("layer", "head") if dim not in array.dims])
     array = array.transpose("layer", "head", "dest_position", "src_position")
     length = _length(array)
@@ -274,9 +275,9 @@ def _numbers(data: xr.Dataset, array: xr.DataArray, dim: str) -> list[int]:
 
 def _texts(data: xr.Dataset, tokens: Sequence[str] | None, array: xr.DataArray) -> list[str]:
     size = array.sizes["src_position"]
-    named = next((one for one in ("src_token", "token") if one in data.coords), None)
+    named = next((one for one in ("src_token", "token") if one in data.variables), None)
     if tokens is None and named is not None:
-        tokens = [str(one) for one in data[named].values]
+        tokens = [str(one) for one in data[named].values[:size]]
     if tokens is None:
         return [str(i) for i in range(size)]
     if len(tokens) != size:

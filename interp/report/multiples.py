@@ -17,8 +17,9 @@ from markupsafe import Markup
 from interp.language import say
 from interp.report.heat import CHARACTER, drawing
 from interp.report.links import attributes
-from interp.report.markup import element, figure_number, token
+from interp.report.markup import element, figure_number
 from interp.report.palette import Scale
+from interp.report.words import spelled
 from interp.sites import head_label
 
 SCALE = Scale.rising(0, 1, units="share", name="attention weight")
@@ -77,7 +78,7 @@ def one(weights: Float[np.ndarray, "dest src"], name: str, tokens: Sequence[str]
         key: unique prefix of the element ids.
         title: the accessible name.
     """
-    words = [token(text) for text in tokens]
+    words = [spelled(text, first=i == 0) for i, text in enumerate(tokens)]
     cell = 18.0 if len(words) <= 40 else 13.0
     longest = max(map(len, words))
     left, top = 24.0 + longest * CHARACTER, 30.0 + longest * CHARACTER * 0.72
@@ -133,4 +134,4 @@ def _most(weights: Float[np.ndarray, "dest src"], name: str, tokens: Sequence[st
         return name
     dest, src = divmod(int(np.nanargmax(other)), other.shape[1])
     weight = figure_number(float(weights[dest, src]), 2)
-    return f"{name}: {token(tokens[dest])} {say('reads')} {token(tokens[src])}, {weight}"
+    return f"{name}: {spelled(tokens[dest])} {say('reads')} {spelled(tokens[src])}, {weight}"
