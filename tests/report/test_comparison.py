@@ -112,6 +112,23 @@ def test_paired_prompts_give_a_narrower_interval_than_two_samples(
     assert apart.low < 0 < apart.high
 
 
+@pytest.mark.parametrize(("more", "place"), [(0.01, "L1H2"), (5.0, "L0H0")])
+def test_a_place_is_another_one_only_where_its_effect_is_seen_to_be_larger(
+    more: float, place: str, pair: tuple[Path, Path], tmp_path: Path
+) -> None:
+    other = run(tmp_path / "other")
+
+    def rivalled(data: xr.Dataset) -> xr.Dataset:
+        at = {"direction": 0, "layer": MOVER[0], "head": MOVER[1]}
+        data["patched_z"][{"direction": 0, "layer": 0, "head": 0}] = np.roll(data["patched_z"][at].values, 1) + more
+        return data
+
+    edit(other, "activation_patching", rivalled)
+    strongest = row(compare(pair[0], other), "z, sufficient")
+    assert [value.place for value in strongest.values if value is not None] == ["L1H2", place]
+    assert strongest.elsewhere(1) == (place != "L1H2")
+
+
 def test_models_of_other_shapes_are_compared_by_job_and_depth(pair: tuple[Path, Path], tmp_path: Path) -> None:
     deeper = run(tmp_path / "deeper", only(*NAMES, n_layers=5))
     found = compare(pair[0], deeper)

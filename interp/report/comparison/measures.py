@@ -157,6 +157,21 @@ class _Effects:
         moved = self.moved.isel(at).values
         return moved, np.where(np.isfinite(moved), self.gap, 0.0)
 
+    def cell_of(self, other: _Effects, at: dict[str, int]) -> dict[str, int] | None:
+        """The cell that another run's cell is here: the same layer and head of as many, and the role of that name."""
+        found = dict(at)
+        for dim, i in at.items():
+            here, there = (one.shown[dim].values if dim in one.shown.coords else np.arange(one.shown.sizes[dim])
+                           for one in (self, other))  # fmt: skip
+            if dim == "role":
+                places = np.flatnonzero(here == there[i])
+                if not len(places):
+                    return None
+                found[dim] = int(places[0])
+            elif len(here) != len(there):
+                return None
+        return found
+
     def strongest(self) -> dict[str, int] | None:
         values = self.shown["mean"].values
         if not np.isfinite(values).any():
@@ -179,6 +194,12 @@ class _Patched:
             there = result is not None and direction in result.labels("direction")
             self.found[key] = _Effects.of(result, end, direction) if result is not None and there else None
         return self.found[key]
+
+
+def _may_be_equal(less: Counted, more: Counted) -> bool:
+    """Whether of two numbers of one run the larger may be so by chance: then neither is the larger one."""
+    low, _ = stats.ratio_difference_interval(less, more, paired=True)
+    return not low > 0
 
 
 def _word(direction: str) -> str:
@@ -264,7 +285,8 @@ def _places(runs: Sequence[Side], effects: _Patched) -> Part:
         row for end in ends for direction in summary.DIRECTIONS if (row := _place_row(runs, effects, end, direction))
     ]
     reading = say(
-        "The place whose patch alone matters most, in each run. Numbers are subtracted where it is the same place."
+        "The place whose patch alone matters most, in each run; that of the first run where another one's effect is "
+        "not seen to be larger. Numbers are subtracted where it is the same place."
     )
     return _part(
         runs, "places", say("Where each site matters most"), reading, say("share of the gap"), rows, drawn=False
@@ -274,6 +296,7 @@ def _places(runs: Sequence[Side], effects: _Patched) -> Part:
 def _place_row(runs: Sequence[Side], patched: _Patched, end: str, direction: str) -> Row | None:
     values: list[Value | None] = []
     counted: list[Counted | None] = []
+    first, there = None, None
     for side in runs:
         effects = patched.of(side, direction, end)
         at = None if effects is None else effects.strongest()
@@ -281,6 +304,10 @@ def _place_row(runs: Sequence[Side], patched: _Patched, end: str, direction: str
             values.append(None)
             counted.append(None)
             continue
+        if first is None:
+            first, there = effects, at
+        elif there is not None and (same_cell := effects.cell_of(first, there)) is not None:
+            at = same_cell if _may_be_equal(effects.counted(same_cell), effects.counted(at)) else at
         strongest = effects.value(at, _place(effects, at))
         values.append(strongest if strongest.mean >= LEAST else Value(math.nan, place=say("nowhere")))
         counted.append(effects.counted(at))
@@ -334,6 +361,7 @@ def _probes(runs: Sequence[Side]) -> Part:
 def _probe_row(runs: Sequence[Side], role: str) -> Row | None:
     values: list[Value | None] = []
     counted: list[Counted | None] = []
+    there: int | None = None
     for side in runs:
         found = side.run.get("probing") if side.passed else None
         if found is None or role not in found.labels("role"):
@@ -347,6 +375,11 @@ def _probe_row(runs: Sequence[Side], role: str) -> Row | None:
             counted.append(None)
             continue
         i = int(np.nanargmax(shown["mean"].values))
+        if there is None:
+            there = i
+        elif there < folds.sizes["layer"]:
+            less, more = (_mean(folds.isel(layer=layer).values) for layer in (there, i))
+            i = there if _may_be_equal(less, more) else i
         best, where = shown.isel(layer=i), say("layer {layer}", layer=found.labels("layer")[i])
         found_there = Value(float(best["mean"]), float(best["low"]), float(best["high"]), where)
         values.append(found_there if found_there.low > 0 else Value(math.nan, place=say("nowhere")))

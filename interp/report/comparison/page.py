@@ -70,7 +70,6 @@ def _figure(part: Part) -> Figure:
         key=f"compare-{part.key}",
         title=part.title,
         description=part.reading,
-        width=360.0,
     )
     legend = line_legend([(one.name, one.tone) for one in series], key=f"compare-{part.key}-l")
     tables = (part.table(),)
