@@ -50,7 +50,15 @@ def explained(arguments: argparse.Namespace, screen: Screen) -> Iterator[str]:
         if arguments.source == ANY:
             if arguments.instead is not None or arguments.continuation is not None:
                 raise InterpError("--from ? asks of every word, so that it takes no --instead and no --continue.")
-            found = explain(model, text, ANY, arguments.target, language=arguments.lang, progress=advance)
+            found = explain(
+                model,
+                text,
+                ANY,
+                arguments.target,
+                language=arguments.lang,
+                seconds=arguments.seconds or None,
+                progress=advance,
+            )
         else:
             found = explain(
                 model,

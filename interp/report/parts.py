@@ -90,7 +90,7 @@ def _sentence(context: Context) -> list[Section | None]:
     if len(found) < len(SENTENCE):
         return []
     reach, heads, sources, predictions = found
-    return [sentence.section(reach, heads, sources, predictions, context.run.get(CONTINUED))]
+    return [sentence.section(reach, heads, sources, predictions, *(context.run.get(name) for name in FURTHER))]
 
 
 def _influences(context: Context) -> list[Section | None]:
@@ -143,11 +143,11 @@ SENTENCE = ("reach", "heads", "sources", "predictions")
 """The results of ``interp explain`` that are drawn together."""
 INFLUENCES = "influences"
 """The result of ``interp explain --from ?``."""
-CONTINUED = "continuation"
-"""The one that is drawn with them where it was asked for."""
+FURTHER = ("paths", "continuation")
+"""Those that are drawn with them where they are there."""
 
 PARTS = (
-    Part("sentence", "", _sentence, (*SENTENCE, CONTINUED), expected=False, of_sentence=True),
+    Part("sentence", "", _sentence, (*SENTENCE, *FURTHER), expected=False, of_sentence=True),
     Part("influences", "", _influences, (INFLUENCES,), expected=False, of_sentence=True),
     Part("ladder", "Does the model do it?", _behavior, ("behavior",), explains=False),
     Part("lesson", "How one head reads", _lesson, ("attention_lesson", "attention_patterns", "attention_vectors")),

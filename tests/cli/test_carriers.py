@@ -65,6 +65,16 @@ def test_with_time_enough_it_is_refined_to_the_whole(
             close(last.results[name][variable], found.results[name][variable], size=1.0, what=(name, variable))
 
 
+def test_time_that_is_left_goes_to_more_words(raw: HookedTransformer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(carriers, "FOR_HEADS", 0.0)
+    monkeypatch.setattr(carriers, "_words_for_route", lambda *_: 0)
+    last = explain(raw, TEXT, "negro", "gato", instead=OTHERS, seconds=1e6)
+    assert last.heads.sizes["prompt"] == 3
+    assert last.paths is not None
+    assert last.paths.sizes["prompt"] == 2
+    assert "el flujo del camino no se parcheó" in last.answer
+
+
 def test_what_a_head_writes_along_the_difference_is_by_hand(found: Explanation) -> None:
     plain = AutoModelForCausalLM.from_pretrained(WEIGHTS, attn_implementation="eager").eval()
     at, layer, head, width = 12, 3, 2, plain.config.n_embd // plain.config.n_head

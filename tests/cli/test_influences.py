@@ -180,6 +180,12 @@ def test_the_command_prints_the_answer_and_every_word(
         assert told.count("\n") == 1
 
 
+def test_without_time_no_word_is_exchanged(mini: HookedTransformer) -> None:
+    found = explain(mini, TEXT, "?", "gato", seconds=1e-6)
+    assert np.isnan(found.words["swap_kl"].values).all()
+    assert "para 8 no había ninguna, o no hubo tiempo" in found.answer
+
+
 def test_what_makes_no_sense_is_refused(mini: HookedTransformer) -> None:
     with pytest.raises(InterpError, match="takes no instead="):
         explain(mini, TEXT, "?", "gato", instead=["rojo"])

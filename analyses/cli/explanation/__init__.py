@@ -49,6 +49,7 @@ def explain(  # type: ignore[overload-overlap]
     target: str,
     *,
     language: Language | None = None,
+    seconds: float | None = None,
     progress: Progress | None = None,
 ) -> Influences: ...
 @overload
@@ -135,7 +136,7 @@ def explain(
         if instead is not None or continuation is not None:
             raise InterpError(f"source {ANY!r} asks of every word, so that it takes no instead= and no continuation=.")
         asked = context.setting(model, written, _in_one_form(target))
-        return Influences(written.said, _in_one_form(target), said, context.measured(asked, progress=progress))
+        return Influences(written.said, _in_one_form(target), said, context.measured(asked, clock, progress=progress))
     if whole_number(n, "n") < 1:
         raise InterpError(f"n is {shown(n)}. Ask for at least one counterfactual.")
     if continuation is not None and whole_number(continuation, "continuation") < 1:

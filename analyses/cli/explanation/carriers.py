@@ -94,25 +94,37 @@ def carried(
     words = _words_for_route(model, pairs, found, clock)
     if words:
         so_far = replace(so_far, route=_route(model, pairs.select(range(words)), progress))
+    elif clock.seconds is not None:
+        for heads in _further(found, cells, clock, 1.0, 1.0):
+            yield so_far
+            so_far = replace(so_far, heads=heads)
     yield so_far
 
 
 def _within(found: _Heads, cells: Sequence[tuple[int, int]], clock: Clock) -> Iterator[Carried]:
     """Heads, first the leading ones with few words, then more heads, then more words, as time allows."""
     words, first = min(FIRST_WORDS, len(found.pairs)), min(FIRST_HEADS, len(cells))
-    seconds = found.patch(words, cells[:first])
-    if first < len(cells):
-        yield Carried(found.dataset())
-        more = int(max(0.0, min(clock.left(FOR_MORE_HEADS) / seconds * first, len(cells) - first)))
-        if more:
-            found.patch_more(cells[first : first + more])
+    found.patch(words, cells[:first])
     yield Carried(found.dataset())
+    for heads in _further(found, cells, clock, FOR_MORE_HEADS, FOR_HEADS):
+        yield Carried(heads)
+
+
+def _further(
+    found: _Heads, cells: Sequence[tuple[int, int]], clock: Clock, for_heads: float, for_words: float
+) -> Iterator[xr.Dataset]:
+    """More heads with the words that are done, then more words, until these shares of the time are spent."""
+    per_head = found.seconds * found.done / len(found.cells)
+    more = int(max(0.0, min(clock.left(for_heads) / per_head, len(cells) - len(found.cells))))
+    if more:
+        found.patch_more(cells[len(found.cells) : len(found.cells) + more])
+        yield found.dataset()
     while found.done < len(found.pairs):
-        fit = min(clock.left(FOR_HEADS) / max(found.seconds, 1e-9), TOGETHER, len(found.pairs) - found.done)
+        fit = min(clock.left(for_words) / max(found.seconds, 1e-9), TOGETHER, len(found.pairs) - found.done)
         if fit < 1:
             return
         found.patch(found.done + int(fit), found.cells)
-        yield Carried(found.dataset())
+        yield found.dataset()
 
 
 def _there(model: HookedTransformer) -> Readout:
@@ -138,13 +150,12 @@ class _Heads:
         self.done, self.seconds = 0, 0.0
         self.cells: list[tuple[int, int]] = []
 
-    def patch(self, words: int, cells: Sequence[tuple[int, int]]) -> float:
-        """These heads, with the next words up to ``words``; returns the seconds that it took."""
+    def patch(self, words: int, cells: Sequence[tuple[int, int]]) -> None:
+        """These heads, with the next words up to ``words``."""
         rows = np.arange(self.done, words)
         self.cells, self.done = list(cells), words
         seconds = self._run(rows, cells)
         self.seconds = seconds / len(rows)
-        return seconds
 
     def patch_more(self, cells: Sequence[tuple[int, int]]) -> None:
         """Further heads, with the words that are done."""

@@ -18,6 +18,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from analyses.cli.explanation.beginning import Beginning
+from analyses.cli.explanation.carriers import Clock
 from analyses.cli.explanation.measuring import ROUNDING
 from analyses.cli.explanation.words import goes_on, of_lexicons
 from analyses.cli.sentence import NEXT
@@ -171,11 +172,12 @@ class _Read:
         return {"stream": apart.numpy(), "kl": kl.numpy(), "log_probability": change.numpy()}
 
 
-def measured(asked: Setting, *, progress: Progress | None = None) -> xr.Dataset:
+def measured(asked: Setting, clock: Clock, *, progress: Progress | None = None) -> xr.Dataset:
     """Every way of asking, for every word of the context.
 
     Args:
         asked: what is asked about.
+        clock: where the time is spent, no further word is exchanged.
         progress: called with steps done and steps in all.
     """
     n = len(asked.units)
@@ -189,7 +191,7 @@ def measured(asked: Setting, *, progress: Progress | None = None) -> xr.Dataset:
     words = np.full((n, OTHERS), "", dtype=object)
     largest = _largest([cut["log_probability"], *gradients.values()])
     for index in largest:
-        others = _others(asked, index, whole)
+        others = _others(asked, index, whole) if clock.left() > 0 else []
         words[index, : len(others)] = [word for word, _ in others]
         if others:
             read = _run(asked, [ids for _, ids in others], whole.first(asked.units[index].start))

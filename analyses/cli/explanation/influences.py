@@ -145,9 +145,9 @@ class Influences:
         asked = int(np.isfinite(words["swap_stream"].values).any(axis=1).sum())
         left = words.sizes["word"] - asked
         yield say(
-            " Other words, {k} at most, were tried for {n} words; for {left} there was none, or others seemed "
-            "to matter more. Cut attention leaves open what comes by way of other words; of other sentences this says "
-            "nothing.",
+            " Other words, {k} at most, were tried for {n} words; for {left} there was none, or no time, or "
+            "others seemed to matter more. Cut attention leaves open what comes by way of other words; of other "
+            "sentences this says nothing.",
             k=OTHERS, n=asked, left=left,
         )  # fmt: skip
         if model == "mini":

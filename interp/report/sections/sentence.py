@@ -24,15 +24,24 @@ LEAST = 0.02
 
 
 def section(
-    reach: Result, heads: Result, sources: Result, predictions: Result, continuation: Result | None = None
+    reach: Result,
+    heads: Result,
+    sources: Result,
+    predictions: Result,
+    paths: Result | None = None,
+    continuation: Result | None = None,
 ) -> Section:
-    """The picture with its numbers, the map of the difference, what changes in the predictions, and how it goes on."""
+    """The picture with its numbers, paths, the map of the difference, changed predictions, and how it goes on.
+
+    ``paths`` and ``continuation`` are there where they were asked for, and where there was time.
+    """
     return Section(
         "sentence",
         say("What arrives, and what brings it"),
         "",
         (
             picture(reach, heads, sources),
+            *(() if paths is None else (_paths(paths),)),
             _map(reach),
             _predictions(predictions),
             *(() if continuation is None else (_continuation(continuation),)),
@@ -121,6 +130,40 @@ ENDS = ("mean", "low", "high")
 def _ends(name: str) -> tuple[str, str, str]:
     """The headings of a mean and the ends of its interval."""
     return name, say("{name} 95% low", name=name), say("{name} 95% high", name=name)
+
+
+def _paths(result: Result) -> Details:
+    """Every path between the leading heads, those that are sufficient for most first."""
+    recovered = result.summary("recovered", "prompt", "direction", "sender", "receiver")
+    enough, needed = (summary.effect(recovered.sel(direction=name), name) for name in summary.DIRECTIONS)
+    senders, receivers = result.labels("sender"), result.labels("receiver")
+    mean = enough["mean"].transpose("sender", "receiver").values
+    order = [i for i in np.argsort(-np.nan_to_num(mean, nan=-np.inf), axis=None) if np.isfinite(mean.flat[i])]
+    rows: tuple[tuple[Cell, ...], ...] = tuple(
+        (
+            say("the source's token") if senders[s] == "embed" else senders[s],
+            say("the target's stream") if receivers[r].endswith(".resid_post") else receivers[r],
+            *(
+                float(part[end].sel(sender=senders[s], receiver=receivers[r]))
+                for part in (enough, needed)
+                for end in ENDS
+            ),
+        )
+        for s, r in (np.unravel_index(int(i), mean.shape) for i in order)
+    )
+    columns = (
+        *(Column(say("from")), Column(say("to"))),
+        *(Column(name) for first in (say("sufficient"), say("needed")) for name in _ends(first)),
+    )
+    return Details(
+        say("Paths between the leading heads"),
+        (
+            Table(
+                say("One path at a time: from what writes to what reads it; 1 is the whole difference"), columns, rows
+            ),
+        ),
+        open=True,
+    )
 
 
 def _map(reach: Result) -> Figure:
