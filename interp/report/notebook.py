@@ -141,9 +141,10 @@ def spoken(text: str, drawing: Markup) -> Markup:
     """The body of a cell that is a sentence and a drawing.
 
     >>> spoken("Yes.", Markup("<svg></svg>"))
-    Markup('<p>Yes.</p><div class="scroll"><svg></svg></div>')
+    Markup('<p>Yes.</p><div class="scroll" tabindex="0" role="group" aria-label="Yes."><svg></svg></div>')
     """
-    return _with_own_ids(element("p", text) + element("div", drawing, class_="scroll"))
+    scrolling = element("div", drawing, class_="scroll", tabindex=0, role="group", aria_label=text)
+    return _with_own_ids(element("p", text) + scrolling)
 
 
 def _scoped(body: Markup, lang: str | None = None) -> Markup:

@@ -10,13 +10,15 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Playwright, sync_playwright
 
-from interp import explain, report
-from interp.model import HookedTransformer
+from interp import Explanation, HookedTransformer, explain, report, show
+from interp.report.comparison import compare
 from tests.browser.opened import Opened
 from tests.report_fixture import RunSpec, write_run
 
 EXAMPLE = Path(__file__).parents[2] / "reports" / "examples" / "color-noun-es"
 TEXT = "Me encanta el color negro, espero algún día tener un gato así"
+SHELL = """<!doctype html><html lang="en"><meta charset="utf-8"><title>Cells</title><style>body { margin: 0 }</style>
+<meta name="viewport" content="width=device-width, initial-scale=1"><main><h1>Notebook</h1><h2>Cells</h2>"""
 
 
 def executable(playwright: Playwright) -> Path | None:
@@ -41,23 +43,35 @@ def chromium() -> Iterator[Browser]:
 def pages(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     """The page of a name, drawn when it is first asked for.
 
-    ``study`` is that of the bundled example, ``made`` of seeded numbers with markup in its words, ``explained`` of one
-    sentence, ``refused`` of a model that does not do the task.
+    ``study`` is that of the bundled example, ``made`` of seeded numbers with markup in its words, ``refused`` of a model
+    that does not do the task, ``explained`` of one sentence, ``compared`` of two runs, ``notebook`` what cells show.
     """
+
+    @cache
+    def found() -> Explanation:
+        model = HookedTransformer.from_pretrained("mini")
+        return explain(model, TEXT, "negro", "gato", instead=["rojo", "blanco", "azul"])
 
     def study(directory: Path) -> Path:
         shutil.copytree(EXAMPLE, directory, dirs_exist_ok=True)
         return report.render(directory)
 
-    def explained(directory: Path) -> Path:
-        model = HookedTransformer.from_pretrained("mini")
-        return explain(model, TEXT, "negro", "gato", instead=["rojo", "blanco", "azul"]).save(directory)
+    def compared(directory: Path) -> Path:
+        sides = [write_run(directory / name, RunSpec(seed=seed)) for seed, name in enumerate("ab")]
+        return compare(*sides).save(directory)
+
+    def notebook(directory: Path) -> Path:
+        cells = [show(found().pairs), show(found().results["heads"]), show(found())]
+        (directory / "notebook.html").write_text(SHELL + "".join(cell.html for cell in cells), encoding="utf-8")
+        return directory / "notebook.html"
 
     makers: dict[str, Callable[[Path], Path]] = {
         "study": study,
         "made": lambda directory: report.render(write_run(directory, RunSpec(nasty=True))),
-        "explained": explained,
         "refused": lambda directory: report.render(write_run(directory, RunSpec(gate_passed=False))),
+        "explained": lambda directory: found().save(directory),
+        "compared": compared,
+        "notebook": notebook,
     }
 
     @cache

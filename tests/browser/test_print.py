@@ -34,7 +34,7 @@ EMPTY = r"""() => Array.from(document.querySelectorAll(".card, figure, .panel, .
 }).map(frame => frame.className + "#" + frame.id)"""
 
 
-@pytest.mark.parametrize("name", ["study", "made", "explained", "refused"])
+@pytest.mark.parametrize("name", ["made", "explained", "compared"])
 def test_on_paper_nothing_is_cut_and_no_frame_is_empty(used: Callable[..., Opened], name: str) -> None:
     page = used(name, A4).page
     page.emulate_media(media="print", color_scheme="dark")  # paper is white, whatever the screen is
