@@ -55,13 +55,13 @@ def test_a_study_of_a_model_that_does_its_task_ends_with_an_answer_in_its_own_wo
     assert f" probe reads {source} at the answer position" in text
     assert f"the answer position comes after {source}, so they can meet at the answer position." in text
     assert LEFT_OUT not in text
-    assert "colo" not in text.lower()
+    assert "colo" not in (out / "report.json").read_text(encoding="utf-8").lower()
 
     spanish = report.render(out, interactive=False, language="es").read_text(encoding="utf-8")
     assert str(verdict.attrs["answer_short_es"]).startswith(
         f"Sí: {task.vocabulary.name(str(task.vocabulary.source), 'es')}"
     )
-    assert english(spanish) == []
+    assert [one for one in english(spanish) if str(model) not in one] == []
 
 
 @pytest.mark.parametrize("name", ["agreement", "greater-than-es"])
