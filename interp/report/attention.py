@@ -19,7 +19,7 @@ from interp.sites import head_label
 MOST_WEIGHTS = 600_000
 """Weights that go into the page, of one byte each before they are compressed to about a third."""
 
-MOST_NUMBERS = 60_000
+MOST_NUMBERS = 64_000
 """Numbers of queries, keys and values that go into the page, of four bytes each; they hardly compress."""
 
 Place = tuple[int, int]
@@ -128,15 +128,16 @@ def _packed(patterns: Patterns, n_prompts: int, heads: list[Place]) -> dict[str,
     length = patterns.weights.shape[-1]
     layers, indices = (list(part) for part in zip(*heads, strict=True))
     below = patterns.weights[:n_prompts, layers, indices][..., np.tri(length, dtype=bool)]
+    prompts = [
+        {
+            "text": visible(patterns.texts[p]),
+            "tokens": patterns.words(p),
+            "roles": {role: list(span) for role, span in patterns.roles[p].items()},
+        }
+        for p in range(n_prompts)
+    ]
     return {
-        "prompts": [
-            {
-                "text": visible(patterns.texts[p]),
-                "tokens": patterns.words(p),
-                "roles": {role: list(span) for role, span in patterns.roles[p].items()},
-            }
-            for p in range(n_prompts)
-        ],
+        "prompts": packed.json_text(prompts),
         "heads": [head_label(*at) for at in heads],
         "n_heads": len(patterns.heads),
         "n_prompts": len(patterns.prompts),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 import zlib
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,8 @@ from tests.report_fixture import MOVER, N_KEPT, READER, RunSpec, edit, only, wri
 from tests.tolerance import near
 
 PATTERNS = only("attention_patterns", "attention_lesson", "attention_vectors", "verdict")
-HALF_A_BYTE = 0.5 / 255
+HALF = 0.005 + 1e-6
+"""Weights are kept in hundredths."""
 
 
 def read(directory: Path, spec: RunSpec = PATTERNS) -> RunInputs:
@@ -32,22 +34,27 @@ def inflated(text: str) -> np.ndarray:
     return np.frombuffer(zlib.decompress(base64.b64decode(text)), np.uint8)
 
 
+def prompts(block: dict[str, Any]) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = json.loads(inflated(block["prompts"]).tobytes())
+    return found
+
+
 def weight(block: dict[str, Any], prompt: int, head: str, dest: int, src: int) -> float:
     """One weight as the page's script finds it."""
     pairs = block["length"] * (block["length"] + 1) // 2
     at = block["heads"].index(head) * pairs + dest * (dest + 1) // 2 + src
-    return float(inflated(block["weights"])[at * len(block["prompts"]) + prompt]) / 255
+    return float(inflated(block["weights"])[at * len(prompts(block)) + prompt]) / 100
 
 
 def test_every_weight_is_found_where_the_script_looks_for_it(tmp_path: Path) -> None:
     run = read(tmp_path)
     block = made(run)["patterns"]
     pattern = run.files["attention_patterns"].data["pattern"].values
-    assert len(block["prompts"]) == N_KEPT
+    assert len(prompts(block)) == N_KEPT
     assert len(block["heads"]) == block["n_heads"] == 12
     for prompt, layer, head, dest, src in ((0, 0, 0, 0, 0), (1, 2, 3, 12, 5), (0, *MOVER, 12, 5), (1, 1, 1, 7, 7)):
         found = weight(block, prompt, f"L{layer}H{head}", dest, src)
-        near(np.array(found), pattern[prompt, layer, head, dest, src], HALF_A_BYTE + 1e-6, why="a byte per weight")
+        near(np.array(found), pattern[prompt, layer, head, dest, src], HALF, why="hundredths")
 
 
 def test_what_does_not_fit_is_left_out_the_named_heads_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -55,12 +62,12 @@ def test_what_does_not_fit_is_left_out_the_named_heads_last(tmp_path: Path, monk
     size = run.files["attention_patterns"].data.sizes["src_position"]
     pairs = size * (size + 1) // 2
     monkeypatch.setattr(attention, "MOST_WEIGHTS", 12 * pairs)
-    assert len(made(run)["patterns"]["prompts"]) == 1
+    assert len(prompts(made(run)["patterns"])) == 1
     monkeypatch.setattr(attention, "MOST_WEIGHTS", 2 * pairs)
     block = made(run)["patterns"]
     assert block["heads"] == ["L{}H{}".format(*at) for at in (MOVER, READER)]
     assert (block["n_heads"], block["n_prompts"]) == (12, N_KEPT)
-    near(np.array(weight(block, 0, "L1H2", 12, 5)), _pattern(run)[0, 1, 2, 12, 5], HALF_A_BYTE + 1e-6, why="a byte")
+    near(np.array(weight(block, 0, "L1H2", 12, 5)), _pattern(run)[0, 1, 2, 12, 5], HALF, why="hundredths")
 
 
 def _pattern(run: RunInputs) -> np.ndarray:
@@ -87,8 +94,8 @@ def test_the_lesson_starts_where_the_run_s_does_and_knows_the_question(tmp_path:
     block = made(read(tmp_path))
     lesson = block["lesson"]
     assert (lesson["head"], lesson["source"], lesson["target"]) == ("L1H2", "color", "noun")
-    assert block["patterns"]["prompts"][0]["roles"]["noun"] == [13, 13]
-    assert block["patterns"]["prompts"][0]["tokens"][:2] == ["start", "I"]
+    assert prompts(block["patterns"])[0]["roles"]["noun"] == [13, 13]
+    assert prompts(block["patterns"])[0]["tokens"][:2] == ["start", "I"]
 
 
 def test_a_run_of_one_prompt_without_roles_as_older_versions_wrote_it_is_read(tmp_path: Path) -> None:
@@ -101,7 +108,7 @@ def test_a_run_of_one_prompt_without_roles_as_older_versions_wrote_it_is_read(tm
     new = made(inputs.read(tmp_path))["patterns"]
     edit(tmp_path, "attention_patterns", older)
     old = made(inputs.read(tmp_path))["patterns"]
-    assert old["prompts"] == [{**new["prompts"][0], "roles": {}}]
+    assert prompts(old) == [{**prompts(new)[0], "roles": {}}]
     near(np.array(weight(old, 0, "L1H2", 12, 5)), weight(new, 0, "L1H2", 12, 5), 0.0, why="the same byte")
 
 

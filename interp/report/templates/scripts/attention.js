@@ -6,13 +6,16 @@ var weights = null; // a byte per head, pair of words and prompt
 
 function loadWeights() {
   if (!attended || !attended.patterns) return Promise.reject(new Error("no patterns"));
-  return inflate(attended.patterns.weights).then(function (buffer) { weights = new Uint8Array(buffer); });
+  return Promise.all([inflate(attended.patterns.weights), inflate(attended.patterns.prompts)]).then(function (buffers) {
+    attended.patterns.prompts = JSON.parse(new TextDecoder().decode(buffers[1]));
+    weights = new Uint8Array(buffers[0]); // hundredths
+  });
 }
 function weightOf(prompt, head, dest, src) {
   var patterns = attended.patterns;
   var pairs = (patterns.length * (patterns.length + 1)) / 2;
   var at = patterns.heads.indexOf(head) * pairs + (dest * (dest + 1)) / 2 + src;
-  return weights[at * patterns.prompts.length + prompt] / 255;
+  return weights[at * patterns.prompts.length + prompt] / 100;
 }
 function wordsOf(prompt) {
   return attended.patterns.prompts[prompt].tokens;
