@@ -43,6 +43,7 @@ class Head:
         rest: the whole answer, where it says more than its first sentence; folded where its numbers stand above.
         about: (what, in words): the model, and what the answer cannot say.
         picture: the drawing, if there is one.
+        wide: whether it has a whole sentence across, and stands below the answer.
         words: the fixed words of the template.
     """
 
@@ -56,6 +57,7 @@ class Head:
     rest: str
     about: tuple[tuple[str, str], ...]
     picture: Markup | None
+    wide: bool
     words: Mapping[str, str]
 
     @property
@@ -81,6 +83,7 @@ def of(run: RunInputs, found: Verdict) -> Head:
         rest=answer.removeprefix(short).strip(),
         about=(*_model(run), *_limits(run, found)),
         picture=picture.picture(run),
+        wide=run.get("reach") is not None,
         words={
             "question": say("The question"),
             "answer": say("The answer"),

@@ -1,4 +1,4 @@
-"""The picture of a run's answer: its first prompt, and the heads that carry the source through it."""
+"""The picture of a run's answer: a sentence, and the heads that carry the source through it."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from interp.report import verdict
 from interp.report.arcs import Arc, Faint, Word, flow
 from interp.report.inputs import Result, RunInputs
 from interp.report.markup import figure_number
+from interp.report.sections import sentence
 from interp.report.verdict import Roles, Size, Verdict
 from interp.sites import head_label
 
@@ -22,6 +23,8 @@ SHORT = 72
 """A longer prompt, in characters, is drawn with dots in place of what lies between its words of interest."""
 HEADS = 6
 """Heads that are drawn, at most."""
+SENTENCE = ("reach", "heads", "sources")
+"""The results of ``interp explain`` that its picture is drawn from."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +54,9 @@ def picture(run: RunInputs, *, key: str = "picture") -> Markup | None:
         run: a run's results.
         key: unique on the page.
     """
+    explained = [one for name in SENTENCE if (one := run.get(name)) is not None]
+    if len(explained) == len(SENTENCE):
+        return sentence.picture(*explained).panels[0].body
     found = verdict.of(run)
     prompt = _prompt(run, found)
     if not found.passed or found.roles is None or prompt is None:

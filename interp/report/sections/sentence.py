@@ -31,16 +31,18 @@ def section(
     paths: Result | None = None,
     continuation: Result | None = None,
 ) -> Section:
-    """The picture with its numbers, paths, the map of the difference, changed predictions, and how it goes on.
+    """The numbers of the picture, paths, the map of the difference, changed predictions, and how it goes on.
 
-    ``paths`` and ``continuation`` are there where they were asked for, and where there was time.
+    The picture itself stands on the first screen. ``paths`` and ``continuation`` are there where they were asked for,
+    and where there was time.
     """
+    drawn = picture(reach, heads, sources)
     return Section(
         "sentence",
         say("What arrives, and what brings it"),
         "",
         (
-            picture(reach, heads, sources),
+            Details(drawn.title, drawn.tables, open=True, reading=drawn.reading),
             *(() if paths is None else (_paths(paths),)),
             _map(reach),
             _predictions(predictions),
