@@ -153,7 +153,8 @@ class Verdict:
         if self.effects:
             columns += [Column(say("where"), facet="role"), Column(say("sufficient")), Column(say("needed"))]
         if ablation is not None:
-            columns.append(Column(ablation.heading, ablation.units))
+            kind = ablation.name.partition(".")[2]
+            columns.append(Column(say("{kind} ablation", kind=kind), ablation.units))
         rows: list[tuple[Cell, ...]] = []
         for i, head in enumerate(self.heads[:count]):
             cells: list[Cell] = [head, say_stored(self.labels[i])]

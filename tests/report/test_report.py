@@ -393,7 +393,7 @@ def test_words_about_heads_stand_beside_the_table_not_in_it(full: Page, full_run
     raw = (full_run / "report.html").read_text(encoding="utf-8")
     first = raw[raw.index("Movers: 1. Readers: 1. Heads in all: 12.") :].split("</table>")[0]
     heads = re.findall(r"<th[^>]*>([^<]*)</th>", first)
-    assert heads == ["head", "job", "where", "sufficient", "needed", "ablation effect, mean (logits)"]
+    assert heads == ["head", "job", "where", "sufficient", "needed", "mean ablation (logits)"]
     assert "direct contribution" not in first
 
 
