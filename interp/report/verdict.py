@@ -154,7 +154,7 @@ class Verdict:
             columns += [Column(say("where"), facet="role"), Column(say("sufficient")), Column(say("needed"))]
         if ablation is not None:
             kind = ablation.name.partition(".")[2]
-            columns.append(Column(say("{kind} ablation", kind=kind), ablation.units))
+            columns.append(Column(say_stored(f"{kind} ablation"), ablation.units))
         rows: list[tuple[Cell, ...]] = []
         for i, head in enumerate(self.heads[:count]):
             cells: list[Cell] = [head, say_stored(self.labels[i])]
