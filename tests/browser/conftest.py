@@ -43,8 +43,9 @@ def chromium() -> Iterator[Browser]:
 def pages(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     """The page of a name, drawn when it is first asked for.
 
-    ``study`` is that of the bundled example, ``made`` of seeded numbers with markup in its words, ``refused`` of a model
-    that does not do the task, ``explained`` of one sentence, ``compared`` of two runs, ``notebook`` what cells show.
+    ``study`` is that of the bundled example, ``made`` of seeded numbers with markup in its words, ``refused`` of a
+    model that does not do the task, ``explained`` of one sentence, ``compared`` of two runs, ``notebook`` what cells
+    show.
     """
 
     @cache
