@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import importlib
 import re
 import subprocess
@@ -55,7 +56,7 @@ class Found:
 def words(shown: notebook.Shown) -> str:
     """The text of a cell, as a reader sees it."""
     body = re.sub(r"<style>.*?</style>", "", shown.html, flags=re.DOTALL)
-    return " ".join(re.sub(r"<[^>]+>", " ", body).split())
+    return html.unescape(" ".join(re.sub(r"<[^>]+>", " ", body).split()))
 
 
 def values(shown: notebook.Shown) -> list[float]:
@@ -232,7 +233,7 @@ def test_a_result_of_an_analysis_is_shown_by_its_own_section(
 
 def test_what_a_study_found_is_its_answer_with_the_picture(run: dict[str, xr.Dataset]) -> None:
     shown = interp.show(Found(run))
-    assert "No: <b>it</b> does not." in words(shown).replace("&lt;", "<").replace("&gt;", ">")
+    assert "No: <b>it</b> does not." in words(shown)
     assert shown.names == tuple(run)
     assert interp.show(Found(run), "probing").html == interp.show(run["probing"]).html
     few = {"probing": run["probing"]}
@@ -248,6 +249,15 @@ def test_an_explanation_is_shown_in_its_own_language(mini: HookedTransformer) ->
     assert found.answer.split(".")[0] in words(shown)
     assert shown.drawing is not None
     assert interp.show(found, "route").language == "es"
+
+
+def test_what_matters_to_a_word_is_shown_as_a_map(mini: HookedTransformer) -> None:
+    found = interp.explain(mini, "The cat is black. The cat is", "?", ">")
+    assert found._repr_html_() == interp.show(found).html
+    shown = interp.show(found)
+    assert shown.drawing is not None
+    assert found.answer.split(":")[0] in words(shown)
+    assert interp.show(found, "influences").drawing is not None
 
 
 def test_the_words_are_spanish_where_asked_for(effect: xr.Dataset, pairs: PromptPairs) -> None:

@@ -120,12 +120,14 @@ class Outcome:
         report: the page.
         explained_rung: the rung that passed the gate and was explained; None if none did.
         results: every result of the run, by the name of its file.
+        language: of the answer.
     """
 
     answer: str
     report: Path = field(repr=False)
     explained_rung: str | None = None
     results: Mapping[str, xr.Dataset] = field(default_factory=dict, repr=False)
+    language: str = languages.LANGUAGES[0]
 
     def _repr_html_(self) -> str:
         """What a notebook shows: the answer, and the picture of it."""
@@ -227,9 +229,8 @@ def execute(
             run.compute()
             with watcher.stage("write the report"):
                 page = run.timed("report", lambda: tools.render(out))
-        return Outcome(
-            run.answer(languages.chosen(language, task.language)), page, run.manifest["explained_rung"], run.done
-        )
+        spoken = languages.chosen(language, task.language)
+        return Outcome(run.answer(spoken), page, run.manifest["explained_rung"], run.done, spoken)
 
 
 @dataclass(frozen=True)

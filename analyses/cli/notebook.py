@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,6 +32,7 @@ def study(
     device: str = "auto",
     dtype: str = "float32",
     language: str | None = None,
+    progress: bool = False,
 ) -> Outcome:
     """Run a study: its results, its verdict and its page. Imports torch.
 
@@ -47,6 +48,7 @@ def study(
         device: what ``HookedTransformer.from_pretrained`` takes; a loaded model stays where it is.
         dtype: likewise.
         language: of the page and the answer, ``"en"`` or ``"es"``; None is that of the prompts, else English.
+        progress: whether to draw a bar for each stage.
 
     Returns:
         The answer in words, the path of the page, every result by its name as a labelled ``xarray.Dataset``, among
@@ -84,7 +86,7 @@ def study(
         chosen,
         place,
         tools=tools,
-        watcher=_ToLog(),
+        watcher=_ToLog(progress),
         command=f"interp.study({chosen.name!r})",
         device=device,
         dtype=dtype,
@@ -103,14 +105,19 @@ def _written(study: object) -> studies.Study:
     raise InterpError(f"A study is a name, a path or a mapping of its keys, not {type(study).__name__}.")
 
 
+@dataclass(frozen=True)
 class _ToLog:
-    """Tells the log ``interp.study`` of stages and notes."""
+    """Tells the log ``interp.study`` of stages and notes; with bars it draws one for each stage, too."""
+
+    bars: bool
 
     @contextlib.contextmanager
     def stage(self, name: str) -> Iterator[Progress]:
         """A stage begins."""
+        from interp.sweeps import listener
+
         log.info("%s", name)
-        yield lambda done, total: None
+        yield listener(self.bars, name) or (lambda done, total: None)
 
     def note(self, text: str) -> None:
         """One line worth reading."""

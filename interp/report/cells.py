@@ -20,7 +20,7 @@ from interp.report.heat import colour_legend
 from interp.report.inputs import Result, RunInputs
 from interp.report.markup import token
 from interp.report.notebook import Shown
-from interp.report.sections import generic, sentence
+from interp.report.sections import generic, influences, sentence
 from interp.report.tables import Table
 from interp.sites import head_label
 
@@ -39,6 +39,7 @@ _PARTS: Mapping[str, Callable[[xr.Dataset], bool]] = {
     "probing": lambda data: "selectivity" in data and "control_accuracy" in data,
     "activation_patching": lambda data: "direction" in data.dims and _starts(data, "recovered_"),
     "head_attribution": lambda data: "contribution" in data and "total" in data,
+    "influences": lambda data: "knockout_kl" in data and "swap_stream" in data,
     "approximation_audit": lambda data: "approximation" in data.dims and "trusted" in data,
 }
 """Results that have a section of their own on the page -> what they are known by."""
@@ -102,10 +103,13 @@ def of_run(answer: str, results: Mapping[str, xr.Dataset], *, name: str | None =
 
 
 def _picture(run: RunInputs) -> Markup | None:
-    """The sentence with its arcs, or the first prompt with the heads that carry the source."""
+    """The sentence with its arcs, the map of words and ways of asking, or the first prompt with the heads' arcs."""
     explained = [one for key in ("reach", "heads", "sources") if (one := run.get(key)) is not None]
     if len(explained) == 3:
         return sentence.picture(*explained).panels[0].body
+    influential = run.get("influences")
+    if influential is not None:
+        return influences.picture(influential).panels[0].body
     return pictures.picture(run)
 
 

@@ -128,15 +128,6 @@ def of_blocks(
     return Shown(title, _with_own_ids(body), drawing, tuple(names), language)
 
 
-def fragment(text: str, drawing: Markup) -> Markup:
-    """Some text and a drawing, with the rules of the page's style sheet that the drawing needs.
-
-    >>> "interp-drawing" in fragment("Yes.", Markup("<svg></svg>"))
-    True
-    """
-    return _scoped(spoken(text, drawing))
-
-
 def spoken(text: str, drawing: Markup) -> Markup:
     """The body of a cell that is a sentence and a drawing.
 

@@ -35,8 +35,8 @@ class Meter:
             self.progress(self.done, self.total)
 
 
-def listener(progress: Progress | None) -> Listener | None:
-    """Who is told of progress: the function that was given, a bar for True, or nobody.
+def listener(progress: Progress | None, name: str = "") -> Listener | None:
+    """Who is told of progress: the function that was given, a bar for True (with a name before it), or nobody.
 
     Raises:
         InterpError: something else.
@@ -45,7 +45,7 @@ def listener(progress: Progress | None) -> Listener | None:
     (True, True)
     """
     if progress is None or isinstance(progress, bool):
-        return _Bar() if progress else None
+        return _Bar(name) if progress else None
     if not callable(progress):
         raise InterpError(
             f"progress must be True, or a function of rows done and rows in all, not {type(progress).__name__}."
@@ -56,14 +56,15 @@ def listener(progress: Progress | None) -> Listener | None:
 class _Bar:
     """A bar that appears with the first step and is left standing after the last."""
 
-    def __init__(self) -> None:
+    def __init__(self, name: str) -> None:
+        self.name = name
         self.bar: Any = None
 
     def __call__(self, done: int, total: int) -> None:
         if self.bar is None:
             from tqdm.auto import tqdm
 
-            self.bar = tqdm(total=total)
+            self.bar = tqdm(total=total, desc=self.name or None)
         self.bar.total = total
         self.bar.update(done - self.bar.n)
         if done >= total:

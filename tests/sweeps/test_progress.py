@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -55,14 +56,14 @@ def pairs(mini: HookedTransformer) -> PromptPairs:
 
 
 @pytest.fixture
-def bars(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, int]]:
+def bars(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     """What the bars that are drawn have shown: steps done, in all, and whether they were closed."""
-    drawn: list[dict[str, int]] = []
+    drawn: list[dict[str, Any]] = []
 
     class Bar:
-        def __init__(self, total: int) -> None:
+        def __init__(self, total: int, desc: str | None) -> None:
             self.total, self.n = total, 0
-            self.record = {"total": total, "done": 0, "closed": 0}
+            self.record: dict[str, Any] = {"total": total, "done": 0, "closed": 0, "name": desc}
             drawn.append(self.record)
 
         def update(self, steps: int) -> None:
@@ -78,7 +79,7 @@ def bars(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, int]]:
 
 @pytest.mark.parametrize("name", ASKS)
 def test_true_draws_one_bar_to_its_end(
-    name: str, mini: HookedTransformer, pairs: PromptPairs, bars: list[dict[str, int]]
+    name: str, mini: HookedTransformer, pairs: PromptPairs, bars: list[dict[str, Any]]
 ) -> None:
     ASKS[name](mini, pairs, True)
     (bar,) = bars
@@ -90,6 +91,16 @@ def test_true_draws_one_bar_to_its_end(
     heard: list[tuple[int, int]] = []
     ASKS[name](mini, pairs, lambda done, total: heard.append((done, total)))
     assert heard[-1] == (bar["total"], bar["total"])
+
+
+def test_a_study_has_a_bar_for_each_stage(mini: HookedTransformer, tmp_path: Path, bars: list[dict[str, Any]]) -> None:
+    asked = {
+        "name": "recall", "title": "Recall", "question": "Does it?", "task": "color-noun", "rungs": ["recall"],
+        "main_rung": "recall", "analyses": {"behavior": {}, "logit_lens": {}},
+    }  # fmt: skip
+    interp.study(asked, model=mini, n=4, out=tmp_path / "run", progress=True)
+    assert [bar["name"] for bar in bars] == ["behavior", "logit_lens"]
+    assert all(bar["closed"] for bar in bars)
 
 
 def test_a_bar_shows_where_it_is() -> None:

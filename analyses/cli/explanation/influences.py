@@ -95,12 +95,10 @@ class Influences:
         return self.answer
 
     def _repr_html_(self) -> str:
-        """What a notebook shows: the answer, and the map of words and ways."""
-        from interp.report import notebook
+        """What a notebook shows: the answer, and the picture of the page."""
+        from interp import show
 
-        with speaking(self.language):
-            panel = drawn.picture(Result("influences", self.results["influences"])).panels[0]
-        return notebook.fragment(self.answer, panel.body)
+        return show(self).html
 
     # ---- in words ----
 

@@ -162,14 +162,9 @@ class Explanation:
 
     def _repr_html_(self) -> str:
         """What a notebook shows: the answer, and the picture of the page."""
-        from interp.report import notebook
-        from interp.report.inputs import Result
-        from interp.report.sections import sentence
+        from interp import show
 
-        made = self.results
-        found = [Result(name, made[name]) for name in ("reach", "heads", "sources")]
-        with speaking(self.language):
-            return notebook.fragment(self.answer, sentence.picture(*found).panels[0].body)
+        return show(self).html
 
 
 def save(found: Mapping[str, xr.Dataset], directory: str | Path) -> Path:
