@@ -160,7 +160,7 @@ def test_three_runs_are_each_compared_with_the_first(pair: tuple[Path, Path], tm
     assert len(row(found, "L1H2, sufficient").differences) == 2
     assert [row(found, "L1H2, sufficient").differs(i) for i in (0, 1)] == [True, False]
     header = found.parts[0].header()
-    assert header == ("", "A", "B", "C", "B − A", "", "C − A", "")
+    assert header == ("quantity", "A", "B", "C", "B − A", "finding", "C − A", "finding")
 
 
 def test_the_page_and_its_twin_say_the_same_and_again_the_same_bytes(found: Comparison, tmp_path: Path) -> None:

@@ -58,6 +58,11 @@ class Comparison:
         """The lines of the comparison."""
         return "\n".join(self.lines())
 
+    def _repr_html_(self) -> str:
+        """What a notebook shows: what agrees and what differs, and the tables."""
+        with language.speaking(self.language):
+            return page.fragment(self.parts, self.said, self.language)
+
     def to_dict(self) -> dict[str, Any]:
         """The same as plain values, for programs: numbers that are none are left out as None."""
         return {

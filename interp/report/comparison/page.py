@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from markupsafe import Markup
 
 from interp.language import say
-from interp.report import page, palette
-from interp.report.blocks import Block, Details, Facts, Figure, Panel, Section
+from interp.report import notebook, page, palette
+from interp.report.blocks import Block, Details, Facts, Figure, Panel, Prose, Section
 from interp.report.comparison.sides import Side
 from interp.report.comparison.table import Part, Value
 from interp.report.lines import Point, Series, dot_rows, line_legend
@@ -34,6 +34,13 @@ def html(runs: Sequence[Side], parts: Sequence[Part], said: Sequence[str], langu
         policy=POLICY,
         css=Markup(page._asset("page.css") + palette.stylesheet()),
     )
+
+
+def fragment(parts: Sequence[Part], said: Sequence[str], language: str) -> str:
+    """The sentences and tables for the cell of a notebook."""
+    blocks: list[Block] = [Prose(tuple(said))]
+    blocks += [Details(part.title, (part.table(),), open=True) for part in parts]
+    return notebook.of_blocks(say("What agrees, what differs"), blocks, language=language).html
 
 
 def _answers(runs: Sequence[Side]) -> Section:

@@ -83,7 +83,8 @@ class Part:
     def header(self) -> tuple[str, ...]:
         """The headings of its columns."""
         others = (f"{letter} − {self.letters[0]}" for letter in self.letters[1:])
-        return ("", *self.letters, *(heading for other in others for heading in (other, "")))
+        findings = (heading for other in others for heading in (other, say("finding")))
+        return (say("quantity"), *self.letters, *findings)
 
     def cells(self) -> Iterator[tuple[str, ...]]:
         """Its rows as text."""
