@@ -90,8 +90,9 @@ def one(weights: Float[np.ndarray, "dest src"], name: str, tokens: Sequence[str]
     for i, word in enumerate(words):
         middle = (i + 0.5) * cell
         place = f"translate({left + middle:.1f} {top - 6:.1f}) rotate(-46)"
-        parts.append(element("text", word, class_="tick", transform=place))
-        parts.append(element("text", word, class_="tick", x=left - 7, y=top + middle + 3.8, text_anchor="end"))
+        about = attributes({"position": i})
+        parts.append(element("text", word, class_="tick", transform=place, **about))
+        parts.append(element("text", word, class_="tick", x=left - 7, y=top + middle + 3.8, text_anchor="end", **about))
         row = f"translate({left:.1f} {top + i * cell:.1f}) scale({cell:.1f})"
         said = f"{name}: {_reads(weights[i], words, i)}"
         parts.append(element("g", element("title", said), *_marks(weights[i : i + 1, : i + 1]), transform=row))

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from interp.language import say
-from interp.report import triangle
+from interp.report import multiples
 from interp.report.attention import Patterns, Place
 from interp.report.blocks import Block, Figure, Living, Notice, Panel, Script
 from interp.report.bundle import Bundle
 from interp.report.heat import colour_legend
-from interp.report.palette import Scale
 from interp.report.tables import Cell, Column, Table
 from interp.report.verdict import Verdict
 from interp.sites import head_label
@@ -56,15 +55,8 @@ def _one_pattern(patterns: Patterns, at: Place) -> Figure:
     name, tokens = head_label(*at), patterns.words(0)
     size = len(tokens)
     weights = patterns.weights[(0, *at)][:size, :size]
-    scale = Scale.rising(0, 1, units=say("share"), name=say("attention weight"))
-    drawn = triangle.pattern(
-        tokens,
-        weights,
-        scale,
-        key="lesson-pattern-map",
-        title=say("Attention pattern of {head}", head=name),
-        description=say("Attention weights from destination rows to source columns"),
-    )
+    title = say("Attention pattern of {head}", head=name)
+    drawn = multiples.one(weights, name, patterns.tokens[0], key="lesson-pattern-map", title=title)
     rows: list[tuple[Cell, ...]] = [
         (i, tokens[i], j, tokens[j], float(weights[i, j]))
         for i in range(size)
@@ -88,5 +80,5 @@ def _one_pattern(patterns: Patterns, at: Place) -> Figure:
                 tuple(rows),
             ),
         ),
-        legend=colour_legend(scale, key="lesson-pattern-l"),
+        legend=colour_legend(multiples.SCALE, key="lesson-pattern-l"),
     )
