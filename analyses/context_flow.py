@@ -31,6 +31,8 @@ NAMED = 3
 """At most this many heads of a kind are named in the answer; the rest are counted."""
 HALF = 0.5
 """Below this share of the gap the source passes through the target in part only."""
+TRACE = 0.01
+"""From this share of the gap, too little to count but surely there, hardly anything passes; below, nothing."""
 LISTED = 8
 """At most this many heads are spelled out where the methods disagree; the table has all."""
 
@@ -331,6 +333,7 @@ class _Verdict:
             _on_fewer(self.sentence(), used, behavior.n) + _measured(used),
             self.at_target(),
             self.needed(),
+            self.elsewhere(),
         )
         return {
             "answer_short": self.short(),
@@ -366,6 +369,8 @@ class _Verdict:
         if passage.passes is None:
             return say("Not certain: whether {source} passes through {target} cannot be told here", **ends_at)
         if not passage.passes:
+            if passage.effect.mean[0] >= TRACE and passage.effect.low[0] > 0:
+                return say("No: hardly anything of {source} passes through {target}", **ends_at)
             return say("No: {source} does not pass through {target}", **ends_at)
         if passage.effect.mean[0] < HALF:
             return say("Yes, in part: {source} passes through {target}", **ends_at)
@@ -441,6 +446,27 @@ class _Verdict:
             heads=self._named(found),
             costs=listed(costs + (["..."] if len(found) > NAMED else [])),
         )
+
+    def elsewhere(self) -> str:
+        """The heads that carry something of the source at words where heads were not patched."""
+        found = [
+            head for head in range(len(self.heads)) if self.heads.label(head) == "none" and self._acts_unseen(head)
+        ]
+        if not found:
+            return ""
+        whole = self.heads.everywhere["denoising"]
+        found.sort(key=lambda head: -whole.mean[head])
+        sizes = [f"{self.heads.names[head]} {number(whole.mean[head])}" for head in found[:NAMED]]
+        return say(
+            "Part of the work is done at words where no head was patched alone; patched at all words at once, these "
+            "heads bring back so much of the gap: {heads}.",
+            heads=listed(sizes + self._more(found)),
+        )
+
+    def _acts_unseen(self, head: int) -> bool:
+        """Whether patching the head in at all words at once counts, though nowhere does by itself."""
+        one = self.heads.everywhere.get("denoising")
+        return one is not None and bool(one.mean[head] >= self.heads.minimum_effect and one.low[head] > 0)
 
     def _hurting(self) -> list[int]:
         """The heads without a label whose every ablation hurts."""

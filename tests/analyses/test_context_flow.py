@@ -345,6 +345,7 @@ def test_a_head_that_acts_at_another_word_is_not_labelled_but_mentioned(planted:
     said = str(found.sel(head_label="L0H3")["agreement"].values)
     assert said.startswith("denoising at all words at once 0.40 [0.3")
     assert said.endswith("so it acts at a word that was not tested")
+    assert found.attrs["answer"].endswith("these heads bring back so much of the gap: L0H3 0.40.")
 
 
 def test_an_effect_below_the_minimum_is_not_named_however_certain(planted: dict[str, xr.Dataset]) -> None:
@@ -457,13 +458,13 @@ def test_one_number_has_one_interval_in_verdict_page_and_notebook(planted: dict[
     found = context_flow.run(planted, seed=7)  # the seed is that of the sign flips alone
     patched = planted["activation_patching"]
     once = summary.of(patched, "recovered_z_role")
-    on_page = _Sweep.of(Result("activation_patching", patched), "recovered_z_role", "head", "role").mean
+    on_page = _Sweep.of(Result("activation_patching", patched), "z", "_role", "head", "role").mean
     for way in DIRECTIONS:
-        place = {"direction": way, "role": "noun", "layer": MOVER[0], "head": MOVER[1]}
+        place, at = {"direction": way, "role": "noun"}, {"layer": MOVER[0], "head": MOVER[1]}
         mover = found.sel(head_label="L1H2", direction=way)
         said = [float(mover["recovered_z_noun"]), *map(float, mover["recovered_z_noun_interval"].values)]
         for shown in (once, on_page):
-            assert said == [float(shown[name].sel(place)) for name in ("mean", "low", "high")]
+            assert said == [float(shown[name].sel(place).isel(at)) for name in ("mean", "low", "high")]
 
 
 def test_where_no_head_stands_out_the_answer_says_so(planted: dict[str, xr.Dataset]) -> None:
@@ -563,6 +564,7 @@ CAMINO = "llega allí a través de L1H2 y de allí a la posición de la respuest
     [
         (0.0, 0.0, 0.01, "No: the colour does not pass through the noun;", "No: el color no pasa por el nombre;"),
         (0.8, 0.0, 0.01, "Yes: the colour passes through the noun;", "Sí: el color pasa por el nombre;"),
+        (0.05, 0.0, 0.01, "No: hardly anything of the colour passes", "No: casi nada del color pasa por el nombre;"),
         (0.3, 0.0, 0.01, "Yes, in part: the colour passes", "Sí, en parte: el color pasa"),
         (0.1, 0.0, 2.0, "Not certain: whether the colour passes", "No es seguro: con estos datos"),
         (0.8, 0.5, 0.01, "Not certain: whether the colour passes", "No es seguro: con estos datos"),
