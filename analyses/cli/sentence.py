@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 
 HEADS, WORDS = 5, 3
 """How many heads, and how many words after each token, are listed."""
+PATIENCE = 3.0
+"""Seconds within which the whole answer is awaited."""
 ANY, NEXT = "?", ">"
 """What stands for the source where every word is asked about, and for a target that is generated."""
 FEWEST = 5
@@ -70,7 +73,7 @@ def explained(arguments: argparse.Namespace, screen: Screen) -> Iterator[str]:
                 language=arguments.lang,
                 continuation=arguments.continuation,
                 seconds=arguments.seconds or None,
-                refined=lambda now: screen.note(f"so far: {now.answer}"),
+                refined=_teller(screen),
                 progress=advance,
             )
     yield from lines(found)
@@ -90,6 +93,21 @@ def _paths(found: Explanation) -> Iterator[str]:
         yield ""
         yield say("Paths between the leading heads (1 is the whole difference):")
         yield from _table((say("path"), say("sufficient"), say("needed")), rows)
+
+
+def _teller(screen: Screen) -> Callable[[Explanation], None]:
+    """Says each earlier answer in a line: the first whole, of those after it only what they rest on."""
+    started = time.monotonic()
+    told: list[int] = []
+
+    def tell(now: Explanation) -> None:
+        if time.monotonic() - started < PATIENCE:
+            return
+        n = now.heads.sizes["prompt"]
+        screen.note(f"so far, heads with {n} of {len(now.pairs)} other words" + ("" if told else f": {now.answer}"))
+        told.append(n)
+
+    return tell
 
 
 def _check_words(text: str, source: str, target: str) -> None:
@@ -171,7 +189,7 @@ def _words(found: Influences) -> Iterator[str]:
 
 
 def _signed(value: float) -> str:
-    return "" if value != value else number(f"{value:+.3f}")
+    return "" if value != value else number(f"{value:+.3g}")
 
 
 def _continuation(own: xr.Dataset, words: Sequence[str]) -> Iterator[str]:

@@ -351,8 +351,8 @@ def _labelled(
         },
         title="Which words matter",
         question="Which words of the context matter to the target?",
-        reading="Knockout: the target may not look at the word, in any layer. Swap: another word stands in its place. "
-        "Gradients: of the predicted token's log-probability. Ranks are of absolute sizes.",
+        reading="Another word: one stands in the word's place. Attention cut: the target may not look at the word, in "
+        "any layer. Gradients: of the predicted token's log-probability. Ranks are of absolute sizes.",
         source="Geva et al. 2023, arXiv 2304.14767; Sarti et al. 2023, arXiv 2302.13942",
         of=(asked.model, asked.answered),
         seed=0,
