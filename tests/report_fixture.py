@@ -45,7 +45,8 @@ Variable = tuple[tuple[str, ...], Any, str]
 class RunSpec:
     """What kind of run to write.
 
-    ``n_prompts`` is per rung. ``missing`` names result files to leave out, ``nasty`` puts markup into words.
+    ``n_prompts`` is per rung. ``missing`` names result files to leave out, ``nasty`` puts markup into words, and prompts
+    have at least ``n_tokens``.
     """
 
     n_layers: int = 3
@@ -56,6 +57,7 @@ class RunSpec:
     missing: tuple[str, ...] = ()
     gate_passed: bool = True
     nasty: bool = False
+    n_tokens: int = 0
     with_roles: bool = True
     seed: int = 0
     manifest: Mapping[str, Any] = field(default_factory=dict, compare=False)
@@ -178,6 +180,7 @@ def _prompt(color: str, noun: str, color_other: str, noun_other: str) -> tuple[s
 def tokens(spec: RunSpec) -> tuple[str, ...]:
     colors, nouns = _words(spec)
     words = _prompt(colors[0], nouns[0], colors[1], nouns[1])[0].replace(",", " ,").replace(".", " .").split(" ")
+    words += [f"and{i}" for i in range(spec.n_tokens - len(words) - 1)]
     return ("<|endoftext|>", words[0], *(f" {word}" for word in words[1:]))
 
 
