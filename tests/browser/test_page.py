@@ -89,6 +89,16 @@ def test_at_every_width_nothing_sticks_out_and_left_is_left(seen: Look, name: st
     assert faults == {width: [] for width in WIDTHS}
 
 
+def test_the_picture_is_seen_whole_on_a_phone_and_the_file_can_be_sent(
+    seen: Look, pages: Callable[[str], Path]
+) -> None:
+    wide = "() => [...document.querySelectorAll('.picture .scroll')].map(one => one.scrollWidth - one.clientWidth)"
+    page = seen("study", 400).page
+    assert page.evaluate(wide) == [0]
+    assert page.locator(".picture .on").evaluate("one => one.clientWidth") == 0  # nothing says that it scrolls
+    assert max(pages(name).stat().st_size for name in ("study", "made")) < 2_000_000
+
+
 def test_markup_in_words_is_text(seen: Look, pages: Callable[[str], Path]) -> None:
     opened = seen("made")
     opened.unfold()
