@@ -131,7 +131,9 @@ class Reading:
         """The reading with ``known``, for which the runs that it compares with are run where they have not been."""
         if not self.compared or self.known:
             return self
-        known = tuple(self.read(model, prompts) for prompts in self.compared)
+        known = self._begun_alike(model, self.compared)
+        if known is None:
+            known = tuple(self.read(model, prompts) for prompts in self.compared)
         return replace(self, known=known, known_row=torch.arange(len(self.positions)))
 
     def read(
@@ -141,30 +143,30 @@ class Reading:
         place = self.readout.place
         if place is None:
             return run.logits_at(model, prompts, self.positions.numpy(), interventions=interventions)
-        if place.is_stream and not interventions:
-            read = self._begun_alike(model, prompts)
-            if read is not None:
-                return read
         changed = bool(interventions) or not model.has_site("resid_post")
         site, layer = place.read_at(model.cfg.n_layers, changed=changed)
         found = run.activations(model, prompts, site, layers=[layer], interventions=interventions)[layer]
         return place.of(at_positions(found, self.positions)).cpu()
 
-    def _begun_alike(self, model: HookedTransformer, prompts: Prompts) -> Float[Tensor, "prompt answer width"] | None:
-        """What is read of a stream of prompts that begin alike, where what they share is run once; None elsewhere."""
-        place, ids = self.readout.place, run.ids_of(prompts).to(model.device)
-        shared = shared_length(ids)
-        blocks, _ = model.own_blocks()
-        if blocks is None or place is None or not shared or int(self.positions.min()) < shared:
+    def _begun_alike(
+        self, model: HookedTransformer, runs: Sequence[Prompts]
+    ) -> tuple[Float[Tensor, "prompt answer width"], ...] | None:
+        """``read`` of a stream in runs that all begin alike, where what they share is run once; None elsewhere."""
+        place, (blocks, _) = self.readout.place, model.own_blocks()
+        if blocks is None or place is None or not place.is_stream:
             return None
-        blocks = self.up_to(blocks)
+        ids = torch.cat([run.ids_of(prompts) for prompts in runs]).to(model.device)
+        positions = self.positions.repeat(len(runs), 1)
+        shared = shared_length(ids)
+        if not shared or int(positions.min()) < shared:
+            return None
         found = []
         with torch.inference_mode():
-            _, memory = Memory.empty(blocks).read(ids[:1, :shared])
+            _, memory = Memory.empty(self.up_to(blocks)).read(ids[:1, :shared])
             for rows in run.chunks_of(len(ids), run.rows_per_batch(model, ids.shape[1])):
                 stream, _ = memory.read(ids[rows, shared:])
-                found.append(place.of(at_positions(stream, self.positions[rows] - shared)).cpu())
-        return torch.cat(found)
+                found.append(place.of(at_positions(stream, positions[rows] - shared)).cpu())
+        return torch.split(torch.cat(found), len(self.positions))
 
     @property
     def inside(self) -> Place | None:
