@@ -135,6 +135,13 @@ def test_models_of_other_shapes_are_compared_by_job_and_depth(pair: tuple[Path, 
     mover = row(found, "mover 1, sufficient")
     assert [value.place for value in mover.values if value is not None] == ["L1H2 at 50%", "L1H2 at 25%"]
     assert mover.differences == (None,)
+    places = next(part for part in found.parts if part.key == "places")
+    assert all(row.differences == (None,) for row in places.rows)
+    by_word = [row for row in places.rows if row.name.startswith("resid_pre")]
+    assert by_word
+    for each in by_word:
+        words = [value.place.split()[-1] for value in each.values if value is not None]
+        assert each.elsewhere(1) == (words[0] != words[1])
 
 
 def test_a_run_that_failed_the_gate_is_shown_as_such(pair: tuple[Path, Path], tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 import numpy as np
@@ -286,7 +286,8 @@ def _places(runs: Sequence[Side], effects: _Patched) -> Part:
     ]
     reading = say(
         "The place whose patch alone matters most, in each run; that of the first run where another one's effect is "
-        "not seen to be larger. Numbers are subtracted where it is the same place."
+        "not seen to be larger. Numbers are subtracted where it is the same place, and not between models of "
+        "different depths, of whose places only the words are compared."
     )
     return _part(
         runs, "places", say("Where each site matters most"), reading, say("share of the gap"), rows, drawn=False
@@ -297,8 +298,9 @@ def _place_row(runs: Sequence[Side], patched: _Patched, end: str, direction: str
     values: list[Value | None] = []
     counted: list[Counted | None] = []
     first, there = None, None
-    for side in runs:
-        effects = patched.of(side, direction, end)
+    found = [patched.of(side, direction, end) for side in runs]
+    depths = {effects.shown.sizes["layer"] for effects in found if effects is not None}
+    for effects in found:
         at = None if effects is None else effects.strongest()
         if effects is None or at is None:
             values.append(None)
@@ -309,13 +311,17 @@ def _place_row(runs: Sequence[Side], patched: _Patched, end: str, direction: str
         elif there is not None and (same_cell := effects.cell_of(first, there)) is not None:
             at = same_cell if _may_be_equal(effects.counted(same_cell), effects.counted(at)) else at
         strongest = effects.value(at, _place(effects, at))
+        if len(depths) > 1:
+            strongest = replace(
+                strongest, of_place=str(effects.shown["role"].values[at["role"]]) if "role" in at else ""
+            )
         values.append(strongest if strongest.mean >= LEAST else Value(math.nan, place=say("nowhere")))
         counted.append(effects.counted(at))
     if not _worth_a_row(values):
         return None
     same = [value is not None and values[0] is not None and value.place == values[0].place for value in values]
-    metric = _same_metric(runs, "activation_patching")
-    kept = [one if agrees and metric else None for one, agrees in zip(counted, same, strict=True)]
+    comparable = _same_metric(runs, "activation_patching") and len(depths) == 1
+    kept = [one if agrees and comparable else None for one, agrees in zip(counted, same, strict=True)]
     site = end[1:].removesuffix("_role")
     name = say("{site} by word", site=site) if end.endswith("_role") else site
     return _row(f"{name}, {_word(direction)}", runs, values, kept)
@@ -362,8 +368,9 @@ def _probe_row(runs: Sequence[Side], role: str) -> Row | None:
     values: list[Value | None] = []
     counted: list[Counted | None] = []
     there: int | None = None
-    for side in runs:
-        found = side.run.get("probing") if side.passed else None
+    probed = [side.run.get("probing") if side.passed else None for side in runs]
+    of_one_depth = len({found.data.sizes["layer"] for found in probed if found is not None}) == 1
+    for found in probed:
         if found is None or role not in found.labels("role"):
             values.append(None)
             counted.append(None)
@@ -377,17 +384,18 @@ def _probe_row(runs: Sequence[Side], role: str) -> Row | None:
         i = int(np.nanargmax(shown["mean"].values))
         if there is None:
             there = i
-        elif there < folds.sizes["layer"]:
+        elif of_one_depth:
             less, more = (_mean(folds.isel(layer=layer).values) for layer in (there, i))
             i = there if _may_be_equal(less, more) else i
         best, where = shown.isel(layer=i), say("layer {layer}", layer=found.labels("layer")[i])
-        found_there = Value(float(best["mean"]), float(best["low"]), float(best["high"]), where)
+        shared = where if of_one_depth else ""
+        found_there = Value(float(best["mean"]), float(best["low"]), float(best["high"]), where, shared)
         values.append(found_there if found_there.low > 0 else Value(math.nan, place=say("nowhere")))
         counted.append(_mean(folds.isel(layer=i).values))
     if not _worth_a_row(values):
         return None
     same = [value is not None and values[0] is not None and value.place == values[0].place for value in values]
-    kept = [one if agrees else None for one, agrees in zip(counted, same, strict=True)]
+    kept = [one if agrees and of_one_depth else None for one, agrees in zip(counted, same, strict=True)]
     return _row(say("probe at {role}", role=role), runs, values, kept, same=lambda first, other: False)
 
 

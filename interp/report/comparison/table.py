@@ -14,12 +14,21 @@ from interp.report.tables import Column, Table, interval_text
 
 @dataclass(frozen=True)
 class Value:
-    """A number with its interval (NaN where it has none), and the place it belongs to where that is the finding."""
+    """A number with its interval (NaN where it has none), and the place it belongs to where that is the finding.
+
+    ``of_place`` is as much of the place as other runs can share: all of it, or of a model of another depth its role.
+    """
 
     mean: float
     low: float = math.nan
     high: float = math.nan
     place: str = ""
+    of_place: str | None = None
+
+    @property
+    def shared(self) -> str:
+        """What tells whether another run has the same place."""
+        return self.place if self.of_place is None else self.of_place
 
     def text(self) -> str:
         """The place, the number and its interval, as far as there are any."""
@@ -55,7 +64,7 @@ class Row:
     def elsewhere(self, run: int) -> bool:
         """Whether a run has another place than the first."""
         first, other = self.values[0], self.values[run]
-        return first is not None and other is not None and first.place != other.place
+        return first is not None and other is not None and first.shared != other.shared
 
 
 @dataclass(frozen=True)
