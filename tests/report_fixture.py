@@ -45,8 +45,8 @@ Variable = tuple[tuple[str, ...], Any, str]
 class RunSpec:
     """What kind of run to write.
 
-    ``n_prompts`` is per rung. ``missing`` names result files to leave out, ``nasty`` puts markup into words, and prompts
-    have at least ``n_tokens``.
+    ``n_prompts`` is per rung. ``missing`` names result files to leave out, ``nasty`` puts markup into words, and
+    prompts have at least ``n_tokens``.
     """
 
     n_layers: int = 3
