@@ -8,6 +8,7 @@ from interp.report.attention import Patterns, Place
 from interp.report.blocks import Block, Figure, Living, Notice, Panel, Script
 from interp.report.bundle import Bundle
 from interp.report.heat import colour_legend
+from interp.report.palette import Scale
 from interp.report.tables import Cell, Column, Table
 from interp.report.verdict import Verdict
 from interp.sites import head_label
@@ -56,6 +57,7 @@ def _one_pattern(patterns: Patterns, at: Place) -> Figure:
     size = len(tokens)
     weights = patterns.weights[(0, *at)][:size, :size]
     title = say("Attention pattern of {head}", head=name)
+    scale = Scale.rising(0, 1, units=say("share"), name=say("attention weight"))
     drawn = multiples.one(weights, name, patterns.tokens[0], key="lesson-pattern-map", title=title)
     rows: list[tuple[Cell, ...]] = [
         (i, tokens[i], j, tokens[j], float(weights[i, j]))
@@ -80,5 +82,5 @@ def _one_pattern(patterns: Patterns, at: Place) -> Figure:
                 tuple(rows),
             ),
         ),
-        legend=colour_legend(multiples.SCALE, key="lesson-pattern-l"),
+        legend=colour_legend(scale, key="lesson-pattern-l"),
     )
