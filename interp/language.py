@@ -260,7 +260,11 @@ def _like(text: str) -> str | None:
 
 @cache
 def patterns(language: str) -> Mapping[re.Pattern[str], str]:
-    """The stored texts with places to fill in, as patterns -> the same in another language."""
+    """The stored texts with places to fill in, as patterns -> the same in another language.
+
+    >>> [other for pattern, other in patterns("es").items() if pattern.fullmatch("layer 2 at noun")]
+    ['capa {layer} en {role}']
+    """
     found: dict[re.Pattern[str], str] = {}
     for text, other in _read(language, STORED).items():
         if "{" in text:
