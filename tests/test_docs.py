@@ -71,16 +71,16 @@ def test_every_file_that_the_documents_name_is_there(name: str) -> None:
 
 
 def shown(cell: Any) -> str:
-    """What a reader sees below a cell: printed text, and the words and numbers of what is drawn."""
+    """What a reader reads below a cell: printed text, tables, and the numbers in the cells of what is drawn."""
     texts = []
     for output in cell.get("outputs", ()):
         assert output["output_type"] != "error", output
         if output.get("name") == "stderr":  # what is logged belongs to the machine
             continue
         data = output.get("data", {})
-        drawn = re.sub(r"<style>.*?</style>", "", data.get("text/html", ""), flags=re.DOTALL)
-        texts += [output.get("text", ""), data.get("text/plain", ""), re.sub(r"<[^>]+>", " ", drawn)]
-    return "\n".join(texts)
+        drawn = re.findall(r'class="value [^"]*"[^>]*>([^<]+)<', data.get("text/html", ""))
+        texts += [output.get("text", ""), data.get("text/plain", ""), *drawn]
+    return "\n".join(texts).replace("\N{MINUS SIGN}", "-")
 
 
 def test_the_notebooks_are_small_and_have_their_outputs() -> None:

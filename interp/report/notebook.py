@@ -26,10 +26,9 @@ _OWN = """
 :root { color: var(--ink); background: var(--card); font: 14px/1.5 var(--sans); padding: 10px 12px; }
 p { margin: 0 0 8px; max-width: 90ch; }
 .more { color: var(--soft); font-size: 12px; }
-button { display: none; }
 .card { border: 0; padding: 0; margin: 0 0 10px; }
 """
-"""Rules of a cell alone. It has no script, so that its buttons would do nothing."""
+"""Rules of a cell alone."""
 _DARK = ('[data-jp-theme-light="false"]', ".vscode-dark", "[theme=dark]")
 """What JupyterLab, VS Code and Colab say of a dark window, whatever the system prefers."""
 
@@ -149,7 +148,7 @@ def _with_own_ids(body: Markup) -> Markup:
     def renamed(found: re.Match[str]) -> str:
         return f' {found[1]}="{" ".join(own + name for name in found[2].split())}"'
 
-    plain = re.sub(r' data-[\w-]+="[^"]*"', "", body)  # what a script would look for
+    plain = re.sub(r' data-[\w-]+="[^"]*"|<button\b.*?</button>', "", body)  # what only a script has a use for
     return Markup(re.sub(r' (id|aria-labelledby|aria-describedby)="([^"]*)"', renamed, plain))
 
 
