@@ -61,7 +61,8 @@ def test_a_study_of_a_model_that_does_its_task_ends_with_an_answer_in_its_own_wo
     assert str(verdict.attrs["answer_short_es"]).startswith(
         f"Sí: {task.vocabulary.name(str(task.vocabulary.source), 'es')}"
     )
-    assert [one for one in english(spanish) if str(model) not in one] == []
+    if task.language == "es":  # the words of other prompts are left as they are
+        assert [one for one in english(spanish) if str(model) not in one] == []
 
 
 @pytest.mark.parametrize("name", ["agreement", "greater-than-es"])
