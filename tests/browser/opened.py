@@ -13,6 +13,19 @@ window.refused = [];
 document.addEventListener("securitypolicyviolation", event => window.refused.push(event.blockedURI));
 """
 
+# Rows of a table are alike, and so are marks of a drawing: of each kind the first few are kept.
+_THIN = r"""() => {
+  document.querySelectorAll("tbody").forEach(body => Array.from(body.rows).slice(3).forEach(row => row.remove()));
+  document.querySelectorAll("svg").forEach(svg => {
+    const seen = {};
+    Array.from(svg.querySelectorAll("*")).forEach(mark => {
+      const kind = mark.tagName + "." + (mark.getAttribute("class") || "").split(" ")[0];
+      seen[kind] = (seen[kind] || 0) + 1;
+      if (seen[kind] > 4) mark.remove();
+    });
+  });
+}"""
+
 
 @dataclass
 class Opened:
@@ -45,3 +58,7 @@ class Opened:
     def unfold(self) -> None:
         """Open every ``details`` of the page."""
         self.page.evaluate("() => document.querySelectorAll('details').forEach(part => part.open = true)")
+
+    def thin(self) -> None:
+        """Keep the first rows of every table and the first marks of every kind in a drawing."""
+        self.page.evaluate(_THIN)
