@@ -14,6 +14,7 @@ import numpy as np
 import xarray as xr
 
 from analyses.head_evidence import LEVEL, Cell, Estimate, Evidence, ends, number, rung_index
+from interp import _depth as depth
 from interp import mini, summary
 from interp import results as labelled
 from interp.errors import InterpError, shown
@@ -420,18 +421,15 @@ class _Verdict:
         if passage is None or self.heads.meeting.answers or self.heads.meeting.source_is_last:
             return ""
         told: dict[str, Any] = {
-            "target": self._place(ends(self.vocabulary)[1]), "size": passage.effect.text(0), "layer": passage.layer,
-        }  # fmt: skip
+            "target": self._place(ends(self.vocabulary)[1]),
+            "size": passage.effect.text(0),
+            "depth": _depth("resid_pre", passage.layer),
+        }
         if passage.direction == "denoising":
             return say(
-                "Patching all of the residual stream at {target} recovers at most {size} of the gap (before layer "
-                "{layer}).",
-                **told,
+                "Patching all of the residual stream at {target} recovers at most {size} of the gap ({depth}).", **told
             )
-        return say(
-            "Patching all of the residual stream at {target} loses at most {size} of the gap (before layer {layer}).",
-            **told,
-        )
+        return say("Patching all of the residual stream at {target} loses at most {size} of the gap ({depth}).", **told)
 
     def needed(self) -> str:
         """The heads without which the answer is lost though they carry nothing of the source."""
@@ -821,6 +819,11 @@ def _on_fewer(text: str, used: Mapping[str, xr.Dataset], n: int) -> str:
     return say("On the {n} of them that were patched, {text}", n=explained, text=f"{text[0].lower()}{text[1:]}")
 
 
+def _depth(site: str, layer: int) -> str:
+    """A layer of a site in words, as the page's axes name it."""
+    return depth.where(site, depth.names(site, [str(layer)])[0])
+
+
 def _probe(probing: xr.Dataset | None, role: str, vocabulary: Vocabulary) -> str:
     """Where a probe reads the source best at a role, with its control, and what may be doubted of that."""
     if probing is None or role not in probing["role"].values:
@@ -836,7 +839,7 @@ def _probe(probing: xr.Dataset | None, role: str, vocabulary: Vocabulary) -> str
     told: dict[str, Any] = {
         "thing": vocabulary.name(str(probing.attrs["target"])),
         "place": vocabulary.name(role),
-        "layer": means["layer"].values[best],
+        "depth": _depth(str(means["site"].values), int(means["layer"].values[best])),
         "figures": say(
             "{accuracy:.2f} with {held_out} held out, control {control:.2f}, chance {chance:.2f}",
             accuracy=accuracy[best],
@@ -846,12 +849,10 @@ def _probe(probing: xr.Dataset | None, role: str, vocabulary: Vocabulary) -> str
         ),
     }
     if accuracy[best] <= chance:
-        return say("No probe reads {thing} at {place}: the best, at layer {layer}, has {figures}.", **told)
+        return say("No probe reads {thing} at {place}: the best, {depth}, has {figures}.", **told)
     if accuracy[best] <= control:
-        return say(
-            "A probe reads {thing} at {place} best at layer {layer}: {figures}; memory alone can do as much.", **told
-        )
-    return say("A probe reads {thing} at {place} best at layer {layer}: {figures}.", **told)
+        return say("A probe reads {thing} at {place} best {depth}: {figures}; memory alone can do as much.", **told)
+    return say("A probe reads {thing} at {place} best {depth}: {figures}.", **told)
 
 
 # ---- the result ----

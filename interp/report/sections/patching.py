@@ -9,10 +9,10 @@ from dataclasses import dataclass
 import numpy as np
 import xarray as xr
 
+from interp import _depth as depth
 from interp import summary
 from interp.errors import InterpError
 from interp.language import say, say_stored
-from interp.report import depth
 from interp.report.blocks import Block, Facts, Figure, Notice, Panel, Section
 from interp.report.heat import Grid, colour_legend, head_grid, heatmap
 from interp.report.inputs import Result

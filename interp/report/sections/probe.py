@@ -7,9 +7,9 @@ import math
 import numpy as np
 import xarray as xr
 
+from interp import _depth as depth
 from interp import summary
 from interp.language import listed, say
-from interp.report import depth
 from interp.report.blocks import Facts, Figure, Panel, Section
 from interp.report.inputs import Result
 from interp.report.lines import Level, Point, Series, curves, line_legend
