@@ -549,7 +549,7 @@ class _Verdict:
         heads = ""
         if named:
             heads = say(
-                "Every method that was run agrees on {agreeing} of {count} named heads.",
+                "Every method that measures heads agrees on {agreeing} of {count} named heads.",
                 agreeing=agreeing,
                 count=len(named),
             )
@@ -851,7 +851,11 @@ def _probe(probing: xr.Dataset | None, role: str, vocabulary: Vocabulary) -> str
     if accuracy[best] <= chance:
         return say("No probe reads {thing} at {place}: the best, {depth}, has {figures}.", **told)
     if accuracy[best] <= control:
-        return say("A probe reads {thing} at {place} best {depth}: {figures}; memory alone can do as much.", **told)
+        return say(
+            "A probe says nothing for or against it: it reads {thing} at {place} best {depth}, {figures}, and a "
+            "control that can only memorize does as well.",
+            **told,
+        )
     return say("A probe reads {thing} at {place} best {depth}: {figures}.", **told)
 
 

@@ -17,7 +17,7 @@ from interp.report.heat import going_on
 from interp.report.inputs import RunInputs
 from interp.report.picture import Route
 from interp.report.sections import behavior
-from interp.report.tables import interval_text
+from interp.report.tables import percent_interval
 from interp.report.verdict import Verdict, place
 
 HEADS = 6
@@ -89,12 +89,19 @@ def of(run: RunInputs, found: Verdict) -> Head:
             "answer": say("The answer"),
             "rest": say("The whole answer"),
             "picture_name": say("The picture of the answer"),
-            "picture": say(
-                "An arc is what one head takes from one word to another, at its layer; the thicker, the more it "
-                "matters. Thin and grey: next to nothing."
-            ),
+            "picture": _caption(run, found),
         },
     )
+
+
+def _caption(run: RunInputs, found: Verdict) -> str:
+    """How to read the picture, and which of the prompts it draws: the question may quote other words."""
+    drawn = say(
+        "An arc is what one head takes from one word to another, at its layer; the thicker, the more it matters. Thin "
+        "and grey: next to nothing."
+    )
+    n = picture.prompts(run, found)
+    return drawn if n is None else f"{drawn} {say('Drawn: prompt 1 of {n}.', n=n)}"
 
 
 def title(run: RunInputs) -> str:
@@ -181,7 +188,7 @@ def _sure(run: RunInputs, found: Verdict) -> list[tuple[str, str]]:
                 say(
                     "{n} pairs of prompts (rung {rung}); the right answer comes first in {accuracy:.0%} {interval}",
                     n=int(behaved.need("n", "rung").values[i]), rung=found.rung,
-                    accuracy=float(behaved.need("accuracy", "rung").values[i]), interval=interval_text(low, high),
+                    accuracy=float(behaved.need("accuracy", "rung").values[i]), interval=percent_interval(low, high),
                 ),
             )
         )  # fmt: skip

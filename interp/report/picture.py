@@ -153,6 +153,14 @@ def _faint(run: RunInputs, roles: Roles, drawn: list[Route], prompt: _Prompt) ->
     return [Faint(start, end, figure_number(size.mean, 2))]
 
 
+def prompts(run: RunInputs, found: Verdict) -> int | None:
+    """How many prompts there are of which the picture draws the first; None where it draws none of several."""
+    behavior = run.get("behavior")
+    if any(run.get(name) is not None for name in SENTENCE) or not found.passed or behavior is None:
+        return None
+    return behavior.labels("rung_of").count(found.rung) or None
+
+
 def _prompt(run: RunInputs, found: Verdict) -> _Prompt | None:
     """The first prompt of the explained rung: its words with their roles, else the tokens whose roles are known."""
     behavior = run.get("behavior")

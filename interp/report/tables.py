@@ -95,6 +95,11 @@ def interval_text(low: float, high: float, digits: int = 2) -> str:
     return f"[{figure_number(low, digits)}, {figure_number(high, digits)}]"
 
 
+def percent_interval(low: float, high: float) -> str:
+    """``[94%, 98%]``, to stand beside a share in percent, or nothing when there is no interval."""
+    return f"[{low:.0%}, {high:.0%}]" if math.isfinite(low) and math.isfinite(high) else ""
+
+
 def mean_table(title: str, summary: xr.Dataset, dims: Sequence[tuple[str, str]], *, units: str, name: str) -> Table:
     """The table of a mean over prompts: one row per cell.
 

@@ -228,8 +228,8 @@ def test_agreement_says_that_all_methods_point_the_same_way(verdict: xr.Dataset)
     assert str(verdict.sel(head_label="L1H2")["agreement"].values) == "all 6 agree"
     assert str(verdict.sel(head_label="L2H1")["agreement"].values) == "all 7 agree"
     assert verdict.attrs["agreement"] == (
-        "Every method that was run agrees on 2 of 2 named heads. A probe reads the colour at the noun best after "
-        "layer 1: 0.90 with the noun held out, control 0.30, chance 0.10."
+        "Every method that measures heads agrees on 2 of 2 named heads. A probe reads the colour at the noun best "
+        "after layer 1: 0.90 with the noun held out, control 0.30, chance 0.10."
     )
     assert verdict.attrs["disagreement"] == "none"
 
@@ -250,8 +250,8 @@ def test_a_probe_is_held_to_chance_and_to_its_control(planted: dict[str, xr.Data
     blind["accuracy"] = blind["accuracy"] * 0 + 0.1
     said = [context_flow.run({**planted, "probing": one}).attrs["agreement"] for one in (doubted, blind)]
     assert said[0].endswith(
-        "A probe reads the colour at the noun best after layer 1: 0.90 with the noun held out, control 0.95, "
-        "chance 0.10; memory alone can do as much."
+        "A probe says nothing for or against it: it reads the colour at the noun best after layer 1, 0.90 with the "
+        "noun held out, control 0.95, chance 0.10, and a control that can only memorize does as well."
     )
     assert said[1].endswith(
         "No probe reads the colour at the noun: the best, before layer 0, has 0.10 with the noun held out, control "
@@ -286,7 +286,7 @@ def test_disagreements_are_spelled_out(planted: dict[str, xr.Dataset]) -> None:
     assert "zero ablation 1.00 [0.9" in said
     assert "every ablation hurts (the mildest by -1.50 [" in str(found.sel(head_label="L0H0")["agreement"].values)
     assert "writes 2.00 [" in str(found.sel(head_label="L2H3")["agreement"].values)
-    assert found.attrs["agreement"].startswith("Every method that was run agrees on 1 of 2 named heads.")
+    assert found.attrs["agreement"].startswith("Every method that measures heads agrees on 1 of 2 named heads.")
     assert all(head in found.attrs["disagreement"] for head in ("L1H2 (mover)", "L0H0", "L2H3"))
     assert "L2H1" not in found.attrs["disagreement"]
 

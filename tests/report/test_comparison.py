@@ -88,15 +88,20 @@ def test_an_effect_that_is_half_as_large_differs_and_nothing_else(pair: tuple[Pa
         data = results.load(where / "results" / "activation_patching.nc")
         moved = data["patched_z"].values[0, :, MOVER[0], MOVER[1]] - data["corrupted"].values
         effects.append(moved.sum() / (data["clean"] - data["corrupted"]).values.sum())
-    changed = row(found, "L1H2, sufficient")
+    changed = row(found, "L1H2, sufficient at all words")
     assert changed.values[0] is not None
     assert changed.differences[0] is not None
     near(changed.values[0].mean, effects[0], 1e-9, why="the same sums")
     near(changed.differences[0].mean, effects[1] - effects[0], 1e-9, why="the same sums")
     near(effects[1] - effects[0], -effects[0] / 2, 1e-9, why="half was taken away")
     assert changed.differs(0)
-    assert {r.name for part in found.parts for r in part.rows if r.differs(0)} <= {"L1H2, sufficient", "z, sufficient"}
-    assert "differ in" in found.said[0]
+    names = {r.name for part in found.parts for r in part.rows if r.differs(0)}
+    assert names <= {"L1H2, sufficient at all words", "z, sufficient"}
+    compared = sum(r.differences[0] is not None for part in found.parts for r in part.rows)
+    assert compared == 19
+    assert "19 numbers: L1H2, sufficient at all words. By chance alone about 1.0 of so many would." in found.said[0]
+    assert row(found, "z, sufficient").named == "z, sufficient (L1H2)"
+    assert row(found, "L1H2, needed at all words").named == "L1H2, needed at all words"
 
 
 def test_paired_prompts_give_a_narrower_interval_than_two_samples(
@@ -104,8 +109,8 @@ def test_paired_prompts_give_a_narrower_interval_than_two_samples(
 ) -> None:
     other = run(tmp_path / "other")
     edit(other, "activation_patching", lambda data: data.assign_attrs(tokens_sha256="c" * 64))
-    apart = row(compare(pair[0], other), "L1H2, sufficient").differences[0]
-    together = row(found, "L1H2, needed").differences[0]
+    apart = row(compare(pair[0], other), "L1H2, sufficient at all words").differences[0]
+    together = row(found, "L1H2, needed at all words").differences[0]
     assert apart is not None
     assert together is not None
     assert (together.low, together.high) == (0, 0)
@@ -132,7 +137,7 @@ def test_a_place_is_another_one_only_where_its_effect_is_seen_to_be_larger(
 def test_models_of_other_shapes_are_compared_by_job_and_depth(pair: tuple[Path, Path], tmp_path: Path) -> None:
     deeper = run(tmp_path / "deeper", only(*NAMES, n_layers=5))
     found = compare(pair[0], deeper)
-    mover = row(found, "mover 1, sufficient")
+    mover = row(found, "mover 1, sufficient at all words")
     assert [value.place for value in mover.values if value is not None] == ["L1H2 at 50%", "L1H2 at 25%"]
     assert mover.differences == (None,)
     places = next(part for part in found.parts if part.key == "places")
@@ -158,14 +163,14 @@ def test_effects_in_different_measures_are_not_subtracted(pair: tuple[Path, Path
     other = run(tmp_path / "other")
     edit(other, "activation_patching", lambda data: data.assign_attrs(metric="kl"))
     found = compare(pair[0], other)
-    assert row(found, "L1H2, sufficient").differences == (None,)
+    assert row(found, "L1H2, sufficient at all words").differences == (None,)
     assert row(found, "two: preferred").differences[0] is not None
 
 
 def test_three_runs_are_each_compared_with_the_first(pair: tuple[Path, Path], tmp_path: Path) -> None:
     found = compare(*pair, run(tmp_path / "third"))
-    assert len(row(found, "L1H2, sufficient").differences) == 2
-    assert [row(found, "L1H2, sufficient").differs(i) for i in (0, 1)] == [True, False]
+    assert len(row(found, "L1H2, sufficient at all words").differences) == 2
+    assert [row(found, "L1H2, sufficient at all words").differs(i) for i in (0, 1)] == [True, False]
     header = found.parts[0].header()
     assert header == ("quantity", "A", "B", "C", "B − A", "finding", "C − A", "finding")
 
@@ -179,7 +184,7 @@ def test_the_page_and_its_twin_say_the_same_and_again_the_same_bytes(found: Comp
     assert not re.search(r"(?:src|href)=[\"']?(?:https?:)?//", text)
     twin = json.loads((tmp_path / "one" / "compare.json").read_text(encoding="utf-8"))
     rows = {row["name"]: row for part in twin["parts"] for row in part["rows"]}
-    assert rows["L1H2, sufficient"]["differences"][0]["differs"] is True
+    assert rows["L1H2, sufficient at all words"]["differences"][0]["differs"] is True
     assert all(name in text for name in ("L1H2, sufficient", "two: top token"))
 
 
@@ -282,6 +287,6 @@ def test_the_command_prints_the_tables_and_writes_the_page(
 ) -> None:
     assert main(["compare", *map(str, pair), "--out", str(tmp_path / "page")]) == 0
     out = capsys.readouterr().out
-    assert re.search(r"L1H2, sufficient +mover 0\.\d\d .* differs", out)
+    assert re.search(r"L1H2, sufficient at all words +mover 0\.\d\d .* differs", out)
     assert out.endswith(f"Page: {tmp_path / 'page' / 'compare.html'}\n")
     assert {path.name for path in (tmp_path / "page").iterdir()} == {"compare.html", "compare.json"}

@@ -7,7 +7,6 @@ their own, paired where the prompts are the same.
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +19,7 @@ from interp.report import inputs
 from interp.report.comparison import measures, page, sides
 from interp.report.comparison.sides import Side
 from interp.report.comparison.table import Part
+from interp.report.markup import figure_number
 
 __all__ = ["Comparison", "compare"]
 
@@ -144,7 +144,7 @@ def _said(found: tuple[Side, ...], parts: tuple[Part, ...]) -> Iterator[str]:
         yield say("Not explained, because the model does not do the task: {runs}.", runs=", ".join(silent))
     for i, side in enumerate(found[1:]):
         compared = [row for part in parts for row in part.rows if row.differences[i] is not None]
-        differ = [row.name for row in compared if row.differs(i)]
+        differ = [row.named for row in compared if row.differs(i)]
         names = {"first": first.letter, "other": side.letter, "total": len(compared)}
         if not compared:
             yield say("{first} and {other} have no number in common.", first=first.letter, other=side.letter)
@@ -155,7 +155,7 @@ def _said(found: tuple[Side, ...], parts: tuple[Part, ...]) -> Iterator[str]:
                 **names,
                 count=len(differ),
                 names=_listed(differ),
-                chance=math.ceil(len(compared) * (1 - stats.LEVEL)),
+                chance=figure_number(len(compared) * (1 - stats.LEVEL), 1),
             )
         else:
             yield say("No difference of {first} and {other} is seen in {total} numbers.", **names)

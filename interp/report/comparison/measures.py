@@ -206,6 +206,11 @@ def _word(direction: str) -> str:
     return say("sufficient") if direction == "denoising" else say("needed")
 
 
+def _at_all_words(direction: str) -> str:
+    """The effect of a patch at every position: the verdict's numbers are at the word where a head acts."""
+    return say("{effect} at all words", effect=_word(direction))
+
+
 def _same_metric(runs: Sequence[Side], name: str) -> bool:
     metrics = {found.attr("metric") for side in runs if (found := side.run.get(name)) is not None}
     return len(metrics) <= 1
@@ -252,7 +257,7 @@ def _head_rows(runs: Sequence[Side], patched: _Patched, at: tuple[int, int]) -> 
         if not _same_metric(runs, "activation_patching"):
             counted = [None] * len(runs)
         if any(value is not None for value in values):
-            yield _row(f"{head_label(*at)}, {_word(direction)}", runs, values, counted)
+            yield _row(f"{head_label(*at)}, {_at_all_words(direction)}", runs, values, counted)
 
 
 def _job(job: str) -> str:
@@ -270,7 +275,7 @@ def _ranked_row(runs: Sequence[Side], patched: _Patched, job: str, i: int, direc
         depth = say("{head} at {depth}", head=head_label(layer, head), depth=f"{layer / max(side.shape[0] - 1, 1):.0%}")
         values.append(effects.value({"layer": layer, "head": head}, depth))
     name = {"mover": say("mover {number}", number=i + 1), "reader": say("reader {number}", number=i + 1)}[job]
-    return Row(f"{name}, {_word(direction)}", tuple(values), (None,) * (len(runs) - 1))
+    return Row(f"{name}, {_at_all_words(direction)}", tuple(values), (None,) * (len(runs) - 1))
 
 
 def _places(runs: Sequence[Side], effects: _Patched) -> Part:
@@ -324,7 +329,8 @@ def _place_row(runs: Sequence[Side], patched: _Patched, end: str, direction: str
     kept = [one if agrees and comparable else None for one, agrees in zip(counted, same, strict=True)]
     site = end[1:].removesuffix("_role")
     name = say("{site} by word", site=site) if end.endswith("_role") else site
-    return _row(f"{name}, {_word(direction)}", runs, values, kept)
+    row = _row(f"{name}, {_word(direction)}", runs, values, kept)
+    return replace(row, at="" if values[0] is None else values[0].place)
 
 
 def _worth_a_row(values: Sequence[Value | None]) -> bool:
@@ -396,7 +402,8 @@ def _probe_row(runs: Sequence[Side], role: str) -> Row | None:
         return None
     same = [value is not None and values[0] is not None and value.place == values[0].place for value in values]
     kept = [one if agrees and of_one_depth else None for one, agrees in zip(counted, same, strict=True)]
-    return _row(say("probe at {role}", role=role), runs, values, kept, same=lambda first, other: False)
+    row = _row(say("probe at {role}", role=role), runs, values, kept, same=lambda first, other: False)
+    return replace(row, at="" if values[0] is None else values[0].place)
 
 
 # --- one sentence ---

@@ -50,11 +50,18 @@ class Row:
         name: the quantity.
         values: one per run; None where a run does not have it.
         differences: one per run after the first: that run minus the first; None where there is nothing to subtract.
+        at: the place of what is subtracted, where the name leaves it out.
     """
 
     name: str
     values: tuple[Value | None, ...]
     differences: tuple[Value | None, ...]
+    at: str = ""
+
+    @property
+    def named(self) -> str:
+        """The quantity with its place, to stand in a sentence."""
+        return f"{self.name} ({self.at})" if self.at else self.name
 
     def differs(self, i: int) -> bool:
         """Whether the interval of a difference excludes 0."""
