@@ -57,12 +57,26 @@ def test_with_time_enough_it_is_refined_to_the_whole(
     monkeypatch.setattr(carriers, "FIRST_HEADS", 4)
     earlier: list[Explanation] = []
     last = explain(raw, TEXT, "negro", "gato", instead=OTHERS, seconds=1e6, refined=earlier.append)
-    assert [one.heads.sizes["prompt"] for one in earlier] == [2, 2, 3]
+    assert [one.heads.sizes["prompt"] for one in earlier] == [2, 2, 3, 3]
     assert all(one.answer.startswith("Sí: ") for one in earlier)
     assert "En el tiempo dado" not in last.answer
     for name in found.results:
         for variable in found.results[name].data_vars:
             close(last.results[name][variable], found.results[name][variable], size=1.0, what=(name, variable))
+
+
+def test_an_answer_is_told_before_the_next_one_is_worked_out(
+    raw: HookedTransformer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stopped(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(carriers, "FIRST_HEADS", 4)
+    monkeypatch.setattr(carriers._Heads, "patch_more", stopped)
+    earlier: list[Explanation] = []
+    with pytest.raises(KeyboardInterrupt):
+        explain(raw, TEXT, "negro", "gato", instead=OTHERS, seconds=1e6, refined=earlier.append)
+    assert len(earlier) == 1
 
 
 def test_time_that_is_left_goes_to_more_words(raw: HookedTransformer, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -103,7 +103,7 @@ def explain(
         continuation: generate so many tokens after the sentence and after every counterfactual; None generates none.
         seconds: about how long it may take. What matters most is patched first, and how much of the rest follows is
             planned from the time that this took; the answer says what was left. None patches everything.
-        refined: called with each answer that a better one comes after, the first of them early.
+        refined: called with each answer before the last as soon as it stands, the first of them early.
         progress: called with patches done and patches in all.
 
     Returns:
@@ -152,12 +152,12 @@ def explain(
     order = np.abs(sources["written"].mean("prompt").values)
     found: Explanation | None = None
     for now in carried(model, pairs, order, clock, progress):
-        if found is not None and refined is not None:
-            refined(found)
         found = Explanation(
             written.said, *names, said, pairs, reach, predictions, now.heads, sources, now.route, goes_on, now.paths,
             seconds,
         )  # fmt: skip
+        if refined is not None and not now.last:
+            refined(found)
     assert found is not None
     return found
 

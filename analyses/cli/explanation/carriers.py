@@ -57,11 +57,12 @@ class Clock:
 
 @dataclass(frozen=True)
 class Carried:
-    """What was patched so far: ``Explanation`` says what is in each."""
+    """What was patched so far: ``Explanation`` says what is in each; ``last`` where nothing comes after it."""
 
     heads: xr.Dataset
     paths: xr.Dataset | None = None
     route: xr.Dataset | None = None
+    last: bool = False
 
 
 def carried(
@@ -91,14 +92,15 @@ def carried(
     if found.seconds < clock.left():
         paths = _paths(model, pairs.select(range(found.done)), so_far.heads, progress)
         so_far = replace(so_far, paths=paths)
+        yield so_far
     words = _words_for_route(model, pairs, found, clock)
     if words:
         so_far = replace(so_far, route=_route(model, pairs.select(range(words)), progress))
     elif clock.seconds is not None:
         for heads in _further(found, cells, clock, 1.0, 1.0):
-            yield so_far
             so_far = replace(so_far, heads=heads)
-    yield so_far
+            yield so_far
+    yield replace(so_far, last=True)
 
 
 def _within(found: _Heads, cells: Sequence[tuple[int, int]], clock: Clock) -> Iterator[Carried]:
