@@ -74,7 +74,7 @@ def _pattern_words() -> dict[str, str]:
         "bounded": say(
             "Here are {heads} of {all} heads and {prompts} of {stored} prompts: those that fit in the page."
         ),
-        "as printed": say("The same for one pair of words, as it is printed"),
+        "as printed": say("The same for one pair of words of prompt 1, as it is printed"),
     }
 
 
@@ -88,7 +88,7 @@ def _lesson_words() -> dict[str, str]:
         "products": say("The products, number by number"),
         "all others": say("all others"),
         "sum = z": say("sum = z"),
-        "pair of lesson": say("The lesson's pair: {dest} reads {src} in {head}"),
+        "pair of lesson": say("The lesson's pair, on prompt 1: {dest} reads {src} in {head}"),
         "pair of question": say("The pair of the question: {dest} reads {src}"),
         "question little": say(
             "Of what {dest} reads on this prompt, {src} gets at most {percent}%, in {head}, of the {heads} heads drawn "
@@ -129,10 +129,15 @@ def _lesson_words() -> dict[str, str]:
         "softened": say("Divided by {root} instead: entropy in bits"),
         "softened top": say("(0: one word has everything); most goes to {word}: {weight}."),
         "not stored": say("Not stored"),
-        "not stored means": say(
-            "The queries, keys and values of {head} on prompt {prompt} are not in this page. On this prompt there are: "
-            "{here}. On the first: {first}."
+        "head not stored": say(
+            "The queries, keys and values of {head} on prompt {prompt} are not in this page. On this prompt there are "
+            "those of {here}."
         ),
+        "prompt not stored": say(
+            "The queries, keys and values on prompt {prompt} are not in this page, so its steps cannot be computed "
+            "here. Prompts that have them: {prompts}."
+        ),
+        "without vectors": say("{what} (not stored)"),
     }
 
 

@@ -13,7 +13,7 @@ from playwright.sync_api import Browser, Playwright, sync_playwright
 from interp import Explanation, HookedTransformer, explain, report, show
 from interp.report.comparison import compare
 from tests.browser.opened import Opened
-from tests.report_fixture import RunSpec, write_run
+from tests.report_fixture import RunSpec, edit, only, write_run
 
 EXAMPLE = Path(__file__).parents[2] / "reports" / "examples" / "color-noun-es"
 TEXT = "Me encanta el color negro, espero algún día tener un gato así"
@@ -43,9 +43,9 @@ def chromium() -> Iterator[Browser]:
 def pages(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     """The page of a name, drawn when it is first asked for.
 
-    ``study`` is that of the bundled example, ``made`` of seeded numbers with markup in its words, ``refused`` of a
-    model that does not do the task, ``explained`` of one sentence, ``compared`` of two runs, ``notebook`` what cells
-    show.
+    ``study`` is that of the bundled example, ``made`` of seeded numbers with markup in its words, ``partial`` has
+    vectors of one prompt alone, ``refused`` is of a model that does not do the task, ``explained`` of one sentence,
+    ``compared`` of two runs, ``notebook`` what cells show.
     """
 
     @cache
@@ -61,6 +61,11 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
         sides = [write_run(directory / name, RunSpec(seed=seed)) for seed, name in enumerate("ab")]
         return compare(*sides).save(directory)
 
+    def partial(directory: Path) -> Path:
+        write_run(directory, only("attention_lesson", "attention_patterns", "attention_vectors", "verdict"))
+        edit(directory, "attention_vectors", lambda data: data.isel(prompt=[0]))
+        return report.render(directory)
+
     def notebook(directory: Path) -> Path:
         cells = [show(found().pairs), show(found().results["heads"]), show(found())]
         (directory / "notebook.html").write_text(SHELL + "".join(cell.html for cell in cells), encoding="utf-8")
@@ -69,6 +74,7 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     makers: dict[str, Callable[[Path], Path]] = {
         "study": study,
         "made": lambda directory: report.render(write_run(directory, RunSpec(nasty=True))),
+        "partial": partial,
         "refused": lambda directory: report.render(write_run(directory, RunSpec(gate_passed=False))),
         "explained": lambda directory: found().save(directory),
         "compared": compared,

@@ -123,6 +123,26 @@ def test_the_lesson_s_numbers_are_numpy_s(used: Use, prompt: int, head: str, des
     close(exact("weight"), true[src], what="the model's own weight stays")
 
 
+def test_the_lesson_offers_only_prompts_whose_vectors_are_there_and_says_whose_pair_it_has(used: Use) -> None:
+    page = used("partial").page
+    page.wait_for_selector("html.alive", state="attached")
+    options = page.locator("#any-two-words select").first.locator("option")
+    assert [option.is_disabled() for option in options.all()] == [False] + [True] * (options.count() - 1)
+    assert options.nth(1).inner_text().endswith("(not stored)")
+    assert page.locator("#patterns select option:disabled").count() == 0
+    page.locator("#patterns select").select_option("1")  # the patterns of the other prompts are there
+    said = page.locator("#any-two-words").inner_text()
+    assert "on prompt 2 are not in this page" in said
+    assert "Prompts that have them: 1." in said
+    assert "–" not in said
+    assert (
+        page.locator("#any-two-words .jumps button").first.inner_text().startswith("The lesson's pair, on prompt 1: ")
+    )
+    assert "of prompt 1" in page.locator("#any-two-words + details.still summary").first.inner_text()
+    page.locator("#any-two-words .jumps button").first.click()
+    assert page.locator("#any-two-words input").is_visible()
+
+
 def test_circuitsvis_comes_when_asked_for_with_names_on_what_it_draws(used: Use) -> None:
     opened = used("made")
     page = opened.page

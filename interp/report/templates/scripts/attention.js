@@ -38,19 +38,23 @@ function startLooking() {
   looked.dest = lesson.dest === undefined ? wordsOf(0).length - 1 : lesson.dest;
   looked.src = lesson.src === undefined ? 0 : lesson.src;
 }
-// A labelled select; what it offers is [value, text] pairs.
+// A labelled select; what it offers is [value, text], and whether it cannot be chosen.
 function chooser(label, changed) {
   var select = make("select", {});
   select.addEventListener("change", function () { changed(select.value); });
   return { box: make("label", { class: "chooser" }, [make("span", {}, label), select]), select: select };
 }
 function offer(select, pairs, value) {
-  select.replaceChildren.apply(select, pairs.map(function (pair) { return make("option", { value: pair[0] }, pair[1]); }));
+  select.replaceChildren.apply(select, pairs.map(function (pair) { return make("option", { value: pair[0], disabled: pair[2] ? "" : null }, pair[1]); }));
   select.value = String(value);
 }
-function promptChooser() {
+// ``missing`` says of a prompt whether it lacks what the part needs.
+function promptChooser(missing) {
   var made = chooser(say("prompt"), function (value) { look({ prompt: Number(value) }); });
-  offer(made.select, attended.patterns.prompts.map(function (prompt, i) { return [i, (i + 1) + ": " + prompt.text]; }), looked.prompt);
+  offer(made.select, attended.patterns.prompts.map(function (prompt, i) {
+    var text = (i + 1) + ": " + prompt.text;
+    return missing && missing(i) ? [i, say("without vectors", { what: text }), true] : [i, text];
+  }), looked.prompt);
   if (data.prompts_lang) made.select.lang = data.prompts_lang;
   whenLooked.push(function () { made.select.value = String(looked.prompt); });
   return made.box;

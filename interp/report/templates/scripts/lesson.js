@@ -107,13 +107,13 @@ function liveLesson(figure) {
   var steps = make("ol", {});
   var softened = make("div", { class: "softened", role: "status", "aria-live": "polite" });
   var control = make("div", { class: "slide" }, [make("label", { class: "chooser" }, [make("span", {}, say("divisor")), make("span", { class: "track" }, [slider, mark])]), back, softened]);
-  life.append(make("div", { class: "choosers" }, [promptChooser(), head.box, dest.box, src.box]), jumps, make("div", { class: "steps" }, steps));
+  life.append(make("div", { class: "choosers" }, [promptChooser(function (prompt) { return !headsOn(prompt).length; }), head.box, dest.box, src.box]), jumps, make("div", { class: "steps" }, steps));
 
   function entry() {
     return vectors[looked.prompt + " " + looked.head];
   }
-  function headsHere() {
-    return stored.entries.filter(function (one) { return one[0] === looked.prompt; }).map(function (one) { return one[1]; });
+  function headsOn(prompt) {
+    return stored.entries.filter(function (one) { return one[0] === prompt; }).map(function (one) { return one[1]; });
   }
   function option(words) {
     return function (word, i) { return [i, i + ": " + word]; };
@@ -134,7 +134,7 @@ function liveLesson(figure) {
       var weight = weightOf(looked.prompt, one, target, source);
       return weight > most[0] ? [weight, one] : most;
     }, [-1, ""]);
-    var known = headsHere().indexOf(best[1]) >= 0 ? best[1] : looked.head;
+    var known = headsOn(looked.prompt).indexOf(best[1]) >= 0 ? best[1] : looked.head;
     jump(say("pair of question", { dest: words[target], src: words[source] }), { head: known, dest: target, src: source });
     jumps.append(make("p", { class: "step-meaning", id: "question-pair" }, say(best[0] < 0.25 ? "question little" : "question much", {
       dest: words[target], src: words[source], percent: Math.round(100 * best[0]), head: best[1], heads: attended.patterns.heads.length })));
@@ -184,16 +184,21 @@ function liveLesson(figure) {
   }
   function draw() {
     var words = wordsOf(looked.prompt);
-    var heads = headsHere();
-    offer(head.select, attended.patterns.heads.map(function (one) { return [one, one]; }), looked.head);
+    var here = headsOn(looked.prompt);
+    offer(head.select, attended.patterns.heads.map(function (one) {
+      return here.length && here.indexOf(one) < 0 ? [one, say("without vectors", { what: one }), true] : [one, one];
+    }), looked.head);
     offer(dest.select, words.map(option()), looked.dest);
     offer(src.select, words.slice(0, looked.dest + 1).map(option()), looked.src);
     drawJumps(words);
     var one = entry();
     if (one) return drawSteps(words, one);
-    var where = stored.entries.filter(function (each) { return each[0] === 0; }).map(function (each) { return each[1]; }).join(", ");
+    var prompts = attended.patterns.prompts.map(function (unused, i) { return i; }).filter(function (i) { return headsOn(i).length; });
+    var why = here.length
+      ? say("head not stored", { head: looked.head, prompt: looked.prompt + 1, here: here.join(", ") })
+      : say("prompt not stored", { prompt: looked.prompt + 1, prompts: prompts.map(function (i) { return i + 1; }).join(", ") });
     var shares = words.slice(0, looked.dest + 1).map(function (word, i) { return weightOf(looked.prompt, looked.head, looked.dest, i); });
-    steps.replaceChildren(step(say("not stored"), [strip(words, shares, looked.dest, looked.src), meaning(say("not stored means", { head: looked.head, prompt: looked.prompt + 1, here: heads.join(", ") || "\u2013", first: where }))]));
+    steps.replaceChildren(step(say("not stored"), [strip(words, shares, looked.dest, looked.src), meaning(why)]));
   }
   slider.addEventListener("input", function () {
     root = Number(slider.value);
