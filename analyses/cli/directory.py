@@ -15,6 +15,7 @@ import os
 import platform
 import re
 import secrets
+import shlex
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -129,6 +130,38 @@ def refuse_foreign(out: Path) -> None:
         here = set(out.iterdir()) - set(_files.unfinished(out)) - {out / LOCK}
         if here and not (out / MANIFEST).is_file():
             raise InterpError(f"--out {out} is not empty and holds no run; name a new or empty directory.")
+
+
+def refuse_used(out: Path) -> None:
+    """Find out that a directory is not there yet or empty, and say what is in it otherwise.
+
+    Raises:
+        InterpError: it is a file, or holds something; an earlier explanation is named by its question.
+    """
+    with refusing(out):
+        if not out.exists() or (out.is_dir() and not any(out.iterdir())):
+            return
+        if not out.is_dir():
+            raise InterpError(f"{out} is a file. Name a new directory.")
+        question = _question_of(out)
+    if question:
+        raise InterpError(
+            f"{out} holds an explanation already: {question} Name another directory, or run 'interp report "
+            f"{shlex.quote(str(out))}' to draw that one again."
+        )
+    raise InterpError(f"{out} is not an empty directory. Name another one.")
+
+
+def _question_of(out: Path) -> str:
+    """What the explanation in a directory asks; empty where there is none."""
+    from interp import results
+
+    for name in ("reach", "influences"):
+        path = out / RESULTS / f"{name}.nc"
+        if path.is_file():
+            with contextlib.suppress(InterpError):
+                return str(results.load(path).attrs.get("question", ""))
+    return ""
 
 
 def _lock(path: Path, command: str) -> int:

@@ -60,7 +60,7 @@ log = logging.getLogger("interp.cli")
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit code."""
     try:
-        arguments = _parser().parse_args(argv)
+        arguments = _parsed(argv)
     except SystemExit as stop:  # --help, --version, or a usage error already explained in one line
         return int(stop.code or 0)
     arguments.command_line = shlex.join(["interp", *(sys.argv[1:] if argv is None else argv)])
@@ -138,6 +138,16 @@ class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         Terminal().say(str(InterpError(f"{message}. See '{self.prog} --help'.")))
         raise SystemExit(2)
+
+
+def _parsed(argv: Sequence[str] | None) -> argparse.Namespace:
+    """The arguments; an option that the subcommand does not know is explained by the subcommand's own help."""
+    arguments, unknown = _parser().parse_known_args(argv)
+    if unknown:
+        said = f"unrecognized arguments: {' '.join(unknown)}. See 'interp {arguments.command} --help'."
+        Terminal().say(str(InterpError(said)))
+        raise SystemExit(2)
+    return arguments
 
 
 def _parser() -> argparse.ArgumentParser:

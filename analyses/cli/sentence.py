@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -10,12 +11,14 @@ from typing import TYPE_CHECKING
 
 import xarray as xr
 
+from analyses.cli.directory import refuse_used
 from analyses.cli.terminal import Screen, aligned
-from interp.errors import InterpError
+from interp.errors import InterpError, shown
 from interp.language import say, speaking
 
 if TYPE_CHECKING:
     from analyses.cli.explanation import Explanation, Influences
+    from interp.prompts.chat import Messages
 
 HEADS, WORDS = 5, 3
 """How many heads, and how many words after each token, are listed."""
@@ -23,6 +26,8 @@ PATIENCE = 3.0
 """Seconds within which the whole answer is awaited."""
 ANY, NEXT = "?", ">"
 """What stands for the source where every word is asked about, and for a target that is generated."""
+LONG = 500
+"""A text of fewer characters is not counted before the model is loaded: no model in use reads so little."""
 FEWEST = 5
 """Fewer counterfactuals than this give no interval: a bootstrap of so few is no more than their spread."""
 
@@ -38,21 +43,21 @@ def explained(arguments: argparse.Namespace, screen: Screen) -> Iterator[str]:
     if (arguments.text is None) == (arguments.chat is None):
         raise InterpError("Give the sentence, or --chat with a file of messages.")
     text = read_chat(arguments.chat) if arguments.text is None else arguments.text
+    out: Path | None = arguments.out
+    _check_options(arguments)
     if isinstance(text, str):
         _check_words(text, arguments.source, arguments.target)
-    out: Path | None = arguments.out
-    from analyses.cli.explanation import check_empty, explain
+    if out is not None:
+        refuse_used(out)
+    _check_reading(text, arguments.model)
+    from analyses.cli.explanation import explain
     from interp.model import HookedTransformer
 
-    if out is not None:
-        check_empty(out)
     with screen.stage(f"loading {arguments.model}"):
         model = HookedTransformer.from_pretrained(arguments.model, device=arguments.device, dtype=arguments.dtype)
     with screen.stage("patching") as advance:
         found: Explanation | Influences
         if arguments.source == ANY:
-            if arguments.instead is not None or arguments.continuation is not None:
-                raise InterpError("--from ? asks of every word, so that it takes no --instead and no --continue.")
             found = explain(
                 model,
                 text,
@@ -108,6 +113,45 @@ def _teller(screen: Screen) -> Callable[[Explanation], None]:
         told.append(n)
 
     return tell
+
+
+def _check_options(arguments: argparse.Namespace) -> None:
+    """Look at the numbers, and at what goes together.
+
+    Raises:
+        InterpError: an option that makes no sense, by its own name.
+    """
+    if not 0 <= arguments.seconds < float("inf"):
+        raise InterpError(f"--seconds is {arguments.seconds:g}. Give a number of seconds, or 0 for no limit.")
+    if arguments.n < 1:
+        raise InterpError(f"--n is {arguments.n}. Ask for at least one other word.")
+    if arguments.continuation is not None and arguments.continuation < 1:
+        raise InterpError(f"--continue is {arguments.continuation}. Ask for at least one token.")
+    if arguments.source == ANY:
+        if arguments.instead is not None or arguments.continuation is not None:
+            raise InterpError("--from ? asks of every word, so that it takes no --instead and no --continue.")
+    elif re.fullmatch(rf"{NEXT}\d*", arguments.target) and arguments.target not in (arguments.text or ""):
+        raise InterpError(
+            f"--to {shown(arguments.target)} is a token that is generated, and goes only with --from '?', which asks "
+            "which words matter to it. Write --from '?', or name a later word of the text."
+        )
+
+
+def _check_reading(text: str | Messages, model: str) -> None:
+    """Have a chat written, and a long text counted, by the tokenizer alone: weights may take minutes to load.
+
+    Raises:
+        InterpError: a model without a chat template, or a text too long for it.
+    """
+    if isinstance(text, str) and len(text) < LONG:
+        return
+    from interp.model.source import reader
+    from interp.prompts.chat import Written
+    from interp.prompts.tokens import check_fits, encode
+
+    read_by = reader(model)
+    written = Written.of(read_by, text)
+    check_fits(encode(written.reader, written.text), read_by)
 
 
 def _check_words(text: str, source: str, target: str) -> None:

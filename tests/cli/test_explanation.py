@@ -267,8 +267,13 @@ def test_words_of_the_lexicon_have_the_sources_capital(mini: HookedTransformer) 
 
 
 def test_pieces_that_make_no_word_take_no_words_place(mini: HookedTransformer) -> None:
-    with pytest.raises(InterpError, match=r"No other word was found for 'is black'.* --instead"):
-        explain(mini, "The cat is black. The cat is", "is black", "cat@2")
+    with pytest.raises(InterpError, match=r"No other word was found for 'so very'.* --instead"):
+        explain(mini, "The cat is so very black. The cat is", "so very", "cat@2")
+
+
+def test_of_a_phrase_the_words_of_a_lexicon_are_exchanged(mini: HookedTransformer) -> None:
+    found = explain(mini, "The cat is black. The cat is", "is black", "cat@2", n=2)
+    assert [slots["source"] for slots in found.pairs.corrupted_slots] == ["is white", "is red"]
 
 
 def test_few_words_give_no_interval_and_many_do(mini: HookedTransformer) -> None:

@@ -58,7 +58,12 @@ def test_the_language_can_be_chosen(capsys: Captured) -> None:
     [
         (["--from", "verde", "--to", "gato"], "The word 'verde' is not in"),
         (["--from", "gato", "--to", "negro"], "'negro' does not come after 'gato'"),
-        (["--from", "negro", "--to", "gato", "--n", "0"], "n is 0"),
+        (["--from", "negro", "--to", "gato", "--n", "0"], "--n is 0"),
+        (["--from", "negro", "--to", "gato", "--seconds", "-1"], "--seconds is -1"),
+        (["--from", "negro", "--to", "gato", "--seconds", "nan"], "--seconds is nan"),
+        (["--from", "negro", "--to", "gato", "--continue", "0"], "--continue is 0"),
+        (["--from", "negro", "--to", ">2"], "goes only with --from '?'"),
+        (["--from", "negro", "--to", "gato", "--nn", "3"], "See 'interp explain --help'"),
         (["--from", "negro", "--to", "gato", "--instead", "zzzq"], "None of 1 other words"),
         (["--from", "negro", "--to", "gato", "--instead", ","], "Give a list of words"),
         (["--from", "negro"], "the following arguments are required: --to"),
@@ -95,5 +100,33 @@ def test_a_chat_is_a_file(tmp_path: Path, capsys: Captured) -> None:
 def test_a_directory_with_something_in_it_is_left_alone(tmp_path: Path, capsys: Captured) -> None:
     (tmp_path / "mine.txt").write_text("mine")
     assert main([*ASKED, "--out", str(tmp_path)]) == 2
-    assert "is not an empty directory" in capsys.readouterr().err
+    assert "is not an empty directory. Name another one" in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
+
+
+def test_a_directory_with_an_explanation_is_named_by_its_question(
+    tmp_path: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "found"
+    asked = [*ASKED, "--n", "1", "--out", str(out), "--quiet"]
+    assert main(asked) == 0
+    capsys.readouterr()
+    monkeypatch.setattr(HookedTransformer, "from_pretrained", None)
+    assert main(asked) == 2
+    told = capsys.readouterr().err
+    assert "holds an explanation already: ¿Qué de «negro» llega a «gato»" in told
+    assert f"'interp report {out}'" in told
+    assert main(["report", str(out)]) == 0
+
+
+def test_what_a_model_cannot_read_is_said_before_it_is_loaded(
+    tmp_path: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(HookedTransformer, "from_pretrained", None)
+    chat = tmp_path / "chat.json"
+    chat.write_text('[{"role": "user", "content": "negro gato"}]')
+    words = ["--from", "negro", "--to", "gato", "--quiet"]
+    assert main(["explain", "--chat", str(chat), *words]) == 2
+    assert "mini has no chat template" in capsys.readouterr().err
+    assert main(["explain", TEXT + " y así" * 200, *words]) == 2
+    assert "tokens, but the model reads at most" in capsys.readouterr().err

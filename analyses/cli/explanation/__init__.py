@@ -20,7 +20,7 @@ from analyses.cli.explanation.beginning import Beginning
 from analyses.cli.explanation.carriers import Clock, carried
 from analyses.cli.explanation.continuation import continued
 from analyses.cli.explanation.influences import Influences
-from analyses.cli.explanation.result import Explanation, check_empty
+from analyses.cli.explanation.result import Explanation
 from analyses.cli.explanation.words import other_words
 from analyses.cli.sentence import ANY
 from interp._arguments import check_model
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from interp.model import HookedTransformer
     from interp.sweeps import Progress
 
-__all__ = ["Explanation", "Influences", "check_empty", "explain", "is_spanish", "other_words"]
+__all__ = ["Explanation", "Influences", "explain", "is_spanish", "other_words"]
 
 Language: TypeAlias = Literal["en", "es"]
 

@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import xarray as xr
 
+from analyses.cli.directory import refuse_used
 from analyses.cli.explanation.answer import asked, sentences
 from analyses.cli.explanation.carriers import DIRECTIONS
 from interp import results, summary
-from interp.errors import InterpError
 from interp.language import speaking
 from interp.prompts import PromptPairs
 from interp.prompts.swaps import TARGET
@@ -176,20 +176,10 @@ def save(found: Mapping[str, xr.Dataset], directory: str | Path) -> Path:
     from interp import report
 
     where = Path(directory)
-    check_empty(where)
+    refuse_used(where)
     for name, result in found.items():
         results.save(result, where / "results" / f"{name}.nc")
     return report.render(where, interactive=False)
-
-
-def check_empty(directory: Path) -> None:
-    """Refuse to write where something is.
-
-    Raises:
-        InterpError: it is no directory, or not an empty one.
-    """
-    if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
-        raise InterpError(f"{directory} is not an empty directory. Choose another one.")
 
 
 def values_of(result: xr.Dataset, *names: str) -> list[list[object]]:

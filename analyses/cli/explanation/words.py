@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +28,8 @@ LIKELY = 0.2
 def other_words(model: HookedTransformer, text: str | Written, source: tuple[int, int], n: int) -> list[str]:
     """Words for the place of the source: of the bundled lexicons that hold it, then what the model expects there.
 
+    In a phrase of several words, each that is in a lexicon is exchanged by itself.
+
     Args:
         model: the model.
         text: the sentence.
@@ -37,10 +40,12 @@ def other_words(model: HookedTransformer, text: str | Written, source: tuple[int
     >>> model = HookedTransformer.from_pretrained("mini")
     >>> other_words(model, "el color negro", (9, 14), 2)[:2]
     ['blanco', 'rojo']
+    >>> other_words(model, "el color negro", (3, 14), 2)[:2]
+    ['color blanco', 'color rojo']
     """
     written = text if isinstance(text, Written) else Written.of(model, text)
     word = written.text[slice(*source)]
-    found = [other for other in dict.fromkeys(of_lexicons(word)) if other != word]
+    found = [other for other in dict.fromkeys([*of_lexicons(word), *_of_phrase(word)]) if other != word]
     if sum(_lines_up(written, source, found)) >= n:
         return found
     expected = [
@@ -66,6 +71,14 @@ def of_lexicons(word: str) -> Iterator[str]:
                 yield from words
             elif word.lower() in words and word.istitle():
                 yield from (other.capitalize() for other in words)
+
+
+def _of_phrase(phrase: str) -> Iterator[str]:
+    """A phrase of several words with one of them exchanged for another of its lexicon."""
+    words = list(re.finditer(r"\w+", phrase))
+    for match in words if len(words) > 1 else ():
+        for other in of_lexicons(match[0]):
+            yield swaps.with_word(phrase, match.span(), other)
 
 
 def _expected(model: HookedTransformer, written: Written, source: tuple[int, int], most: int) -> list[str]:
