@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
 from playwright.sync_api import Page
 
+from interp import results
 from tests.browser.opened import Opened
 from tests.report_fixture import RunSpec, attention_vectors
-from tests.tolerance import close
+from tests.tolerance import close, near
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
@@ -141,6 +143,23 @@ def test_the_lesson_offers_only_prompts_whose_vectors_are_there_and_says_whose_p
     assert "of prompt 1" in page.locator("#any-two-words + details.still summary").first.inner_text()
     page.locator("#any-two-words .jumps button").first.click()
     assert page.locator("#any-two-words input").is_visible()
+
+
+@pytest.mark.parametrize(("prompt", "head"), [(0, (2, 1)), (1, (0, 3))])
+def test_the_pattern_s_weights_are_those_of_the_result(
+    used: Use, pages: Callable[[str], Path], prompt: int, head: tuple[int, int]
+) -> None:
+    page = alive(used)
+    page.locator("#patterns select").select_option(str(prompt))
+    page.locator(f"#patterns .square[data-head=L{head[0]}H{head[1]}]").click()
+    drawn = page.evaluate(
+        "() => Array.from(document.querySelectorAll('#patterns [data-pair]'), cell =>"
+        " [...cell.dataset.pair.split(' '), /-?[\\d.]+$/.exec(cell.textContent)[0]].map(Number))"
+    )
+    stored = results.load(pages("made").parent / "results" / "attention_patterns.nc")["pattern"]
+    weights = stored.isel(prompt=prompt, layer=head[0], head=head[1]).transpose("dest_position", "src_position").values
+    assert len(drawn) == np.isfinite(weights[np.tri(len(weights), dtype=bool)]).sum()
+    near([weight for _, _, weight in drawn], [weights[int(i), int(j)] for i, j, _ in drawn], 0.0051, why="hundredths")
 
 
 def test_circuitsvis_comes_when_asked_for_with_names_on_what_it_draws(used: Use) -> None:
