@@ -81,7 +81,9 @@ def ticks(low: float, high: float, count: int = 5) -> list[float]:
 
 def tick_text(value: float) -> str:
     """A tick's label: as few decimals as it needs."""
-    return figure_number(value, 2).rstrip("0").rstrip(".") if value != round(value) else figure_number(value, 0)
+    if value == round(value):
+        return figure_number(value, 0)
+    return figure_number(value, max(2, 1 - math.floor(math.log10(abs(value))))).rstrip("0")
 
 
 _MARKS = {"pass": "✓", "fail": "✗"}

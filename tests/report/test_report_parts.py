@@ -133,6 +133,11 @@ def test_ticks_are_round_and_inside() -> None:
     assert lines.ticks(1, 1) == [1]
 
 
+def test_the_ticks_of_small_values_differ() -> None:
+    assert [lines.tick_text(tick) for tick in lines.ticks(0, 0.0004)] == ["0", "0.0001", "0.0002", "0.0003", "0.0004"]
+    assert [lines.tick_text(tick) for tick in (-0.25, 2.5, -10)] == ["−0.25", "2.5", "−10"]
+
+
 def test_bars_reach_from_zero_to_the_value() -> None:
     points = [lines.Point(2.0, 1.5, 2.5, 8), lines.Point(-1.0, float("nan"), float("nan"), 1)]
     drawn = lines.bars(["up", "down"], points, axis="logits", key="k", title="t", description="d", width=350.0)
