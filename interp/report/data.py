@@ -54,6 +54,8 @@ def words() -> dict[str, str]:
         "layer": say("layer {layer}"),
         "position": say("position {position}"),
         "clear": say("Choose nothing"),
+        "95% low": say("{name} 95% low"),
+        "95% high": say("{name} 95% high"),
         "copied": say("Copied"),
         "copy by hand": say("Select and copy by hand"),
         **_pattern_words(),

@@ -16,7 +16,8 @@ from interp.report.arcs import Arc, Faint, Word, flow
 from interp.report.inputs import Result, RunInputs
 from interp.report.markup import figure_number
 from interp.report.sections import sentence
-from interp.report.verdict import Roles, Size, Verdict
+from interp.report.tables import Size
+from interp.report.verdict import Roles, Verdict
 from interp.sites import head_label
 
 SHORT = 72

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import xarray as xr
@@ -12,7 +12,32 @@ import xarray as xr
 from interp.language import Foreign, say, say_stored
 from interp.report.markup import figure_number, visible
 
-Cell = str | float | int | None
+
+@dataclass(frozen=True)
+class Size:
+    """A number with its 95% interval, NaN where it has none: one cell to be read, three columns where it is saved."""
+
+    mean: float
+    low: float = math.nan
+    high: float = math.nan
+    digits: int = field(default=2, kw_only=True)
+
+    @property
+    def text(self) -> str:
+        """The number, and its interval where it has one."""
+        return f"{figure_number(self.mean, self.digits)} {interval_text(self.low, self.high, self.digits)}".rstrip()
+
+    def data(self) -> dict[str, str]:
+        """What scripts save of it, by the names of a cell's attributes; what is not known is left out.
+
+        >>> Size(-0.25, -0.5, 0.125).data()
+        {'data-value': '-0.25', 'data-low': '-0.5', 'data-high': '0.125'}
+        """
+        parts = {"data-value": self.mean, "data-low": self.low, "data-high": self.high}
+        return {name: f"{value:.6g}" for name, value in parts.items() if math.isfinite(value)}
+
+
+Cell = str | float | int | Size | None
 
 MOST_COLUMNS = 24
 """Columns of numbers beyond these are set as text is."""
@@ -63,13 +88,18 @@ class Table:
             return say("yes") if value else say("no")
         if isinstance(value, int):
             return str(value)
+        if isinstance(value, Size):
+            return value.text
         if isinstance(value, float):
             return figure_number(value, column.digits)
         return visible(value)
 
-    def texts(self) -> list[list[str]]:
-        """All cells as the page shows them."""
-        return [[self.text(value, c) for value, c in zip(row, self.columns, strict=True)] for row in self.rows]
+    def texts(self) -> list[list[tuple[str, dict[str, str]]]]:
+        """All cells as the page shows them, each with the attributes that it has."""
+        return [
+            [(self.text(v, c), v.data() if isinstance(v, Size) else {}) for v, c in zip(row, self.columns, strict=True)]
+            for row in self.rows
+        ]
 
     def numeric(self) -> list[bool]:
         """Per column, whether it holds numbers (and is set flush right)."""

@@ -15,8 +15,7 @@ from interp.errors import InterpError
 from interp.language import say, say_stored
 from interp.prompts.vocabulary import Vocabulary
 from interp.report.inputs import Result, RunInputs
-from interp.report.markup import figure_number
-from interp.report.tables import Cell, Column, Table, interval_text
+from interp.report.tables import Cell, Column, Size, Table
 
 NAMED = ("mover", "reader")
 """The jobs of heads that the verdict names."""
@@ -53,27 +52,13 @@ class HeadColumn:
         """Whether there is any interval."""
         return any(math.isfinite(value) for value in self.low)
 
-    def text(self, i: int) -> Cell:
+    def cell(self, i: int) -> Cell:
         """A value with its interval, if it has one."""
-        value, interval = self.values[i], interval_text(self.low[i], self.high[i])
-        return f"{figure_number(value, 2)} {interval}" if interval and isinstance(value, float) else value
+        value, ends = self.values[i], (self.low[i], self.high[i])
+        return Size(value, *ends) if isinstance(value, float) and all(map(math.isfinite, ends)) else value
 
 
-@dataclass(frozen=True)
-class Size:
-    """An effect with its interval, as a share of the clean-corrupted gap: 1 is all of it, 0 is nothing."""
-
-    mean: float
-    low: float
-    high: float
-
-    @property
-    def text(self) -> str:
-        """The number, and its interval where it has one."""
-        return f"{figure_number(self.mean, 2)} {interval_text(self.low, self.high)}".rstrip()
-
-
-UNKNOWN = Size(math.nan, math.nan, math.nan)
+UNKNOWN = Size(math.nan)
 """What was not measured."""
 
 
@@ -160,8 +145,8 @@ class Verdict:
             cells: list[Cell] = [head, say_stored(self.labels[i])]
             if self.effects:
                 effect = self.effects.get(head, _NOT_PATCHED)
-                cells += [effect.role, effect.sufficient.text, effect.needed.text]
-            rows.append((*cells, *([] if ablation is None else [ablation.text(i)])))
+                cells += [effect.role, effect.sufficient, effect.needed]
+            rows.append((*cells, *([] if ablation is None else [ablation.cell(i)])))
         return Table(title, tuple(columns), tuple(rows))
 
     def sentences(self) -> tuple[tuple[str, str], ...]:

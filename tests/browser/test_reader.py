@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from playwright.sync_api import Page
 
 from tests.browser.opened import Opened
 
@@ -68,6 +69,15 @@ def test_a_cell_says_its_number_to_pointer_and_finger(used: Use) -> None:
     assert says.match(tapped.locator("#tip").inner_text())
 
 
+def saved_as(page: Page, button: str, place: Path) -> str:
+    """The text of the file that a button saves; a name that has an ending is that of the file."""
+    with page.expect_download() as download:
+        page.locator(button).first.click()
+    assert not place.suffix or download.value.suggested_filename == place.name
+    download.value.save_as(place)
+    return place.read_text(encoding="utf-8")
+
+
 def test_a_table_is_saved_as_csv_and_as_json(used: Use, tmp_path: Path) -> None:
     page = used("made").page
     page.locator("#patch-z details").first.locator("summary").first.click()
@@ -75,17 +85,31 @@ def test_a_table_is_saved_as_csv_and_as_json(used: Use, tmp_path: Path) -> None:
     shown = [[cell.inner_text() for cell in row.locator("th, td").all()] for row in table.locator("tr").all()]
     saved = {}
     for kind in ("csv", "json"):
-        with page.expect_download() as download:
-            page.locator(f"#patch-z button[data-save={kind}]").first.click()
-        assert download.value.suggested_filename == f"patch-z-1.{kind}"
-        download.value.save_as(tmp_path / kind)
-        saved[kind] = (tmp_path / kind).read_text(encoding="utf-8")
+        saved[kind] = saved_as(page, f"#patch-z button[data-save={kind}]", tmp_path / f"patch-z-1.{kind}")
     assert list(csv.reader(io.StringIO(saved["csv"]))) == [[text.replace("−", "-") for text in row] for row in shown]
     records = json.loads(saved["json"])
     assert [list(record) for record in records] == [shown[0]] * (len(shown) - 1)
     assert [record["effect (share of the clean–corrupted gap)"] for record in records] == [
         float(row[3].replace("−", "-")) for row in shown[1:]
     ]
+
+
+def test_a_number_with_its_interval_is_saved_in_three_columns(used: Use, tmp_path: Path) -> None:
+    page = used("made").page
+    path = "#heads .table-block:has(td[data-low])"
+    block = page.locator(path).first
+    shown = [[cell.inner_text() for cell in row.locator("th, td").all()] for row in block.locator("tr").all()]
+    read, saved = (saved_as(page, f"{path} button[data-save={kind}]", tmp_path / kind) for kind in ("csv", "json"))
+    header, *rows = csv.reader(io.StringIO(read))
+    i = header.index("sufficient")
+    assert header[i : i + 3] == ["sufficient", "sufficient 95% low", "sufficient 95% high"]
+    assert not re.search(r"[\u2212\[]", read)
+    for row, record, cells in zip(rows, json.loads(saved), shown[1:], strict=True):
+        assert [text or None for text in row[i : i + 3]] == [
+            None if (number := record[name]) is None else f"{number:.6g}" for name in header[i : i + 3]
+        ]
+        told = re.findall(r"\d\.\d\d", cells[shown[0].index("sufficient")])
+        assert [f"{abs(float(text)):.2f}" for text in row[i : i + 3] if text] == told
 
 
 def test_a_table_is_copied_as_csv(used: Use) -> None:

@@ -13,7 +13,7 @@ from interp.report.inputs import Result
 from interp.report.lines import line_legend
 from interp.report.markup import figure_number
 from interp.report.scatter import Mark, diagonal
-from interp.report.tables import Cell, Column, Table, interval_text
+from interp.report.tables import Cell, Column, Size, Table
 
 _TONES = {True: "b", False: "a"}
 
@@ -107,7 +107,7 @@ def _figure(audit: Result, names: tuple[str, ...], uses: tuple[str, ...]) -> Fig
             description=say("{count} audited patches; those on the diagonal are estimated right.", count=len(marks)),
             slope=float(slope[i]),
         )
-        stated = say("slope {slope}", slope=_slope(float(slope[i]), interval[i]))
+        stated = say("slope {slope}", slope=_slope(float(slope[i]), interval[i]).text)
         subtitle = f"{stated}, Pearson {figure_number(float(pearson[i]), 2)}: {_use(uses[i])}"
         panels.append(Panel(name, drawn, subtitle=subtitle))
     columns = (Column(say("approximation")), Column(say("patch")), Column(say("chosen as")))
@@ -126,14 +126,10 @@ def _figure(audit: Result, names: tuple[str, ...], uses: tuple[str, ...]) -> Fig
     )
 
 
-def _slope(value: float, interval: np.ndarray) -> str:
+def _slope(value: float, interval: np.ndarray) -> Size:
     """A slope and its interval, with as many decimals as it needs to be seen not to be 0."""
     digits = 2 if not value or not math.isfinite(value) else max(2, 1 - math.floor(math.log10(abs(value))))
-    return f"{figure_number(value, digits)} {_interval(interval, digits)}".rstrip()
-
-
-def _interval(bounds: np.ndarray, digits: int = 2) -> str:
-    return interval_text(float(bounds[0]), float(bounds[1]), digits)
+    return Size(value, float(interval[0]), float(interval[1]), digits=digits)
 
 
 def _sizes(audit: Result, names: tuple[str, ...], uses: tuple[str, ...]) -> Table:
@@ -142,7 +138,7 @@ def _sizes(audit: Result, names: tuple[str, ...], uses: tuple[str, ...]) -> Tabl
     interval = audit.need("slope_interval", "approximation", "ci_bound").values
     share = say("share of largest effect")
     columns = (
-        Column(say("approximation")), Column(say("good for")), Column(say("slope [95%]")),
+        Column(say("approximation")), Column(say("good for")), Column(say("slope")),
         Column(say("largest effect"), audit.units("largest_effect")), Column(say("median error"), share, 2),
         Column(say("largest error"), share, 2), Column(say("wrong signs")), Column(say("large effects")),
     )  # fmt: skip
@@ -168,13 +164,14 @@ def _order(audit: Result, names: tuple[str, ...]) -> Table:
     columns = (
         Column(say("approximation")), Column("Pearson", digits=2), Column("Spearman", digits=2),
         Column(say("rank agreement"), digits=2), Column(say("largest found"), share, 2),
-        Column(say("missed"), share, 2), Column("[95%]"), Column(say("false alarms"), share, 2), Column("[95%]"),
+        Column(say("missed"), share), Column(say("false alarms"), share),
         Column(say("patched exactly")), Column(say("cells")),
     )  # fmt: skip
     rows = [
         (
-            name, *(values[key][i] for key in figures[:5]), _interval(missed[i]),
-            values["false_alarm_rate"][i], _interval(false[i]),
+            name, *(values[key][i] for key in figures[:4]),
+            Size(values["missed_rate"][i], float(missed[i, 0]), float(missed[i, 1])),
+            Size(values["false_alarm_rate"][i], float(false[i, 0]), float(false[i, 1])),
             *(_count(values[key][i]) for key in ("n_audited", "n_cells")),
         )
         for i, name in enumerate(names)

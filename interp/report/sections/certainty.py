@@ -13,10 +13,9 @@ from interp.language import say, say_stored
 from interp.report.blocks import Block, Details, Facts, Figure, Panel, Section
 from interp.report.heat import Grid, colour_legend, heatmap
 from interp.report.inputs import Result, RunInputs
-from interp.report.markup import figure_number
 from interp.report.palette import Scale
 from interp.report.sections.heads import method_maps
-from interp.report.tables import Cell, Column, Table, interval_text
+from interp.report.tables import Cell, Column, Size, Table
 from interp.report.verdict import Verdict
 from interp.sites import head_label
 
@@ -159,11 +158,8 @@ def _disagreements(denoising: xr.Dataset, noising: xr.Dataset) -> Table:
         reading = say("more sufficient than needed: others can stand in for it")
         if b > a:
             reading = say("more needed than sufficient: it works together with others")
-        texts = [
-            f"{figure_number(mean, 2)} {interval_text(low, high)}"
-            for mean, low, high in ((a, a_low, a_high), (b, b_low, b_high))
-        ]
-        found.append((abs(a - b), (head_label(layer, head), *texts, reading)))
+        both = Size(a, a_low, a_high), Size(b, b_low, b_high)
+        found.append((abs(a - b), (head_label(layer, head), *both, reading)))
     found.sort(key=lambda row: (-row[0], str(row[1][0])))
     columns = (
         Column(say("head"), facet="head"),

@@ -1,16 +1,41 @@
-// Copying: a table as CSV (RFC 4180), a code block as it stands.
+// What is saved of a table: its columns as [name, what a row has there]. A number with its interval is three columns.
+function columnsOf(table) {
+  var rows = Array.from(table.tBodies[0].rows);
+  return [].concat.apply([], Array.from(table.tHead.rows[0].cells).map(function (heading, i) {
+    var name = heading.textContent;
+    if (!rows.some(function (row) { return "value" in row.cells[i].dataset; })) return [[name, function (row) { return textOf(row.cells[i]); }]];
+    return [["value", name], ["low", say("95% low", { name: name })], ["high", say("95% high", { name: name })]].map(function (end) {
+      return [end[1], function (row) { return end[0] in row.cells[i].dataset ? row.cells[i].dataset[end[0]] : null; }];
+    });
+  }));
+}
+// Numbers have the minus sign of programs, and what is missing is null.
+function textOf(cell) {
+  var text = cell.textContent.replace(/^\u2212(?=[\d.\u221e])/, "-");
+  return text === "\u2013" ? null : text;
+}
+// CSV (RFC 4180); what is missing is an empty field.
 function csv(table) {
-  return Array.prototype.map
-    .call(table.rows, function (row) {
-      return Array.prototype.map
-        .call(row.cells, function (cell) {
-          var text = cell.textContent.replace(/^\u2212(?=[\d.\u221e])/, "-");
-          if (text === "\u2013") text = "";
-          return /[",\r\n]/.test(text) ? '"' + text.replace(/"/g, '""') + '"' : text;
-        })
-        .join(",");
-    })
-    .join("\r\n");
+  var columns = columnsOf(table);
+  var rows = Array.from(table.tBodies[0].rows, function (row) { return columns.map(function (one) { return one[1](row); }); });
+  return [columns.map(function (one) { return one[0]; })].concat(rows).map(function (row) {
+    return row.map(function (text) {
+      if (text === null) return "";
+      return /[",\r\n]/.test(text) ? '"' + text.replace(/"/g, '""') + '"' : text;
+    }).join(",");
+  }).join("\r\n");
+}
+// JSON: one object a row, numbers as numbers, null where there is none.
+function json(table) {
+  var columns = columnsOf(table);
+  return JSON.stringify(Array.from(table.tBodies[0].rows, function (row) {
+    var record = {};
+    columns.forEach(function (one) {
+      var text = one[1](row);
+      record[one[0]] = text !== null && /^-?\d+(\.\d+)?(e[+-]\d+)?$/.test(text) ? Number(text) : text;
+    });
+    return record;
+  }), null, 1);
 }
 function copy(text) {
   if (navigator.clipboard && window.isSecureContext) return navigator.clipboard.writeText(text);
@@ -23,20 +48,6 @@ function copy(text) {
   var done = document.execCommand("copy");
   document.body.removeChild(area);
   return done ? Promise.resolve() : Promise.reject(new Error("copy refused"));
-}
-// A table as JSON: one object a row, numbers as numbers, null where there is none.
-function json(table) {
-  var names = Array.prototype.map.call(table.tHead.rows[0].cells, function (cell) { return cell.textContent; });
-  var rows = Array.prototype.map.call(table.tBodies[0].rows, function (row) {
-    var record = {};
-    names.forEach(function (name, i) {
-      var text = row.cells[i].textContent;
-      var plain = text.replace(/^\u2212(?=\d)/, "-");
-      record[name] = text === "\u2013" ? null : /^-?\d+(\.\d+)?$/.test(plain) ? Number(plain) : text;
-    });
-    return record;
-  });
-  return JSON.stringify(rows, null, 1);
 }
 // A file for the reader: nothing is asked for, the text comes from the page itself.
 function save(button) {
