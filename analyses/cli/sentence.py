@@ -101,7 +101,7 @@ def _paths(found: Explanation) -> Iterator[str]:
 
 
 def _teller(screen: Screen) -> Callable[[Explanation], None]:
-    """Says each earlier answer in a line: the first whole, of those after it only what they rest on."""
+    """Says each earlier answer in a line: the first in short, of those after it only what they rest on."""
     started = time.monotonic()
     told: list[int] = []
 
@@ -109,7 +109,7 @@ def _teller(screen: Screen) -> Callable[[Explanation], None]:
         if time.monotonic() - started < PATIENCE:
             return
         n = now.heads.sizes["prompt"]
-        screen.note(f"so far, heads with {n} of {len(now.pairs)} other words" + ("" if told else f": {now.answer}"))
+        screen.note(f"so far, heads with {n} of {len(now.pairs)} other words" + ("" if told else f": {now.short}"))
         told.append(n)
 
     return tell
@@ -176,15 +176,6 @@ def lines(found: Explanation | Influences) -> list[str]:
         return list(_words(found) if isinstance(found, Influences) else _lines(found))
 
 
-def number(text: str) -> str:
-    """A number that was written with a decimal point, with the decimal sign of the language spoken now.
-
-    >>> number("0.5")
-    '0.5'
-    """
-    return text.replace(".", say("."))
-
-
 def _lines(found: Explanation) -> Iterator[str]:
     """The answer, the words that were left out, the leading heads, and what changes in the predictions."""
     yield found.answer
@@ -233,7 +224,7 @@ def _words(found: Influences) -> Iterator[str]:
 
 
 def _signed(value: float) -> str:
-    return "" if value != value else number(f"{value:+.3g}")
+    return "" if value != value else f"{value:+.3g}"
 
 
 def _continuation(own: xr.Dataset, words: Sequence[str]) -> Iterator[str]:
@@ -241,26 +232,29 @@ def _continuation(own: xr.Dataset, words: Sequence[str]) -> Iterator[str]:
     lost = (own["log_probability"].sum("step") - own["clean_log_probability"].sum("step")).values
     rows = [("", own.attrs["continuation"], "")]
     rows += [
-        (word, text, number(f"{value:+.3g}"))
+        (word, text, f"{value:+.3g}")
         for word, text, value in zip(words, own["continuation"].values.tolist(), lost, strict=True)
     ]
     yield from _table((say("with"), say("it goes on"), "nats"), [(word, repr(text), nats) for word, text, nats in rows])
 
 
 def _prediction(found: Explanation, i: int) -> tuple[str, str, str]:
+    from analyses.cli.explanation.answer import MOVES
+
     after = found.predictions.isel(position=i)
     moved = ", ".join(
-        say("{word} {clean} to {other}", word=repr(word), clean=number(f"{clean:.1%}"), other=number(f"{other:.1%}"))
+        say("{word} {clean} to {other}", word=repr(word), clean=f"{clean:.1%}", other=f"{other:.1%}")
         for word, clean, other in found.moved(i)[:WORDS]
-    )
-    return repr(str(after["token"].values)), number(f"{float(after['kl'].mean()):.3g}"), moved
+        if abs(other - clean) >= MOVES
+    ) or say("nothing by {least} or more", least=f"{MOVES:.1%}")
+    return repr(str(after["token"].values)), f"{float(after['kl'].mean()):.3g}", moved
 
 
 def _cell(part: xr.Dataset) -> str:
-    value = number(f"{float(part['mean']):+.2f}")
+    value = f"{float(part['mean']):+.2f}"
     if int(part["n"]) < FEWEST:
         return value
-    low, high = (number(f"{float(part[end]):+.2f}") for end in ("low", "high"))
+    low, high = (f"{float(part[end]):+.2f}" for end in ("low", "high"))
     return value + say(" [{low}, {high}]", low=low, high=high)
 
 

@@ -46,7 +46,7 @@ def test_without_time_the_heads_that_write_most_are_patched_and_the_rest_is_said
     assert "En el tiempo dado (1e-06 s): las cabezas se parchearon con 2 de 3 palabras; se parchearon 4 de 16" in (
         short.answer
     )
-    assert short.answer.startswith("Sí: ")
+    assert short.answer.startswith("Sí, un poco: ")
     assert short._repr_html_()
     assert "route" not in short.results
 
@@ -58,7 +58,7 @@ def test_with_time_enough_it_is_refined_to_the_whole(
     earlier: list[Explanation] = []
     last = explain(raw, TEXT, "negro", "gato", instead=OTHERS, seconds=1e6, refined=earlier.append)
     assert [one.heads.sizes["prompt"] for one in earlier] == [2, 2, 3, 3]
-    assert all(one.answer.startswith("Sí: ") for one in earlier)
+    assert all(one.answer.startswith("Sí, un poco: ") for one in earlier)
     assert "En el tiempo dado" not in last.answer
     for name in found.results:
         for variable in found.results[name].data_vars:

@@ -165,7 +165,7 @@ def test_the_page_has_the_answer_the_picture_and_nothing_of_a_study(found: Expla
     assert all("none" not in arc for arc in arcs)
     assert "so this section is left out" not in text
     assert "L3H2" in text
-    with pytest.raises(InterpError, match="is not an empty directory"):
+    with pytest.raises(InterpError, match="holds an explanation already"):
         found.save(tmp_path / "page")
     assert report.render(tmp_path / "page", interactive=False).read_text(encoding="utf-8") == text
 
@@ -286,14 +286,15 @@ def test_the_answer_says_yes_or_no_in_the_sentences_language(mini: HookedTransfo
     spanish = explain(mini, TEXT, "negro", "gato", instead=OTHERS)
     assert spanish.language == "es"
     assert str(spanish) == spanish.answer
-    assert spanish.answer.startswith("Sí: algo de «negro» llega a «gato».")
-    assert f"{float(spanish.arrived['mean']):.1%}".replace(".", ",").replace("%", "") in spanish.answer
+    assert spanish.answer.startswith("Sí, un poco: con otra palabra que «negro», lo que mini guarda en «gato» difiere")
+    assert f"{float(spanish.arrived['mean']):.1%}".replace("%", "") in spanish.answer
     assert "de GPT-2 esto no dice nada" in spanish.answer
     english = explain(mini, "The cat is black. The cat is", "black", "is@2", instead=["white"])
-    assert english.answer.startswith('Yes: something of "black" arrives at "is@2". With 1 other word in its place')
+    assert english.answer.startswith('Yes: with another word than "black", what mini holds at "is@2" differs by')
+    assert "Compared after its last layer, with 1 other word in its place (white)." in english.answer
     assert "give no interval" in english.answer
     assert "[" not in english.answer
-    assert explain(mini, TEXT, "negro", "gato", instead=OTHERS, language="en").answer.startswith("Yes: ")
+    assert explain(mini, TEXT, "negro", "gato", instead=OTHERS, language="en").answer.startswith("Yes, a little: ")
 
 
 @pytest.mark.parametrize(
@@ -314,3 +315,26 @@ def test_what_cannot_be_explained_is_one_line(mini: HookedTransformer, options: 
     with pytest.raises(InterpError, match=says) as caught:
         explain(mini, **asked)
     assert "\n" not in str(caught.value)
+
+
+def test_the_short_answer_says_how_much_and_whether_it_is_used(mini: HookedTransformer) -> None:
+    unused = explain(mini, "I love the color black, I hope to have a cat like that", "black", "cat", n=4)
+    assert unused.answer.startswith(unused.short)
+    assert unused.short.endswith("; what it predicts after it hardly changes (< 0.0001 nats).")
+    used = explain(mini, "The cat is black. The cat is", "black", "is@2", n=4)
+    changes = float(used.predictions["kl"][:, 0].mean())
+    assert used.short.endswith(f"; what it predicts after it changes by {changes:.3g} nats.")
+
+
+def test_the_way_from_the_source_is_said_where_the_head_takes_it_from_another_word(mini: HookedTransformer) -> None:
+    text = "I love the color black, I hope to have a cat like that"
+    found = explain(mini, text, "black", "cat")
+    best = str(found.head_effects[0]["cell"].values[0])
+    layer, head = int(best[1]), int(best[3])
+    share = found.sources["share"].sel(layer=layer, head=head).mean("prompt")
+    at = int(np.argmax(share.values))
+    assert str(share["role"].values[at]) == ""
+    assert f'{best} takes it from "{str(share["token"].values[at]).strip()}"' in found.answer
+    assert f'"black" -> L2H0 -> {best} -> "cat"' in found.answer
+    unmeasured = explain(mini, text, "black", "cat", n=4, seconds=1e-6)
+    assert 'which by then holds something of "black" already' in unmeasured.answer

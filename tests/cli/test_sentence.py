@@ -23,7 +23,8 @@ def test_it_answers_shows_the_words_and_keeps_the_results(tmp_path: Path, capsys
     out = tmp_path / "found"
     assert main([*ASKED, "--instead", "rojo,blanco,zzzq", "--out", str(out)]) == 0
     said, told = capsys.readouterr()
-    assert said.startswith("Sí: algo de «negro» llega a «gato». Con otras 2 palabras en su lugar")
+    assert said.startswith("Sí, un poco: con otra palabra que «negro», lo que mini guarda en «gato» difiere")
+    assert "con otras 2 palabras en su lugar" in said
     assert "(rojo, blanco)" in said
     assert "Descartada: zzzq: clean and corrupted must have equal token counts" in said
     assert "cabeza  suficiente" in said
@@ -48,7 +49,7 @@ def test_it_goes_on_where_asked(capsys: Captured) -> None:
 def test_the_language_can_be_chosen(capsys: Captured) -> None:
     assert main([*ASKED, "--n", "2", "--lang", "en", "--quiet"]) == 0
     said, told = capsys.readouterr()
-    assert said.startswith('Yes: something of "negro" arrives at "gato".')
+    assert said.startswith('Yes, a little: with another word than "negro", what mini holds at "gato" differs')
     assert "head  sufficient" in said
     assert told == ""
 

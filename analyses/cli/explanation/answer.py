@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import xarray as xr
 
-from analyses.cli.sentence import FEWEST, number
+from analyses.cli.sentence import FEWEST
 from interp import summary
 from interp.language import say
 from interp.prompts.ids import excerpt
@@ -22,7 +22,11 @@ EXCERPT = 200
 MOVES = 0.005
 """A word whose probability changes by less is not named in the answer."""
 NATS = 0.001
-"""Below so many nats a prediction hardly changes."""
+"""Below so many nats a prediction hardly changes: a word's probability does by a thousandth of itself, on average."""
+LITTLE = 0.1
+"""Below a tenth of the stream's length what arrives is called little: the stream keeps its direction to 6 degrees."""
+LEAST_NATS = 1e-4
+"""Smaller changes of a prediction are shown as below it; they are near what rounding does in float32."""
 _NAMED_WORDS = 3
 
 
@@ -38,7 +42,8 @@ def asked(found: Explanation) -> str:
 
 def sentences(found: Explanation) -> Iterator[str]:
     """The sentences of the answer, each but the first with a space before it, in the language spoken now."""
-    yield _whether(found)
+    yield short(found)
+    yield _compared(found)
     if found.reaches:
         yield _of_predictions(found)
         yield _of_heads(found)
@@ -63,48 +68,62 @@ def interval(found: xr.Dataset, form: str) -> str:
     low, high = float(found["low"]), float(found["high"])
     if not np.isfinite(low) or int(found["n"]) < FEWEST:
         return ""
-    return say(" [{low}, {high}]", low=number(f"{low:{form}}"), high=number(f"{high:{form}}"))
+    return say(" [{low}, {high}]", low=f"{low:{form}}", high=f"{high:{form}}")
 
 
-def _whether(found: Explanation) -> str:
-    n, arrived = len(found.pairs), found.arrived
-    source, target = quoted(found.source), quoted(found.target)
-    count = say("{n} other words", n=n) if n > 1 else say("1 other word")
-    words = ", ".join(slots[SOURCE] for slots in found.pairs.corrupted_slots)
-    model = str(found.reach.attrs["model"])
+def short(found: Explanation) -> str:
+    """Yes or no, how much arrives, and whether it is used there: one sentence, in the language spoken now."""
+    arrived, source, target = found.arrived, quoted(found.source), quoted(found.target)
     if not found.reaches:
-        return say(
-            "No: nothing of {source} arrives at {target}. With {n} in its place, what {model} holds at {target} is the "
-            "same after every layer but for rounding ({words}).",
-            source=source, target=target, n=count, model=model, words=words,
-        )  # fmt: skip
+        return say("No: nothing of {source} arrives at {target}.", source=source, target=target)
+    whether = say("Yes") if float(arrived["mean"]) >= LITTLE else say("Yes, a little")
     return say(
-        "Yes: something of {source} arrives at {target}. With {n} in its place, what {model} holds at {target} after "
-        "its last layer differs by {share} of its length{interval} ({words}).",
-        source=source, target=target, n=count, model=model, words=words,
-        share=number(f"{float(arrived['mean']):.1%}"), interval=interval(arrived, ".1%"),
+        "{whether}: with another word than {source}, what {model} holds at {target} differs by {share} of its "
+        "length{interval}; {used}.",
+        whether=whether, source=source, model=str(found.reach.attrs["model"]), target=target, used=_used(found),
+        share=f"{float(arrived['mean']):.1%}", interval=interval(arrived, ".1%"),
     )  # fmt: skip
 
 
-def _of_predictions(found: Explanation) -> str:
+def _used(found: Explanation) -> str:
     kl = summary.mean(found.predictions["kl"].isel(position=0))
-    target = quoted(found.target)
-    if float(kl["mean"]) < NATS:
+    nats = float(kl["mean"])
+    if nats < NATS:
+        size = f"{nats:.1g}" if nats >= LEAST_NATS else f"< {LEAST_NATS}"
+        return say("what it predicts after it hardly changes ({kl} nats)", kl=size)
+    return say(
+        "what it predicts after it changes by {kl} nats{interval}", kl=f"{nats:.3g}", interval=interval(kl, ".3g")
+    )
+
+
+def _compared(found: Explanation) -> str:
+    n = len(found.pairs)
+    count = say("{n} other words", n=n) if n > 1 else say("1 other word")
+    words = ", ".join(slots[SOURCE] for slots in found.pairs.corrupted_slots)
+    if not found.reaches:
         return say(
-            " What it predicts after {target} hardly changes ({kl} nats).", target=target, kl=number(f"< {NATS}")
-        )
+            " With {n} in its place, what {model} holds at {target} is the same after every layer but for rounding "
+            "({words}).",
+            n=count, model=str(found.reach.attrs["model"]), target=quoted(found.target), words=words,
+        )  # fmt: skip
+    return say(" Compared after its last layer, with {n} in its place ({words}).", n=count, words=words)
+
+
+def _of_predictions(found: Explanation) -> str:
+    """The words whose probability after the target changes most."""
     moved = ", ".join(
         say(
             "{word} ({clean} to {other})",
-            word=quoted(word.strip()), clean=number(f"{clean:.1%}"), other=number(f"{other:.1%}"),
+            word=quoted(word.strip()), clean=f"{clean:.1%}", other=f"{other:.1%}",
         )
         for word, clean, other in found.moved(0)[:_NAMED_WORDS]
         if abs(other - clean) >= MOVES
     )  # fmt: skip
+    if not moved:
+        return ""
     return say(
-        " What it predicts after {target} changes by {kl} nats{interval}{moved}.",
-        target=target, kl=number(f"{float(kl['mean']):.3g}"), interval=interval(kl, ".3g"),
-        moved=say(", on average over them most of all {words}", words=moved) if moved else "",
+        " Of what it predicts after {target}, these change most on average: {words}.",
+        target=quoted(found.target), words=moved,
     )  # fmt: skip
 
 
@@ -120,9 +139,51 @@ def _of_heads(found: Explanation) -> str:
         " Of the heads, {head} writes most of it there: its output at {target} alone brings back {enough} of the "
         "difference{interval}, and without it {needed} is lost{other_interval}.",
         head=str(enough["cell"].values), target=target,
-        enough=number(f"{float(enough['mean']):.2f}"), interval=interval(enough, ".2f"),
-        needed=number(f"{float(needed['mean']):.2f}"), other_interval=interval(needed, ".2f"),
+        enough=f"{float(enough['mean']):.2f}", interval=interval(enough, ".2f"),
+        needed=f"{float(needed['mean']):.2f}", other_interval=interval(needed, ".2f"),
+    ) + _way(found, str(enough["cell"].values))  # fmt: skip
+
+
+def _way(found: Explanation, head: str) -> str:
+    """How it comes to the word that a head takes it from, where that is not the source itself."""
+    layer, number = (int(part) for part in head.removeprefix("L").split("H"))
+    share = found.sources["share"].mean("prompt").sel(layer=layer, head=number)
+    if not np.isfinite(share.values).any():
+        return ""
+    at = share.isel(position=int(np.nanargmax(share.values)))
+    if str(at["role"].values) == SOURCE:
+        return ""
+    source, target, word = quoted(found.source), quoted(found.target), quoted(str(at["token"].values).strip())
+    before = None if found.paths is None else _before(found.paths, head)
+    if before is None:
+        return say(
+            " {head} takes it from {word}, which by then holds something of {source} already.",
+            head=head, word=word, source=source,
+        )  # fmt: skip
+    return say(
+        " {head} takes it from {word}, not from {source} itself; the strongest way there that was patched is {way}.",
+        head=head, word=word, source=source, way=f"{source} -> {before} -> {head} -> {target}",
     )  # fmt: skip
+
+
+def _before(paths: xr.Dataset, head: str) -> str | None:
+    """The head by which most comes from the source's own token into this one, on paths that count both ways."""
+    whole = summary.of(paths, "recovered")
+    means = [summary.effect(whole.sel(direction=name), name)["mean"] for name in summary.DIRECTIONS]
+    weakest = np.minimum(*(part.transpose("sender", "receiver").values for part in means))
+    senders, receivers = (paths[name].values.tolist() for name in ("sender", "receiver"))
+    group = int(paths.attrs["heads_per_kv_head"])
+
+    def most(sender: str, into: str) -> float:
+        layer, number = into.removeprefix("L").split("H")
+        names = {into, f"L{layer}KV{int(number) // group}"}
+        columns = [i for i, name in enumerate(receivers) if name.partition(".")[0] in names]
+        effects = weakest[senders.index(sender), columns]
+        return max(effects[effects > 0].tolist(), default=0.0)
+
+    ways = {name: min(most("embed", name), most(name, head)) for name in senders if name not in ("embed", head)}
+    best = max(ways, key=ways.__getitem__, default=None)
+    return best if best is not None and ways[best] > 0 else None
 
 
 def strongest(paths: xr.Dataset) -> list[tuple[str, str, xr.Dataset, xr.Dataset]]:
@@ -151,7 +212,7 @@ def _of_paths(found: Explanation) -> str:
     if not paths:
         return ""
     named = ", ".join(
-        f"{path_name(sender, receiver, quoted(found.source))} {number(format(float(enough['mean']), '.2f'))}"
+        f"{path_name(sender, receiver, quoted(found.source))} {float(enough['mean']):.2f}"
         for sender, receiver, enough, _ in paths
     )
     return say(" The strongest paths between the leading heads bring back: {paths}.", paths=named)
@@ -174,9 +235,7 @@ def _left(found: Explanation) -> str:
         parts.append(say("the stream on the way with {n} of the words", n=found.route.sizes["prompt"]))
     if not parts:
         return ""
-    return say(
-        " In the time given ({seconds} s): {parts}.", seconds=number(f"{found.seconds:g}"), parts="; ".join(parts)
-    )
+    return say(" In the time given ({seconds} s): {parts}.", seconds=f"{found.seconds:g}", parts="; ".join(parts))
 
 
 def _of_continuation(found: Explanation) -> str:
@@ -196,5 +255,5 @@ def _of_continuation(found: Explanation) -> str:
         " The sentence goes on {words}; {other}. With them the log-probability of these {k} tokens changes by {change} "
         "nats{interval}.",
         words=quoted(own.attrs["continuation"].strip()), other=other, k=own.sizes["step"],
-        change=number(f"{float(given['mean']):+.3g}"), interval=interval(given, "+.3g"),
+        change=f"{float(given['mean']):+.3g}", interval=interval(given, "+.3g"),
     )  # fmt: skip

@@ -257,6 +257,7 @@ def _paths(
     ).assign(parts[0][["clean", "corrupted"]])  # fmt: skip
     return found.transpose("prompt", "direction", "sender", "receiver").assign_attrs(
         created_at=parts[0].attrs["created_at"],
+        heads_per_kv_head=group,
         title="Paths between the leading heads",
         question="By which paths does it go from the source through the leading heads to the target's stream?",
     )

@@ -11,7 +11,6 @@ import xarray as xr
 
 from analyses.cli.explanation.answer import EXCERPT, quoted
 from analyses.cli.explanation.context import OTHERS
-from analyses.cli.sentence import number
 from interp.language import say, speaking
 from interp.prompts.ids import excerpt
 from interp.report.inputs import Result
@@ -162,14 +161,14 @@ class Influences:
                 say(
                     "with another word in its place what is predicted changes by {kl} nats and the stream by {stream} "
                     "of its length",
-                    kl=number(f"{swap['kl']:.3g}"), stream=number(f"{swap['stream']:.1%}"),
+                    kl=f"{swap['kl']:.3g}", stream=f"{swap['stream']:.1%}",
                 )
             )  # fmt: skip
         if np.isfinite(cut["kl"]):
             effects.append(
                 say(
                     "without attention to it by {kl} nats and {stream}",
-                    kl=number(f"{cut['kl']:.3g}"), stream=number(f"{cut['stream']:.1%}"),
+                    kl=f"{cut['kl']:.3g}", stream=f"{cut['stream']:.1%}",
                 )
             )  # fmt: skip
         return say(
@@ -181,7 +180,7 @@ class Influences:
     def _agreement(self) -> str:
         agreement = self.words["agreement"].sel(way="swap")
         parts = [
-            say("{way} {value}", way=drawn.method_name(method), value=number(f"{value:+.2f}"))
+            say("{way} {value}", way=drawn.method_name(method), value=f"{value:+.2f}")
             for method in METHODS[1:]
             if np.isfinite(value := float(agreement.sel(other_way=method)))
         ]

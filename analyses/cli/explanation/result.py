@@ -10,7 +10,7 @@ import numpy as np
 import xarray as xr
 
 from analyses.cli.directory import refuse_used
-from analyses.cli.explanation.answer import asked, sentences
+from analyses.cli.explanation.answer import asked, sentences, short
 from analyses.cli.explanation.carriers import DIRECTIONS
 from interp import results, summary
 from interp.language import speaking
@@ -156,6 +156,12 @@ class Explanation:
         """The answer in plain words, in the language of the sentence; yes or no comes first."""
         with speaking(self.language):
             return "".join(sentences(self))
+
+    @property
+    def short(self) -> str:
+        """The first sentence of the answer: yes or no, how much arrives, and whether it is used there."""
+        with speaking(self.language):
+            return short(self)
 
     def __repr__(self) -> str:
         return self.answer

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from interp import summary
@@ -42,7 +44,14 @@ def section(
         say("What arrives, and what brings it"),
         "",
         (
-            Details(drawn.title, drawn.tables, open=True, reading=drawn.reading),
+            Details(
+                drawn.title,
+                drawn.tables,
+                open=True,
+                reading=say(
+                    "The picture stands under the answer, on the first screen. {reading}", reading=drawn.reading
+                ),
+            ),
             *(() if paths is None else (_paths(paths),)),
             _map(reach),
             _predictions(predictions),
@@ -100,11 +109,7 @@ def picture(reach: Result, heads: Result, sources: Result) -> Figure:
         heads,
         "sentence-picture",
         say("The sentence, and the heads that bring it"),
-        say(
-            "An arc goes from the word that a head takes it from to the target, at the head's layer. The thicker, the "
-            "more of the whole difference at the target the head's output there brings back by itself. A dot is what "
-            "it takes from the target itself."
-        ),
+        _caption(arcs, _span(reach, "source")),
         panels=(
             Panel(
                 "",
@@ -123,6 +128,19 @@ def picture(reach: Result, heads: Result, sources: Result) -> Figure:
                 taken,
             ),
         ),
+    )  # fmt: skip
+
+
+def _caption(arcs: Sequence[Arc], source: tuple[int, int]) -> str:
+    """How the picture is read, and what it leaves open where the thickest arc starts at another word."""
+    thickest = max(arcs, key=lambda arc: arc.size, default=None)
+    elsewhere = thickest is not None and not source[0] <= thickest.start < source[1]
+    return say(
+        "An arc goes from the word that a head takes it from to the target, at the head's layer. The thicker, the "
+        "more of the whole difference at the target the head's output there brings back by itself. A dot is what "
+        "it takes from the target itself.{then}",
+        then=say(" The thickest starts at another word than the source, which holds something of it by then.")
+        if elsewhere else "",
     )  # fmt: skip
 
 
