@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,7 @@ from interp.report import attention, palette
 from interp.report.inputs import Result, RunInputs
 from interp.report.markup import figure_number
 from interp.report.sections import heads
-from interp.report.verdict import Verdict
+from interp.report.verdict import Effect, Verdict
 from interp.sites import head_label
 
 DIGITS = 4
@@ -148,7 +148,8 @@ def _measures(run: RunInputs) -> list[Measure]:
     patching, attribution, sentence = (run.get(name) for name in ("activation_patching", "head_attribution", "heads"))
     made: list[Measure] = []
     if patching is not None and patching.has("recovered_z"):
-        made += _effects(patching, patching.summary("recovered_z", "direction", "prompt", "layer", "head"))
+        found = patching.summary("recovered_z", "direction", "prompt", "layer", "head")
+        made += [replace(one, name=say("{effect} at all words", effect=one.name)) for one in _effects(patching, found)]
     if sentence is not None and sentence.has("recovered"):
         at_target = sentence.summary("recovered", "prompt", "direction", "layer", "head", "role").isel(
             role=0, drop=True
@@ -181,12 +182,24 @@ def _heads(run: RunInputs, found: Verdict, measures: list[Measure]) -> dict[str,
     shape = tuple(max((size[dim] for size in sizes), default=0) for dim in ("layer", "head"))
     jobs = {head: say_stored(job) for head, job in zip(found.heads, found.labels, strict=True) if job != "none"}
     looks = _looks(run)
-    made = {}
+    made: dict[str, dict[str, Any]] = {}
     for layer, head in np.ndindex(*shape):
         label = head_label(layer, head)
         values = [_numbers(one.values, layer, head) for one in measures]
         made[label] = {"job": jobs.get(label, ""), "values": values, "looks": looks.get(label, "")}
+        if label in found.effects:
+            made[label]["acts"] = _acts(found, found.effects[label])
     return made
+
+
+def _acts(found: Verdict, effect: Effect) -> list[tuple[str, list[float | None]]]:
+    """What the verdict says of a head, at its word: the numbers of the first screen, with their names."""
+    place = found.roles.name(effect.role) if found.roles is not None else effect.role
+    return [
+        (say("{effect} at {place}", effect=name, place=place), [_rounded(n) for n in (size.mean, size.low, size.high)])
+        for name, size in ((say("sufficient"), effect.sufficient), (say("needed"), effect.needed))
+        if math.isfinite(size.mean)
+    ]
 
 
 def _numbers(values: xr.Dataset, layer: int, head: int) -> list[float | None] | None:

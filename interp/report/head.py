@@ -148,8 +148,8 @@ def _carries(one: Route, found: Verdict) -> str:
         "needed": one.effect.needed.text,
     }
     if one.job == "mover":
-        return say("brings it from {start} to {end}: sufficient {sufficient}, needed {needed}", **words)
-    return say("reads it at {end}, from {start}: sufficient {sufficient}, needed {needed}", **words)
+        return say("brings it from {start} to {end}; at {end} alone: sufficient {sufficient}, needed {needed}", **words)
+    return say("reads it at {end}, from {start}; at {end} alone: sufficient {sufficient}, needed {needed}", **words)
 
 
 def _scale(head: str) -> str:

@@ -41,7 +41,8 @@ def test_a_head_chosen_in_one_map_is_lit_in_all_and_every_method_speaks(used: Us
     assert set(heads) == {"L2H1"}
     assert page.locator("#patch-z tr.chosen").count() == 2  # one row for each direction
     said = page.locator("#chosen").inner_text()
-    assert re.search(r"^L2H1 · reader · sufficient [−\d.]+ \[.*\] · needed .* ablation .* · direct contribution ", said)
+    assert re.search(r"^L2H1 · reader · sufficient at the [\w ]+ [−\d.]+ \[.*\] · needed at the ", said)
+    assert re.search(r" · sufficient at all words [−\d.]+ \[.* ablation .* · direct contribution ", said)
     assert page.locator(".square[aria-pressed=true]").get_attribute("data-head") == "L2H1"
     page.locator("#dla rect.cell[data-head=L0H0]").hover()
     page.wait_for_function("() => document.querySelectorAll('.lit').length > 8")

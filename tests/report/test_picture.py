@@ -111,7 +111,9 @@ def test_the_first_screen_has_the_numbers_of_each_named_head_and_who_the_model_i
     assert numbers[NAMES[1]].startswith("reads it at the answer position, from the ")
     assert f"sufficient {figure_number(enough, 2)} [" in numbers[NAMES[1]]
     assert f"needed {figure_number(1 - kept, 2)} [" in numbers[NAMES[1]]
-    assert numbers[NAMES[0]].startswith("brings it from the colour to the asked noun: ")
+    assert numbers[NAMES[0]].startswith(
+        "brings it from the colour to the asked noun; at the asked noun alone: sufficient "
+    )
     assert "The noun" in numbers
     about = dict(first.about)
     assert "3 layers of 4 heads" in about["The model"]

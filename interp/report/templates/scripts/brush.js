@@ -78,16 +78,19 @@ bar.hidden = true;
 document.body.append(bar);
 close.addEventListener("click", function () { choose(null); });
 
+// A number's name, itself, its interval and its units.
+function told(name, value, units) {
+  var text = name + " " + number(value[0], 2);
+  if (value[1] !== null) text += " [" + number(value[1], 2) + ", " + number(value[2], 2) + "]";
+  return units ? text + " " + units : text;
+}
 function measured(head) {
   var row = data.heads[head];
   if (!row) return "";
-  var parts = data.measures.map(function (measure, i) {
-    if (row.values[i] === null) return null;
-    var value = row.values[i];
-    var text = measure.name + " " + number(value[0], 2);
-    if (value[1] !== null) text += " [" + number(value[1], 2) + ", " + number(value[2], 2) + "]";
-    return measure.units ? text + " " + measure.units : text;
-  });
+  var own = (row.acts || []).map(function (one) { return told(one[0], one[1], ""); }); // as the answer says it: first
+  var parts = own.concat(data.measures.map(function (measure, i) {
+    return row.values[i] === null ? null : told(measure.name, row.values[i], measure.units);
+  }));
   parts.push(row.looks);
   return [row.job].concat(parts).filter(Boolean).join(" \u00b7 ");
 }
