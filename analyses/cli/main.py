@@ -495,4 +495,6 @@ def _what_is_kept(arguments: argparse.Namespace, by: str) -> str:
     interrupted = f"interrupted by {by}" if by else "interrupted"
     if not done:
         return f"{interrupted}; nothing was kept. Run the same command to start again."
+    if arguments.command == "explain":
+        return f"{interrupted}; the answer so far is kept in {out}."
     return f"{interrupted}; {', '.join(done)} kept in {out}. Run the same command again to resume."

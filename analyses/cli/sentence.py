@@ -18,6 +18,7 @@ from interp.language import say, speaking
 
 if TYPE_CHECKING:
     from analyses.cli.explanation import Explanation, Influences
+    from interp.model import HookedTransformer
     from interp.prompts.chat import Messages
 
 HEADS, WORDS = 5, 3
@@ -50,15 +51,45 @@ def explained(arguments: argparse.Namespace, screen: Screen) -> Iterator[str]:
     if out is not None:
         refuse_used(out)
     _check_reading(text, arguments.model)
-    from analyses.cli.explanation import explain
     from interp.model import HookedTransformer
 
     with screen.stage(f"loading {arguments.model}"):
         model = HookedTransformer.from_pretrained(arguments.model, device=arguments.device, dtype=arguments.dtype)
+    earlier: list[Explanation] = []
+    tell = _teller(screen)
+
+    def keep(now: Explanation) -> None:
+        earlier[:] = [now]
+        tell(now)
+
+    try:
+        found = _found(model, text, arguments, screen, keep)
+    except KeyboardInterrupt:
+        yield from _shown(earlier, out)
+        raise
+    yield from _shown([found], out)
+
+
+def _shown(found: Sequence[Explanation | Influences], out: Path | None) -> Iterator[str]:
+    """Say an answer, if there is one, and keep its results where asked."""
+    for one in found:
+        yield from lines(one)
+        if out is not None:
+            yield f"Report: {one.save(out)}"
+
+
+def _found(
+    model: HookedTransformer,
+    text: str | Messages,
+    arguments: argparse.Namespace,
+    screen: Screen,
+    refined: Callable[[Explanation], None],
+) -> Explanation | Influences:
+    from analyses.cli.explanation import explain
+
     with screen.stage("patching") as advance:
-        found: Explanation | Influences
         if arguments.source == ANY:
-            found = explain(
+            return explain(
                 model,
                 text,
                 ANY,
@@ -67,23 +98,19 @@ def explained(arguments: argparse.Namespace, screen: Screen) -> Iterator[str]:
                 seconds=arguments.seconds or None,
                 progress=advance,
             )
-        else:
-            found = explain(
-                model,
-                text,
-                arguments.source,
-                arguments.target,
-                instead=None if arguments.instead is None else arguments.instead.split(","),
-                n=arguments.n,
-                language=arguments.lang,
-                continuation=arguments.continuation,
-                seconds=arguments.seconds or None,
-                refined=_teller(screen),
-                progress=advance,
-            )
-    yield from lines(found)
-    if out is not None:
-        yield f"Report: {found.save(out)}"
+        return explain(
+            model,
+            text,
+            arguments.source,
+            arguments.target,
+            instead=None if arguments.instead is None else arguments.instead.split(","),
+            n=arguments.n,
+            language=arguments.lang,
+            continuation=arguments.continuation,
+            seconds=arguments.seconds or None,
+            refined=refined,
+            progress=advance,
+        )
 
 
 def _paths(found: Explanation) -> Iterator[str]:

@@ -79,6 +79,16 @@ def test_an_answer_is_told_before_the_next_one_is_worked_out(
     assert len(earlier) == 1
 
 
+def test_a_sweep_of_paths_is_given_up_where_the_time_is_long_over(
+    raw: HookedTransformer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(carriers, "MOST_OVER", 0.0)
+    monkeypatch.setattr(carriers, "_words_for_route", lambda *_: 0)
+    last = explain(raw, TEXT, "negro", "gato", instead=OTHERS, seconds=1e6)
+    assert last.paths is None
+    assert last.heads.sizes["prompt"] == 3
+
+
 def test_time_that_is_left_goes_to_more_words(raw: HookedTransformer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(carriers, "FOR_HEADS", 0.0)
     monkeypatch.setattr(carriers, "_words_for_route", lambda *_: 0)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from analyses.cli.explanation import carriers
 from analyses.cli.main import main
 from interp import HookedTransformer, results
 
@@ -131,3 +132,18 @@ def test_what_a_model_cannot_read_is_said_before_it_is_loaded(
     assert "mini has no chat template" in capsys.readouterr().err
     assert main(["explain", TEXT + " y así" * 200, *words]) == 2
     assert "tokens, but the model reads at most" in capsys.readouterr().err
+
+
+def test_what_was_answered_before_an_interruption_is_said_and_kept(
+    tmp_path: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stopped(*_: object) -> None:
+        raise KeyboardInterrupt("SIGTERM")
+
+    monkeypatch.setattr(carriers, "_paths", stopped)
+    out = tmp_path / "found"
+    assert main([*ASKED, "--n", "2", "--quiet", "--out", str(out)]) == 130
+    said, told = capsys.readouterr()
+    assert said.startswith("Sí, un poco: ")
+    assert told == f"interp: interrupted by SIGTERM; the answer so far is kept in {out}.\n"
+    assert (out / "report.html").is_file()

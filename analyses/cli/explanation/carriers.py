@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +22,7 @@ from interp.prompts import PromptPairs
 from interp.prompts.swaps import SOURCE, TARGET
 from interp.results import Variable
 from interp.sites import head_label
-from interp.sweeps import Direction, Patching, Where, path_patching, plan, sweep
+from interp.sweeps import Direction, Meter, Patching, Where, path_patching, plan, sweep
 
 if TYPE_CHECKING:
     from interp.model import HookedTransformer
@@ -39,6 +40,14 @@ FOR_HEADS, FOR_MORE_HEADS = 0.6, 0.4
 """Shares of the time: what heads may take in all, and what the first words may take for heads beyond the first."""
 
 
+MOST_OVER = 1.25
+"""A sweep of paths or of the route that takes longer than planned is given up at so many times the time."""
+
+
+class _LateError(Exception):
+    """The time is up in the middle of a sweep."""
+
+
 class Clock:
     """How much of the time is left, in seconds; without a limit there is always enough."""
 
@@ -53,6 +62,19 @@ class Clock:
     def left(self, share: float = 1.0) -> float:
         """Until so much of the time is spent."""
         return float("inf") if self.seconds is None else share * self.seconds - self.spent
+
+
+def _watched(clock: Clock, progress: Progress | None) -> Progress:
+    """Progress that gives a sweep up where the time is long over."""
+    told = Meter(progress, 1).progress
+
+    def tell(done: int, total: int) -> None:
+        if done < total and clock.left(MOST_OVER) < 0:
+            raise _LateError
+        if told is not None:
+            told(done, total)
+
+    return tell
 
 
 @dataclass(frozen=True)
@@ -86,16 +108,19 @@ def carried(
     if clock.seconds is None:
         found.patch(len(pairs), cells)
         so_far = Carried(found.dataset())
+        yield so_far
     else:
         for so_far in _within(found, cells, clock):
             yield so_far
     if found.seconds < clock.left():
-        paths = _paths(model, pairs.select(range(found.done)), so_far.heads, progress)
-        so_far = replace(so_far, paths=paths)
+        with suppress(_LateError):
+            paths = _paths(model, pairs.select(range(found.done)), so_far.heads, _watched(clock, progress))
+            so_far = replace(so_far, paths=paths)
         yield so_far
     words = _words_for_route(model, pairs, found, clock)
     if words:
-        so_far = replace(so_far, route=_route(model, pairs.select(range(words)), progress))
+        with suppress(_LateError):
+            so_far = replace(so_far, route=_route(model, pairs.select(range(words)), _watched(clock, progress)))
     elif clock.seconds is not None:
         for heads in _further(found, cells, clock, 1.0, 1.0):
             so_far = replace(so_far, heads=heads)
