@@ -6,6 +6,7 @@ xarray has a method of that name, which interpolates. It is called as before: ``
 from __future__ import annotations
 
 import functools
+import importlib
 import warnings
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -36,9 +37,9 @@ class Accessor:
 
     def show(self, name: str | None = None, **options: Any) -> Shown:
         """``interp.show`` of it, with its options."""
-        from interp import show
-
-        return show(self._data, name, **options)
+        # By name, since what draws a result is no part of what it comes from (its fingerprint follows imports).
+        drawn: Shown = importlib.import_module("interp.display").show(self._data, name, **options)
+        return drawn
 
     def to_pandas(self, name: str | None = None, *, each: bool = False) -> Any:
         """One row for each cell, with its axes as columns.

@@ -202,8 +202,8 @@ def test_every_bundled_study_ends_with_a_verdict(name: str, tmp_path: Path) -> N
     verdict = results.load(tmp_path / "results" / "verdict.nc")
     said = tasks.load(name).vocabulary
     assert verdict.attrs["outcome"] in OUTCOMES
-    assert said.correct() in outcome.answer
-    assert said.name(str(said.source)) in outcome.answer.lower()
+    assert said.correct(outcome.language) in outcome.answer
+    assert said.name(str(said.source), outcome.language) in outcome.answer.lower()
     assert set(made["not_asked"]) == ({"probing"} if name == "induction" else set())
     for reason in made["not_asked"].values():
         assert reason.rstrip(".") in verdict.attrs["limits"]

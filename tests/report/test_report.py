@@ -705,6 +705,6 @@ def test_a_run_without_manifest_and_study_still_renders(tmp_path: Path) -> None:
 def test_a_plain_page_holds_no_script_but_our_own(tmp_path: Path) -> None:
     directory = write_run(tmp_path)
     page = report.render(directory, interactive=False).read_text(encoding="utf-8")
-    assert "var CircuitsVis=" not in page
+    assert 'id="circuitsvis-code"' not in page
     assert "made without the CircuitsVis script" in " ".join(page.split())
-    assert "var CircuitsVis=" in report.render(directory).read_text(encoding="utf-8")
+    assert 'id="circuitsvis-code"' in report.render(directory).read_text(encoding="utf-8")
