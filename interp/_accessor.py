@@ -6,13 +6,13 @@ xarray has a method of that name, which interpolates. It is called as before: ``
 from __future__ import annotations
 
 import functools
-import importlib
 import warnings
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import xarray as xr
 
+from interp import _cells
 from interp.errors import InterpError, unknown_name
 
 if TYPE_CHECKING:
@@ -37,9 +37,7 @@ class Accessor:
 
     def show(self, name: str | None = None, **options: Any) -> Shown:
         """``interp.show`` of it, with its options."""
-        # By name, since what draws a result is no part of what it comes from (its fingerprint follows imports).
-        drawn: Shown = importlib.import_module("interp.display").show(self._data, name, **options)
-        return drawn
+        return _cells.show(self._data, name, **options)
 
     def to_pandas(self, name: str | None = None, *, each: bool = False) -> Any:
         """One row for each cell, with its axes as columns.

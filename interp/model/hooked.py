@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from interp import sites
+from interp import _cells, sites
 from interp.errors import InterpError
 from interp.model.arithmetic import SHOWN, Blocks
 from interp.model.bridged import BridgedModel
@@ -255,9 +255,7 @@ class HookedTransformer(BridgedModel):
 
     def _repr_html_(self) -> str:
         """What a notebook shows: the same as a table."""
-        from interp import show
-
-        return show(self).html
+        return _cells.html(self)
 
     def __getattr__(self, name: str) -> Any:
         """Say of a name of TransformerLens where it is, and what is ours."""

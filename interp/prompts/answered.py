@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int
 
+from interp import _cells
 from interp.errors import InterpError
 from interp.prompts.alignment import Problem, resolve_answer
 from interp.prompts.template import ANSWER
@@ -110,9 +111,7 @@ class AnsweredPrompts:
 
     def _repr_html_(self) -> str:
         """What a notebook shows: the first ones with their roles in colour, and a table of all."""
-        from interp import show
-
-        return show(self).html
+        return _cells.html(self)
 
     def __len__(self) -> int:
         return len(self.clean)

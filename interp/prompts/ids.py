@@ -14,6 +14,7 @@ from typing import Any, Literal, TypeVar
 import numpy as np
 from jaxtyping import Int
 
+from interp import _cells
 from interp.errors import InterpError, unknown_name
 
 _T = TypeVar("_T")
@@ -147,9 +148,7 @@ class Prompts:
 
     def _repr_html_(self) -> str:
         """What a notebook shows: the first ones with their roles in colour, and a table of all."""
-        from interp import show
-
-        return show(self).html
+        return _cells.html(self)
 
     def __len__(self) -> int:
         return len(self.ids)

@@ -17,6 +17,7 @@ from typing import Any, Literal, TypeVar
 import numpy as np
 from jaxtyping import Int
 
+from interp import _cells
 from interp.errors import InterpError, shown, unknown_name, whole_number
 from interp.prompts.alignment import AnswerPolicy, misalignments
 from interp.prompts.answered import AnsweredPrompts
@@ -339,9 +340,7 @@ class PromptPairs:
 
     def _repr_html_(self) -> str:
         """What a notebook shows: the first ones with their roles in colour, and a table of all."""
-        from interp import show
-
-        return show(self).html
+        return _cells.html(self)
 
     def __len__(self) -> int:
         return len(self.clean)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
 
+from interp import _cells
 from interp.errors import InterpError, shown, unknown_name
 from interp.prompts.tokens import excerpt
 
@@ -61,9 +62,7 @@ class Template:
 
     def _repr_html_(self) -> str:
         """What a notebook shows: its places in colour."""
-        from interp import show
-
-        return show(self).html
+        return _cells.html(self)
 
     def __post_init__(self) -> None:
         for role, count in Counter(self.roles).items():
