@@ -9,6 +9,7 @@ import io
 import json
 import re
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -112,7 +113,9 @@ def test_the_notebooks_run_and_show_what_they_hold(monkeypatch: pytest.MonkeyPat
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        asyncio.run(every())
+        # In a thread of its own: another test's browser may keep this thread's event loop.
+        with ThreadPoolExecutor(1) as alone:
+            alone.submit(asyncio.run, every()).result()
     for path, before in saved.items():
         for cell, kept in zip(made[path].cells, before.cells, strict=True):
             now, then = shown(cell), shown(kept)
