@@ -65,7 +65,8 @@ def _load(
     with told(f"{found.name} is a {found.architecture}, which cannot be run on token ids alone"):
         expected = reference(found.model)
     bridge, unfolded = _wrapped(found, numerics)
-    _told_of_text(bridge, found.tokenizer, policy)
+    with told(f"{found.name} has a tokenizer that reads no text"):
+        _told_of_text(bridge, found.tokenizer, policy)
     model = BridgedModel(bridge, name=found.name, cfg=config_of(bridge))
     capabilities = _examined(model)
     checks = {**capabilities.checks, "hugging_face": _held_to(model, expected)}
