@@ -10,7 +10,6 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
-from importlib import resources
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -19,7 +18,7 @@ from markupsafe import Markup
 from interp import _files
 from interp.errors import InterpError, shown
 from interp.language import chosen, speaking
-from interp.report import head, inputs, palette, parts, verdict
+from interp.report import head, inputs, parts, sheet, verdict
 from interp.report.blocks import Figure, Panel
 from interp.report.inputs import RunInputs
 from interp.report.markup import element, join
@@ -320,34 +319,14 @@ def _applies(selector: str, classes: set[str], names: set[str]) -> bool:
 @cache
 def _sheet() -> tuple[Mapping[str, str], Sequence[tuple[str, str]]]:
     """The light variables of the page, and its rules outside of media queries, in order."""
-    page = resources.files("interp.report").joinpath("templates", "page.css").read_text(encoding="utf-8")
-    text = re.sub(r"/\*.*?\*/", "", page + palette.stylesheet() + _WORDS, flags=re.DOTALL)
     variables: dict[str, str] = {}
     found = []
-    for selector, body in top_level(text):
+    for selector, body in (*sheet.of_page(), *sheet.blocks(_WORDS)):
         if selector == ":root":
-            variables |= {name: value.strip() for name, value in re.findall(r"(--[\w-]+)\s*:\s*([^;]+)", body)}
+            variables |= sheet.variables(body)
         elif not selector.startswith("@"):
             found.append((selector, re.sub(r"\s*:\s*", ":", body.strip().rstrip(";"))))
     return variables, found
-
-
-def top_level(text: str) -> Iterator[tuple[str, str]]:
-    """The blocks of a style sheet, each with what stands before its brace.
-
-    >>> list(top_level("a { x: 1 } @media print { b { y: 2 } }"))
-    [('a', ' x: 1 '), ('@media print', ' b { y: 2 } ')]
-    """
-    depth = start = opened = 0
-    for at, character in enumerate(text):
-        if character == "{":
-            depth += 1
-            opened = at if depth == 1 else opened
-        elif character == "}":
-            depth -= 1
-            if depth == 0:
-                yield text[start:opened].strip(), text[opened + 1 : at]
-                start = at + 1
 
 
 def _filled(body: str, variables: Mapping[str, str]) -> str:

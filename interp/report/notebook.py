@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
-from importlib import resources
 from pathlib import Path
 
 from markupsafe import Markup
@@ -15,7 +14,7 @@ from markupsafe import Markup
 from interp import _files
 from interp.errors import InterpError
 from interp.language import say
-from interp.report import figures, page, palette
+from interp.report import figures, page, sheet
 from interp.report.blocks import Block
 from interp.report.markup import element, join
 
@@ -186,32 +185,23 @@ def style(body: Markup) -> str:
 @cache
 def _sheet() -> tuple[dict[str, str], dict[str, str], tuple[tuple[tuple[str, ...], str], ...]]:
     """The page's variables in light and in dark, and its rules that hold at any width: selectors and declarations."""
-    text = resources.files("interp.report").joinpath("templates", "page.css").read_text(encoding="utf-8")
     light: dict[str, str] = {}
     dark: dict[str, str] = {}
     rules = []
-    for selector, body in _top_level(text + palette.stylesheet()):
+    for selector, body in sheet.of_page():
         if selector == ":root":
-            light |= _variables(body)
+            light |= sheet.variables(body)
         elif selector.startswith("@media") and "prefers-color-scheme" in selector and "dark" in selector:
-            for inner, declarations in _top_level(body):
-                dark |= _variables(declarations) if inner == ":root" else {}
+            for inner, declarations in sheet.blocks(body):
+                dark |= sheet.variables(declarations) if inner == ":root" else {}
         elif not selector.startswith("@"):
             rules.append((_selectors(selector), body.strip()))
-    rules += [(_selectors(selector), body.strip()) for selector, body in _top_level(_OWN)]
+    rules += [(_selectors(selector), body.strip()) for selector, body in sheet.blocks(_OWN)]
     return light, dark, tuple(rules)
-
-
-def _top_level(text: str) -> Iterator[tuple[str, str]]:
-    return figures.top_level(re.sub(r"/\*.*?\*/", "", text, flags=re.DOTALL))
 
 
 def _selectors(text: str) -> tuple[str, ...]:
     return tuple(" ".join(one.split()) for one in text.split(","))
-
-
-def _variables(declarations: str) -> dict[str, str]:
-    return {name: value.strip() for name, value in re.findall(r"(--[\w-]+)\s*:\s*([^;]+)", declarations)}
 
 
 def _used(rules: str, variables: Iterable[str]) -> list[str]:

@@ -188,6 +188,13 @@ def test_the_page_and_its_twin_say_the_same_and_again_the_same_bytes(found: Comp
     assert all(name in text for name in ("L1H2, sufficient", "two: top token"))
 
 
+def test_every_term_that_is_linked_is_explained_on_the_page(found: Comparison, tmp_path: Path) -> None:
+    page = found.save(tmp_path / "compared").read_text(encoding="utf-8")
+    linked = set(re.findall(r'href="#(term-[\w-]+)"', page))
+    assert linked
+    assert linked <= set(re.findall(r'id="(term-[\w-]+)"', page))
+
+
 def test_hostile_words_are_text(tmp_path: Path) -> None:
     one, two = (run(tmp_path / name, only(*NAMES, nasty=True, n_prompts=n)) for name, n in (("one", 8), ("two", 6)))
     text = compare(one, two).save(tmp_path / "page").read_text(encoding="utf-8")

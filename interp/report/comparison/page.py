@@ -8,11 +8,12 @@ from collections.abc import Sequence
 from markupsafe import Markup
 
 from interp.language import say
-from interp.report import notebook, page, palette
+from interp.report import notebook, palette
 from interp.report.blocks import Block, Details, Facts, Figure, Panel, Prose, Section
 from interp.report.comparison.sides import Side
 from interp.report.comparison.table import Part, Value
 from interp.report.lines import Point, Series, dot_rows, line_legend
+from interp.report.templating import asset, environment
 
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'"
 """The page forbids itself every request, and every script."""
@@ -23,16 +24,16 @@ _TONES = ("a", "b", "c", "d")
 def html(runs: Sequence[Side], parts: Sequence[Part], said: Sequence[str], language: str) -> str:
     """The whole page. Pure: the same inputs give the same text."""
     sections = [_answers(runs), *(_section(part) for part in parts)]
-    template = page._environment().get_template("compare.html")
+    template = environment(explained=True).get_template("compare.html")
     return template.render(
         title=say("{count} runs beside each other", count=len(runs)),
         language=language,
         runs=[(side.letter, side.in_words()) for side in runs],
         said=said,
-        words={"contents": say("Contents"), "said": say("What agrees, what differs")},
+        words={"said": say("What agrees, what differs")},
         sections=sections,
         policy=POLICY,
-        css=Markup(page._asset("page.css") + palette.stylesheet()),
+        css=Markup(asset("page.css") + palette.stylesheet()),
     )
 
 
