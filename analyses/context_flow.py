@@ -423,7 +423,7 @@ class _Verdict:
         told: dict[str, Any] = {
             "target": self._place(ends(self.vocabulary)[1]),
             "size": passage.effect.text(0),
-            "depth": _depth("resid_pre", passage.layer),
+            "depth": depth.of("resid_pre", passage.layer),
         }
         if passage.direction == "denoising":
             return say(
@@ -819,11 +819,6 @@ def _on_fewer(text: str, used: Mapping[str, xr.Dataset], n: int) -> str:
     return say("On the {n} of them that were patched, {text}", n=explained, text=f"{text[0].lower()}{text[1:]}")
 
 
-def _depth(site: str, layer: int) -> str:
-    """A layer of a site in words, as the page's axes name it."""
-    return depth.where(site, depth.names(site, [str(layer)])[0])
-
-
 def _probe(probing: xr.Dataset | None, role: str, vocabulary: Vocabulary) -> str:
     """Where a probe reads the source best at a role, with its control, and what may be doubted of that."""
     if probing is None or role not in probing["role"].values:
@@ -839,7 +834,7 @@ def _probe(probing: xr.Dataset | None, role: str, vocabulary: Vocabulary) -> str
     told: dict[str, Any] = {
         "thing": vocabulary.name(str(probing.attrs["target"])),
         "place": vocabulary.name(role),
-        "depth": _depth(str(means["site"].values), int(means["layer"].values[best])),
+        "depth": depth.of(str(means["site"].values), means["layer"].values[best]),
         "figures": say(
             "{accuracy:.2f} with {held_out} held out, control {control:.2f}, chance {chance:.2f}",
             accuracy=accuracy[best],

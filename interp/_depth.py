@@ -38,6 +38,11 @@ def where(site: str, name: str) -> str:
     return say("before layer {layer}", layer=0) if name == say("start") else say("after layer {layer}", layer=name)
 
 
+def of(site: str, layer: object) -> str:
+    """A layer within a sentence, as the result counts it."""
+    return where(site, names(site, [str(layer)])[0])
+
+
 def named(summary: xr.Dataset, site: str) -> xr.Dataset:
     """A summary whose layers have these labels."""
     layers = [str(v) for v in summary["layer"].values] if "layer" in summary.coords else []

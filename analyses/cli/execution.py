@@ -25,7 +25,7 @@ from analyses.cli import manifest as manifests
 from analyses.cli.directory import MANIFEST, STUDY, RunDirectory
 from analyses.cli.study import Study
 from analyses.registry import Analysis
-from interp import _yaml, tasks
+from interp import _cells, _yaml, tasks
 from interp import language as languages
 from interp.errors import InterpError, UnaskableError
 from interp.language import say, say_stored
@@ -131,9 +131,7 @@ class Outcome:
 
     def _repr_html_(self) -> str:
         """What a notebook shows: the answer, and the picture of it."""
-        from interp import show
-
-        return show(self).html
+        return _cells.html(self)
 
     @property
     def verdict(self) -> xr.Dataset | None:

@@ -19,12 +19,6 @@ OTHERS = ["rojo", "blanco", "azul"]
 
 
 @pytest.fixture(scope="module")
-def raw() -> HookedTransformer:
-    """Mini as it was trained: nothing folded, so that its streams are Hugging Face's."""
-    return HookedTransformer.from_pretrained("mini", numerics="raw")
-
-
-@pytest.fixture(scope="module")
 def found(raw: HookedTransformer) -> Explanation:
     return explain(raw, TEXT, "negro", "gato", instead=OTHERS)
 

@@ -26,19 +26,8 @@ WIDE = 30.0  # the size of mini's largest logits
 
 
 @pytest.fixture(scope="module")
-def raw() -> HookedTransformer:
-    """Mini as it was trained: nothing folded, so that its streams are Hugging Face's."""
-    return HookedTransformer.from_pretrained("mini", numerics="raw")
-
-
-@pytest.fixture(scope="module")
 def found(raw: HookedTransformer) -> Explanation:
     return explain(raw, TEXT, "negro", "gato", instead=OTHERS)
-
-
-@pytest.fixture(scope="module")
-def plain() -> GPT2LMHeadModel:
-    return AutoModelForCausalLM.from_pretrained(WEIGHTS, attn_implementation="eager").eval()
 
 
 def streams(hf: Any, ids: np.ndarray, edit: Any = None) -> torch.Tensor:

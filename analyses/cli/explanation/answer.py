@@ -9,7 +9,7 @@ import numpy as np
 import xarray as xr
 
 from analyses.cli.sentence import FEWEST
-from interp import summary
+from interp import mini, summary
 from interp.language import say
 from interp.prompts.ids import excerpt
 from interp.prompts.swaps import SOURCE
@@ -54,8 +54,14 @@ def sentences(found: Explanation) -> Iterator[str]:
             yield say(" Intervals (95%) are over the other words: of other sentences this says nothing.")
         else:
             yield say(" So few other words give no interval: of others this says nothing.")
-    if found.reach.attrs["model"] == "mini":
-        yield say(" mini was made for this package, some of its heads seeded: of GPT-2 this says nothing.")
+    yield of_model(str(found.reach.attrs["model"]))
+
+
+def of_model(model: str) -> str:
+    """What has to be known of a model that was made for this package; nothing of any other."""
+    if model != mini.NAME:
+        return ""
+    return say(" mini was made for this package, some of its heads seeded: of GPT-2 this says nothing.")
 
 
 def quoted(word: str) -> str:

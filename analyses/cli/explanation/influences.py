@@ -9,8 +9,10 @@ from pathlib import Path
 import numpy as np
 import xarray as xr
 
-from analyses.cli.explanation.answer import EXCERPT, quoted
+from analyses.cli.explanation.answer import EXCERPT, of_model, quoted
 from analyses.cli.explanation.context import OTHERS
+from analyses.cli.explanation.result import save
+from interp import _cells
 from interp.language import say, speaking
 from interp.prompts.ids import excerpt
 from interp.report.inputs import Result
@@ -69,8 +71,6 @@ class Influences:
         ...     found.save(place).name
         'report.html'
         """
-        from analyses.cli.explanation.result import save
-
         return save(self.results, directory)
 
     @property
@@ -95,9 +95,7 @@ class Influences:
 
     def _repr_html_(self) -> str:
         """What a notebook shows: the answer, and the picture of the page."""
-        from interp import show
-
-        return show(self).html
+        return _cells.html(self)
 
     # ---- in words ----
 
@@ -147,8 +145,7 @@ class Influences:
             "sentences this says nothing.",
             k=OTHERS, n=asked, left=left,
         )  # fmt: skip
-        if model == "mini":
-            yield say(" mini was made for this package, some of its heads seeded: of GPT-2 this says nothing.")
+        yield of_model(model)
 
     def _first(self) -> str:
         words, first = self.words, self.places[0]

@@ -12,7 +12,7 @@ import xarray as xr
 from analyses.cli.directory import refuse_used
 from analyses.cli.explanation.answer import asked, sentences, short
 from analyses.cli.explanation.carriers import DIRECTIONS
-from interp import results, summary
+from interp import _cells, results, summary
 from interp.language import speaking
 from interp.prompts import PromptPairs
 from interp.prompts.swaps import TARGET
@@ -168,9 +168,7 @@ class Explanation:
 
     def _repr_html_(self) -> str:
         """What a notebook shows: the answer, and the picture of the page."""
-        from interp import show
-
-        return show(self).html
+        return _cells.html(self)
 
 
 def save(found: Mapping[str, xr.Dataset], directory: str | Path) -> Path:

@@ -145,7 +145,7 @@ def _best(means: dict[str, xr.Dataset], sites: tuple[str, ...], probing: Result)
         site = sites[int(s)]
         text = say(
             "most selective on {site}, {where}: accuracy {accuracy}, {above} above its control.",
-            site=site, where=depth.where(site, depth.names(site, probing.labels("layer"))[int(layer)]),
+            site=site, where=depth.of(site, probing.labels("layer")[int(layer)]),
             accuracy=figure_number(float(one["mean"]), 2), above=figure_number(float(values[s, layer]), 2),
         )  # fmt: skip
         if values[s, layer] <= 0:
