@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from analyses.cli.notebook import study
     from interp import (
         attribution,
+        circuits,
         interventions,
         lenses,
         metrics,
@@ -53,6 +54,7 @@ __all__ = [
     "ablation_sweep",
     "attribution",
     "capture",
+    "circuits",
     "compare",
     "explain",
     "interventions",
@@ -96,6 +98,7 @@ _HOME = {
         name: name
         for name in (
             "attribution",
+            "circuits",
             "interventions",
             "lenses",
             "metrics",

@@ -61,8 +61,9 @@ RULES = (
     Rule("interp/run.py", ("interp.sweeps", "interp.attribution", "interp.stats", "interp.report", *PLOTTING)),
     Rule("interp/interventions.py", (*RUNNING, "interp.metrics", "interp.readouts", "interp.report")),
     Rule("interp/sweeps/*", ("interp.attribution", "interp.stats", "interp.report", *PLOTTING)),
-    Rule("interp/attribution*", ("interp.report", *PLOTTING)),
-    *(Rule(where, ROOMS_OF_SWEEPS) for where in ("interp/attribution/*", "analyses/*")),
+    Rule("interp/attribution*", ("interp.report", "interp.circuits", *PLOTTING)),
+    Rule("interp/circuits/*", ("interp.report", *PLOTTING)),
+    *(Rule(where, ROOMS_OF_SWEEPS) for where in ("interp/attribution/*", "interp/circuits/*", "analyses/*")),
     *(
         Rule(f"interp/{name}.py", (*RUNNING, "interp.stats", "interp.results", "interp.report", *PLOTTING))
         for name in ("metrics", "readouts")

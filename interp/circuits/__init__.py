@@ -1,0 +1,17 @@
+"""Circuits: the edges of a model along which a behaviour comes about.
+
+An edge leads from what one part of the model writes to the residual stream to one reader of it: the query, key or
+value input of a head, an MLP, or the logits. A ``Circuit`` is a value: edges with scores. It is saved, loaded, cut
+to a size and compared.
+
+>>> from interp import HookedTransformer, circuits, tasks
+>>> model = HookedTransformer.from_pretrained("mini")
+>>> pairs = tasks.build("color-noun", "recall", tokenizer=model, n=2)
+>>> circuits.Circuit.of(model, pairs, [("embed", "L0H2.v"), ("L0H2", "L1H0.v"), ("L1H0", "logits")])
+Circuit(3 of 479 edges, 4 nodes, given)
+"""
+
+from interp.circuits.circuit import Circuit, Comparison, jaccard
+from interp.circuits.graph import Edge
+
+__all__ = ["Circuit", "Comparison", "Edge", "jaccard"]
