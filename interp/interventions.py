@@ -118,32 +118,15 @@ class Replace(Intervention):
     def __post_init__(self) -> None:
         """Refuse values that do not say of which layer they are."""
         super().__post_init__()
-        if not isinstance(self.values, Mapping) or not self.values:
-            raise InterpError("values of Replace must be a mapping of layer to activations, with at least one.")
+        _check_values("Replace", self.values)
 
     def check(self, shape: tuple[int, ...], layer: int) -> None:
         """Refuse a layer without values."""
-        if layer not in self.values:
-            layers = ", ".join(map(str, self.values))
-            raise InterpError(
-                f"Replace has no values for layer {layer}, only for {layers}. Name these as layers=[...]."
-            )
+        _check_layer("Replace", self.values, layer)
 
     def edit(self, activation: Tensor, layer: int, rows: Int[np.ndarray, " row"]) -> Tensor:
         """The values of these prompts; tokens beyond them (answers that were appended) keep their own."""
-        values = self.values[layer]
-        new = values[torch.from_numpy(rows).to(values.device)].to(device=activation.device, dtype=activation.dtype)
-        if new.shape == activation.shape:
-            return new
-        if new.ndim != activation.ndim or new.shape[0] != activation.shape[0]:
-            raise InterpError(
-                f"Replacement of shape {tuple(new.shape)} does not fit an activation of shape "
-                f"{tuple(activation.shape)}."
-            )
-        out = activation.clone()
-        window = tuple(slice(0, min(a, b)) for a, b in zip(new.shape, activation.shape, strict=True))
-        out[window] = new[window]
-        return out
+        return _values_at(self.values[layer], activation, rows)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -310,12 +293,45 @@ class Steer(Intervention):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Erase(Intervention):
-    """Project out a subspace: ``x - (x - offset) B^T B`` with orthonormal rows B.
+class Shift(Intervention):
+    """Add a vector of its own to each prompt: ``activation + vectors[prompt]``, at every token named.
 
     Attributes:
-        directions: spanning vectors [direction, d]; orthonormalised here.
-        offset: point that the projection leaves in place, [d]; None is the origin.
+        vectors: [prompt, d], a row for each prompt of the run; d as in ``Erase``.
+
+    >>> own = Shift(site="resid_pre", layers=[3], vectors=torch.tensor([[1.0], [2.0]]))
+    >>> own.edit(torch.zeros(1, 2, 1), 3, np.array([1])).tolist()  # the second prompt, of two tokens
+    [[[2.0], [2.0]]]
+    """
+
+    vectors: Float[Tensor, "prompt d"] = field(repr=False)
+
+    def __post_init__(self) -> None:
+        """Refuse what is not a row for each prompt."""
+        super().__post_init__()
+        _check_rows("vectors of Shift", "prompt", self.vectors)
+
+    def check(self, shape: tuple[int, ...], layer: int) -> None:
+        """Refuse vectors of another width."""
+        _check_width("The vectors of Shift have", self.vectors.shape[1], self.site, shape)
+
+    def edit(self, activation: Tensor, layer: int, rows: Int[np.ndarray, " row"]) -> Tensor:
+        """The activation plus the prompt's own vector."""
+        own = self.vectors[torch.from_numpy(rows).to(self.vectors.device)].to(activation)
+        flat = _side_by_side(activation, own.shape[1])
+        return (flat + own.reshape(len(own), *(1,) * (flat.ndim - 2), -1)).reshape(activation.shape)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Erase(Intervention):
+    """Take a subspace out: ``x - (x - offset) R^T W``.
+
+    Attributes:
+        directions: rows R, [direction, d]: what is read. At a site of heads d is the size of one, and each is edited
+            alone; or of all of them side by side.
+        offset: point that stays where it is, [d]; None is the origin.
+        written: rows W, [direction, d]: what is taken away for each direction read, as in LEACE, where the two
+            differ. None: the projection off the span of ``directions``, which are orthonormalised here.
 
     >>> first = Erase(site="resid_pre", layers=[3], directions=torch.tensor([[1.0, 0.0]]))
     >>> first.edit(torch.tensor([3.0, 4.0]), 3, np.array([0])).tolist()
@@ -324,29 +340,66 @@ class Erase(Intervention):
 
     directions: Float[Tensor, "direction d"] = field(repr=False)
     offset: Float[Tensor, " d"] | None = field(default=None, repr=False)
+    written: Float[Tensor, "direction d"] | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         """Refuse directions that are not the rows of a matrix."""
         super().__post_init__()
-        _check_tensor("directions of Erase", self.directions)
-        if self.directions.ndim != 2:
-            raise InterpError("directions of Erase must be rows, [direction, d]. Write vector[None] for one.")
+        _check_subspace("Erase", self.directions, self.written)
         if self.offset is not None:
             _check_tensor("offset of Erase", self.offset)
 
     def check(self, shape: tuple[int, ...], layer: int) -> None:
         """Refuse directions of another width."""
-        if self.directions.shape[1] != shape[-1]:
-            raise InterpError(
-                f"The directions of Erase have {self.directions.shape[1]} numbers, but '{self.site}' has {shape[-1]}."
-            )
+        _check_width("The directions of Erase have", self.directions.shape[1], self.site, shape)
 
     def edit(self, activation: Tensor, layer: int, rows: Int[np.ndarray, " row"]) -> Tensor:
         """The activation without its part in the subspace."""
-        basis = torch.linalg.qr(self.directions.to(activation).T).Q  # d direction
-        centred = activation if self.offset is None else activation - self.offset.to(activation)
-        erased: Tensor = activation - (centred @ basis) @ basis.T
-        return erased
+        read, written = _read_and_written(self.directions, self.written, activation)
+        flat = _side_by_side(activation, read.shape[1])
+        centred = flat if self.offset is None else flat - self.offset.to(activation)
+        return (flat - (centred @ read.T) @ written).reshape(activation.shape)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Interchange(Intervention):
+    """Exchange a subspace for another run's: ``x + (other - x) R^T W`` (Geiger et al. 2023, arXiv 2303.02536).
+
+    With directions that span the whole space it is ``Replace``.
+
+    Attributes:
+        directions: rows R, as in ``Erase``.
+        values: layer -> the other run's activations ``[prompt, *site dims]``, as ``run.activations`` returns them.
+        written: rows W, as in ``Erase``. Other rows of the same lengths make a placebo, which moves the activation as
+            far, elsewhere.
+
+    >>> other = torch.tensor([[[5.0, 6.0]]])  # prompt position d_model
+    >>> first = Interchange(site="resid_pre", layers=[3], directions=torch.tensor([[1.0, 0.0]]), values={3: other})
+    >>> first.edit(torch.tensor([[[1.0, 2.0]]]), 3, np.array([0])).tolist()
+    [[[5.0, 2.0]]]
+    """
+
+    directions: Float[Tensor, "direction d"] = field(repr=False)
+    values: Mapping[int, Float[Tensor, "prompt ..."]] = field(repr=False)
+    written: Float[Tensor, "direction d"] | None = field(default=None, repr=False)
+
+    def __post_init__(self) -> None:
+        """Refuse directions that are not the rows of a matrix, and values that do not say of which layer they are."""
+        super().__post_init__()
+        _check_subspace("Interchange", self.directions, self.written)
+        _check_values("Interchange", self.values)
+
+    def check(self, shape: tuple[int, ...], layer: int) -> None:
+        """Refuse directions of another width, and a layer without values."""
+        _check_width("The directions of Interchange have", self.directions.shape[1], self.site, shape)
+        _check_layer("Interchange", self.values, layer)
+
+    def edit(self, activation: Tensor, layer: int, rows: Int[np.ndarray, " row"]) -> Tensor:
+        """The activation with the other run's part in the subspace; tokens beyond that run keep their own."""
+        read, written = _read_and_written(self.directions, self.written, activation)
+        apart = _values_at(self.values[layer], activation, rows) - activation
+        moved = (_side_by_side(apart, read.shape[1]) @ read.T) @ written
+        return activation + moved.reshape(activation.shape)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -381,6 +434,81 @@ class AddNoise(Intervention):
         return activation + self.scale * torch.from_numpy(np.stack(draws)).float().to(activation)
 
 
+# ---- values of another run ----
+
+
+def _check_values(what: str, values: object) -> None:
+    if not isinstance(values, Mapping) or not values:
+        raise InterpError(f"values of {what} must be a mapping of layer to activations, with at least one.")
+
+
+def _check_layer(what: str, values: Mapping[int, Tensor], layer: int) -> None:
+    if layer not in values:
+        layers = ", ".join(map(str, values))
+        raise InterpError(f"{what} has no values for layer {layer}, only for {layers}. Name these as layers=[...].")
+
+
+def _values_at(values: Float[Tensor, "prompt ..."], activation: Tensor, rows: Int[np.ndarray, " row"]) -> Tensor:
+    """The values of some prompts, and the activation's own at tokens beyond them."""
+    new = values[torch.from_numpy(rows).to(values.device)].to(device=activation.device, dtype=activation.dtype)
+    if new.shape == activation.shape:
+        return new
+    if new.ndim != activation.ndim or new.shape[0] != activation.shape[0]:
+        raise InterpError(
+            f"Replacement of shape {tuple(new.shape)} does not fit an activation of shape {tuple(activation.shape)}."
+        )
+    out = activation.clone()
+    window = tuple(slice(0, min(a, b)) for a, b in zip(new.shape, activation.shape, strict=True))
+    out[window] = new[window]
+    return out
+
+
+# ---- subspaces ----
+
+
+def _check_subspace(what: str, directions: object, written: object) -> None:
+    _check_rows(f"directions of {what}", "direction", directions)
+    if written is None:
+        return
+    _check_rows(f"written of {what}", "direction", written)
+    read, out = (tuple(getattr(rows, "shape", ())) for rows in (directions, written))
+    if read != out:
+        raise InterpError(f"directions of {what} have shape {read} and written {out}. Give a row for each direction.")
+
+
+def _check_width(begun: str, width: int, site: str, shape: tuple[int, ...]) -> None:
+    """Refuse vectors that fit neither one head of a site nor all of its numbers at a token."""
+    if width not in (shape[-1], math.prod(shape)):
+        raise InterpError(f"{begun} {width} numbers, but '{site}' has {shape[-1]}.")
+
+
+def _side_by_side(activation: Tensor, width: int) -> Float[Tensor, "... width"]:
+    """The activation's last axes as one, where vectors are as wide as all of them."""
+    if activation.shape[-1] == width:
+        return activation
+    size, first = 1, activation.ndim
+    while size < width:
+        first -= 1
+        size *= activation.shape[first]
+    return activation.flatten(first)
+
+
+def _read_and_written(
+    directions: Tensor, written: Tensor | None, activation: Tensor
+) -> tuple[Float[Tensor, "direction d"], Float[Tensor, "direction d"]]:
+    """What is read and what is written, in the activation's dtype; one orthonormal basis where it is a projection."""
+    if written is not None:
+        return directions.to(activation), written.to(activation)
+    basis = torch.linalg.qr(directions.to(activation).T).Q.T
+    return basis, basis
+
+
+def _check_rows(what: str, axis: str, value: object) -> None:
+    _check_tensor(what, value)
+    if getattr(value, "ndim", 0) != 2:
+        raise InterpError(f"{what} must be rows, [{axis}, d]. Write vector[None] for one.")
+
+
 def _check_tensor(what: str, value: object) -> None:
     if not isinstance(value, Tensor):
         raise InterpError(f"{what} must be a tensor, not {type(value).__name__}.")
@@ -391,4 +519,6 @@ def _check_number(what: str, value: object) -> None:
         raise InterpError(f"{what} must be a number, not {shown(value)}.")
 
 
-INTERVENTIONS: tuple[type[Intervention], ...] = (Replace, Ablate, Knockout, Steer, Erase, AddNoise)
+INTERVENTIONS: tuple[type[Intervention], ...] = (
+    Replace, Ablate, Knockout, Steer, Shift, Erase, Interchange, AddNoise
+)  # fmt: skip
