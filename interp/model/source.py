@@ -24,6 +24,7 @@ from interp import mini
 from interp.errors import InterpError
 from interp.model import checkpoint as files
 from interp.model.checkpoint import Checkpoint
+from interp.model.headers import parsed_once
 from interp.model.running import in_one_dtype
 from interp.prompts.tokens import BosPolicy, bos_policy_of
 
@@ -82,11 +83,9 @@ def read(source: str | os.PathLike[str], *, dtype: torch.dtype, device: torch.de
         InterpError: what was missing or broken, and what to use instead.
     """
     text = os.fspath(source)
-    try:
-        name, checkpoint = _find(text)
-    except OSError as error:  # no permission, a name too long, a file that went away
-        raise InterpError(f"{text[:200]} cannot be read ({error.strerror}). Use 'mini' or another path.") from error
-    model, tokenizer = _read(checkpoint, dtype)
+    with _header_kept(text):
+        name, checkpoint = _located(text)
+        model, tokenizer = _read(checkpoint, dtype)
     fingerprint = weights_sha256(model)
     model.config.use_cache = False  # type: ignore[union-attr]  # a key-value cache would carry one run into the next
     model.config.architectures = [type(model).__name__]  # type: ignore[union-attr]  # whatever the file said of it
@@ -130,12 +129,9 @@ def reader(source: str | os.PathLike[str]) -> Reader:
         InterpError: there is no such model, or one of those files is missing or broken.
     """
     text = os.fspath(source)
-    try:
-        name, checkpoint = _find(text, weights=False)
-    except OSError as error:
-        raise InterpError(f"{text[:200]} cannot be read ({error.strerror}). Use 'mini' or another path.") from error
-    gguf = {"gguf_file": checkpoint.gguf} if checkpoint.gguf else {}
-    with _progress_hidden(), _transformers_to_log():
+    with _header_kept(text), _progress_hidden(), _transformers_to_log():
+        name, checkpoint = _located(text, weights=False)
+        gguf = {"gguf_file": checkpoint.gguf} if checkpoint.gguf else {}
         config = _config(checkpoint, gguf)
         tokenizer = _read_tokenizer(checkpoint, config, gguf)
     sizes = config.get_text_config()
@@ -167,6 +163,19 @@ def config_sha256(config: Any) -> str:
 
 
 # ---- where it is ----
+
+
+def _header_kept(text: str) -> contextlib.AbstractContextManager[None]:
+    """While a GGUF file is read, its header is parsed once."""
+    return parsed_once() if text.endswith(".gguf") else contextlib.nullcontext()
+
+
+def _located(text: str, *, weights: bool = True) -> tuple[str, Checkpoint]:
+    """``_find``, with what the system refuses said in one line."""
+    try:
+        return _find(text, weights=weights)
+    except OSError as error:  # no permission, a name too long, a file that went away
+        raise InterpError(f"{text[:200]} cannot be read ({error.strerror}). Use 'mini' or another path.") from error
 
 
 def _find(text: str, *, weights: bool = True) -> tuple[str, Checkpoint]:

@@ -108,6 +108,20 @@ def test_a_gguf_file_gives_the_numbers_of_the_model_it_was_made_of(tiny_file: Pa
     close(loaded.forward(ids).log_softmax(-1), llama.forward(ids).log_softmax(-1))
 
 
+def test_the_header_of_a_gguf_file_is_parsed_once(tiny_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    parsed = []
+
+    class Counted(gguf.GGUFReader):
+        def __init__(self, path: Any, *rest: Any) -> None:
+            parsed.append(path)
+            super().__init__(path, *rest)
+
+    monkeypatch.setattr(gguf, "GGUFReader", Counted)
+    HookedTransformer.from_pretrained(tiny_file)
+    assert parsed == [tiny_file]
+    assert gguf.GGUFReader is Counted
+
+
 def test_a_truncated_gguf_file_is_one_line(tiny_file: Path, tmp_path: Path) -> None:
     broken = tmp_path / "broken.gguf"
     broken.write_bytes(tiny_file.read_bytes()[:3000])

@@ -1,0 +1,69 @@
+"""The header of a GGUF file, parsed once while a model is loaded.
+
+transformers parses it anew for the configuration, for the weights and for the tokenizer, word by word of the
+vocabulary, and makes the table of tensor names anew for each of a model's modules.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import os
+import threading
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+from unittest import mock
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import gguf
+
+_ONE_AT_A_TIME = threading.RLock()
+"""Held while the reader of the package gguf is another one."""
+
+
+@contextlib.contextmanager
+def parsed_once() -> Iterator[None]:
+    """Let whoever makes a ``gguf.GGUFReader`` of a file within this block have the same one.
+
+    >>> import gguf
+    >>> theirs = gguf.GGUFReader
+    >>> with parsed_once():
+    ...     gguf.GGUFReader is theirs
+    False
+    >>> gguf.GGUFReader is theirs
+    True
+    """
+    import gguf
+
+    made: dict[str, gguf.GGUFReader] = {}
+    plain = _plain_reader()
+
+    def of_file(path: str | os.PathLike[str], mode: str = "r") -> gguf.GGUFReader:
+        if mode != "r":  # for writing: not ours to share
+            return plain(path, mode)  # type: ignore[no-any-return]
+        key = os.path.realpath(path)
+        if key not in made:
+            made[key] = plain(path)
+        return made[key]
+
+    names = functools.cache(gguf.get_tensor_name_map)
+    with _ONE_AT_A_TIME, mock.patch.multiple(gguf, GGUFReader=of_file, get_tensor_name_map=names):
+        yield
+
+
+def _plain_reader() -> Any:
+    """The package's reader on a plain array: a slice of a ``numpy.memmap`` takes several times as long."""
+    import gguf
+
+    class Plain(gguf.GGUFReader):
+        @property
+        def data(self) -> np.ndarray[Any, Any]:
+            return self._plain
+
+        @data.setter
+        def data(self, mapped: np.ndarray[Any, Any]) -> None:
+            self._plain = np.asarray(mapped)
+
+    return Plain
