@@ -59,11 +59,11 @@ def _plain_reader() -> Any:
 
     class Plain(gguf.GGUFReader):
         @property
-        def data(self) -> np.ndarray[Any, Any]:
+        def data(self) -> Any:
             return self._plain
 
         @data.setter
-        def data(self, mapped: np.ndarray[Any, Any]) -> None:
+        def data(self, mapped: Any) -> None:
             self._plain = np.asarray(mapped)
 
     return Plain
