@@ -13,5 +13,14 @@ Circuit(3 of 479 edges, 4 nodes, given)
 
 from interp.circuits.circuit import Circuit, Comparison, jaccard
 from interp.circuits.graph import Edge
+from interp.circuits.running import CIRCUIT_ABLATIONS, run_circuit, run_circuits
 
-__all__ = ["Circuit", "Comparison", "Edge", "jaccard"]
+__all__ = [
+    "CIRCUIT_ABLATIONS",
+    "Circuit",
+    "Comparison",
+    "Edge",
+    "jaccard",
+    "run_circuit",
+    "run_circuits",
+]
