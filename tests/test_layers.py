@@ -68,6 +68,7 @@ RULES = (
         Rule(f"interp/{name}.py", (*RUNNING, "interp.stats", "interp.results", "interp.report", *PLOTTING))
         for name in ("metrics", "readouts")
     ),
+    Rule("interp/probes/*", ("interp.attribution", "interp.report", *PLOTTING)),
     Rule("interp/lenses.py", ("interp.attribution", "interp.stats", "interp.report", *PLOTTING)),
     Rule("interp/subspaces/*", ("interp.report", *PLOTTING)),
     Rule("interp/stats.py", (*MODELS, *RUNNING, *PLOTTING)),
