@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from interp import (
         attribution,
         circuits,
+        groundtruth,
         interventions,
         lenses,
         metrics,
@@ -59,6 +60,7 @@ __all__ = [
     "circuits",
     "compare",
     "explain",
+    "groundtruth",
     "interventions",
     "knockout_sweep",
     "lenses",
@@ -103,6 +105,7 @@ _HOME = {
         for name in (
             "attribution",
             "circuits",
+            "groundtruth",
             "interventions",
             "lenses",
             "metrics",

@@ -75,6 +75,7 @@ RULES = (
     Rule("interp/summary.py", (*MODELS, *RUNNING, "interp.results", "interp.report", *PLOTTING)),
     Rule("interp/results.py", (*MODELS, *RUNNING, *PLOTTING)),
     Rule("interp/store.py", (*MODELS, *RUNNING, "interp.stats", "interp.metrics", "interp.readouts", *PLOTTING)),
+    Rule("interp/groundtruth/*", ("interp.report", *PLOTTING)),
     Rule("interp/mini/*", ("interp.sweeps", "interp.attribution", "interp.report")),
     Rule(
         "interp/report/*",

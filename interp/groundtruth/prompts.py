@@ -1,0 +1,89 @@
+"""The prompts of the hand-made models: two nouns with a colour each, and one of the nouns again."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from interp.prompts import PromptPairs, Vocabulary
+
+NOUNS = ("cat", "dog", "box", "car", "hat", "cup", "pen", "bag")
+COLORS = ("black", "white", "red", "blue", "green", "brown")
+WORDS = ("<start>", ".", "the", "is", *NOUNS, *COLORS)
+"""Every token; a token's id is its place here."""
+START, STOP, THE, IS = range(4)
+NOUN_IDS = range(4, 4 + len(NOUNS))
+COLOR_IDS = range(4 + len(NOUNS), len(WORDS))
+
+
+@dataclass(frozen=True)
+class Form:
+    """How a prompt is written.
+
+    Attributes:
+        clause: its tokens, with ``noun`` and ``color`` where those stand.
+        question: what comes after the two clauses; ``noun`` is the noun that is asked about.
+    """
+
+    clause: tuple[int | str, ...]
+    question: tuple[int | str, ...]
+
+    @property
+    def length(self) -> int:
+        """Tokens of a prompt."""
+        return 1 + 2 * len(self.clause) + len(self.question)
+
+
+BEFORE = Form(("color", "noun", STOP), ("noun",))
+"""``<start> black cat . white dog . cat``: the noun comes after its colour, and can hold it."""
+AFTER = Form((THE, "noun", IS, "color", STOP), (THE, "noun", IS))
+"""``<start> the cat is black . the dog is white . the cat is``: the noun cannot see its colour."""
+
+
+def draw(form: Form, name: str, *, n: int, seed: int) -> PromptPairs:
+    """Pairs that differ in the colour of the noun that is asked about.
+
+    Roles: ``color`` and ``noun`` of the asked one, ``stop`` behind them, ``other_color`` and ``other_noun``, ``asked``
+    where the noun is said again before the answer position, and the answer position.
+    """
+    rng = np.random.default_rng(seed)
+    clean, corrupted, roles = [], [], []
+    for _ in range(n):
+        nouns = rng.choice(NOUN_IDS, 2, replace=False)
+        colors = rng.choice(COLOR_IDS, 3, replace=False)  # of the asked noun, of the other, and the corrupted one
+        asked = int(rng.integers(2))
+        clean.append(_written(form, nouns, colors[:2], asked))
+        corrupted.append(_written(form, nouns, colors[[2, 1]], asked))
+        roles.append(_places(form, asked))
+    places = {role: [one[role] for one in roles] for role in roles[0]}
+    where = np.array(places["color"])
+    rows = np.arange(n)
+    return PromptPairs.from_tokens(
+        clean, corrupted, correct=np.array(clean)[rows, where], incorrect=np.array(corrupted)[rows, where],
+        roles=places, task="ground-truth", name=name,
+        vocabulary=Vocabulary(
+            source="color", target="noun", readers=("answer",), meeting=("stop",),
+            distractors=("other_color", "other_noun"),
+        ),
+    )  # fmt: skip
+
+
+def _written(form: Form, nouns: np.ndarray, colors: np.ndarray, asked: int) -> list[int]:
+    """A prompt: the asked noun stands in the clause ``asked``, the other in the other one."""
+    row = [START]
+    for clause in range(2):
+        which = 0 if clause == asked else 1
+        words = {"noun": int(nouns[which]), "color": int(colors[which])}
+        row += [words[part] if isinstance(part, str) else part for part in form.clause]
+    return row + [int(nouns[0]) if isinstance(part, str) else part for part in form.question]
+
+
+def _places(form: Form, asked: int) -> dict[str, int]:
+    """Where the roles stand."""
+    starts = (1 + asked * len(form.clause), 1 + (1 - asked) * len(form.clause))
+    found = {f"{kind}{role}": start + form.clause.index(role)
+             for kind, start in zip(("", "other_"), starts, strict=True) for role in ("color", "noun")}  # fmt: skip
+    found["stop"] = starts[0] + form.clause.index(STOP)
+    place = 1 + 2 * len(form.clause) + form.question.index("noun")
+    return found if place == form.length - 1 else {**found, "asked": place}
