@@ -14,6 +14,7 @@ DIRECTIONS = ("denoising", "noising")
 
 _SITE = Text(tuple(sites.SITES), read=sites.site)
 _VECTOR_SITE = Text(tuple(name for name, site in sites.SITES.items() if site.has_vectors), read=sites.vector_site)
+_STREAM_SITE = Text(("resid_post", "resid_mid", "resid_pre"))
 _DIRECTION = Text(DIRECTIONS)
 _ROLE = Role()
 _SLOT_OR_ROLE = Role(slots=True)
@@ -137,7 +138,11 @@ _LOGIT_LENS = Analysis(
     "logit_lens",
     "analyses.logit_lens",
     "What would the model say at each word if it stopped after each layer?",
-    options=(Option("roles", Several(_ROLE), None, "roles to read at", "every role"), _max_prompts(None)),
+    options=(
+        Option("roles", Several(_ROLE), None, "roles to read at", "every role"),
+        Option("sites", Several(_STREAM_SITE, "state of the stream"), None, "states of the stream to read", "all"),
+        _max_prompts(None),
+    ),
     settled=("progress",),
 )
 

@@ -1,4 +1,4 @@
-"""The logit lens: at which layer, and at which word, the answer could be said already."""
+"""The logit lens: at which place of the stream, and at which word, the answer could be said already."""
 
 from __future__ import annotations
 
@@ -21,24 +21,26 @@ def run(
     pairs: PromptPairs,
     *,
     roles: Sequence[str] | None = None,
+    sites: Sequence[str] | None = None,
     max_prompts: int | None = None,
     progress: Progress | None = None,
 ) -> xr.Dataset:
-    """Read the stream after every layer by the final norm and unembedding, at roles of the clean prompts.
+    """Read the stream at every place by the final norm and unembedding, at roles of the clean prompts.
 
     Args:
         model: the model.
         pairs: clean and corrupted prompts with their answers; the clean ones are read.
         roles: where to read, each at its last token; None is every role.
+        sites: states of the residual stream to read; None is all that the model has.
         max_prompts: use only that many prompts, spread evenly over the set; None is all.
         progress: True for a bar, or called with places read and places in all.
 
     Returns:
-        What ``interp.lenses.logit_lens`` returns: ``rank``, ``probability`` and ``log_probability`` of both answers
-        (prompt, layer, role, answer), and ``kl`` to the model's own output (prompt, layer, role).
+        What ``interp.lenses.logit_lens`` returns: ``rank``, ``probability`` and ``log_probability`` of both answers,
+        the divergence ``kl`` to the model's own output, the layer at which the answer appears, and calibration.
 
     Raises:
-        InterpError: an unknown role, or fewer than one prompt.
+        InterpError: an unknown role, a site that is no state of the stream, or fewer than one prompt.
 
     After its first layer the model would not yet say the answer; after each later one it would:
 
@@ -47,8 +49,9 @@ def run(
     >>> model = HookedTransformer.from_pretrained("mini")
     >>> pairs = tasks.build("color-noun", "recall", tokenizer=model, n=2)
     >>> lens = logit_lens.run(model, pairs, roles=["answer"])
-    >>> (lens["rank"].sel(answer="correct", role="answer") == 0).mean("prompt").values.tolist()
+    >>> rank = lens["rank"].sel(site="resid_post", answer="correct", role="answer")
+    >>> (rank == 0).mean("prompt").values.tolist()
     [0.0, 1.0, 1.0, 1.0]
     """
     check_pairs(model, pairs)
-    return lenses.logit_lens(model, pairs.spread(max_prompts), at=roles, progress=progress)
+    return lenses.logit_lens(model, pairs.spread(max_prompts), at=roles, sites=sites, progress=progress)

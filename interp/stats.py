@@ -123,8 +123,7 @@ def ratio_difference_interval(
             f"A difference needs equal cells, and equal rows where they are paired, got {(n, *shape)} and "
             f"{(other_n, *other_shape)}."
         )
-    if not 0 < level < 1:
-        raise InterpError(f"level must lie between 0 and 1, got {shown(level)}.")
+    _check_level(level)
     if min(n, other_n) < 2:
         return np.full(shape, np.nan), np.full(shape, np.nan)
     counts = _resample_counts(n, n_resamples, seed)
@@ -198,8 +197,7 @@ def _interval_of_ratio(
     top: Float[np.ndarray, "row ..."], bottom: Float[np.ndarray, "row ..."], level: float, n_resamples: int, seed: int
 ) -> tuple[Float[np.ndarray, ...], Float[np.ndarray, ...]]:
     """The interval of the sum of ``top`` over the sum of ``bottom``. A row with 0 in both has no part in a cell."""
-    if not 0 < level < 1:
-        raise InterpError(f"level must lie between 0 and 1, got {shown(level)}.")
+    _check_level(level)
     n, shape = top.shape[0], top.shape[1:]
     if n < 2:
         empty = np.full(shape, np.nan)
@@ -232,6 +230,150 @@ def _resample_counts(n: int, n_resamples: int, seed: int) -> Float[np.ndarray, "
     """How often each of ``n`` rows was drawn, per resample: a resampled mean becomes one matrix product."""
     rng = np.random.default_rng(seed)
     return rng.multinomial(n, np.full(n, 1 / n), size=n_resamples).astype(np.float64)
+
+
+def median(values: Float[np.ndarray, "row ..."]) -> Float[np.ndarray, ...]:
+    """The lower median over rows: the least value that at least half of the rows do not exceed.
+
+    It is always one of the values. Infinite ones count as larger than all others, so that what never happens in a row
+    can be counted and not dropped.
+
+    >>> median(np.array([1.0, 2.0, np.inf])).item(), median(np.array([1.0, np.inf, np.inf])).item()
+    (2.0, inf)
+    """
+    ordered = np.sort(np.asarray(values, dtype=np.float64), axis=0)
+    return np.asarray(ordered[(len(ordered) - 1) // 2])
+
+
+def median_interval(
+    values: Float[np.ndarray, "row ..."], *, level: float = LEVEL, n_resamples: int = RESAMPLES, seed: int = SEED
+) -> tuple[Float[np.ndarray, ...], Float[np.ndarray, ...]]:
+    """Percentile bootstrap interval of ``median`` over rows, in the units of ``values``; its ends may be infinite.
+
+    Returns:
+        ``(low, high)``, each of the shape of ``values`` without its first axis; NaN below two rows.
+
+    Raises:
+        InterpError: a level that does not lie between 0 and 1.
+
+    >>> low, high = median_interval(np.array([1.0, 1.0, 2.0, 2.0, np.inf]))
+    >>> low.item(), high.item()
+    (1.0, inf)
+    """
+    data = np.asarray(values, dtype=np.float64)
+    n, shape = len(data), data.shape[1:]
+    _check_level(level)
+    if n < 2:
+        return np.full(shape, np.nan), np.full(shape, np.nan)
+    counts = _resample_counts(n, n_resamples, seed)
+    ends = [_resampled_medians(column, counts, level) for column in data.reshape(n, -1).T]
+    low, high = np.array(ends).reshape(-1, 2).T
+    return low.reshape(shape), high.reshape(shape)
+
+
+def _resampled_medians(
+    values: Float[np.ndarray, " row"], counts: Float[np.ndarray, "resample row"], level: float
+) -> tuple[float, float]:
+    """The values between which the middle of the resampled medians lies. None is between two values: one may be inf."""
+    order = np.argsort(values, kind="stable")
+    reached = counts[:, order].cumsum(axis=1)
+    places = np.sort((reached >= len(values) / 2).argmax(axis=1))
+    tail = (1 - level) / 2
+    at = (math.ceil(share * len(places)) - 1 for share in (tail, 1 - tail))
+    low, high = (float(values[order][places[max(0, i)]]) for i in at)
+    return low, high
+
+
+def calibration_error(
+    confidence: Float[np.ndarray, "row item ..."], right: Float[np.ndarray, "row item ..."], *, bins: int = 10
+) -> Float[np.ndarray, ...]:
+    """Expected calibration error (Naeini et al. 2015; Guo et al. 2017, arXiv 1706.04599), in [0, 1].
+
+    The predictions are put into ``bins`` of equal width by their confidence. Within each, the mean confidence is held
+    against the share that is right; the error is the mean of the absolute differences, weighted by the predictions in
+    each bin. With few predictions it is above 0 by chance alone.
+
+    Args:
+        confidence: probability of each prediction, in [0, 1], of several items a row.
+        right: 1 where it is right, 0 where it is not; NaN leaves the prediction out.
+        bins: how many.
+
+    Returns:
+        One number for each cell of the axes after ``item``; NaN without a prediction.
+
+    Of the two predictions with confidence 0.75 one is right:
+
+    >>> calibration_error(np.array([[0.75, 0.75]]), np.array([[1.0, 0.0]])).item()
+    0.25
+
+    Raises:
+        InterpError: shapes that differ, or fewer than one bin.
+    """
+    gaps, counts = _binned_gaps(confidence, right, bins)
+    with np.errstate(invalid="ignore"):
+        return np.asarray(np.abs(gaps.sum(axis=0)).sum(axis=-1) / counts.sum(axis=0))
+
+
+def calibration_interval(
+    confidence: Float[np.ndarray, "row item ..."],
+    right: Float[np.ndarray, "row item ..."],
+    *,
+    bins: int = 10,
+    level: float = LEVEL,
+    n_resamples: int = RESAMPLES,
+    seed: int = SEED,
+) -> tuple[Float[np.ndarray, ...], Float[np.ndarray, ...]]:
+    """Percentile bootstrap interval of ``calibration_error``, whose rows are drawn whole.
+
+    Returns:
+        ``(low, high)``, each of the shape of the cells; NaN below two rows.
+
+    Raises:
+        InterpError: as ``calibration_error``, or a level that does not lie between 0 and 1.
+
+    >>> sure, right = np.full((4, 1), 0.9), np.ones((4, 1))
+    >>> [round(end.item(), 6) for end in calibration_interval(sure, right)]
+    [0.1, 0.1]
+    """
+    gaps, counts = _binned_gaps(confidence, right, bins)
+    n, shape = len(gaps), counts.shape[1:]
+    _check_level(level)
+    if n < 2:
+        return np.full(shape, np.nan), np.full(shape, np.nan)
+    drawn = _resample_counts(n, n_resamples, seed)
+    with np.errstate(invalid="ignore"):
+        errors = np.stack([
+            np.abs(drawn @ gap).sum(axis=-1) / (drawn @ count)
+            for gap, count in zip(
+                np.moveaxis(gaps.reshape(n, -1, bins), 1, 0), counts.reshape(n, -1).T, strict=True
+            )
+        ], axis=1)  # fmt: skip
+    low, high = _quantiles(errors, level)
+    return low.reshape(shape), high.reshape(shape)
+
+
+def _binned_gaps(
+    confidence: Float[np.ndarray, "row item ..."], right: Float[np.ndarray, "row item ..."], bins: int
+) -> tuple[Float[np.ndarray, "row ... bin"], Float[np.ndarray, "row ..."]]:
+    """Per row and bin the sum of confidence - right over its items, and per row how many items count."""
+    sure, hit = (np.asarray(values, dtype=np.float64) for values in (confidence, right))
+    if sure.shape != hit.shape or sure.ndim < 2:
+        raise InterpError(
+            f"calibration_error needs confidence and right of one shape (row, item, ...), got {sure.shape} and "
+            f"{hit.shape}."
+        )
+    if bins < 1:
+        raise InterpError(f"bins is {shown(bins)}. Use at least one.")
+    present = np.isfinite(hit)
+    gap = np.where(present, sure - np.where(present, hit, 0.0), 0.0)
+    into = np.minimum((sure * bins).astype(int), bins - 1)  # a confidence of 1 belongs to the last bin
+    gaps = np.stack([(gap * (into == one)).sum(axis=1) for one in range(bins)], axis=-1)
+    return gaps, present.sum(axis=1).astype(np.float64)
+
+
+def _check_level(level: float) -> None:
+    if not 0 < level < 1:
+        raise InterpError(f"level must lie between 0 and 1, got {shown(level)}.")
 
 
 def slope_through_origin(x: Float[np.ndarray, "*rows item"], y: Float[np.ndarray, "*rows item"]) -> Any:

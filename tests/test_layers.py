@@ -69,8 +69,8 @@ RULES = (
         for name in ("metrics", "readouts")
     ),
     Rule("interp/probes/*", ("interp.attribution", "interp.report", *PLOTTING)),
-    Rule("interp/lenses.py", ("interp.attribution", "interp.stats", "interp.report", *PLOTTING)),
     Rule("interp/subspaces/*", ("interp.report", *PLOTTING)),
+    Rule("interp/lenses/*", ("interp.report", *PLOTTING)),
     Rule("interp/stats.py", (*MODELS, *RUNNING, *PLOTTING)),
     Rule("interp/summary.py", (*MODELS, *RUNNING, "interp.results", "interp.report", *PLOTTING)),
     Rule("interp/results.py", (*MODELS, *RUNNING, *PLOTTING)),

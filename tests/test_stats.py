@@ -202,3 +202,47 @@ def test_what_cannot_be_subtracted_is_refused() -> None:
     with pytest.raises(InterpError, match="as many on both sides, got 3 and 4"):
         stats.share_difference_interval(np.ones(3, bool), np.ones(4, bool), paired=True)
     assert all(np.isnan(end) for end in stats.ratio_difference_interval(one, (np.ones(1), np.ones(1)), paired=False))
+
+
+def test_the_median_counts_what_never_happens() -> None:
+    values = np.array([[1.0, np.inf], [3.0, np.inf], [np.inf, 2.0], [2.0, np.inf], [4.0, 1.0]])
+    assert stats.median(values).tolist() == [3.0, np.inf]
+    assert stats.median(values[:4]).tolist() == [2.0, np.inf]  # the lower of the middle two
+    low, high = stats.median_interval(values)
+    assert (low <= stats.median(values)).all()
+    assert (stats.median(values) <= high).all()
+    assert high[0] == np.inf
+    assert np.isnan(stats.median_interval(values[:1])).all()
+
+
+def test_the_interval_of_the_median_is_about_scipys() -> None:
+    values = np.random.default_rng(5).integers(0, 30, 41).astype(float)
+    ends = stats.median_interval(values, n_resamples=5000)
+    other = reference.bootstrap((values,), np.median, method="percentile", n_resamples=5000, rng=1).confidence_interval
+    near(ends, (other.low, other.high), 1.0, why="whole numbers, drawn differently")
+
+
+def test_the_calibration_error_is_that_of_bins_by_hand() -> None:
+    rng = np.random.default_rng(2)
+    sure = rng.uniform(size=(20, 3))
+    right = (rng.uniform(size=(20, 3)) < sure**2).astype(float)
+    right[3, 1] = np.nan
+    counted = np.isfinite(right)
+    error, bins = 0.0, np.digitize(sure[counted], np.linspace(0, 1, 11)[1:-1])
+    for one in range(10):
+        chosen = bins == one
+        if chosen.any():
+            error += chosen.mean() * abs(sure[counted][chosen].mean() - right[counted][chosen].mean())
+    close(stats.calibration_error(sure, right), error, "product", dtype="float64", size=1.0)
+    low, high = stats.calibration_interval(sure, right)
+    assert low < high
+    both = np.stack([sure, sure], axis=-1), np.stack([right, right], axis=-1)
+    assert (np.stack(stats.calibration_interval(*both)).T == [low, high]).all()
+
+
+def test_what_has_no_calibration_is_refused() -> None:
+    with pytest.raises(InterpError, match="one shape"):
+        stats.calibration_error(np.ones((2, 2)), np.ones((2, 3)))
+    with pytest.raises(InterpError, match="bins is 0"):
+        stats.calibration_error(np.ones((2, 2)), np.ones((2, 2)), bins=0)
+    assert np.isnan(stats.calibration_error(np.ones((2, 1)), np.full((2, 1), np.nan)))

@@ -16,6 +16,7 @@ from interp.report.sections import (
     generic,
     heads,
     influences,
+    lenses,
     lesson,
     patching,
     probe,
@@ -114,6 +115,10 @@ def _probing(context: Context) -> list[Section | None]:
     return [] if found is None else [probe.section(found)]
 
 
+def _lenses(context: Context) -> list[Section | None]:
+    return [lenses.section(found) for name in LENSES if (found := context.run.get(name)) is not None]
+
+
 def _patching(context: Context) -> list[Section | None]:
     found = context.run.get("activation_patching")
     return [] if found is None else [patching.section(found, context.verdict)]
@@ -141,6 +146,8 @@ def _others(context: Context) -> list[Section | None]:
 
 SENTENCE = ("reach", "heads", "sources", "predictions")
 """The results of ``interp explain`` that are drawn together."""
+LENSES = ("logit_lens", "lenses")
+"""The results in which lenses are read, one or several side by side."""
 INFLUENCES = "influences"
 """The result of ``interp explain --from ?``."""
 FURTHER = ("paths", "continuation")
@@ -152,6 +159,7 @@ PARTS = (
     Part("ladder", "Does the model do it?", _behavior, ("behavior",), explains=False),
     Part("lesson", "How one head reads", _lesson, ("attention_lesson", "attention_patterns", "attention_vectors")),
     Part("probing", "Where it can be read", _probing, ("probing",)),
+    Part("lenses", "", _lenses, LENSES, expected=False),
     Part("patching", "What carries it", _patching, ("activation_patching",)),
     Part("heads", "Which heads", _heads, ("head_attribution", "verdict")),
     Part("approximations", "", _approximations, ("approximation_audit",), expected=False),
