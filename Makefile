@@ -16,9 +16,10 @@ TESTS   ?=
 MARKERS ?=
 WORKERS ?= 2
 BENCH   ?=
+PIPFLAGS ?=
 
 BIN := $(VENV)/bin
-PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint tests/constraints.txt
+PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet $(PIPFLAGS) --constraint tests/constraints.txt
 PEERS := $(VENV)-peers
 NEW_ENOUGH := import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, this is " \
 	+ sys.version.split()[0] + ": try make PYTHON=python3.12")
