@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from statistics import NormalDist
 from typing import Any
 
@@ -80,6 +81,50 @@ def ratio_interval(
         InterpError: a level that does not lie between 0 and 1, or shapes that do not go together.
     """
     return _interval_of_ratio(*_present(top, bottom), level, n_resamples, seed)
+
+
+def ratio_statistic_interval(
+    top: Float[np.ndarray, "row ..."],
+    bottom: Float[np.ndarray, "row ..."],
+    statistic: Callable[[Float[np.ndarray, "resample ..."]], Float[np.ndarray, "resample ..."]],
+    *,
+    level: float = LEVEL,
+    n_resamples: int = RESAMPLES,
+    seed: int = SEED,
+) -> tuple[Float[np.ndarray, ...], Float[np.ndarray, ...]]:
+    """Percentile bootstrap interval, over rows, of a number that is made of several ratios of means.
+
+    Rows are drawn as in ``ratio_interval``, so the ratios of one resample belong together.
+
+    Args:
+        top: one row per independent observation, one value per cell.
+        bottom: of the same shape, or of one that broadcasts to it.
+        statistic: takes the ratios of all resamples, with the axes of ``top`` after the first, to the number of each.
+        level: share of such intervals that hold the number.
+        n_resamples: how often the rows are drawn.
+        seed: of the draws.
+
+    Returns:
+        ``(low, high)``, each of the shape that ``statistic`` gives, without its first axis; NaN below two rows.
+
+    >>> top, bottom = np.array([[1.0, 4.0], [2.0, 8.0], [3.0, 12.0]]), np.array([[2.0], [4.0], [6.0]])
+    >>> low, high = ratio_statistic_interval(top, bottom, lambda ratios: ratios.sum(axis=1))  # 1/2 + 2
+    >>> float(low), float(high)
+    (2.5, 2.5)
+
+    Raises:
+        InterpError: a level that does not lie between 0 and 1, or shapes that do not go together.
+    """
+    upper, lower = _present(top, bottom)
+    if not 0 < level < 1:
+        raise InterpError(f"level must lie between 0 and 1, got {shown(level)}.")
+    n = len(upper)
+    counts = _resample_counts(n, n_resamples, seed) if n > 1 else np.full((1, n), np.nan)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        ratios = (counts @ upper.reshape(n, -1)) / (counts @ lower.reshape(n, -1))
+    made = np.asarray(statistic(ratios.reshape(-1, *upper.shape[1:])), dtype=np.float64)
+    low, high = _quantiles(made.reshape(len(made), -1), level)
+    return low.reshape(made.shape[1:]), high.reshape(made.shape[1:])
 
 
 def ratio_difference_interval(

@@ -12,14 +12,18 @@ Circuit(3 of 479 edges, 4 nodes, given)
 """
 
 from interp.circuits.circuit import Circuit, Comparison, jaccard
+from interp.circuits.evaluation import FRACTIONS, areas, evaluate
 from interp.circuits.graph import Edge
 from interp.circuits.running import CIRCUIT_ABLATIONS, run_circuit, run_circuits
 
 __all__ = [
     "CIRCUIT_ABLATIONS",
+    "FRACTIONS",
     "Circuit",
     "Comparison",
     "Edge",
+    "areas",
+    "evaluate",
     "jaccard",
     "run_circuit",
     "run_circuits",
