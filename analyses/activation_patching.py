@@ -150,11 +150,6 @@ def planned(
     ]
 
 
-def cost(model: HookedTransformer, pairs: PromptPairs) -> float:
-    """Floating-point operations of ``run`` with its defaults: those of the sweeps' own plans."""
-    return sum(plan.flop for plan in planned(model, pairs))
-
-
 # ---- what was asked for ----
 
 

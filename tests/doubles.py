@@ -101,7 +101,7 @@ class House:
             save=results.save,
             load=results.load,
             render=self.render,
-            affordable=lambda model, pairs: self.afford or len(pairs),
+            affordable=lambda study, model, pairs: self.afford or len(pairs),
         )
 
     def load_model(self, name: str, *, device: str, dtype: str) -> Any:

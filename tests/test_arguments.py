@@ -70,7 +70,7 @@ OF_PAIRS: dict[str, Call] = {
     "attention_lesson.patterns": attention_lesson.patterns,
     "attention_lesson.vectors": attention_lesson.vectors,
     "activation_patching": activation_patching.run,
-    "activation_patching.cost": activation_patching.cost,
+    "activation_patching.planned": activation_patching.planned,
     "head_attribution": head_attribution.run,
     "probing": probing.run,
     "logit_lens": logit_lens.run,

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from analyses import registry
-from analyses.cli import asking
+from analyses.cli import asking, plans
 from analyses.cli import directory as directories
 from analyses.cli import manifest as manifests
 from analyses.cli.directory import MANIFEST, STUDY, RunDirectory
@@ -48,10 +48,10 @@ _MODEL_IDENTITY = ("weights_sha256", "config_sha256", "numerics", "dtype")
 
 _DROP = ("index", "reason", "clean_text", "corrupted_text")
 
-CPU_BUDGET = 5e13
-"""Floating-point operations of patching that a run spends unasked: some ten minutes on two cores."""
+CPU_BUDGET = 2e13
+"""Floating-point operations of sweeps that a run spends unasked: some three minutes on two cores."""
 GPU_BUDGET = 5e15
-FEWEST = 8
+FEWEST = 6
 """Prompts that are explained however large the model; fewer would have no intervals worth reading."""
 
 Progress = Callable[[int, int], None]
@@ -81,7 +81,7 @@ class Tools:
     save: Callable[[xr.Dataset, Path], object]
     load: Callable[[Path], xr.Dataset]
     render: Callable[[Path], Path]
-    affordable: Callable[[HookedTransformer, PromptPairs], int] = lambda model, pairs: len(pairs)
+    affordable: Callable[[Study, HookedTransformer, PromptPairs], int] = lambda study, model, pairs: len(pairs)
     """How many of the pairs can be explained within the budget."""
 
 
@@ -103,12 +103,16 @@ def real_tools(language: str | None = None) -> Tools:
     )
 
 
-def affordable(model: HookedTransformer, pairs: PromptPairs) -> int:
-    """How many of the pairs patching can afford: all of them on a small model or a GPU, at least ``FEWEST``."""
-    from analyses.activation_patching import cost
+def affordable(study: Study, model: HookedTransformer, pairs: PromptPairs) -> int:
+    """How many of the pairs the study's sweeps can afford: all of them on a small model or a GPU, at least ``FEWEST``.
 
+    Sweeps cost the same for every pair, near enough: those of a few are planned.
+    """
+    few = pairs.spread(FEWEST)
+    without = asking.check(study, pairs, Analysis.function)
+    flop = sum(sweeps.flop for sweeps in plans.planned(study, model, few, without=without).values())
     budget = CPU_BUDGET if model.device.type == "cpu" else GPU_BUDGET
-    return min(len(pairs), max(FEWEST, int(len(pairs) * budget / cost(model, pairs))))
+    return min(len(pairs), max(FEWEST, int(len(few) * budget / max(flop, 1.0))))
 
 
 @dataclass(frozen=True)
@@ -395,7 +399,7 @@ class _Run:
 
     def _affordable(self, pairs: PromptPairs) -> PromptPairs:
         """The pairs to explain: all, or an even spread of as many as the budget allows."""
-        n = len(pairs) if self.every_prompt else self.tools.affordable(self.model, pairs)
+        n = len(pairs) if self.every_prompt else self.tools.affordable(self.study, self.model, pairs)
         self.manifest["n_explained"] = n
         if n >= len(pairs):
             return pairs

@@ -3,53 +3,27 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING
 
 from analyses import registry
-from analyses.cli import asking, execution
+from analyses.cli import asking, execution, plans
 from analyses.cli.execution import Tools, Watcher
+from analyses.cli.plans import Sweeps
 from analyses.cli.study import Study
 from analyses.cli.terminal import aligned
-from analyses.registry import Analysis
 from interp import tasks
 
 if TYPE_CHECKING:
     from interp.model import HookedTransformer
     from interp.prompts import PromptPairs
-    from interp.sweeps import Plan
 
-PLANNED = "planned"
-"""The function of an analysis's module that gives the plans of its sweeps."""
 SAMPLE = 2
 """Pairs on which the machine's rate is measured."""
 PAGE_BYTES = 3 << 20
 """What a page of a bundled study takes on the disk, at most."""
 _PER_ROW = 16
 """Bytes of a row in a result: what the metric was after the patch, and what that recovers."""
-
-
-@dataclass(frozen=True)
-class Sweeps:
-    """The sweeps of one analysis, all together."""
-
-    rows_in_all: int
-    rows: int
-    batches: int
-    flop: float
-    peak_bytes: int
-
-    @classmethod
-    def together(cls, parts: Collection[Plan | Sweeps]) -> Sweeps:
-        """Several, which run one after the other: their rows and operations, and the memory of the widest."""
-        return cls(
-            sum(part.rows_in_all for part in parts),
-            sum(part.rows for part in parts),
-            sum(part.batches for part in parts),
-            sum(part.flop for part in parts),
-            max((part.peak_bytes for part in parts), default=0),
-        )
 
 
 def rehearsed(
@@ -80,10 +54,10 @@ def rehearsed(
     with watcher.stage(f"load {study.model}, whose own arithmetic is planned"):
         model = tools.load_model(study.model, device=device, dtype=dtype)
     chosen = pairs[explained]
-    n = len(chosen) if every_prompt else tools.affordable(model, chosen)
+    n = len(chosen) if every_prompt else tools.affordable(study, model, chosen)
     bound = "" if n == len(chosen) else f" {n} of them, to bound the time; --n chooses the number."
     yield f"Explained, if the model does it: rung {explained}, {len(chosen)} pairs.{bound}"
-    sweeps = _sweeps(study, model, chosen.spread(n), left_out)
+    sweeps = plans.planned(study, model, chosen.spread(n), without=left_out)
     with watcher.stage("measure this machine"):
         rate = operations_per_second(model, chosen.spread(min(SAMPLE, n)))
     yield ""
@@ -103,22 +77,6 @@ def operations_per_second(model: HookedTransformer, pairs: PromptPairs) -> float
         asked.run(model, pairs)
         seconds.append(time.perf_counter() - started)
     return asked.plan(model, pairs).flop / min(seconds)
-
-
-def _sweeps(
-    study: Study, model: HookedTransformer, pairs: PromptPairs, left_out: Mapping[str, str]
-) -> dict[str, Sweeps]:
-    """Of every analysis that makes sweeps, what they are."""
-    return {
-        name: Sweeps.together(analysis.function(PLANNED)(model, pairs, **_options(study, analysis)))
-        for name, analysis in registry.ordered(study.analyses).items()
-        if analysis.plans and name not in left_out
-    }
-
-
-def _options(study: Study, analysis: Analysis) -> dict[str, Any]:
-    settled = {"seed": study.seed} if "seed" in analysis.settled else {}
-    return {**study.options(analysis.name), **settled}
 
 
 def _table(

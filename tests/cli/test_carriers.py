@@ -27,8 +27,10 @@ def test_without_time_the_heads_that_write_most_are_patched_and_the_rest_is_said
     found: Explanation, raw: HookedTransformer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(carriers, "FIRST_HEADS", 4)
-    short = explain(raw, TEXT, "negro", "gato", instead=OTHERS, seconds=1e-6)
-    assert short.heads.sizes["prompt"] == 2
+    short = explain(raw, TEXT, "negro", "gato", instead=OTHERS, continuation=3, seconds=1e-6)
+    assert short.heads.sizes["prompt"] == short.reach.sizes["prompt"] == len(short.pairs) == 2
+    assert short.continuation is not None
+    assert short.continuation.sizes == {"prompt": 2, "step": 1}
     patched = np.isfinite(short.heads["patched"].values[0, 0, :, :, 0])
     assert patched.sum() == 4
     written = np.abs(short.sources["written"].mean("prompt").values)
@@ -37,8 +39,9 @@ def test_without_time_the_heads_that_write_most_are_patched_and_the_rest_is_said
     close(short.heads["patched"].values[:, :, patched], whole[:, :, patched], size=1.0)
     assert short.route is None
     assert short.paths is None
-    assert "En el tiempo dado (1e-06 s): las cabezas se parchearon con 2 de 3 palabras; se parchearon 4 de 16" in (
-        short.answer
+    assert (
+        "En el tiempo dado (1e-06 s): se compararon 2 de 3 palabras; se generaron 1 de 3 tokens; se parchearon 4"
+        in (short.answer)
     )
     assert short.answer.startswith("Sí, un poco: ")
     assert short._repr_html_()
@@ -80,7 +83,7 @@ def test_a_sweep_of_paths_is_given_up_where_the_time_is_long_over(
     monkeypatch.setattr(carriers, "_words_for_route", lambda *_: 0)
     last = explain(raw, TEXT, "negro", "gato", instead=OTHERS, seconds=1e6)
     assert last.paths is None
-    assert last.heads.sizes["prompt"] == 3
+    assert last.heads.sizes["prompt"] == 2  # as in the first answer: further ones are given up too
 
 
 def test_time_that_is_left_goes_to_more_words(raw: HookedTransformer, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -250,6 +250,23 @@ def test_words_come_from_the_lexicons_then_from_the_model(mini: HookedTransforme
             assert mini.tokenizer.decode([token]).strip() not in words
 
 
+def test_of_the_words_that_a_model_expects_those_like_the_source_come_first(mini: HookedTransformer) -> None:
+    assert module.words._nearest(mini, "negro", ["de", "gato", "rojo", "blanco"])[-2:] != ["rojo", "blanco"]
+    assert set(module.words._nearest(mini, "negro", ["de", "gato", "rojo", "blanco"])[:2]) == {"rojo", "blanco"}
+
+
+def test_it_says_where_no_word_of_the_sources_kind_has_its_number_of_tokens(
+    mini: HookedTransformer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        module.words, "of_lexicons", lambda word: iter([word, "rojoazul", "verderojo", "rojoazulverde"])
+    )
+    found = module.explain(mini, "Me encanta el color negro y tengo un gato", "negro", "gato", n=2)
+    assert found.listed == ("rojoazul", "verderojo")
+    assert "No son de su clase (rojoazul, verderojo)" in found.answer
+    assert "Esas 2 tienen tantos unas como otras" in found.answer
+
+
 def test_words_of_the_lexicon_have_the_sources_capital(mini: HookedTransformer) -> None:
     found = explain(mini, "Black cats love the dog", "Black", "dog", n=2)
     assert [slots["source"] for slots in found.pairs.corrupted_slots] == ["White", "Blue"]

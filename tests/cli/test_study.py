@@ -569,15 +569,16 @@ def test_every_prompt_is_explained_when_the_number_was_asked_for(tmp_path: Path)
 def test_the_budget_leaves_a_small_model_alone_and_cuts_a_large_one(gpt2: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     ids = np.random.default_rng(0).integers(1, 60, (20, 8))
     pairs = PromptPairs.from_tokens(ids, np.roll(ids, 1, axis=1), correct=5, incorrect=9, roles={"color": 3})
-    assert execution.affordable(gpt2, pairs) == 20
-    patching = importlib.import_module("analyses.activation_patching")
-    cost = patching.cost(gpt2, pairs)
+    study = replace(SMALL, analyses={"behavior": {}, "activation_patching": {}, "head_attribution": {}})
+    assert execution.affordable(study, gpt2, pairs) == 20
+    patching, heads = (importlib.import_module(f"analyses.{name}") for name in list(study.analyses)[1:])
+    cost = sum(plan.flop for plan in patching.planned(gpt2, pairs))
     swept = patching.run(gpt2, pairs)
     run_rows = sum(rows for name, rows in swept.attrs.items() if name.startswith("rows_run_"))
     all_rows = sum(rows for name, rows in swept.attrs.items() if name.startswith("rows_in_all_"))
     assert 0 < run_rows <= all_rows
     without_blocks(monkeypatch, gpt2, "hooks were asked for")
-    through_hooks = patching.cost(gpt2, pairs)
+    through_hooks = sum(plan.flop for plan in patching.planned(gpt2, pairs))
     monkeypatch.undo()
     assert 0.1 * through_hooks < cost < through_hooks
     # By hand: 2 directions x 20 prompts x (3 sites x 2 roles + 8 positions + 4 heads x (5 sites + 2 roles)) rows in
@@ -586,7 +587,8 @@ def test_the_budget_leaves_a_small_model_alone_and_cuts_a_large_one(gpt2: Any, m
     one_layer = 8 * 2 * (4 * 32**2 + 2 * 32 * 128) + 4 * 32 * 8**2
     by_hand = 2 * 20 * (3 * 2 + 8 + 4 * (5 + 2)) * (3 + 2 + 1) * one_layer
     assert by_hand < through_hooks < 2 * by_hand
-    monkeypatch.setattr(execution, "CPU_BUDGET", cost / 2)
-    assert execution.affordable(gpt2, pairs) == 10
-    monkeypatch.setattr(execution, "CPU_BUDGET", cost / 1000)
-    assert execution.affordable(gpt2, pairs) == execution.FEWEST
+    both = cost + sum(plan.flop for plan in heads.planned(gpt2, pairs))
+    monkeypatch.setattr(execution, "CPU_BUDGET", 0.55 * both)
+    assert 9 <= execution.affordable(study, gpt2, pairs) <= 12  # planned on a few of them
+    monkeypatch.setattr(execution, "CPU_BUDGET", both / 1000)
+    assert execution.affordable(study, gpt2, pairs) == execution.FEWEST

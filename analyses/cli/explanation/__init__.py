@@ -17,11 +17,12 @@ import numpy as np
 
 from analyses.cli.explanation import context, measuring
 from analyses.cli.explanation.beginning import Beginning
-from analyses.cli.explanation.carriers import Clock, carried
+from analyses.cli.explanation.carriers import carried
+from analyses.cli.explanation.clock import Clock
 from analyses.cli.explanation.continuation import continued
 from analyses.cli.explanation.influences import Influences
 from analyses.cli.explanation.result import Explanation
-from analyses.cli.explanation.words import other_words
+from analyses.cli.explanation.words import of_one_length, other_words
 from analyses.cli.sentence import ANY
 from interp._arguments import check_model
 from interp.errors import InterpError, shown, unknown_name, whole_number
@@ -143,18 +144,20 @@ def explain(
         raise InterpError(f"continuation is {shown(continuation)}. Ask for at least one token.")
     first, second = swaps.find_both(text, _in_one_form(source), _in_one_form(target), written.within)
     words = other_words(model, written, first, n) if instead is None else instead
+    listed = of_one_length(written, first) if instead is None else ()
     pairs = swaps.swapped(written.reader, text, first, second, words, most=n, also=written.roles)
     names = _in_one_form(source), _in_one_form(target)
-    beginning = Beginning.of(model, pairs)
+    beginning, lined_up = Beginning.of(model, pairs), len(pairs)
+    pairs = measuring.affordable(beginning, pairs, clock)
     reach, sources = measuring.arrival(beginning, pairs)
     predictions = measuring.predictions(beginning, pairs)
-    goes_on = None if continuation is None else continued(beginning, pairs, continuation)
+    goes_on = None if continuation is None else continued(beginning, pairs, continuation, clock)
     order = np.abs(sources["written"].mean("prompt").values)
     found: Explanation | None = None
     for now in carried(model, pairs, order, clock, progress):
         found = Explanation(
             written.said, *names, said, pairs, reach, predictions, now.heads, sources, now.route, goes_on, now.paths,
-            seconds,
+            seconds, lined_up, listed,
         )  # fmt: skip
         if refined is not None and not now.last:
             refined(found)

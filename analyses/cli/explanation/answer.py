@@ -13,6 +13,7 @@ from interp import mini, summary
 from interp.language import say
 from interp.prompts.ids import excerpt
 from interp.prompts.swaps import SOURCE
+from interp.report.markup import token, visible
 
 if TYPE_CHECKING:
     from analyses.cli.explanation.result import Explanation
@@ -44,6 +45,7 @@ def sentences(found: Explanation) -> Iterator[str]:
     """The sentences of the answer, each but the first with a space before it, in the language spoken now."""
     yield short(found)
     yield _compared(found)
+    yield _of_another_kind(found)
     if found.reaches:
         yield _of_predictions(found)
         yield _of_heads(found)
@@ -115,12 +117,29 @@ def _compared(found: Explanation) -> str:
     return say(" Compared after its last layer, with {n} in its place ({words}).", n=count, words=words)
 
 
+def _of_another_kind(found: Explanation) -> str:
+    """That the other words are not of the source's kind, and with which word in the sentence they would be."""
+    if not found.listed:
+        return ""
+    words = ", ".join(found.listed)
+    said = say(
+        " They are not of its kind ({words}): none of those has as many tokens as {source}.",
+        words=words, source=quoted(found.source),
+    )  # fmt: skip
+    if len(found.listed) == 1:
+        return said
+    return said + say(
+        " These {n} have as many as one another: with one of them in the sentence, the others can take its place.",
+        n=len(found.listed),
+    )
+
+
 def _of_predictions(found: Explanation) -> str:
     """The words whose probability after the target changes most."""
     moved = ", ".join(
         say(
             "{word} ({clean} to {other})",
-            word=quoted(word.strip()), clean=f"{clean:.1%}", other=f"{other:.1%}",
+            word=quoted(token(word)), clean=f"{clean:.1%}", other=f"{other:.1%}",
         )
         for word, clean, other in found.moved(0)[:_NAMED_WORDS]
         if abs(other - clean) >= MOVES
@@ -231,6 +250,11 @@ def _left(found: Explanation) -> str:
     heads = found.heads["patched"].isel(prompt=0, direction=0, role=0)
     patched, all_heads, words = int(np.isfinite(heads).sum()), heads.size, found.heads.sizes["prompt"]
     parts = []
+    if len(found.pairs) < found.lined_up:
+        parts.append(say("{n} of {all} other words were compared", n=len(found.pairs), all=found.lined_up))
+    if found.continuation is not None and found.continuation.attrs["left"]:
+        steps, left = found.continuation.sizes["step"], int(found.continuation.attrs["left"])
+        parts.append(say("{n} of {all} tokens were generated", n=steps, all=steps + left))
     if words < len(found.pairs):
         parts.append(say("heads were patched with {n} of {all} other words", n=words, all=len(found.pairs)))
     if patched < all_heads:
@@ -260,6 +284,6 @@ def _of_continuation(found: Explanation) -> str:
     return say(
         " The sentence goes on {words}; {other}. With them the log-probability of these {k} tokens changes by {change} "
         "nats{interval}.",
-        words=quoted(own.attrs["continuation"].strip()), other=other, k=own.sizes["step"],
+        words=quoted(visible(own.attrs["continuation"].strip())), other=other, k=own.sizes["step"],
         change=f"{float(given['mean']):+.3g}", interval=interval(given, "+.3g"),
     )  # fmt: skip

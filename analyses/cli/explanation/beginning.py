@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -136,8 +136,15 @@ class Beginning:
         logits = torch.cat(found)
         return logits if logits.dtype == torch.float64 else logits.float()
 
-    def greedy(self, prompts: Prompts, n: int) -> list[list[int]]:
-        """Of prompts of one length, the likeliest next token, ``n`` times, up to an end of the text (which is kept)."""
+    def ends(self, continuation: Sequence[int]) -> bool:
+        """Whether it ends with the end of a text."""
+        return continuation[-1] == getattr(self.model.tokenizer, "eos_token_id", None)
+
+    def greedy(self, prompts: Prompts, n: int, enough: Callable[[], bool] = lambda: False) -> list[list[int]]:
+        """Of prompts of one length, the likeliest next token, ``n`` times, up to an end of the text (which is kept).
+
+        Once ``enough`` says so, no further token is generated; one is in any case.
+        """
         end = getattr(self.model.tokenizer, "eos_token_id", None)
         found = []
         with torch.inference_mode():
@@ -153,6 +160,8 @@ class Beginning:
                         stream, memory = self.read(ids) if memory is None else memory.read(ids[:, -1:])
                         logits = memory.blocks.logits(stream[:, -1])
                     ids = torch.cat((ids, logits.argmax(dim=-1, keepdim=True).cpu()), dim=1)
+                    if enough():
+                        break
                 found += ids[:, length:].tolist()
         return [row[: row.index(end) + 1] if end in row else row for row in found]
 

@@ -17,6 +17,7 @@ import torch
 import xarray as xr
 from jaxtyping import Float
 
+from analyses.cli.explanation.clock import Clock
 from interp import readouts, results, summary
 from interp.prompts import PromptPairs
 from interp.prompts.swaps import SOURCE, TARGET
@@ -40,28 +41,12 @@ FOR_HEADS, FOR_MORE_HEADS = 0.6, 0.4
 """Shares of the time: what heads may take in all, and what the first words may take for heads beyond the first."""
 
 
-MOST_OVER = 1.25
-"""A sweep of paths or of the route that takes longer than planned is given up at so many times the time."""
+MOST_OVER = 1.1
+"""A sweep after the first answer that takes longer than planned is given up at so many times the time."""
 
 
 class _LateError(Exception):
     """The time is up in the middle of a sweep."""
-
-
-class Clock:
-    """How much of the time is left, in seconds; without a limit there is always enough."""
-
-    def __init__(self, seconds: float | None) -> None:
-        self.seconds, self.started = seconds, time.monotonic()
-
-    @property
-    def spent(self) -> float:
-        """Since the beginning."""
-        return time.monotonic() - self.started
-
-    def left(self, share: float = 1.0) -> float:
-        """Until so much of the time is spent."""
-        return float("inf") if self.seconds is None else share * self.seconds - self.spent
 
 
 def _watched(clock: Clock, progress: Progress | None) -> Progress:
@@ -143,15 +128,16 @@ def _further(
     """More heads with the words that are done, then more words, until these shares of the time are spent."""
     per_head = found.seconds * found.done / len(found.cells)
     more = int(max(0.0, min(clock.left(for_heads) / per_head, len(cells) - len(found.cells))))
-    if more:
-        found.patch_more(cells[len(found.cells) : len(found.cells) + more])
-        yield found.dataset()
-    while found.done < len(found.pairs):
-        fit = min(clock.left(for_words) / max(found.seconds, 1e-9), TOGETHER, len(found.pairs) - found.done)
-        if fit < 1:
-            return
-        found.patch(found.done + int(fit), found.cells)
-        yield found.dataset()
+    with suppress(_LateError):
+        if more:
+            found.patch_more(cells[len(found.cells) : len(found.cells) + more], clock)
+            yield found.dataset()
+        while found.done < len(found.pairs):
+            fit = min(clock.left(for_words) / max(found.seconds, 1e-9), TOGETHER, len(found.pairs) - found.done)
+            if fit < 1:
+                return
+            found.patch(found.done + int(fit), found.cells, clock)
+            yield found.dataset()
 
 
 def _there(model: HookedTransformer) -> Readout:
@@ -177,35 +163,37 @@ class _Heads:
         self.done, self.seconds = 0, 0.0
         self.cells: list[tuple[int, int]] = []
 
-    def patch(self, words: int, cells: Sequence[tuple[int, int]]) -> None:
-        """These heads, with the next words up to ``words``."""
+    def patch(self, words: int, cells: Sequence[tuple[int, int]], clock: Clock | None = None) -> None:
+        """These heads, with the next words up to ``words``; given up where this clock's time is over."""
         rows = np.arange(self.done, words)
+        self.seconds = self._run(rows, cells, clock) / len(rows)
         self.cells, self.done = list(cells), words
-        seconds = self._run(rows, cells)
-        self.seconds = seconds / len(rows)
 
-    def patch_more(self, cells: Sequence[tuple[int, int]]) -> None:
-        """Further heads, with the words that are done."""
-        self.seconds += self._run(np.arange(self.done), cells) / self.done
+    def patch_more(self, cells: Sequence[tuple[int, int]], clock: Clock) -> None:
+        """Further heads, with the words that are done; given up where the time is over."""
+        self.seconds += self._run(np.arange(self.done), cells, clock) / self.done
         self.cells += cells
 
-    def _run(self, rows: np.ndarray, cells: Sequence[tuple[int, int]]) -> float:
+    def _run(self, rows: np.ndarray, cells: Sequence[tuple[int, int]], clock: Clock | None) -> float:
         started = time.monotonic()
+        progress = self.progress if clock is None else _watched(clock, self.progress)
+        patched = self.patched.copy()
         part = self.pairs.select(rows)
         every = len(cells) == self.patched.shape[2] * self.patched.shape[3]
         sets = None if every else {head_label(*cell): [cell] for cell in cells}
         for slot, direction in enumerate(DIRECTIONS):
             found = sweep(
-                self.model, part, "z", direction, _there(self.model), roles=[TARGET], sets=sets, progress=self.progress
+                self.model, part, "z", direction, _there(self.model), roles=[TARGET], sets=sets, progress=progress
             )
             if every:
-                self.patched[rows, slot] = found["patched"].transpose("prompt", "layer", "head", "role").values
+                patched[rows, slot] = found["patched"].transpose("prompt", "layer", "head", "role").values
             else:
                 values = found["patched"].transpose("prompt", "set", "role").values
                 for i, (layer, head) in enumerate(cells):
-                    self.patched[rows, slot, layer, head] = values[:, i]
+                    patched[rows, slot, layer, head] = values[:, i]
             self.ends[:, rows] = found["clean"].values, found["corrupted"].values
             self.attrs = found.attrs
+        self.patched = patched  # both directions, or none
         return time.monotonic() - started
 
     def dataset(self) -> xr.Dataset:

@@ -18,7 +18,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from analyses.cli.explanation.beginning import Beginning
-from analyses.cli.explanation.carriers import Clock
+from analyses.cli.explanation.clock import Clock
 from analyses.cli.explanation.measuring import ROUNDING
 from analyses.cli.explanation.words import goes_on, of_lexicons
 from analyses.cli.sentence import NEXT

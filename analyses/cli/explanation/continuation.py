@@ -8,19 +8,24 @@ import numpy as np
 import xarray as xr
 
 from analyses.cli.explanation.beginning import Beginning
+from analyses.cli.explanation.clock import Clock
 from interp import results
 from interp.prompts import PromptPairs
 from interp.prompts.tokens import check_fits
 from interp.results import Variable
 
+FOR_OWN, FOR_OTHERS = 0.4, 0.5
+"""Shares of the time at which the sentence's own continuation ends, and the others."""
 
-def continued(beginning: Beginning, pairs: PromptPairs, n: int) -> xr.Dataset:
+
+def continued(beginning: Beginning, pairs: PromptPairs, n: int, clock: Clock) -> xr.Dataset:
     """Greedy continuations of the sentence and of every counterfactual, and the first one's probability in each.
 
     Args:
         beginning: what they begin with.
         pairs: the sentence and its counterfactuals.
         n: tokens that are generated; an end of the text ends a continuation earlier.
+        clock: where its time is short, fewer tokens are generated.
 
     Raises:
         InterpError: the model reads no text that long.
@@ -28,8 +33,9 @@ def continued(beginning: Beginning, pairs: PromptPairs, n: int) -> xr.Dataset:
     model = beginning.model
     check_fits(pairs.clean, model, n)
     clean = pairs.clean.select([0])
-    (own,) = beginning.greedy(clean, n)
-    others = beginning.greedy(pairs.corrupted, n)
+    (own,) = beginning.greedy(clean, n, lambda: clock.left(FOR_OWN) <= 0)
+    others = beginning.greedy(pairs.corrupted, len(own), lambda: clock.left(FOR_OTHERS) <= 0)
+    own = own[: min((len(other) for other in others if not beginning.ends(other)), default=len(own))]
     known, given = (beginning.log_probabilities(prompts, own).numpy() for prompts in (clean, pairs.corrupted))
     alike = [_alike(own, other) for other in others]
     reader: Any = model.tokenizer
@@ -53,7 +59,7 @@ def continued(beginning: Beginning, pairs: PromptPairs, n: int) -> xr.Dataset:
         source="",
         of=(model, pairs),
         seed=0,
-        extra={"continuation": str(reader.decode(own))},
+        extra={"continuation": str(reader.decode(own)), "left": 0 if beginning.ends(own) else n - len(own)},
         dims={"step": "generated token, counted from 0"},
     )
 

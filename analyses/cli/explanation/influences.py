@@ -16,6 +16,7 @@ from interp import _cells
 from interp.language import say, speaking
 from interp.prompts.ids import excerpt
 from interp.report.inputs import Result
+from interp.report.markup import token as visible_token
 from interp.report.sections import influences as drawn
 from interp.report.sections.influences import METHODS
 
@@ -124,7 +125,7 @@ class Influences:
     def _target(self) -> str:
         if not self.words.attrs["generated"]:
             return quoted(self.target)
-        return say("the generated token {token}", token=quoted(str(self.words.attrs["says"]).strip()))
+        return say("the generated token {token}", token=quoted(visible_token(str(self.words.attrs["says"]))))
 
     def _sentences(self) -> Iterator[str]:
         words, model = self.words, str(self.words.attrs["model"])

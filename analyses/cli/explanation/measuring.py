@@ -10,6 +10,7 @@ import xarray as xr
 from jaxtyping import Float
 
 from analyses.cli.explanation.beginning import Beginning, Seen
+from analyses.cli.explanation.clock import Clock
 from interp import results
 from interp.prompts import PromptPairs
 from interp.prompts.swaps import SOURCE, TARGET
@@ -25,6 +26,23 @@ ROUNDING = 16
 as none."""
 SHOWN_WORDS = 3
 """How many words that gain, and how many that lose most probability are kept after each token."""
+
+
+FOR_ARRIVAL = 0.3
+"""Share of the time that may be spent on what arrives and what is predicted, with all the other words together."""
+FEWEST_WORDS = 2
+"""So many other words are compared however short the time."""
+
+
+def affordable(beginning: Beginning, pairs: PromptPairs, clock: Clock) -> PromptPairs:
+    """The counterfactuals for which there is time, by what the first of them takes; ``FEWEST_WORDS`` at least."""
+    if clock.seconds is None or len(pairs) <= FEWEST_WORDS:
+        return pairs
+    before = clock.spent
+    for measure in (arrival, predictions):
+        measure(beginning, pairs.select([0]))
+    each = (clock.spent - before) / 2  # the sentence ran beside it
+    return pairs.select(range(max(FEWEST_WORDS, min(len(pairs), int(clock.left(FOR_ARRIVAL) / each)))))
 
 
 # ---- what arrives ----

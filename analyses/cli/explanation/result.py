@@ -50,6 +50,9 @@ class Explanation:
             (``embed``) into queries, keys and values of the leading heads, between these heads, and from them to the
             target's stream; None where no head leads, or none of it could be patched.
         seconds: the time that was given; None is no limit.
+        lined_up: how many counterfactuals there were; ``pairs`` are those for which there was time.
+        listed: words of the source's kind, from a lexicon, that have as many tokens as one another but none as many as
+            the source, so that other words stand in for it.
 
     >>> from interp import HookedTransformer, explain
     >>> model = HookedTransformer.from_pretrained("mini")
@@ -72,6 +75,8 @@ class Explanation:
     continuation: xr.Dataset | None = None
     paths: xr.Dataset | None = None
     seconds: float | None = None
+    lined_up: int = 0
+    listed: tuple[str, ...] = ()
 
     @property
     def results(self) -> dict[str, xr.Dataset]:

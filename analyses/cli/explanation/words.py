@@ -53,14 +53,50 @@ def other_words(model: HookedTransformer, text: str | Written, source: tuple[int
         for other in _expected(model, written, source, 8 * n)
         if other.isalpha() and other.islower() == word.islower() and other not in (word, *found)
     ]
+    expected = _nearest(model, word, expected)
     return found + [other for other, fits in zip(expected, _lines_up(written, source, expected), strict=True) if fits]
+
+
+def of_one_length(written: Written, source: tuple[int, int]) -> tuple[str, ...]:
+    """Words that stand in a lexicon with the source and have as many tokens as one another, where none has its number.
+
+    Of several numbers of tokens, that of most words. With one of these in the sentence, they can stand in for it.
+    """
+    word = written.text[slice(*source)]
+    others = [other for other in dict.fromkeys(of_lexicons(word)) if other != word]
+    own, *lengths = _lengths(written, source, [word, *others])
+    if not others or own in lengths:
+        return ()
+    most = max(lengths, key=lengths.count)
+    return tuple(other for other, length in zip(others, lengths, strict=True) if length == most)
 
 
 def _lines_up(written: Written, source: tuple[int, int], words: Sequence[str]) -> list[bool]:
     """Whether the sentence keeps its number of tokens with each word."""
-    texts = [written.text, *(swaps.with_word(written.text, source, word) for word in words)]
-    first, *others = (len(ids) for ids, _ in encode_plain(written.reader, texts))
+    first, *others = _lengths(written, source, [written.text[slice(*source)], *words])
     return [length == first for length in others]
+
+
+def _lengths(written: Written, source: tuple[int, int], words: Sequence[str]) -> list[int]:
+    """How many tokens the sentence has with each word in the place of the source."""
+    texts = [swaps.with_word(written.text, source, word) for word in words]
+    return [len(ids) for ids, _ in encode_plain(written.reader, texts)]
+
+
+def _nearest(model: HookedTransformer, word: str, others: Sequence[str]) -> list[str]:
+    """The words in the order in which their embeddings look like that of one: a colour's are other colours, not *of*.
+
+    Of several tokens the mean counts. As the model expects them where its embedding is not at hand.
+    """
+    blocks, _ = model.own_blocks()
+    if blocks is None or not others:
+        return list(others)
+    reader: Any = model.tokenizer
+    ids = [reader(f" {one}", add_special_tokens=False)["input_ids"] for one in (word, *others)]
+    middle = blocks.token.mean(dim=0)
+    own, *vectors = (blocks.token[torch.tensor(row, device=middle.device)].mean(dim=0) - middle for row in ids)
+    alike = [float(torch.cosine_similarity(own, vector, dim=0)) for vector in vectors]
+    return [others[i] for i in np.argsort(-np.array(alike), kind="stable")]
 
 
 def of_lexicons(word: str) -> Iterator[str]:
