@@ -14,6 +14,7 @@ Circuit(3 of 479 edges, 4 nodes, given)
 from interp.circuits.circuit import Circuit, Comparison, jaccard
 from interp.circuits.evaluation import FRACTIONS, areas, evaluate
 from interp.circuits.graph import Edge
+from interp.circuits.mib import load_mib, save_mib
 from interp.circuits.running import CIRCUIT_ABLATIONS, run_circuit, run_circuits
 
 __all__ = [
@@ -25,6 +26,8 @@ __all__ = [
     "areas",
     "evaluate",
     "jaccard",
+    "load_mib",
     "run_circuit",
     "run_circuits",
+    "save_mib",
 ]
