@@ -153,13 +153,23 @@ _PROBING = Analysis(
     options=(
         Option("target", _SLOT_OR_ROLE, None, "what to read: a slot or a role", "the vocabulary's source"),
         Option(
-            "group", Role(slots=True, also=("pair",)), None, "what to hold out: a slot, a role, or pair",
+            "group", Role(slots=True, also=("pair", "template")), None,
+            "what to hold out: a slot, a role, pair or template",
             "the vocabulary's target",
         ),
         Option("sites", Several(_VECTOR_SITE, "site to probe"), ("resid_pre",), "sites to read from"),
         Option("roles", Several(_ROLE), None, "roles to read at", "every role"),
         Option("layers", Several(_INDEX), None, "layers to read from", "every layer"),
         Option("n_folds", Number("at least 2", least=2, whole=True), 5, "at most this many folds"),
+        Option(
+            "probes", Several(Text(("means", "ridge", "tuned", "mlp"))), ("means", "ridge"),
+            "further probes on the same folds: difference of means, ridge, C chosen within the fit, perceptron",
+        ),
+        Option("codelength", Flag(), True, "measure the online codelength of the labels too"),
+        Option(
+            "n_permutations", Number("0 or more", least=0, whole=True), 200,
+            "labels exchanged within pairs, for p-values; 0 for none",
+        ),
     ),
     asks=("target", "group"),
 )  # fmt: skip

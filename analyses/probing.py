@@ -11,28 +11,33 @@ label that both share says nothing about the source and everything about which s
 pair go to different folds: every tested sentence was in the fit, with the other source. The control thus has an
 advantage that the probe lacks (its targets are not held out), and selectivity errs on the low side; below 0 it says
 that the sentence is easier to recognise there than the source is to read.
+
+Accuracy alone says little of how sure that is. Beside it stand the codelength (``interp.probes.online_codelength``: how
+much shorter the labels become for somebody who has the activations), calibration, other probes on the same folds, and a
+null: labels exchanged within pairs (``interp.probes.null``), with p-values corrected over the whole grid.
 """
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import xarray as xr
-from jaxtyping import Float, Int, Shaped
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import GroupKFold
+from jaxtyping import Bool, Float, Int, Shaped
+from sklearn.neural_network import MLPClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from interp import results
+from interp import results, stats
 from interp._arguments import check_pairs, check_prompts
-from interp.errors import InterpError, UnaskableError, names, shown, unknown_name, whole_number, whole_numbers
+from interp.errors import InterpError, names, shown, unknown_name, whole_number, whole_numbers
 from interp.language import in_each, say
+from interp.probes import MeanDifference, RidgeProbe, data, logistic, null
+from interp.probes.calibration import brier_score, expected_calibration_error
+from interp.probes.codelength import Codelength, online_codelength
+from interp.probes.data import PAIR, TEMPLATE, Control, Labelled
 from interp.prompts import PromptPairs
 from interp.prompts.template import ANSWER
 from interp.prompts.tokens import Prompts
@@ -49,20 +54,28 @@ if TYPE_CHECKING:
 STREAM = "resid_pre"
 """The site whose layer axis has one more entry: after the last block, which is ``resid_post`` of the last layer."""
 
-PAIR = "pair"
-"""What is held out where the target is the answer position: clean and corrupted prompt of a pair are in one fold."""
+PROBES = ("means", "ridge", "tuned", "mlp")
+"""Further probes: difference of means, ridge regression, logistic regression whose C each fit chooses on groups that it
+holds out of its own prompts, and a perceptron with one hidden layer."""
 
-REGULARISATION = 0.1
-"""C of ``LogisticRegression``: the inverse strength of its L2 penalty, on features of unit variance."""
+CHEAP = ("means", "ridge")
+"""Those that have a closed form."""
 
-MAX_ITERATIONS = 300
+PERMUTATIONS = 200
+"""Relabellings under the null: the least p-value is 1 in 201."""
+
+HIDDEN = 32
+"""Hidden units of the perceptron."""
 
 
-def check(*, sites: Sequence[str], n_folds: int) -> None:
+def check(
+    *, sites: Sequence[str], n_folds: int, probes: Sequence[str] = CHEAP, n_permutations: int = PERMUTATIONS
+) -> None:
     """Refuse what no model and no prompts can make right.
 
     Raises:
-        InterpError: fewer than two folds, no site, or a site without a vector per layer and position.
+        InterpError: fewer than two folds, no site, a site without a vector per layer and position, an unknown probe, or
+            a negative number of permutations.
     """
     if whole_number(n_folds, "n_folds") < 2:
         raise InterpError(f"n_folds is {shown(n_folds)}. Give at least 2.")
@@ -70,6 +83,10 @@ def check(*, sites: Sequence[str], n_folds: int) -> None:
         raise InterpError(f"There is no site to probe. Give at least one, such as '{STREAM}'.")
     for site in check_sites(sites):
         vector_site(site.name)
+    whole_number(n_permutations, "n_permutations", least=0)
+    for probe in probes:
+        if probe not in PROBES:
+            raise unknown_name("probe", probe, PROBES)
 
 
 def check_askable(pairs: PromptPairs, *, target: str | None = None, group: str | None = None) -> None:
@@ -79,8 +96,8 @@ def check_askable(pairs: PromptPairs, *, target: str | None = None, group: str |
         UnaskableError: as ``run``.
         InterpError: an unknown target or group.
     """
-    target, group = _question(pairs, target, group)
-    _check_askable(_data(pairs, target, group), target, group)
+    target, group = data.question(pairs, target, group)
+    data.check_askable(data.labelled(pairs, target, group), target, group)
 
 
 def run(
@@ -93,13 +110,17 @@ def run(
     roles: Sequence[str] | None = None,
     layers: Sequence[int] | None = None,
     n_folds: int = 5,
+    probes: Sequence[str] = CHEAP,
+    codelength: bool = True,
+    n_permutations: int = PERMUTATIONS,
     seed: int = 0,
     progress: Progress | None = None,
 ) -> xr.Dataset:
     """Fit a probe at every site, layer and role, and test it on words it has not seen.
 
     The probe is scikit-learn's multinomial ``LogisticRegression`` (L2, C = 0.1, lbfgs) on features standardised inside
-    each fold. Clean and corrupted prompts are data alike, each with its own label; one that occurs twice counts once.
+    each fold. Clean and corrupted prompts are data alike, each with its own label; one that occurs twice counts once. A
+    held-out prompt whose label its fit never saw is reported (``unseen``) and has no part in any score.
 
     Args:
         model: the model.
@@ -107,12 +128,16 @@ def run(
         target: what to read: a slot of the pairs, else a role, whose tokens are the label; None is the source of the
             pairs' vocabulary.
         group: what to hold out, likewise: prompts that share it are in one fold. None is the vocabulary's target, or
-            ``"pair"`` (clean and corrupted together) where that is the answer position.
+            ``"pair"`` (clean and corrupted together) where that is the answer position. ``"template"`` holds out the
+            templates of the rung in turn.
         sites: sites with a position; heads are laid side by side.
         roles: where to read (a role of several tokens at its last); None is every role.
         layers: layer indices; None is all. ``n_layers`` is the stream after the last block (``resid_pre`` only).
         n_folds: at most this many folds; fewer where there are fewer groups.
-        seed: of the control's labels and folds.
+        probes: further probes, fitted on the same folds: ``"means"``, ``"ridge"``, ``"tuned"``, ``"mlp"``.
+        codelength: whether to measure the codelength of the labels too.
+        n_permutations: relabellings under the null; 0 for no p-values.
+        seed: of the control's labels and folds, of the relabellings, and of the order in which labels are sent.
         progress: True for a bar, or called with probes done and probes in all.
 
     Returns:
@@ -121,14 +146,25 @@ def run(
         where a distractor of the vocabulary is a word of the target's kind (never the target's own, and a label
         elsewhere): how often the probe answers with the distractor's label; a probe that reads "a word of this kind"
         without binding has both near 0.5. ``majority`` (role): of
-        always giving the fit's most frequent label; ``chance``: 1 / number of labels. ``n_train``, ``n_test`` (fold).
+        always giving the fit's most frequent label; ``chance``: 1 / number of labels. ``n_train``, ``n_test``,
+        ``unseen`` (fold): prompts fitted, held out, and the share of these whose label the fit never saw.
+        ``p_value`` (site, layer, role): of a ridge probe's accuracy under labels exchanged within pairs, corrected over
+        all cells; NaN where no pair differs in the label. ``calibration_error`` and ``brier`` (site, layer, role) of
+        the probe's probabilities on all held-out prompts. ``compression`` and ``control_compression`` (site, layer,
+        role): bits of the uniform code over those of the online code; ``codelength`` in bits.
+        ``accuracy_by_probe`` (probe, site, layer, role, fold).
+        ``classifier_...``: a task classifier at one word (the answer position, or the last role) whose layer each fold
+        chooses on the prompts it is fitted on: ``layer``, ``accuracy``, ``control_accuracy`` (fold),
+        ``mean`` and
+        ``mean_interval`` (ci_bound; Wilson, each held-out group one observation), ``calibration_error``, ``brier``.
         Attributes: ``control_seen``, the share of prompts whose control type is in their fold's fit (0 would make the
         control vacuous), and ``n_unconverged``, fits stopped by the iteration limit.
 
     Raises:
         UnaskableError: one label only, one group only, labels that hardly any two groups share, or no role in which
             clean and corrupted differ.
-        InterpError: an unknown target, group, site, role or layer, or prompts without pairs and no target or group.
+        InterpError: an unknown target, group, site, role, layer or probe, or prompts without pairs and no target or
+            group.
 
     >>> from analyses import probing
     >>> from interp import HookedTransformer, tasks
@@ -142,89 +178,68 @@ def run(
         check_prompts(model, pairs)
     else:
         check_pairs(model, pairs)
-    check(sites=sites, n_folds=n_folds)
-    target, group = _question(pairs, target, group)
-    data = _data(pairs, target, group)
-    places = _names(roles, data.prompts.roles, "role")
-    features = _Features(model, data.prompts, sites, places, layers)  # refuses wrong layers before all else
-    _check_askable(data, target, group)
-    held_out = _group_folds(data, n_folds)
-    control = _control(data, len(held_out), seed)
-    shape = (len(features.sites), len(features.layers), len(places), len(held_out))
-    scores = {name: np.full(shape, np.nan) for name in ("accuracy", "control_accuracy", "distractor_rate")}
-    unconverged, meter = 0, Meter(progress, len(features))
+    check(sites=sites, n_folds=n_folds, probes=probes, n_permutations=n_permutations)
+    target, group = data.question(pairs, target, group)
+    found = data.labelled(pairs, target, group)
+    places = _names(roles, found.prompts.roles, "role")
+    features = _Features(model, found.prompts, sites, places, layers)  # refuses wrong layers before all else
+    data.check_askable(found, target, group)
+    task = _Task.of(found, n_folds, seed)
+    scores = _Scores(
+        task, features.sites, features.layers, places, tuple(dict.fromkeys(probes)), codelength,
+        null.relabellings(found.labels, found.blocks, n=n_permutations, seed=seed) if n_permutations else None,
+    )  # fmt: skip
+    classified = _Classifier(task, places.index(ANSWER) if ANSWER in places else len(places) - 1)
+    meter = Meter(progress, len(features))
     for index, x in features:
-        for fold, (test, control_test) in enumerate(zip(held_out, control.folds, strict=True)):
-            said, converged = _predict(x[~test], data.labels[~test], x[test])
-            recalled, control_converged = _predict(x[~control_test], control.labels[~control_test], x[control_test])
-            scores["accuracy"][index][fold] = np.mean(said == data.labels[test])
-            scores["control_accuracy"][index][fold] = np.mean(recalled == control.labels[control_test])
-            if data.distractors is not None:
-                scores["distractor_rate"][index][fold] = np.mean(said == data.distractors[test])
-            unconverged += (not converged) + (not control_converged)
+        scores.add(index, x)
+        classified.add(index, x, scores)
         meter.add(1)
     told = in_each(lambda: _in_words(pairs, target, group))
     return results.build(
-        _variables(data, scores, held_out, len(places)),
+        _variables(task, scores, len(places)) | classified.variables(scores),
         coords={
             "site": list(features.sites),
             "layer": list(features.layers),
             "role": list(places),
-            "fold": np.arange(len(held_out)),
+            "fold": np.arange(len(task.held_out)),
+            "ci_bound": ["lower", "upper"],
+            **({"probe": ["logistic", *scores.probes]} if scores.probes else {}),
         },
         title="Probing",
         question=told.pop("question"),
         reading=told.pop("reading"),
         source="Alain and Bengio 2016, arXiv 1610.01644; control task and selectivity: Hewitt and Liang 2019, "
-        "arXiv 1909.03368",
+        "arXiv 1909.03368; online codelength: Voita and Titov 2020, arXiv 2003.12298; max-T: Westfall and Young 1993",
         of=(model, _Provenance(pairs)),
         seed=seed,
+        dims={"probe": "kind of probe"} if scores.probes else None,
         extra={
             "target": target,
             "held_out": group,
             **told,
-            "n_folds": len(held_out),
-            "n_data": len(data.labels),
-            "n_repeated": data.n_repeated,
-            "n_labels": len(np.unique(data.labels)),
-            "n_groups": len(np.unique(data.groups)),
-            "n_control_types": len(np.unique(data.types)),
+            "n_folds": len(task.held_out),
+            "n_data": len(found.labels),
+            "n_repeated": found.n_repeated,
+            "n_labels": len(task.classes),
+            "n_groups": len(np.unique(found.groups)),
+            "n_control_types": len(np.unique(found.types)),
             "control": "a random label per pair of prompts, which are split over the folds",
-            "control_seen": control.seen,
-            "probe": f"logistic regression, L2 with C = {REGULARISATION:g}, features standardised within the fold",
-            "n_unconverged": unconverged,
+            "control_seen": task.control.seen,
+            "null": "labels exchanged between prompts that differ in the label alone",
+            "n_permutations": n_permutations,
+            "n_exchangeable": int(task.exchangeable.sum()),
+            "probe": f"logistic regression, L2 with C = {logistic.REGULARISATION:g}, features standardised within "
+            "the fold",
+            "n_unconverged": scores.unconverged,
+            "classifier_role": places[classified.role],
+            "classifier_site": features.sites[0],
+            "n_features": classified.n_features,
         },
     )
 
 
-# ---- what is read, from what, held out by what ----
-
-
-@dataclass(frozen=True)
-class _Data:
-    """The prompts with, for each, its label, its group, its control type and the distractor's label."""
-
-    prompts: Prompts
-    labels: Shaped[np.ndarray, " prompt"]
-    groups: Shaped[np.ndarray, " prompt"]
-    types: Int[np.ndarray, " prompt"]
-    distractors: Shaped[np.ndarray, " prompt"] | None
-    n_repeated: int
-
-
-def _question(pairs: PromptPairs | Prompts, target: str | None, group: str | None) -> tuple[str, str]:
-    """What is read and what is held out, by the pairs' vocabulary where the study does not say."""
-    if target is not None and group is not None:
-        return target, group
-    if isinstance(pairs, Prompts):
-        raise InterpError("Prompts without pairs do not say what to read of them. Give target= and group=, roles.")
-    words = pairs.vocabulary
-    if target is None and words.source is None:
-        raise UnaskableError(
-            "Clean and corrupted differ in no word that has a role, so there is nothing to read. Give that word a role."
-        )
-    by_default = PAIR if words.target in (ANSWER, None) else words.target
-    return target or str(words.source), group or str(by_default)
+# ---- what is asked, in words ----
 
 
 def _name(pairs: PromptPairs | Prompts, place: str) -> str:
@@ -236,8 +251,9 @@ def _name(pairs: PromptPairs | Prompts, place: str) -> str:
 def _in_words(pairs: PromptPairs | Prompts, target: str, group: str) -> dict[str, str]:
     """What is asked and how to read it, in the language spoken now."""
     thing = _name(pairs, target)
-    held_out = say("the pair of prompts") if group == PAIR else _name(pairs, group)
-    what = thing if group == PAIR else say("{thing} bound to {other}", thing=thing, other=held_out)
+    own = {PAIR: say("the pair of prompts"), TEMPLATE: say("the template")}
+    held_out = own[group] if group in own else _name(pairs, group)
+    what = thing if group in own else say("{thing} bound to {other}", thing=thing, other=held_out)
     return {
         "question": say("At which layer, and at which word, can a linear probe read {what}?", what=what),
         "reading": say(
@@ -247,100 +263,16 @@ def _in_words(pairs: PromptPairs | Prompts, target: str, group: str) -> dict[str
             "for patching to show.",
             held_out=held_out,
             thing=thing,
+        )
+        + " "
+        + say(
+            "p: a ridge probe's accuracy against that with labels exchanged between prompts that differ in {thing} "
+            "alone, corrected over all places. Compression: how many times shorter the labels become for somebody who "
+            "has the activations; 1 or below is no gain.",
+            thing=thing,
         ),
         "held_out_in_words": held_out,
     }
-
-
-def _data(pairs: PromptPairs | Prompts, target: str, group: str) -> _Data:
-    labels = _words(pairs, target, "target")
-    distractors = _distractors(pairs, target, labels)
-    if isinstance(pairs, PromptPairs) and group == PAIR:
-        groups: Shaped[np.ndarray, " prompt"] = np.tile(np.arange(len(pairs)), 2)
-    else:
-        groups = _words(pairs, group, "group")
-    if isinstance(pairs, PromptPairs):
-        prompts = Prompts.concat([pairs.clean, pairs.corrupted])
-        types = np.tile(np.arange(len(pairs)), 2)
-    else:
-        prompts = pairs
-        types = _without(prompts, target) if target in prompts.roles else np.arange(len(prompts))
-    seen: dict[tuple[int, ...], int] = {}
-    for i, row in enumerate(prompts.rows()):
-        seen.setdefault(tuple(row), i)
-    kept = np.array(list(seen.values()))
-    return _Data(
-        prompts.select(kept), labels[kept], groups[kept], types[kept],
-        None if distractors is None else distractors[kept], len(labels) - len(kept),
-    )  # fmt: skip
-
-
-def _check_askable(data: _Data, target: str, group: str) -> None:
-    """Refuse labels that a probe cannot have learnt: those of a held-out group must occur in other groups too."""
-    labels, groups = data.labels, data.groups
-    if len(np.unique(labels)) < 2:
-        raise UnaskableError(
-            f"Every prompt has the same {target} ({labels[0]}), so there is nothing to read. Vary it.", by=["target"]
-        )
-    in_groups = {label: set(groups[labels == label].tolist()) for label in np.unique(labels)}
-    shared = sum(len(in_groups[label]) > 1 for label in labels)
-    if len(np.unique(groups)) > 1 and shared < len(labels) / 2:
-        raise UnaskableError(
-            f"Only {shared} of {len(labels)} labels of '{target}' occur with another '{group}' too, and no probe can "
-            "give a label that it has never seen. Use fewer different words, or more prompts.",
-            by=["target", "group"],
-        )
-    if len(np.unique(groups)) < 2:
-        raise UnaskableError(
-            f"Every prompt has the same {group}, so none can be held out. Vary it or give another group=.",
-            by=["group"],
-        )
-
-
-def _distractors(
-    pairs: PromptPairs | Prompts, target: str, labels: Shaped[np.ndarray, " prompt"]
-) -> Shaped[np.ndarray, " prompt"] | None:
-    """The words of the first distractor of the target's own kind: never the target's word, and a label elsewhere."""
-    for name in _candidates(pairs):
-        if name not in (target, ANSWER):
-            words = _words(pairs, name, "target")
-            if (words != labels).all() and np.isin(words, labels).any():
-                return words
-    return None
-
-
-def _candidates(pairs: PromptPairs | Prompts) -> list[str]:
-    """The distractors of the vocabulary, then every slot; of prompts without pairs, every role."""
-    if isinstance(pairs, Prompts):
-        return list(pairs.roles)
-    slots = [slot for slot in pairs.slots[0] if all(slot in words for words in (*pairs.slots, *pairs.corrupted_slots))]
-    return list(dict.fromkeys((*(pairs.vocabulary.distractors or ()), *slots)))
-
-
-def _words(pairs: PromptPairs | Prompts, name: str, what: str) -> Shaped[np.ndarray, " prompt"]:
-    """What each prompt has in a slot, clean prompts first; without such a slot, the tokens of the role of that name."""
-    if isinstance(pairs, Prompts):
-        return _spans(pairs, name, what, ())
-    slots: tuple[Mapping[str, str], ...] = (*pairs.slots, *pairs.corrupted_slots)
-    if all(name in words for words in slots):
-        return np.array([words[name] for words in slots])
-    known = [slot for slot in slots[0] if all(slot in words for words in slots)]
-    return np.concatenate([_spans(prompts, name, what, known) for prompts in (pairs.clean, pairs.corrupted)])
-
-
-def _spans(prompts: Prompts, role: str, what: str, slots: Sequence[str]) -> Shaped[np.ndarray, " prompt"]:
-    if role not in prompts.roles:
-        raise unknown_name(what, role, dict.fromkeys((*slots, *prompts.roles)))
-    rows = zip(prompts.rows(), prompts.spans(role), strict=True)
-    return np.array([" ".join(map(str, row[start:stop])) for row, (start, stop) in rows])
-
-
-def _without(prompts: Prompts, role: str) -> Int[np.ndarray, " prompt"]:
-    """Prompts numbered by what they hold besides a role."""
-    rows = zip(prompts.rows(), prompts.spans(role), strict=True)
-    rest = [(*row[:start], -1, *row[stop:]) for row, (start, stop) in rows]
-    numbers = {content: number for number, content in enumerate(dict.fromkeys(rest))}
-    return np.array([numbers[content] for content in rest])
 
 
 def _names(chosen: Sequence[str] | None, known: Mapping[str, Any], what: str) -> tuple[str, ...]:
@@ -407,71 +339,245 @@ class _Features:
                     yield (s, slot, r), values.reshape(len(values), -1).astype(np.float64)
 
 
-# ---- folds ----
-
-
-def _group_folds(data: _Data, n_folds: int) -> list[Shaped[np.ndarray, " prompt"]]:
-    """Which prompts each fold tests; no group is in two folds."""
-    folds = []
-    n_splits = min(n_folds, len(np.unique(data.groups)))
-    for _, test in GroupKFold(n_splits=n_splits).split(data.labels, groups=data.groups):
-        folds.append(np.isin(np.arange(len(data.labels)), test))
-    return folds
+# ---- one cell ----
 
 
 @dataclass(frozen=True)
-class _Control:
-    """The control task: labels, which prompts each fold tests, and the share of prompts whose type is in the fit."""
+class _Task:
+    """What every cell shares: the data, its folds, the control, and the order in which labels are sent."""
 
-    labels: Shaped[np.ndarray, " prompt"]
-    folds: list[Shaped[np.ndarray, " prompt"]]
-    seen: float
+    data: Labelled
+    held_out: list[Bool[np.ndarray, " prompt"]]
+    control: Control
+    classes: Shaped[np.ndarray, " class"]
+    exchangeable: Bool[np.ndarray, " prompt"]
+    order: Int[np.ndarray, " prompt"]
+    seed: int
+
+    @classmethod
+    def of(cls, found: Labelled, n_folds: int, seed: int) -> _Task:
+        held_out = data.group_folds(found.groups, n_folds)
+        return cls(
+            found,
+            held_out,
+            data.control_task(found, len(held_out), seed),
+            np.unique(found.labels),
+            null.exchangeable(found.labels, found.blocks),
+            np.random.default_rng(seed).permutation(len(found.labels)),
+            seed,
+        )
+
+    def known(self, test: Bool[np.ndarray, " prompt"]) -> Bool[np.ndarray, " prompt"]:
+        """The tested prompts whose label the fit has."""
+        return test & np.isin(self.data.labels, self.data.labels[~test])
 
 
-def _control(data: _Data, n_folds: int, seed: int) -> _Control:
-    """Labels drawn per type from the task's own labels; a type's prompts are dealt to different folds."""
-    rng = np.random.default_rng(seed)
-    _, first, type_of = np.unique(data.types, return_index=True, return_inverse=True)
-    labels = data.labels[rng.permutation(first)][type_of]
-    dealt = np.lexsort((rng.random(len(type_of)), rng.permutation(len(first))[type_of]))
-    fold_of = np.empty(len(type_of), dtype=int)
-    fold_of[dealt] = np.arange(len(dealt)) % n_folds
-    elsewhere = [((type_of == kind) & (fold_of != fold)).any() for kind, fold in zip(type_of, fold_of, strict=True)]
-    return _Control(labels, [fold_of == fold for fold in range(n_folds)], float(np.mean(elsewhere)))
+class _Scores:
+    """All that is measured of each cell, gathered cell by cell."""
+
+    def __init__(
+        self,
+        task: _Task,
+        sites: Sequence[str],
+        layers: Sequence[int],
+        roles: Sequence[str],
+        probes: tuple[str, ...],
+        codelength: bool,
+        drawn: Int[np.ndarray, "relabelling prompt"] | None,
+    ) -> None:
+        self.task, self.probes, self.codelength, self.drawn = task, probes, codelength, drawn
+        self.layers = np.array(layers)
+        shape = (len(sites), len(layers), len(roles))
+        folds = (*shape, len(task.held_out))
+        self.by_fold = {name: np.full(folds, np.nan) for name in ("accuracy", "control_accuracy", "distractor_rate")}
+        self.by_probe = {name: np.full(folds, np.nan) for name in probes}
+        self.by_cell = {name: np.full(shape, np.nan) for name in ("calibration_error", "brier")}
+        self.lengths: dict[str, np.ndarray] = {}
+        if codelength:
+            self.lengths = {name: np.full(shape, np.nan) for name in ("codelength", "control_codelength")}
+        self.statistics = None if drawn is None else np.full((len(drawn), *shape), np.nan)
+        self.unconverged = 0
+        self.said: Float[np.ndarray, "prompt class"] = np.zeros((0, 0))
+        """The probabilities of the last cell, each prompt's from the fold that held it out."""
+
+    def add(self, index: tuple[int, int, int], x: Float[np.ndarray, "prompt feature"]) -> None:
+        """Fit and test everything at one cell."""
+        task, found = self.task, self.task.data
+        self.said = np.full((len(x), len(task.classes)), np.nan)
+        for fold, (test, control_test) in enumerate(zip(task.held_out, task.control.folds, strict=True)):
+            known = task.known(test)
+            probe = logistic.fitted(x[~test], found.labels[~test])
+            self.unconverged += not probe.converged
+            if known.any():
+                said = logistic.predictions(probe, x[known])
+                self.said[known] = logistic.probabilities(probe, x[known], task.classes)
+                self.by_fold["accuracy"][index][fold] = np.mean(said == found.labels[known])
+                if found.distractors is not None:
+                    self.by_fold["distractor_rate"][index][fold] = np.mean(said == found.distractors[known])
+                for name in self.probes:
+                    told = _PROBES[name](x[~test], found.labels[~test], found.groups[~test], task.seed)(x[known])
+                    self.by_probe[name][index][fold] = np.mean(told == found.labels[known])
+            recalled, converged = _recalled(x, task.control.labels, control_test)
+            self.by_fold["control_accuracy"][index][fold] = recalled
+            self.unconverged += not converged
+        tested = np.isfinite(self.said[:, 0])
+        if tested.any():
+            codes = np.searchsorted(task.classes, found.labels[tested])
+            self.by_cell["calibration_error"][index] = expected_calibration_error(self.said[tested], codes)
+            self.by_cell["brier"][index] = brier_score(self.said[tested], codes)
+        for name, labels in (("codelength", found.labels), ("control_codelength", task.control.labels)):
+            if name in self.lengths:
+                self.lengths[name][index] = self._length(x, labels).bits
+        if self.statistics is not None and self.drawn is not None and task.exchangeable.any():
+            self.statistics[(slice(None), *index)] = null.ridge_accuracies(x, self.drawn, task.held_out)
+
+    def _length(self, x: Float[np.ndarray, "prompt feature"], labels: Shaped[np.ndarray, " prompt"]) -> Codelength:
+        return online_codelength(x, labels, order=self.task.order, classes=self.task.classes)
 
 
-# ---- the probe ----
+def _recalled(
+    x: Float[np.ndarray, "prompt feature"], labels: Shaped[np.ndarray, " prompt"], test: Bool[np.ndarray, " prompt"]
+) -> tuple[float, bool]:
+    """How often the probe has learnt the control task, among labels that its fit has, and whether it converged."""
+    known = test & np.isin(labels, labels[~test])
+    probe = logistic.fitted(x[~test], labels[~test])
+    if not known.any():
+        return float("nan"), probe.converged
+    return float(np.mean(logistic.predictions(probe, x[known]) == labels[known])), probe.converged
 
 
-def _predict(
-    x: Float[np.ndarray, "fit feature"], y: Shaped[np.ndarray, " fit"], x_test: Float[np.ndarray, "test feature"]
-) -> tuple[Shaped[np.ndarray, " test"], bool]:
-    """What a probe fitted on one part says of the other, and whether the fit converged."""
-    if len(np.unique(y)) == 1:
-        return np.repeat(y[:1], len(x_test)), True
-    probe = LogisticRegression(C=REGULARISATION, max_iter=MAX_ITERATIONS)
-    pipeline = make_pipeline(StandardScaler(), probe)
-    with warnings.catch_warnings():
-        # Counted and reported instead: a fit stopped early is still a fair probe.
-        warnings.simplefilter("ignore", ConvergenceWarning)
-        # Labels are words: many of them are no sign of a regression.
-        warnings.filterwarnings("ignore", "The number of unique classes is greater than 50%", UserWarning)
-        pipeline.fit(x, y)
-    return pipeline.predict(x_test), int(np.max(probe.n_iter_)) < MAX_ITERATIONS
+# ---- further probes ----
+
+_Said = Callable[[Float[np.ndarray, "test feature"]], Shaped[np.ndarray, " test"]]
+_Fit = Callable[
+    [Float[np.ndarray, "fit feature"], Shaped[np.ndarray, " fit"], Shaped[np.ndarray, " fit"], int],
+    _Said,
+]
+
+
+def _closed(kind: type[MeanDifference | RidgeProbe]) -> _Fit:
+    def fit(x: np.ndarray, labels: np.ndarray, groups: np.ndarray, seed: int) -> _Said:
+        if len(np.unique(labels)) == 1:
+            return lambda tested: np.repeat(labels[:1], len(tested))
+        return kind().fit(x, labels).predict  # type: ignore[no-any-return]
+
+    return fit
+
+
+def _tuned(x: np.ndarray, labels: np.ndarray, groups: np.ndarray, seed: int) -> _Said:
+    """Logistic regression with the C that is best on groups held out of these prompts."""
+    c = logistic.REGULARISATION
+    if len(np.unique(groups)) > 1 and len(np.unique(labels)) > 1:
+        c = logistic.chosen_regularisation(x, labels, groups)
+    probe = logistic.fitted(x, labels, regularisation=c)
+    return lambda tested: logistic.predictions(probe, tested)
+
+
+def _perceptron(x: np.ndarray, labels: np.ndarray, groups: np.ndarray, seed: int) -> _Said:
+    probe = make_pipeline(
+        StandardScaler(),
+        MLPClassifier((HIDDEN,), alpha=1.0, solver="lbfgs", max_iter=logistic.MAX_ITERATIONS, random_state=seed),
+    )
+    with logistic.quiet():
+        probe.fit(x, labels)
+    return probe.predict  # type: ignore[no-any-return]
+
+
+_PROBES: dict[str, _Fit] = {
+    "means": _closed(MeanDifference),
+    "ridge": _closed(RidgeProbe),
+    "tuned": _tuned,
+    "mlp": _perceptron,
+}
+
+
+# ---- the task classifier ----
+
+
+@dataclass
+class _Classifier:
+    """A classifier at one word of the first site, whose layer each fold chooses on the prompts it is fitted on.
+
+    The best of all layers by held-out accuracy would be chosen by the prompts that test it. So each fold tries all
+    layers on parts held out of its own fit (with a ridge probe, whose fits are closed), and only then is tested.
+    """
+
+    task: _Task
+    role: int
+    n_features: int = 0
+    tried: dict[int, list[float]] = field(default_factory=dict)
+    said: dict[int, Float[np.ndarray, "prompt class"]] = field(default_factory=dict)
+
+    def add(self, index: tuple[int, int, int], x: Float[np.ndarray, "prompt feature"], scores: _Scores) -> None:
+        """Look at a cell, if it is at this word."""
+        site, layer, role = index
+        if site or role != self.role:
+            return
+        self.n_features = x.shape[1]
+        self.tried[layer] = [self._tried(x, ~test) for test in self.task.held_out]
+        self.said[layer] = scores.said
+
+    def _tried(self, x: Float[np.ndarray, "prompt feature"], fit: Bool[np.ndarray, " prompt"]) -> float:
+        """Accuracy within the prompts of a fit; NaN where they are all of one group."""
+        groups, labels = self.task.data.groups[fit], self.task.data.labels[fit]
+        if len(np.unique(groups)) < 2:
+            return float("nan")
+        codes = np.unique(labels, return_inverse=True)[1]
+        return float(null.ridge_accuracies(x[fit], codes[None], data.group_folds(groups, 3))[0])
+
+    def variables(self, scores: _Scores) -> dict[str, Variable]:
+        """What is said of it: the layer of each fold, and how it does there on prompts that did not choose it."""
+        task, layers = self.task, sorted(self.tried)
+        tried = np.nan_to_num(np.array([self.tried[layer] for layer in layers]), nan=-1.0)
+        # Of equal layers the last: without a choice that is where a classifier is usually put.
+        chosen = [layers[len(layers) - 1 - int(column[::-1].argmax())] for column in tried.T]
+        said = np.full((len(task.data.labels), len(task.classes)), np.nan)
+        for layer, test in zip(chosen, task.held_out, strict=True):
+            said[test] = self.said[layer][test]
+        at = [(0, layer, self.role, fold) for fold, layer in enumerate(chosen)]
+        by_fold = {
+            f"classifier_{name}": Variable(("fold",), [scores.by_fold[name][cell] for cell in at], "share", meaning)
+            for name, meaning in _OF_CLASSIFIER.items()
+        }
+        where = Variable(("fold",), scores.layers[chosen], "", "layer that the fold chose")
+        return {"classifier_layer": where, **by_fold, **self._overall(said)}
+
+    def _overall(self, said: Float[np.ndarray, "prompt class"]) -> dict[str, Variable]:
+        """Over all prompts that were tested, each by the fold that held it out."""
+        tested = np.isfinite(said[:, 0])
+        if not tested.any():
+            return {}
+        codes = np.searchsorted(self.task.classes, self.task.data.labels[tested])
+        mean = float((said[tested].argmax(axis=1) == codes).mean())
+        n_groups = len(np.unique(self.task.data.groups[tested]))
+        interval = stats.wilson_interval(mean * n_groups, n_groups)
+        error, brier = expected_calibration_error(said[tested], codes), brier_score(said[tested], codes)
+        return {
+            "classifier_mean": Variable((), mean, "share", "accuracy over all held-out prompts"),
+            "classifier_mean_interval": Variable(
+                ("ci_bound",), interval, "share", "95% interval, each held-out group one observation"
+            ),
+            "classifier_calibration_error": Variable((), error, "share", "expected calibration error"),
+            "classifier_brier": Variable((), brier, "", "Brier score, in [0, 2]"),
+        }
+
+
+_OF_CLASSIFIER = {
+    "accuracy": "accuracy at the chosen layer",
+    "control_accuracy": "accuracy on the control task at the chosen layer",
+}
 
 
 # ---- the result ----
 
 
-def _variables(
-    data: _Data,
-    scores: Mapping[str, Float[np.ndarray, "site layer role fold"]],
-    held_out: Sequence[Shaped[np.ndarray, " prompt"]],
-    n_roles: int,
-) -> dict[str, Variable]:
+def _variables(task: _Task, scores: _Scores, n_roles: int) -> dict[str, Variable]:
     dims = ("site", "layer", "role", "fold")
-    accuracy, control = scores["accuracy"], scores["control_accuracy"]
-    majority = np.mean([_majority(data.labels[~test], data.labels[test]) for test in held_out])
+    cells, labels = dims[:3], task.data.labels
+    accuracy, control = scores.by_fold["accuracy"], scores.by_fold["control_accuracy"]
+    majority = np.nanmean([_majority(labels[~test], labels[task.known(test)]) for test in task.held_out])
+    unseen = [1 - task.known(test).sum() / test.sum() for test in task.held_out]
+    uniform = len(labels) * np.log2(len(task.classes))
     variables = {
         "accuracy": Variable(dims, accuracy, "share", "accuracy of the probe on held-out groups"),
         "control_accuracy": Variable(dims, control, "share", "accuracy of the same probe on the control task"),
@@ -479,17 +585,40 @@ def _variables(
         "majority": Variable(
             ("role",), np.full(n_roles, majority), "share", "accuracy of the fit's most frequent label"
         ),
-        "chance": Variable((), 1 / len(np.unique(data.labels)), "share", "1 / number of labels"),
-        "n_train": Variable(("fold",), [int((~test).sum()) for test in held_out], "prompts", "prompts fitted on"),
-        "n_test": Variable(("fold",), [int(test.sum()) for test in held_out], "prompts", "prompts tested on"),
+        "chance": Variable((), 1 / len(task.classes), "share", "1 / number of labels"),
+        "n_train": Variable(("fold",), [int((~test).sum()) for test in task.held_out], "prompts", "prompts fitted on"),
+        "n_test": Variable(("fold",), [int(test.sum()) for test in task.held_out], "prompts", "prompts tested on"),
+        "unseen": Variable(
+            ("fold",), unseen, "share", "tested prompts whose label the fit never saw: they have no part in the scores"
+        ),
+        "calibration_error": Variable(
+            cells, scores.by_cell["calibration_error"], "share", "expected calibration error"
+        ),
+        "brier": Variable(cells, scores.by_cell["brier"], "", "Brier score, in [0, 2]"),
     }
-    if data.distractors is not None:
-        rate = scores["distractor_rate"]
+    if task.data.distractors is not None:
+        rate = scores.by_fold["distractor_rate"]
         variables["distractor_rate"] = Variable(dims, rate, "share", "how often the probe gives the distractor's label")
+    if scores.statistics is not None:
+        flat = scores.statistics.reshape(len(scores.statistics), -1)
+        p_values = stats.max_over_cells_p_values(flat).reshape(accuracy.shape[:3])
+        variables["p_value"] = Variable(cells, p_values, "", "p-value of the null, corrected over all places")
+    for name, bits in scores.lengths.items():
+        whose = "control labels" if name.startswith("control") else "labels"
+        variables[name] = Variable(cells, bits, "bits", f"online codelength of the {whose}")
+        variables[name.replace("codelength", "compression")] = Variable(
+            cells, uniform / bits, "", f"how many times shorter the {whose} are than by the uniform code"
+        )
+    if scores.probes:
+        variables["accuracy_by_probe"] = Variable(
+            ("probe", *dims), np.stack([accuracy, *scores.by_probe.values()]), "share", "accuracy by kind of probe"
+        )
     return variables
 
 
 def _majority(fit: Shaped[np.ndarray, " fit"], test: Shaped[np.ndarray, " test"]) -> float:
+    if not len(test):
+        return float("nan")
     labels, counts = np.unique(fit, return_counts=True)
     return float(np.mean(test == labels[counts.argmax()]))
 

@@ -477,10 +477,11 @@ def slope_interval(
     return float(low), float(high)
 
 
-def wilson_interval(successes: int, n: int, *, level: float = LEVEL) -> tuple[float, float]:
+def wilson_interval(successes: float, n: int, *, level: float = LEVEL) -> tuple[float, float]:
     """Wilson score interval of a proportion (Wilson 1927), within [0, 1]; (0, 1) when ``n`` is 0.
 
-    Honest at 0 of n and n of n, where the textbook interval has no width.
+    Honest at 0 of n and n of n, where the textbook interval has no width. Where each of the n observations is itself a
+    share, ``successes`` is their sum, and the interval errs on the wide side.
 
     >>> low, high = wilson_interval(8, 10)
     >>> round(low, 2), round(high, 2)

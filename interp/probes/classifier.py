@@ -19,7 +19,7 @@ from interp import _files
 from interp._arguments import check_model
 from interp.errors import InterpError
 from interp.probes.features import Features
-from interp.probes.logistic import REGULARISATION, chosen_regularisation, fitted
+from interp.probes.logistic import REGULARISATION, chosen_regularisation, fitted, quiet
 
 if TYPE_CHECKING:
     from interp.model import HookedTransformer
@@ -82,7 +82,8 @@ class TaskClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             groups: texts that share one are held out together when C is chosen; None is each text by itself.
         """
         x, labels = validate_data(self, self._matrix(X), y, dtype=[np.float64, np.float32])
-        check_classification_targets(labels)
+        with quiet():
+            check_classification_targets(labels)
         self.classes_ = np.unique(labels)
         if len(self.classes_) < 2:
             raise ValueError(f"Classifier can't train when only one class is present: {self.classes_[0]!r}.")

@@ -48,6 +48,7 @@ def online_codelength(
     x: Shaped[np.ndarray, "row feature"],
     labels: Shaped[np.ndarray, " row"],
     *,
+    classes: Sequence[object] | np.ndarray | None = None,
     order: Int[np.ndarray, " row"] | None = None,
     portions: Sequence[float] = PORTIONS,
     regularisation: float = REGULARISATION,
@@ -61,7 +62,8 @@ def online_codelength(
 
     Args:
         x: features (row, feature).
-        labels: one per row. The set of labels is known to both sides and costs nothing.
+        labels: one per row.
+        classes: the set of labels, which both sides know and which costs nothing; None is those that occur.
         order: the order in which the rows are sent; None is drawn with ``seed``. Give it to compare two tasks.
         portions: ascending shares of the rows at which blocks end, the last of them 1.
         regularisation: C of the probes.
@@ -78,9 +80,12 @@ def online_codelength(
     >>> round(online_codelength(rng.normal(size=(200, 4)), labels).uniform_bits)
     400
     """
-    known, codes = np.unique(labels, return_inverse=True)
+    known = np.unique(labels if classes is None else np.asarray(classes))
+    codes = np.searchsorted(known, labels)
     if len(known) < 2:
         raise InterpError("A code needs at least two different labels; all of these are the same.")
+    if not np.isin(labels, known).all():
+        raise InterpError("A label is not among classes. Give all of them, or leave classes out.")
     ends = _ends(portions, len(codes))
     rows = np.random.default_rng(seed).permutation(len(codes)) if order is None else np.asarray(order)
     width = math.log2(len(known))

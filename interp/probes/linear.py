@@ -15,6 +15,8 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
+from interp.probes.logistic import quiet
+
 
 class _Linear(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     """A classifier whose scores are linear in the features: ``coef_`` [class feature] and ``intercept_`` [class]."""
@@ -38,7 +40,8 @@ class _Linear(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         """
         first = not hasattr(self, "n_rows_")
         X, y = validate_data(self, X, y, reset=first, dtype=[np.float64, np.float32])
-        check_classification_targets(y)
+        with quiet():
+            check_classification_targets(y)
         if first:
             self.classes_ = np.unique(y if classes is None else np.asarray(classes))
             if len(self.classes_) < 2:

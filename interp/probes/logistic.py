@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import numpy as np
@@ -41,12 +42,27 @@ class Fitted(NamedTuple):
     converged: bool
 
 
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Silence two warnings of scikit-learn that are none here.
+
+    >>> with quiet():
+    ...     warnings.warn("stopped early", ConvergenceWarning)
+    """
+    with warnings.catch_warnings():
+        # Counted and reported instead: a fit stopped early is still a fair probe.
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        # Labels are words: many of them are no sign of a regression.
+        warnings.filterwarnings("ignore", "The number of unique classes is greater than 50%", UserWarning)
+        yield
+
+
 def fitted(
     x: Float[np.ndarray, "row feature"],
     labels: Shaped[np.ndarray, " row"],
     *,
     regularisation: float = REGULARISATION,
-    max_iterations: int = MAX_ITERATIONS,
+    max_iterations: int | None = None,
 ) -> Fitted:
     """Multinomial logistic regression (L2, lbfgs) on features standardised by these rows.
 
@@ -54,18 +70,14 @@ def fitted(
     >>> predictions(fitted(x, np.array(["low", "low", "high", "high"])), np.array([[0.5], [4.5]])).tolist()
     ['low', 'high']
     """
-    scaler = StandardScaler()
+    scaler, longest = StandardScaler(), MAX_ITERATIONS if max_iterations is None else max_iterations
     if len(np.unique(labels)) == 1:
         return Fitted(scaler, None, labels[0], True)
     scaled = scaler.fit(x).transform(x)
-    probe = LogisticRegression(C=regularisation, max_iter=max_iterations)
-    with warnings.catch_warnings():
-        # Counted and reported instead: a fit stopped early is still a fair probe.
-        warnings.simplefilter("ignore", ConvergenceWarning)
-        # Labels are words: many of them are no sign of a regression.
-        warnings.filterwarnings("ignore", "The number of unique classes is greater than 50%", UserWarning)
+    probe = LogisticRegression(C=regularisation, max_iter=longest)
+    with quiet():
         probe.fit(scaled, labels)
-    return Fitted(scaler, probe, labels[0], int(np.max(probe.n_iter_)) < max_iterations)
+    return Fitted(scaler, probe, labels[0], int(np.max(probe.n_iter_)) < longest)
 
 
 def predictions(one: Fitted, x: Float[np.ndarray, "row feature"]) -> Shaped[np.ndarray, " row"]:

@@ -23,6 +23,8 @@ from tests.tiny import VOCAB
 from tests.tolerance import close, near
 
 N_NOUNS, N_COLORS, WIDTH = 12, 4, 24
+PLAIN: dict[str, Any] = {"probes": (), "codelength": False, "n_permutations": 0}
+"""Options of a run that fits the logistic probe alone."""
 NOUN, COLOR = range(10, 10 + N_NOUNS), range(40, 40 + N_COLORS)
 
 
@@ -101,7 +103,7 @@ def test_random_labels_are_not_found(
         shuffled = replace(pairs, slots=tuple(labels[0]), corrupted_slots=tuple(labels[1]))
         # Everything is readable here, colour included; the labels are not connected to it.
         monkeypatch.setattr(probing, "capture", Planted(answer=lambda p: directions(p, 1)))
-        got = probing.run(gpt2, shuffled, layers=[0], roles=["answer"], seed=seed)
+        got = probing.run(gpt2, shuffled, layers=[0], roles=["answer"], seed=seed, **PLAIN)
         accuracy.append(float(got["accuracy"].mean()))
         selectivity.append(float(got["selectivity"].mean()))
     assert abs(np.mean(accuracy) - 0.25) < 0.04
@@ -146,7 +148,7 @@ def test_an_unbound_color_is_told_from_a_bound_one_by_the_distractor(
 
 def test_the_color_is_read_at_its_own_word_and_not_before_it(gpt2: HookedTransformer, pairs: PromptPairs) -> None:
     """A real run: at layer 0 the colour's word is its own embedding, and the noun's word knows nothing of it."""
-    got = probing.run(gpt2, pairs)
+    got = probing.run(gpt2, pairs, **PLAIN)
     assert got["accuracy"].dims == ("site", "layer", "role", "fold")
     assert got["layer"].values.tolist() == [0, 1, 2, 3]
     mean = got["accuracy"].mean("fold").isel(site=0)
@@ -155,6 +157,131 @@ def test_the_color_is_read_at_its_own_word_and_not_before_it(gpt2: HookedTransfo
     assert np.isfinite(got["accuracy"]).all()
     close(got["selectivity"], got["accuracy"] - got["control_accuracy"], "arithmetic", dtype="float64", size=1)
     assert got.attrs["n_unconverged"] == 0
+
+
+# ---- how sure that is ----
+
+
+def test_only_what_names_the_color_itself_has_a_small_p(
+    gpt2: HookedTransformer, pairs: PromptPairs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At the noun the colour is readable, at the answer the sentence is: recognising it is no evidence."""
+
+    def sentence(prompts: Prompts) -> np.ndarray:
+        key = prompts.ids[:, 2] * 1000 + prompts.ids[:, 3] * 37 + prompts.ids[:, 4]
+        return np.stack([np.random.default_rng(int(k)).normal(size=WIDTH) * 10 for k in key])
+
+    monkeypatch.setattr(probing, "capture", Planted(noun=lambda p: directions(p, 1), answer=sentence))
+    got = probing.run(gpt2, pairs, layers=[0], n_permutations=99).isel(site=0, layer=0)
+    assert float(got["p_value"].sel(role="noun")) == 0.01
+    assert float(got["p_value"].sel(role="answer")) > 0.05
+    assert float(got["p_value"].sel(role="color")) > 0.05  # noise
+    assert float(got["compression"].sel(role="noun")) > 2
+    for name, role in (("compression", "color"), ("control_compression", "noun")):
+        assert float(got[name].sel(role=role)) < 1.1
+    uniform = got.attrs["n_data"] * np.log2(N_COLORS)
+    close(got["compression"] * got["codelength"], np.full(3, uniform), "product", dtype="float64")
+    assert float(got["brier"].sel(role="noun")) < 0.2 < float(got["brier"].sel(role="color"))
+    means = got["accuracy_by_probe"].mean("fold").sel(role="noun")
+    assert means["probe"].values.tolist() == ["logistic", "means", "ridge"]
+    assert (means > 0.95).all()
+    np.testing.assert_array_equal(got["accuracy_by_probe"].sel(probe="logistic"), got["accuracy"])
+
+
+def test_a_label_that_is_no_business_of_the_pair_has_no_p(
+    gpt2: HookedTransformer, pairs: PromptPairs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(probing, "capture", Planted())
+    got = probing.run(gpt2, pairs, target="noun", group="pair", layers=[0], roles=["noun"], codelength=False)
+    assert np.isnan(got["p_value"]).all()
+    assert got.attrs["n_exchangeable"] == 0
+    assert "p_value" not in probing.run(gpt2, pairs, layers=[0], roles=["noun"], **PLAIN)
+
+
+def test_labels_that_a_fit_never_saw_are_reported_and_are_no_errors(
+    gpt2: HookedTransformer, pairs: PromptPairs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One noun alone is ever of the fifth colour: no other prompt can teach it."""
+    fifth = [{**slots, "color": "fifth"} if slots["noun"] == "n10" else slots for slots in pairs.slots]
+    own = replace(pairs, slots=tuple(fifth))
+    monkeypatch.setattr(probing, "capture", Planted(noun=lambda p: directions(p, 1, size=6.0)))
+    got = probing.run(gpt2, own, layers=[0], roles=["noun"], **PLAIN)
+    assert sorted(got["unseen"].values.tolist())[:4] == [0, 0, 0, 0]
+    close(float((got["unseen"] * got["n_test"]).sum()), 5, "arithmetic", dtype="float64")
+    assert float(got["accuracy"].min()) > 0.9
+
+
+def test_templates_are_held_out_in_turn(
+    gpt2: HookedTransformer, pairs: PromptPairs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The colour has another vector in each template: read within them, it is not read across."""
+    two = replace(pairs, variants=tuple("first" if i % 2 else "second" for i in range(len(pairs))))
+    sides = {tuple(row): i % 2 for part in (two.clean, two.corrupted) for i, row in enumerate(part.rows())}
+
+    def own(prompts: Prompts) -> np.ndarray:
+        table = np.random.default_rng(1).normal(size=(2, VOCAB, WIDTH)) * 6
+        return np.stack([table[sides[tuple(row)], row[1]] for row in prompts.rows()])
+
+    monkeypatch.setattr(probing, "capture", Planted(noun=own))
+    quick: dict[str, Any] = {"layers": [0], "roles": ["noun"], **PLAIN}
+    across = probing.run(gpt2, two, group="template", **quick)
+    assert (across.sizes["fold"], across.attrs["held_out_in_words"]) == (2, "the template")
+    assert float(across["accuracy"].mean()) < 0.5
+    assert float(probing.run(gpt2, two, **quick)["accuracy"].mean()) > 0.9
+    with pytest.raises(UnaskableError, match="Every prompt has the same template"):
+        probing.run(gpt2, pairs, group="template", **quick)
+
+
+def test_a_penalty_chosen_within_the_fit_and_a_perceptron_read_what_is_planted(
+    gpt2: HookedTransformer, pairs: PromptPairs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Parity of two planted signs is no linear function of the features: only the perceptron reads it."""
+    even = {f"c{c}": c % 2 for c in COLOR}
+
+    def signs(prompts: Prompts) -> np.ndarray:
+        first = np.where(prompts.ids[:, 4] % 2, 1.0, -1.0)
+        same = np.array([even[f"c{row[1]}"] for row in prompts.rows()])
+        found = np.zeros((len(prompts), WIDTH))
+        found[:, 0], found[:, 1] = 8 * first, 8 * np.where(same, first, -first)
+        return found
+
+    for words in ("slots", "corrupted_slots"):
+        said = tuple({**slots, "color": str(even[slots["color"]])} for slots in getattr(pairs, words))
+        pairs = replace(pairs, **{words: said})  # type: ignore[arg-type]
+    monkeypatch.setattr(probing, "capture", Planted(noun=signs))
+    got = probing.run(gpt2, pairs, layers=[0], roles=["noun"], n_folds=3, **{**PLAIN, "probes": ["tuned", "mlp"]})
+    by_probe = got["accuracy_by_probe"].mean("fold").squeeze(drop=True)
+    assert float(by_probe.sel(probe="mlp")) > 0.9
+    for linear in ("logistic", "tuned"):
+        assert float(by_probe.sel(probe=linear)) < 0.7
+
+
+def test_the_classifier_chooses_its_layer_by_the_prompts_of_its_fit(
+    gpt2: HookedTransformer, pairs: PromptPairs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A layer that says the colour in the first fold alone is not chosen where that fold is tested."""
+    data = probing.data.labelled(pairs, "color", "noun")
+    tested = probing.data.group_folds(data.groups, 5)[0]
+    plain = Planted(answer=lambda p: directions(p, 1, size=1.0))
+
+    def planted(model: Any, prompts: Prompts, site: str, at: Any, layers: Any) -> xr.Dataset:
+        found = plain(model, prompts, site, at, layers)
+        if 2 in layers:
+            values = found[site].values[:, list(layers).index(2)]
+            values[~tested] = 0.0  # nothing there for the fit of the first fold
+            values[tested] = directions(prompts, 1, size=50.0)[tested][:, None]
+        return found
+
+    monkeypatch.setattr(probing, "capture", planted)
+    got = probing.run(gpt2, pairs, layers=[0, 2], roles=["answer"], **PLAIN)
+    assert int(got["classifier_layer"][0]) == 0
+    for fold, layer in enumerate(got["classifier_layer"].values):
+        cell = got.isel(site=0, role=0, fold=fold).sel(layer=layer)
+        assert float(got["classifier_accuracy"][fold]) == float(cell["accuracy"])
+        assert float(got["classifier_control_accuracy"][fold]) == float(cell["control_accuracy"])
+    low, high = got["classifier_mean_interval"].values
+    assert 0.7 < low < float(got["classifier_mean"]) <= high <= 1
+    assert got.attrs["n_features"] == WIDTH
 
 
 # ---- what enters a fit ----
@@ -200,7 +327,7 @@ class Numbered(Planted):
 def spied(gpt2: HookedTransformer, pairs: PromptPairs, monkeypatch: pytest.MonkeyPatch) -> tuple[Spy, xr.Dataset]:
     spy = Spy(monkeypatch)
     monkeypatch.setattr(probing, "capture", Numbered())
-    return spy, probing.run(gpt2, pairs, layers=[0], roles=["noun"])
+    return spy, probing.run(gpt2, pairs, layers=[0], roles=["noun"], **PLAIN)
 
 
 def test_held_out_nouns_never_enter_the_fit(spied: tuple[Spy, xr.Dataset]) -> None:
@@ -269,7 +396,7 @@ def test_majority_is_the_accuracy_of_the_fits_most_frequent_label(
     monkeypatch.setattr(probing, "capture", Planted())
     rare = [{**slots, "color": "rare" if i % 10 == 0 else "common"} for i, slots in enumerate(pairs.slots)]
     uneven = replace(pairs, slots=tuple(rare), corrupted_slots=tuple(rare))
-    got = probing.run(gpt2, uneven, layers=[0], roles=["noun", "answer"])
+    got = probing.run(gpt2, uneven, layers=[0], roles=["noun", "answer"], **PLAIN)
     near(got["majority"], 0.9, 0.02, why="a fold holds a prompt more or less of the rare kind")
     assert got["majority"].dims == ("role",)
 
@@ -279,18 +406,18 @@ def test_prompts_that_occur_twice_count_once(
 ) -> None:
     monkeypatch.setattr(probing, "capture", Planted())
     twice = PromptPairs.concat([pairs, pairs.select([0, 1, 2])])
-    got = probing.run(gpt2, twice, layers=[0], roles=["noun"])
+    got = probing.run(gpt2, twice, layers=[0], roles=["noun"], **PLAIN)
     assert (got.attrs["n_data"], got.attrs["n_repeated"]) == (120, 6)
 
 
 def test_tokens_of_a_role_are_the_label_where_there_are_no_slots(gpt2: HookedTransformer, pairs: PromptPairs) -> None:
     bare = replace(pairs, slots=({},) * len(pairs), corrupted_slots=({},) * len(pairs))
-    mine = probing.run(gpt2, bare, layers=[1])
-    theirs = probing.run(gpt2, pairs, layers=[1])
+    mine = probing.run(gpt2, bare, layers=[1], **PLAIN)
+    theirs = probing.run(gpt2, pairs, layers=[1], **PLAIN)
     np.testing.assert_array_equal(mine["accuracy"], theirs["accuracy"])
     assert "distractor_rate" not in mine
     prompts = Prompts.concat([pairs.clean, pairs.corrupted])
-    alone = probing.run(gpt2, prompts, target="color", group="noun", layers=[1])
+    alone = probing.run(gpt2, prompts, target="color", group="noun", layers=[1], **PLAIN)
     np.testing.assert_array_equal(alone["accuracy"], theirs["accuracy"])
     assert alone.attrs["control_seen"] == 1.0  # the type is the prompt without its colour, which both of a pair share
     assert alone.attrs["n_control_types"] == len(pairs)
@@ -304,7 +431,7 @@ def test_other_sites_have_no_layer_after_the_last_block(
     few = pairs.select(range(24))
     told: list[tuple[int, int]] = []
     got = probing.run(
-        model, few, sites=["resid_pre", "k"], layers=[2, 3], roles=["noun"], n_folds=3,
+        model, few, sites=["resid_pre", "k"], layers=[2, 3], roles=["noun"], n_folds=3, **PLAIN,
         progress=lambda *step: told.append(step),
     )  # fmt: skip
     assert got["layer"].values.tolist() == [2, 3]
@@ -324,7 +451,8 @@ def test_the_last_layer_of_the_stream_is_resid_post(gpt2: HookedTransformer, pai
 def test_the_same_seed_gives_the_same_result_in_a_file(
     gpt2: HookedTransformer, pairs: PromptPairs, tmp_path: Path
 ) -> None:
-    first, second, other = (probing.run(gpt2, pairs, layers=[1], roles=["noun"], seed=seed) for seed in (4, 4, 5))
+    few: dict[str, Any] = {"layers": [1], "roles": ["noun"], "n_permutations": 20}
+    first, second, other = (probing.run(gpt2, pairs, seed=seed, **few) for seed in (4, 4, 5))
     xr.testing.assert_equal(first, second)
     assert not np.array_equal(first["control_accuracy"], other["control_accuracy"])
     np.testing.assert_array_equal(first["accuracy"], other["accuracy"])
@@ -336,8 +464,8 @@ def test_fits_that_stop_early_are_counted_not_warned_about(
     gpt2: HookedTransformer, pairs: PromptPairs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(probing, "capture", Planted())
-    monkeypatch.setattr(probing, "MAX_ITERATIONS", 2)
-    got = probing.run(gpt2, pairs, layers=[0], roles=["noun"])
+    monkeypatch.setattr(probing.logistic, "MAX_ITERATIONS", 2)
+    got = probing.run(gpt2, pairs, layers=[0], roles=["noun"], **PLAIN)
     assert got.attrs["n_unconverged"] == 10
 
 
@@ -395,6 +523,8 @@ def test_fewer_groups_than_folds_make_fewer_folds(gpt2: HookedTransformer, pairs
         ({"sites": ["embed"]}, "Site 'embed' has no vector per layer and position"),
         ({"layers": [7]}, "Layers [7] cannot be probed"),
         ({"n_folds": 1}, "n_folds is 1"),
+        ({"probes": ["mpl"]}, "Unknown probe 'mpl'. Did you mean 'mlp'?"),
+        ({"n_permutations": -1}, "n_permutations"),
         ({"target": "same"}, "Every prompt has the same same (x)"),
         ({"group": "same"}, "Every prompt has the same same, so none can be held out"),
     ],
