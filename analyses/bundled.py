@@ -208,6 +208,25 @@ _APPROXIMATION_AUDIT = Analysis(
     ),
 )  # fmt: skip
 
+_PLACES = Analysis(
+    "places",
+    "analyses.places",
+    "Where the source can be read, is it also what the answer uses?",
+    options=(
+        Option("site", _VECTOR_SITE, "resid_pre", "site that is read, erased and exchanged"),
+        Option("layers", Several(_INDEX), None, "its layers", "a quarter and three quarters of the way up"),
+        Option("roles", Several(_ROLE), None, "roles", "the vocabulary's source and target, and the answer"),
+        Option(
+            "rank", Number("at least 1", least=1, whole=True), None, "directions that DAS finds",
+            "one fewer than there are words",
+        ),
+        Option("steps", Number("at least 1", least=1, whole=True), 20, "steps of DAS"),
+        Option("controls", Flag(), True, "DAS for arbitrary answers, and in a model of shuffled weights"),
+        _max_prompts(32),
+    ),
+    asks=("roles",),
+)  # fmt: skip
+
 _CONTEXT_FLOW = Analysis(
     "context_flow",
     "analyses.context_flow",
@@ -237,6 +256,7 @@ BUNDLED = {
         _PROBING,
         _LOGIT_LENS,
         _APPROXIMATION_AUDIT,
+        _PLACES,
         _CONTEXT_FLOW,
     )
 }

@@ -18,6 +18,7 @@ from analyses import (
     behavior,
     head_attribution,
     logit_lens,
+    places,
     probing,
 )
 from interp import ablation, interventions, metrics, readouts, results, run, sites, tasks
@@ -74,6 +75,7 @@ OF_PAIRS: dict[str, Call] = {
     "head_attribution": head_attribution.run,
     "probing": probing.run,
     "logit_lens": logit_lens.run,
+    "places": places.run,
     "approximation_audit": approximation_audit.run,
 }
 OF_PROMPTS: dict[str, Call] = {
