@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 import xarray as xr
-from jaxtyping import Float, Int
+from jaxtyping import Float
 
 from interp import capture, results
 from interp._arguments import check_pairs
-from interp.errors import InterpError, UnaskableError, whole_number
-from interp.prompts.template import ANSWER
+from interp.errors import InterpError, whole_number
+from interp.heads.choice import End, chosen_head, ends, looking_most, mean_attention
 from interp.results import Variable
 from interp.sites import head_label
 from interp.sweeps import Meter, Progress
@@ -54,7 +54,7 @@ def check_askable(
         InterpError: an unknown role, position or prompt.
     """
     _check_prompt(pairs, prompt)
-    _ends(pairs, dest, src)
+    ends(pairs, dest, src)
 
 
 def run(
@@ -107,9 +107,9 @@ def run(
     check_pairs(model, pairs)
     _check_prompt(pairs, prompt)
     meter = Meter(progress, 2)
-    readers, read = _ends(pairs, dest, src)
-    reader = _looking_most(model, pairs, readers, read)
-    layer, head, chosen_by = _choose(model, pairs, layer, head, reader, read)
+    readers, read = ends(pairs, dest, src)
+    reader = looking_most(model, pairs, readers, read)
+    layer, head, chosen_by = chosen_head(model, pairs, layer, head, reader, read)
     meter.add(1)
     one = pairs.clean.select([prompt])
     position, source = int(reader.positions[prompt]), int(read.positions[prompt])
@@ -257,7 +257,7 @@ def vectors(
     """
     check_pairs(model, pairs)
     _check_prompt(pairs, prompt)
-    readers, read = _ends(pairs, dest, src)
+    readers, read = ends(pairs, dest, src)
     length, cfg = int(pairs.clean.lengths.max()), model.cfg
     one_head = 3 * length * cfg.d_head * _FLOAT
     heads = _looking(model, pairs, readers, read)[: max(1, VECTOR_BYTES // one_head)]
@@ -308,119 +308,12 @@ def vectors(
     )
 
 
-# ---- which words ----
-
-
-@dataclass(frozen=True)
-class _End:
-    """One end of the attention edge: what it was called, and its position in every clean prompt."""
-
-    name: str
-    positions: Int[np.ndarray, " prompt"]
+# ---- which prompt ----
 
 
 def _check_prompt(pairs: PromptPairs, prompt: int) -> None:
     if not 0 <= whole_number(prompt, "prompt") < len(pairs):
         raise InterpError(f"There is no prompt {prompt}: there are {len(pairs)} (0 to {len(pairs) - 1}).")
-
-
-def _ends(pairs: PromptPairs, dest: str | int | None, src: str | int | None) -> tuple[list[_End], _End]:
-    """The words that may read, of which the model decides, and the word that is read."""
-    read = _end(pairs.clean, _default_src(pairs) if src is None else src)
-    if dest is None:
-        readers = [_end(pairs.clean, role) for role in _readers(pairs)]
-        possible = [end for end in readers if (end.positions > read.positions).all()] or readers[-1:]
-    else:
-        possible = [_end(pairs.clean, dest)]
-    for end in possible:
-        before = end.positions < read.positions
-        if before.any():
-            i = int(before.argmax())
-            raise UnaskableError(
-                f"dest '{end.name}' is token {end.positions[i]} of prompt {i} and src '{read.name}' is token "
-                f"{read.positions[i]}: attention is causal, a word reads only itself and what comes before it. Choose "
-                "a src that does not come after dest.",
-                by=["dest", "src"],
-            )
-    return possible, read
-
-
-def _looking_most(model: HookedTransformer, pairs: PromptPairs, readers: Sequence[_End], read: _End) -> _End:
-    """The word from which any one head looks at the word that is read most."""
-    if len(readers) == 1:
-        return readers[0]
-    return max(readers, key=lambda end: mean_attention(model, pairs, end.positions, read.positions).max())
-
-
-def _readers(pairs: PromptPairs) -> list[str]:
-    """The roles that may read by default, in the order of the vocabulary."""
-    words = pairs.vocabulary
-    named = (words.target or ANSWER, *(words.meeting or ()), *(words.readers or ()))
-    return [role for role in dict.fromkeys(named) if role in pairs.roles]
-
-
-def _default_src(pairs: PromptPairs) -> str:
-    """The role that holds the answer in every prompt, the source before others; the source if none does."""
-    source = pairs.vocabulary.source
-    for role in pairs.roles if source is None else (source, *pairs.roles):
-        spans = zip(pairs.clean.ids, pairs.clean.spans(role), pairs.correct, strict=True)
-        if role != ANSWER and all(correct in ids[start:stop] for ids, (start, stop), correct in spans):
-            return role
-    if source is not None:
-        return source
-    raise UnaskableError(
-        f"No role of these prompts holds the answer. Name the word that is read: src=, one of {', '.join(pairs.roles)}."
-    )
-
-
-def _end(prompts: Prompts, place: str | int) -> _End:
-    if isinstance(place, str):
-        return _End(place, prompts.role_positions(place))
-    positions = np.where(place < 0, prompts.lengths + place, place)
-    outside = (positions < 0) | (positions >= prompts.lengths)
-    if outside.any():
-        i = int(outside.argmax())
-        raise InterpError(f"Position {place} is outside prompt {i}, which has {prompts.lengths[i]} tokens.")
-    return _End(str(place), positions)
-
-
-# ---- which head ----
-
-
-def _choose(
-    model: HookedTransformer, pairs: PromptPairs, layer: int | None, head: int | None, dest: _End, src: _End
-) -> tuple[int, int, str]:
-    """Layer, head, and how they were chosen."""
-    sizes = {"layer": (layer, model.cfg.n_layers), "head": (head, model.cfg.n_heads)}
-    for name, (given, size) in sizes.items():
-        if given is not None and not 0 <= whole_number(given, name) < size:
-            raise InterpError(f"There is no {name} {given}: {model.name} has {size} (0 to {size - 1}).")
-    if layer is not None and head is not None:
-        return layer, head, "given"
-    layers = range(model.cfg.n_layers) if layer is None else [layer]
-    heads = range(model.cfg.n_heads) if head is None else [head]
-    mean = mean_attention(model, pairs, dest.positions, src.positions)[np.ix_(list(layers), list(heads))]
-    row, column = np.unravel_index(int(mean.argmax()), mean.shape)
-    among = f" of layer {layer}" if layer is not None else f" with index {head}" if head is not None else ""
-    words = (
-        f"largest mean attention {dest.name}<-{src.name} over {len(pairs)} clean prompts, {mean[row, column]:.3f}, "
-        f"among the {mean.size} heads{among}"
-    )
-    return layers[row], heads[column], words
-
-
-def mean_attention(
-    model: HookedTransformer,
-    pairs: PromptPairs,
-    dest: Int[np.ndarray, " prompt"],
-    src: Int[np.ndarray, " prompt"],
-) -> Float[np.ndarray, "layer head"]:
-    """Mean over the clean prompts of the attention from one position to another, each given per prompt; in [0, 1]."""
-    places = pairs.clean.with_roles({"dest": np.stack([dest, dest + 1], axis=1)})
-    rows = capture(model, places, ["pattern"], at=["dest"])["pattern"].isel(role=0)
-    weights = rows.transpose("prompt", "src_position", "layer", "head").values
-    mean: Float[np.ndarray, "layer head"] = weights[np.arange(len(pairs)), src].mean(axis=0, dtype=np.float64)
-    return mean
 
 
 # ---- the arithmetic ----
@@ -538,9 +431,7 @@ def _adds_what_heads_write(model: HookedTransformer, own: xr.Dataset) -> bool:
     return True
 
 
-def _looking(
-    model: HookedTransformer, pairs: PromptPairs, readers: Sequence[_End], read: _End
-) -> list[tuple[int, int]]:
+def _looking(model: HookedTransformer, pairs: PromptPairs, readers: Sequence[End], read: End) -> list[tuple[int, int]]:
     """Every head as (layer, head), first those that look most from any reading word to the word that is read."""
     means = [mean_attention(model, pairs, end.positions, read.positions) for end in readers]
     most = np.max(means, axis=0)

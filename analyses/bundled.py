@@ -146,6 +146,25 @@ _LOGIT_LENS = Analysis(
     settled=("progress",),
 )
 
+_QK_ATTRIBUTION = Analysis(
+    "qk_attribution",
+    "analyses.qk_attribution",
+    "Why does a head look where it looks, and who uses what it passes on?",
+    options=(
+        Option("layer", _INDEX, None, "layer of the head", "the numbers choose"),
+        Option("head", _INDEX, None, "index of the head", "the numbers choose"),
+        Option("dest", _PLACE, None, "the word that looks: a role or a position", "the numbers choose"),
+        Option("src", _PLACE, None, "the word that is looked at", "the answer's"),
+        Option("writers", Number("at least 1", least=1, whole=True), 6, "writers of either side that stand alone"),
+        Option("senders", Number("at least 1", least=1, whole=True), 4, "writers whose paths are patched"),
+        Option("readers", Number("at least 1", least=1, whole=True), 24, "later readers whose paths are patched"),
+        _metric(),
+        _max_prompts(None),
+    ),
+    settled=("progress",),
+    asks=("dest", "src"),
+)
+
 _PROBING = Analysis(
     "probing",
     "analyses.probing",
@@ -255,6 +274,7 @@ BUNDLED = {
         _HEAD_ATTRIBUTION,
         _PROBING,
         _LOGIT_LENS,
+        _QK_ATTRIBUTION,
         _APPROXIMATION_AUDIT,
         _PLACES,
         _CONTEXT_FLOW,

@@ -21,7 +21,7 @@ from interp import results
 from interp._arguments import check_pairs
 from interp.errors import InterpError, unknown_name
 from interp.interventions import ABLATIONS, AblationKind, parse_edge
-from interp.model.running import in_one_dtype
+from interp.model.frozen import FrozenNorm, vector
 from interp.prompts import PromptPairs
 from interp.prompts.template import ANSWER
 from interp.prompts.tokens import Prompts, extend
@@ -293,11 +293,7 @@ def _direction(
     correct: Int[Tensor, " prompt"],
     incorrect: Int[Tensor, " prompt"],
 ) -> tuple[Float[Tensor, "prompt d_model"], Float[Tensor, " prompt"]]:
-    """Final norm (scale frozen) and unembedding as one linear map: logit difference = stream . direction + constant.
-
-    The norm is ``weight * (x - mean(x)) / scale + bias`` (LayerNorm) or ``weight * x / scale`` (RMSNorm). The scale is
-    read off what the model's own norm returns for this stream, so no epsilon or variance formula is assumed.
-    """
+    """Final norm (scale frozen) and unembedding as one linear map: logit difference = stream . direction + constant."""
     norm, unembed = getattr(model.bridge, "ln_final", None), model.bridge.unembed
     if norm is None:
         raise InterpError(
@@ -306,25 +302,9 @@ def _direction(
         )
     weights = model.W_U().detach()
     answer = (weights[:, correct.to(weights.device)] - weights[:, incorrect.to(weights.device)]).T.double().cpu()
-    offset = 1.0 if getattr(norm, "uses_weight_offset", False) else 0.0
-    weight = _vector(norm, "weight", model.cfg.d_model, 1.0 - offset) + offset
-    bias = _vector(norm, "bias", model.cfg.d_model, 0.0)
-    centred = not getattr(norm, "uses_rms_norm", False)
-    x = stream.double()
-    unscaled = weight * (x - x.mean(-1, keepdim=True) if centred else x)
-    with torch.inference_mode(), in_one_dtype(model.dtype):
-        normed = norm(stream.to(model.device, model.dtype)).double().cpu() - bias
-    scale = unscaled.square().sum(-1, keepdim=True) / (unscaled * normed).sum(-1, keepdim=True)
-    direction = answer * weight / scale
-    if centred:
-        direction = direction - direction.mean(-1, keepdim=True)
-    unembed_bias = _vector(unembed, "b_U", model.cfg.vocab_out, 0.0)
-    return direction, answer @ bias + unembed_bias[correct] - unembed_bias[incorrect]
-
-
-def _vector(module: Any, name: str, size: int, default: float) -> Float[Tensor, " size"]:
-    value = getattr(module, name, None)
-    return torch.full((size,), default, dtype=torch.float64) if value is None else value.detach().double().cpu()
+    frozen = FrozenNorm.of(model, norm, stream)
+    unembed_bias = vector(unembed, "b_U", model.cfg.vocab_out, 0.0)
+    return frozen.read_along(answer), answer @ frozen.bias + unembed_bias[correct] - unembed_bias[incorrect]
 
 
 def _check_sum(

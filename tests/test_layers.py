@@ -64,6 +64,7 @@ RULES = (
     Rule("interp/attribution*", ("interp.report", "interp.circuits", *PLOTTING)),
     Rule("interp/circuits/*", ("interp.report", *PLOTTING)),
     *(Rule(where, ROOMS_OF_SWEEPS) for where in ("interp/attribution/*", "interp/circuits/*", "analyses/*")),
+    Rule("interp/heads/*", ("interp.report", *PLOTTING)),
     *(
         Rule(f"interp/{name}.py", (*RUNNING, "interp.stats", "interp.results", "interp.report", *PLOTTING))
         for name in ("metrics", "readouts")

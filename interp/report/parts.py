@@ -21,6 +21,7 @@ from interp.report.sections import (
     patching,
     probe,
     provenance,
+    qk,
     sentence,
 )
 from interp.report.verdict import Verdict
@@ -133,6 +134,11 @@ def _approximations(context: Context) -> list[Section | None]:
     return [] if found is None else [approximations.section(found)]
 
 
+def _qk(context: Context) -> list[Section | None]:
+    found = context.run.get("qk_attribution")
+    return [] if found is None else [qk.section(found)]
+
+
 def _others(context: Context) -> list[Section | None]:
     """The generic section of every result that no part draws, and why others could not be asked."""
     drawn = {name for part in PARTS for name in part.results}
@@ -162,6 +168,7 @@ PARTS = (
     Part("lenses", "", _lenses, LENSES, expected=False),
     Part("patching", "What carries it", _patching, ("activation_patching",)),
     Part("heads", "Which heads", _heads, ("head_attribution", "verdict")),
+    Part("qk", "", _qk, ("qk_attribution",), expected=False),
     Part("approximations", "", _approximations, ("approximation_audit",), expected=False),
     Part("others", "", _others, expected=False, of_sentence=True),
     Part("certainty", "", lambda context: [certainty.section(context.run, context.verdict)], expected=False),

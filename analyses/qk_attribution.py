@@ -1,0 +1,142 @@
+"""Why one head looks at one word: its score in parts that add up, the paths tested, and what it passes on to whom."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, TypeAlias
+
+import numpy as np
+import xarray as xr
+
+from interp import heads
+from interp._arguments import check_pairs
+from interp.errors import InterpError, whole_number
+from interp.heads.choice import chosen_head, ends, looking_most
+from interp.readouts import AnyReadout
+from interp.results import validate
+from interp.sweeps import Listener, Progress, listener, shifted
+
+if TYPE_CHECKING:
+    from interp.model import HookedTransformer
+    from interp.prompts import PromptPairs
+
+STAGES = 4
+"""The split, the paths, what is written, who reads it: progress is told in as many parts."""
+
+_Stage: TypeAlias = Callable[[Listener | None], xr.Dataset]
+_STEPS = 100
+_APART = {"clean": "clean_metric", "corrupted": "corrupted_metric", "patched": "reader_patched"}
+_RENAMED = {"metric_change": "reader_change", "recovered": "reader_recovered", **_APART}
+
+
+def check(*, writers: int, senders: int, readers: int) -> None:
+    """Refuse what no model and no prompts can make right.
+
+    Raises:
+        InterpError: a number below 1.
+    """
+    for name, number in (("writers", writers), ("senders", senders), ("readers", readers)):
+        whole_number(number, name, least=1)
+
+
+def check_askable(pairs: PromptPairs, *, dest: str | int | None = None, src: str | int | None = None) -> None:
+    """Refuse words that these pairs do not have or cannot read, whatever the model; the arguments are those of ``run``.
+
+    Raises:
+        UnaskableError: ``dest`` comes before ``src``, or no word is there to be read by default.
+        InterpError: an unknown role or position.
+    """
+    ends(pairs, dest, src)
+
+
+def run(
+    model: HookedTransformer,
+    pairs: PromptPairs,
+    *,
+    layer: int | None = None,
+    head: int | None = None,
+    dest: str | int | None = None,
+    src: str | int | None = None,
+    writers: int = 6,
+    senders: int = 4,
+    readers: int = 24,
+    metric: AnyReadout = "logit_difference",
+    max_prompts: int | None = None,
+    progress: Progress | None = None,
+) -> xr.Dataset:
+    """One head and two words: the score split into pairs of writers, the leading paths patched, the value followed.
+
+    Args:
+        model: the model.
+        pairs: clean and corrupted prompts with their answers.
+        layer: the layer; None lets the numbers choose, as for the lesson: the head that looks most, of those after
+            layer 0, whose queries and keys are the embedding's alone.
+        head: the index of the head; None lets the numbers choose.
+        dest: the word that looks: a role (its last token) or a position; None is that from which one head looks most.
+        src: the word that is looked at; None is the role that holds the answer.
+        writers: how many writers of either side stand alone; the others are summed.
+        senders: how many writers are tested by path patching.
+        readers: how many later readers are tested by path patching.
+        metric: what is measured of the answer: a name from ``interp.readouts``, or a read-out.
+        max_prompts: use only that many prompts, spread evenly over the set; None is all.
+        progress: True for a bar, or called with steps done and steps in all.
+
+    Returns:
+        What ``interp.heads.score_attribution`` returns, with its largest writers; of ``interp.heads.score_paths`` the
+        four changes (prompt, sender, side); what ``interp.heads.writes`` returns; and of ``interp.heads.readers``
+        ``reader_change`` (prompt, reader). A part that cannot be asked of this head or model is left out, and the
+        attribute ``left_out`` says why.
+
+    Raises:
+        InterpError: an unknown role, position, layer or head, or scores that cannot be split.
+
+    >>> from analyses import qk_attribution
+    >>> from interp import HookedTransformer, tasks
+    >>> model = HookedTransformer.from_pretrained("mini")
+    >>> pairs = tasks.build("color-noun", "recall", tokenizer=model, n=4)
+    >>> found = qk_attribution.run(model, pairs, layer=1, head=0, dest="answer", src="color", writers=4)
+    >>> float(abs(found.term.sum(["query_writer", "key_writer"]) - found.score).max()) < 1e-4
+    True
+    """
+    check_pairs(model, pairs)
+    check(writers=writers, senders=senders, readers=readers)
+    pairs = pairs.spread(max_prompts)
+    possible, read = ends(pairs, dest, src)
+    later = min(1, model.cfg.n_layers - 1) if layer is None else 0  # before layer 1 there is only the embedding
+    looks = looking_most(model, pairs, possible, read, from_layer=later)
+    layer, head, chosen_by = chosen_head(model, pairs, layer, head, looks, read, from_layer=later)
+    to, at = looks.name if dest is None else dest, read.name if src is None else src
+    told, one = listener(progress), (layer, head)
+    split = heads.score_attribution(model, pairs, head=one, dest=to, src=at, progress=_part(told, 0))
+    found, reasons = heads.largest(split, writers), []
+    further: tuple[_Stage, ...] = (
+        lambda say: heads.score_paths(
+            model, pairs, head=one, dest=to, src=at, top=senders, metric=metric, progress=say
+        ),
+        lambda say: heads.writes(model, pairs, head=one, dest=to, src=at, progress=say),
+        lambda say: heads.readers(model, pairs, head=one, top=readers, metric=metric, progress=say),
+    )
+    for stage, make in enumerate(further, start=1):
+        try:
+            other = make(_part(told, stage))
+        except InterpError as error:
+            reasons.append(str(error))
+            continue
+        names = {name: new for name, new in _RENAMED.items() if "reader" in other.dims}
+        found = xr.merge([found, other.rename(names)], combine_attrs="override", compat="no_conflicts", join="outer")
+        found.attrs |= {key: other.attrs[key] for key in ("minimum_gap", "metric") if key in other.attrs}
+        if "n_chosen_on" in other.attrs:
+            found.attrs["reader_chosen_on" if "reader" in other.dims else "sender_chosen_on"] = other.attrs[
+                "n_chosen_on"
+            ]
+    if told is not None:
+        told(STAGES * _STEPS, STAGES * _STEPS)
+    found.attrs |= {"chosen_by": chosen_by, "left_out": " ".join(dict.fromkeys(reasons))}
+    found["prompt"] = np.arange(len(pairs))
+    return validate(found)
+
+
+def _part(told: Listener | None, stage: int) -> Listener | None:
+    """Progress of one stage as progress of all; each stage counts as much as any other."""
+    whole = shifted(told, stage * _STEPS, STAGES * _STEPS)
+    return None if whole is None else lambda done, total: whole(done * _STEPS // max(total, 1), total)

@@ -1,0 +1,179 @@
+"""How far what one head writes lies where a later head reads: composition scores, from the weights alone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+import xarray as xr
+from jaxtyping import Float
+from torch import Tensor
+
+from interp import results
+from interp._arguments import check_model
+from interp.errors import InterpError, whole_number
+from interp.heads.reading import Head, Kind, head_weight, turn
+from interp.model.frozen import vector
+from interp.results import Variable
+from interp.sites import head_label
+from interp.sweeps.progress import Meter, Progress
+
+if TYPE_CHECKING:
+    from interp.model import HookedTransformer
+
+KINDS: tuple[Kind, ...] = ("q", "k", "v")
+DRAWS = 32
+"""Pairs of heads with random weights that the baseline is the mean of."""
+
+
+def composition(
+    model: HookedTransformer, *, distance: int = 0, seed: int = 0, progress: Progress | None = None
+) -> xr.Dataset:
+    """Composition of every pair of heads of two layers, as Elhage et al. 2021 define it.
+
+    A head moves what it reads by the matrix ``W_OV`` and compares two words by ``W_QK``. How much of a later head's
+    query, key or value can come through an earlier head is the Frobenius norm of the product over the product of the
+    norms: of ``W_OV W_QK`` (q), of ``W_OV W_QK^T`` (k), and of ``W_OV W_OV'`` (v). The weight of the later head's norm
+    (and the mean that a LayerNorm takes away) is part of its matrices; biases and norm scales are not. It is a
+    statement about weights: whether the heads act together on some words is for path patching to say.
+
+    Rotary positions are taken at one distance: ``W_QK`` is ``W_Q R W_K^T`` with the rotation between two words so far
+    apart. 0 compares contents alone; at another distance scores differ, which is what a model can use.
+
+    Args:
+        model: its heads' weights can be read. Heads that share keys and values are each taken with the shared ones.
+        distance: tokens from the word that is looked at to the one that looks, where positions are rotary.
+        seed: of the baseline's random weights.
+        progress: True for a bar, or called with layers done and layers in all.
+
+    Returns:
+        ``composition`` (kind, writer_head, reader_head), in [0, 1], NaN where the writer does not come before the
+        reader; ``baseline`` (kind): the mean of the same number for heads of these sizes with random normal weights;
+        ``above_baseline``: their difference, from which on there is anything to say.
+
+    Raises:
+        InterpError: a distance outside the model's context, or queries that go through more than a rotation.
+
+    >>> from interp import HookedTransformer, heads
+    >>> model = HookedTransformer.from_pretrained("mini")
+    >>> found = heads.composition(model)
+    >>> float(found.above_baseline.sel(kind="v", writer_head="L0H2", reader_head="L1H0")) > 0.05
+    True
+    """
+    check_model(model)
+    if not 0 <= whole_number(distance, "distance") < model.cfg.n_ctx:
+        raise InterpError(
+            f"distance is {distance}, outside the context of {model.name}: give 0 to {model.cfg.n_ctx - 1}."
+        )
+    cfg = model.cfg
+    labels = [head_label(layer, head) for layer in range(cfg.n_layers) for head in range(cfg.n_heads)]
+    scores = np.full((len(KINDS), len(labels), len(labels)), np.nan)
+    meter = Meter(progress, cfg.n_layers)
+    outputs: list[_Factors] = []
+    for layer in range(cfg.n_layers):
+        heads = [Head.of(model, (layer, head)) for head in range(cfg.n_heads)]
+        moving = _Factors.joined([_moved(model, head) for head in heads])
+        comparing = _Factors.joined([_compared(model, head, distance) for head in heads])
+        here = slice(layer * cfg.n_heads, (layer + 1) * cfg.n_heads)
+        if outputs:
+            earlier = _Factors.joined(outputs)
+            for i, later in enumerate((comparing, comparing.transposed, moving)):
+                scores[i, : len(earlier.left), here] = _shares(earlier, later).numpy()
+        outputs.append(moving)
+        meter.add(1)
+    baseline = np.array([_baseline(cfg.d_model, cfg.d_head, seed)] * len(KINDS))
+    dims = ("kind", "writer_head", "reader_head")
+    return results.build(
+        {
+            "composition": Variable(dims, scores, "", "composition score"),
+            "baseline": Variable(("kind",), baseline, "", "composition score of random weights"),
+            "above_baseline": Variable(dims, scores - baseline[:, None, None], "", "composition score above random"),
+        },
+        coords={"kind": list(KINDS), "writer_head": labels, "reader_head": labels},
+        title="Composition of heads",
+        question="Which head's output lies where a later head reads?",
+        reading="0: nothing of what the earlier head writes can be read there; random weights give the baseline. "
+        "Weights alone, so that a high score is a possibility and not a use.",
+        source="Elhage et al. 2021, A Mathematical Framework for Transformer Circuits (composition scores)",
+        of=(model,),
+        seed=seed,
+        extra={"distance": distance, "task": "", "n_prompts": 0, "tokens_sha256": ""},
+        dims={
+            "kind": "what is read: queries (q), keys (k) or values (v)",
+            "writer_head": "the earlier head, which writes",
+            "reader_head": "the later head, which reads",
+        },
+    )
+
+
+@dataclass(frozen=True)
+class _Factors:
+    """Matrices of low rank, one for each head: ``left @ right``, [d_model, d_head] and [d_head, d_model]."""
+
+    left: Float[Tensor, "head d_model d_head"]
+    right: Float[Tensor, "head d_head d_model"]
+
+    @classmethod
+    def joined(cls, parts: list[_Factors]) -> _Factors:
+        return cls(torch.cat([part.left for part in parts]), torch.cat([part.right for part in parts]))
+
+    @property
+    def transposed(self) -> _Factors:
+        return _Factors(self.right.transpose(1, 2), self.left.transpose(1, 2))
+
+    @property
+    def norm(self) -> Float[Tensor, " head"]:
+        return _norm(self.left.transpose(1, 2) @ self.left, self.right @ self.right.transpose(1, 2))
+
+
+def _norm(left: Float[Tensor, "... x x"], right: Float[Tensor, "... x x"]) -> Float[Tensor, " ..."]:
+    """Frobenius norm of a product from the Gram matrices of its factors: the square root of their trace product."""
+    return (left * right.transpose(-1, -2)).sum((-2, -1)).clamp(min=0).sqrt()
+
+
+def _shares(first: _Factors, second: _Factors) -> Float[Tensor, "writer reader"]:
+    """Norm of each product of two matrices over the product of their norms."""
+    between = torch.einsum("wxd,rdy->wrxy", first.right, second.left)
+    left = first.left.transpose(1, 2) @ first.left
+    right = second.right @ second.right.transpose(1, 2)
+    carried = between.transpose(2, 3) @ left[:, None] @ between
+    return _norm(carried, right[None]) / (first.norm[:, None] * second.norm[None])
+
+
+def _folded(model: HookedTransformer, head: Head, kind: Kind) -> Float[Tensor, "d_model d_head"]:
+    """A projection together with the weight and the centring of the norm before it."""
+    norm = model.bridge.blocks[head.layer].ln1
+    offset = 1.0 if getattr(norm, "uses_weight_offset", False) else 0.0
+    weight = vector(norm, "weight", model.cfg.d_model, 1.0 - offset) + offset
+    made = weight[:, None] * head_weight(model, head, kind)
+    return made if getattr(norm, "uses_rms_norm", False) else made - made.mean(dim=0, keepdim=True)
+
+
+def _moved(model: HookedTransformer, head: Head) -> _Factors:
+    """``W_V W_O`` of a head, from what it reads to what it writes."""
+    output = model.W_O(head.layer)[head.head].double().cpu()
+    return _Factors(_folded(model, head, "v")[None], output[None])
+
+
+def _compared(model: HookedTransformer, head: Head, distance: int) -> _Factors:
+    """``W_Q R W_K^T`` of a head at a distance."""
+    query, key = (_folded(model, head, kind) for kind in ("q", "k"))
+    turns = [turn(model, head, kind, distance + 1) for kind in ("q", "k")]
+    if turns[0] is not None and turns[1] is not None:
+        query, key = query @ turns[0].matrix[distance], key @ turns[1].matrix[0]
+    return _Factors(query[None], key.T[None])
+
+
+def _baseline(d_model: int, d_head: int, seed: int) -> float:
+    """The mean score of pairs of heads with normal weights; it depends on the sizes alone."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def draw() -> _Factors:
+        shape = (DRAWS, d_model, d_head)
+        left, right = (torch.randn(shape, generator=generator, dtype=torch.float64) for _ in range(2))
+        return _Factors(left, right.transpose(1, 2))
+
+    first, second = draw(), draw()
+    return float(_shares(first, second).diagonal().mean())
