@@ -150,6 +150,18 @@ class Differentiable:
         edit = edits.get(("resid_pre", place.n_blocks))  # of the same stream, in the block that is not run
         return place.of(at_positions(stream if edit is None else edit(stream), at))
 
+    def stream(
+        self, ids: Int[Tensor, "prompt position"], edits: Mapping[Place, Edit]
+    ) -> Float[Tensor, "prompt position d_model"]:
+        """The residual stream after the last layer of a run under ``edits``, in whatever gradient mode is in force."""
+        return self._run(ids, edits, stop=self.model.cfg.n_layers)
+
+    def unembed(self, stream: Float[Tensor, "... d_model"]) -> Float[Tensor, "... vocab"]:
+        """The logits of a residual stream, in whatever gradient mode is in force."""
+        if self.blocks is None:
+            return self.model.unembed(stream, gradients=torch.is_grad_enabled())
+        return self.blocks.logits(stream)
+
     @torch.no_grad()
     def activations(self, ids: Int[Tensor, "prompt position"], places: Sequence[Place]) -> dict[Place, Tensor]:
         """The activations of a plain run, which stops after the last of them."""

@@ -201,10 +201,11 @@ def _logits(
     output = streams["resid_post"][rows, -1:]
     for i, lens in enumerate(lenses.values()):
         for j, site in enumerate(sites):
-            layers = range(streams[site].shape[1])
-            read_there = [lens.translate(streams[site][rows, layer], site, layer) for layer in layers]
-            stream = torch.cat([torch.stack(read_there, dim=1), output], dim=1)
-            logits = model.unembed(stream).cpu()
+            # After the last layer every lens says what the model says: the same numbers, to the last bit.
+            layers = range(streams[site].shape[1] - (site == "resid_post"))
+            read_there = [lens.translate(streams[site][rows, layer], site, layer)[:, None] for layer in layers]
+            logits = model.unembed(torch.cat([*read_there, output], dim=1)).cpu()
+            logits = torch.cat([logits, logits[:, -1:]], dim=1) if site == "resid_post" else logits
             yield i, j, logits.to(torch.promote_types(logits.dtype, torch.float32))
 
 

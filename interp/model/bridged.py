@@ -183,9 +183,14 @@ class BridgedModel:
             logits = self._unembed(stream if logits_at is None else at_positions(stream, logits_at))
         return logits.squeeze(1) if logits_at is not None and logits_at.ndim == 1 else logits
 
-    def unembed(self, stream: Float[Tensor, "... d_model"]) -> Float[Tensor, "... vocab"]:
-        """The logits of a residual stream as if no block came after it, on the model's device."""
-        with self._running(), torch.inference_mode():
+    def unembed(self, stream: Float[Tensor, "... d_model"], *, gradients: bool = False) -> Float[Tensor, "... vocab"]:
+        """The logits of a residual stream as if no block came after it, on the model's device.
+
+        Args:
+            stream: the stream.
+            gradients: keep the autograd graph.
+        """
+        with self._running(), torch.enable_grad() if gradients else torch.inference_mode():
             return self._unembed(stream.to(self.device, self.dtype))
 
     def _unembed(self, stream: Float[Tensor, "... d_model"]) -> Float[Tensor, "... vocab"]:
