@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import xarray as xr
 
+from analyses import claims
 from analyses.head_evidence import LEVEL, Cell, Estimate, Evidence, ends, number, rung_index
 from interp import _depth as depth
 from interp import mini, summary
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     from interp.prompts import PromptPairs
 
 EXPLAINING = ("activation_patching", "head_attribution", "probing")
+VOTING = ("logit_lens",)
+"""Analyses that no label rests on and that vote on the claims."""
 WIDE = 0.3
 """An interval of a recovered fraction that is wider than this is called wide in the answer."""
 NAMED = 3
@@ -101,8 +104,12 @@ def run(
         ``answer_short`` (one sentence that says yes or no first: does the source pass through the target?), ``answer``,
         ``gate`` (passed or failed), ``outcome`` (as in ``behavior``), ``gate_reason``, ``rung``, ``meeting``,
         ``meeting_note``, ``also_needed`` (the heads that the answer needs beside, empty if none), ``agreement``,
-        ``disagreement``, ``limits``. What is said in words is said in Spanish too, under the same name with ``_es``. If
-        the behaviour gate failed there are no heads, and the answer says so.
+        ``disagreement``, ``limits``. Where a patch of one component counts, also one row per ``claim``: what it does
+        (``claim_component``, ``claim_job``: moves, stores, reads out, inhibits or positions only; ``claim_role``), the
+        ``vote`` of every ``voter`` on it (1 supports, 0 cannot tell, -1 contradicts, NaN not measured) with
+        ``vote_size`` and ``vote_interval``, and ``claim_grade`` (supported by all, supported by some, contradicted). What
+        is said in words is said in Spanish too, under the same name with ``_es``. If the behaviour gate failed there
+        are no heads, and the answer says so.
 
     Raises:
         InterpError: no ``behavior``, results of different models or different rungs, no vocabulary, or a bad
@@ -121,7 +128,7 @@ def run(
     if "behavior" not in results:
         raise InterpError("context_flow needs the result 'behavior': without it nothing says the model does the task.")
     check(minimum_effect=minimum_effect)
-    used = {name: results[name] for name in ("behavior", *EXPLAINING) if name in results}
+    used = {name: results[name] for name in ("behavior", *EXPLAINING, *VOTING) if name in results}
     _check_same(used)
     vocabulary = _vocabulary(used, source, target)
     behavior = _Behavior.of(used, vocabulary)
@@ -142,8 +149,10 @@ def run(
     verdict = _Verdict.of(used, vocabulary, minimum_effect, seed, not_asked or {})
     extra |= {"meeting": verdict.heads.arrival, "n_cells_tested": verdict.heads.n_tested}
     extra |= in_each(lambda: {**behavior.said(), **verdict.said(behavior, used)})
-    coords, about = verdict.coords(), (*EXPLAINING, "behavior")
-    return _build(used, {**behavior.variables(), **verdict.variables()}, coords, extra, seed, about, vocabulary)
+    found = claims.of(verdict.heads, used, vocabulary, minimum_effect, seed)
+    coords, about = {**verdict.coords(), **claims.coords(found)}, (*EXPLAINING, "behavior")
+    columns = {**behavior.variables(), **verdict.variables(), **claims.variables(found, vocabulary)}
+    return _build(used, columns, coords, extra, seed, about, vocabulary)
 
 
 # ---- what the results are about ----
@@ -178,7 +187,10 @@ def _attribute(used: Mapping[str, xr.Dataset], name: str) -> object:
 
 def _check_same(used: Mapping[str, xr.Dataset]) -> None:
     """Refuse results of different models, or explanations of different rungs."""
-    of_one = (("weights_sha256", tuple(used)), ("task", tuple(name for name in EXPLAINING if name in used)))
+    of_one = (
+        ("weights_sha256", tuple(used)),
+        ("task", tuple(name for name in (*EXPLAINING, *VOTING) if name in used)),
+    )
     for attribute, names in of_one:
         values = {name: str(used[name].attrs[attribute]) for name in names}
         if len(set(values.values())) > 1:
@@ -381,7 +393,7 @@ class _Verdict:
         """The way that the source takes, as a clause."""
         movers, readers = self.heads.labelled("mover"), self.heads.labelled("reader")
         if not movers and not readers:
-            return say("no single head stands out") if self.heads.cells else ""
+            return self._without_heads() if self.heads.cells else ""
         parts = []
         for role, found in self._by_place(movers):
             heads, meeting = self._named(found), self.heads.meeting
@@ -405,6 +417,15 @@ class _Verdict:
         if not movers:
             parts.insert(0, say("no single head stands out that brings it"))
         return listed(parts)
+
+    def _without_heads(self) -> str:
+        """The way where no single head stands out: the words whose stream carries the source, if it was patched."""
+        if self.heads.passage is None:
+            return say("no single head stands out")
+        if not self.heads.stations:
+            return say("no single head stands out, and no other word measurably carries it")
+        places = listed([self._place(role) for role in self.heads.stations])
+        return say("no single head stands out, though the residual stream at {places} carries it", places=places)
 
     def _named(self, heads: Sequence[int]) -> str:
         """Heads by name, the rest counted."""
@@ -433,11 +454,11 @@ class _Verdict:
 
     def needed(self) -> str:
         """The heads without which the answer is lost though they carry nothing of the source."""
-        found = [head for head in self._hurting() if self._moves_nothing(head)]
-        found.sort(key=lambda head: self._mildest(head).mean[head])
+        found = [head for head in claims.needed_heads(self.heads) if claims.moves_nothing(self.heads, head)]
+        found.sort(key=lambda head: float(claims.mildest(self.heads, head).mean[head]))
         if not found:
             return ""
-        costs = [number(-self._mildest(head).mean[head]) for head in found[:NAMED]]
+        costs = [number(-claims.mildest(self.heads, head).mean[head]) for head in found[:NAMED]]
         return say(
             "The answer also needs {heads} (each ablation costs at least {costs} logits), though patching them alone "
             "moves little: what they do is the same in both prompts.",
@@ -465,27 +486,6 @@ class _Verdict:
         """Whether patching the head in at all words at once counts, though nowhere does by itself."""
         one = self.heads.everywhere.get("denoising")
         return one is not None and bool(one.mean[head] >= self.heads.minimum_effect and one.low[head] > 0)
-
-    def _hurting(self) -> list[int]:
-        """The heads without a label whose every ablation hurts."""
-        least = self.heads.minimum_effect * abs(self.heads.gap)
-        return [
-            head
-            for head in range(len(self.heads))
-            if self.heads.label(head) == "none"
-            and self.heads.ablation
-            and all(one.high[head] < 0 and one.mean[head] <= -least for one in self.heads.ablation.values())
-        ]
-
-    def _moves_nothing(self, head: int) -> bool:
-        """Whether patching the head alone is sure to move less than what counts, wherever it was done."""
-        least = self.heads.minimum_effect
-        effects = [cell.effect for cell in self.heads.cells] + list(self.heads.everywhere.values())
-        return bool(effects) and all(-least < one.low[head] and one.high[head] < least for one in effects)
-
-    def _mildest(self, head: int) -> Estimate:
-        """The ablation that costs least."""
-        return max(self.heads.ablation.values(), key=lambda one: one.mean[head])
 
     # ---- do the methods agree ----
 
@@ -527,10 +527,10 @@ class _Verdict:
                 other = self._place(self.heads.meeting.other)
                 yield say("{direction} at {role} {size}, but it does not look at {other}", other=other, **told)
         least, direct = self.heads.minimum_effect * abs(self.heads.gap), self.heads.contribution
-        if head in self._hurting():
+        if head in claims.needed_heads(self.heads):
             yield say(
                 "every ablation hurts (the mildest by {size} logits), though patching here does little",
-                size=self._mildest(head).text(head),
+                size=claims.mildest(self.heads, head).text(head),
             )
         if direct is not None and direct.low[head] > 0 and direct.mean[head] >= least:
             yield say("writes {size} logits directly, though patching here does little", size=direct.text(head))
@@ -890,6 +890,7 @@ def _build(
         of=(_Origin(first.attrs),),
         seed=seed,
         extra={**extra, **told},
+        dims={name: meaning for name, meaning in claims.DIMS.items() if name in coords},
     )
 
 

@@ -190,7 +190,9 @@ class Passage:
     passes: bool | None
 
     @classmethod
-    def of(cls, patching: xr.Dataset | None, target: str, minimum_effect: float, seed: int) -> Passage | None:
+    def of(
+        cls, patching: xr.Dataset | None, target: str, minimum_effect: float, seed: int, *, level: float = LEVEL
+    ) -> Passage | None:
         """Over all layers and directions; None where the stream was not patched at the target."""
         name = "recovered_resid_pre"
         if patching is None or name not in patching or target not in patching["role"].values:
@@ -208,7 +210,7 @@ class Passage:
         mean, low, high = (np.asarray(effects[bound].values, dtype=np.float64) for bound in ("mean", "low", "high"))
         if not np.isfinite(mean).any():
             return None
-        counts = (p_values.values <= LEVEL) & (mean >= minimum_effect) & (low > 0)
+        counts = (p_values.values <= level) & (mean >= minimum_effect) & (low > 0)
         way, layer = (int(i) for i in np.unravel_index(int(np.nanargmax(mean)), mean.shape))
         passes = True if counts.any() else None if (high >= minimum_effect).any() else False
         if counts[:, 0].any():  # before layer 0 there is nothing but the word itself
@@ -240,6 +242,7 @@ class Evidence:
         ablation: kind -> ablated - clean, in logits.
         gap: mean clean - corrupted of the patched prompts, in logits; NaN where no logits were patched for.
         passage: what patching the target's own stream moves; None where that was not done.
+        stations: role -> the same of every other word but the answer position, where the source surely passes.
     """
 
     layer: Int[np.ndarray, " head"]
@@ -255,6 +258,7 @@ class Evidence:
     ablation: Mapping[str, Estimate]
     gap: float
     passage: Passage | None
+    stations: Mapping[str, Passage]
 
     @classmethod
     def of(
@@ -295,6 +299,7 @@ class Evidence:
             ablation=_ablation(attribution),
             gap=_gap(patching),
             passage=Passage.of(patching, ends(vocabulary)[1], minimum_effect, seed),
+            stations=_stations(patching, ends(vocabulary)[1], minimum_effect, seed),
         )
 
     def __len__(self) -> int:
@@ -403,6 +408,17 @@ def _recovered(patching: xr.Dataset | None, places: tuple[str, ...]) -> dict[tup
             if np.isfinite(one["mean"].values).any():
                 found[role, direction] = one
     return found
+
+
+def _stations(patching: xr.Dataset | None, target: str, minimum_effect: float, seed: int) -> dict[str, Passage]:
+    """The words but for the target and the answer position through which the source surely passes."""
+    if patching is None or "recovered_resid_pre" not in patching:
+        return {}
+    roles = [role for role in map(str, patching["role"].values) if role not in (target, ANSWER)]
+    found = {
+        role: Passage.of(patching, role, minimum_effect, seed, level=LEVEL / len(roles)) for role in roles
+    }  # each role's layers are adjusted for by themselves, the roles by Bonferroni
+    return {role: one for role, one in found.items() if one is not None and one.passes}
 
 
 def _everywhere(patching: xr.Dataset | None) -> dict[str, Estimate]:

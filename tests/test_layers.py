@@ -40,6 +40,8 @@ class Rule:
 ROOT = "analyses/cli/*"
 # What is known of the analyses without importing them.
 REGISTRY = ("analyses/registry.py", "analyses/bundled.py")
+# The verdict: it joins the results of the analyses.
+VERDICT = ("analyses/context_flow.py", "analyses/claims.py")
 
 RULES = (
     Rule("interp/*", ("analyses",)),
@@ -84,9 +86,9 @@ RULES = (
     ),
     Rule("analyses/*.py", ("interp.report", *PLOTTING), but=(ROOT, "analyses/__main__.py")),
     Rule("analyses/*.py", ("transformer_lens", "transformers"), but=(ROOT, "analyses/__main__.py")),
-    Rule("analyses/*.py", ("analyses",), but=(ROOT, "analyses/__main__.py", "analyses/context_flow.py", *REGISTRY)),
+    Rule("analyses/*.py", ("analyses",), but=(ROOT, "analyses/__main__.py", *VERDICT, *REGISTRY)),
     *(Rule(name, (*MODELS, *RUNNING, "interp.readouts", "interp.interventions")) for name in REGISTRY),
-    Rule("analyses/context_flow.py", (*RUNNING, "interp.interventions")),
+    *(Rule(name, (*RUNNING, *MODELS, "interp.interventions")) for name in VERDICT),
 )
 
 FOLDERS = "interp analyses reports tests docs"

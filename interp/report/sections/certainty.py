@@ -26,6 +26,7 @@ SPLIT = 0.1
 def section(run: RunInputs, verdict: Verdict) -> Section:
     """Counts and agreement first, then what this cannot say."""
     blocks: list[Block] = [Facts(_counts(run), say("What the numbers rest on"))]
+    blocks += claims(run.get("verdict"))
     maps = method_maps(run.get("activation_patching"), run.get("head_attribution"))
     if len(maps) > 1 and len({tuple(one["mean"].shape) for one in maps.values()}) == 1:
         blocks.append(_agreement(maps))
@@ -43,6 +44,48 @@ def section(run: RunInputs, verdict: Verdict) -> Section:
     blocks.append(Facts(_limits(), say("What this cannot say")))
     lead = say("Several methods asked the same question; here is where they agree, and where not.")
     return Section("certainty", say("How sure we are"), lead, blocks, say("How sure"))
+
+
+VOTES = {1.0: "supports", 0.0: "cannot tell", -1.0: "contradicts"}
+"""A vote as the result has it, and in words."""
+
+
+def claims(verdict: Result | None) -> list[Block]:
+    """What each component does, and what every method says of that: one row a claim, and one row a vote."""
+    if verdict is None or not verdict.has("claim_component"):
+        return []
+    votes, sizes = (verdict.need(name, "claim", "voter").values for name in ("vote", "vote_size"))
+    bounds = verdict.need("vote_interval", "claim", "voter", "ci_bound").values
+    methods = verdict.labels("voter")
+    named = ("claim_component", "claim_job", "claim_role", "claim_grade")
+    components, jobs, roles, grades = (verdict.labels(name) for name in named)
+    rows: list[tuple[Cell, ...]] = []
+    long: list[tuple[Cell, ...]] = []
+    for i, component in enumerate(components):
+        what = component, say_stored(jobs[i]), roles[i] or None
+        known = [m for m in range(len(methods)) if np.isfinite(votes[i, m])]
+        agree = say("{yes} of {known}", yes=int((votes[i, known] > 0).sum()), known=len(known))
+        against = ", ".join(say_stored(methods[m]) for m in known if votes[i, m] < 0)
+        rows.append((*what, say_stored(grades[i]), agree, against or None))
+        for m in known:
+            size = Size(float(sizes[i, m]), float(bounds[i, m, 0]), float(bounds[i, m, 1]))
+            shown = size if math.isfinite(size.mean) else None
+            long.append((*what, say_stored(methods[m]), say_stored(VOTES[float(votes[i, m])]), shown))
+    who = Column(say("component"), facet="head"), Column(say("job")), Column(say("where"), facet="role")
+    graded = Column(say("grade")), Column(say("methods that support it")), Column(say("methods that contradict it"))
+    voted = Column(say("method")), Column(say("vote")), Column(say("size"))
+    reading = say(
+        "A claim is made by patching one component alone at one word. Every other method that measured something "
+        "there votes: it contradicts only where its whole interval says otherwise. Sizes are in each method's own "
+        "units."
+    )
+    title = say("What each component does, and which methods agree ({count})", count=len(rows))
+    said = tuple(("", text) for text in verdict.said_labels("claim_said"))
+    return [
+        Details(title, (Table(say("Claims"), (*who, *graded), tuple(rows)),), open=True, reading=reading),
+        Facts(said, say("The same in words")),
+        Details(say("Every vote"), (Table(say("Votes"), (*who, *voted), tuple(long)),)),
+    ]
 
 
 def _said(verdict: Result | None) -> tuple[tuple[str, str], ...]:

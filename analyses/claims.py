@@ -1,0 +1,373 @@
+"""What each component does: one causal method makes a claim, and every other method that can speak to it votes.
+
+Reads what ``context_flow`` joins; runs nothing. A claim is made where patching a component alone at one word counts
+(or, for ``positions only``, where every ablation hurts and no patch moves anything). Attention, contributions, probes
+and lenses never make a claim: they see what could be used, not what is used.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+import xarray as xr
+
+from analyses.head_evidence import LEVEL, Estimate, Evidence, number
+from interp import summary
+from interp.language import LANGUAGES, key, listed, say, say_stored, speaking
+from interp.prompts.template import ANSWER
+from interp.prompts.vocabulary import Vocabulary
+from interp.results import Variable
+
+Job: TypeAlias = Literal["moves", "stores", "reads out", "inhibits", "positions only"]
+Grade: TypeAlias = Literal["supported by all", "supported by some", "contradicted"]
+
+SUPPORTS, SILENT, CONTRADICTS = 1.0, 0.0, -1.0
+"""A vote: the method points the way the claim does; it cannot tell; it says otherwise, and surely."""
+
+
+@dataclass(frozen=True)
+class Vote:
+    """What one method says of one claim.
+
+    Attributes:
+        method: its name, as results have it.
+        stance: 1 supports, 0 cannot tell, -1 contradicts.
+        size: what it measured; NaN where that is no number.
+        low: lower end of its 95% interval.
+        high: upper end.
+        units: of the three.
+    """
+
+    method: str
+    stance: float
+    size: float
+    low: float
+    high: float
+    units: str
+
+    @classmethod
+    def of(cls, method: str, estimate: Estimate, index: int, units: str, stance: float) -> Vote:
+        """A vote with the numbers of one component."""
+        mean, low, high = (float(values[index]) for values in (estimate.mean, estimate.low, estimate.high))
+        return cls(method, stance, mean, low, high, units)
+
+    def text(self) -> str:
+        """Method and number, in words."""
+        name = say_stored(self.method)
+        if not np.isfinite(self.size):
+            return name
+        shown = f"{number(self.size)} [{number(self.low)}, {number(self.high)}]"
+        if self.units == "logits":
+            shown = say("{size} logits", size=shown)
+        return f"{name} {shown}"
+
+
+@dataclass(frozen=True)
+class Claim:
+    """That a component does a job at a word, with what every method says of it.
+
+    Attributes:
+        component: ``L3H2`` or ``MLP3``.
+        job: ``moves``: it brings the source to a word where source and target meet. ``stores``: it writes the source
+            where the stream holds it already, at the source's own word, or an MLP where they meet. ``reads out``: it
+            turns the source into the answer at a reader's word. ``inhibits``: it works against the answer.
+            ``positions only``: the answer needs it, and it carries nothing of the source.
+        role: where; empty for ``positions only``.
+        effect: the largest effect that makes the claim; for sorting.
+        votes: one for each method that measured something that bears on it.
+    """
+
+    component: str
+    job: Job
+    role: str
+    effect: float
+    votes: tuple[Vote, ...]
+
+    @property
+    def grade(self) -> Grade:
+        """``contradicted`` if one method says otherwise, ``supported by all`` if none is silent."""
+        stances = {vote.stance for vote in self.votes}
+        if CONTRADICTS in stances:
+            return "contradicted"
+        return "supported by some" if SILENT in stances else "supported by all"
+
+    def text(self, vocabulary: Vocabulary) -> str:
+        """The claim in one sentence with its grade."""
+        source, where = vocabulary.name(vocabulary.source or ""), vocabulary.name(self.role) if self.role else ""
+        told = {"component": self.component, "source": source, "where": where}
+        said: dict[str, str] = {
+            "moves": say("{component} moves {source} to {where}", **told),
+            "stores": say("{component} stores {source} at {where}", **told),
+            "reads out": say("{component} reads {source} out at {where}", **told),
+            "inhibits": say("{component} works against the answer at {where}", **told),
+            "positions only": say("{component} is needed and carries nothing of {source}", **told),
+        }
+        by = {stance: [vote for vote in self.votes if vote.stance == stance] for stance in (1.0, 0.0, -1.0)}
+        yes = listed([say_stored(vote.method) for vote in by[SUPPORTS]])
+        if self.grade == "supported by all":
+            grade = say("supported by all that measured it ({yes})", yes=yes)
+        else:
+            grade = say("supported by {yes}", yes=yes)
+            if by[SILENT]:
+                grade += "; " + say("not decided by {silent}", silent=listed([vote.text() for vote in by[SILENT]]))
+            if by[CONTRADICTS]:
+                against = listed([vote.text() for vote in by[CONTRADICTS]])
+                grade += "; " + say("contradicted by {against}", against=against)
+        return f"{said[self.job]}: {grade}."
+
+
+def of(
+    heads: Evidence, used: Mapping[str, xr.Dataset], vocabulary: Vocabulary, minimum_effect: float, seed: int
+) -> tuple[Claim, ...]:
+    """Every claim that patching makes of a head or an MLP, those of each job together, the largest effect first."""
+    evidence = _Votes(heads, used, vocabulary, minimum_effect)
+    found = [*_of_heads(evidence), *_of_blocks(evidence, seed)]
+    jobs = ("moves", "stores", "reads out", "inhibits", "positions only")
+    return tuple(sorted(found, key=lambda claim: (jobs.index(claim.job), -claim.effect, claim.component)))
+
+
+def coords(claims: Sequence[Claim]) -> dict[str, Any]:
+    """One row a claim, one column a method."""
+    if not claims:
+        return {}
+    methods = list(dict.fromkeys(vote.method for claim in claims for vote in claim.votes))
+    return {"claim": [f"{claim.component} {claim.job}" for claim in claims], "voter": methods}
+
+
+DIMS = {"claim": "what a component is claimed to do", "voter": "the method that votes on it"}
+"""The axes of the claims in a result, each with its meaning."""
+
+
+def variables(claims: Sequence[Claim], vocabulary: Vocabulary) -> dict[str, Variable]:
+    """The claims as columns of a result; empty where there are none."""
+    if not claims:
+        return {}
+    methods = coords(claims)["voter"]
+    stance = np.full((len(claims), len(methods)), np.nan)
+    size, bounds = stance.copy(), np.full((*stance.shape, 2), np.nan)
+    for i, claim in enumerate(claims):
+        for vote in claim.votes:
+            at = i, methods.index(vote.method)
+            stance[at], size[at], bounds[at] = vote.stance, vote.size, (vote.low, vote.high)
+    each, both = ("claim",), ("claim", "voter")
+    texts: dict[str, tuple[list[str], str]] = {
+        "claim_component": ([claim.component for claim in claims], "component"),
+        "claim_job": ([claim.job for claim in claims], "moves, stores, reads out, inhibits or positions only"),
+        "claim_role": ([claim.role for claim in claims], "where"),
+        "claim_grade": ([claim.grade for claim in claims], "supported by all, supported by some, or contradicted"),
+    }
+    out = {name: Variable(each, np.array(values), "", said) for name, (values, said) in texts.items()}
+    for language in LANGUAGES:
+        with speaking(language):
+            told = np.array([claim.text(vocabulary) for claim in claims])
+        out[key("claim_said", language)] = Variable(each, told, "", "the claim in words")
+    out["vote"] = Variable(both, stance, "", "1 supports, 0 cannot tell, -1 contradicts; none: not measured")
+    out["vote_size"] = Variable(both, size, "", "what the method measured, in its own units")
+    out["vote_interval"] = Variable((*both, "ci_bound"), bounds, "", "95% interval of what the method measured")
+    return out
+
+
+# ---- who claims ----
+
+
+@dataclass(frozen=True)
+class _Votes:
+    """How each kind of evidence votes."""
+
+    heads: Evidence
+    used: Mapping[str, xr.Dataset]
+    vocabulary: Vocabulary
+    minimum_effect: float
+
+    @property
+    def least(self) -> float:
+        """The least effect that counts, in logits; 0 where no logits were patched for."""
+        return self.minimum_effect * abs(self.heads.gap) if np.isfinite(self.heads.gap) else 0.0
+
+    def patched(self, role: str, head: int, *, against: bool = False) -> Iterator[Vote]:
+        """Both directions at one role."""
+        for cell in self.heads.cells:
+            if cell.role == role and np.isfinite(cell.effect.mean[head]):
+                counts = cell.against[head] if against else cell.counts[head]
+                surely_not = (
+                    cell.effect.low[head] > -self.minimum_effect
+                    if against
+                    else cell.effect.high[head] < self.minimum_effect
+                )
+                stance = SUPPORTS if counts else CONTRADICTS if surely_not else SILENT
+                yield Vote.of(cell.direction, cell.effect, head, "fraction", stance)
+
+    def looks(self, role: str, head: int, sources: Sequence[str]) -> Iterator[Vote]:
+        """Attention from a role to where the source can be found: more than an even spread, at the best of them."""
+        edges = {name: one for name, one in self.heads.attention.items() if name.partition("<-")[0] == role}
+        known = [one for name, one in edges.items() if name.partition("<-")[2] in sources]
+        known = [one for one in known if np.isfinite(one.mean[head])]
+        if known:
+            best = max(known, key=lambda one: float(one.mean[head]))
+            even = self.heads.uniform.get(role, 0.0)
+            stance = SUPPORTS if best.low[head] > even else CONTRADICTS if best.high[head] <= even else SILENT
+            yield Vote.of("attention", best, head, "share", stance)
+
+    def ablated(self, head: int, *, raises: bool = False) -> Iterator[Vote]:
+        """Every ablation: it costs the answer, or raises it."""
+        for kind, one in self.heads.ablation.items():
+            low, high = float(one.low[head]), float(one.high[head])
+            low, high = (-high, -low) if raises else (low, high)
+            stance = SUPPORTS if high < 0 else CONTRADICTS if low > -self.least else SILENT
+            yield Vote.of(f"{kind} ablation", one, head, "logits", stance)
+
+    def writes(self, head: int, *, against: bool = False) -> Iterator[Vote]:
+        """Its direct contribution to the answer's logits."""
+        one = self.heads.contribution
+        if one is not None and np.isfinite(one.mean[head]):
+            low, high = float(one.low[head]), float(one.high[head])
+            low, high = (-high, -low) if against else (low, high)
+            stance = SUPPORTS if low > 0 else CONTRADICTS if high <= 0 else SILENT
+            yield Vote.of("direct contribution", one, head, "logits", stance)
+
+    def probed(self, role: str, layer: int) -> Iterator[Vote]:
+        """Whether a probe reads the source in the stream after the layer, better than its control and than chance.
+
+        Better than chance is what the permutation test over all places says, where the probes have one.
+        """
+        found = self.used.get("probing")
+        if found is None or role not in found["role"].values or layer + 1 not in found["layer"].values:
+            return
+        if str(found.attrs.get("target")) != self.vocabulary.source or "resid_pre" not in found["site"].values:
+            return
+        at = found.sel(site="resid_pre", role=role, layer=layer + 1)
+        if not np.isfinite(at["accuracy"].values).any():
+            return
+        accuracy, control = summary.mean(at["accuracy"], "fold"), float(at["control_accuracy"].mean("fold"))
+        mean, low, high = (float(accuracy[name]) for name in ("mean", "low", "high"))
+        chance = float(found["chance"])
+        reads = float(at["p_value"]) <= LEVEL if "p_value" in at else low > chance
+        stance = SUPPORTS if reads and low > control else CONTRADICTS if high <= chance else SILENT
+        yield Vote("probe", stance, mean, low, high, "share")
+
+    def said_by_lens(self, layer: int) -> Iterator[Vote]:
+        """Whether the layer brings the stream at the answer closer to the answer, by the logit lens."""
+        found = self.used.get("logit_lens")
+        if found is None or ANSWER not in found["role"].values or "incorrect" not in found["answer"].values:
+            return
+        if not {layer - 1, layer} <= {int(one) for one in found["layer"].values} or "site" not in found.dims:
+            return
+        if "resid_post" not in found["site"].values:
+            return
+        margin = found["log_probability"].sel(role=ANSWER, site="resid_post")
+        margin = margin.sel(answer="correct") - margin.sel(answer="incorrect")
+        gained = summary.mean(margin.sel(layer=layer) - margin.sel(layer=layer - 1))
+        mean, low, high = (float(gained[name]) for name in ("mean", "low", "high"))
+        # A lens that sees nothing early does not show that nothing is known there, so it never contradicts.
+        yield Vote("logit lens", SUPPORTS if low > 0 else SILENT, mean, low, high, "nats")
+
+
+def _of_heads(evidence: _Votes) -> Iterator[Claim]:
+    heads = evidence.heads
+    source, meeting = evidence.vocabulary.source or "", heads.meeting
+    found_at = (meeting.other, source)
+    arrivals = tuple(dict.fromkeys((*meeting.places, *(heads.acts_at(head) for head in heads.labelled("mover")))))
+    for head, name in enumerate(heads.names):
+        layer = int(heads.layer[head])
+        if heads.label(head) != "none":
+            role = heads.acts_at(head)
+            mover = heads.label(head) == "mover"
+            votes = [
+                *evidence.patched(role, head),
+                *evidence.looks(role, head, found_at if mover else (*found_at, *arrivals)),
+                *evidence.ablated(head),
+            ]
+            if role == ANSWER:
+                votes += [*evidence.writes(head), *evidence.said_by_lens(layer)]
+            elif mover:
+                votes += evidence.probed(role, layer)
+            yield Claim(name, "moves" if mover else "reads out", role, _effect(heads, head, role), tuple(votes))
+        for role in dict.fromkeys(cell.role for cell in heads.cells if cell.against[head]):
+            votes = [*evidence.patched(role, head, against=True), *evidence.ablated(head, raises=True)]
+            if role == ANSWER:
+                votes += evidence.writes(head, against=True)
+            largest = max(-float(c.effect.mean[head]) for c in heads.cells if c.role == role and c.against[head])
+            yield Claim(name, "inhibits", role, largest, tuple(votes))
+        if head in needed_heads(heads) and moves_nothing(heads, head):
+            votes = [*evidence.ablated(head)]
+            for way, one in heads.everywhere.items():
+                votes.append(Vote.of(f"{way} at all words", one, head, "fraction", SUPPORTS))
+            yield Claim(name, "positions only", "", -float(mildest(heads, head).mean[head]), tuple(votes))
+
+
+def _effect(heads: Evidence, head: int, role: str) -> float:
+    return max(float(cell.effect.mean[head]) for cell in heads.acting(head) if cell.role == role)
+
+
+def _of_blocks(evidence: _Votes, seed: int) -> Iterator[Claim]:
+    """The MLPs: what patching each alone at one word does, adjusted over all of them, roles and directions."""
+    patching = evidence.used.get("activation_patching")
+    if patching is None or "recovered_mlp_out" not in patching:
+        return
+    whole = summary.of(patching, "recovered_mlp_out")
+    ways = [str(way) for way in patching["direction"].values]
+    effects = {way: summary.effect(whole.sel(direction=way), way) for way in ways}
+    patched = patching["patched_mlp_out"]
+    moved = [
+        summary.moved(patched.sel(direction=way, drop=True), patching["clean"], patching["corrupted"], way)
+        for way in ways
+    ]
+    p_values = summary.p_values(xr.concat(moved, "way").transpose("prompt", "way", "layer", "role"), seed=seed)
+    source, meeting = evidence.vocabulary.source or "", evidence.heads.meeting
+    storing = tuple(dict.fromkeys((source, *meeting.places)))
+    jobs: dict[str, Job] = {role: "stores" for role in storing}
+    jobs |= {role: "reads out" for role in evidence.vocabulary.readers or () if role not in storing}
+    for role in (str(role) for role in patching["role"].values if str(role) in jobs):
+        for i, layer in enumerate(int(layer) for layer in patching["layer"].values):
+            at = {way: effects[way].sel(role=role).isel(layer=i) for way in ways}
+            numbers = {way: tuple(float(one[name]) for name in ("mean", "low", "high")) for way, one in at.items()}
+            p = {way: float(p_values.sel(role=role).isel(layer=i, way=w)) for w, way in enumerate(ways)}
+            for sign, job in ((1.0, jobs[role]), (-1.0, "inhibits")):
+                votes = [_block_vote(way, numbers[way], p[way], sign, evidence.minimum_effect) for way in ways]
+                votes = [vote for vote in votes if np.isfinite(vote.size)]
+                claiming = [sign * vote.size for vote in votes if vote.stance == SUPPORTS]
+                if not claiming:
+                    continue
+                if job == "stores":
+                    votes += evidence.probed(role, layer)
+                elif job == "reads out" and role == ANSWER:
+                    votes += evidence.said_by_lens(layer)
+                name: Job = job
+                yield Claim(f"MLP{layer}", name, role, max(claiming), tuple(votes))
+
+
+def _block_vote(way: str, numbers: Sequence[float], p: float, sign: float, least: float) -> Vote:
+    mean, low, high = numbers
+    towards = (mean, low, high) if sign > 0 else (-mean, -high, -low)
+    counts = p <= LEVEL and towards[0] >= least and towards[1] > 0
+    return Vote(way, SUPPORTS if counts else CONTRADICTS if towards[2] < least else SILENT, mean, low, high, "fraction")
+
+
+# ---- what is needed, and carries nothing ----
+
+
+def needed_heads(heads: Evidence) -> list[int]:
+    """The heads without a label whose every ablation costs at least the least effect that counts, and surely some."""
+    least = heads.minimum_effect * abs(heads.gap)
+    return [
+        head
+        for head in range(len(heads))
+        if heads.label(head) == "none"
+        and heads.ablation
+        and all(one.high[head] < 0 and one.mean[head] <= -least for one in heads.ablation.values())
+    ]
+
+
+def moves_nothing(heads: Evidence, head: int) -> bool:
+    """Whether patching a head alone is sure to move less than what counts, wherever that was done."""
+    least = heads.minimum_effect
+    effects = [cell.effect for cell in heads.cells] + list(heads.everywhere.values())
+    return bool(effects) and all(-least < one.low[head] and one.high[head] < least for one in effects)
+
+
+def mildest(heads: Evidence, head: int) -> Estimate:
+    """The ablation that costs least."""
+    return max(heads.ablation.values(), key=lambda one: float(one.mean[head]))

@@ -1,0 +1,168 @@
+"""Claims on components: which are made, and how the other methods vote on them, on planted results."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import pytest
+import xarray as xr
+
+from analyses import context_flow
+from interp.report.inputs import Result
+from interp.report.sections import certainty
+from tests.analyses.test_context_flow import (
+    LAYERS,
+    MOVER,
+    READER,
+    N,
+    agreeing,
+    attribution,
+    balanced,
+    behavior,
+    patching,
+    probing,
+)
+
+
+def planted(**instead: xr.Dataset) -> dict[str, xr.Dataset]:
+    """L1H2 brings the colour to the noun and L2H1 reads it, and every method says so but what is given instead."""
+    found = {
+        "behavior": behavior(),
+        "activation_patching": patching({(*MOVER, "noun"): (0.6, 0.5), (*READER, "answer"): (0.8, 0.7)}),
+        "head_attribution": attribution(
+            attention={(*MOVER, "noun<-color"): 0.87, (*READER, "answer<-noun"): 0.75},
+            direct={READER: 4.2},
+            ablated={MOVER: (-3.0, -2.5, -2.0), READER: (-4.0, -3.5, -3.0)},
+        ),
+    }
+    return found | instead
+
+
+def with_mlps(patched: xr.Dataset, effects: Mapping[tuple[int, str], float]) -> xr.Dataset:
+    """The same patching, and of every MLP: (layer, role) -> what denoising recovers and noising loses there."""
+    roles = [str(role) for role in patched["role"].values]
+    values = np.random.default_rng(5).normal(size=(2, N, LAYERS, len(roles))) * 0.005
+    values[1] += 1
+    for (layer, role), effect in effects.items():
+        values[0, :, layer, roles.index(role)] = effect + balanced(spread=0.05)
+        values[1, :, layer, roles.index(role)] = 1 - effect - balanced(spread=0.05, seed=2)
+    dims = ("direction", "prompt", "layer", "role")
+    made = patched.assign(recovered_mlp_out=(dims, values))
+    made["recovered_mlp_out"].attrs = {"units": "fraction", "long_name": "an MLP"}
+    return agreeing(made)
+
+
+def claims(results: Mapping[str, xr.Dataset]) -> dict[str, xr.Dataset]:
+    """Each claim by its name."""
+    found = context_flow.run(results)
+    return {str(name): found.sel(claim=name) for name in found["claim"].values} if "claim" in found.dims else {}
+
+
+def votes(claim: xr.Dataset) -> dict[str, float]:
+    """The votes that were cast."""
+    cast = zip(map(str, claim["voter"].values), claim["vote"].values, strict=True)
+    return {voter: float(vote) for voter, vote in cast if np.isfinite(vote)}
+
+
+def test_a_planted_mover_and_reader_are_claimed_and_supported_by_all() -> None:
+    found = claims(planted())
+    assert list(found) == ["L1H2 moves", "L2H1 reads out"]
+    moves, reads = found.values()
+    ablations = {"zero ablation", "mean ablation", "resample ablation"}
+    assert set(votes(moves)) == {"denoising", "noising", "attention", *ablations}
+    assert set(votes(reads)) == {"denoising", "noising", "attention", "direct contribution", *ablations}
+    for one in found.values():
+        assert set(votes(one).values()) == {1.0}
+        assert str(one["claim_grade"].values) == "supported by all"
+    assert str(moves["claim_role"].values) == "noun"
+    assert float(moves["vote_size"].sel(voter="denoising")) == pytest.approx(0.6, abs=0.01)
+
+
+def test_a_method_contradicts_only_where_its_whole_interval_says_otherwise() -> None:
+    unneeded = attribution(
+        attention={(*READER, "answer<-noun"): 0.75},
+        direct={READER: 4.2},
+        ablated={MOVER: (-3.0, -0.3, 0.0), READER: (-4.0, -3.5, -3.0)},  # 1 logit is the least that counts
+    )
+    one_way = patching({(*MOVER, "noun"): (0.6, 0.0), (*READER, "answer"): (0.8, 0.7)})
+    moves = claims(planted(head_attribution=unneeded, activation_patching=one_way))["L1H2 moves"]
+    cast = votes(moves)
+    assert cast["denoising"] == 1.0
+    assert cast["noising"] == -1.0  # surely less than the least that counts
+    assert cast["attention"] == -1.0  # surely less than an even spread
+    assert cast["zero ablation"] == 1.0
+    assert cast["resample ablation"] == -1.0
+    assert str(moves["claim_grade"].values) == "contradicted"
+    said, dicho = (str(moves[name].values) for name in ("claim_said", "claim_said_es"))
+    assert said.startswith("L1H2 moves the colour to the noun: supported by denoising, zero ablation")
+    assert "contradicted by noising 0.0" in said
+    assert dicho.startswith("L1H2 lleva el color al nombre: lo apoyan: denoising, ablación con ceros y")
+
+
+def test_attention_or_writing_alone_claims_nothing() -> None:
+    decoy = attribution(attention={(1, 1, "noun<-color"): 0.99}, direct={(2, 2): 6.0})
+    nothing = patching({})
+    assert claims(planted(head_attribution=decoy, activation_patching=nothing)) == {}
+
+
+def test_a_head_that_is_needed_and_carries_nothing_is_said_to_hold_positions() -> None:
+    needed = attribution(ablated={(0, 3): (-4.0, -3.0, -2.0)})
+    found = claims(planted(head_attribution=needed, activation_patching=patching({})))
+    assert list(found) == ["L0H3 positions only"]
+    assert set(votes(found["L0H3 positions only"]).values()) == {1.0}
+
+
+def test_a_head_against_the_answer_inhibits() -> None:
+    against = patching({(2, 3, "answer"): (-0.4, -0.4)})
+    writes = attribution(direct={(2, 3): -3.0}, ablated={(2, 3): (2.0, 2.0, -0.5)})
+    (claim,) = claims(planted(activation_patching=against, head_attribution=writes)).values()
+    assert str(claim["claim"].values) == "L2H3 inhibits"
+    cast = votes(claim)
+    assert (cast["direct contribution"], cast["zero ablation"], cast["resample ablation"]) == (1.0, 1.0, -1.0)
+
+
+def test_an_mlp_stores_at_the_source_and_reads_out_at_the_answer() -> None:
+    mlps = with_mlps(patching({}), {(0, "color"): 0.5, (2, "answer"): 0.7, (1, "answer"): -0.5})
+    found = claims(planted(activation_patching=mlps, head_attribution=attribution()))
+    assert [str(one["claim_job"].values) for one in found.values()] == ["stores", "reads out", "inhibits"]
+    assert list(found) == ["MLP0 stores", "MLP2 reads out", "MLP1 inhibits"]
+    probed = claims(planted(activation_patching=mlps, head_attribution=attribution(), probing=probing()))["MLP0 stores"]
+    assert votes(probed)["probe"] == 1.0  # the stream after layer 0, whose accuracy is above chance and control
+
+
+def test_noise_makes_no_claim_of_an_mlp() -> None:
+    assert claims(planted(activation_patching=with_mlps(patching({}), {}), head_attribution=attribution())) == {}
+
+
+@pytest.mark.parametrize(
+    ("elsewhere", "said"),
+    [
+        (0.0, "no single head stands out, and no other word measurably carries it."),
+        (0.7, "no single head stands out, though the residual stream at the asked noun carries it."),
+    ],
+)
+def test_where_no_head_stands_out_the_short_answer_names_the_words_or_says_nowhere(elsewhere: float, said: str) -> None:
+    quiet = patching({})
+    roles = [str(role) for role in quiet["role"].values]
+    values = np.random.default_rng(3).normal(size=(2, N, LAYERS, len(roles))) * 0.001
+    values[0, :, 2, roles.index("asked")] += elsewhere
+    values[1, :, 2, roles.index("asked")] -= elsewhere
+    values[1] += 1
+    quiet = quiet.assign(recovered_resid_pre=(("direction", "prompt", "layer", "role"), values))
+    quiet["recovered_resid_pre"].attrs = {"units": "fraction", "long_name": "the stream"}
+    found = context_flow.run(planted(activation_patching=agreeing(quiet), head_attribution=attribution()))
+    assert found.attrs["answer_short"] == f"No: the colour does not pass through the noun; {said}"
+
+
+def test_the_page_lists_every_claim_and_every_vote() -> None:
+    found = context_flow.run(planted())
+    table, words, every = certainty.claims(Result("verdict", found))
+    assert [row[:3] for row in table.tables[0].rows] == [
+        ("L1H2", "moves", "noun"),
+        ("L2H1", "reads out", "answer"),
+    ]
+    assert [row[4] for row in table.tables[0].rows] == ["6 of 6", "7 of 7"]
+    assert len(words.items) == 2
+    assert len(every.tables[0].rows) == 13
+    assert certainty.claims(None) == []
