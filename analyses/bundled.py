@@ -7,7 +7,7 @@ from functools import partial
 
 from analyses.options import Edge, Either, Flag, Number, Option, Role, Settings, Several, Text
 from analyses.registry import Analysis, File
-from interp import sites
+from interp import sites, track_record
 
 READOUTS = ("logit_difference", "log_probability", "probability", "rank", "cross_entropy", "kl", "js")
 DIRECTIONS = ("denoising", "noising")
@@ -246,6 +246,28 @@ _PLACES = Analysis(
     asks=("roles",),
 )  # fmt: skip
 
+_GROUND_TRUTH = Analysis(
+    "ground_truth",
+    "analyses.ground_truth",
+    "Which method finds the circuit of a model that was made by hand?",
+    options=(
+        Option(
+            "known", Several(Text(tuple(track_record.table()["models"])), "model"), None,
+            "hand-made models that are asked about", "all",
+        ),
+        Option("methods", Several(Text(tuple(track_record.methods())), "method"), None, "methods on trial", "all"),
+    ),
+    settled=("progress",),
+)  # fmt: skip
+
+_FALSE_ALARMS = Analysis(
+    "false_alarms",
+    "analyses.false_alarms",
+    "How often is something found in a model with random weights?",
+    options=(Option("n_models", Number("at least 1", least=1, whole=True), 200, "models with random weights"),),
+    settled=("progress",),
+)
+
 _CONTEXT_FLOW = Analysis(
     "context_flow",
     "analyses.context_flow",
@@ -277,6 +299,8 @@ BUNDLED = {
         _QK_ATTRIBUTION,
         _APPROXIMATION_AUDIT,
         _PLACES,
+        _GROUND_TRUTH,
+        _FALSE_ALARMS,
         _CONTEXT_FLOW,
     )
 }

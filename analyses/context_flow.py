@@ -16,11 +16,11 @@ import xarray as xr
 from analyses import claims
 from analyses.head_evidence import LEVEL, Cell, Estimate, Evidence, ends, number, rung_index
 from interp import _depth as depth
-from interp import mini, summary
+from interp import mini, stats, summary
 from interp import results as labelled
 from interp.errors import InterpError, shown
 from interp.language import LANGUAGES, in_each, key, listed, say, say_stored, sentence, speaking, spoken
-from interp.prompts.vocabulary import PREFERS, Vocabulary
+from interp.prompts.vocabulary import DOES_NOT, GUESSING, PREFERS, Vocabulary
 from interp.results import Variable
 
 if TYPE_CHECKING:
@@ -107,9 +107,9 @@ def run(
         ``disagreement``, ``limits``. Where a patch of one component counts, also one row per ``claim``: what it does
         (``claim_component``, ``claim_job``: moves, stores, reads out, inhibits or positions only; ``claim_role``), the
         ``vote`` of every ``voter`` on it (1 supports, 0 cannot tell, -1 contradicts, NaN not measured) with
-        ``vote_size`` and ``vote_interval``, and ``claim_grade`` (supported by all, supported by some, contradicted). What
-        is said in words is said in Spanish too, under the same name with ``_es``. If the behaviour gate failed there
-        are no heads, and the answer says so.
+        ``vote_size`` and ``vote_interval``, and ``claim_grade`` (supported by all, supported by some, contradicted).
+        What is said in words is said in Spanish too, under the same name with ``_es``. If the behaviour gate failed
+        there are no heads, and the answer says so; a gate opened for a model that only guesses has failed all the same.
 
     Raises:
         InterpError: no ``behavior``, results of different models or different rungs, no vocabulary, or a bad
@@ -208,6 +208,7 @@ class _Behavior:
     task: str
     rung: str
     passes: bool
+    opened: bool
     outcome: str
     reasons: Mapping[str, str]
     n: int
@@ -221,14 +222,16 @@ class _Behavior:
         index = rung_index(used)
         row = used["behavior"].isel(rung=index)
         low, high = (float(bound) for bound in row["accuracy_interval"].values)
+        above = _above_guessing(float(row["preferred"].values), int(row["n"].values))
         rung, task = str(row["rung"].values), str(used["behavior"].attrs["task"]).partition("/")[0]
         named = {language: key("reason", language) for language in LANGUAGES}
         return cls(
             model=str(used["behavior"].attrs["model"]),
             task=task if task == rung else f"{task}/{rung}",
             rung=rung,
-            passes=bool(row["passes"].values),
-            outcome=str(row["outcome"].values),
+            passes=bool(row["passes"].values) and above,
+            opened=bool(row["passes"].values) and not above,
+            outcome=str(row["outcome"].values) if above else DOES_NOT,
             reasons={language: str(row[name].values) for language, name in named.items() if name in row},
             n=int(row["n"].values),
             accuracy=float(row["accuracy"].values),
@@ -238,7 +241,14 @@ class _Behavior:
         )
 
     def reason(self) -> str:
-        """What the gate says of it, in English where the baselines say nothing else."""
+        """What the gate says of it, in English where the baselines say nothing else; or why they do not suffice."""
+        if self.opened:
+            return say(
+                "the gate is open, but preferring the right answer on {preferred:.0%} of {n} prompts is not above "
+                "guessing, and what a head does to a guess is chance",
+                preferred=self.preferred,
+                n=self.n,
+            )
         return self.reasons.get(spoken(), self.reasons.get(LANGUAGES[0], ""))
 
     def said(self) -> dict[str, str]:
@@ -296,6 +306,15 @@ class _Behavior:
             ),
             "preferred": Variable((), self.preferred, "share", "share of clean prompts that prefer the correct answer"),
         }
+
+
+def _above_guessing(preferred: float, n: int) -> bool:
+    """Whether the right answer is preferred more often than by guessing, whatever the gate was told to let through.
+
+    The prompts share their few answers, so that in a model which does not do the task a head's effects on them agree
+    by chance more often than independent ones would, and no correction for the number of heads sees that.
+    """
+    return stats.wilson_interval(round(preferred * n), n)[0] > GUESSING
 
 
 # ---- what the evidence says, in words and as a table ----

@@ -7,6 +7,7 @@ import importlib
 import inspect
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import interp  # noqa: E402
 from analyses.cli.main import _parser  # noqa: E402
+from interp import track_record  # noqa: E402
 
 project = "interp"
 author = copyright = "interp contributors"
@@ -95,8 +97,26 @@ class PublicNames(Directive):
         return [node]
 
 
+class TrackRecord(Directive):
+    """``track-record``: how often each method was right where the answer is known, as it is shipped."""
+
+    def run(self) -> list[nodes.Node]:
+        """A table of methods and questions, and one of false alarms."""
+        return [self.table(track_record.rows()), self.table(track_record.alarm_rows())]
+
+    @staticmethod
+    def table(rows: Sequence[Sequence[str]]) -> nodes.Node:
+        """A table whose first row is its head."""
+        group = nodes.tgroup(cols=len(rows[0]))
+        group += [nodes.colspec(colwidth=1) for _ in rows[0]]
+        made = [nodes.row("", *(nodes.entry("", nodes.paragraph(text=text)) for text in row)) for row in rows]
+        group += [nodes.thead("", made[0]), nodes.tbody("", *made[1:])]
+        return nodes.table("", group)
+
+
 def setup(app: Sphinx) -> dict[str, Any]:
     """Add the directives of this site."""
     app.add_directive("command-help", CommandHelp)
     app.add_directive("public-names", PublicNames)
+    app.add_directive("track-record", TrackRecord)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

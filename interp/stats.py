@@ -501,6 +501,25 @@ def wilson_interval(successes: float, n: int, *, level: float = LEVEL) -> tuple[
     return float(max(0.0, min(p, centre - half))), float(min(1.0, max(p, centre + half)))
 
 
+def exact_interval(successes: int, n: int, *, level: float = LEVEL) -> tuple[float, float]:
+    """Exact interval of a proportion (Clopper and Pearson 1934), within [0, 1]; (0, 1) when ``n`` is 0.
+
+    It holds the proportion at least as often as it says, whatever that is: for rates that are promised.
+
+    >>> low, high = exact_interval(0, 100)
+    >>> low, round(high, 4)
+    (0.0, 0.0362)
+    """
+    from scipy.stats import binomtest
+
+    if n < 0 or not 0 <= successes <= max(n, 0):
+        raise InterpError(f"exact_interval needs 0 <= successes <= n, got {successes} of {n}.")
+    if n == 0:
+        return 0.0, 1.0
+    found = binomtest(successes, n).proportion_ci(confidence_level=level, method="exact")
+    return float(found.low), float(found.high)
+
+
 def _normal_quantile(p: float) -> float:
     return NormalDist().inv_cdf(p)
 

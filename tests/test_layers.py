@@ -43,6 +43,9 @@ REGISTRY = ("analyses/registry.py", "analyses/bundled.py")
 # The verdict: it joins the results of the analyses.
 VERDICT = ("analyses/context_flow.py", "analyses/claims.py")
 
+# What asks the other analyses about models whose answer is known, by the registry.
+ON_TRIAL = ("analyses/trial.py", "analyses/ground_truth.py", "analyses/false_alarms.py")
+
 RULES = (
     Rule("interp/*", ("analyses",)),
     Rule("interp/__init__.py", MODELS),
@@ -86,7 +89,7 @@ RULES = (
     ),
     Rule("analyses/*.py", ("interp.report", *PLOTTING), but=(ROOT, "analyses/__main__.py")),
     Rule("analyses/*.py", ("transformer_lens", "transformers"), but=(ROOT, "analyses/__main__.py")),
-    Rule("analyses/*.py", ("analyses",), but=(ROOT, "analyses/__main__.py", *VERDICT, *REGISTRY)),
+    Rule("analyses/*.py", ("analyses",), but=(ROOT, "analyses/__main__.py", *VERDICT, *ON_TRIAL, *REGISTRY)),
     *(Rule(name, (*MODELS, *RUNNING, "interp.readouts", "interp.interventions")) for name in REGISTRY),
     *(Rule(name, (*RUNNING, *MODELS, "interp.interventions")) for name in VERDICT),
 )

@@ -12,7 +12,9 @@ can be read and is used. A method that is right here is not thereby right elsewh
 ('moves', 'reads', 'idle')
 """
 
+from interp.groundtruth.randomised import at_random
+from interp.groundtruth.scoring import Score, score
 from interp.groundtruth.value import CARRYING, DOES, NEEDED, GroundTruth
 from interp.groundtruth.variants import build, models
 
-__all__ = ["CARRYING", "DOES", "NEEDED", "GroundTruth", "build", "models"]
+__all__ = ["CARRYING", "DOES", "NEEDED", "GroundTruth", "Score", "at_random", "build", "models", "score"]

@@ -51,10 +51,11 @@ def draw(form: Form, name: str, *, n: int, seed: int) -> PromptPairs:
     clean, corrupted, roles = [], [], []
     for _ in range(n):
         nouns = rng.choice(NOUN_IDS, 2, replace=False)
-        colors = rng.choice(COLOR_IDS, 3, replace=False)  # of the asked noun, of the other, and the corrupted one
+        own, corrupted_own = rng.choice(COLOR_IDS, 2, replace=False)
+        other = rng.choice(COLOR_IDS)  # it may be the same, or it would say which colour the asked noun has not
         asked = int(rng.integers(2))
-        clean.append(_written(form, nouns, colors[:2], asked))
-        corrupted.append(_written(form, nouns, colors[[2, 1]], asked))
+        clean.append(_written(form, nouns, (own, other), asked))
+        corrupted.append(_written(form, nouns, (corrupted_own, other), asked))
         roles.append(_places(form, asked))
     places = {role: [one[role] for one in roles] for role in roles[0]}
     where = np.array(places["color"])
@@ -69,7 +70,7 @@ def draw(form: Form, name: str, *, n: int, seed: int) -> PromptPairs:
     )  # fmt: skip
 
 
-def _written(form: Form, nouns: np.ndarray, colors: np.ndarray, asked: int) -> list[int]:
+def _written(form: Form, nouns: np.ndarray, colors: tuple[int, int], asked: int) -> list[int]:
     """A prompt: the asked noun stands in the clause ``asked``, the other in the other one."""
     row = [START]
     for clause in range(2):

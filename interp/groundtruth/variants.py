@@ -191,8 +191,8 @@ _VARIANTS: dict[str, _Variant] = {
         held=(*HELD, (1, "stop"), (2, "stop")),
         expected={
             "attention": _ATTENTION,
-            "probing": "what can be read of a place need not be used from there",
-            "logit_lens": "the lens reads in the directions of the answer alone",
+            "probe": "what can be read of a place need not be used from there",
+            "lens": "the lens reads in the directions of the answer alone",
         },
     ),
     "constant": _Variant(
@@ -206,7 +206,15 @@ _VARIANTS: dict[str, _Variant] = {
         edges=(*THROUGH_THE_NOUN, ("L0H0", "L2H1.v"), ("L2H1", "logits")),
         expected={
             name: "one component alone is not missed where another stands in for it, which does nothing until then"
-            for name in ("denoising", "noising", "zero_ablation", "mean_ablation", "resample_ablation", "path_patching")
+            for name in (
+                "denoising",
+                "noising",
+                "zero_ablation",
+                "mean_ablation",
+                "resample_ablation",
+                "paths_in",
+                "paths_out",
+            )
         },
     ),
     "parallel": _Variant(

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeAlias
 
-from interp.report.blocks import Notice, Section
+from interp import track_record
+from interp.language import say
+from interp.report.blocks import Facts, Notice, Section
 from interp.report.bundle import Bundle
 from interp.report.inputs import RunInputs
 from interp.report.sections import (
@@ -65,7 +67,9 @@ class Part:
     def sections(self, context: Context) -> list[Section]:
         """Its sections; or why it has none, if that is worth a line."""
         drawn = [section for section in self.draw(context) if section is not None]
-        if drawn or not self.expected:
+        if drawn:
+            return [*drawn[:-1], _with_record(drawn[-1], [name for name in self.results if name in context.run.files])]
+        if not self.expected:
             return drawn
         return [missing(context.run, self.key, self.title, self.results[0])]
 
@@ -85,6 +89,16 @@ def missing(run: RunInputs, key: str, title: str, name: str) -> Section:
     if reason is not None:
         text = f"This cannot be asked of these prompts. {reason}"
     return Section(key, title, "", (Notice("note", "", text),))
+
+
+def _with_record(section: Section, names: Sequence[str]) -> Section:
+    """A section, and at its foot how often the methods of its results were right where the answer is known."""
+    said = [line for name in names if (line := track_record.line(name)) is not None]
+    if not said:
+        return section
+    return replace(
+        section, blocks=(*section.blocks, Facts(tuple((say("Where the answer is known:"), line) for line in said)))
+    )
 
 
 def _sentence(context: Context) -> list[Section | None]:
@@ -144,7 +158,9 @@ def _others(context: Context) -> list[Section | None]:
     drawn = {name for part in PARTS for name in part.results}
     run = context.run
     found: list[Section | None] = [
-        generic.section(result, context.verdict) for name, result in run.files.items() if name not in drawn
+        _with_record(generic.section(result, context.verdict), [name])
+        for name, result in run.files.items()
+        if name not in drawn
     ]
     not_asked = [name for name in run.manifest.get("not_asked", {}) if name not in drawn and name not in run.files]
     return [*found, *(missing(run, generic.anchor(name), name, name) for name in not_asked)]

@@ -504,6 +504,15 @@ def test_a_model_that_fails_the_gate_gets_no_explanation(planted: dict[str, xr.D
     assert "L1H2" not in str(found.attrs)
 
 
+def test_a_gate_that_is_open_lets_no_guess_through(planted: dict[str, xr.Dataset]) -> None:
+    opened = behavior()
+    opened["preferred"][1] = 0.55
+    found = context_flow.run({**planted, "behavior": opened})
+    assert "head_label" not in found.sizes
+    assert (found.attrs["gate"], found.attrs["outcome"]) == ("failed", DOES_NOT)
+    assert "preferring the right answer on 55% of 32 prompts is not above guessing" in found.attrs["answer"]
+
+
 def test_the_rung_is_the_one_that_was_explained_not_the_main_one(planted: dict[str, xr.Dataset]) -> None:
     easier = patching({(*MOVER, "noun"): (0.6, 0.5)}, made=Made("color-noun/recall"))
     found = context_flow.run({"behavior": behavior(passes=False), "activation_patching": easier})

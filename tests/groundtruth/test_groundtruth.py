@@ -14,15 +14,11 @@ from analyses import behavior
 from interp import groundtruth
 from interp.errors import InterpError
 from interp.groundtruth import DOES, GroundTruth
+from tests.groundtruth.models import built
 from tests.tolerance import close
 
 PAIR = 5
 MUCH, LITTLE = 0.2, 0.05  # of the gap: what matters, and what noise may do
-
-
-@cache
-def built(name: str) -> GroundTruth:
-    return groundtruth.build(name)
 
 
 @cache

@@ -1,0 +1,139 @@
+"""Which method is right where the answer is known.
+
+The models are made by hand (``interp.groundtruth``), so that the result is the same whatever model is studied: it says
+how far to believe the methods, and the report of every study says it beside their results.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import xarray as xr
+
+from analyses import trial
+from interp import groundtruth, results
+from interp.errors import names, unknown_name
+from interp.results import Variable
+from interp.sweeps import Meter
+
+if TYPE_CHECKING:
+    from interp.model import HookedTransformer
+    from interp.prompts import PromptPairs
+    from interp.sweeps import Progress
+
+SOURCE = "Shi et al. 2024, arXiv 2410.13032; Gupta et al. 2024, arXiv 2407.14494 (models with known circuits)"
+
+
+def run(
+    model: HookedTransformer,
+    pairs: PromptPairs,
+    *,
+    known: Sequence[str] | None = None,
+    methods: Sequence[str] | None = None,
+    progress: Progress | None = None,
+) -> xr.Dataset:
+    """Ask every method about every model whose circuit is known.
+
+    Args:
+        model: of the study; it is recorded, and not asked.
+        pairs: of the study, likewise.
+        known: which hand-made models; None is all of ``groundtruth.models()``.
+        methods: which methods; None is all.
+        progress: True for a bar, or called with trials done and trials in all.
+
+    Returns:
+        Over (question, method, known): ``auroc``, the chance that something true has a larger score than something
+        that is not (1: the order is right, 0.5: no better than chance), ``found`` of ``true`` and ``false_alarms`` of
+        ``others`` at the method's own threshold; NaN where a method is not asked. Questions are those of
+        ``interp.track_record.questions``.
+
+    Raises:
+        InterpError: an unknown model or method.
+
+    >>> from analyses import ground_truth
+    >>> from interp import groundtruth
+    >>> truth = groundtruth.build("constant")
+    >>> asked = {"known": ["constant"], "methods": ["zero_ablation", "resample_ablation"]}
+    >>> found = ground_truth.run(truth.model, truth.pairs, **asked)
+    >>> found.false_alarms.sel(question="carries", known="constant").values.tolist()  # of ten others
+    [1.0, 0.0]
+    """
+    chosen = _chosen("ground-truth model", known, groundtruth.models())
+    asked = _chosen("method on trial", methods, trial.METHODS)
+    columns = ("auroc", "found", "true", "false_alarms", "others")
+    shape = (len(trial.QUESTIONS), len(asked), len(chosen))
+    values = {name: np.full(shape, np.nan) for name in columns}
+    order = list(trial.QUESTIONS)
+    meter = Meter(progress, len(chosen) * len(asked))
+    for k, name in enumerate(chosen):
+        one = trial.Trial(groundtruth.build(name))
+        for m, method in enumerate(asked):
+            for question, score in trial.held_to(one, method).items():
+                for column in columns:
+                    values[column][order.index(question), m, k] = getattr(score, column)
+            meter.add(1)
+    dims = ("question", "method", "known")
+    units = {"auroc": "", "found": "items", "true": "items", "false_alarms": "items", "others": "items"}
+    long_names = {
+        "auroc": "order of the scores: 1 is right, 0.5 is chance",
+        "found": "true ones that are named",
+        "true": "true ones",
+        "false_alarms": "others that are named",
+        "others": "others that are scored",
+    }
+    return results.build(
+        {name: Variable(dims, values[name], units[name], long_names[name]) for name in columns},
+        coords={"question": order, "method": asked, "known": chosen},
+        title="Where the answer is known",
+        question="Which method finds the circuit of a model that was made by hand?",
+        reading="auroc: the chance that something true has a larger score than something that is not. Found and false "
+        "alarms are at each method's own threshold.",
+        source=SOURCE,
+        of=(model, pairs),
+        seed=0,
+        dims={
+            "question": "what is asked of the model",
+            "method": "the method that is asked",
+            "known": "the model whose circuit is known",
+        },
+    )
+
+
+def _chosen(what: str, given: Sequence[str] | None, there_are: Sequence[str] | Mapping[str, object]) -> list[str]:
+    if given is None:
+        return list(there_are)
+    for name in names(given, f"{what}s"):
+        if name not in there_are:
+            raise unknown_name(what, name, there_are)
+    return list(dict.fromkeys(names(given, f"{what}s")))
+
+
+def shipped(found: xr.Dataset, alarms: xr.Dataset) -> dict[str, Any]:
+    """Both results as the plain values of ``interp/groundtruth/table.json``.
+
+    A record is kept for each method and question: by model the AUROC, and found, true, false alarms and others.
+    """
+    records: dict[str, Any] = {}
+    for method in map(str, found["method"].values):
+        for question in map(str, found["question"].values):
+            one = found.sel({"method": method, "question": question})
+            if not np.isfinite(one["true"].values).any():
+                continue
+            known = [str(name) for name in one["known"].values]
+            auroc = {
+                name: round(float(v), 3) for name, v in zip(known, one["auroc"].values, strict=True) if np.isfinite(v)
+            }
+            columns = np.stack([one[name].values for name in ("found", "true", "false_alarms", "others")], axis=1)
+            by_model = dict(zip(known, columns.astype(int).tolist(), strict=True))
+            records[f"{method}/{question}"] = {"auroc": auroc, "by_model": by_model}
+    return {
+        "library_version": found.attrs["library_version"],
+        "models": {name: groundtruth.build(name).summary for name in map(str, found["known"].values)},
+        "records": records,
+        "false_alarms": {
+            str(claim): {"alarms": int(count), "n": int(alarms.attrs["n_models"])}
+            for claim, count in zip(alarms["claim"].values, alarms["alarms"].values, strict=True)
+        },
+    }

@@ -1,0 +1,220 @@
+"""How often each method was right where the answer is known: what ``interp run ground-truth`` found, as shipped.
+
+The figures stand in ``interp/groundtruth/table.json``. Nothing here loads torch, so that a page can say them.
+
+>>> from interp import track_record
+>>> track_record.of("denoising", "carries").false_alarms
+0
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from interp import stats
+from interp.errors import unknown_name
+from interp.language import say
+
+FILE = Path(__file__).parent / "groundtruth" / "table.json"
+"""The figures that are shipped."""
+
+USED_BY: Mapping[str, tuple[tuple[str, str], ...]] = {
+    "activation_patching": (("denoising", "carries"), ("noising", "carries"), ("stream_in", "used")),
+    "head_attribution": (
+        ("resample_ablation", "needed"), ("zero_ablation", "needed"), ("direct_effect", "carries"),
+        ("attention", "carries"),
+    ),
+    "probing": (("probe", "held"), ("probe", "used")),
+    "logit_lens": (("lens", "held"), ("lens", "used")),
+    "approximation_audit": (("gradient", "carries"), ("eap", "edges"), ("eap-ig-inputs", "edges")),
+    "verdict": (("verdict", "carries"),),
+}  # fmt: skip
+"""Result of a study -> the methods in it, each with the question that it is read as an answer to."""
+
+
+@dataclass(frozen=True)
+class Record:
+    """A method and a question, over all models: what ``groundtruth.Score`` has, added up.
+
+    Attributes:
+        auroc: model -> AUROC, without those where it is not defined.
+        by_model: model -> found, true, false alarms and others.
+
+    >>> Record({"plain": 1.0, "backup": 0.5}, {"plain": [2, 2, 0, 10], "backup": [2, 3, 0, 9]}).order
+    '0.75 (0.50 backup)'
+    """
+
+    auroc: Mapping[str, float]
+    by_model: Mapping[str, Sequence[int]]
+
+    @property
+    def found(self) -> int:
+        """True ones that are named, of all models."""
+        return self._sum(0)
+
+    @property
+    def true(self) -> int:
+        """True ones, of all models."""
+        return self._sum(1)
+
+    @property
+    def false_alarms(self) -> int:
+        """Others that are named, of all models."""
+        return self._sum(2)
+
+    @property
+    def others(self) -> int:
+        """Others that are scored, of all models."""
+        return self._sum(3)
+
+    def _sum(self, column: int) -> int:
+        return sum(counts[column] for counts in self.by_model.values())
+
+    @property
+    def order(self) -> str:
+        """The mean AUROC over the models, and the worst with its model where it is not 1."""
+        mean = sum(self.auroc.values()) / len(self.auroc)
+        worst = min(self.auroc, key=lambda name: self.auroc[name])
+        return "1.00" if self.auroc[worst] == 1 else f"{mean:.2f} ({self.auroc[worst]:.2f} {worst})"
+
+
+@cache
+def table() -> Mapping[str, Any]:
+    """All that is shipped, as plain values.
+
+    >>> from interp import track_record
+    >>> sorted(track_record.table())
+    ['false_alarms', 'library_version', 'models', 'records']
+    """
+    found: Mapping[str, Any] = json.loads(FILE.read_text(encoding="utf-8"))
+    return found
+
+
+def of(method: str, question: str) -> Record:
+    """The record of a method on a question.
+
+    Raises:
+        InterpError: it was not asked that.
+
+    >>> from interp import track_record
+    >>> track_record.of("direct_effect", "carries").found < track_record.of("denoising", "carries").found
+    True
+    """
+    records = table()["records"]
+    key = f"{method}/{question}"
+    if key not in records:
+        raise unknown_name("method and question", key, records)
+    return Record(**records[key])
+
+
+def methods() -> dict[str, str]:
+    """Every method on trial, in words.
+
+    >>> from interp import track_record
+    >>> track_record.methods()["zero_ablation"]
+    'ablation by zero'
+    """
+    return {
+        "verdict": say("the verdict (movers and readers)"),
+        "denoising": say("patching one component in"),
+        "noising": say("patching one component out"),
+        "knockout": say("cutting a head's attention between two words"),
+        "resample_ablation": say("ablation by another prompt's values"),
+        "mean_ablation": say("ablation by the mean"),
+        "zero_ablation": say("ablation by zero"),
+        "attention": say("attention above an even spread"),
+        "direct_effect": say("the direct path to the logits"),
+        "gradient": say("attribution patching"),
+        "integrated": say("attribution patching, integrated"),
+        "atp*": "AtP*",
+        "paths_in": say("path patching in"),
+        "paths_out": say("path patching out"),
+        "eap": "EAP",
+        "eap-ig-inputs": say("EAP-IG over inputs"),
+        "eap-ig-activations": say("EAP-IG over activations"),
+        "stream_in": say("patching the stream in"),
+        "stream_out": say("patching the stream out"),
+        "probe": say("a linear probe"),
+        "lens": say("the logit lens"),
+    }
+
+
+def questions() -> dict[str, str]:
+    """What the methods are asked, in words.
+
+    >>> from interp import track_record
+    >>> track_record.questions()["edges"]
+    'edges on which the source goes'
+    """
+    return {
+        "carries": say("heads and MLPs that carry the source"),
+        "needed": say("heads and MLPs that the answer needs"),
+        "edges": say("edges on which the source goes"),
+        "held": say("places that hold the source"),
+        "used": say("places from where the source is used"),
+    }
+
+
+def line(result: str) -> str | None:
+    """How often the methods of a result were right where the answer is known; None where none was on trial.
+
+    >>> from interp import track_record
+    >>> track_record.line("behavior") is None
+    True
+    """
+    if result not in USED_BY:
+        return None
+    words, asked = methods(), questions()
+    said = [
+        say(
+            "{method} finds {found} of {true} {what} and names {wrong} of {others} others",
+            method=words[method], found=one.found, true=one.true, what=asked[question], wrong=one.false_alarms,
+            others=one.others,
+        )
+        for method, question in USED_BY[result]
+        for one in (of(method, question),)
+    ]  # fmt: skip
+    return say("On {n} models whose circuit is known: {said}.", n=len(table()["models"]), said="; ".join(said))
+
+
+def rows() -> list[tuple[str, ...]]:
+    """Every method and question as a table: a head, then a row each.
+
+    >>> from interp import track_record
+    >>> track_record.rows()[0][:2]
+    ('method', 'asked for')
+    """
+    words, asked = methods(), questions()
+    head = (say("method"), say("asked for"), "AUROC", say("found"), say("named wrongly"))
+    found: list[tuple[str, ...]] = [head]
+    for key in table()["records"]:
+        method, question = key.split("/")
+        one = of(method, question)
+        counts = (f"{one.found} / {one.true}", f"{one.false_alarms} / {one.others}")
+        found.append((words[method], asked[question], one.order, *counts))
+    return found
+
+
+def alarm_rows() -> list[tuple[str, ...]]:
+    """What is claimed of models with random weights, as a table with exact 95% intervals of the rates.
+
+    >>> from interp import track_record
+    >>> [row[0] for row in track_record.alarm_rows()][1:3]
+    ['the behaviour gate lets the model through', 'the verdict names a head']
+    """
+    words = {
+        "gate": say("the behaviour gate lets the model through"),
+        "verdict": say("the verdict names a head"),
+        "verdict, gate opened": say("the verdict names a head, the gate told to let everything through"),
+        "heads alone": say("a head would be named, if nothing were known of the behaviour"),
+    }
+    found: list[tuple[str, ...]] = [(say("claimed of models with random weights"), say("models"), say("95% interval"))]
+    for claim, count in table()["false_alarms"].items():
+        low, high = stats.exact_interval(count["alarms"], count["n"])
+        found.append((words[claim], f"{count['alarms']} / {count['n']}", f"{low:.1%} – {high:.1%}"))
+    return found

@@ -1,0 +1,109 @@
+"""The methods on trial, the figures that are shipped, and what the page says of them."""
+
+from __future__ import annotations
+
+import pytest
+from scipy.stats import beta
+
+from analyses import false_alarms, ground_truth, trial
+from interp import groundtruth, stats, track_record
+from interp.errors import InterpError
+from interp.language import speaking
+from tests.groundtruth.models import built
+from tests.tolerance import near
+
+NOT_REDUNDANT = tuple(name for name in groundtruth.models() if name != "backup")
+
+
+def test_a_score_counts_what_is_named_and_orders_what_is_scored() -> None:
+    """Of 2 x 3 pairs of true and other, those with b first are wrong: (a, b), (d, b); d is only named."""
+    found = groundtruth.score(
+        {"a": 2.0, "b": 3.0, "c": 1.0, "e": 0.5, "f": float("nan"), "d": 2.5}, frozenset("bd"), frozenset("adz")
+    )
+    assert (found.found, found.true, found.false_alarms, found.others) == (1, 3, 1, 3)
+    near(found.auroc, 4 / 6, 1e-12, why="a quotient of two counts")
+
+
+@pytest.mark.parametrize(("k", "n"), [(0, 72), (3, 50), (50, 50)])
+def test_the_exact_interval_is_that_of_the_beta_distribution(k: int, n: int) -> None:
+    low, high = stats.exact_interval(k, n)
+    near(low, beta.ppf(0.025, k, n - k + 1) if k else 0.0, 1e-6, why="a root found by steps")
+    near(high, beta.ppf(0.975, k + 1, n - k) if k < n else 1.0, 1e-6, why="a root found by steps")
+    with pytest.raises(InterpError, match="exact_interval needs 0 <= successes <= n, got 3 of 2"):
+        stats.exact_interval(3, 2)
+
+
+def test_what_is_shipped_is_what_the_methods_say_now() -> None:
+    """Of the cheap methods, by what they name of one model, and by the order of their scores."""
+    name = "constant"
+    one = trial.Trial(built(name))
+    for method in ("denoising", "noising", "zero_ablation", "mean_ablation", "gradient", "stream_in"):
+        for question, score in trial.held_to(one, method).items():
+            shipped = track_record.of(method, question)
+            near(score.auroc, shipped.auroc[name], 6e-4, why="shipped to three digits", what=(method, question))
+            counts = shipped.by_model[name]
+            assert (score.found, score.true, score.false_alarms, score.others) == tuple(counts), (method, question)
+
+
+def test_exact_patching_is_right_wherever_nothing_stands_in() -> None:
+    for method, question in (
+        ("denoising", "carries"), ("noising", "carries"), ("verdict", "carries"), ("paths_in", "edges"),
+        ("paths_out", "edges"), ("stream_in", "used"), ("stream_out", "used"),
+    ):  # fmt: skip
+        record = track_record.of(method, question)
+        assert {name: record.auroc[name] for name in NOT_REDUNDANT} == dict.fromkeys(NOT_REDUNDANT, 1.0), method
+        assert record.false_alarms == 0
+
+
+def test_the_failures_that_theory_predicts_are_failures() -> None:
+    for name in groundtruth.models():
+        for method in built(name).expected:
+            failures = []
+            for question in trial.METHODS[method].asked:
+                record = track_record.of(method, question)
+                found, true, alarms, _ = record.by_model[name]
+                failures.append(record.auroc[name] < 1 or found < true or alarms > 0)
+            assert any(failures), (name, method)
+
+
+def test_the_rates_that_are_promised_are_kept() -> None:
+    alarms = track_record.table()["false_alarms"]
+    assert set(alarms) == set(false_alarms.CLAIMS)
+    for claim in ("gate", "verdict", "verdict, gate opened"):
+        count, n = alarms[claim]["alarms"], alarms[claim]["n"]
+        assert n >= 100
+        assert count / n <= 0.05, claim
+    assert stats.exact_interval(alarms["verdict"]["alarms"], alarms["verdict"]["n"])[1] <= 0.05
+
+
+def test_the_names_that_are_shipped_are_those_of_the_code() -> None:
+    assert tuple(track_record.table()["models"]) == groundtruth.models()
+    assert set(track_record.methods()) == set(trial.METHODS)
+    assert set(track_record.questions()) == set(trial.QUESTIONS)
+    asked = {f"{name}/{question}" for name, method in trial.METHODS.items() for question in method.asked}
+    assert set(track_record.table()["records"]) == asked
+    with pytest.raises(InterpError, match="Unknown method and question 'lens/edges'"):
+        track_record.of("lens", "edges")
+
+
+def test_a_line_says_how_often_a_result_was_right() -> None:
+    record = track_record.of("verdict", "carries")
+    assert track_record.line("verdict") == (
+        f"On {len(groundtruth.models())} models whose circuit is known: the verdict (movers and readers) finds "
+        f"{record.found} of {record.true} heads and MLPs that carry the source and names 0 of {record.others} others."
+    )
+    with speaking("es"):
+        assert str(track_record.line("verdict")).startswith("En 10 modelos cuyo circuito se conoce: el veredicto")
+    assert track_record.line("unheard_of") is None
+
+
+def test_results_become_the_file_that_is_shipped() -> None:
+    truth = built("plain")
+    found = ground_truth.run(truth.model, truth.pairs, known=["plain"], methods=["denoising"])
+    alarms = false_alarms.run(truth.model, truth.pairs, n_models=1)
+    made = ground_truth.shipped(found, alarms)
+    counts = made["records"]["denoising/carries"]["by_model"]["plain"]
+    assert counts == track_record.of("denoising", "carries").by_model["plain"]
+    assert made["false_alarms"]["verdict"] == {"alarms": 0, "n": 1}
+    with pytest.raises(InterpError, match="Unknown method on trial 'denosing'"):
+        ground_truth.run(truth.model, truth.pairs, methods=["denosing"])
