@@ -13,7 +13,7 @@ import numpy as np
 import xarray as xr
 
 from analyses import trial
-from interp import groundtruth, results
+from interp import groundtruth, results, track_record
 from interp.errors import names, unknown_name
 from interp.results import Variable
 from interp.sweeps import Meter
@@ -115,19 +115,7 @@ def shipped(found: xr.Dataset, alarms: xr.Dataset) -> dict[str, Any]:
 
     A record is kept for each method and question: by model the AUROC, and found, true, false alarms and others.
     """
-    records: dict[str, Any] = {}
-    for method in map(str, found["method"].values):
-        for question in map(str, found["question"].values):
-            one = found.sel({"method": method, "question": question})
-            if not np.isfinite(one["true"].values).any():
-                continue
-            known = [str(name) for name in one["known"].values]
-            auroc = {
-                name: round(float(v), 3) for name, v in zip(known, one["auroc"].values, strict=True) if np.isfinite(v)
-            }
-            columns = np.stack([one[name].values for name in ("found", "true", "false_alarms", "others")], axis=1)
-            by_model = dict(zip(known, columns.astype(int).tolist(), strict=True))
-            records[f"{method}/{question}"] = {"auroc": auroc, "by_model": by_model}
+    records = {key: vars(record) for key, record in track_record.records_of(found).items()}
     return {
         "library_version": found.attrs["library_version"],
         "models": {name: groundtruth.build(name).summary for name in map(str, found["known"].values)},

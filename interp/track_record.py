@@ -16,6 +16,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import xarray as xr
+
 from interp import stats
 from interp.errors import unknown_name
 from interp.language import say
@@ -78,6 +81,8 @@ class Record:
     @property
     def order(self) -> str:
         """The mean AUROC over the models, and the worst with its model where it is not 1."""
+        if not self.auroc:
+            return "–"
         mean = sum(self.auroc.values()) / len(self.auroc)
         worst = min(self.auroc, key=lambda name: self.auroc[name])
         return "1.00" if self.auroc[worst] == 1 else f"{mean:.2f} ({self.auroc[worst]:.2f} {worst})"
@@ -182,8 +187,38 @@ def line(result: str) -> str | None:
     return say("On {n} models whose circuit is known: {said}.", n=len(table()["models"]), said="; ".join(said))
 
 
-def rows() -> list[tuple[str, ...]]:
+def records_of(found: xr.Dataset) -> dict[str, Record]:
+    """The records in a result of the analysis ``ground_truth``, by method and question (``"denoising/carries"``).
+
+    >>> import numpy as np, xarray as xr
+    >>> from interp import track_record
+    >>> one = (("question", "method", "known"), np.ones((1, 1, 1)))
+    >>> names = ("auroc", "found", "true", "false_alarms", "others")
+    >>> coords = {"question": ["carries"], "method": ["denoising"], "known": ["plain"]}
+    >>> track_record.records_of(xr.Dataset(dict.fromkeys(names, one), coords))["denoising/carries"].by_model
+    {'plain': [1, 1, 1, 1]}
+    """
+    known = [str(name) for name in found["known"].values]
+    records = {}
+    for method in map(str, found["method"].values):
+        for question in map(str, found["question"].values):
+            one = found.sel({"method": method, "question": question}).transpose("known")
+            if not np.isfinite(one["true"].values).any():
+                continue
+            order = zip(known, one["auroc"].values.tolist(), strict=True)
+            columns = np.stack([one[name].values for name in ("found", "true", "false_alarms", "others")], axis=1)
+            records[f"{method}/{question}"] = Record(
+                {name: round(value, 3) for name, value in order if np.isfinite(value)},
+                dict(zip(known, columns.astype(int).tolist(), strict=True)),
+            )
+    return records
+
+
+def rows(records: Mapping[str, Record] | None = None) -> list[tuple[str, ...]]:
     """Every method and question as a table: a head, then a row each.
+
+    Args:
+        records: by method and question, as ``records_of`` has them; None is what is shipped.
 
     >>> from interp import track_record
     >>> track_record.rows()[0][:2]
@@ -192,16 +227,20 @@ def rows() -> list[tuple[str, ...]]:
     words, asked = methods(), questions()
     head = (say("method"), say("asked for"), "AUROC", say("found"), say("named wrongly"))
     found: list[tuple[str, ...]] = [head]
-    for key in table()["records"]:
+    if records is None:
+        records = {key: of(*key.split("/")) for key in table()["records"]}
+    for key, one in records.items():
         method, question = key.split("/")
-        one = of(method, question)
         counts = (f"{one.found} / {one.true}", f"{one.false_alarms} / {one.others}")
         found.append((words[method], asked[question], one.order, *counts))
     return found
 
 
-def alarm_rows() -> list[tuple[str, ...]]:
+def alarm_rows(alarms: Mapping[str, tuple[int, int]] | None = None) -> list[tuple[str, ...]]:
     """What is claimed of models with random weights, as a table with exact 95% intervals of the rates.
+
+    Args:
+        alarms: claim -> of how many models it is made, and of how many it could be; None is what is shipped.
 
     >>> from interp import track_record
     >>> [row[0] for row in track_record.alarm_rows()][1:3]
@@ -214,7 +253,9 @@ def alarm_rows() -> list[tuple[str, ...]]:
         "heads alone": say("a head would be named, if nothing were known of the behaviour"),
     }
     found: list[tuple[str, ...]] = [(say("claimed of models with random weights"), say("models"), say("95% interval"))]
-    for claim, count in table()["false_alarms"].items():
-        low, high = stats.exact_interval(count["alarms"], count["n"])
-        found.append((words[claim], f"{count['alarms']} / {count['n']}", f"{low:.1%} – {high:.1%}"))
+    if alarms is None:
+        alarms = {claim: (count["alarms"], count["n"]) for claim, count in table()["false_alarms"].items()}
+    for claim, (count, n) in alarms.items():
+        low, high = stats.exact_interval(count, n)
+        found.append((words[claim], f"{count} / {n}", f"{low:.1%} – {high:.1%}"))
     return found

@@ -16,6 +16,7 @@ from interp.report.sections import (
     behavior,
     certainty,
     generic,
+    ground_truth,
     heads,
     influences,
     lenses,
@@ -153,6 +154,10 @@ def _qk(context: Context) -> list[Section | None]:
     return [] if found is None else [qk.section(found)]
 
 
+def _ground_truth(context: Context) -> list[Section | None]:
+    return [ground_truth.section(context.run.get("ground_truth"), context.run.get("false_alarms"))]
+
+
 def _others(context: Context) -> list[Section | None]:
     """The generic section of every result that no part draws, and why others could not be asked."""
     drawn = {name for part in PARTS for name in part.results}
@@ -186,6 +191,7 @@ PARTS = (
     Part("heads", "Which heads", _heads, ("head_attribution", "verdict")),
     Part("qk", "", _qk, ("qk_attribution",), expected=False),
     Part("approximations", "", _approximations, ("approximation_audit",), expected=False),
+    Part("ground-truth", "", _ground_truth, ("ground_truth", "false_alarms"), explains=False, expected=False),
     Part("others", "", _others, expected=False, of_sentence=True),
     Part("certainty", "", lambda context: [certainty.section(context.run, context.verdict)], expected=False),
     Part(
