@@ -207,6 +207,7 @@ def _parser() -> argparse.ArgumentParser:
         "--continue", metavar="N", dest="continuation", type=int, nargs="?", const=CONTINUED,
         help=f"generate N tokens after the sentence and after each counterfactual (default N: {CONTINUED})",
     )  # fmt: skip
+    explain.add_argument("--dry-run", action="store_true", help="say what would be patched and what it takes")
     explain.add_argument("--lang", choices=LANGUAGES, help="of the answer (default: the sentence's)")
     explain.add_argument("--model", metavar="M", default="mini", help="as for 'interp run' (default: mini)")
     explain.add_argument("--device", metavar="D", default="auto", help="auto, cpu, cuda or mps (default: auto)")

@@ -97,8 +97,8 @@ def _table(
                     f"{found.rows} of {found.rows_in_all}",
                     str(found.batches),
                     f"{found.flop:.2g}",
-                    _mebibytes(found.peak_bytes),
-                    _seconds(found.flop / rate),
+                    mebibytes(found.peak_bytes),
+                    in_words(found.flop / rate),
                 )
             )
     return ("analysis", "rows", "batches", "operations", "memory", "about"), rows
@@ -114,26 +114,28 @@ _OTHERS = {
 
 def _in_all(model: HookedTransformer, found: Sweeps | None, rate: float) -> Iterator[str]:
     weights = sum(each.numel() * each.element_size() for each in model.bridge.parameters())
-    yield f"The model takes {_mebibytes(weights)} on {model.device}."
+    yield f"The model takes {mebibytes(weights)} on {model.device}."
     if found is None:
         yield "No analysis of this study makes a sweep."
         return
     yield (
         f"Sweeps in all: {found.rows} of {found.rows_in_all} rows, {found.flop:.2g} operations at least, "
-        f"{_mebibytes(found.peak_bytes)} beside the model at most, about {_seconds(found.flop / rate)} at the "
+        f"{mebibytes(found.peak_bytes)} beside the model at most, about {in_words(found.flop / rate)} at the "
         f"{rate / 1e9:.2g} billion operations a second of a small sweep here. What has no plan comes on top."
     )
     yield (
-        f"On the disk: {_mebibytes(_PER_ROW * found.rows_in_all)} for the effects, and at most "
-        f"{_mebibytes(PAGE_BYTES)} for the page."
+        f"On the disk: {mebibytes(_PER_ROW * found.rows_in_all)} for the effects, and at most "
+        f"{mebibytes(PAGE_BYTES)} for the page."
     )
 
 
-def _mebibytes(size: float) -> str:
+def mebibytes(size: float) -> str:
+    """Bytes in words."""
     return f"{size / 2**20:.0f} MiB" if size >= 2**20 else "under 1 MiB"
 
 
-def _seconds(seconds: float) -> str:
+def in_words(seconds: float) -> str:
+    """A time in words."""
     if seconds < 1:
         return "under 1 s"
     return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"

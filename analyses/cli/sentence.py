@@ -55,6 +55,9 @@ def explained(arguments: argparse.Namespace, screen: Screen) -> Iterator[str]:
 
     with screen.stage(f"loading {arguments.model}"):
         model = HookedTransformer.from_pretrained(arguments.model, device=arguments.device, dtype=arguments.dtype)
+    if arguments.dry_run:
+        yield from _rehearsed(model, text, arguments)
+        return
     earlier: list[Explanation] = []
     tell = _teller(screen)
 
@@ -68,6 +71,19 @@ def explained(arguments: argparse.Namespace, screen: Screen) -> Iterator[str]:
         yield from _shown(earlier, out)
         raise
     yield from _shown([found], out)
+
+
+def _rehearsed(model: HookedTransformer, text: str | Messages, arguments: argparse.Namespace) -> Iterator[str]:
+    from analyses.cli.explanation.rehearsal import rehearsed
+
+    return rehearsed(
+        model, text, arguments.source, arguments.target, instead=_instead(arguments), n=arguments.n,
+        continuation=arguments.continuation, seconds=arguments.seconds or None,
+    )  # fmt: skip
+
+
+def _instead(arguments: argparse.Namespace) -> list[str] | None:
+    return None if arguments.instead is None else str(arguments.instead).split(",")
 
 
 def _shown(found: Sequence[Explanation | Influences], out: Path | None) -> Iterator[str]:
@@ -103,7 +119,7 @@ def _found(
             text,
             arguments.source,
             arguments.target,
-            instead=None if arguments.instead is None else arguments.instead.split(","),
+            instead=_instead(arguments),
             n=arguments.n,
             language=arguments.lang,
             continuation=arguments.continuation,
@@ -155,6 +171,8 @@ def _check_options(arguments: argparse.Namespace) -> None:
     if arguments.continuation is not None and arguments.continuation < 1:
         raise InterpError(f"--continue is {arguments.continuation}. Ask for at least one token.")
     if arguments.source == ANY:
+        if arguments.dry_run:
+            raise InterpError("--dry-run plans what is patched between two words. Leave it out with --from '?'.")
         if arguments.instead is not None or arguments.continuation is not None:
             raise InterpError("--from ? asks of every word, so that it takes no --instead and no --continue.")
     elif re.fullmatch(rf"{NEXT}\d*", arguments.target) and arguments.target not in (arguments.text or ""):

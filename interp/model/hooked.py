@@ -32,11 +32,13 @@ class Identity:
         weights_sha256: fingerprint of the weights as loaded, before any folding.
         config_sha256: fingerprint of the configuration; the same weights give other numbers with another.
         numerics: which weight processing is in force.
+        n_parameters: numbers in the weights, those that are tied counted once.
     """
 
     weights_sha256: str
     config_sha256: str
     numerics: str
+    n_parameters: int
 
 
 @dataclass(frozen=True)
@@ -74,7 +76,7 @@ class HookedTransformer(BridgedModel):
         cfg: sizes.
         tokenizer: a Hugging Face tokenizer, or None for a model that works on ids.
         bos_policy: ``"prepend"`` puts exactly one beginning-of-sequence token before every text; ``"none"`` puts none.
-        weights_sha256, config_sha256, numerics: what it is; see ``Identity``.
+        weights_sha256, config_sha256, numerics, n_parameters: what it is; see ``Identity``.
         sites, misnamed, read_only, checks, blocks, why_no_blocks, folded_values: what it can do; see ``Capabilities``.
 
     >>> model = HookedTransformer.from_pretrained("mini")
@@ -99,6 +101,7 @@ class HookedTransformer(BridgedModel):
         self.weights_sha256 = identity.weights_sha256
         self.config_sha256 = identity.config_sha256
         self.numerics = identity.numerics
+        self.n_parameters = identity.n_parameters
         self.sites = capabilities.sites
         self.misnamed = capabilities.misnamed
         self.read_only = capabilities.read_only
@@ -221,6 +224,7 @@ class HookedTransformer(BridgedModel):
             "weights_sha256": self.weights_sha256,
             "config_sha256": self.config_sha256,
             "architecture": self.cfg.architecture,
+            "n_parameters": self.n_parameters,
             "numerics": self.numerics,
             "dtype": str(self.dtype).removeprefix("torch."),
             "matmul_precision": torch.get_float32_matmul_precision(),

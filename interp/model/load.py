@@ -64,6 +64,7 @@ def _load(
     policy = bos_policy_of(bos, found.tokenizer)
     with told(f"{found.name} is a {found.architecture}, which cannot be run on token ids alone"):
         expected = reference(found.model)
+    n_parameters = _count(found.model)  # before folding, which adds biases
     bridge, unfolded = _wrapped(found, numerics)
     with told(f"{found.name} has a tokenizer that reads no text"):
         _told_of_text(bridge, found.tokenizer, policy)
@@ -75,7 +76,7 @@ def _load(
     capabilities = replace(capabilities, checks=checks, folded_values=values)
     if place.type == "mps":
         capabilities = _moved(model, place, capabilities)
-    identity = Identity(found.weights_sha256, config_sha256(bridge.original_model.config), numerics)
+    identity = Identity(found.weights_sha256, config_sha256(bridge.original_model.config), numerics, n_parameters)
     return HookedTransformer(
         model, identity=identity, capabilities=capabilities, tokenizer=found.tokenizer, bos_policy=policy
     )
@@ -100,10 +101,16 @@ def from_bridge(bridge: Any, *, name: str | None, bos: Bos) -> HookedTransformer
         weights_sha256(bridge.original_model),
         config_sha256(getattr(bridge.original_model, "config", bridge.cfg)),
         "raw" if is_raw else "compatibility",
+        _count(bridge.original_model),
     )
     return HookedTransformer(
         model, identity=identity, capabilities=capabilities, tokenizer=bridge.tokenizer, bos_policy=policy
     )
+
+
+def _count(model: torch.nn.Module) -> int:
+    """Numbers in the weights; ``parameters`` gives what is tied once."""
+    return sum(weight.numel() for weight in model.parameters())
 
 
 # ---- wrapping ----

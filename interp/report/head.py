@@ -211,6 +211,8 @@ def _model(run: RunInputs) -> list[tuple[str, str]]:
     if shaped is not None and {"layer", "head"} <= set(shaped.data.sizes):
         sizes = shaped.data.sizes
         said.append(say("{layers} layers of {heads} heads", layers=sizes["layer"], heads=sizes["head"]))
+    if count := run.first_attr("n_parameters"):
+        said.append(say("{n} million parameters", n=f"{int(count) / 1e6:.3g}"))
     said.append(run.first_attr("dtype"))
     text = f"{', '.join(part for part in said if part)}."
     if name == mini.NAME:

@@ -211,6 +211,7 @@ def curves(
 
 def _curve(series: Series, labels: Sequence[str], across: Span, up: Span, axis: str, facet: str) -> list[Markup]:
     places = [(i, p) for i, p in enumerate(series.points) if math.isfinite(p.mean)]
+    start = say("start")  # comes after no layer
     parts: list[Markup] = []
     band = [(i, p) for i, p in places if math.isfinite(p.low) and math.isfinite(p.high)]
     if len(band) > 1:
@@ -230,7 +231,7 @@ def _curve(series: Series, labels: Sequence[str], across: Span, up: Span, axis: 
             series.tone,
             across(i),
             up(p.mean),
-            p.tip(f"{axis} {labels[i]}, {series.name}"),
+            p.tip(f"{labels[i] if labels[i] == start else f'{axis} {labels[i]}'}, {series.name}"),
             links.attributes({facet: labels[i]}),
         )
         for i, p in places

@@ -65,3 +65,17 @@ def test_a_dry_run_says_what_will_be_done_and_writes_nothing(
     assert re.search(r"^behavior +plain runs", out, flags=re.MULTILINE)
     assert "billion operations a second" in out
     assert [path.name for path in tmp_path.iterdir()] == ["my.yaml"]
+
+
+def test_an_explanation_is_planned_without_patching(
+    mini: HookedTransformer, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(HookedTransformer, "from_pretrained", lambda source, **how: mini)
+    asked = ["explain", "The cat is black. The cat is", "--to", "cat@2", "--dry-run", "--quiet"]
+    assert main([*asked, "--from", "black", "--instead", "white,red,nothing at all"]) == 0
+    out, _ = capsys.readouterr()
+    assert "2 other words: white, red; dropped: 1." in out
+    assert re.search(r"heads at the target, both ways +64 ", out)  # 2 directions, 2 words, 16 heads
+    assert "It ends after 60 s (--seconds)" in out
+    assert main([*asked, "--from", "?"]) == 2
+    assert "Leave it out with --from '?'" in capsys.readouterr().err

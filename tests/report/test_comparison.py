@@ -71,7 +71,7 @@ def row(found: Comparison, name: str) -> Row:
 def test_a_run_beside_itself_does_not_differ(pair: tuple[Path, Path], tmp_path: Path) -> None:
     found = compare(pair[0], run(tmp_path / "again"))
     rows = [row for part in found.parts for row in part.rows]
-    assert {part.key for part in found.parts} == {"behaviour", "heads", "places", "probes"}
+    assert {part.key for part in found.parts} == {"behaviour", "gaps", "heads", "places", "probes"}
     assert len(rows) > 8
     assert not any(row.differs(0) or row.elsewhere(1) for row in rows)
     for each in rows:
@@ -98,8 +98,8 @@ def test_an_effect_that_is_half_as_large_differs_and_nothing_else(pair: tuple[Pa
     names = {r.name for part in found.parts for r in part.rows if r.differs(0)}
     assert names <= {"L1H2, sufficient at all words", "z, sufficient"}
     compared = sum(r.differences[0] is not None for part in found.parts for r in part.rows)
-    assert compared == 19
-    assert "19 numbers: L1H2, sufficient at all words. By chance alone about 1.0 of so many would." in found.said[0]
+    assert compared == 22
+    assert "22 numbers: L1H2, sufficient at all words. By chance alone about 1.1 of so many would." in found.said[0]
     assert row(found, "z, sufficient").named == "z, sufficient (L1H2)"
     assert row(found, "L1H2, needed at all words").named == "L1H2, needed at all words"
 
@@ -154,7 +154,9 @@ def test_a_run_that_failed_the_gate_is_shown_as_such(pair: tuple[Path, Path], tm
     found = compare(pair[0], failed)
     assert "Not explained, because the model does not do the task: B." in found.said
     assert "no rung, it does not do the task" in str(found)
-    assert all(row.values[1] is None for part in found.parts if part.key != "behaviour" for row in part.rows)
+    assert all(
+        row.values[1] is None for part in found.parts if part.key not in ("behaviour", "gaps") for row in part.rows
+    )
     assert row(found, "two: preferred").differs(0)
     assert found.to_dict()["runs"][1]["gate"] == "failed"
 
@@ -221,6 +223,16 @@ def test_a_difference_is_one_whose_interval_excludes_0(ends: tuple[float, float]
     assert next(part.cells())[-1] == ("differs" if judged else "")
 
 
+def test_the_gap_of_a_rung_is_the_runs_own_and_is_subtracted(pair: tuple[Path, Path]) -> None:
+    shown = row(compare(*pair), "two: gap")
+    stored = results.load(pair[0] / "results" / "behavior.nc")
+    gap = (stored["clean"] - stored["corrupted"])[stored["rung_of"] == "two"]
+    assert shown.values[0] is not None
+    near(shown.values[0].mean, float(gap.mean()), 1e-12, why="the same mean")
+    assert shown.differences[0] is not None
+    assert (shown.differences[0].mean, shown.differences[0].low, shown.differences[0].high) == (0, 0, 0)
+
+
 # --- sentences ---
 
 
@@ -231,7 +243,7 @@ def explained(mini: HookedTransformer, tmp_path_factory: pytest.TempPathFactory)
 
     root, text = tmp_path_factory.mktemp("explained"), "The cat is black. The dog is white. The cat is"
     for name in ("black", "white"):
-        explain(mini, text, name, "is@3", n=3).save(root / name)
+        explain(mini, text, name, "is@3", n=3, continuation=2).save(root / name)
     return root / "black", root / "white"
 
 
@@ -243,6 +255,25 @@ def test_two_sentences_are_compared_by_what_arrives_and_the_heads(explained: tup
     assert arrives.differences[0] is not None
     near(arrives.differences[0].mean, data[1] - data[0], 1e-9, why="the same means")
     assert row(found, "L1H0, sufficient").differs(0)
+    predicted = row(found, "what is predicted after the target")
+    goes_on = row(found, "log-probability of the sentence's own continuation")
+    for shown, name, value in (
+        (predicted, "predictions", lambda data: data["kl"][:, 0].mean()),
+        (
+            goes_on,
+            "continuation",
+            lambda data: data["log_probability"].sum("step").mean() - data["clean_log_probability"].sum(),
+        ),
+    ):
+        for one, where in zip(shown.values, explained, strict=True):
+            assert one is not None
+            near(one.mean, float(value(results.load(where / "results" / f"{name}.nc"))), 1e-9, why="the same mean")
+    path = row(found, "L1H0 -> L3.resid_post, sufficient").values[0]
+    paths = results.load(explained[0] / "results" / "paths.nc").sel(direction="denoising")
+    at = paths.sel(sender="L1H0", receiver="L3.resid_post")
+    expected = (at["patched"] - paths["corrupted"]).sum() / (paths["clean"] - paths["corrupted"]).sum()
+    assert path is not None
+    near(path.mean, float(expected), 1e-9, why="a ratio of the same means")
 
 
 @pytest.mark.slow

@@ -32,6 +32,7 @@ from interp.prompts.chat import Messages, Written, checked
 
 if TYPE_CHECKING:
     from interp.model import HookedTransformer
+    from interp.prompts import PromptPairs
     from interp.sweeps import Progress
 
 __all__ = ["Explanation", "Influences", "explain", "is_spanish", "other_words"]
@@ -128,9 +129,7 @@ def explain(
     check_model(model, text)
     if language not in (None, *LANGUAGES):
         raise unknown_name("language", language, LANGUAGES)
-    if not isinstance(text, str) and isinstance(text, list | tuple):
-        text = [{key: _in_one_form(part) for key, part in message.items()} for message in checked(text)]
-    written = Written.of(model, _in_one_form(text) if isinstance(text, str) else text)
+    written = as_written(model, text)
     text = written.text
     said = language or ("es" if isinstance(text, str) and is_spanish(text) else "en")
     if source == ANY:
@@ -138,14 +137,9 @@ def explain(
             raise InterpError(f"source {ANY!r} asks of every word, so that it takes no instead= and no continuation=.")
         asked = context.setting(model, written, _in_one_form(target))
         return Influences(written.said, _in_one_form(target), said, context.measured(asked, clock, progress=progress))
-    if whole_number(n, "n") < 1:
-        raise InterpError(f"n is {shown(n)}. Ask for at least one counterfactual.")
     if continuation is not None and whole_number(continuation, "continuation") < 1:
         raise InterpError(f"continuation is {shown(continuation)}. Ask for at least one token.")
-    first, second = swaps.find_both(text, _in_one_form(source), _in_one_form(target), written.within)
-    words = other_words(model, written, first, n) if instead is None else instead
-    listed = of_one_length(written, first) if instead is None else ()
-    pairs = swaps.swapped(written.reader, text, first, second, words, most=n, also=written.roles)
+    pairs, listed = counterfactuals(model, written, source, target, instead=instead, n=n)
     names = _in_one_form(source), _in_one_form(target)
     beginning, lined_up = Beginning.of(model, pairs), len(pairs)
     pairs = measuring.affordable(beginning, pairs, clock)
@@ -163,6 +157,29 @@ def explain(
             refined(found)
     assert found is not None
     return found
+
+
+def as_written(model: HookedTransformer, text: str | Messages) -> Written:
+    """A sentence, or a chat as the tokenizer's own template writes it."""
+    if not isinstance(text, str) and isinstance(text, list | tuple):
+        text = [{key: _in_one_form(part) for key, part in message.items()} for message in checked(text)]
+    return Written.of(model, _in_one_form(text) if isinstance(text, str) else text)
+
+
+def counterfactuals(
+    model: HookedTransformer, written: Written, source: str, target: str, *, instead: Sequence[str] | None, n: int
+) -> tuple[PromptPairs, tuple[str, ...]]:
+    """The sentence with other words in the place of the source; and ``Explanation.listed``.
+
+    Raises:
+        InterpError: as ``explain`` does.
+    """
+    if whole_number(n, "n") < 1:
+        raise InterpError(f"n is {shown(n)}. Ask for at least one counterfactual.")
+    first, second = swaps.find_both(written.text, _in_one_form(source), _in_one_form(target), written.within)
+    words = other_words(model, written, first, n) if instead is None else instead
+    listed = of_one_length(written, first) if instead is None else ()
+    return swaps.swapped(written.reader, written.text, first, second, words, most=n, also=written.roles), listed
 
 
 def _in_one_form(text: str) -> str:

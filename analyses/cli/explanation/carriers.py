@@ -281,14 +281,22 @@ def _between(pairs: PromptPairs) -> list[int]:
     return list(range(int(pairs.clean.spans(SOURCE)[0, 0]), int(pairs.clean.spans(TARGET)[0, 1])))
 
 
+def asked_of_heads(direction: Direction, model: HookedTransformer) -> Patching:
+    """The sweep of every head's output at the target, as a statement."""
+    return Patching("z", direction, _there(model), where=Where(roles=[TARGET]))
+
+
+def asked_of_route(model: HookedTransformer, pairs: PromptPairs) -> Patching:
+    """The sweep of the stream on the way, as a statement."""
+    return Patching("resid_pre", "denoising", _there(model), where=Where(positions=_between(pairs)))
+
+
 def _words_for_route(model: HookedTransformer, pairs: PromptPairs, found: _Heads, clock: Clock) -> int:
     """With how many words the stream on the way can be patched in the time that is left, by operations per word."""
     if clock.seconds is None:
         return len(pairs)
-    one, there = pairs.select([0]), _there(model)
-    route = Patching("resid_pre", "denoising", there, where=Where(positions=_between(pairs)))
-    heads = Patching("z", "denoising", there, where=Where(roles=[TARGET]))
-    flop = [plan(model, one, asked).flop for asked in (route, heads)]
+    one = pairs.select([0])
+    flop = [plan(model, one, asked).flop for asked in (asked_of_route(model, one), asked_of_heads("denoising", model))]
     share = len(found.cells) / (model.cfg.n_layers * model.cfg.n_heads)
     per_word = found.seconds * flop[0] / max(len(DIRECTIONS) * flop[1] * share, 1.0)
     return int(max(0.0, min(clock.left() / max(per_word, 1e-9), found.done)))

@@ -30,9 +30,15 @@ Counted: TypeAlias = tuple[np.ndarray, np.ndarray]
 def parts(runs: Sequence[Side]) -> list[Part]:
     """Everything that can be compared, in order; a part may be without rows."""
     if runs[0].of_sentence:
-        return [_arrives(runs), _heads_of_sentence(runs)]
+        return [
+            _arrives(runs),
+            _predicted(runs),
+            _heads_of_sentence(runs),
+            _paths_of_sentence(runs),
+            _continued(runs),
+        ]
     effects = _Patched()
-    return [_behaviour(runs), _named_heads(runs, effects), _places(runs, effects), _probes(runs)]
+    return [_behaviour(runs), _gaps(runs), _named_heads(runs, effects), _places(runs, effects), _probes(runs)]
 
 
 def _part(
@@ -121,6 +127,36 @@ def _share_row(runs: Sequence[Side], rung: str, name: str, variable: str) -> Row
     values = (None if one is None else one.value for one in (first, *others))
     differences = (None if first is None or one is None else one.above(first) for one in others)
     return Row(name, tuple(values), tuple(differences))
+
+
+def _gaps(runs: Sequence[Side]) -> Part:
+    """How far the clean prompts' score lies above the corrupted ones', rung by rung."""
+    rungs = dict.fromkeys(rung for side in runs for rung in sides.rungs(side))
+    units = {sides.behaved(side).units("clean") for side in runs}
+    rows = [_gap_row(runs, rung, comparable=len(units) == 1) for rung in rungs]
+    reading = say(
+        "How much more the clean prompt prefers its own answer than the corrupted one does: the logit difference of "
+        "the two, subtracted. Intervals are over prompts."
+    )
+    return _part(runs, "gaps", say("How much the context decides"), reading, " / ".join(sorted(units)), rows)
+
+
+def _gap_row(runs: Sequence[Side], rung: str, *, comparable: bool) -> Row:
+    values: list[Value | None] = []
+    counted: list[Counted | None] = []
+    texts: list[tuple[str, ...]] = []
+    for side in runs:
+        found = sides.behaved(side)
+        of_rung = [at for at, label in enumerate(found.labels("rung_of")) if label == rung]
+        texts.append(tuple(found.labels("text")[at] for at in of_rung))
+        gap = (found.need("clean", "prompt") - found.need("corrupted", "prompt")).isel(prompt=of_rung)
+        values.append(_of_mean(gap) if of_rung else None)
+        counted.append(_mean(gap.values) if of_rung and comparable else None)
+    paired = {side.letter: own for side, own in zip(runs, texts, strict=True)}
+    return _row(
+        say("{rung}: gap", rung=rung),
+        runs, values, counted, same=lambda first, other: paired[first.letter] == paired[other.letter],
+    )  # fmt: skip
 
 
 # --- effects of patching ---
@@ -415,8 +451,7 @@ def _arrives(runs: Sequence[Side]) -> Part:
         found = side.run.files["reach"]
         at = [i for i, role in enumerate(found.labels("role")) if role == "target"][-1]
         difference = found.data["difference"].isel(layer=-1, position=at)
-        shown = summary.mean(difference)
-        values.append(Value(float(shown["mean"]), float(shown["low"]), float(shown["high"])))
+        values.append(_of_mean(difference))
         counted.append(_mean(difference.values))
     rows = [_row(say("the stream at the target, after the last layer"), runs, values, counted)]
     reading = say(
@@ -424,6 +459,81 @@ def _arrives(runs: Sequence[Side]) -> Part:
         "its length. Intervals are over the other words."
     )
     return _part(runs, "arrives", say("What arrives at the target"), reading, say("share of the length"), rows)
+
+
+def _predicted(runs: Sequence[Side]) -> Part:
+    values, counted = [], []
+    for side in runs:
+        nats = side.run.files["predictions"].data["kl"].isel(position=0)
+        values.append(_of_mean(nats))
+        counted.append(_mean(nats.values))
+    rows = [_row(say("what is predicted after the target"), runs, values, counted)]
+    reading = say(
+        "How much what is predicted changes with other words in the place of the source, KL(sentence || "
+        "counterfactual). Intervals are over the other words."
+    )
+    return _part(runs, "predicted", say("What changes in what is predicted"), reading, say("nats"), rows)
+
+
+def _continued(runs: Sequence[Side]) -> Part:
+    """What the sentence's own continuation loses with other words; of continuations of as many tokens, subtracted."""
+    found = [side.run.get("continuation") for side in runs]
+    lost = [
+        None if one is None else (one.data["log_probability"] - one.data["clean_log_probability"]).sum("step")
+        for one in found
+    ]
+    steps = {one.data.sizes["step"] for one in found if one is not None}
+    rows = []
+    if any(one is not None for one in lost):
+        values = [None if one is None else _of_mean(one) for one in lost]
+        counted = [None if one is None or len(steps) > 1 else _mean(one.values) for one in lost]
+        rows = [_row(say("log-probability of the sentence's own continuation"), runs, values, counted)]
+    reading = say(
+        "By how much the log-probability of the sentence's own continuation changes with other words in the place of "
+        "the source. Continuations of other lengths are not subtracted."
+    )
+    return _part(runs, "continued", say("How it goes on"), reading, say("nats"), rows)
+
+
+def _of_mean(values: xr.DataArray) -> Value:
+    shown = summary.mean(values)
+    return Value(float(shown["mean"]), float(shown["low"]), float(shown["high"]))
+
+
+def _paths_of_sentence(runs: Sequence[Side]) -> Part:
+    """The strongest paths of each run; the models must have one shape for a path to be the same."""
+    rows: list[Row] = []
+    if len({side.shape for side in runs if side.shape is not None}) == 1:
+        for direction in summary.DIRECTIONS:
+            rows += _path_rows(runs, direction)
+    reading = say(
+        "The strongest paths between leading heads, as a share of the whole difference at the target. A path that a "
+        "run did not patch has no number there."
+    )
+    return _part(runs, "paths", say("By which paths it goes"), reading, say("share of the difference"), rows)
+
+
+def _path_rows(runs: Sequence[Side], direction: str) -> Iterator[Row]:
+    found = [side.run.get("paths") for side in runs]
+    effects = [None if one is None else _Effects.of(one, "", direction) for one in found]
+    places = [
+        {} if one is None else {
+            (sender, receiver): {"sender": i, "receiver": j}
+            for i, sender in enumerate(one.labels("sender"))
+            for j, receiver in enumerate(one.labels("receiver"))
+        }
+        for one in found
+    ]  # fmt: skip
+    leading: dict[tuple[str, str], None] = {}
+    for one, at in zip(effects, places, strict=True):
+        if one is not None:
+            size = {path: float(np.nan_to_num(one.shown["mean"].isel(cell), nan=-np.inf)) for path, cell in at.items()}
+            leading |= dict.fromkeys(path for path in sorted(size, key=size.__getitem__)[-LEADING:] if size[path] > 0)
+    for path in leading:
+        cells = [(one, at.get(path)) for one, at in zip(effects, places, strict=True)]
+        values = [None if one is None or cell is None else one.value(cell) for one, cell in cells]
+        counted = [None if one is None or cell is None else one.counted(cell) for one, cell in cells]
+        yield _row(f"{path[0]} -> {path[1]}, {_word(direction)}", runs, values, counted)
 
 
 def _heads_of_sentence(runs: Sequence[Side]) -> Part:

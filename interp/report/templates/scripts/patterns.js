@@ -81,8 +81,8 @@ function large() {
   var parts = [make("title", {}, title)];
   words.forEach(function (word, i) {
     var along = longest + (i + 0.5) * side;
-    parts.push(make("text", { x: longest - 5, y: along + 4, "text-anchor": "end", class: "tick", "data-position": i }, word));
-    parts.push(make("text", { transform: "translate(" + (along + 4) + " " + (longest - 5) + ") rotate(-90)", class: "tick", "data-position": i }, word));
+    parts.push(make("text", { x: longest - 5, y: along + 4, "text-anchor": "end", class: "tick", "data-position": i, lang: data.prompts_lang }, word));
+    parts.push(make("text", { transform: "translate(" + (along + 4) + " " + (longest - 5) + ") rotate(-90)", class: "tick", "data-position": i, lang: data.prompts_lang }, word));
     for (var j = 0; j <= i; j += 1) {
       var weight = weightOf(looked.prompt, looked.head, i, j);
       var tipText = say("reads", { head: looked.head, dest: word, src: words[j], i: i, j: j, weight: number(weight, 2) });
@@ -101,7 +101,7 @@ function strip(words, shares, dest, src) {
   var items = shares.map(function (share, i) {
     var step = Math.floor(share * (data.ramp.light.length - 1) + 0.5);
     return make("li", { class: "token" + (i === dest ? " to" : "") + (i === src ? " from" : ""), "data-position": i }, [
-      make("span", { class: "chip s" + step }, words[i]), make("span", { class: "weight" }, number(share, 2))
+      make("span", { class: "chip s" + step, lang: data.prompts_lang }, words[i]), make("span", { class: "weight" }, number(share, 2))
     ]);
   });
   return make("ol", { class: "strip" }, items);
