@@ -8,8 +8,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 
 from markupsafe import Markup
 
@@ -20,6 +20,8 @@ from interp.report.markup import element, figure_number, token
 
 THICKEST = 9.0
 """Width of the line of an effect of 1."""
+WHOLE, NEAR = 80, 6
+"""A sentence of more tokens is drawn only where an arc, the source or the target is within so many of them."""
 TALLEST = 300.0
 """Height of all layers together, at most."""
 _NAMED = 3
@@ -102,9 +104,28 @@ def sentence(
         title: the accessible name.
     """
     kinds = dict.fromkeys(range(*target), "target") | dict.fromkeys(range(*source), "source")
-    words = [Word(text, kinds.get(i, ""), position=i) for i, text in enumerate(tokens)]
-    nothing = () if arcs else (Faint(source[0], target[1] - 1, say("nothing")),)
-    return flow(words, arcs, faint=nothing, n_layers=n_layers, key=key, title=title)
+    places = _near(len(tokens), [*kinds, *(end for arc in arcs for end in (arc.start, arc.end))])
+    words = [Word("…") if i is None else Word(tokens[i], kinds.get(i, ""), position=i) for i in places]
+    at = {i: place for place, i in enumerate(places) if i is not None}
+    nothing = () if arcs else (Faint(at[source[0]], at[target[1] - 1], say("nothing")),)
+    drawn = [replace(arc, start=at[arc.start], end=at[arc.end]) for arc in arcs]
+    return flow(words, drawn, faint=nothing, n_layers=n_layers, key=key, title=title)
+
+
+def _near(n: int, marked: Iterable[int]) -> list[int | None]:
+    """The tokens that are drawn; None in the place of those that are left out.
+
+    >>> _near(4, [0]), _near(100, [0, 99])[5:10]
+    ([0, 1, 2, 3], [5, 6, None, 93, 94])
+    """
+    if n <= WHOLE:
+        return list(range(n))
+    kept = sorted({i for at in marked for i in range(max(0, at - NEAR), min(n, at + NEAR + 1))})
+    places: list[int | None] = []
+    for before, i in zip([-1, *kept], [*kept, n], strict=True):
+        places += [None] * (i > before + 1)
+        places += [i] * (i < n)
+    return places
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from interp import mini
 from interp.language import say
 from interp.prompts.vocabulary import PREFERS
 from interp.report import picture
+from interp.report.arcs import WHOLE
 from interp.report.blocks import Notice
 from interp.report.heat import going_on
 from interp.report.inputs import RunInputs
@@ -100,6 +101,9 @@ def _caption(run: RunInputs, found: Verdict) -> str:
         "An arc is what one head takes from one word to another, at its layer; the thicker, the more it matters. Thin "
         "and grey: next to nothing."
     )
+    reach = run.get("reach")
+    if reach is not None and (size := len(reach.labels("token"))) > WHOLE:
+        drawn += " " + say("Of {n} tokens those near an arc are drawn; … stands for the others.", n=size)
     n = picture.prompts(run, found)
     return drawn if n is None else f"{drawn} {say('Drawn: prompt 1 of {n}.', n=n)}"
 

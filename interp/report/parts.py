@@ -177,7 +177,7 @@ LENSES = ("logit_lens", "lenses")
 """The results in which lenses are read, one or several side by side."""
 INFLUENCES = "influences"
 """The result of ``interp explain --from ?``."""
-FURTHER = ("paths", "continuation")
+FURTHER = ("paths", "continuation", "route")
 """Those that are drawn with them where they are there."""
 
 PARTS = (

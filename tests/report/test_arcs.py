@@ -41,3 +41,14 @@ def test_tokens_are_text() -> None:
     text = drawn()
     assert "<script" not in text
     assert "&lt;script&gt;" in text
+
+
+def test_a_long_sentence_is_drawn_where_its_arcs_are_and_says_that_words_are_left_out() -> None:
+    words = [f"w{i}" for i in range(200)]
+    arc = Arc("L0H1", 0, 100, 190, 0.5)
+    drawn = sentence(words, source=(3, 4), target=(190, 191), arcs=[arc], n_layers=2, key="k")
+    shown = re.findall(r">(w\d+|…)<", drawn)
+    near = [*range(10), *range(94, 107), *range(184, 197)]
+    assert [word for word in dict.fromkeys(shown) if word != "…"] == [f"w{i}" for i in near]
+    assert shown.count("…") == 3
+    assert 'data-position="100"' in drawn

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from interp import _depth as depth
 from interp import summary
 from interp.language import say, say_stored
 from interp.report.arcs import Arc, sentence
@@ -32,11 +33,12 @@ def section(
     predictions: Result,
     paths: Result | None = None,
     continuation: Result | None = None,
+    route: Result | None = None,
 ) -> Section:
-    """The numbers of the picture, paths, the map of the difference, changed predictions, and how it goes on.
+    """The numbers of the picture, paths, the maps of the difference and of the way, predictions, and how it goes on.
 
-    The picture itself stands on the first screen. ``paths`` and ``continuation`` are there where they were asked for,
-    and where there was time.
+    The picture itself stands on the first screen. ``paths``, ``continuation`` and ``route`` are there where they were
+    asked for, and where there was time.
     """
     drawn = picture(reach, heads, sources)
     return Section(
@@ -54,6 +56,7 @@ def section(
             ),
             *(() if paths is None else (_paths(paths),)),
             _map(reach),
+            *(() if route is None else (_route(route, reach.labels("token")),)),
             _predictions(predictions),
             *(() if continuation is None else (_continuation(continuation),)),
         ),
@@ -223,6 +226,44 @@ def _map(reach: Result) -> Figure:
         tables=(Table(say("Difference, mean over the other words"), columns, rows),),
         legend=colour_legend(scale, key="sentence-reach-legend"),
     )  # fmt: skip
+
+
+def _route(route: Result, words: Sequence[str]) -> Figure:
+    """Where the stream on the way holds what arrives: what is brought back by its one place alone."""
+    found = depth.named(route.summary("recovered", "prompt", "layer", "position"), "resid_pre")
+    tokens = [words[int(position)] for position in route.data["position"].values]
+    most = max(1.0, float(np.nanmax(np.abs(found["mean"].values))))
+    scale = Scale.centred(most, units=say("fraction"), name=say("sufficient"))
+    grid = Grid.of(
+        found, "layer", "position", row_title=say("after layer"), column_title=say("word"), columns=tokens,
+    )  # fmt: skip
+    columns = (Column(say("after layer")), Column(say("word")), *(Column(name) for name in _ends(say("sufficient"))))
+    rows: tuple[tuple[Cell, ...], ...] = tuple(
+        (str(found["layer"].values[layer]), tokens[i], *(float(found[part].values[layer, i]) for part in ENDS))
+        for layer in range(found.sizes["layer"])
+        for i in range(found.sizes["position"])
+    )
+    title = say_stored(route.attr("title"))
+    return Figure.of(
+        route,
+        "sentence-route",
+        title,
+        say(
+            "The stream at one word, after one layer, taken from the sentence into the runs with other words: how much "
+            "of the difference at the target that brings back. 1 is all of it: at that place all of it goes by."
+        ),
+        panels=(
+            Panel(
+                "",
+                heatmap(
+                    grid, scale, key="sentence-route-map", title=title, description=say_stored(route.attr("question"))
+                ),
+                wide=True,
+            ),
+        ),
+        tables=(Table(say("What one place brings back, mean over the other words"), columns, rows),),
+        legend=colour_legend(scale, key="sentence-route-legend"),
+    )
 
 
 def _predictions(result: Result) -> Details:
