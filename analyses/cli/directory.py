@@ -304,6 +304,10 @@ class RunDirectory:
         self._move(aside, self.result(file))
         return before
 
+    def has(self, file: str, key: str) -> bool:
+        """Whether there is a result under a key, in its place or set aside; nothing is moved."""
+        return any(_key_of(self._read(path, log.info)) == key for path in (self.result(file), self._aside(file, key)))
+
     def set_aside(self, file: str) -> None:
         """Move a result, if it is there, to where it is kept but not shown."""
         path = self.result(file)

@@ -198,16 +198,7 @@ def execute(
         place = RunDirectory(out, tools.load, tools.save, watcher.note)
         place.tidy()
         earlier = recorded.read(out)
-        asked: dict[str, Any] = {
-            "study": study.name,
-            "task": task.name,
-            "task_sha256": study.task_sha256(),
-            "language": task.language,
-            "rungs": ladder,
-            "main_rung": main,
-            "n": study.n,
-            "seed": study.seed,
-        }
+        asked = _asked(study, task, ladder, main)
         _refuse_another(place, earlier, {**asked, "model": {"dtype": dtype}})
         with watcher.stage(f"build the pairs of {task.name}"):
             pairs, skipped = build(study, task, ladder, tools)
@@ -233,6 +224,55 @@ def execute(
                 page = run.timed("report", lambda: tools.render(out))
         spoken = languages.chosen(language, task.language)
         return Outcome(run.answer(spoken), page, run.manifest["explained_rung"], run.done, spoken)
+
+
+def kept(
+    study: Study,
+    out: Path,
+    *,
+    tools: Tools,
+    watcher: Watcher,
+    model: HookedTransformer,
+    pairs: Mapping[str, PromptPairs],
+    main: str,
+    n: int,
+) -> set[str]:
+    """The analyses whose results a run into this directory would reuse. Nothing is written.
+
+    Args:
+        study: what is run.
+        out: the run's directory, which need not be there.
+        tools: the parts to run with.
+        watcher: is told nothing unless a result is damaged.
+        model: the model.
+        pairs: of every rung.
+        main: the main rung.
+        n: how many pairs of the explained rung are explained.
+
+    Raises:
+        InterpError: the directory holds another run, or no run.
+    """
+    directories.refuse_foreign(out)
+    task = tasks.load(study.task)
+    place, earlier = RunDirectory(out, tools.load, tools.save, watcher.note), recorded.read(out)
+    asked = {**_asked(study, task, study.ladder(task)[0], main), "model": _description(model)}
+    _refuse_another(place, earlier, asked)
+    run = _Run(study, task, place, tools, watcher, model, pairs, main, _stages(study, tools), True)
+    return run.kept(asked, earlier.get("explained_rung"), n)
+
+
+def _asked(study: Study, task: Task, ladder: Sequence[str], main: str) -> dict[str, Any]:
+    """What the manifest says of a run, but for its model."""
+    return {
+        "study": study.name,
+        "task": task.name,
+        "task_sha256": study.task_sha256(),
+        "language": task.language,
+        "rungs": ladder,
+        "main_rung": main,
+        "n": study.n,
+        "seed": study.seed,
+    }
 
 
 @dataclass(frozen=True)
@@ -269,6 +309,11 @@ def _stages(study: Study, tools: Tools) -> list[_Stage]:
         _Stage(one, study.options(name), {file.name: tools.function(one, file.function) for file in one.files})
         for name, one in registry.ordered(study.analyses).items()
     ]
+
+
+def _made_with() -> dict[str, Any]:
+    """The versions and the code that results are made with."""
+    return {"versions": manifests.versions(), "code_sha256": manifests.code_sha256()}
 
 
 def _description(model: HookedTransformer) -> dict[str, str]:
@@ -357,7 +402,7 @@ class _Run:
             "status": "running",
             **asked,
             "created_at": results.now(),
-            "versions": manifests.versions(),
+            **_made_with(),
             "machine": manifests.machine(),
             "explained_rung": None,
             "drops": [
@@ -366,7 +411,6 @@ class _Run:
                 for drop in pairs.drops
             ],
             "timings": {"load": round(load_seconds, 2)},
-            "code_sha256": manifests.code_sha256(),
             "results": {},
             "not_asked": {},
         }
@@ -393,6 +437,22 @@ class _Run:
             for stage in self._needing("results"):
                 self.result(stage, {file: self.done[file] for file in stage.analysis.reads if file in self.done})
         self._set_aside(file for file in self.place.results() if file not in self.done)
+
+    def kept(self, asked: Mapping[str, Any], explained: str | None, n: int) -> set[str]:
+        """The analyses whose results are there under the key that they would get, if this rung is explained."""
+        self.manifest = {**asked, **_made_with()}
+        given: dict[str, Any] = {"ladder": dict(self.ladder)}
+        if explained is not None and explained in self.ladder:
+            given["pairs"] = self.ladder[explained].spread(n)
+            given["results"] = {}
+        found = set()
+        for stage in self.stages:
+            if (needs := stage.analysis.needs) in given:
+                key = self._key(stage, given[needs])
+                self.keys.update(dict.fromkeys(stage.files, key))
+                if all(self.place.has(file, key) for file in stage.files):
+                    found.add(stage.name)
+        return found
 
     def _needing(self, needs: registry.Needs) -> list[_Stage]:
         return [stage for stage in self.stages if stage.analysis.needs == needs]

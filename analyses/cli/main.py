@@ -274,11 +274,11 @@ def _run(arguments: argparse.Namespace, terminal: Terminal) -> None:
 
     written = studies.load(arguments.study)
     study = studies.with_overrides(written, model=arguments.model, n=arguments.n, seed=arguments.seed)
+    if arguments.out is None:
+        arguments.out = execution.default_place(study, written, arguments.dtype)
     if arguments.dry_run:
         _rehearse(study, arguments, terminal)
         return
-    if arguments.out is None:
-        arguments.out = execution.default_place(study, written, arguments.dtype)
     out = arguments.out
     outcome = execution.execute(
         study,
@@ -302,6 +302,7 @@ def _rehearse(study: Study, arguments: argparse.Namespace, terminal: Terminal) -
 
     for line in rehearsal.rehearsed(
         study,
+        arguments.out,
         tools=execution.real_tools(arguments.lang),
         watcher=Screen(terminal, quiet=arguments.quiet),
         device=arguments.device,

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from analyses import registry
@@ -27,7 +28,7 @@ _PER_ROW = 16
 
 
 def rehearsed(
-    study: Study, *, tools: Tools, watcher: Watcher, device: str, dtype: str, every_prompt: bool
+    study: Study, out: Path, *, tools: Tools, watcher: Watcher, device: str, dtype: str, every_prompt: bool
 ) -> Iterator[str]:
     """What ``execute`` would do with the same arguments, in lines of text.
 
@@ -57,11 +58,14 @@ def rehearsed(
     n = len(chosen) if every_prompt else tools.affordable(study, model, chosen)
     bound = "" if n == len(chosen) else f" {n} of them, to bound the time; --n chooses the number."
     yield f"Explained, if the model does it: rung {explained}, {len(chosen)} pairs.{bound}"
-    sweeps = plans.planned(study, model, chosen.spread(n), without=left_out)
+    kept = execution.kept(study, out, tools=tools, watcher=watcher, model=model, pairs=pairs, main=main, n=n)
+    sweeps = plans.planned(study, model, chosen.spread(n), without={*left_out, *kept})
     with watcher.stage("measure this machine"):
         rate = operations_per_second(model, chosen.spread(min(SAMPLE, n)))
+    if kept:
+        yield f"Kept from an earlier run into {out}: {len(kept)} of {len(study.analyses)} analyses."
     yield ""
-    yield from aligned(*_table(study, sweeps, rate, left_out))
+    yield from aligned(*_table(study, sweeps, rate, left_out, kept))
     yield ""
     yield from _in_all(model, Sweeps.together(sweeps.values()) if sweeps else None, rate)
 
@@ -80,7 +84,7 @@ def operations_per_second(model: HookedTransformer, pairs: PromptPairs) -> float
 
 
 def _table(
-    study: Study, sweeps: Mapping[str, Sweeps], rate: float, left_out: Mapping[str, str]
+    study: Study, sweeps: Mapping[str, Sweeps], rate: float, left_out: Mapping[str, str], kept: Collection[str]
 ) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
     """A row for each analysis, in the order in which they run."""
     rows: list[tuple[str, ...]] = []
@@ -88,6 +92,8 @@ def _table(
         found = sweeps.get(name)
         if name in left_out:
             rows.append((name, "left out", "", "", "", ""))
+        elif name in kept:
+            rows.append((name, "kept from an earlier run", "", "", "", ""))
         elif found is None:
             rows.append((name, _OTHERS[analysis.needs], "", "", "", ""))
         else:
@@ -116,7 +122,7 @@ def _in_all(model: HookedTransformer, found: Sweeps | None, rate: float) -> Iter
     weights = sum(each.numel() * each.element_size() for each in model.bridge.parameters())
     yield f"The model takes {mebibytes(weights)} on {model.device}."
     if found is None:
-        yield "No analysis of this study makes a sweep."
+        yield "No sweep is left to make."
         return
     yield (
         f"Sweeps in all: {found.rows} of {found.rows_in_all} rows, {found.flop:.2g} operations at least, "

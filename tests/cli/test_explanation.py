@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import json
 import re
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -157,6 +158,12 @@ def test_the_page_has_the_answer_the_picture_and_nothing_of_a_study(found: Expla
     with pytest.raises(InterpError, match="holds an explanation already"):
         found.save(tmp_path / "page")
     assert report.render(tmp_path / "page", interactive=False).read_text(encoding="utf-8") == text
+
+
+def test_no_thread_is_left_that_keeps_the_process_from_ending(mini: HookedTransformer) -> None:
+    before = set(threading.enumerate())
+    explain(mini, "I 🐈 love the color black and my 🐈‍⬛ cat", "black", "cat", n=2, seconds=5)
+    assert all(thread.daemon for thread in set(threading.enumerate()) - before)
 
 
 def test_a_notebook_shows_the_answer_and_the_picture_in_a_style_of_its_own(found: Explanation) -> None:

@@ -67,6 +67,29 @@ def test_a_dry_run_says_what_will_be_done_and_writes_nothing(
     assert [path.name for path in tmp_path.iterdir()] == ["my.yaml"]
 
 
+def test_a_dry_run_says_what_a_finished_directory_would_keep(
+    mini: HookedTransformer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(HookedTransformer, "from_pretrained", lambda source, **how: mini)
+    monkeypatch.chdir(tmp_path)
+
+    def asked(*sites: str) -> list[str]:
+        analyses = {"behavior": None, "activation_patching": {"sites": list(sites), "directions": ["denoising"]}}
+        (tmp_path / "my.yaml").write_text(yaml.safe_dump({**MINIMAL, "analyses": analyses, "model": "mini"}))
+        return ["run", "my.yaml", "--out", "there", "--quiet", "--n", "4"]
+
+    assert main(asked("v")) == 0
+    stood = {path: path.stat().st_mtime_ns for path in Path("there").rglob("*")}
+    capsys.readouterr()
+    assert main([*asked("v"), "--dry-run"]) == 0
+    out, _ = capsys.readouterr()
+    assert "Kept from an earlier run into there: 2 of 2 analyses." in out
+    assert "No sweep is left to make." in out
+    assert main([*asked("k"), "--dry-run"]) == 0
+    assert "Kept from an earlier run into there: 1 of 2 analyses." in capsys.readouterr().out
+    assert {path: path.stat().st_mtime_ns for path in Path("there").rglob("*")} == stood
+
+
 def test_an_explanation_is_planned_without_patching(
     mini: HookedTransformer, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

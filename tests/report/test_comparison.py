@@ -233,6 +233,12 @@ def test_the_gap_of_a_rung_is_the_runs_own_and_is_subtracted(pair: tuple[Path, P
     assert (shown.differences[0].mean, shown.differences[0].low, shown.differences[0].high) == (0, 0, 0)
 
 
+def test_a_place_that_is_another_one_is_named_in_both_runs() -> None:
+    moved = Row("z, needed", (Value(0.5, place="L1H2"), Value(0.4, place="L0H1")), (None,))
+    assert moved.elsewhere(1)
+    assert moved.moved(1) == "z, needed (L1H2 → L0H1)"
+
+
 # --- sentences ---
 
 

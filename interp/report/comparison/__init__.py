@@ -159,7 +159,7 @@ def _said(found: tuple[Side, ...], parts: tuple[Part, ...]) -> Iterator[str]:
             )
         else:
             yield say("No difference of {first} and {other} is seen in {total} numbers.", **names)
-        moved = [row.name for part in parts for row in part.rows if row.elsewhere(i + 1)]
+        moved = [row.moved(i + 1) for part in parts for row in part.rows if row.elsewhere(i + 1)]
         if moved:
             yield say("The strongest place is another one in {other} for {names}.", **names, names=_listed(moved))
         if not sides.same_prompts(first, side):

@@ -73,6 +73,11 @@ class Row:
         first, other = self.values[0], self.values[run]
         return first is not None and other is not None and first.shared != other.shared
 
+    def moved(self, run: int) -> str:
+        """The quantity with its place in the first run and in another, to stand in a sentence."""
+        places = (value.place for value in (self.values[0], self.values[run]) if value is not None)
+        return f"{self.name} ({' → '.join(places)})"
+
 
 @dataclass(frozen=True)
 class Part:
