@@ -128,15 +128,17 @@ def predictions(beginning: Beginning, pairs: PromptPairs) -> xr.Dataset:
     model = beginning.model
     start, length = int(pairs.clean.spans(TARGET)[0, 1]) - 1, int(pairs.clean.lengths[0])
     positions = np.arange(start, length)
-    clean, other = (
-        beginning.logits(prompts, positions).double().log_softmax(dim=-1)
-        for prompts in (pairs.clean.select([0]), pairs.corrupted)
-    )
-    clean = clean[0]
-    kl = (clean.exp() * (clean - other)).sum(dim=-1)
-    moved = (other.exp() - clean.exp()).mean(dim=0)
+    logits = beginning.logits(pairs.corrupted, positions)
+    clean = beginning.logits(pairs.clean.select([0]), positions)[0].double().log_softmax(dim=-1)
+    kl, expected = torch.empty(logits.shape[:2], dtype=torch.float64), torch.zeros_like(clean)
+    for i, row in enumerate(logits):  # in float64 one by one: a vocabulary is long, and so may the sentence be
+        other = row.double().log_softmax(dim=-1)
+        kl[i] = (clean.exp() * (clean - other)).sum(dim=-1)
+        expected += other.exp() / len(logits)
+    moved = expected - clean.exp()
     words = torch.cat([(sign * moved).topk(min(SHOWN_WORDS, moved.shape[-1])).indices for sign in (-1, 1)], dim=-1)
     ids = torch.unique(words)
+    probability = torch.stack([row.double().log_softmax(dim=-1)[:, ids].exp() for row in logits])
     return results.build(
         {
             "kl": Variable(("prompt", "position"), kl.numpy(), "nats", "change of what is predicted after a token"),
@@ -144,7 +146,7 @@ def predictions(beginning: Beginning, pairs: PromptPairs) -> xr.Dataset:
                 ("position", "word"), clean.exp()[:, ids].numpy(), "", "probability after the sentence's own tokens"
             ),
             "corrupted_probability": Variable(
-                ("prompt", "position", "word"), other.exp()[:, :, ids].numpy(), "", "probability in a counterfactual"
+                ("prompt", "position", "word"), probability.numpy(), "", "probability in a counterfactual"
             ),
         },
         coords={
