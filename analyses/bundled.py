@@ -165,6 +165,26 @@ _QK_ATTRIBUTION = Analysis(
     asks=("dest", "src"),
 )
 
+_HEAD_ROLES = Analysis(
+    "head_roles",
+    "analyses.head_roles",
+    "Which heads look back, continue repeats, move a word, hold the answer back, or are made up for?",
+    options=(
+        Option("edge", Edge(), None, "destination<-source of the mover", "the vocabulary's"),
+        Option("n", Number("at least 2", least=2, whole=True), 24, "sequences of random tokens"),
+        Option("repaired", Number("at least 1", least=1, whole=True), 8, "heads ablated to look for self-repair"),
+        Option(
+            "ablation",
+            Text(("zero", "zero_raw", "mean", "resample")),
+            "mean",
+            "what takes the place of an ablated head",
+        ),
+        _max_prompts(24),
+    ),
+    settled=("seed", "progress"),
+    asks=("edge",),
+)
+
 _PROBING = Analysis(
     "probing",
     "analyses.probing",
@@ -297,6 +317,7 @@ BUNDLED = {
         _PROBING,
         _LOGIT_LENS,
         _QK_ATTRIBUTION,
+        _HEAD_ROLES,
         _APPROXIMATION_AUDIT,
         _PLACES,
         _GROUND_TRUTH,

@@ -15,13 +15,12 @@ import numpy as np
 import torch
 import xarray as xr
 from jaxtyping import Float, Int
-from torch import Tensor
 
 from interp import results
 from interp._arguments import check_pairs
 from interp.errors import InterpError, unknown_name
+from interp.heads.direct import logit_direction
 from interp.interventions import ABLATIONS, AblationKind, parse_edge
-from interp.model.frozen import FrozenNorm, vector
 from interp.prompts import PromptPairs
 from interp.prompts.template import ANSWER
 from interp.prompts.tokens import Prompts, extend
@@ -269,7 +268,7 @@ def _contributions(model: HookedTransformer, pairs: PromptPairs) -> Contribution
     found = capture(model, pairs.clean, [*embeds, "z", *blocks, "resid_post"], at=[ANSWER])
     at_answer = {str(name): torch.from_numpy(array.sel(role=ANSWER).values) for name, array in found.data_vars.items()}
     correct, incorrect = (torch.from_numpy(np.array(ids)) for ids in (pairs.correct, pairs.incorrect))
-    direction, constant = _direction(model, at_answer["resid_post"][:, -1], correct, incorrect)
+    direction, constant = logit_direction(model, at_answer["resid_post"][:, -1], correct, incorrect)
     cfg = model.cfg
     columns = {name: ("embed" if name == "embed" else "pos_embed", -1, -1) for name in embeds}
     values = [(at_answer[name].double() * direction).sum(-1, keepdim=True) for name in embeds]
@@ -285,26 +284,6 @@ def _contributions(model: HookedTransformer, pairs: PromptPairs) -> Contribution
     columns["bias"] = ("bias", -1, -1)
     kinds, layers, heads = zip(*columns.values(), strict=True)
     return Contributions(torch.cat(values, dim=1).numpy(), tuple(columns), kinds, layers, heads)
-
-
-def _direction(
-    model: HookedTransformer,
-    stream: Float[Tensor, "prompt d_model"],
-    correct: Int[Tensor, " prompt"],
-    incorrect: Int[Tensor, " prompt"],
-) -> tuple[Float[Tensor, "prompt d_model"], Float[Tensor, " prompt"]]:
-    """Final norm (scale frozen) and unembedding as one linear map: logit difference = stream . direction + constant."""
-    norm, unembed = getattr(model.bridge, "ln_final", None), model.bridge.unembed
-    if norm is None:
-        raise InterpError(
-            f"{model.cfg.architecture} has no final norm: its blocks normalise the stream itself, so that logits are "
-            "no sum of parts. Use ablation and patching instead."
-        )
-    weights = model.W_U().detach()
-    answer = (weights[:, correct.to(weights.device)] - weights[:, incorrect.to(weights.device)]).T.double().cpu()
-    frozen = FrozenNorm.of(model, norm, stream)
-    unembed_bias = vector(unembed, "b_U", model.cfg.vocab_out, 0.0)
-    return frozen.read_along(answer), answer @ frozen.bias + unembed_bias[correct] - unembed_bias[incorrect]
 
 
 def _check_sum(

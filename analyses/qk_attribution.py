@@ -74,7 +74,7 @@ def run(
         head: the index of the head; None lets the numbers choose.
         dest: the word that looks: a role (its last token) or a position; None is that from which one head looks most.
         src: the word that is looked at; None is the role that holds the answer.
-        writers: how many writers of either side stand alone; the others are summed.
+        writers: how many writers of query, key and value each stand alone; the others are summed.
         senders: how many writers are tested by path patching.
         readers: how many later readers are tested by path patching.
         metric: what is measured of the answer: a name from ``interp.readouts``, or a read-out.
@@ -113,7 +113,7 @@ def run(
         lambda say: heads.score_paths(
             model, pairs, head=one, dest=to, src=at, top=senders, metric=metric, progress=say
         ),
-        lambda say: heads.writes(model, pairs, head=one, dest=to, src=at, progress=say),
+        lambda say: heads.largest(heads.writes(model, pairs, head=one, dest=to, src=at, progress=say), writers),
         lambda say: heads.readers(model, pairs, head=one, top=readers, metric=metric, progress=say),
     )
     for stage, make in enumerate(further, start=1):

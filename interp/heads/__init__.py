@@ -2,7 +2,18 @@
 
 from interp.heads.composition import composition
 from interp.heads.paths import score_paths
+from interp.heads.roles import MEASURES, ROLES, roles
 from interp.heads.scores import largest, score_attribution
 from interp.heads.writing import readers, writes
 
-__all__ = ["composition", "largest", "readers", "score_attribution", "score_paths", "writes"]
+__all__ = [
+    "MEASURES",
+    "ROLES",
+    "composition",
+    "largest",
+    "readers",
+    "roles",
+    "score_attribution",
+    "score_paths",
+    "writes",
+]

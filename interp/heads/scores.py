@@ -124,13 +124,13 @@ OTHERS = "others"
 
 
 def largest(found: xr.Dataset, n: int) -> xr.Dataset:
-    """The same split with the ``n`` writers of either side that matter most, and one that is the sum of the others.
+    """The same split with the ``n`` writers of each side that matter most, and one that is the sum of the others.
 
-    A writer matters by its largest mean absolute part, of the score or of its change, in any pair. The order stays
-    that of writing, and everything still sums to the score.
+    A writer matters by its largest mean absolute part, of the clean run or of the change, in any pair. The order stays
+    that of writing, and everything still sums to the whole.
 
     Args:
-        found: what ``score_attribution`` returned.
+        found: what ``score_attribution`` or ``writes`` returned.
         n: writers to keep on each side, at least 1.
 
     >>> from interp import HookedTransformer, heads, tasks
@@ -141,18 +141,18 @@ def largest(found: xr.Dataset, n: int) -> xr.Dataset:
     [5, 5]
     """
     whole_number(n, "n", least=1)
-    for side in ("query_writer", "key_writer"):
-        names = [name for name in ("term", "term_change") if name in found]
-        other = {"query_writer": "key_writer", "key_writer": "query_writer"}[side]
-        size = np.max([abs(found[name]).mean("prompt").max(other).values for name in names], axis=0)
+    for side in [side for side in ("query_writer", "key_writer", "value_writer") if side in found.dims]:
+        names = [str(name) for name in found.data_vars if side in found[name].dims]
+        means = [abs(found[name]).mean("prompt") for name in names if not name.endswith(("_part", "_part_change"))]
+        size = np.max([one.max([dim for dim in one.dims if dim != side]).values for one in means], axis=0)
         if len(size) <= n:
             continue
         kept = np.sort(np.argsort(-size, kind="stable")[:n])
         rest = np.setdiff1d(np.arange(len(size)), kept)
         parts = {}
-        for name in [str(name) for name in found.data_vars if side in found[name].dims]:
-            summed = found[name].isel({side: rest}).sum(side, keep_attrs=True).expand_dims({side: [OTHERS]})
-            both = xr.concat([found[name].isel({side: kept}), summed], dim=side)
+        for name in names:
+            summed = found[name].isel({side: rest}).sum(side, keep_attrs=True, skipna=False)
+            both = xr.concat([found[name].isel({side: kept}), summed.expand_dims({side: [OTHERS]})], dim=side)
             parts[name] = both.transpose(*found[name].dims)
         meaning = found[side].attrs
         found = found.drop_dims(side).assign(parts)

@@ -25,6 +25,7 @@ from interp.report.sections import (
     probe,
     provenance,
     qk,
+    roles,
     sentence,
 )
 from interp.report.verdict import Verdict
@@ -158,6 +159,11 @@ def _ground_truth(context: Context) -> list[Section | None]:
     return [ground_truth.section(context.run.get("ground_truth"), context.run.get("false_alarms"))]
 
 
+def _roles(context: Context) -> list[Section | None]:
+    found = context.run.get("head_roles")
+    return [] if found is None else [roles.section(found, context.verdict)]
+
+
 def _others(context: Context) -> list[Section | None]:
     """The generic section of every result that no part draws, and why others could not be asked."""
     drawn = {name for part in PARTS for name in part.results}
@@ -190,6 +196,7 @@ PARTS = (
     Part("patching", "What carries it", _patching, ("activation_patching",)),
     Part("heads", "Which heads", _heads, ("head_attribution", "verdict")),
     Part("qk", "", _qk, ("qk_attribution",), expected=False),
+    Part("roles", "", _roles, ("head_roles",), expected=False),
     Part("approximations", "", _approximations, ("approximation_audit",), expected=False),
     Part("ground-truth", "", _ground_truth, ("ground_truth", "false_alarms"), explains=False, expected=False),
     Part("others", "", _others, expected=False, of_sentence=True),

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
 
 from interp import HookedTransformer, InterpError, heads
 from interp.heads.composition import _Factors, _shares
-from tests.tiny import make_llama
 from tests.tolerance import close
 
 
@@ -53,12 +50,12 @@ def test_they_are_norms_of_whole_matrices(family: str, request: pytest.FixtureRe
     assert np.isnan(found["composition"].sel(writer_head="L1H0", reader_head=["L0H0", "L1H1"])).all()
 
 
-def test_rotary_scores_are_those_of_the_rotation_between_two_words(tmp_path: Path) -> None:
-    model = HookedTransformer.from_pretrained(make_llama(tmp_path), dtype="float64")
+def test_rotary_scores_are_those_of_the_rotation_between_two_words(llama: HookedTransformer) -> None:
+    model = llama
     angles = 3 * 10000.0 ** (-np.arange(4) / 4)
     cos, sin = np.diag(np.cos(angles)), np.diag(np.sin(angles))
     turn = np.block([[cos, sin], [-sin, cos]])  # of row vectors, by three tokens
-    moved = whole(model, 0, 1, "V") @ model.W_O(0)[1].numpy()
+    moved = whole(model, 0, 1, "V") @ model.W_O(0)[1].double().numpy()
     compared = whole(model, 1, 2, "Q") @ turn @ whole(model, 1, 2, "K").T
     expected = np.linalg.norm(moved @ compared) / (np.linalg.norm(moved) * np.linalg.norm(compared))
     at = {"kind": "q", "writer_head": "L0H1", "reader_head": "L1H2"}

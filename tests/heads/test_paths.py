@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
@@ -16,7 +14,7 @@ from interp.report.inputs import Result
 from interp.report.sections import qk
 from interp.run import capture
 from interp.sites import SITES
-from tests.tiny import make_mistral, ragged_pairs, scattered_pairs, without_blocks
+from tests.tiny import ragged_pairs, scattered_pairs, without_blocks
 from tests.tolerance import close
 
 LAYER, HEAD, DEST, SRC = 2, 3, 6, 4
@@ -164,34 +162,31 @@ def test_the_analysis_joins_them(llama: HookedTransformer) -> None:
         llama, no_vocabulary(), layer=2, src="color", writers=3, progress=lambda done, total: told.append((done, total))
     )
     assert dict(found.sizes) | {"prompt": 4, "query_writer": 4, "key_writer": 4, "sender": 4, "side": 2} == found.sizes
-    assert found["query_writer"].values[-1] == "others"
+    assert found["query_writer"].values[-1] == found["value_writer"].values[-1] == "others"
+    whole = heads.writes(llama, no_vocabulary(), head=(2, found.attrs["head"]), dest=found.attrs["dest"], src="color")
+    close(found["written_change"].sum("value_writer"), whole["written_change"].sum("value_writer"), size=10.0)
     close(found["term"].sum(["query_writer", "key_writer"]), found["score"], size=20.0)
     assert found.attrs["left_out"] == ""
     assert [done for done, _ in told] == sorted(done for done, _ in told)
     assert told[-1] == (400, 400)
-
-
-def test_the_analysis_says_what_it_leaves_out(tmp_path: Path, gpt2: HookedTransformer) -> None:
-    found = qk_attribution.run(gpt2, no_vocabulary(), layer=0, src="color")
-    assert "reads the embedding alone" in found.attrs["left_out"]
-    assert {"reader_change", "written_change"} <= set(found.data_vars)
-    model = HookedTransformer.from_pretrained(make_mistral(tmp_path))
-    found = qk_attribution.run(model, no_vocabulary(), src="color")
-    assert found.attrs["left_out"].count("own weights only") == 2
-    assert "written_change" in found
-    assert "score_change" not in found
-
-
-def test_the_page_says_it_in_both_languages(gpt2: HookedTransformer) -> None:
-    found = Result(
-        "qk_attribution", qk_attribution.run(gpt2, no_vocabulary(), layer=1, head=0, src="color", dest="noun")
-    )
-    for spoken, start in (("en", "L1H0 gives color "), ("es", "L1H0 dedica a color el ")):
+    label = found.attrs["head_label"]
+    for spoken, start in (("en", f"{label} gives color "), ("es", f"{label} dedica a color el ")):
         with speaking(spoken):
-            made = qk.section(found)
+            made = qk.section(Result("qk_attribution", found))
         first = made.blocks[0]
         assert isinstance(first, Prose)
         assert first.paragraphs[0].startswith(start)
         figures = [block for block in made.blocks if isinstance(block, Figure)]
         assert [figure.key for figure in figures] == ["qk-parts", "qk-paths", "qk-written", "qk-readers"]
         assert "NaN" not in "".join(str(panel.body) for figure in figures for panel in figure.panels)
+
+
+def test_the_analysis_says_what_it_leaves_out(gpt2: HookedTransformer, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = qk_attribution.run(gpt2, no_vocabulary(), layer=0, src="color")
+    assert "reads the embedding alone" in found.attrs["left_out"]
+    assert {"reader_change", "written_change"} <= set(found.data_vars)
+    without_blocks(monkeypatch, gpt2)
+    found = qk_attribution.run(gpt2, no_vocabulary(), src="color")
+    assert found.attrs["left_out"].count("own weights only") == 2
+    assert "written_change" in found
+    assert "score_change" not in found

@@ -16,7 +16,7 @@ from interp.errors import UnaskableError
 from interp.heads.choice import mean_attention
 from interp.run import capture
 from tests.families import FAMILIES
-from tests.tiny import make_gpt2, make_llama, make_mistral, make_qwen2, ragged_pairs, scattered_pairs
+from tests.tiny import make_mistral, make_qwen2, ragged_pairs, scattered_pairs
 from tests.tolerance import close
 
 LAYER, HEAD = 2, 3
@@ -80,17 +80,16 @@ def test_the_parts_sum_to_the_models_own_score(name: str, tmp_path: Path, reques
     close(found["key_part_change"].sum("key_writer"), found["term_change"].sum(BOTH), size=size)
 
 
-@pytest.mark.parametrize("make", [make_gpt2, make_llama])
-def test_in_float64_they_sum_to_its_last_digits(make: Callable[[Path], Path], tmp_path: Path) -> None:
-    model = HookedTransformer.from_pretrained(make(tmp_path), dtype="float64")
+def test_in_float64_they_sum_to_its_last_digits(llama_directory: Path) -> None:
+    model = HookedTransformer.from_pretrained(llama_directory, dtype="float64")
     found = heads.score_attribution(model, scattered_pairs(), head=(LAYER, HEAD), dest="noun", src="color")
     assert found["term"].dtype == np.float64
     close(found["term"].sum(BOTH), found["score"], dtype="float64", size=float(abs(found["term"]).max()))
 
 
-def test_each_part_is_what_numpy_makes_of_the_weights(tmp_path: Path) -> None:
+def test_each_part_is_what_numpy_makes_of_the_weights(gpt2_directory: Path) -> None:
     """GPT-2, layer 1: everything that writes before it, from the plain model's weights and hooks, in float64."""
-    path, pairs = make_gpt2(tmp_path), scattered_pairs()
+    path, pairs = gpt2_directory, scattered_pairs()
     plain = GPT2LMHeadModel.from_pretrained(path, attn_implementation="eager").double().eval()
     seen: dict[str, np.ndarray] = {}
 
@@ -131,12 +130,13 @@ def test_each_part_is_what_numpy_makes_of_the_weights(tmp_path: Path) -> None:
     assert found["query_writer"].values.tolist() == [*parts, "norm bias", "b_Q"]
     assert found["key_writer"].values.tolist() == [*parts, "norm bias", "b_K"]
     close(found["term"], expected, dtype="float64")
+    close(found["term"].sum(BOTH), found["score"], dtype="float64", size=float(np.abs(expected).max()))
 
 
-def test_rotary_parts_are_turned_as_hugging_face_turns_them(tmp_path: Path) -> None:
+def test_rotary_parts_are_turned_as_hugging_face_turns_them(llama: HookedTransformer, llama_directory: Path) -> None:
     """The first layer of a Llama reads the embedding alone: its score is one term."""
-    path, pairs = make_llama(tmp_path), scattered_pairs()
-    plain = LlamaForCausalLM.from_pretrained(path).double().eval()
+    pairs = scattered_pairs()
+    plain = LlamaForCausalLM.from_pretrained(llama_directory).double().eval()
     weights = {name: value.detach().numpy() for name, value in plain.named_parameters()}
     x = weights["model.embed_tokens.weight"][pairs.clean.ids]
     x = x / np.sqrt((x**2).mean(-1, keepdims=True) + plain.config.rms_norm_eps)
@@ -151,8 +151,7 @@ def test_rotary_parts_are_turned_as_hugging_face_turns_them(tmp_path: Path) -> N
         return np.concatenate([left * cos - right * sin, right * cos + left * sin], axis=1)
 
     expected = (turned(q, 6) * turned(k, 4)).sum(-1) / np.sqrt(8)
-    model = HookedTransformer.from_pretrained(path)
-    found = heads.score_attribution(model, pairs, head=(0, 3), dest=6, src=4)
+    found = heads.score_attribution(llama, pairs, head=(0, 3), dest=6, src=4)
     assert found["term"].shape[1:] == (1, 1)
     close(found["term"][:, 0, 0], expected)
 
