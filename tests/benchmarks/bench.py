@@ -27,7 +27,7 @@ os.environ |= {"TQDM_DISABLE": "1", "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELI
 import torch
 
 from interp.mini import WEIGHTS
-from tests.benchmarks import growth, machine, memory, ours, peers, sweeps
+from tests.benchmarks import circuits, growth, machine, memory, ours, peers, sweeps
 from tests.benchmarks.workload import SITES, SMALL, Workload, save_random, workload
 
 JOBS = {
@@ -36,6 +36,7 @@ JOBS = {
     "sites": "every site: the stream and the blocks by position, heads at all positions; ours in one call",
     "path": "path patching: heads into queries, keys and values of later heads",
     "edges": "path patching: every edge out of the embedding, heads and MLPs",
+    "circuits": "circuits: edge scores by EAP, and faithfulness of the best edges, on mini",
     "memory": "peak memory of reading one role",
     "growth": "growth with layers, positions and prompts",
 }
@@ -126,7 +127,13 @@ def _model(work: Workload, arguments: argparse.Namespace) -> dict[str, Any]:
             shown += f", only layers {', '.join(map(str, layers))}"
         if job in ("path", "edges") and per_layer is not None:
             shown += f", only {per_layer} sending head{'s' if per_layer > 1 else ''} of each layer, drawn at random"
+        if job == "circuits" and (large or not lens):
+            continue
         _headline(job, shown)
+        if job == "circuits":
+            found[job] = circuits.measure(work, arguments.repeats)
+            print(*circuits.lines(found[job]), sep="\n", flush=True)
+            continue
         if job in ("path", "edges") and not ours.has_paths():
             print("  n/a: this interp.sweeps has no path_patching", flush=True)
             continue
