@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -19,8 +20,10 @@ if TYPE_CHECKING:
     from interp.prompts import PromptPairs
     from interp.sweeps import Progress
 
-CLAIMS = ("gate", "verdict", "verdict, gate opened", "heads alone")
+CLAIMS = ("gate", "verdict", "verdict, gate opened", "heads alone", "readable")
 """What can be claimed of a random model."""
+LEVEL = 0.05
+"""Chance, at most, that a probe is called readable anywhere where nothing can be read."""
 
 
 def check(*, n_models: int) -> None:
@@ -52,7 +55,8 @@ def run(
         ``alarms`` and ``rate`` (claim), with the exact 95% interval of the rate (``rate_interval``), of ``n`` models.
         Claims: ``gate`` (the behaviour gate lets the model through), ``verdict`` (a head is named), ``verdict, gate
         opened`` (a head is named although the gate was told to let everything through), ``heads alone`` (a head would
-        be named if nothing were known of the behaviour).
+        be named if nothing were known of the behaviour), ``readable`` (a probe reads labels that were drawn at random,
+        at any of four places; asked of a quarter of the models).
 
     Raises:
         InterpError: fewer than one model.
@@ -64,19 +68,25 @@ def run(
     (0, [0.0, 0.975])
     """
     check(n_models=n_models)
-    counts = dict.fromkeys(CLAIMS, 0)
+    counts, asked = (dict.fromkeys(CLAIMS, 0) for _ in range(2))
     meter = Meter(progress, n_models)
     for seed in range(n_models):
-        for claim, raised in _alarms(seed).items():
+        found = _alarms(seed)
+        if seed < max(1, n_models // 4):  # it takes much longer
+            found["readable"] = readable(seed)
+        for claim, raised in found.items():
             counts[claim] += raised
+            asked[claim] += 1
         meter.add(1)
-    ends = np.array([stats.exact_interval(count, n_models) for count in counts.values()])
-    rate = np.array(list(counts.values())) / n_models
+    n = np.array(list(asked.values()))
+    ends = np.array([stats.exact_interval(counts[claim], asked[claim]) for claim in CLAIMS])
+    rate = np.array(list(counts.values())) / n
     return results.build(
         {
             "rate": Variable(("claim",), rate, "share", "random models of which it is claimed"),
             "rate_interval": Variable(("claim", "ci_bound"), ends, "share", "exact 95% interval of the rate"),
             "alarms": Variable(("claim",), list(counts.values()), "models", "random models of which it is claimed"),
+            "n": Variable(("claim",), n, "models", "random models that were asked"),
         },
         coords={"claim": list(counts), "ci_bound": ["lower", "upper"]},
         title="False alarms",
@@ -85,7 +95,6 @@ def run(
         source="Clopper and Pearson 1934 (intervals)",
         of=(model, pairs),
         seed=0,
-        extra={"n_models": n_models},
         dims={"claim": "what is claimed"},
     )
 
@@ -123,3 +132,21 @@ def _opened(behavior: xr.Dataset) -> xr.Dataset:
     """The baselines as they would be if the gate let everything through."""
     rung = str(behavior["rung"].values[0])
     return behavior.assign(passes=behavior["passes"] * 0 + 1).assign_attrs(explained_rung=rung)
+
+
+def readable(seed: int) -> bool:
+    """Whether a probe is called readable on labels that mean nothing, at the colour and at the answer position."""
+    model, pairs = groundtruth.at_random(seed)
+    rng = np.random.default_rng(seed)
+    words = [f"label {i}" for i in range(6)]
+    drawn = [rng.choice(words, 2, replace=False) for _ in range(len(pairs))]
+    shuffled = replace(
+        pairs,
+        slots=tuple({"shuffled": str(clean)} for clean, _ in drawn),
+        corrupted_slots=tuple({"shuffled": str(corrupted)} for _, corrupted in drawn),
+    )
+    found: xr.Dataset = registry.get("probing").function("run")(
+        model, shuffled, target="shuffled", roles=["color", "answer"], layers=[0, model.cfg.n_layers - 1],
+        codelength=False,
+    )  # fmt: skip
+    return bool((found["p_value"] <= LEVEL).any())

@@ -121,7 +121,7 @@ def shipped(found: xr.Dataset, alarms: xr.Dataset) -> dict[str, Any]:
         "models": {name: groundtruth.build(name).summary for name in map(str, found["known"].values)},
         "records": records,
         "false_alarms": {
-            str(claim): {"alarms": int(count), "n": int(alarms.attrs["n_models"])}
-            for claim, count in zip(alarms["claim"].values, alarms["alarms"].values, strict=True)
+            str(claim): {"alarms": int(count), "n": int(n)}
+            for claim, count, n in zip(*(alarms[name].values for name in ("claim", "alarms", "n")), strict=True)
         },
     }

@@ -30,6 +30,10 @@ LEAST = 0.1
 """Share of the gap from which an effect counts, as in the verdict."""
 
 
+LEVEL = 0.05
+"""Chance, at most, that a probe is called readable anywhere where nothing can be read."""
+
+
 @dataclass(frozen=True)
 class Findings:
     """What a method says: a score of everything it scores, and what it names."""
@@ -245,17 +249,16 @@ def _verdict(trial: Trial) -> Findings:
 
 
 def _probed(trial: Trial) -> Findings:
-    """How far a probe's accuracy at a place lies above its control; it is named where the fold's spread excludes 0."""
+    """How far a probe's accuracy at a place lies above chance; readable is where its corrected p-value is small."""
     n_layers = trial.model.cfg.n_layers
-    found = trial.analysis("probing", layers=range(n_layers))
-    above = summary.mean((found["accuracy"] - found["chance"]).isel(site=0), "fold")
-    gain = summary.mean(found["selectivity"].isel(site=0), "fold")
+    found = trial.analysis("probing", layers=range(n_layers), codelength=False).isel(site=0)
+    above = (found["accuracy"] - found["chance"]).mean("fold")
     scores, named = {}, set()
     for role in map(str, found["role"].values):
         for layer in range(n_layers):
             name, at = _place(layer, role), {"role": role, "layer": layer}
-            scores[name] = float(above["mean"].sel(at))
-            if float(above["low"].sel(at)) > 0 and float(gain["low"].sel(at)) > 0:
+            scores[name] = float(above.sel(at))
+            if float(found["p_value"].sel(at)) <= LEVEL and scores[name] > 0:
                 named.add(name)
     return Findings(scores, frozenset(named))
 

@@ -160,7 +160,7 @@ def questions() -> dict[str, str]:
         "carries": say("heads and MLPs that carry the source"),
         "needed": say("heads and MLPs that the answer needs"),
         "edges": say("edges on which the source goes"),
-        "held": say("places that hold the source"),
+        "held": say("places where the source is written"),
         "used": say("places from where the source is used"),
     }
 
@@ -251,6 +251,7 @@ def alarm_rows(alarms: Mapping[str, tuple[int, int]] | None = None) -> list[tupl
         "verdict": say("the verdict names a head"),
         "verdict, gate opened": say("the verdict names a head, the gate told to let everything through"),
         "heads alone": say("a head would be named, if nothing were known of the behaviour"),
+        "readable": say("labels drawn at random are called readable"),
     }
     found: list[tuple[str, ...]] = [(say("claimed of models with random weights"), say("models"), say("95% interval"))]
     if alarms is None:

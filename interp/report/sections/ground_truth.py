@@ -23,9 +23,8 @@ def section(known: Result | None, alarms: Result | None) -> Section | None:
         rows = track_record.rows(track_record.records_of(known.data))
         blocks.append(_table(say("Models whose circuit is known"), rows, reading))
     if alarms is not None:
-        counts = dict(zip(map(str, alarms.data["claim"].values), alarms.data["alarms"].values.tolist(), strict=True))
-        n = int(alarms.data.attrs["n_models"])
-        rows = track_record.alarm_rows({claim: (int(count), n) for claim, count in counts.items()})
+        columns = (alarms.data[name].values.tolist() for name in ("claim", "alarms", "n"))
+        rows = track_record.alarm_rows({claim: (count, n) for claim, count, n in zip(*columns, strict=True)})
         reading = say("Whatever is claimed of these models is a false alarm: they do not do the task.")
         blocks.append(_table(say("Models with random weights"), rows, reading))
     if not blocks:
