@@ -185,6 +185,25 @@ _HEAD_ROLES = Analysis(
     asks=("edge",),
 )
 
+_LENSES = Analysis(
+    "lenses",
+    "analyses.lenses",
+    "What would the model say early, by the logit lens, a trained one and its own Jacobian, on held-out prompts?",
+    options=(
+        Option("roles", Several(_ROLE), None, "roles to read at", "every role"),
+        Option("sites", Several(_STREAM_SITE, "state of the stream"), None, "states of the stream to read", "all"),
+        Option(
+            "held_out", Number("a fraction between 0 and 1", above=0, below=1), 0.5,
+            "share of the pairs that no lens is made from",
+        ),
+        Option("steps", _INDEX, 20, "of training the tuned lens; 0 leaves its closed form"),
+        Option("tokens", Number("at least 1", least=1, whole=True), 128, "about how many tokens a step looks at"),
+        Option("jacobian_prompts", Number("at least 1", least=1, whole=True), 8, "prompts of the mean Jacobian"),
+        Option("targets", Text(("later", "same")), "later", "tokens at which the Jacobian looks"),
+        _max_prompts(None),
+    ),
+)  # fmt: skip
+
 _PROBING = Analysis(
     "probing",
     "analyses.probing",
@@ -318,6 +337,7 @@ BUNDLED = {
         _LOGIT_LENS,
         _QK_ATTRIBUTION,
         _HEAD_ROLES,
+        _LENSES,
         _APPROXIMATION_AUDIT,
         _PLACES,
         _GROUND_TRUTH,

@@ -17,6 +17,7 @@ from analyses import (
     attention_lesson,
     behavior,
     head_attribution,
+    lenses,
     logit_lens,
     places,
     probing,
@@ -76,6 +77,7 @@ OF_PAIRS: dict[str, Call] = {
     "probing": probing.run,
     "logit_lens": logit_lens.run,
     "places": places.run,
+    "lenses": lenses.run,
     "approximation_audit": approximation_audit.run,
 }
 OF_PROMPTS: dict[str, Call] = {

@@ -15,6 +15,7 @@ from analyses import (
     attention_lesson,
     behavior,
     head_attribution,
+    lenses,
     logit_lens,
     probing,
 )
@@ -37,6 +38,9 @@ ASKS: dict[str, Ask] = {
     "edges": lambda m, p, progress: interp.attribution.edge_attribution(m, p, audit=None, progress=progress),
     "lens": lambda m, p, progress: interp.lenses.logit_lens(m, p, progress=progress),
     "analysis of the lens": lambda m, p, progress: logit_lens.run(m, p, progress=progress),
+    "analysis of lenses": lambda m, p, progress: lenses.run(
+        m, p, sites=["resid_post"], steps=1, jacobian_prompts=1, progress=progress
+    ),
     "behavior": lambda m, p, progress: behavior.run(m, p, progress=progress),
     "patching": lambda m, p, progress: activation_patching.run(m, p, sites=["z"], by_position=False, progress=progress),
     "heads": lambda m, p, progress: head_attribution.run(m, p, ablations=["zero", "mean"], progress=progress),

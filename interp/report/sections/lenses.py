@@ -11,7 +11,7 @@ import xarray as xr
 from interp import _depth as depth
 from interp import summary
 from interp.language import say, say_stored
-from interp.report.blocks import Block, Details, Figure, Panel, Section
+from interp.report.blocks import Block, Details, Facts, Figure, Panel, Section
 from interp.report.heat import Grid, colour_legend, heatmap
 from interp.report.inputs import Result
 from interp.report.lines import Point, Series, curves, line_legend
@@ -88,9 +88,10 @@ def _points(result: Result) -> tuple[tuple[str, int, str], ...]:
 
 
 def section(result: Result) -> Section:
-    """Curves by depth at the answer, calibration, where the answer appears, and a map of every word."""
+    """Curves by depth at the answer, calibration, where the answer appears, and every word."""
     lenses = _Lenses.of(result)
     blocks: list[Block] = [
+        *_making(lenses),
         _answers(lenses),
         _curves(
             lenses, "kl", say("Distance from what the model says in the end, at {role}", role=lenses.role),
@@ -108,8 +109,40 @@ def section(result: Result) -> Section:
         ),
         _appearance(lenses),
     ]  # fmt: skip
-    blocks += [_map(lenses)] if len(result.labels("role")) > 1 else []
+    blocks += [_words(lenses)] if len(result.labels("role")) > 1 else []
     return Section(lenses.key, result.said("title"), result.said("question"), blocks)
+
+
+def _making(lenses: _Lenses) -> list[Facts]:
+    """What the lenses were made from, where the result says so."""
+    result, told = lenses.result, []
+    if "tuned_lens_n_prompts" in result.data.attrs:
+        told.append((
+            say("Tuned lens:"),
+            say(
+                "an affine map for each place, trained on {n} prompts ({tokens} tokens): ridge regression, then "
+                "{steps} steps that lower the divergence from what the model says in the end.",
+                n=result.attr("tuned_lens_n_prompts"), tokens=result.attr("tuned_lens_n_tokens"),
+                steps=result.attr("tuned_lens_steps"),
+            ),
+        ))  # fmt: skip
+    if "jacobian_lens_n_prompts" in result.data.attrs:
+        targets = {
+            "later": say("at the same token and all later ones, summed"),
+            "same": say("at the same token"),
+        }[result.attr("jacobian_lens_targets")]
+        told.append((
+            say("Jacobian lens:"),
+            say(
+                "the mean derivative of the stream after the last layer with respect to that at a place, {where}, "
+                "over {n} prompts ({tokens} tokens).",
+                where=targets, n=result.attr("jacobian_lens_n_prompts"), tokens=result.attr("jacobian_lens_n_tokens"),
+            ),
+        ))  # fmt: skip
+    if told:
+        count = result.data.sizes["prompt"]
+        told.append((say("Read on:"), say("{n} prompts that neither was made from.", n=count)))
+    return [Facts(tuple(told))] if told else []
 
 
 def _interval(cells: xr.Dataset) -> str:
@@ -119,9 +152,10 @@ def _interval(cells: xr.Dataset) -> str:
 def _answers(lenses: _Lenses) -> Figure:
     """The log-probability of the correct answer; of one lens that of the incorrect one too."""
     correct = lenses.by_depth("log_probability", answer="correct")
-    drawn = _by_lens(lenses, correct)
-    answers = lenses.result.labels("answer")
-    if len(lenses.lenses) == 1:
+    drawn, one = _by_lens(lenses, correct), len(lenses.lenses) == 1
+    answers = lenses.result.labels("answer") if one else ("correct",)
+    names = ("log_probability", "probability", "rank") if one else ("log_probability", "rank")
+    if one:
         drawn = [
             (say_stored(answer), _series(lenses.by_depth("log_probability", answer=answer).isel(lens=0)))
             for answer in answers
@@ -131,7 +165,7 @@ def _answers(lenses: _Lenses) -> Figure:
             f"{say_stored(str(lenses.result.data[name].attrs['long_name']))}, {say_stored(answer)}",
             _table(lenses, lenses.by_depth(name, answer=answer), lenses.result.units(name)),
         )
-        for name in ("log_probability", "probability", "rank")
+        for name in names
         for answer in answers
     ]
     return _curves(
@@ -232,36 +266,33 @@ def _appearance(lenses: _Lenses) -> Details:
     return Details(title, (Table(title, columns, tuple(rows)),), open=True, reading=reading)
 
 
-def _map(lenses: _Lenses) -> Figure:
-    """The log-probability of the correct answer at every word, a map for each lens."""
+def _words(lenses: _Lenses) -> Figure | Details:
+    """The log-probability of the correct answer at every word: a map of one lens, a table of several."""
     cells = lenses.result.summary("log_probability", "prompt", "lens", "site", "layer", "role", "answer")
     cells = depth.named(cells.sel(site=lenses.site, answer="correct", drop=True), lenses.site)
     cells = cells.assign_coords(lens=list(lenses.lenses))
     title, units = say("Log-probability of the correct answer, at every word"), lenses.result.units("log_probability")
+    dims = (("lens", say("lens")), ("layer", depth.title(lenses.site)), ("role", say("role")))
+    table = mean_table(title, cells, dims, units=units, name=say("mean"))
+    reading = say(
+        "Whether the answer can be read at a word already, before it is asked for. {interval}",
+        interval=say("Mean over prompts. Interval: {interval}.", interval=summary.in_words(cells)),
+    )
+    if len(lenses.lenses) > 1:
+        return Details(title, (table,), reading=reading)
     finite = cells["mean"].values[np.isfinite(cells["mean"].values)]
     scale = Scale.rising(float(finite.min(initial=0.0)), 0.0, units=say_stored(units), name=title)
     key = f"{lenses.key}-words"
-    panels = []
-    for i, name in enumerate(lenses.lenses):
-        grid = Grid.of(
-            cells.isel(lens=i, drop=True), "layer", "role", row_title=depth.title(lenses.site), column_title=say("role")
-        )
-        said = say("{title}, by layer, with 95% intervals.", title=title)
-        panels.append(Panel(name, heatmap(grid, scale, key=f"{key}-{i}", title=f"{title}, {name}", description=said)))
-    dims = (("lens", say("lens")), ("layer", depth.title(lenses.site)), ("role", say("role")))
+    grid = Grid.of(
+        cells.isel(lens=0, drop=True), "layer", "role", row_title=depth.title(lenses.site), column_title=say("role")
+    )
+    said = say("{title}, by layer, with 95% intervals.", title=title)
     return Figure.of(
         lenses.result,
         key,
         title,
-        say(
-            "Whether the answer can be read at a word already, before it is asked for. {interval}",
-            interval=_mean(cells),
-        ),
-        panels=tuple(panels),
-        tables=(mean_table(title, cells, dims, units=units, name=say("mean")),),
+        reading,
+        panels=(Panel("", heatmap(grid, scale, key=f"{key}-0", title=title, description=said)),),
+        tables=(table,),
         legend=colour_legend(scale, key=f"{key}-l", digits=1),
     )
-
-
-def _mean(cells: xr.Dataset) -> str:
-    return say("Mean over prompts. Interval: {interval}.", interval=summary.in_words(cells))

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from interp import HookedTransformer, PromptPairs, language, lenses
-from interp.report.blocks import Details, Figure, Section
+from interp.report.blocks import Details, Facts, Figure, Section
 from interp.report.inputs import Result
 from interp.report.sections import lenses as drawn
 
@@ -50,6 +50,22 @@ def test_one_site_alone_and_lenses_side_by_side_are_drawn(result: Result) -> Non
     lens = result.data.expand_dims(lens=["logit", "mine"])
     section = drawn.section(Result("lenses", lens))
     assert {row[0] for row in part(section, "Distance").tables[0].rows} == {"logit lens", "mine"}
+
+
+def test_it_says_what_the_lenses_were_made_from(gpt2: HookedTransformer, result: Result) -> None:
+    assert not any(isinstance(block, Facts) for block in drawn.section(result).blocks)
+    pairs = PromptPairs.from_tokens(IDS, IDS + 1, correct=11, incorrect=20)
+    made = {
+        "tuned": lenses.tuned_lens(gpt2, IDS, sites=["resid_post"], steps=1),
+        "jacobian": lenses.jacobian_lens(gpt2, IDS, sites=["resid_post"]),
+    }
+    section = drawn.section(Result("lenses", lenses.side_by_side(gpt2, pairs, made)))
+    facts = section.blocks[0]
+    assert isinstance(facts, Facts)
+    assert [name for name, _ in facts.items] == ["Tuned lens:", "Jacobian lens:", "Read on:"]
+    assert "trained on 2 prompts (8 tokens)" in facts.items[0][1]
+    rows = part(section, "Log-probability of the answer").tables[0].rows
+    assert list(dict.fromkeys(row[1] for row in rows)) == ["logit lens", "tuned lens", "Jacobian lens"]
 
 
 def test_it_is_said_in_spanish(result: Result) -> None:
