@@ -43,6 +43,12 @@ class TrainedLens:
         n_layers: layers of its model.
         model: name and fingerprint of its model.
         made: how it was made: prompts, settings, seed.
+
+    >>> from interp import HookedTransformer, lenses
+    >>> model = HookedTransformer.from_pretrained("mini")
+    >>> lens = lenses.jacobian_lens(model, ["The cat is black."], sites=["resid_post"])
+    >>> isinstance(lens, TrainedLens), lens.sites, lens.model["model"]
+    (True, ('resid_post',), 'mini')
     """
 
     kind: ClassVar[str]
