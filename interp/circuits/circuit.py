@@ -24,6 +24,10 @@ if TYPE_CHECKING:
 Rank: TypeAlias = Literal["absolute", "signed"]
 """By what the best edges are chosen: the size of their scores, or the scores themselves (what helps comes first)."""
 
+READING = (
+    "score: how far the edge moves the answer towards the clean run; kept: whether it is part of the circuit; "
+    "NaN: the sender does not come before the receiver."
+)
 WITH_INTERVALS = 4096
 """Edges, the strongest ones, whose scores have an interval."""
 
@@ -144,6 +148,7 @@ class Circuit:
         seed: int,
         extra: Mapping[str, str | int | float],
         each: Float[np.ndarray, "prompt ..."] | None = None,
+        verdict: str = "",
         rank: Rank = "absolute",
     ) -> Circuit:
         """A circuit from scores of all edges and those that are kept.
@@ -160,6 +165,7 @@ class Circuit:
             seed: of everything random in it.
             extra: further attributes.
             each: scores prompt by prompt, from which intervals are drawn.
+            verdict: what the scores are good for, in a sentence, if they are estimates.
             rank: by what ``at`` chooses.
         """
         dims = graph.dims
@@ -178,8 +184,7 @@ class Circuit:
             coords=coords,
             title=title,
             question="Along which edges does the answer come about?",
-            reading="score: how far the edge moves the answer towards the clean run; kept: whether it is part of the "
-            "circuit; NaN: the sender does not come before the receiver.",
+            reading=f"{verdict} {READING}".strip(),
             source=source,
             of=(model, pairs),
             seed=seed,

@@ -1,0 +1,323 @@
+"""Finding a circuit: the edges that matter, by exact patching or by gradients that are held to it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import xarray as xr
+from jaxtyping import Bool, Float
+
+from interp import readouts
+from interp._arguments import check_pairs
+from interp.attribution import Audit, attribution_patching, edge_attribution
+from interp.attribution.audit import DEFAULT
+from interp.circuits.circuit import Circuit
+from interp.circuits.graph import START, Graph
+from interp.circuits.greedy import prune
+from interp.circuits.planning import Method, plan
+from interp.circuits.running import CircuitAblation, CircuitRuns
+from interp.errors import InterpError, shown
+from interp.prompts import PromptPairs
+from interp.readouts import AnyReadout
+from interp.sites import head_label
+from interp.sweeps import Direction, Progress, described, path_patching
+
+if TYPE_CHECKING:
+    from interp.model import HookedTransformer
+
+THRESHOLD = 0.02
+"""Share of the gap between the clean and the corrupted run that an edge must be worth."""
+
+_WORTH = {"numbers": 2, "ranking": 1, "nothing": 0}
+_VERDICTS = {
+    "numbers": "",
+    "ranking": "The scores are estimates, good as a ranking only: {reason}.",
+    "nothing": "The scores are estimates that are good for nothing, so do not use this circuit: {reason}.",
+}
+_NAMES: Mapping[Method, str] = {
+    "exact": "exact patching of every edge",
+    "greedy": "greedy removal of edges",
+    "eap": "EAP",
+    "eap-ig-inputs": "EAP-IG (inputs)",
+    "eap-ig-activations": "EAP-IG (activations)",
+    "atp*": "AtP* of heads and MLPs",
+}
+
+
+def discover(
+    model: HookedTransformer,
+    pairs: PromptPairs,
+    method: Method | None = None,
+    *,
+    direction: Direction = "noising",
+    metric: AnyReadout = "logit_difference",
+    size: int | float | None = None,
+    threshold: float = THRESHOLD,
+    ablation: CircuitAblation = "resample",
+    steps: int = 5,
+    audit: Audit | None = DEFAULT,
+    seed: int = 0,
+    memory: int | None = None,
+    progress: Progress | None = None,
+) -> Circuit:
+    """Find the circuit of a behaviour.
+
+    Every edge gets a score: how far it moves the metric towards the clean run. In the direction ``"noising"`` that is
+    what the metric loses when the edge alone carries what its sender writes in the corrupted run; in ``"denoising"``
+    what it gains when the edge alone carries the clean one.
+
+    * ``"exact"``: each edge is patched (``path_patching``; Wang et al. 2022, arXiv 2211.00593).
+    * ``"greedy"``: from the whole model, edges are removed one after the other, from the logits back, if that moves
+      the mean metric by less than the threshold (Conmy et al. 2023, arXiv 2304.14997). What is removed carries an
+      ablated output from then on, as in ``run_circuit``, so that a score is what the edge is worth given the rest. (The
+      code published with it goes by a growth of the metric; here this holds of divergences, and elsewhere a change in
+      either direction counts.)
+    * ``"eap"``, ``"eap-ig-inputs"``, ``"eap-ig-activations"``: estimated from gradients (``edge_attribution``).
+    * ``"atp*"``: heads and MLPs are estimated (``attribution_patching``; Kramár et al. 2024, arXiv 2403.00745), all
+      positions together (of MLPs all roles, where prompts do not line up). The circuit has every edge among those that
+      are chosen: an edge's score, never negative, is the smaller one of the sizes of its two ends, where the embedding
+      is worth the whole gap and the logits have no limit.
+
+    The circuit has the best edges by the size of their scores, without those on no path from the embedding to the
+    logits (their number is the attribute ``n_unconnected``). Estimates carry their audit: ``audit_use`` says whether
+    they are good as numbers, as a ranking or for nothing.
+
+    Args:
+        model: the model.
+        pairs: clean and corrupted prompts, those that the circuit is found on. What it is worth is measured on others:
+            ``split``.
+        method: see above; None takes ``"exact"`` where that is cheap and ``"eap-ig-inputs"`` elsewhere
+            (``"atp*"`` for an architecture without arithmetic of its own); ``plan`` says which and why.
+        direction: ``"noising"`` or ``"denoising"``.
+        metric: a name from ``interp.readouts``, or a read-out of the logits.
+        size: how many edges, or (a ``float``) which share of all; None takes those that reach the threshold.
+        threshold: least size of a score, as a share of the mean gap between the clean and the corrupted run (the
+            ablated one, if greedy).
+        ablation: what a removed edge carries, as in ``run_circuit``; but for ``"greedy"`` it is the corrupted run's.
+        steps: of the integrals of EAP-IG.
+        audit: what is patched exactly to check estimates; None checks nothing.
+        seed: of the audit's random sample.
+        memory: bytes that exact patching may use beside the model; None is half of what is free.
+        progress: True for a bar, or called with steps done and steps in all.
+
+    Returns:
+        A ``Circuit``. Its data has the attributes ``method``, ``direction``, ``metric``, ``threshold`` or ``size``,
+        and those of the audit.
+
+    Raises:
+        InterpError: an unknown method, what the method refuses, or runs too close for a threshold.
+
+    >>> from interp import HookedTransformer, tasks
+    >>> from interp.circuits import Edge
+    >>> model = HookedTransformer.from_pretrained("mini")
+    >>> pairs = tasks.build("color-noun", "recall", tokenizer=model, n=2)
+    >>> circuit = discover(model, pairs, "eap", size=10, audit=None)
+    >>> Edge("L0H2", "L1H0.v") in circuit.edges
+    True
+    """
+    check_pairs(model, pairs)
+    planned = plan(model, pairs, method, direction=direction, metric=metric, steps=steps, memory=memory)
+    if not 0 <= threshold:
+        raise InterpError(f"threshold is {shown(threshold)}. Give a share of the gap, 0 or more.")
+    question = _Question(
+        model, pairs, planned.method, direction, metric, threshold, ablation, steps, audit, seed, memory, progress
+    )
+    if planned.method == "greedy":
+        found = _greedy_scores(question)
+    elif ablation != "resample":
+        raise InterpError(
+            f"Method '{planned.method}' patches with the corrupted run, and ablation is {shown(ablation)}. Leave it "
+            "out, or choose method='greedy'."
+        )
+    else:
+        found = _node_scores(question) if planned.method == "atp*" else _edge_scores(question)
+    gap = float(found.gap.mean())
+    _, units = described(pairs, metric)
+    chosen: dict[str, str | int | float] = {"size": size} if size is not None else {"threshold": threshold}
+    circuit = Circuit.found(
+        model,
+        pairs,
+        found.graph,
+        found.score,
+        np.zeros(found.graph.possible.shape, dtype=bool)
+        if size is not None
+        else _reaching(found.score, threshold, gap),
+        title=f"Circuit by {_NAMES[planned.method]}",
+        source=found.source,
+        units=units,
+        seed=seed,
+        extra={
+            "method": planned.method,
+            "method_reason": planned.reason,
+            "direction": direction,
+            "ablation": ablation,
+            "metric": readouts.readout(metric).name,
+            "gap": gap,
+            **chosen,
+            **found.attributes,
+        },
+        each=found.each,
+        verdict=found.verdict,
+    )
+    return (circuit if size is None else circuit.at(size)).connected()
+
+
+@dataclass(frozen=True)
+class _Question:
+    """What is asked of a method."""
+
+    model: HookedTransformer
+    pairs: PromptPairs
+    method: Method
+    direction: Direction
+    metric: AnyReadout
+    threshold: float
+    ablation: CircuitAblation
+    steps: int
+    audit: Audit | None
+    seed: int
+    memory: int | None
+    progress: Progress | None
+
+
+@dataclass(frozen=True)
+class _Found:
+    """The scores of all edges.
+
+    Attributes:
+        graph: the edges.
+        score: [*edges] NaN where there is none.
+        each: [prompt, *edges] the same per prompt; None where they are no means over prompts.
+        gap: [prompt] clean minus corrupted metric.
+        source: the paper.
+        attributes: of the audit.
+        kept: the edges that the method chooses; None leaves that to the threshold.
+    """
+
+    graph: Graph
+    score: Float[np.ndarray, "*edges"]
+    each: Float[np.ndarray, "prompt ..."] | None
+    gap: Float[np.ndarray, " prompt"]
+    source: str
+    attributes: Mapping[str, str | int | float]
+    kept: Bool[np.ndarray, "*edges"] | None = None
+
+    @property
+    def verdict(self) -> str:
+        """What the scores are good for; empty where that is as numbers."""
+        return _VERDICTS[str(self.attributes.get("audit_use", "numbers"))].format(
+            reason=self.attributes.get("audit_reason", "")
+        )
+
+
+def _edge_scores(asked: _Question) -> _Found:
+    """Exact effects of all edges, or estimates."""
+    if asked.method == "exact":
+        data = path_patching(
+            asked.model, asked.pairs, direction=asked.direction, metric=asked.metric, minimum_gap=0.0,
+            memory=asked.memory, progress=asked.progress,
+        )  # fmt: skip
+        effect = data["patched"] - data["clean" if asked.direction == "noising" else "corrupted"]
+    else:
+        data = edge_attribution(
+            asked.model, asked.pairs, asked.direction, asked.metric, method=asked.method,  # type: ignore[arg-type]
+            steps=asked.steps, audit=asked.audit, seed=asked.seed, progress=asked.progress,
+        )  # fmt: skip
+        effect = data["estimated_effect"]
+    graph = Graph.of(asked.model, roles=None)
+    each = _towards_clean(effect.transpose("prompt", *graph.dims), data, asked.direction)
+    return _Found(graph, each.mean(axis=0), each, _gap(data), data.attrs["source"], _audit(asked, data))
+
+
+def _greedy_scores(asked: _Question) -> _Found:
+    """What each edge was worth when its turn came to be removed.
+
+    Raises:
+        InterpError: the direction is not that of a removal.
+    """
+    if asked.direction != "noising":
+        raise InterpError("Greedy discovery removes edges of the whole model. Leave direction out: it is 'noising'.")
+    graph = Graph.of(asked.model, roles=None)
+    runs = CircuitRuns.of(asked.model, asked.pairs, graph, ablation=asked.ablation, metric=asked.metric)
+    divergence = readouts.readout(asked.metric).least_at_clean
+    pruned = prune(runs, asked.threshold, signed=divergence, progress=asked.progress)
+    gap = pruned.whole - pruned.nothing
+    each = -_orientation(gap) * pruned.change
+    source = "Conmy et al. 2023, arXiv 2304.14997"
+    return _Found(graph, each.mean(axis=0), each, gap, source, _audit(asked, xr.Dataset()), pruned.kept)
+
+
+def _node_scores(asked: _Question) -> _Found:
+    """Estimates of heads and MLPs, as scores of the edges among them."""
+    graph = Graph.of(asked.model, roles=None)
+    sites = [site for site in ("z", "mlp_out") if asked.model.has_site(site)]
+    worth: dict[str, float] = {}
+    found = []
+    for site in sites:
+        data = attribution_patching(
+            asked.model, asked.pairs, site, asked.direction, asked.metric, method="atp*",
+            audit=asked.audit, seed=asked.seed, progress=asked.progress,
+        )  # fmt: skip
+        effect = data["estimated_effect"]
+        kept = [name for name in ("prompt", "layer", "head") if name in effect.dims]
+        effect = effect.sum([name for name in effect.dims if name not in kept]).transpose(*kept)
+        mean = np.abs(_towards_clean(effect, data, asked.direction).mean(axis=0))
+        for i, layer in enumerate(data["layer"].values.tolist()):
+            if site == "z":
+                worth |= {head_label(layer, head): float(value) for head, value in enumerate(mean[i])}
+            else:
+                worth[f"MLP{layer}"] = float(mean[i])
+        found.append(data)
+    gap = _gap(found[0])
+    worth[START] = abs(float(gap.mean()))
+
+    def reader(receiver: str) -> float:
+        heads = graph.writers(receiver)
+        return max((worth[head] for head in heads), default=np.inf)
+
+    ends = np.minimum.outer([worth[name] for name in graph.senders], [reader(name) for name in graph.receivers])
+    score = np.where(graph.possible, ends, np.nan)
+    worst = min(found, key=lambda data: _WORTH[data.attrs["audit_use"]])
+    attributes = {**_audit(asked, worst), "audit_cells": sum(int(data.attrs["audit_cells"]) for data in found)}
+    return _Found(graph, score, None, gap, worst.attrs["source"], attributes)
+
+
+def _towards_clean(effect: xr.DataArray, data: xr.Dataset, direction: Direction) -> Float[np.ndarray, "prompt ..."]:
+    """Changes of the metric, positive where the edge (not its loss) moves it towards the clean run."""
+    orientation = _orientation(_gap(data))
+    sign = orientation if direction == "denoising" else -orientation
+    return sign * np.asarray(effect.values, dtype=np.float64)
+
+
+def _orientation(gap: Float[np.ndarray, " prompt"]) -> float:
+    """1 where the clean run has more of the metric, -1 where it has less."""
+    return -1.0 if gap.mean() < 0 else 1.0
+
+
+def _gap(data: xr.Dataset) -> Float[np.ndarray, " prompt"]:
+    return np.asarray((data["clean"] - data["corrupted"]).values, dtype=np.float64)
+
+
+def _audit(asked: _Question, data: xr.Dataset) -> dict[str, str | int | float]:
+    """What the audit found, or that nothing was estimated."""
+    if asked.method in ("exact", "greedy"):
+        return {"trusted": 1}
+    return {str(name): value for name, value in data.attrs.items() if name == "trusted" or name.startswith("audit_")}
+
+
+def _reaching(score: Float[np.ndarray, "*edges"], threshold: float, gap: float) -> Bool[np.ndarray, "*edges"]:
+    """Edges whose score has the size of a share of the gap.
+
+    Raises:
+        InterpError: there is no gap to take a share of.
+    """
+    if not abs(gap) > 0:
+        raise InterpError(
+            "The metric is the same in the clean and the corrupted runs, so that no edge can matter. Choose another "
+            "metric, or prompts that differ."
+        )
+    with np.errstate(invalid="ignore"):
+        return np.asarray(np.abs(score) >= threshold * abs(gap))
