@@ -307,6 +307,25 @@ _FALSE_ALARMS = Analysis(
     settled=("progress",),
 )
 
+
+_CIRCUIT = Analysis(
+    "circuit",
+    "analyses.circuit",
+    "Along which edges of the model does the answer come about?",
+    options=(
+        Option(
+            "method", Text(("exact", "greedy", "eap", "eap-ig-inputs", "eap-ig-activations", "atp*")), None,
+            "how edges are scored", "the plan chooses",
+        ),
+        Option("direction", _DIRECTION, "noising", "which activations are put where"),
+        _metric(),
+        Option("size", Number("0 or more", least=0), None, "edges, or share of all", "those that reach the threshold"),
+        Option("threshold", Number("a share, 0 or more", least=0), 0.02, "least score, as a share of the gap"),
+        Option("steps", Number("at least 1", least=1, whole=True), 5, "steps of the integrals of EAP-IG"),
+        _max_prompts(48),
+    ),
+)  # fmt: skip
+
 _CONTEXT_FLOW = Analysis(
     "context_flow",
     "analyses.context_flow",
@@ -338,6 +357,7 @@ BUNDLED = {
         _QK_ATTRIBUTION,
         _HEAD_ROLES,
         _LENSES,
+        _CIRCUIT,
         _APPROXIMATION_AUDIT,
         _PLACES,
         _GROUND_TRUTH,

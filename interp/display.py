@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from interp.circuits import Circuit
 from interp.errors import InterpError
 from interp.language import say, speaking, spoken
 from interp.prompts import AnsweredPrompts, PromptPairs, Prompts, Template
@@ -33,8 +34,8 @@ LISTED = 100
 """Prompts in the table below them."""
 
 _CAN = (
-    "a model, pairs, prompts, a template, results (of sweeps, estimates, lenses, analyses), captured patterns, "
-    "what interp.study or interp.explain found"
+    "a model, pairs, prompts, a template, results (of sweeps, estimates, lenses, analyses), a circuit, captured "
+    "patterns, what interp.study or interp.explain found"
 )
 
 
@@ -42,8 +43,8 @@ def show(what: Any, name: str | None = None, *, prompts: Prompts | None = None, 
     """Draw something as on the page: in a notebook it shows itself, elsewhere ``save`` it.
 
     Args:
-        what: a model, pairs, prompts or a template; a result, or captured patterns; or what ``interp.study`` or
-            ``interp.explain`` found.
+        what: a model, pairs, prompts or a template; a result, a circuit, or captured patterns; or what
+            ``interp.study`` or ``interp.explain`` found.
         name: which of a result's figures, or of a run's results; the repr of what comes back names them. None is what
             matters most.
         prompts: whose tokens label captured patterns.
@@ -64,6 +65,8 @@ def show(what: Any, name: str | None = None, *, prompts: Prompts | None = None, 
     """
     answers = hasattr(what, "answer") and isinstance(getattr(what, "results", None), Mapping)
     with speaking(language or (answers and getattr(what, "language", None)) or "en"):
+        if isinstance(what, Circuit):
+            what = what.data
         if isinstance(what, xr.Dataset | xr.DataArray):
             return cells.of_result(what, name=name, tokens=_tokens(what, prompts))
         if answers:

@@ -12,17 +12,18 @@ Circuit(3 of 479 edges, 4 nodes, given)
 """
 
 from interp.circuits.circuit import Circuit, Comparison, jaccard
-from interp.circuits.discovery import discover
+from interp.circuits.discovery import THRESHOLD, discover
 from interp.circuits.evaluation import FRACTIONS, areas, evaluate
 from interp.circuits.graph import Edge
-from interp.circuits.mib import load_mib, save_mib
 from interp.circuits.halves import split
+from interp.circuits.mib import load_mib, save_mib
 from interp.circuits.planning import DiscoveryPlan, plan
 from interp.circuits.running import CIRCUIT_ABLATIONS, run_circuit, run_circuits
 
 __all__ = [
     "CIRCUIT_ABLATIONS",
     "FRACTIONS",
+    "THRESHOLD",
     "Circuit",
     "Comparison",
     "DiscoveryPlan",

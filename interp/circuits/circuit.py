@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Self, TypeAlias, get_args
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias, get_args
 
 import numpy as np
 import xarray as xr
@@ -173,7 +173,7 @@ class Circuit:
             "score": Variable(dims, score, units, "score of the edge, positive if it moves the answer to clean"),
             "kept": Variable(dims, kept, "", "whether the edge is part of the circuit"),
         }
-        coords = {**graph.coords}
+        coords: dict[str, Any] = {**graph.coords}
         if each is not None:
             variables["score_interval"] = Variable(
                 ("ci_bound", *dims), _intervals(score, each), units, "interval of the score over prompts"
@@ -364,15 +364,25 @@ class Circuit:
         return known[np.argsort(-key[known], kind="stable")]
 
     def _count(self, size: int | float) -> int:
-        whole = isinstance(size, int | np.integer) and not isinstance(size, bool)
-        fraction = isinstance(size, float | np.floating) and 0 <= size <= 1
-        n = int(size) if whole else round(float(size) * self.n_possible) if fraction else -1
-        if not 0 <= n <= self.n_possible:
-            raise InterpError(
-                f"size is {shown(size)}. Give a whole number of edges from 0 to {self.n_possible}, or a fraction of "
-                "them between 0.0 and 1.0."
-            )
+        check_size(size)
+        n = round(float(size) * self.n_possible) if isinstance(size, float | np.floating) else int(size)
+        if n > self.n_possible:
+            raise InterpError(f"size is {n}. Give a whole number of edges from 0 to {self.n_possible}.")
         return n
+
+
+def check_size(size: object) -> None:
+    """Refuse what is neither a number of edges nor a share of them.
+
+    Raises:
+        InterpError: says what a size is.
+    """
+    whole = isinstance(size, int | np.integer) and not isinstance(size, bool) and size >= 0
+    if not whole and not (isinstance(size, float | np.floating) and 0 <= size <= 1):
+        raise InterpError(
+            f"size is {shown(size)}. Give a whole number of edges from 0 to all of them, or a fraction of them between "
+            "0.0 and 1.0."
+        )
 
 
 def jaccard(first: frozenset[Edge] | frozenset[str], second: frozenset[Edge] | frozenset[str]) -> float:

@@ -14,12 +14,12 @@ from interp import readouts
 from interp._arguments import check_pairs
 from interp.attribution import Audit, attribution_patching, edge_attribution
 from interp.attribution.audit import DEFAULT
-from interp.circuits.circuit import Circuit
+from interp.circuits.circuit import Circuit, check_size
 from interp.circuits.graph import START, Graph
 from interp.circuits.greedy import prune
 from interp.circuits.planning import Method, plan
 from interp.circuits.running import CircuitAblation, CircuitRuns
-from interp.errors import InterpError, shown
+from interp.errors import InterpError, shown, whole_number
 from interp.prompts import PromptPairs
 from interp.readouts import AnyReadout
 from interp.sites import head_label
@@ -119,9 +119,8 @@ def discover(
     True
     """
     check_pairs(model, pairs)
+    check(size, threshold, steps)
     planned = plan(model, pairs, method, direction=direction, metric=metric, steps=steps, memory=memory)
-    if not 0 <= threshold:
-        raise InterpError(f"threshold is {shown(threshold)}. Give a share of the gap, 0 or more.")
     question = _Question(
         model, pairs, planned.method, direction, metric, threshold, ablation, steps, audit, seed, memory, progress
     )
@@ -163,6 +162,19 @@ def discover(
         verdict=found.verdict,
     )
     return (circuit if size is None else circuit.at(size)).connected()
+
+
+def check(size: int | float | None, threshold: float, steps: int) -> None:
+    """Refuse options of ``discover`` that are wrong whatever the model and the prompts.
+
+    Raises:
+        InterpError: names the option and what it must be.
+    """
+    if size is not None:
+        check_size(size)
+    if not 0 <= threshold < np.inf:
+        raise InterpError(f"threshold is {shown(threshold)}. Give a share of the gap, 0 or more.")
+    whole_number(steps, "steps", least=1)
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Bool
@@ -24,6 +24,8 @@ SIZES = ("n_heads", "n_kv_heads")
 """Attributes of a circuit's data without which shared keys and values cannot be followed."""
 
 _READS = re.compile(r"L(\d+)(H|KV)(\d+)\.[qkv]")
+
+_LAYER = re.compile(r"(?:L|MLP)(\d+)")
 
 
 class Edge(NamedTuple):
@@ -98,12 +100,17 @@ class Graph:
         return ("sender", "receiver") if self.roles is None else ("sender", "receiver", "role")
 
     @property
-    def coords(self) -> dict[str, Sequence[str]]:
-        """The labels of those axes."""
-        labels = {"sender": self.senders, "receiver": self.receivers}
-        return {
-            name: list(of) for name, of in (labels if self.roles is None else labels | {"role": self.roles}).items()
+    def coords(self) -> dict[str, Any]:
+        """The labels of those axes, with their layers and, of a receiver, the senders that go on from it."""
+        receivers = [*self.receivers]
+        found: dict[str, Any] = {
+            "sender": [*self.senders],
+            "sender_layer": ("sender", [self._layer(name) for name in self.senders]),
+            "receiver": receivers,
+            "receiver_layer": ("receiver", [self._layer(name) for name in receivers]),
+            "receiver_nodes": ("receiver", [" ".join(self.writers(name) or (name,)) for name in receivers]),
         }
+        return found if self.roles is None else found | {"role": [*self.roles]}
 
     @property
     def sizes(self) -> dict[str, int]:
@@ -163,6 +170,12 @@ class Graph:
         layer, kind, head = int(found[1]), found[2], int(found[3])
         group = self.n_heads // self.n_kv_heads if kind == "KV" else 1
         return tuple(head_label(layer, one) for one in range(head * group, (head + 1) * group))
+
+    def _layer(self, name: str) -> int:
+        """The layer of a label; -1 of the embedding, the number of layers of the end."""
+        found = _LAYER.match(name)
+        last = max((int(one[1]) for label in self.senders if (one := _LAYER.match(label))), default=-1)
+        return int(found[1]) if found else -1 if name == START else last + 1
 
     @cached_property
     def _index(self) -> tuple[dict[str | None, int], ...]:

@@ -40,6 +40,7 @@ _PARTS: Mapping[str, Callable[[xr.Dataset], bool]] = {
     "activation_patching": lambda data: "direction" in data.dims and _starts(data, "recovered_"),
     "head_attribution": lambda data: "contribution" in data and "total" in data,
     "influences": lambda data: "knockout_kl" in data and "swap_stream" in data,
+    "circuit": lambda data: "kept" in data and "receiver_nodes" in data.variables,
     "approximation_audit": lambda data: "approximation" in data.dims and "trusted" in data,
 }
 """Results that have a section of their own on the page -> what they are known by."""

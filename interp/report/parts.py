@@ -15,6 +15,7 @@ from interp.report.sections import (
     approximations,
     behavior,
     certainty,
+    circuit,
     generic,
     ground_truth,
     heads,
@@ -164,6 +165,11 @@ def _roles(context: Context) -> list[Section | None]:
     return [] if found is None else [roles.section(found, context.verdict)]
 
 
+def _circuit(context: Context) -> list[Section | None]:
+    found = context.run.get("circuit")
+    return [] if found is None else [circuit.section(found)]
+
+
 def _others(context: Context) -> list[Section | None]:
     """The generic section of every result that no part draws, and why others could not be asked."""
     drawn = {name for part in PARTS for name in part.results}
@@ -199,6 +205,7 @@ PARTS = (
     Part("roles", "", _roles, ("head_roles",), expected=False),
     Part("approximations", "", _approximations, ("approximation_audit",), expected=False),
     Part("ground-truth", "", _ground_truth, ("ground_truth", "false_alarms"), explains=False, expected=False),
+    Part("circuit", "", _circuit, ("circuit",), expected=False),
     Part("others", "", _others, expected=False, of_sentence=True),
     Part("certainty", "", lambda context: [certainty.section(context.run, context.verdict)], expected=False),
     Part(
