@@ -319,6 +319,7 @@ _CIRCUIT = Analysis(
         ),
         Option("direction", _DIRECTION, "noising", "which activations are put where"),
         _metric(),
+        Option("roles", Several(_ROLE), None, "words at which edges are told apart", "every position at once"),
         Option("size", Number("0 or more", least=0), None, "edges, or share of all", "those that reach the threshold"),
         Option("threshold", Number("a share, 0 or more", least=0), 0.02, "least score, as a share of the gap"),
         Option("steps", Number("at least 1", least=1, whole=True), 5, "steps of the integrals of EAP-IG"),

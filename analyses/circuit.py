@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import xarray as xr
@@ -29,6 +30,7 @@ def run(
     method: Method | None = None,
     direction: Direction = "noising",
     metric: AnyReadout = "logit_difference",
+    roles: Sequence[str] | None = None,
     size: int | float | None = None,
     threshold: float = circuits.THRESHOLD,
     steps: int = 5,
@@ -44,6 +46,7 @@ def run(
         method: how edges are scored, as in ``interp.circuits.discover``; None lets the plan choose.
         direction: ``"noising"`` or ``"denoising"``.
         metric: a name from ``interp.readouts``, or a read-out of the logits.
+        roles: words at which edges are told apart; None is every position at once.
         size: how many edges, or (a fraction) which share of all; None takes those that reach the threshold.
         threshold: least size of a score, as a share of the gap between the clean and the corrupted prompts.
         steps: of the integrals of EAP-IG.
@@ -69,7 +72,7 @@ def run(
     check_pairs(model, pairs)
     found_on, _ = circuits.split(pairs.spread(max_prompts), seed)
     found = circuits.discover(
-        model, found_on, method, direction=direction, metric=metric, size=size, threshold=threshold, steps=steps,
-        seed=seed, progress=progress,
+        model, found_on, method, direction=direction, metric=metric, roles=roles, size=size, threshold=threshold,
+        steps=steps, seed=seed, progress=progress,
     )  # fmt: skip
     return found.data

@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
 
 import numpy as np
 import torch
 import xarray as xr
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from interp import readouts
+from interp import readouts, run
 from interp._arguments import check_pairs
 from interp.attribution.audit import DEFAULT, Audit, Exact
 from interp.attribution.gradients import Differentiable, Edit, Place, at_value, differentiating
 from interp.attribution.result import Estimates, Part, Question, check_gradient, check_method, in_products, labelled
 from interp.errors import InterpError
+from interp.errors import names as checked_names
 from interp.model.arithmetic import Blocks
 from interp.prompts import PromptPairs
 from interp.readouts import AnyReadout
@@ -66,6 +67,7 @@ def edge_attribution(
     steps: int = 5,
     senders: Sequence[str] | None = None,
     receivers: Sequence[str] | None = None,
+    roles: Sequence[str] | None = None,
     audit: Audit | None = DEFAULT,
     seed: int = 0,
     progress: Progress | None = None,
@@ -73,8 +75,9 @@ def edge_attribution(
     """Estimate every edge of ``path_patching`` from gradients.
 
     An edge's estimate is ``(source - base output of the sender) . d metric / d input of the receiver``, summed over
-    positions. A receiver's input is its own copy of the residual stream before its norm, so the norm is part of the
-    receiver, and the q, k and v of each head are receivers of their own. Methods differ in where the gradient is taken:
+    positions, or over the tokens of each role. A receiver's input is its own copy of the residual stream before its
+    norm, so the norm is part of the receiver, and the q, k and v of each head are receivers of their own. Methods
+    differ in where the gradient is taken:
 
     * ``"eap"``: on the base run. The edges of one sender add up to its node estimate (``attribution_patching``).
     * ``"eap-ig-inputs"``: averaged over runs whose embedding is ``base + a (source - base)``, everything else
@@ -95,17 +98,20 @@ def edge_attribution(
         receivers: ``"L5H3.q"``, ``"L5H3.k"``, ``"L5H3.v"``, ``"MLP5"``, ``"logits"``; in grouped-query models keys and
             values are read by key-value heads, ``"L5KV1.k"``. None is all. A projection takes the place of the logits,
             as in ``path_patching``.
+        roles: at whose tokens the receiver reads the other run, each by itself, as in ``path_patching``; None is every
+            position at once.
         audit: what is patched exactly to check the estimates; None checks nothing.
         seed: of the audit's random sample.
         progress: True for a bar, or called with passes done and passes in all, a pass being one prompt forward and
             backward.
 
     Returns:
-        Dims (prompt, sender, receiver), NaN where the sender does not come before the receiver: ``estimated_effect``
-        (change of the metric, its units), ``estimated`` = unpatched + ``estimated_effect`` (to compare with
-        ``patched``), ``recovered`` from it, ``clean`` and ``corrupted``; ``audited`` and ``exact_effect`` (NaN where
-        not audited), figures of the audit as ``audit_...`` attributes, of which ``audit_use`` says what the estimates
-        are good for (``numbers``, ``ranking``, ``nothing``), and ``trusted``: 1 for numbers, else 0.
+        Dims (prompt, sender, receiver and, with ``roles``, role), NaN where the sender does not come before the
+        receiver: ``estimated_effect`` (change of the metric, its units), ``estimated`` = unpatched +
+        ``estimated_effect`` (to compare with ``patched``), ``recovered`` from it, ``clean`` and ``corrupted``;
+        ``audited`` and ``exact_effect`` (NaN where not audited), figures of the audit as ``audit_...`` attributes, of
+        which ``audit_use`` says what the estimates are good for (``numbers``, ``ranking``, ``nothing``), and
+        ``trusted``: 1 for numbers, else 0.
 
     Raises:
         InterpError: an unknown sender, receiver, method, direction or metric, or a model whose arithmetic is not
@@ -133,24 +139,27 @@ def edge_attribution(
     question = Question.of(model, pairs, direction, metric)
     runs = _runs(method, sending, steps if method != "eap" else 1)
     report = Meter(progress, len(question.parts) * len(pairs) * sum(len(shares) for _, shares, _ in runs)).add
-    effect = np.zeros((len(pairs), len(sending), len(receiving)))
-    differs = np.zeros(len(sending), dtype=bool)
+    at = None if roles is None else checked_names(roles, "roles")
+    effect = np.zeros((len(pairs), len(sending), len(receiving), 1 if at is None else len(at)))
+    differs = np.zeros((len(sending), effect.shape[-1]), dtype=bool)
     for part in question.parts:
         for rows in engine.batches(part.base, more=len(sending) * part.base.ids.shape[1] * model.cfg.d_model):
-            batch = _Batch.of(engine, part, rows, sending, receiving)
+            batch = _Batch.of(engine, part, rows, sending, receiving, at)
             for edit_at, shares, moved in runs:
                 effect[np.ix_(rows, np.array(moved))] += part.sign * batch.scores(edit_at, shares, moved, report)
-            differs |= batch.changes.abs().amax(dim=(0, 2, 3)).cpu().numpy() > 0
+            for place, changes in enumerate(batch.changes_at()):
+                differs[:, place] |= changes.abs().amax(dim=(0, 2, 3)).cpu().numpy() > 0
     effect[:, ~before] = np.nan
+    eligible = before[:, :, None] & differs[:, None, :]
     writing, reading = [node.label for node in sending], [node.label for node in receiving]
     return labelled(
         question,
         Estimates(
-            effect=effect,
-            eligible=before & differs[:, None],
-            dims=("sender", "receiver"),
-            coords={"sender": writing, "receiver": reading},
-            exact=_exact(question, writing, reading),
+            effect=effect if at is not None else effect[..., 0],
+            eligible=eligible if at is not None else eligible[..., 0],
+            dims=("sender", "receiver") if at is None else ("sender", "receiver", "role"),
+            coords={"sender": writing, "receiver": reading, **({} if at is None else {"role": list(at)})},
+            exact=_exact(question, writing, reading, at),
         ),
         audit,
         what="edges",
@@ -194,6 +203,7 @@ class _Batch:
         changes: [prompt, sender, position, d_model] source minus base of what each sender writes.
         senders: the senders.
         receivers: the receivers.
+        at: [role, prompt, position] the tokens of each role; None is every token at once.
     """
 
     engine: Differentiable
@@ -204,6 +214,7 @@ class _Batch:
     changes: Float[Tensor, "prompt sender position d_model"]
     senders: tuple[Node, ...]
     receivers: tuple[Node, ...]
+    at: Bool[Tensor, "role prompt position"] | None
 
     @classmethod
     def of(
@@ -213,6 +224,7 @@ class _Batch:
         rows: Int[np.ndarray, " prompt"],
         senders: tuple[Node, ...],
         receivers: tuple[Node, ...],
+        roles: Sequence[str] | None,
     ) -> _Batch:
         blocks = engine.pieces("Edge attribution")
         places = list(dict.fromkeys(node.written for node in senders))
@@ -221,11 +233,23 @@ class _Batch:
         base, source = (engine.activations(tokens, places) for tokens in (ids, other))
         moves = {place: source[place] - base[place] for place in places}
         changes = [_written(blocks, node, moves[node.written]) for node in senders]
-        return cls(engine, ids, reading, base, source, torch.stack(changes, dim=1), senders, receivers)
+        at = None
+        if roles is not None:
+            prompts = part.base.select(rows)
+            at = torch.from_numpy(np.stack([run.token_mask(prompts, role) for role in roles])).to(ids.device)
+        return cls(engine, ids, reading, base, source, torch.stack(changes, dim=1), senders, receivers, at)
+
+    def changes_at(self) -> Iterator[Float[Tensor, "prompt sender position d_model"]]:
+        """The changes at the tokens of each role, 0 elsewhere; or at every token."""
+        if self.at is None:
+            yield self.changes
+            return
+        for tokens in self.at:
+            yield self.changes * tokens.to(self.changes.device)[:, None, :, None]
 
     def scores(
         self, moving: Place | None, shares: Sequence[float], moved: Sequence[int], report: Callable[[int], None]
-    ) -> Float[np.ndarray, "prompt moved receiver"]:
+    ) -> Float[np.ndarray, "prompt moved receiver place"]:
         """The edges of some senders, their gradients averaged over runs in which ``moving`` is on its way to source."""
         blocks = self.engine.pieces("Edge attribution")
         groups: dict[tuple[Kind, int], list[int]] = {}
@@ -235,8 +259,8 @@ class _Batch:
         layer_of = {group: group[1] - (group[0] in ("stream", "logits")) for group in groups}
         outputs = {group: self._made_at(group[0], layer) for group, layer in layer_of.items()}
         inputs = {group: (ACTS[group[0]][1], layer) for group, layer in layer_of.items()}
-        changes = self.changes[:, list(moved)]
-        total = torch.zeros(len(self.ids), len(moved), len(self.receivers), dtype=torch.float64)
+        n_places = 1 if self.at is None else len(self.at)
+        total = torch.zeros(len(self.ids), len(moved), len(self.receivers), n_places, dtype=torch.float64)
         for share in shares:
             edits: dict[Place, Edit] = {}
             if moving is not None:
@@ -249,7 +273,9 @@ class _Batch:
                 nodes = [self.receivers[index] for index in indices]
                 site, _ = outputs[group]
                 at_input = _at_input(blocks, nodes, tape.values[inputs[group]], site, gradients[outputs[group]])
-                total[:, :, indices] += torch.einsum("pmsd,prsd->pmr", changes, at_input).double().cpu() / len(shares)
+                for place, changes in enumerate(self.changes_at()):
+                    summed = torch.einsum("pmsd,prsd->pmr", changes[:, list(moved)], at_input)
+                    total[:, :, indices, place] += summed.double().cpu() / len(shares)
             report(len(self.ids))
         return total.numpy()
 
@@ -308,19 +334,26 @@ def _at_input(
     return found
 
 
-def _exact(question: Question, senders: Sequence[str], receivers: Sequence[str]) -> Exact:
+def _exact(question: Question, senders: Sequence[str], receivers: Sequence[str], roles: Sequence[str] | None) -> Exact:
     """Exact effects of chosen edges."""
+    n_places = 1 if roles is None else len(roles)
 
-    def run(
-        sending: Int[np.ndarray, " row"], receiving: Int[np.ndarray, " column"]
+    def exactly(
+        sending: Int[np.ndarray, " row"], reading: Int[np.ndarray, " column"]
     ) -> Float[np.ndarray, "prompt row column"]:
-        total = np.zeros((len(question.pairs), len(sending), len(receiving)))
+        """Edges from some senders to some receivers at some roles: all combinations are run, those asked for given."""
+        receiving, place = np.divmod(reading, n_places)
+        once, at = np.unique(receiving, return_inverse=True)
+        places, which = np.unique(place, return_inverse=True)
+        total = np.zeros((len(question.pairs), len(sending), len(reading)))
         for part in question.parts:
             found = path_patching(
                 question.model, part.pairs, direction=question.direction, metric=part.reading.readout,
-                senders=[senders[i] for i in sending], receivers=[receivers[i] for i in receiving], minimum_gap=0.0,
+                senders=[senders[i] for i in sending], receivers=[receivers[i] for i in once],
+                roles=None if roles is None else [roles[i] for i in places], minimum_gap=0.0,
             )  # fmt: skip
-            total += part.sign * question.effect_of(found)
+            effect = question.effect_of(found)
+            total += part.sign * (effect if roles is None else effect[:, :, at, which])
         return total
 
-    return lambda chosen: in_products(chosen, len(receivers), run)
+    return lambda chosen: in_products(chosen, len(receivers) * n_places, exactly)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -54,6 +54,7 @@ def discover(
     *,
     direction: Direction = "noising",
     metric: AnyReadout = "logit_difference",
+    roles: Sequence[str] | None = None,
     size: int | float | None = None,
     threshold: float = THRESHOLD,
     ablation: CircuitAblation = "resample",
@@ -93,6 +94,10 @@ def discover(
             (``"atp*"`` for an architecture without arithmetic of its own); ``plan`` says which and why.
         direction: ``"noising"`` or ``"denoising"``.
         metric: a name from ``interp.readouts``, or a read-out of the logits.
+        roles: words at which edges are told apart; None is every position at once. An edge at a role carries what its
+            sender writes at the tokens of the role to a receiver that reads there. The edges that cross from one word
+            to another are those into keys and values: the role is the word that is looked at (as in Haklay et al.
+            2025, arXiv 2502.04577, but for the word that looks, which all share). A token of no role has no edge.
         size: how many edges, or (a ``float``) which share of all; None takes those that reach the threshold.
         threshold: least size of a score, as a share of the mean gap between the clean and the corrupted run (the
             ablated one, if greedy).
@@ -120,9 +125,21 @@ def discover(
     """
     check_pairs(model, pairs)
     check(size, threshold, steps)
-    planned = plan(model, pairs, method, direction=direction, metric=metric, steps=steps, memory=memory)
+    planned = plan(model, pairs, method, direction=direction, metric=metric, roles=roles, steps=steps, memory=memory)
     question = _Question(
-        model, pairs, planned.method, direction, metric, threshold, ablation, steps, audit, seed, memory, progress
+        model,
+        pairs,
+        planned.method,
+        direction,
+        metric,
+        roles,
+        threshold,
+        ablation,
+        steps,
+        audit,
+        seed,
+        memory,
+        progress,
     )
     if planned.method == "greedy":
         found = _greedy_scores(question)
@@ -186,6 +203,7 @@ class _Question:
     method: Method
     direction: Direction
     metric: AnyReadout
+    roles: Sequence[str] | None
     threshold: float
     ablation: CircuitAblation
     steps: int
@@ -229,17 +247,17 @@ def _edge_scores(asked: _Question) -> _Found:
     """Exact effects of all edges, or estimates."""
     if asked.method == "exact":
         data = path_patching(
-            asked.model, asked.pairs, direction=asked.direction, metric=asked.metric, minimum_gap=0.0,
-            memory=asked.memory, progress=asked.progress,
+            asked.model, asked.pairs, direction=asked.direction, metric=asked.metric, roles=asked.roles,
+            minimum_gap=0.0, memory=asked.memory, progress=asked.progress,
         )  # fmt: skip
         effect = data["patched"] - data["clean" if asked.direction == "noising" else "corrupted"]
     else:
         data = edge_attribution(
             asked.model, asked.pairs, asked.direction, asked.metric, method=asked.method,  # type: ignore[arg-type]
-            steps=asked.steps, audit=asked.audit, seed=asked.seed, progress=asked.progress,
+            roles=asked.roles, steps=asked.steps, audit=asked.audit, seed=asked.seed, progress=asked.progress,
         )  # fmt: skip
         effect = data["estimated_effect"]
-    graph = Graph.of(asked.model, roles=None)
+    graph = Graph.of(asked.model, roles=asked.roles)
     each = _towards_clean(effect.transpose("prompt", *graph.dims), data, asked.direction)
     return _Found(graph, each.mean(axis=0), each, _gap(data), data.attrs["source"], _audit(asked, data))
 
@@ -252,7 +270,7 @@ def _greedy_scores(asked: _Question) -> _Found:
     """
     if asked.direction != "noising":
         raise InterpError("Greedy discovery removes edges of the whole model. Leave direction out: it is 'noising'.")
-    graph = Graph.of(asked.model, roles=None)
+    graph = Graph.of(asked.model, roles=asked.roles)
     runs = CircuitRuns.of(asked.model, asked.pairs, graph, ablation=asked.ablation, metric=asked.metric)
     divergence = readouts.readout(asked.metric).least_at_clean
     pruned = prune(runs, asked.threshold, signed=divergence, progress=asked.progress)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
 
@@ -67,6 +68,7 @@ def plan(
     *,
     direction: Direction = "noising",
     metric: AnyReadout = "logit_difference",
+    roles: Sequence[str] | None = None,
     steps: int = 5,
     memory: int | None = None,
 ) -> DiscoveryPlan:
@@ -78,6 +80,7 @@ def plan(
         method: as for ``discover``.
         direction: as there.
         metric: as there.
+        roles: as there.
         steps: as there.
         memory: as there.
 
@@ -95,7 +98,9 @@ def plan(
     """
     if method is not None and method not in METHODS:
         raise unknown_name("method", method, METHODS)
-    n_edges, n_layers, n = int(Graph.of(model, roles=None).possible.sum()), model.cfg.n_layers, len(pairs)
+    n_edges, n_layers, n = int(Graph.of(model, roles=roles).possible.sum()), model.cfg.n_layers, len(pairs)
+    if method == "atp*" and roles is not None:
+        raise InterpError("AtP* scores heads and MLPs, which have no role. Leave roles out, or choose another method.")
     if model.own_blocks()[0] is None:
         if method not in (None, "atp*"):
             why = model.own_blocks()[1]
@@ -107,7 +112,7 @@ def plan(
         None if whole_answers else sweeps.plan(model, pairs, asked, memory=memory)
         for asked in (
             PathPatching(direction, metric, senders=["embed"], receivers=["MLP0"] if _has_mlp(model) else ["L0H0.q"]),
-            PathPatching(direction, metric),
+            PathPatching(direction, metric, roles=roles),
         )
     )
     forward = 0.0 if one is None else one.flop / 3  # two runs to compare, and one with the edge

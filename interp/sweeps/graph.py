@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from interp.errors import names as checked_names
@@ -30,6 +30,7 @@ class Node:
         kind: what it is; ``stream`` is the residual stream before ``layer``, ``mid`` that before its MLP.
         layer: its layer; -1 for ``embed``, the number of layers for ``logits``.
         head: head or key-value head; -1 where it has none.
+        role: of a sender, the word whose tokens alone are meant; empty is every token.
 
     >>> head, mlp = Node("L1H0", "head", 1, 0), Node("MLP1", "mlp", 1)
     >>> head.reaches(mlp), mlp.reaches(head)  # within a layer attention comes before the MLP
@@ -40,6 +41,7 @@ class Node:
     kind: Kind
     layer: int
     head: int = -1
+    role: str = ""
 
     @property
     def written(self) -> tuple[str, int]:
@@ -69,6 +71,17 @@ def senders_of(model: HookedTransformer, names: Sequence[str] | None = None) -> 
         nodes += [Node(head_label(layer, head), "head", layer, head) for head in range(model.cfg.n_heads)]
         nodes += _mlp(model, layer)
     return _named(nodes, names, "sender")
+
+
+def senders_at(senders: Sequence[Node], roles: Sequence[str] | None) -> tuple[Node, ...]:
+    """Each sender at each of some roles, the roles of one sender together; None leaves the senders as they are.
+
+    >>> [node.label for node in senders_at([Node("embed", "embed", -1)], ["noun", "color"])]
+    ['embed@noun', 'embed@color']
+    """
+    if roles is None:
+        return tuple(senders)
+    return tuple(replace(node, label=f"{node.label}@{role}", role=role) for node in senders for role in roles)
 
 
 def receivers_of(

@@ -15,6 +15,7 @@ from torch import Tensor
 from interp import results, run, sites
 from interp._arguments import check_pairs
 from interp.errors import InterpError
+from interp.errors import names as checked_names
 from interp.model.arithmetic import Blocks
 from interp.prompts import PromptPairs
 from interp.prompts.tokens import Prompts
@@ -25,7 +26,7 @@ from interp.sweeps.exact.cache import BASE_SITES, Cache, trace_both
 from interp.sweeps.exact.cost import Limits, packed
 from interp.sweeps.exact.execute import plan_of, read_cache, run_batches
 from interp.sweeps.exact.planner import Group, Join, Plan, Sizes, rows_flop, runs_of
-from interp.sweeps.graph import Node, receivers_of, senders_of
+from interp.sweeps.graph import Node, receivers_of, senders_at, senders_of
 from interp.sweeps.labels import About, patch_attributes, patch_variables
 from interp.sweeps.options import RESOURCES, Resources, completed, shows
 from interp.sweeps.patching import Direction, base_and_source, check_direction
@@ -47,14 +48,16 @@ def path_patching(
     metric: AnyReadout = "logit_difference",
     senders: Sequence[str] | None = None,
     receivers: Sequence[str] | None = None,
+    roles: Sequence[str] | None = None,
     minimum_gap: float | None = None,
     **resources: Unpack[Resources],
 ) -> xr.Dataset:
     """Patch every edge from a sender to a receiver, with everything else frozen.
 
-    What the sender writes in the other run, minus what it writes in this one, is added at every position to the
-    receiver's own input, before its norm; every other reader still sees this run. From the receiver on, the model runs
-    as usual. Wang et al. 2022 (arXiv 2211.00593); the same intervention as TransformerLens's direct path patching.
+    What the sender writes in the other run, minus what it writes in this one, is added at every position, or at the
+    tokens of one role, to the receiver's own input, before its norm; every other reader still sees this run. From the
+    receiver on, the model runs as usual. Wang et al. 2022 (arXiv 2211.00593); the same intervention as
+    TransformerLens's direct path patching.
 
     A ``projection`` is the end of all paths in place of the logits: receivers are what leads to it, and the stream
     itself where that is read. Nothing is run that comes after it.
@@ -68,12 +71,14 @@ def path_patching(
         receivers: labels of the receivers; None is every head's query, key and value input (``L5H3.q``; shared
             key-value heads are ``L5KV1.k``), every MLP (``MLP5``) and ``logits``; of a projection those before it,
             and ``L5.resid_pre`` where that stream is read.
+        roles: at whose tokens the receiver reads the other run, one role at a time; None is every position at once.
         minimum_gap: clean-corrupted gap below which ``recovered`` is NaN; default by metric.
         resources: ``memory store progress``, as in ``sweep``; see ``interp.sweeps.Resources``.
 
     Returns:
-        ``patched`` (prompt, sender, receiver) in the metric's units, NaN where the sender does not come before the
-        receiver; ``recovered`` = (patched - corrupted) / (clean - corrupted); ``clean`` and ``corrupted`` (prompt).
+        ``patched`` (prompt, sender, receiver and, with ``roles``, role) in the metric's units, NaN where the sender
+        does not come before the receiver; ``recovered`` = (patched - corrupted) / (clean - corrupted); ``clean`` and
+        ``corrupted`` (prompt).
 
     Raises:
         InterpError: an architecture without arithmetic of its own here, an unknown label, or no edge at all.
@@ -85,7 +90,7 @@ def path_patching(
     >>> (effect.recovered.mean("prompt") > 0.5).values.tolist()  # its output is read as a value, not as a query
     [[False, True]]
     """
-    return PathPatching(direction, metric, senders, receivers, minimum_gap).run(model, pairs, **resources)
+    return PathPatching(direction, metric, senders, receivers, minimum_gap, roles).run(model, pairs, **resources)
 
 
 @dataclass(frozen=True)
@@ -98,6 +103,7 @@ class PathPatching:
         senders: labels of the senders; None is all.
         receivers: labels of the receivers; None is all.
         minimum_gap: clean-corrupted gap below which ``recovered`` is NaN; default by metric.
+        roles: at which receivers read the other run, one at a time; None is every position at once.
 
     >>> from interp import HookedTransformer, tasks
     >>> from interp.sweeps import PathPatching, plan
@@ -115,6 +121,7 @@ class PathPatching:
     senders: Sequence[str] | None = None
     receivers: Sequence[str] | None = None
     minimum_gap: float | None = None
+    roles: Sequence[str] | None = None
 
     def plan(self, model: HookedTransformer, pairs: PromptPairs, *, memory: int | None = None) -> Plan:
         """What ``run`` would compute; senders that turn out to write the same in both runs save more."""
@@ -154,13 +161,13 @@ class PathPatching:
         blocks, reason = model.own_blocks(() if reading.inside is None else [reading.inside.site])
         if blocks is None:
             raise InterpError(f"Path patching runs on the model's own weights only, and {reason}.")
-        wanted = _Wanted.of(model, pairs, self.direction, reading, self.senders, self.receivers)
+        wanted = _Wanted.of(model, pairs, self.direction, reading, self.senders, self.receivers, self.roles)
         return reading.up_to(blocks), wanted
 
 
 @dataclass(frozen=True)
 class _Wanted:
-    """Which edges of which runs: ``edges`` [edge, 2] index ``senders`` and ``receivers``."""
+    """Which edges of which runs: ``edges`` [edge, 2] index ``senders`` (with ``roles``, at each) and ``receivers``."""
 
     base: Prompts
     source: Prompts
@@ -169,13 +176,17 @@ class _Wanted:
     senders: tuple[Node, ...]
     receivers: tuple[Node, ...]
     edges: Int[np.ndarray, "edge two"]
+    roles: tuple[str, ...] | None
 
     @classmethod
     def of(
         cls, model: HookedTransformer, pairs: PromptPairs, direction: str, reading: Reading,
-        sender_names: Sequence[str] | None, receiver_names: Sequence[str] | None,
+        sender_names: Sequence[str] | None, receiver_names: Sequence[str] | None, roles: Sequence[str] | None,
     ) -> _Wanted:  # fmt: skip
-        senders = senders_of(model, sender_names)
+        at = None if roles is None else checked_names(roles, "roles")
+        for role in at or ():
+            pairs.clean.spans(role)  # refuses one that there is not
+        senders = senders_at(senders_of(model, sender_names), at)
         receivers = receivers_of(model, receiver_names, read=reading.readout.place)
         edges = [
             (s, r)
@@ -186,7 +197,7 @@ class _Wanted:
         if not edges:
             raise InterpError("No sender comes before a receiver: name senders of earlier layers.")
         base, source = base_and_source(pairs, direction)
-        return cls(base, source, reading, direction, senders, receivers, np.array(edges))
+        return cls(base, source, reading, direction, senders, receivers, np.array(edges), at)
 
     def identity(self, model: HookedTransformer) -> dict[str, str]:
         """Everything that the numbers depend on, but for rounding."""
@@ -200,7 +211,7 @@ class _Wanted:
         index = torch.from_numpy(rows)
         return _Wanted(
             self.base.select(rows), self.source.select(rows), self.reading.rows(index), self.direction,
-            self.senders, self.receivers, self.edges,
+            self.senders, self.receivers, self.edges, self.roles,
         )  # fmt: skip
 
 
@@ -313,6 +324,7 @@ class _Written:
             site, layer = node.written
             new, old = self.source[site, layer], self.chunk.base[site, layer]
             moved = new != old if node.head < 0 else new[:, :, node.head] != old[:, :, node.head]
+            moved = moved if not node.role else moved & self._tokens(node.role).unsqueeze(-1)
             out[i] = moved.flatten(1).any(dim=1).cpu().numpy()
         return out
 
@@ -323,10 +335,18 @@ class _Written:
         site, layer = node.written
         new, old = (kept[site, layer][:, start:end].index_select(0, prompt) for kept in (self.source, self.chunk.base))
         if node.head < 0:
-            return new - old
-        blocks = self.chunk.blocks
-        weight = blocks.layers[layer].o.weight[node.head * blocks.d_head : (node.head + 1) * blocks.d_head]
-        return (new[:, :, node.head] - old[:, :, node.head]) @ weight.to(new.dtype)
+            change = new - old
+        else:
+            blocks = self.chunk.blocks
+            weight = blocks.layers[layer].o.weight[node.head * blocks.d_head : (node.head + 1) * blocks.d_head]
+            change = (new[:, :, node.head] - old[:, :, node.head]) @ weight.to(new.dtype)
+        if not node.role:
+            return change
+        return change * self._tokens(node.role)[:, start:end].index_select(0, prompt).unsqueeze(-1)
+
+    def _tokens(self, role: str) -> Bool[Tensor, "prompt token"]:
+        """Which tokens belong to a role."""
+        return torch.from_numpy(run.token_mask(self.wanted.base, role)).to(self.chunk.answers.device)
 
     def values(self, group: Group) -> Float[Tensor, "row token d_model"]:
         """The stream of a group's rows where they join, or what is read of them within the last layer."""
@@ -511,16 +531,23 @@ def _rows_flop(wanted: _Wanted, sizes: Sizes, group: Group) -> float:
 
 
 def _labelled(model: HookedTransformer, pairs: PromptPairs, wanted: _Wanted, found: Done, about: About) -> xr.Dataset:
+    patched: Float[np.ndarray, "prompt ..."]
     patched = np.full((len(pairs), len(wanted.senders), len(wanted.receivers)), np.nan)
     patched[:, wanted.edges[:, 0], wanted.edges[:, 1]] = found.changed
+    dims: tuple[str, ...] = ("prompt", "sender", "receiver")
+    senders, roles = wanted.senders, wanted.roles
+    if roles is not None:
+        dims, senders = (*dims, "role"), senders[:: len(roles)]
+        patched = patched.reshape(len(pairs), len(senders), len(roles), -1).swapaxes(2, 3)
     return results.build(
-        patch_variables(found, patched, ("prompt", "sender", "receiver"), about),
+        patch_variables(found, patched, dims, about),
         coords={
             "prompt": np.arange(len(pairs)),
-            "sender": [node.label for node in wanted.senders],
-            "sender_layer": ("sender", [node.layer for node in wanted.senders]),
+            "sender": [node.label.partition("@")[0] for node in senders],
+            "sender_layer": ("sender", [node.layer for node in senders]),
             "receiver": [node.label for node in wanted.receivers],
             "receiver_layer": ("receiver", [node.layer for node in wanted.receivers]),
+            **({} if roles is None else {"role": list(roles)}),
         },
         title=f"{about.direction} path patching",
         question=f"Which component's output reaches {_end(wanted)} through which reader?",

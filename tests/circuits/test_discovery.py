@@ -207,3 +207,20 @@ def test_halves_share_no_prompt_and_are_drawn() -> None:
     assert len(drawn) > 1
     with pytest.raises(InterpError, match="cannot be parted"):
         split(pairs.select([0, 1]))
+
+
+@pytest.mark.parametrize("method", ["exact", "greedy", "eap-ig-inputs"])
+def test_edges_are_found_at_their_words(known: tuple[HookedTransformer, set[Edge]], method: str) -> None:
+    """The colour is read at its own word; the head that moves it writes to every later one, and all of them are read.
+
+    The asked word is where the answer is given, so that the last edge is there alone.
+    """
+    model, edges = known
+    pairs = planted_pairs()
+    found = discover(model, pairs, method, roles=["color", "answer"], threshold=0.05)  # type: ignore[arg-type]
+    first, last = (next(edge for edge in edges if edge[i] == end) for i, end in ((0, "embed"), (1, "logits")))
+    assert first._replace(role="color") in found.edges
+    assert last._replace(role="answer") in found.edges
+    assert {edge._replace(role=None) for edge in found.edges} == edges
+    assert not any(edge[:2] == first[:2] and edge.role == "answer" for edge in found.edges)
+    assert found.scores.dims == ("sender", "receiver", "role")
