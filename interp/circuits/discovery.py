@@ -23,7 +23,7 @@ from interp.errors import InterpError, shown, whole_number
 from interp.prompts import PromptPairs
 from interp.readouts import AnyReadout
 from interp.sites import head_label
-from interp.sweeps import Direction, Progress, described, path_patching
+from interp.sweeps import Direction, Progress, described, path_patching, score
 
 if TYPE_CHECKING:
     from interp.model import HookedTransformer
@@ -97,7 +97,8 @@ def discover(
         roles: words at which edges are told apart; None is every position at once. An edge at a role carries what its
             sender writes at the tokens of the role to a receiver that reads there. The edges that cross from one word
             to another are those into keys and values: the role is the word that is looked at (as in Haklay et al.
-            2025, arXiv 2502.04577, but for the word that looks, which all share). A token of no role has no edge.
+            2025, arXiv 2502.04577, but for the word that looks, which all share). A token of no role has no edge; what
+            all edges at the roles hold of the gap is the attribute ``held_by_roles``.
         size: how many edges, or (a ``float``) which share of all; None takes those that reach the threshold.
         threshold: least size of a score, as a share of the mean gap between the clean and the corrupted run (the
             ablated one, if greedy).
@@ -173,6 +174,7 @@ def discover(
             "metric": readouts.readout(metric).name,
             "gap": gap,
             **chosen,
+            **_held_by_roles(question),
             **found.attributes,
         },
         each=found.each,
@@ -278,6 +280,20 @@ def _greedy_scores(asked: _Question) -> _Found:
     each = -_orientation(gap) * pruned.change
     source = "Conmy et al. 2023, arXiv 2304.14997"
     return _Found(graph, each.mean(axis=0), each, gap, source, _audit(asked, xr.Dataset()), pruned.kept)
+
+
+def _held_by_roles(asked: _Question) -> dict[str, float]:
+    """How much of the gap all edges at the roles hold together: what tokens of no role carry is missing from it."""
+    if asked.roles is None:
+        return {}
+    graph = Graph.of(asked.model, roles=asked.roles)
+    runs = CircuitRuns.of(asked.model, asked.pairs, graph, metric=asked.metric)
+    every, whole, nothing = (
+        runs.values(graph.possible[None])[0],
+        *(score(asked.model, asked.pairs, which, asked.metric) for which in ("clean", "corrupted")),
+    )
+    gap = float((whole - nothing).mean())
+    return {"held_by_roles": float((every - nothing).mean()) / gap if gap else float("nan")}
 
 
 def _node_scores(asked: _Question) -> _Found:

@@ -126,6 +126,12 @@ def _facts(circuit: Result, n_edges: int) -> tuple[tuple[str, str], ...]:
             "{n} edges that were chosen lie on no path from the embedding to the answer.", n=int(attr["n_unconnected"])
         )
         facts.append((say("Left out:"), unconnected))
+    if "held_by_roles" in attr:
+        held = say(
+            "all edges at these words together hold {share} of the gap; the rest goes by other words.",
+            share=f"{float(attr['held_by_roles']):.0%}",
+        )  # fmt: skip
+        facts.append((say("Words:"), held))
     return tuple(facts)
 
 
