@@ -42,6 +42,9 @@ def test_every_edge_is_drawn_and_tabled(found: Circuit) -> None:
     assert isinstance(facts, Facts)
     assert facts.items[0][1] == f"3 of {found.n_possible} edges ({3 / found.n_possible:.1%})."
     assert not blocks(found, Notice)
+    (chosen,) = blocks(discover(planted(), planted_pairs()), Facts)
+    assert isinstance(chosen, Facts)
+    assert ("Why this method:", "it is cheap here.") in chosen.items
 
 
 def test_only_the_strongest_are_drawn_and_the_rest_is_counted(found: Circuit) -> None:

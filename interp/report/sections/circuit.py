@@ -53,7 +53,10 @@ def figure(circuit: Result, edges: list[Edge]) -> Figure:
             n=len(shown), more=len(edges) - len(shown),
         )  # fmt: skip
     if "role" in circuit.data["kept"].dims:
-        reading += " " + say("An edge stands at the word at which it is read.")
+        reading += " " + say(
+            "An edge stands at the word at which it is read. From a key or a value it goes on to the words at which "
+            "its head is read in turn."
+        )
     return Figure.of(
         circuit,
         f"{KEY}-edges",
@@ -126,6 +129,8 @@ def _facts(circuit: Result, n_edges: int) -> tuple[tuple[str, str], ...]:
             "{n} edges that were chosen lie on no path from the embedding to the answer.", n=int(attr["n_unconnected"])
         )
         facts.append((say("Left out:"), unconnected))
+    if circuit.attr("method_reason"):
+        facts.insert(2, (say("Why this method:"), say_stored(circuit.attr("method_reason")) + "."))
     if "held_by_roles" in attr:
         held = say(
             "all edges at these words together hold {share} of the gap; the rest goes by other words.",
