@@ -82,4 +82,5 @@ def planted_pairs() -> PromptPairs:
     corrupted = np.where(clean == RED, BLUE, np.where(clean == BLUE, RED, clean))
     color = np.array([0, 1, 1, 0])
     correct, incorrect = clean[np.arange(4), color], corrupted[np.arange(4), color]
-    return PromptPairs.from_tokens(clean, corrupted, correct=correct, incorrect=incorrect, roles={"color": color})
+    roles = {"color": color, "filler": 1 - color}
+    return PromptPairs.from_tokens(clean, corrupted, correct=correct, incorrect=incorrect, roles=roles)

@@ -224,4 +224,6 @@ def test_edges_are_found_at_their_words(known: tuple[HookedTransformer, set[Edge
     assert {edge._replace(role=None) for edge in found.edges} == edges
     assert not any(edge[:2] == first[:2] and edge.role == "answer" for edge in found.edges)
     assert found.scores.dims == ("sender", "receiver", "role")
-    near(found.data.attrs["held_by_roles"], 1.0, 1e-4, why="the colour and the answer are all there is")
+    assert 0.5 < found.data.attrs["held_by_roles"] < 0.99  # the filler is read too
+    every = discover(model, pairs, "eap", roles=["color", "filler", "answer"], audit=None)
+    near(every.data.attrs["held_by_roles"], 1.0, 1e-4, why="these words are the whole prompt")
