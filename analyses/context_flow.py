@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import xarray as xr
+from jaxtyping import Float
 
 from analyses import claims
 from analyses.head_evidence import LEVEL, Cell, Estimate, Evidence, ends, number, rung_index
@@ -838,6 +839,13 @@ def _on_fewer(text: str, used: Mapping[str, xr.Dataset], n: int) -> str:
     return say("On the {n} of them that were patched, {text}", n=explained, text=f"{text[0].lower()}{text[1:]}")
 
 
+def _p_values(probing: xr.Dataset, role: str, accuracy: Float[np.ndarray, " layer"]) -> Float[np.ndarray, " layer"]:
+    """The p-values of the probes at a role, one per layer; NaN where the result has none."""
+    if "p_value" not in probing:
+        return np.full(accuracy.shape, np.nan)
+    return np.where(np.isfinite(accuracy), probing["p_value"].sel(role=role).isel(site=0).values, np.nan)
+
+
 def _probe(probing: xr.Dataset | None, role: str, vocabulary: Vocabulary) -> str:
     """Where a probe reads the source best at a role, with its control, and what may be doubted of that."""
     if probing is None or role not in probing["role"].values:
@@ -846,7 +854,9 @@ def _probe(probing: xr.Dataset | None, role: str, vocabulary: Vocabulary) -> str
     accuracy = means["accuracy"].values
     if not np.isfinite(accuracy).any():
         return ""
-    best = int(np.nanargmax(accuracy))
+    p_values = _p_values(probing, role, accuracy)
+    beyond = p_values <= LEVEL
+    best = int(np.nanargmax(np.where(beyond, accuracy, np.nan) if beyond.any() else accuracy))
     control = float(means["control_accuracy"].values[best])
     chance = float(probing["chance"])
     held_out = probing.attrs.get(key("held_out_in_words", spoken()), probing.attrs.get("held_out_in_words"))
@@ -862,8 +872,17 @@ def _probe(probing: xr.Dataset | None, role: str, vocabulary: Vocabulary) -> str
             chance=chance,
         ),
     }
+    p = p_values[best]
+    if np.isfinite(p):
+        told["figures"] = say("{figures}, p {p:.3f} over all places", figures=told["figures"], p=p)
     if accuracy[best] <= chance:
         return say("No probe reads {thing} at {place}: the best, {depth}, has {figures}.", **told)
+    if p > LEVEL:
+        return say(
+            "No probe reads {thing} at {place} beyond chance: the best, {depth}, has {figures}, as it may with labels "
+            "exchanged within pairs.",
+            **told,
+        )
     if accuracy[best] <= control:
         return say(
             "A probe says nothing for or against it: it reads {thing} at {place} best {depth}, {figures}, and a "

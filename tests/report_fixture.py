@@ -400,15 +400,35 @@ def probing(spec: RunSpec, rng: np.random.Generator) -> xr.Dataset:
         "chance": ((), 0.1, "share of prompts"),
         "n_train": (("fold",), [30] * folds, "prompts"),
         "n_test": (("fold",), [10] * folds, "prompts"),
+        "p_value": (("site", "layer", "role"), np.where(accuracy.mean(-1) > 0.5, 0.005, 0.6), ""),
+        "compression": (("site", "layer", "role"), 0.8 + accuracy.mean(-1), ""),
+        "classifier_layer": (("fold",), [spec.n_layers - 1] * folds, ""),
+        "classifier_accuracy": (("fold",), accuracy[0, -1, -1], "share of prompts"),
+        "classifier_control_accuracy": (("fold",), control[0, -1, -1], "share of prompts"),
+        "classifier_mean": ((), 0.9, "share of prompts"),
+        "classifier_mean_interval": (("ci_bound",), [0.7, 0.97], "share of prompts"),
+        "classifier_calibration_error": ((), 0.08, "share of prompts"),
+        "classifier_brier": ((), 0.15, ""),
     }
-    coords = {"site": list(sites), "layer": list(range(spec.n_layers)), "role": list(ROLES)}
+    coords = {
+        "site": list(sites),
+        "layer": list(range(spec.n_layers)),
+        "role": list(ROLES),
+        "ci_bound": ["lower", "upper"],
+    }
     return _dataset(
         spec,
         "Probing",
         "Is the colour readable at the noun?",
-        "A probe that beats its control reads something that is there.",
+        "A probe that beats its control reads something that is there. Its labels have a codelength.",
         variables,
         coords,
+        n_features=32,
+        n_labels=10,
+        n_groups=12,
+        n_data=40,
+        classifier_role=ROLES[-1],
+        classifier_site="resid_pre",
     )
 
 

@@ -4,8 +4,10 @@
 form and are exact in one pass over features that stay on disk (``Features.to``, ``fit_stored``). ``online_codelength``,
 ``expected_calibration_error`` and ``brier_score`` say more of a probe than its accuracy, and the null of
 ``relabellings`` and ``ridge_accuracies`` whether that accuracy is more than chance, over a whole grid of places.
+``transfer`` fits a probe on some prompts and tests it on those of another rung or language.
 """
 
+from interp.probes.across import same_words, transfer
 from interp.probes.calibration import brier_score, expected_calibration_error
 from interp.probes.classifier import TaskClassifier
 from interp.probes.codelength import Codelength, online_codelength
@@ -29,4 +31,6 @@ __all__ = [
     "online_codelength",
     "relabellings",
     "ridge_accuracies",
+    "same_words",
+    "transfer",
 ]

@@ -95,8 +95,10 @@ WIDE, BLOCK, STREAM = 252.0, 250.0, 190.0
 """Width of a box, height of the block, and where the stream runs."""
 
 
-def figure(model: Anatomy, *, key: str, title: str, description: str) -> Markup:
+def figure(model: Anatomy, *, key: str, title: str, description: str, classifier: str = "") -> Markup:
     """Draw the parts, the first at the bottom as layers are drawn everywhere on the page.
+
+    ``classifier`` is the anchor of what is said of a task classifier, if the page has it; the probe's box leads there.
 
     >>> gpt2 = Anatomy("gpt2", FAMILIES["GPT2LMHeadModel"], 12, 12, 768, 64, 3072, 50257)
     >>> drawn = figure(gpt2, key="k", title="t", description="d")
@@ -121,10 +123,17 @@ def figure(model: Anatomy, *, key: str, title: str, description: str) -> Markup:
         _text(STREAM - 42, top + 128, say("residual stream"), "axis", "end"),
         _text(STREAM - 42, top + 143, say("({size} numbers per token)", size=model.d_model), "axis", "end"),
         element("line", class_="line c", x1=108.0, x2=STREAM, y1=top + 20, y2=top + 20),
-        element("rect", class_="mark reader", x=4.0, y=top + 4, width=104.0, height=32.0, rx=4),
-        _text(56.0, top + 24, say("probe"), "tick strong", "middle"),
+        _probe(top, classifier),
     ]
     return drawing(parts, (STREAM + WIDE + 70, floor + 76), key=key, title=title, description=description)
+
+
+def _probe(top: float, classifier: str) -> Markup:
+    """The box of what reads the stream from outside."""
+    box = element("rect", class_="mark reader", x=4.0, y=top + 4, width=104.0, height=32.0, rx=4)
+    words = say("classifier") if classifier else say("probe")
+    named = join([box, _text(56.0, top + 24, words, "tick strong", "middle")])
+    return element("a", named, href=f"#{classifier}") if classifier else named
 
 
 def _text(x: float, y: float, words: str, kind: str, anchor: str) -> Markup:

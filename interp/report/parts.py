@@ -130,7 +130,7 @@ def _lesson(context: Context) -> list[Section | None]:
 
 def _probing(context: Context) -> list[Section | None]:
     found = context.run.get("probing")
-    return [] if found is None else [probe.section(found)]
+    return [] if found is None else [probe.section(found, context.verdict)]
 
 
 def _lenses(context: Context) -> list[Section | None]:

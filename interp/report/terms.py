@@ -118,6 +118,17 @@ def terms() -> tuple[Term, ...]:
         Term("selectivity", (say("selectivity"),), say(
             "probe accuracy minus control accuracy (Hewitt and Liang 2019, arXiv 1909.03368)"
         )),
+        Term("readable", (say("readable"),), say(
+            "a probe is above chance, and above what it would be with labels exchanged within pairs: p at most 0.05, "
+            "corrected over all places"
+        )),
+        Term("compression", (say("codelength"), say("compression")), say(
+            "bits that the labels cost somebody who has the activations, and how many times fewer that is than without "
+            "them (Voita and Titov 2020, arXiv 2003.12298)"
+        )),
+        Term("classifier", (say("task classifier"),), say(
+            "a linear layer on what the frozen model holds at one word, fitted to a task"
+        )),
         Term("mover", (say("mover"), say("reader")), say(
             "a head whose output at the place where source and target meet changes the answer; one whose output at the "
             "question or the answer does"

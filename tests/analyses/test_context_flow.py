@@ -259,6 +259,24 @@ def test_a_probe_is_held_to_chance_and_to_its_control(planted: dict[str, xr.Data
     )
 
 
+def test_a_probe_reads_where_exchanged_labels_would_not(planted: dict[str, xr.Dataset]) -> None:
+    """Of the layers that are beyond the null the most accurate is named; without any, none is said to be read."""
+    said = []
+    for p_values in ([1.0, 0.01, 0.2, 0.03], [1.0, 0.2, 0.3, 0.06]):
+        one = probing()
+        cells = np.broadcast_to(np.array(p_values)[None, :, None], (1, 4, len(ROLES)))
+        one["p_value"] = (("site", "layer", "role"), cells, {"units": "", "long_name": "p"})
+        said.append(context_flow.run({**planted, "probing": one}).attrs["agreement"])
+    assert said[0].endswith(
+        "A probe reads the colour at the noun best after layer 2: 0.80 with the noun held out, control 0.30, chance "
+        "0.10, p 0.030 over all places."
+    )
+    assert said[1].endswith(
+        "No probe reads the colour at the noun beyond chance: the best, after layer 1, has 0.90 with the noun held "
+        "out, control 0.30, chance 0.10, p 0.300 over all places, as it may with labels exchanged within pairs."
+    )
+
+
 def test_the_verdict_survives_a_file_and_repeats(
     verdict: xr.Dataset, planted: dict[str, xr.Dataset], tmp_path: Path
 ) -> None:

@@ -17,7 +17,7 @@ from interp.report.heat import Grid, colour_legend, heatmap
 from interp.report.inputs import Result, RunInputs
 from interp.report.markup import figure_number
 from interp.report.palette import Scale
-from interp.report.sections import patterns
+from interp.report.sections import classifier, patterns
 from interp.report.tables import Cell, Column, Table
 from interp.report.verdict import Verdict
 from interp.report.words import spelled, token_strip
@@ -37,7 +37,7 @@ def section(run: RunInputs, verdict: Verdict, bundle: Bundle | None) -> Section 
         return None
     made: list[Block] = []
     if holder is not None:
-        made += _anatomy(holder)
+        made += _anatomy(holder, run.get("probing"))
     if result is not None:
         if holder is not None and run.get("attention_vectors") is not None:
             made.append(_living())
@@ -54,14 +54,17 @@ def section(run: RunInputs, verdict: Verdict, bundle: Bundle | None) -> Section 
     return Section("lesson", say("How one head reads"), lead, made, say("One head, by hand"))
 
 
-def _anatomy(patterns: Result) -> list[Block]:
+def _anatomy(patterns: Result, probing: Result | None) -> list[Block]:
     """Where the head sits in the model, for the architectures that the figure knows."""
     model = anatomy.Anatomy.of(patterns)
     if model is None:
         return []
     columns = tuple(Column(name) for name in (say("part"), say("size"), say("what it does")))
     title = say("Where the parts of {model} sit", model=model.model)
-    drawn = anatomy.figure(model, key="anatomy-map", title=title, description=say("From the tokens up."))
+    leads_to = classifier.KEY if probing is not None and classifier.lesson(probing) else ""
+    drawn = anatomy.figure(
+        model, key="anatomy-map", title=title, description=say("From the tokens up."), classifier=leads_to
+    )
     return [
         Figure.of(
             patterns,

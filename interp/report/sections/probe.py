@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import xarray as xr
 
 from interp import _depth as depth
 from interp import summary
-from interp.language import listed, say
-from interp.report.blocks import Facts, Figure, Panel, Section
+from interp.language import listed, say, say_stored
+from interp.report.blocks import Block, Details, Facts, Figure, Panel, Section
 from interp.report.inputs import Result
 from interp.report.lines import Level, Point, Series, curves, line_legend
 from interp.report.markup import figure_number
-from interp.report.tables import Column, Table, joined, mean_table
+from interp.report.sections import classifier, generic
+from interp.report.tables import Cell, Column, Table, joined, mean_table
+from interp.report.verdict import Verdict
 
 _DIMS = ("site", "layer", "role", "fold")
+READABLE = 0.05
+"""Largest p-value, corrected over all places, at which a word counts as readable."""
 
 
 def _lines() -> dict[str, tuple[str, str]]:
@@ -38,17 +43,27 @@ def _tabled() -> dict[str, str]:
     }
 
 
-def section(probing: Result) -> Section:
-    """One figure per site: accuracy and control accuracy over layers, one panel per role."""
+MAPS = ("p_value", "compression")
+"""Variables that are drawn as maps of layers and roles."""
+
+
+def section(probing: Result, verdict: Verdict) -> Section:
+    """One figure per site: accuracy and control accuracy over layers, one panel per role; maps; and the classifier."""
     names = ["accuracy", "control_accuracy", "selectivity"]
     names += ["distractor_rate"] if probing.has("distractor_rate") else []
     means = {name: probing.summary(name, *_DIMS, over="fold") for name in names}
     majority = _majority(probing)
     sites = probing.labels("site")
     blocks = [_figure(probing, means, majority, site) for site in sites]
-    facts = Facts((*_best(means, sites, probing), *_folds(probing)), say("In short"))
+    facts = Facts((*_best(means, sites, probing), *_readable(means, probing), *_folds(probing)), say("In short"))
     lead = probing.said("question") or say("At which layer, and at which word, can a linear probe read the answer?")
-    return Section("probing", say("Where it can be read"), lead, (*blocks, facts), say("Where it is readable"))
+    return Section(
+        "probing",
+        say("Where it can be read"),
+        lead,
+        (*blocks, facts, *_maps(probing, verdict), *classifier.lesson(probing)),
+        say("Where it is readable"),
+    )
 
 
 def _figure(probing: Result, means: dict[str, xr.Dataset], majority: dict[str, float], site: str) -> Figure:
@@ -152,6 +167,64 @@ def _best(means: dict[str, xr.Dataset], sites: tuple[str, ...], probing: Result)
             text = say("at no layer does the probe beat its control.")
         found.append((f"{role}:", text))
     return found
+
+
+def _readable(means: dict[str, xr.Dataset], probing: Result) -> list[tuple[str, str]]:
+    """At which words some layer is above chance and beyond the null, or that none is."""
+    if not probing.has("p_value"):
+        return []
+    p_values = probing.need("p_value", "site", "layer", "role").values
+    accuracy = means["accuracy"]["mean"].transpose("site", "layer", "role").values
+    found = (p_values <= READABLE) & (accuracy > _chance(probing))
+    if not np.isfinite(p_values).any():
+        return [(say("Readable:"), say("no two prompts differ in the label alone, so there is no p-value."))]
+    words = [role for r, role in enumerate(probing.labels("role")) if found[:, :, r].any()]
+    told = {"n": int(found.sum()), "cells": int(np.isfinite(p_values).sum()), "p": READABLE}
+    if not words:
+        text = say("at none of {cells} places is the probe above chance with a p of at most {p}.", **told)
+    else:
+        text = say(
+            "at {n} of {cells} places the probe is above chance with a p of at most {p}, at {words}.",
+            words=listed(words),
+            **told,
+        )
+    return [(say("Readable:"), text)]
+
+
+def _maps(probing: Result, verdict: Verdict) -> list[Block]:
+    """How sure the reading is: maps of layers and roles, and what other probes and the control have there."""
+    names = [name for name in MAPS if probing.has(name)]
+    sites = probing.labels("site")
+    shown = probing.data[names]
+    if len(sites) == 1 and names:  # its layers as they are called above
+        shown = depth.named(shown, sites[0])
+    maps = replace(probing, data=shown.assign_attrs(probing.data.attrs))
+    found: list[Block] = [one for name in names if (one := generic.figure(maps, name, verdict)) is not None]
+    further = _further(probing)
+    return [*found, Details(say("Other probes, and the control's code"), (further,))] if further else found
+
+
+def _further(probing: Result) -> Table | None:
+    """Mean accuracy by kind of probe, and the compression of the control's labels."""
+    columns: dict[str, xr.DataArray] = {}
+    if probing.has("accuracy_by_probe"):
+        means = probing.data["accuracy_by_probe"].mean("fold")
+        columns |= {say_stored(str(kind)): means.sel(probe=kind) for kind in means["probe"].values}
+    if probing.has("control_compression"):
+        columns[say("compression of the control's labels")] = probing.data["control_compression"]
+    if not columns:
+        return None
+    values = [one.transpose("site", "layer", "role").values for one in columns.values()]
+    sites, roles = probing.labels("site"), probing.labels("role")
+    rows: list[tuple[Cell, ...]] = [
+        (site, layer, role, *(float(one[s, at, r]) for one in values))
+        for s, site in enumerate(sites)
+        for at, layer in enumerate(depth.names(site, probing.labels("layer")))
+        for r, role in enumerate(roles)
+    ]
+    named = (Column(say("site")), Column(depth.title(sites[0]), facet="layer"), Column(say("role"), facet="role"))
+    heads = (*named, *(Column(name) for name in columns))
+    return Table(say("Mean accuracy over folds by kind of probe"), heads, tuple(rows))
 
 
 def _folds(probing: Result) -> list[tuple[str, str]]:
