@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +78,24 @@ def test_a_fit_in_chunks_from_disk_is_the_fit_at_once(
     size = np.abs(once.coef_).max()
     close(chunked.coef_, once.coef_, "gradient", dtype="float64", size=size)
     assert chunked.predict(kept).tolist() == once.predict(kept).tolist()
+
+
+@pytest.mark.parametrize("probe", [MeanDifference(), RidgeProbe()], ids=lambda one: type(one).__name__)
+def test_features_larger_than_the_memory_used_are_fitted(probe: Any, tmp_path: Path) -> None:
+    """A file of 5 MB is written and fitted within a quarter of that."""
+    rng = np.random.default_rng(0)
+    labels = rng.integers(3, size=20_000)
+    x = (rng.normal(size=(500, 64)) + 3 * np.eye(64)[labels[start : start + 500]] for start in range(0, 20_000, 500))
+    tracemalloc.start()
+    try:
+        stored = StoredFeatures.write(tmp_path / "x.npy", x, shape=(20_000, 64))
+        probes.fit_stored(probe, stored, labels, rows=200)
+        used = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert stored.path.stat().st_size > 5e6
+    assert used < 1.25e6
+    assert probe.score(np.load(stored.path)[:2000], labels[:2000]) > 0.9
 
 
 def test_logistic_regression_from_disk_reads_as_well_as_in_memory(
