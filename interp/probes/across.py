@@ -107,7 +107,7 @@ def transfer(
     >>> model = HookedTransformer.from_pretrained("mini")
     >>> one, other = (tasks.build("color-noun", rung, tokenizer=model, n=24) for rung in ("recall", "repeated_frame"))
     >>> found = probes.transfer(model, one, other, site="resid_pre", layers=0, roles=["color"], n_permutations=0)
-    >>> float(found["accuracy"]) > 0.9  # its own embedding names the colour
+    >>> found["accuracy"].item() > 0.9  # its own embedding names the colour
     True
     """
     for pairs in (fitted_on, tested_on):
