@@ -248,6 +248,29 @@ class _Votes:
         stance = SUPPORTS if reads and low > control else CONTRADICTS if high <= chance else SILENT
         yield Vote("probe", stance, mean, low, high, "share")
 
+    def placed(self, role: str, layer: int) -> Iterator[Vote]:
+        """Whether the answer uses what stands at the word behind the layer: erased there, and exchanged there.
+
+        A place that is not used there can have been read before, so these never contradict.
+        """
+        found = self.used.get("places")
+        if found is None or role not in found["role"].values or str(found.attrs.get("site")) != "resid_pre":
+            return
+        later = [int(one) for one in found["layer"].values if one > layer]
+        if not later:
+            return
+        at = found.sel(role=role, layer=min(later))
+        for name, axis, asked, control, said in (
+            ("recovered_erasure", "eraser", "leace", "random", "erasure"),
+            ("recovered_interchange", "subspace", "means", "random", "interchange"),
+        ):
+            lost = summary.effect(summary.of(at, name), "noising")
+            one, by_chance = lost.sel({axis: asked}), lost.sel({axis: control})
+            mean, low, high = (float(one[end]) for end in ("mean", "low", "high"))
+            if np.isfinite(mean):
+                surely = low > max(0.0, float(by_chance["high"])) and mean >= self.minimum_effect
+                yield Vote(said, SUPPORTS if surely else SILENT, mean, low, high, "fraction")
+
     def said_by_lens(self, layer: int) -> Iterator[Vote]:
         """Whether the layer brings the stream at the answer closer to the answer, by the logit lens."""
         found = self.used.get("logit_lens")
@@ -283,7 +306,7 @@ def _of_heads(evidence: _Votes) -> Iterator[Claim]:
             if role == ANSWER:
                 votes += [*evidence.writes(head), *evidence.said_by_lens(layer)]
             elif mover:
-                votes += evidence.probed(role, layer)
+                votes += [*evidence.probed(role, layer), *evidence.placed(role, layer)]
             yield Claim(name, "moves" if mover else "reads out", role, _effect(heads, head, role), tuple(votes))
         for role in dict.fromkeys(cell.role for cell in heads.cells if cell.against[head]):
             votes = [*evidence.patched(role, head, against=True), *evidence.ablated(head, raises=True)]
@@ -332,7 +355,7 @@ def _of_blocks(evidence: _Votes, seed: int) -> Iterator[Claim]:
                 if not claiming:
                     continue
                 if job == "stores":
-                    votes += evidence.probed(role, layer)
+                    votes += [*evidence.probed(role, layer), *evidence.placed(role, layer)]
                 elif job == "reads out" and role == ANSWER:
                     votes += evidence.said_by_lens(layer)
                 name: Job = job

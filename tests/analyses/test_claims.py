@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import pytest
 import xarray as xr
 
 from analyses import context_flow
+from interp import results
 from interp.report.inputs import Result
 from interp.report.sections import certainty
+from interp.results import Variable
 from tests.analyses.test_context_flow import (
     LAYERS,
     MOVER,
     READER,
+    Made,
     N,
     agreeing,
     attribution,
@@ -166,3 +170,37 @@ def test_the_page_lists_every_claim_and_every_vote() -> None:
     assert len(words.items) == 2
     assert len(every.tables[0].rows) == 13
     assert certainty.claims(None) == []
+
+
+def place(lost: Mapping[str, float], exchanged: Mapping[str, float], *, layer: int) -> xr.Dataset:
+    """One place behind the mover: what is lost of the gap when the colour is erased there, and when it is exchanged."""
+    variables: dict[str, Variable] = {}
+    coords: dict[str, Any] = {"layer": [layer], "role": ["noun"]}
+    for name, axis, each in (("erasure", "eraser", lost), ("interchange", "subspace", exchanged)):
+        values = np.stack([1 - share - balanced(spread=0.02) for share in each.values()], axis=-1)[:, None, None]
+        dims = ("prompt", "layer", "role", axis)
+        variables[f"recovered_{name}"] = Variable(dims, values, "fraction", name)
+        variables[f"patched_{name}"] = Variable(dims, 10 * values - 5, "logits", name)
+        coords[axis] = list(each)
+    ends = (("clean", 5.0), ("corrupted", -5.0))
+    variables |= {name: Variable(("prompt",), np.full(N, value), "logits", name) for name, value in ends}
+    words = dict.fromkeys(("title", "question", "reading", "source"), "made by hand")
+    axes = {"eraser": "what erases", "subspace": "what is exchanged"}
+    more = {"site": "resid_pre", "minimum_gap": 0.5}
+    return results.build(variables, coords=coords, of=[Made()], seed=0, extra=more, dims=axes, **words)
+
+
+@pytest.mark.parametrize(
+    ("lost", "layer", "votes_of"),
+    [
+        ({"leace": 0.5, "random": 0.05}, 2, {"erasure": 1.0, "interchange": 1.0}),
+        ({"leace": 0.5, "random": 0.6}, 2, {"erasure": 0.0, "interchange": 1.0}),  # any subspace would cost as much
+        ({"leace": 0.5, "random": 0.05}, 1, {}),  # before layer 1 the mover of layer 1 has not written yet
+    ],
+)
+def test_what_is_erased_or_exchanged_behind_a_mover_votes_and_never_contradicts(
+    lost: Mapping[str, float], layer: int, votes_of: Mapping[str, float]
+) -> None:
+    found = claims(planted(places=place(lost, {"means": 0.6, "random": 0.0}, layer=layer)))
+    cast = votes(found["L1H2 moves"])
+    assert {name: cast[name] for name in ("erasure", "interchange") if name in cast} == votes_of
