@@ -327,6 +327,25 @@ _CIRCUIT = Analysis(
     ),
 )  # fmt: skip
 
+_COUNT = Number("0 or more", least=0, whole=True)
+
+_CIRCUIT_EVALUATION = Analysis(
+    "circuit_evaluation",
+    "analyses.circuit_evaluation",
+    "Does the circuit alone do what the model does, on prompts it was not found on?",
+    options=(
+        Option(
+            "ablations", Several(Text(("zero", "mean", "mean_by_role", "resample"))),
+            ("zero", "mean", "mean_by_role", "resample"), "what edges outside the circuit carry",
+        ),
+        replace(_CIRCUIT.option["method"], default="eap-ig-inputs"),
+        *(_CIRCUIT.option[name] for name in ("direction", "metric", "size", "threshold", "steps", "max_prompts")),
+        Option("n_random", _COUNT, 10, "random circuits of each kind and size"),
+        Option("n_knockouts", _COUNT, 6, "random parts that are taken out of circuit and model"),
+        Option("most_edges", _COUNT, 12, "edges that are taken out one by one"),
+    ),
+)  # fmt: skip
+
 _CONTEXT_FLOW = Analysis(
     "context_flow",
     "analyses.context_flow",
@@ -359,6 +378,7 @@ BUNDLED = {
         _HEAD_ROLES,
         _LENSES,
         _CIRCUIT,
+        _CIRCUIT_EVALUATION,
         _APPROXIMATION_AUDIT,
         _PLACES,
         _GROUND_TRUTH,

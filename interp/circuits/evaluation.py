@@ -137,14 +137,23 @@ def evaluate(
     check_pairs(model, pairs)
     chosen = _checked(ablations)
     sizes = _rising(fractions)
-    for name, n in (("n_random", n_random), ("n_knockouts", n_knockouts), ("most_edges", most_edges)):
-        whole_number(n, name, least=0)
+    check_counts(n_random, n_knockouts, most_edges)
     sets = Sets(Graph.of(model, roles=circuit.graph.roles))
     asked = Asked.of(sets, circuit, sizes, n_random, n_knockouts, most_edges, np.random.default_rng(seed))
     values = _values(model, pairs, sets, chosen, metric, references, progress)
     return _labelled(
         model, pairs, circuit, chosen, metric, sizes, asked, _Measured(values, asked.none, asked.every, seed), seed
     )
+
+
+def check_counts(n_random: int, n_knockouts: int, most_edges: int) -> None:
+    """Refuse numbers of runs that no circuit can have.
+
+    Raises:
+        InterpError: one below 0.
+    """
+    for name, n in (("n_random", n_random), ("n_knockouts", n_knockouts), ("most_edges", most_edges)):
+        whole_number(n, name, least=0)
 
 
 def _checked(ablations: Sequence[CircuitAblation]) -> tuple[CircuitAblation, ...]:

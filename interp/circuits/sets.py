@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Bool, Int
 
 from interp.circuits.circuit import Circuit
-from interp.circuits.graph import Edge, Graph, node_of, on_paths
+from interp.circuits.graph import START, Edge, Graph, node_of, on_paths
 from interp.circuits.random import DRAW, Null
 
 NULLS: tuple[Null, ...] = ("edges", "heads")
@@ -101,7 +101,7 @@ class Asked:
 
         own = sets.add(circuit.edges)
         edges = sets.edges(own)
-        nodes = _parts(edges)
+        nodes = _parts(edges, sets.graph)
         knocked = []
         for _ in range(n_knockouts):
             out = {node for node in nodes if rng.random() < 0.5}
@@ -126,10 +126,15 @@ class Asked:
         )
 
 
-def _parts(edges: Collection[Edge]) -> list[str]:
-    """The heads and MLPs at the ends of edges, in the order of their names' numbers."""
+def _parts(edges: Collection[Edge], graph: Graph) -> list[str]:
+    """The heads and MLPs at the ends of edges, as they write; shared keys come with their first head."""
+    place = {name: i for i, name in enumerate(graph.senders)}
     ends = {edge.sender for edge in edges} | {node_of(edge.receiver) for edge in edges}
-    return sorted(ends - {"embed", "logits"}, key=lambda node: (int("".join(filter(str.isdigit, node[:4])) or 0), node))
+
+    def order(node: str) -> tuple[int, str]:
+        return place[node] if node in place else place[graph.writers(f"{node}.k")[0]], node
+
+    return sorted(ends - {START, graph.receivers[-1]}, key=order)
 
 
 def _without(edges: Collection[Edge], nodes: Collection[str]) -> set[Edge]:

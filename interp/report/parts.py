@@ -16,6 +16,7 @@ from interp.report.sections import (
     behavior,
     certainty,
     circuit,
+    circuit_evaluation,
     generic,
     ground_truth,
     heads,
@@ -170,6 +171,11 @@ def _circuit(context: Context) -> list[Section | None]:
     return [] if found is None else [circuit.section(found)]
 
 
+def _circuit_evaluation(context: Context) -> list[Section | None]:
+    found = context.run.get("circuit_evaluation")
+    return [] if found is None else [circuit_evaluation.section(found)]
+
+
 def _others(context: Context) -> list[Section | None]:
     """The generic section of every result that no part draws, and why others could not be asked."""
     drawn = {name for part in PARTS for name in part.results}
@@ -206,6 +212,7 @@ PARTS = (
     Part("approximations", "", _approximations, ("approximation_audit",), expected=False),
     Part("ground-truth", "", _ground_truth, ("ground_truth", "false_alarms"), explains=False, expected=False),
     Part("circuit", "", _circuit, ("circuit",), expected=False),
+    Part("circuit-evaluation", "", _circuit_evaluation, ("circuit_evaluation",), expected=False),
     Part("others", "", _others, expected=False, of_sentence=True),
     Part("certainty", "", lambda context: [certainty.section(context.run, context.verdict)], expected=False),
     Part(

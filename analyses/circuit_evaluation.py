@@ -1,0 +1,97 @@
+"""What a circuit is worth on prompts that it was not found on: faithful, complete, minimal, better than chance."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import xarray as xr
+
+from interp import circuits
+from interp._arguments import check_pairs
+from interp.circuits.discovery import check as check_discovery
+from interp.circuits.evaluation import check_counts
+from interp.sweeps import listener
+
+if TYPE_CHECKING:
+    from interp.circuits.planning import Method
+    from interp.circuits.running import CircuitAblation
+    from interp.model import HookedTransformer
+    from interp.prompts import PromptPairs
+    from interp.readouts import AnyReadout
+    from interp.sweeps import Direction, Progress
+
+
+def check(
+    *, size: int | float | None, threshold: float, steps: int, n_random: int, n_knockouts: int, most_edges: int
+) -> None:
+    """Refuse what no model and no prompts can make right.
+
+    Raises:
+        InterpError: what ``discover`` refuses of its options, or a number below 0.
+    """
+    check_discovery(size=size, threshold=threshold, steps=steps)
+    check_counts(n_random, n_knockouts, most_edges)
+
+
+def run(
+    model: HookedTransformer,
+    pairs: PromptPairs,
+    *,
+    ablations: Sequence[CircuitAblation] = circuits.CIRCUIT_ABLATIONS,
+    method: Method | None = "eap-ig-inputs",
+    direction: Direction = "noising",
+    metric: AnyReadout = "logit_difference",
+    size: int | float | None = None,
+    threshold: float = circuits.THRESHOLD,
+    steps: int = 5,
+    n_random: int = 10,
+    n_knockouts: int = 6,
+    most_edges: int = 12,
+    max_prompts: int | None = 48,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> xr.Dataset:
+    """Find a circuit on one half of the pairs (``interp.circuits.split``) and evaluate it on the other half.
+
+    Args:
+        model: the model.
+        pairs: clean and corrupted prompts.
+        ablations: what edges outside the circuit carry; see ``interp.circuits.run_circuit``.
+        method: how the circuit is found, as in ``interp.circuits.discover``; None lets the plan choose.
+        direction: of the discovery.
+        metric: a name from ``interp.readouts``, or a read-out of the logits.
+        size: edges of the circuit, or (a fraction) share of all; None takes those that reach the threshold.
+        threshold: least size of a score, as a share of the gap between the clean and the corrupted prompts.
+        steps: of the integrals of EAP-IG.
+        n_random: random circuits of each kind and size.
+        n_knockouts: random parts that are taken out of circuit and model.
+        most_edges: edges that are taken out one by one.
+        max_prompts: use only that many prompts, spread evenly over the set, half of them for the test; None is all.
+        seed: of everything random.
+        progress: True for a bar, or called with runs done and runs in all, of the evaluation.
+
+    Returns:
+        What ``interp.circuits.evaluate`` returns.
+
+    Raises:
+        InterpError: what ``split``, ``discover`` and ``evaluate`` refuse.
+
+    >>> from analyses import circuit_evaluation
+    >>> from interp import HookedTransformer, tasks
+    >>> model = HookedTransformer.from_pretrained("mini")
+    >>> pairs = tasks.build("color-noun", "recall", tokenizer=model, n=4)
+    >>> found = circuit_evaluation.run(model, pairs, ablations=["resample"], size=20, n_random=1, most_edges=1)
+    >>> bool(found.own_faithfulness > 0.5)
+    True
+    """
+    check_pairs(model, pairs)
+    found_on, tested_on = circuits.split(pairs.spread(max_prompts), seed)
+    circuit = circuits.discover(
+        model, found_on, method, direction=direction, metric=metric, size=size, threshold=threshold, steps=steps,
+        audit=None, seed=seed,
+    )  # fmt: skip
+    return circuits.evaluate(
+        model, tested_on, circuit, ablations=ablations, metric=metric, n_random=n_random, n_knockouts=n_knockouts,
+        most_edges=most_edges, seed=seed, progress=listener(progress),
+    )  # fmt: skip
