@@ -19,6 +19,7 @@ from interp.circuits.halves import split
 from interp.circuits.mib import load_mib, save_mib
 from interp.circuits.planning import DiscoveryPlan, plan
 from interp.circuits.running import CIRCUIT_ABLATIONS, run_circuit, run_circuits
+from interp.circuits.stability import stability
 
 __all__ = [
     "CIRCUIT_ABLATIONS",
@@ -38,4 +39,5 @@ __all__ = [
     "run_circuits",
     "save_mib",
     "split",
+    "stability",
 ]
