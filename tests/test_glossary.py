@@ -43,6 +43,7 @@ WORDS = (
     "ratio of means", "interval", "ablation", "knockout", "sweep", "cell", "row", "window", "set", "plan", "engine",
     "edge", "sender", "receiver", "path patching", "contribution", "attribution patching", "AtP*", "EAP", "EAP-IG",
     "audit", "slope", "logit lens", "probe", "fold", "control", "selectivity", "mover", "reader", "meeting place",
+    "LEACE", "erasure", "interchange", "DAS", "placebo",
     "verdict",
 )  # fmt: skip
 """Words of the field, or of this library, that the README and the page use without saying each time what they mean."""

@@ -24,6 +24,7 @@ from interp.report.sections import (
     lenses,
     lesson,
     patching,
+    places,
     probe,
     provenance,
     qk,
@@ -138,6 +139,11 @@ def _lenses(context: Context) -> list[Section | None]:
     return [lenses.section(found) for name in LENSES if (found := context.run.get(name)) is not None]
 
 
+def _places(context: Context) -> list[Section | None]:
+    found = context.run.get("places")
+    return [] if found is None else [places.section(found)]
+
+
 def _patching(context: Context) -> list[Section | None]:
     found = context.run.get("activation_patching")
     return [] if found is None else [patching.section(found, context.verdict)]
@@ -209,6 +215,7 @@ PARTS = (
     Part("heads", "Which heads", _heads, ("head_attribution", "verdict")),
     Part("qk", "", _qk, ("qk_attribution",), expected=False),
     Part("roles", "", _roles, ("head_roles",), expected=False),
+    Part("places", "", _places, ("places",), expected=False),
     Part("approximations", "", _approximations, ("approximation_audit",), expected=False),
     Part("ground-truth", "", _ground_truth, ("ground_truth", "false_alarms"), explains=False, expected=False),
     Part("circuit", "", _circuit, ("circuit",), expected=False),

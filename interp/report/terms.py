@@ -129,6 +129,21 @@ def terms() -> tuple[Term, ...]:
         Term("classifier", (say("task classifier"),), say(
             "a linear layer on what the frozen model holds at one word, fitted to a task"
         )),
+        Term("leace", (say("LEACE"), say("erasure")), say(
+            "the smallest affine edit of activations after which no linear probe reads a word there (Belrose et al. "
+            "2023, arXiv 2306.03819); an edit that takes something out"
+        )),
+        Term("interchange", (say("interchange"),), say(
+            "one run's activation gets the other run's part in some directions alone (Geiger et al. 2023, arXiv "
+            "2303.02536)"
+        )),
+        Term("das", (say("DAS"),), say(
+            "a search by gradients for the directions whose interchange makes the other answer; it is tested on other "
+            "prompts than it was fitted on"
+        )),
+        Term("placebo", (say("placebo"),), say(
+            "the same interchange written along random directions: the activation moves as far, elsewhere"
+        )),
         Term("mover", (say("mover"), say("reader")), say(
             "a head whose output at the place where source and target meet changes the answer; one whose output at the "
             "question or the answer does"
