@@ -351,7 +351,7 @@ _CONTEXT_FLOW = Analysis(
     "analyses.context_flow",
     "Which heads carry the source to the target, and which read it?",
     needs="results",
-    reads=("behavior", "activation_patching", "head_attribution", "probing", "logit_lens", "places"),
+    reads=("behavior", "activation_patching", "head_attribution", "probing", "logit_lens", "places", "circuit"),
     options=(
         Option("source", _ROLE, None, "role of the word that carries the context", "the vocabulary's"),
         Option("target", _ROLE, None, "role of the word that it belongs to", "the vocabulary's"),

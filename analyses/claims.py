@@ -271,6 +271,25 @@ class _Votes:
                 surely = low > max(0.0, float(by_chance["high"])) and mean >= self.minimum_effect
                 yield Vote(said, SUPPORTS if surely else SILENT, mean, low, high, "fraction")
 
+    def in_circuit(self, component: str, *, inside: bool = True) -> Iterator[Vote]:
+        """Whether the circuit that was found keeps an edge from the component (or none), with the strongest one.
+
+        A circuit whose estimates failed their audit has no vote.
+        """
+        found = self.used.get("circuit")
+        if found is None or not int(found.attrs.get("trusted", 0)) or "role" in found.dims:
+            return
+        if component not in found["sender"].values:
+            return
+        at = found.sel(sender=component)
+        kept = at["kept"].values.astype(bool)
+        scores = np.where(np.isfinite(at["score"].values) & (kept if kept.any() else True), at["score"].values, 0.0)
+        strongest = int(np.argmax(np.abs(scores)))
+        ends = at["score_interval"].isel(receiver=strongest)
+        low, high = (float(ends.sel(ci_bound=end)) for end in ("low", "high"))
+        stance = SUPPORTS if bool(kept.any()) is inside else CONTRADICTS
+        yield Vote("circuit", stance, float(scores[strongest]), low, high, "logits")
+
     def said_by_lens(self, layer: int) -> Iterator[Vote]:
         """Whether the layer brings the stream at the answer closer to the answer, by the logit lens."""
         found = self.used.get("logit_lens")
@@ -302,6 +321,7 @@ def _of_heads(evidence: _Votes) -> Iterator[Claim]:
                 *evidence.patched(role, head),
                 *evidence.looks(role, head, found_at if mover else (*found_at, *arrivals)),
                 *evidence.ablated(head),
+                *evidence.in_circuit(name),
             ]
             if role == ANSWER:
                 votes += [*evidence.writes(head), *evidence.said_by_lens(layer)]
@@ -315,7 +335,7 @@ def _of_heads(evidence: _Votes) -> Iterator[Claim]:
             largest = max(-float(c.effect.mean[head]) for c in heads.cells if c.role == role and c.against[head])
             yield Claim(name, "inhibits", role, largest, tuple(votes))
         if head in needed_heads(heads) and moves_nothing(heads, head):
-            votes = [*evidence.ablated(head)]
+            votes = [*evidence.ablated(head), *evidence.in_circuit(name, inside=False)]
             for way, one in heads.everywhere.items():
                 votes.append(Vote.of(f"{way} at all words", one, head, "fraction", SUPPORTS))
             yield Claim(name, "positions only", "", -float(mildest(heads, head).mean[head]), tuple(votes))
@@ -348,7 +368,8 @@ def _of_blocks(evidence: _Votes, seed: int) -> Iterator[Claim]:
             at = {way: effects[way].sel(role=role).isel(layer=i) for way in ways}
             numbers = {way: tuple(float(one[name]) for name in ("mean", "low", "high")) for way, one in at.items()}
             p = {way: float(p_values.sel(role=role).isel(layer=i, way=w)) for w, way in enumerate(ways)}
-            for sign, job in ((1.0, jobs[role]), (-1.0, "inhibits")):
+            claimed: tuple[tuple[float, Job], ...] = ((1.0, jobs[role]), (-1.0, "inhibits"))
+            for sign, job in claimed:
                 votes = [_block_vote(way, numbers[way], p[way], sign, evidence.minimum_effect) for way in ways]
                 votes = [vote for vote in votes if np.isfinite(vote.size)]
                 claiming = [sign * vote.size for vote in votes if vote.stance == SUPPORTS]
@@ -358,8 +379,9 @@ def _of_blocks(evidence: _Votes, seed: int) -> Iterator[Claim]:
                     votes += [*evidence.probed(role, layer), *evidence.placed(role, layer)]
                 elif job == "reads out" and role == ANSWER:
                     votes += evidence.said_by_lens(layer)
-                name: Job = job
-                yield Claim(f"MLP{layer}", name, role, max(claiming), tuple(votes))
+                if job != "inhibits":
+                    votes += evidence.in_circuit(f"MLP{layer}")
+                yield Claim(f"MLP{layer}", job, role, max(claiming), tuple(votes))
 
 
 def _block_vote(way: str, numbers: Sequence[float], p: float, sign: float, least: float) -> Vote:

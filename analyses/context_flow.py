@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from interp.prompts import PromptPairs
 
 EXPLAINING = ("activation_patching", "head_attribution", "probing")
-VOTING = ("logit_lens", "places")
+VOTING = ("logit_lens", "places", "circuit")
 """Analyses that no label rests on and that vote on the claims."""
 WIDE = 0.3
 """An interval of a recovered fraction that is wider than this is called wide in the answer."""

@@ -216,9 +216,7 @@ def _cell(
     text = figure_number(value, digits)
     if abs(value) < 1 and width < 34:
         text = text.replace("0.", ".", 1)
-    return rect + element(
-        "text", text, class_=f"value {step}t", x=x + width / 2, y=y + height / 2 + 3.6, text_anchor="middle"
-    )
+    return rect + element("text", text, class_=f"value {step}t", x=x + width / 2, y=y + height / 2 + 3.6)
 
 
 def _cell_size(n_columns: int, annotate: bool) -> tuple[float, float]:

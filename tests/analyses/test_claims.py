@@ -204,3 +204,28 @@ def test_what_is_erased_or_exchanged_behind_a_mover_votes_and_never_contradicts(
     found = claims(planted(places=place(lost, {"means": 0.6, "random": 0.0}, layer=layer)))
     cast = votes(found["L1H2 moves"])
     assert {name: cast[name] for name in ("erasure", "interchange") if name in cast} == votes_of
+
+
+def circuit(kept: Mapping[str, bool], *, trusted: int = 1) -> xr.Dataset:
+    """One edge from each component to the logits, kept or not."""
+    score = np.array([[4.0 if one else 0.1] for one in kept.values()])
+    dims = ("sender", "receiver")
+    variables = {
+        "score": Variable(dims, score, "logits", "score"),
+        "kept": Variable(dims, np.array([[one] for one in kept.values()]), "", "kept"),
+        "score_interval": Variable(("ci_bound", *dims), np.stack([score - 0.05, score + 0.05]), "logits", "interval"),
+    }
+    words = dict.fromkeys(("title", "question", "reading", "source"), "made by hand")
+    coords = {"sender": list(kept), "receiver": ["logits"], "ci_bound": ["low", "high"]}
+    return results.build(variables, coords=coords, of=[Made()], seed=0, extra={"trusted": trusted}, **words)
+
+
+def test_a_circuit_votes_for_what_it_keeps_unless_its_audit_failed() -> None:
+    kept = {"L1H2": True, "L2H1": False, "L0H3": False}
+    needed = planted()["head_attribution"].copy(deep=True)
+    needed["ablation_effect"][:, :, 0, 3] -= 4.0
+    results_of = planted(circuit=circuit(kept), head_attribution=needed)
+    cast = {name: votes(one).get("circuit") for name, one in claims(results_of).items()}
+    assert cast == {"L1H2 moves": 1.0, "L2H1 reads out": -1.0, "L0H3 positions only": 1.0}
+    untrusted = claims(planted(circuit=circuit(kept, trusted=0)))
+    assert all("circuit" not in votes(one) for one in untrusted.values())
