@@ -338,8 +338,10 @@ _CIRCUIT_EVALUATION = Analysis(
             "ablations", Several(Text(("zero", "mean", "mean_by_role", "resample"))),
             ("zero", "mean", "mean_by_role", "resample"), "what edges outside the circuit carry",
         ),
-        replace(_CIRCUIT.option["method"], default="eap-ig-inputs"),
-        *(_CIRCUIT.option[name] for name in ("direction", "metric", "size", "threshold", "steps", "max_prompts")),
+        *(
+            _CIRCUIT.option[name]
+            for name in ("method", "direction", "metric", "size", "threshold", "steps", "max_prompts")
+        ),
         Option("n_random", _COUNT, 10, "random circuits of each kind and size"),
         Option("n_knockouts", _COUNT, 6, "random parts that are taken out of circuit and model"),
         Option("most_edges", _COUNT, 12, "edges that are taken out one by one"),

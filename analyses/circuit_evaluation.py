@@ -39,7 +39,7 @@ def run(
     pairs: PromptPairs,
     *,
     ablations: Sequence[CircuitAblation] = circuits.CIRCUIT_ABLATIONS,
-    method: Method | None = "eap-ig-inputs",
+    method: Method | None = None,
     direction: Direction = "noising",
     metric: AnyReadout = "logit_difference",
     size: int | float | None = None,
