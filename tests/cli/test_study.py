@@ -37,7 +37,7 @@ def test_every_bundled_study_is_valid_and_called_like_its_file(name: str) -> Non
 
 
 def test_the_bundled_studies_are_those_promised() -> None:
-    about_colours = {"binding", "color-noun", "color-noun-es"}
+    about_colours = {"binding", "color-noun", "color-noun-es", "color-noun-full"}
     about_others = {f"{name}{language}" for name in ("agreement", "gender", "greater-than") for language in ("", "-es")}
     assert set(studies.names()) == {*about_colours, *about_others, "ground-truth", "induction", "ioi"}
 
