@@ -2,7 +2,7 @@
 # make test     install everything and run the tests
 # make check    format, lint, types
 # make docs     the documentation site, docs/_build/html; its links and examples are checked
-# make test-processors   the tests as other processors and numbers of threads would run them (SHORT=1: three settings)
+# make test-processors   the tests as other processors and numbers of threads would run them (SHORT=1: two settings)
 # make bench    how long the main job takes here, then patch sweeps beside other tools
 #
 # PYTHON=python3.12 picks the interpreter, VENV=dir the environment,

@@ -12,6 +12,7 @@ import xarray as xr
 from analyses import registry
 from interp import groundtruth, results, stats
 from interp.errors import InterpError, shown
+from interp.prompts.template import ANSWER
 from interp.results import Variable
 from interp.sweeps import Meter
 
@@ -146,7 +147,7 @@ def readable(seed: int) -> bool:
         corrupted_slots=tuple({"shuffled": str(corrupted)} for _, corrupted in drawn),
     )
     found: xr.Dataset = registry.get("probing").function("run")(
-        model, shuffled, target="shuffled", roles=["color", "answer"], layers=[0, model.cfg.n_layers - 1],
-        codelength=False,
+        model, shuffled, target="shuffled", roles=[pairs.vocabulary.source or "", ANSWER],
+        layers=[0, model.cfg.n_layers - 1], codelength=False,
     )  # fmt: skip
     return bool((found["p_value"] <= LEVEL).any())

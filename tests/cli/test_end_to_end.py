@@ -17,7 +17,7 @@ from tests.trained import save_model_that_does
 
 pytestmark = pytest.mark.slow
 
-NAMES = ("agreement", "agreement-es", "gender", "gender-es", "greater-than", "greater-than-es")
+NAMES = ("agreement", "gender-es", "greater-than")  # the other language of each runs the same code
 LEFT_OUT = "This cannot be asked of these prompts."
 
 

@@ -159,7 +159,7 @@ def test_what_a_run_really_loads_is_in_the_fingerprint(
     done = python("-c", textwrap.dedent(code))
     assert done.returncode == 0, done.stderr
     loaded = {Path(file).relative_to(REPOSITORY).as_posix() for file in json.loads(done.stdout.splitlines()[-1])}
-    command = {"__init__", "asking", "execution", "manifest", "closure", "directory", "study"}
+    command = {"__init__", "asking", "execution", "manifest", "closure", "directory", "plans", "study"}
     registry = {f"analyses/{name}.py" for name in ("registry", "bundled", "options")}
     page = {"interp/report/manifest.py", "interp/_names.py", "interp/summary.py"}
     page |= {name for name in loaded if name.startswith("interp/report/")}

@@ -155,7 +155,7 @@ def test_the_command_prints_the_answer_and_every_word(
     asked = ["explain", "The cat is black. The cat is", "--from", "?", "--quiet"]
     assert main([*asked, "--to", ">", "--out", str(tmp_path / "page")]) == 0
     said = capsys.readouterr().out
-    assert said.startswith('"black" matters most to the generated token "black"')
+    assert said.startswith('"black" matters most to the generated token "␣black"')
     assert "another word  attention cut" in said
     for more, says in (
         (["--to", "dog"], "The word 'dog' is not in"),

@@ -207,6 +207,7 @@ def test_every_analysis_runs_with_its_defaults(model: HookedTransformer, pairs: 
         "probing": probing.run(model, pairs),
     }
     used["behavior"]["passes"][:] = 1
+    used["behavior"]["preferred"][:] = 1.0  # of these random models the verdict would name nothing
     verdict = context_flow.run(used)
     assert verdict.attrs["answer"]
     assert verdict.sizes["head_label"] == N_LAYERS * N_HEADS
