@@ -6,6 +6,7 @@ import argparse
 import importlib
 import inspect
 import os
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -114,8 +115,14 @@ class TrackRecord(Directive):
         return nodes.table("", group)
 
 
+def is_made_by_sklearn(app: Sphinx, what: str, name: str, member: Any, skip: bool, options: Any) -> bool | None:
+    """Leave out what scikit-learn writes into each estimator, whose text refers to its own site."""
+    return True if re.fullmatch(r"set_\w+_request", name) else None
+
+
 def setup(app: Sphinx) -> dict[str, Any]:
     """Add the directives of this site."""
+    app.connect("autodoc-skip-member", is_made_by_sklearn)
     app.add_directive("command-help", CommandHelp)
     app.add_directive("public-names", PublicNames)
     app.add_directive("track-record", TrackRecord)

@@ -101,7 +101,7 @@ class Circuit:
         Args:
             model: whose graph it is part of.
             pairs: the prompts it is about.
-            edges: ``Edge``s, or tuples of a sender, a receiver and, if edges have one, a role.
+            edges: each an ``Edge``, or a tuple of a sender, a receiver and, if edges have one, a role.
             scores: of edges, also of those outside the circuit; None gives 1 to the circuit's edges and 0 to others.
             roles: the roles that edges can have, where they have one; None is those that are named.
             title: what it is.
