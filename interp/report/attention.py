@@ -20,7 +20,7 @@ MOST_WEIGHTS = 600_000
 """Weights that go into the page, of one byte each before they are compressed to about a third."""
 
 MOST_NUMBERS = 36_000
-"""Numbers of queries, keys and values that go into the page, of three bytes each; they hardly compress."""
+"""Numbers of queries, keys and values that go into the page, of four bytes each; they hardly compress."""
 
 Place = tuple[int, int]
 """Layer and head."""

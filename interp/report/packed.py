@@ -41,14 +41,10 @@ def json_text(value: object) -> str:
 
 
 def floats(values: np.ndarray) -> bytes:
-    """Numbers as float32 to 1 part in 65,000, first the last bytes of all of them, then the others: so it compresses.
-
-    The last byte is rounded away, so that it costs nothing.
+    """Numbers as float32, first the first bytes of all of them, then the second: this compresses better.
 
     >>> numbers = np.array([1.5, -2.25], dtype=np.float32)
     >>> np.frombuffer(floats(numbers), np.uint8).reshape(4, -1).T.copy().view("<f4").ravel().tolist()
     [1.5, -2.25]
     """
-    bits = np.ascontiguousarray(values, "<f4").reshape(-1).view("<u4")
-    rounded: np.ndarray = (bits + 0x80) & np.uint32(0xFFFFFF00)
-    return rounded.view(np.uint8).reshape(-1, 4).T.tobytes()
+    return np.ascontiguousarray(values, "<f4").reshape(-1).view(np.uint8).reshape(-1, 4).T.tobytes()
