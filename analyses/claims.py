@@ -14,7 +14,7 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 import xarray as xr
 
-from analyses.head_evidence import LEVEL, Estimate, Evidence, number
+from analyses.head_evidence import LEVEL, Cell, Estimate, Evidence, number
 from interp import summary
 from interp.language import LANGUAGES, key, listed, say, say_stored, speaking
 from interp.prompts.template import ANSWER
@@ -120,11 +120,11 @@ class Claim:
 
 
 def of(
-    heads: Evidence, used: Mapping[str, xr.Dataset], vocabulary: Vocabulary, minimum_effect: float, seed: int
+    heads: Evidence, used: Mapping[str, xr.Dataset], vocabulary: Vocabulary, minimum_effect: float
 ) -> tuple[Claim, ...]:
     """Every claim that patching makes of a head or an MLP, those of each job together, the largest effect first."""
     evidence = _Votes(heads, used, vocabulary, minimum_effect)
-    found = [*_of_heads(evidence), *_of_blocks(evidence, seed)]
+    found = [*_of_heads(evidence), *_of_mlps(evidence)]
     jobs = ("moves", "stores", "reads out", "inhibits", "positions only")
     return tuple(sorted(found, key=lambda claim: (jobs.index(claim.job), -claim.effect, claim.component)))
 
@@ -187,18 +187,18 @@ class _Votes:
         """The least effect that counts, in logits; 0 where no logits were patched for."""
         return self.minimum_effect * abs(self.heads.gap) if np.isfinite(self.heads.gap) else 0.0
 
-    def patched(self, role: str, head: int, *, against: bool = False) -> Iterator[Vote]:
-        """Both directions at one role."""
-        for cell in self.heads.cells:
-            if cell.role == role and np.isfinite(cell.effect.mean[head]):
-                counts = cell.against[head] if against else cell.counts[head]
+    def patched(self, cells: Sequence[Cell], role: str, index: int, *, against: bool = False) -> Iterator[Vote]:
+        """Both directions at one role, of one of the heads or MLPs of the cells."""
+        for cell in cells:
+            if cell.role == role and np.isfinite(cell.effect.mean[index]):
+                counts = cell.against[index] if against else cell.counts[index]
                 surely_not = (
-                    cell.effect.low[head] > -self.minimum_effect
+                    cell.effect.low[index] > -self.minimum_effect
                     if against
-                    else cell.effect.high[head] < self.minimum_effect
+                    else cell.effect.high[index] < self.minimum_effect
                 )
                 stance = SUPPORTS if counts else CONTRADICTS if surely_not else SILENT
-                yield Vote.of(cell.direction, cell.effect, head, "fraction", stance)
+                yield Vote.of(cell.direction, cell.effect, index, "fraction", stance)
 
     def looks(self, role: str, head: int, sources: Sequence[str]) -> Iterator[Vote]:
         """Attention from a role to where the source can be found: more than an even spread, at the best of them."""
@@ -318,7 +318,7 @@ def _of_heads(evidence: _Votes) -> Iterator[Claim]:
             role = heads.acts_at(head)
             mover = heads.label(head) == "mover"
             votes = [
-                *evidence.patched(role, head),
+                *evidence.patched(heads.cells, role, head),
                 *evidence.looks(role, head, found_at if mover else (*found_at, *arrivals)),
                 *evidence.ablated(head),
                 *evidence.in_circuit(name),
@@ -329,12 +329,12 @@ def _of_heads(evidence: _Votes) -> Iterator[Claim]:
                 votes += [*evidence.probed(role, layer), *evidence.placed(role, layer)]
             yield Claim(name, "moves" if mover else "reads out", role, _effect(heads, head, role), tuple(votes))
         for role in dict.fromkeys(cell.role for cell in heads.cells if cell.against[head]):
-            votes = [*evidence.patched(role, head, against=True), *evidence.ablated(head, raises=True)]
+            votes = [*evidence.patched(heads.cells, role, head, against=True), *evidence.ablated(head, raises=True)]
             if role == ANSWER:
                 votes += evidence.writes(head, against=True)
             largest = max(-float(c.effect.mean[head]) for c in heads.cells if c.role == role and c.against[head])
             yield Claim(name, "inhibits", role, largest, tuple(votes))
-        if head in needed_heads(heads) and moves_nothing(heads, head):
+        if is_needed(heads, head) and moves_nothing(heads, head):
             votes = [*evidence.ablated(head), *evidence.in_circuit(name, inside=False)]
             for way, one in heads.everywhere.items():
                 votes.append(Vote.of(f"{way} at all words", one, head, "fraction", SUPPORTS))
@@ -345,34 +345,17 @@ def _effect(heads: Evidence, head: int, role: str) -> float:
     return max(float(cell.effect.mean[head]) for cell in heads.acting(head) if cell.role == role)
 
 
-def _of_blocks(evidence: _Votes, seed: int) -> Iterator[Claim]:
-    """The MLPs: what patching each alone at one word does, adjusted over all of them, roles and directions."""
-    patching = evidence.used.get("activation_patching")
-    if patching is None or "recovered_mlp_out" not in patching:
-        return
-    whole = summary.of(patching, "recovered_mlp_out")
-    ways = [str(way) for way in patching["direction"].values]
-    effects = {way: summary.effect(whole.sel(direction=way), way) for way in ways}
-    patched = patching["patched_mlp_out"]
-    moved = [
-        summary.moved(patched.sel(direction=way, drop=True), patching["clean"], patching["corrupted"], way)
-        for way in ways
-    ]
-    p_values = summary.p_values(xr.concat(moved, "way").transpose("prompt", "way", "layer", "role"), seed=seed)
-    source, meeting = evidence.vocabulary.source or "", evidence.heads.meeting
-    storing = tuple(dict.fromkeys((source, *meeting.places)))
-    jobs: dict[str, Job] = {role: "stores" for role in storing}
-    jobs |= {role: "reads out" for role in evidence.vocabulary.readers or () if role not in storing}
-    for role in (str(role) for role in patching["role"].values if str(role) in jobs):
-        for i, layer in enumerate(int(layer) for layer in patching["layer"].values):
-            at = {way: effects[way].sel(role=role).isel(layer=i) for way in ways}
-            numbers = {way: tuple(float(one[name]) for name in ("mean", "low", "high")) for way, one in at.items()}
-            p = {way: float(p_values.sel(role=role).isel(layer=i, way=w)) for w, way in enumerate(ways)}
-            claimed: tuple[tuple[float, Job], ...] = ((1.0, jobs[role]), (-1.0, "inhibits"))
-            for sign, job in claimed:
-                votes = [_block_vote(way, numbers[way], p[way], sign, evidence.minimum_effect) for way in ways]
-                votes = [vote for vote in votes if np.isfinite(vote.size)]
-                claiming = [sign * vote.size for vote in votes if vote.stance == SUPPORTS]
+def _of_mlps(evidence: _Votes) -> Iterator[Claim]:
+    cells, meeting = evidence.heads.mlps, evidence.heads.meeting
+    storing = dict.fromkeys((evidence.vocabulary.source or "", *meeting.places))
+    jobs: dict[str, Job] = {role: "reads out" for role in evidence.vocabulary.readers or ()}
+    jobs |= {role: "stores" for role in storing}
+    for role in dict.fromkeys(cell.role for cell in cells if cell.role in jobs):
+        for layer in range(len(cells[0].counts)):
+            claimed: tuple[tuple[bool, Job], ...] = ((False, jobs[role]), (True, "inhibits"))
+            for against, job in claimed:
+                votes = list(evidence.patched(cells, role, layer, against=against))
+                claiming = [abs(vote.size) for vote in votes if vote.stance == SUPPORTS]
                 if not claiming:
                     continue
                 if job == "stores":
@@ -384,26 +367,17 @@ def _of_blocks(evidence: _Votes, seed: int) -> Iterator[Claim]:
                 yield Claim(f"MLP{layer}", job, role, max(claiming), tuple(votes))
 
 
-def _block_vote(way: str, numbers: Sequence[float], p: float, sign: float, least: float) -> Vote:
-    mean, low, high = numbers
-    towards = (mean, low, high) if sign > 0 else (-mean, -high, -low)
-    counts = p <= LEVEL and towards[0] >= least and towards[1] > 0
-    return Vote(way, SUPPORTS if counts else CONTRADICTS if towards[2] < least else SILENT, mean, low, high, "fraction")
-
-
 # ---- what is needed, and carries nothing ----
 
 
-def needed_heads(heads: Evidence) -> list[int]:
-    """The heads without a label whose every ablation costs at least the least effect that counts, and surely some."""
+def is_needed(heads: Evidence, head: int) -> bool:
+    """Whether a head without a label costs at least the least effect that counts, and surely some, by any ablation."""
     least = heads.minimum_effect * abs(heads.gap)
-    return [
-        head
-        for head in range(len(heads))
-        if heads.label(head) == "none"
-        and heads.ablation
+    return bool(
+        heads.ablation
         and all(one.high[head] < 0 and one.mean[head] <= -least for one in heads.ablation.values())
-    ]
+        and heads.label(head) == "none"
+    )
 
 
 def moves_nothing(heads: Evidence, head: int) -> bool:

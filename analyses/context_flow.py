@@ -150,7 +150,7 @@ def run(
     verdict = _Verdict.of(used, vocabulary, minimum_effect, seed, not_asked or {})
     extra |= {"meeting": verdict.heads.arrival, "n_cells_tested": verdict.heads.n_tested}
     extra |= in_each(lambda: {**behavior.said(), **verdict.said(behavior, used)})
-    found = claims.of(verdict.heads, used, vocabulary, minimum_effect, seed)
+    found = claims.of(verdict.heads, used, vocabulary, minimum_effect)
     coords, about = {**verdict.coords(), **claims.coords(found)}, (*EXPLAINING, "behavior")
     columns = {**behavior.variables(), **verdict.variables(), **claims.variables(found, vocabulary)}
     return _build(used, columns, coords, extra, seed, about, vocabulary)
@@ -474,7 +474,11 @@ class _Verdict:
 
     def needed(self) -> str:
         """The heads without which the answer is lost though they carry nothing of the source."""
-        found = [head for head in claims.needed_heads(self.heads) if claims.moves_nothing(self.heads, head)]
+        found = [
+            head
+            for head in range(len(self.heads))
+            if claims.is_needed(self.heads, head) and claims.moves_nothing(self.heads, head)
+        ]
         found.sort(key=lambda head: float(claims.mildest(self.heads, head).mean[head]))
         if not found:
             return ""
@@ -547,7 +551,7 @@ class _Verdict:
                 other = self._place(self.heads.meeting.other)
                 yield say("{direction} at {role} {size}, but it does not look at {other}", other=other, **told)
         least, direct = self.heads.minimum_effect * abs(self.heads.gap), self.heads.contribution
-        if head in claims.needed_heads(self.heads):
+        if claims.is_needed(self.heads, head):
             yield say(
                 "every ablation hurts (the mildest by {size} logits), though patching here does little",
                 size=claims.mildest(self.heads, head).text(head),

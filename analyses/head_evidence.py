@@ -152,7 +152,7 @@ class Estimate:
 
     @classmethod
     def of(cls, found: xr.Dataset) -> Estimate:
-        """The heads of a summary in order, layer by layer."""
+        """The heads (or MLPs) of a summary in order, layer by layer."""
         return cls(*(_flat(found[name]) for name in ("mean", "low", "high")))
 
     def text(self, head: int) -> str:
@@ -162,7 +162,7 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Cell:
-    """The effect of patching each head's z at one role in one direction: the larger, the more the head does."""
+    """The effect of patching each head's z, or each MLP's output, at one role in one direction: large, it does much."""
 
     role: str
     direction: str
@@ -191,14 +191,20 @@ class Passage:
 
     @classmethod
     def of(
-        cls, patching: xr.Dataset | None, target: str, minimum_effect: float, seed: int, *, level: float = LEVEL
+        cls,
+        patching: xr.Dataset,
+        stream: xr.Dataset | None,
+        target: str,
+        minimum_effect: float,
+        seed: int,
+        *,
+        level: float = LEVEL,
     ) -> Passage | None:
-        """Over all layers and directions; None where the stream was not patched at the target."""
-        name = "recovered_resid_pre"
-        if patching is None or name not in patching or target not in patching["role"].values:
+        """Over all layers and directions of ``stream``, the summary; None where it was not patched at the target."""
+        if stream is None or target not in stream["role"].values:
             return None
         ways = [str(way) for way in patching["direction"].values]
-        whole = summary.of(patching, name).sel(role=target)
+        whole = stream.sel(role=target)
         patched = patching["patched_resid_pre"].sel(role=target)
         effects = xr.concat([summary.effect(whole.sel(direction=way), way) for way in ways], "cell")
         moved = [
@@ -234,6 +240,7 @@ class Evidence:
         meeting: where source and target can meet.
         minimum_effect: least fraction of the clean-corrupted gap that counts.
         cells: effects of patching ``z`` at one role in one direction.
+        mlps: the same of ``mlp_out``, one MLP a layer, at every role that was patched.
         recovered: (role, direction) -> recovered fraction.
         everywhere: direction -> effect of patching ``z`` at all words at once.
         attention: edge -> attention weight.
@@ -250,6 +257,7 @@ class Evidence:
     meeting: Meeting
     minimum_effect: float
     cells: tuple[Cell, ...]
+    mlps: tuple[Cell, ...]
     recovered: Mapping[tuple[str, str], Estimate]
     everywhere: Mapping[str, Estimate]
     attention: Mapping[str, Estimate]
@@ -283,14 +291,17 @@ class Evidence:
                     f"The results to join have {layers} x {heads} and {grid.sizes['layer']} x {grid.sizes['head']} "
                     "(layers x heads). Join the results of one run."
                 )
-        recovered = _recovered(patching, (*meeting.places, *(vocabulary.readers or ())))
+        recovered = _recovered(patching, "recovered_z_role", (*meeting.places, *(vocabulary.readers or ())))
+        of_mlps = _recovered(patching, "recovered_mlp_out")
         attention, uniform = _attention(attribution)
+        passage, stations = _passages(patching, ends(vocabulary)[1], minimum_effect, seed)
         return cls(
             layer=np.repeat(np.arange(layers), heads),
             head=np.tile(np.arange(heads), layers),
             meeting=meeting,
             minimum_effect=minimum_effect,
-            cells=_cells(patching, recovered, minimum_effect, seed),
+            cells=_cells(patching, "patched_z_role", recovered, minimum_effect, seed),
+            mlps=_cells(patching, "patched_mlp_out", of_mlps, minimum_effect, seed),
             recovered={key: Estimate.of(found) for key, found in recovered.items()},
             everywhere=_everywhere(patching),
             attention=attention,
@@ -298,8 +309,8 @@ class Evidence:
             contribution=_contribution(attribution),
             ablation=_ablation(attribution),
             gap=_gap(patching),
-            passage=Passage.of(patching, ends(vocabulary)[1], minimum_effect, seed),
-            stations=_stations(patching, ends(vocabulary)[1], minimum_effect, seed),
+            passage=passage,
+            stations=stations,
         )
 
     def __len__(self) -> int:
@@ -392,17 +403,19 @@ def _head_arrays(patching: xr.Dataset | None, attribution: xr.Dataset | None) ->
 
 
 def _flat(array: xr.DataArray) -> Float[np.ndarray, " head"]:
-    return np.asarray(array.transpose("layer", "head").values, dtype=np.float64).reshape(-1)
+    return np.asarray(array.transpose("layer", ...).values, dtype=np.float64).reshape(-1)
 
 
-def _recovered(patching: xr.Dataset | None, places: tuple[str, ...]) -> dict[tuple[str, str], xr.Dataset]:
-    """(role, direction) -> what is recovered there, for those places where a head can be named that were patched."""
-    if patching is None or "recovered_z_role" not in patching:
+def _recovered(
+    patching: xr.Dataset | None, name: str, places: tuple[str, ...] | None = None
+) -> dict[tuple[str, str], xr.Dataset]:
+    """(role, direction) -> what is recovered there, for those of the places that were patched; None is every role."""
+    if patching is None or name not in patching:
         return {}
-    whole = summary.of(patching, "recovered_z_role")
-    roles = [role for role in dict.fromkeys(places) if role in whole["role"].values]
+    whole = summary.of(patching, name)
+    roles = [str(role) for role in whole["role"].values]
     found = {}
-    for role in roles:
+    for role in roles if places is None else [role for role in dict.fromkeys(places) if role in roles]:
         for direction in map(str, whole["direction"].values):
             one = whole.sel(role=role, direction=direction)
             if np.isfinite(one["mean"].values).any():
@@ -410,15 +423,20 @@ def _recovered(patching: xr.Dataset | None, places: tuple[str, ...]) -> dict[tup
     return found
 
 
-def _stations(patching: xr.Dataset | None, target: str, minimum_effect: float, seed: int) -> dict[str, Passage]:
-    """The words but for the target and the answer position through which the source surely passes."""
-    if patching is None or "recovered_resid_pre" not in patching:
-        return {}
+def _passages(
+    patching: xr.Dataset | None, target: str, minimum_effect: float, seed: int
+) -> tuple[Passage | None, dict[str, Passage]]:
+    """What passes at the target; and the words, but for it and the answer position, where the source surely does."""
+    name = "recovered_resid_pre"
+    if patching is None or name not in patching:
+        return None, {}
+    stream = summary.of(patching, name)
     roles = [role for role in map(str, patching["role"].values) if role not in (target, ANSWER)]
     found = {
-        role: Passage.of(patching, role, minimum_effect, seed, level=LEVEL / len(roles)) for role in roles
+        role: Passage.of(patching, stream, role, minimum_effect, seed, level=LEVEL / len(roles)) for role in roles
     }  # each role's layers are adjusted for by themselves, the roles by Bonferroni
-    return {role: one for role, one in found.items() if one is not None and one.passes}
+    at_target = Passage.of(patching, stream, target, minimum_effect, seed)
+    return at_target, {role: one for role, one in found.items() if one is not None and one.passes}
 
 
 def _everywhere(patching: xr.Dataset | None) -> dict[str, Estimate]:
@@ -431,24 +449,25 @@ def _everywhere(patching: xr.Dataset | None) -> dict[str, Estimate]:
 
 def _cells(
     patching: xr.Dataset | None,
+    name: str,
     recovered: Mapping[tuple[str, str], xr.Dataset],
     minimum_effect: float,
     seed: int,
 ) -> tuple[Cell, ...]:
-    """Effects with p-values adjusted over every head, role and direction at once.
+    """Effects with p-values adjusted over every head or MLP, role and direction at once; ``name`` of what was patched.
 
     What is tested is how far each patch moves the metric, which is the top of the ratio that is shown.
     """
     if patching is None or not recovered:
         return ()
-    patched = patching["patched_z_role"]
+    patched = patching[name]
     moved = [
         summary.moved(
             patched.sel(role=role, direction=direction, drop=True), patching["clean"], patching["corrupted"], direction
         )
         for role, direction in recovered
     ]
-    p_values = summary.p_values(xr.concat(moved, "cell").transpose("prompt", "cell", "layer", "head"), seed=seed)
+    p_values = summary.p_values(xr.concat(moved, "cell").transpose("prompt", "cell", "layer", ...), seed=seed)
     cells = []
     for i, ((role, direction), found) in enumerate(recovered.items()):
         one, p = Estimate.of(summary.effect(found, direction)), _flat(p_values.isel(cell=i))

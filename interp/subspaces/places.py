@@ -10,14 +10,13 @@ import numpy as np
 import torch
 import xarray as xr
 from jaxtyping import Bool, Float, Int, Shaped
-from sklearn.model_selection import GroupKFold
 from torch import Tensor
 
 from interp import readouts, results, run
 from interp._arguments import check_pairs
 from interp.errors import UnaskableError, names, whole_number
 from interp.interventions import Intervention, Replace
-from interp.probes import online_codelength
+from interp.probes import data, online_codelength
 from interp.probes.logistic import fitted, predictions
 from interp.prompts import PromptPairs
 from interp.prompts.places import token_mask
@@ -256,19 +255,10 @@ def source_words(pairs: PromptPairs) -> Shaped[np.ndarray, "run prompt"]:
     source = pairs.vocabulary.source
     if source is None:
         raise UnaskableError("Clean and corrupted differ in no word that has a role. Give that word a role.")
-    if all(source in slots for slots in (*pairs.slots, *pairs.corrupted_slots)):
-        words = [[slots[source] for slots in run] for run in (pairs.slots, pairs.corrupted_slots)]
-    else:
-        words = [
-            [
-                " ".join(map(str, row[start:end]))
-                for row, (start, end) in zip(one.rows(), one.spans(source), strict=True)
-            ]
-            for one in (pairs.clean, pairs.corrupted)
-        ]
-    if len({word for run in words for word in run}) < 2:
+    found = data.words(pairs, source, "source").reshape(2, -1)
+    if len(np.unique(found)) < 2:
         raise UnaskableError(f"Every prompt has the same {source}, so there is nothing to read. Vary it.")
-    return np.array(words)
+    return found
 
 
 def check_askable(pairs: PromptPairs) -> None:
@@ -292,8 +282,7 @@ def _halves(pairs: PromptPairs) -> Int[np.ndarray, " prompt"]:
         groups = [" ".join(map(str, row)) for row in pairs.clean.rows()]
     if len(set(groups)) < 2:
         raise UnaskableError("All pairs have the same clean prompt, so no half can be held out. Give others.")
-    _, second = next(iter(GroupKFold(n_splits=2).split(groups, groups=groups)))
-    return np.isin(np.arange(len(pairs)), second).astype(int)
+    return data.group_folds(np.array(groups), 2)[0].astype(int)
 
 
 def _layers(model: HookedTransformer, site: str, layers: Sequence[int] | None) -> tuple[int, ...]:
@@ -358,7 +347,8 @@ class _Here:
     def _fitted(self, half: int) -> dict[str, Subspace]:
         """Erasers and subspaces that are fitted on the other half."""
         other = self.asked.halves != half
-        tokens, prompts = self.tokens & other[:, None], np.nonzero(self.tokens & other[:, None])[0]
+        tokens = self.tokens & other[:, None]
+        prompts = np.nonzero(tokens)[0]
         runs = (
             one.flatten(2)[torch.from_numpy(tokens).to(one.device)] for one in (self.read.clean, self.read.corrupted)
         )
