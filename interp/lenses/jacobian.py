@@ -13,11 +13,12 @@ from jaxtyping import Float
 from torch import Tensor
 
 from interp._arguments import check_model
+from interp._kept import fingerprint
 from interp.attribution.gradients import differentiating
 from interp.errors import unknown_name
 from interp.lenses.reading import stream_sites
 from interp.lenses.streams import SKIP_FIRST, Streams
-from interp.lenses.trained import TrainedLens, as_translators, identity_of
+from interp.lenses.trained import TrainedLens, as_translators
 from interp.run import Texts
 from interp.sweeps.progress import Meter, Progress
 
@@ -114,7 +115,7 @@ def jacobian_lens(
         "tokens_sha256": prompts.sha256(), "n_prompts": len(prompts), "n_tokens": streams.n_tokens,
         "targets": targets, "skip_first": skip_first,
     }  # fmt: skip
-    return JacobianLens(*as_translators(total), chosen, model.cfg.n_layers, identity_of(model), made)
+    return JacobianLens(*as_translators(total), chosen, model.cfg.n_layers, fingerprint(model), made)
 
 
 def _masks(counted: Tensor, targets: Targets) -> Iterator[Tensor]:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, ClassVar, Self
 
 import torch
 import xarray as xr
@@ -15,7 +14,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
-from interp import _files
+from interp import _kept
 from interp._arguments import check_model
 from interp.errors import InterpError
 from interp.lenses.reading import IDENTITY, Translator, read
@@ -28,8 +27,6 @@ if TYPE_CHECKING:
     from interp.prompts import AnsweredPrompts, PromptPairs
 
 VERSION = "1"
-_IDENTITY = ("weights_sha256", "config_sha256", "numerics")
-"""What must be equal of two models for a lens of one to be a lens of the other."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -120,9 +117,7 @@ class TrainedLens:
             InterpError: names both and what differs.
         """
         check_model(model)
-        ours = identity_of(model)
-        differing = [name for name in _IDENTITY if ours[name] != self.model[name]]
-        if differing:
+        if differing := _kept.differing(model, self.model):
             raise InterpError(
                 f"The lens was made for {self.model['model']}, whose {' and '.join(differing)} differ from those of "
                 f"{model.name}. Load that model, or make a lens for this one."
@@ -143,13 +138,7 @@ class TrainedLens:
             for what, part in (("matrix", self.matrices), ("offset", self.offsets))
             for site, layer in part
         }
-        target = Path(path)
-        try:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            _files.write(target, save(tensors, metadata={"interp": json.dumps(told)}))
-        except OSError as error:
-            raise InterpError(f"Cannot write {target}: {_files.why(error)}. Choose another place.") from error
-        return target
+        return _kept.write(path, save(tensors, metadata=_kept.header(told)))
 
     @classmethod
     def load(cls, path: str | Path, model: HookedTransformer) -> Self:
@@ -159,17 +148,11 @@ class TrainedLens:
             InterpError: no such file, damaged, another kind of lens, or made for another model.
         """
         check_model(model)
-        file = Path(path)
-        try:
-            content = _files.read(file)
-        except OSError as error:
-            raise InterpError(
-                f"Cannot read the lens {file}: {_files.why(error)}. Name a file that {cls.__name__}.save wrote."
-            ) from error
+        content = _kept.read(path, "lens", f"{cls.__name__}.save")
         try:
             made = cls._from(content)
         except (SafetensorError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise InterpError(f"{file} is not a lens that {cls.__name__}.save wrote ({error}).") from error
+            raise InterpError(f"{Path(path)} is not a lens that {cls.__name__}.save wrote ({error}).") from error
         made.check(model)
         return made
 
@@ -177,8 +160,7 @@ class TrainedLens:
     def _from(cls, content: bytes) -> Self:
         """The lens in the bytes of a file; raises whatever is wrong with them."""
         tensors = load(content)
-        header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
-        told: dict[str, Any] = json.loads(header["__metadata__"]["interp"])
+        told = _kept.told(content)
         for name, right in (("version", VERSION), ("kind", cls.kind)):
             if told[name] != right:
                 raise ValueError(f"its {name} is {told[name]!r}, not {right!r}")
@@ -191,19 +173,8 @@ class TrainedLens:
         shapes = {(*matrices[point].shape, *offsets[point].shape) for point in offsets}
         if set(matrices) != set(offsets) or shapes != {(width, width, width)}:
             raise ValueError("its translators do not have one size")
-        model = {name: str(told["model"][name]) for name in ("model", *_IDENTITY)}
+        model = {name: str(told["model"][name]) for name in ("model", *_kept.FINGERPRINT)}
         return cls(matrices, offsets, tuple(told["sites"]), int(told["n_layers"]), model, dict(told["made"]))
-
-
-def identity_of(model: HookedTransformer) -> dict[str, str]:
-    """Name and fingerprint of a model, as its provenance states them.
-
-    >>> from interp import HookedTransformer
-    >>> identity_of(HookedTransformer.from_pretrained("mini"))["model"]
-    'mini'
-    """
-    stated = model.provenance()
-    return {name: str(stated[name]) for name in ("model", *_IDENTITY)}
 
 
 def side_by_side(

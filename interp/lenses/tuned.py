@@ -11,12 +11,13 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from interp._arguments import check_model
+from interp._kept import fingerprint
 from interp.attribution.gradients import differentiating
 from interp.errors import InterpError, shown, whole_number
 from interp.lenses import reading
 from interp.lenses.reading import stream_sites
 from interp.lenses.streams import SKIP_FIRST, Point, Streams
-from interp.lenses.trained import TrainedLens, as_translators, identity_of
+from interp.lenses.trained import TrainedLens, as_translators
 from interp.run import Texts, chunks_of
 from interp.sweeps.progress import Meter, Progress
 
@@ -120,7 +121,7 @@ def tuned_lens(
         "steps": steps, "tokens": tokens, "learning_rate": learning_rate, "weight_decay": weight_decay,
         "ridge": ridge, "skip_first": skip_first, "seed": seed,
     }  # fmt: skip
-    return TunedLens(matrices, offsets, chosen, model.cfg.n_layers, identity_of(model), made)
+    return TunedLens(matrices, offsets, chosen, model.cfg.n_layers, fingerprint(model), made)
 
 
 def _closed_form(

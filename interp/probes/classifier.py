@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +14,7 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from interp import _files
+from interp import _kept
 from interp._arguments import check_model
 from interp.errors import InterpError
 from interp.probes.features import Features
@@ -25,8 +24,8 @@ if TYPE_CHECKING:
     from interp.model import HookedTransformer
 
 VERSION = "1"
-_IDENTITY = ("weights_sha256", "config_sha256", "numerics", "bos")
-"""What must be equal of two models for features of one to be features of the other."""
+_FINGERPRINT = (*_kept.FINGERPRINT, "bos")
+"""What must be equal of two models for features of texts of one to be features of the other."""
 
 
 class TaskClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
@@ -152,18 +151,11 @@ class TaskClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             "at": self.features.at,
             "C": self.C_,
             "n_iter": self.n_iter_,
-            **{name: self.features.model.provenance()[name] for name in ("model", *_IDENTITY)},
+            **_kept.fingerprint(self.features.model, _FINGERPRINT),
         }
         # Safetensors writes the memory as it lies, so it must lie row by row.
         arrays = {"coef": np.ascontiguousarray(self.coef_), "intercept": np.ascontiguousarray(self.intercept_)}
-        content = save(arrays, metadata={"interp": json.dumps(told)})
-        target = Path(path)
-        try:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            _files.write(target, content)
-        except OSError as error:
-            raise InterpError(f"Cannot write {target}: {_files.why(error)}. Choose another place.") from error
-        return target
+        return _kept.write(path, save(arrays, metadata=_kept.header(told)))
 
     @classmethod
     def load(cls, path: str | Path, model: HookedTransformer) -> TaskClassifier:
@@ -179,29 +171,21 @@ class TaskClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         """
         check_model(model)
         file = Path(path)
-        try:
-            content = _files.read(file)
-        except OSError as error:
-            raise InterpError(
-                f"Cannot read the classifier {file}: {_files.why(error)}. Name a file that TaskClassifier.save wrote."
-            ) from error
+        content = _kept.read(file, "classifier", "TaskClassifier.save")
         try:
             arrays = load(content)
-            size = int.from_bytes(content[:8], "little")
-            told = json.loads(json.loads(content[8 : 8 + size])["__metadata__"]["interp"])
+            told = _kept.told(content)
             coef, intercept = arrays["coef"], arrays["intercept"]
             features = Features(model, site=told["site"], layer=told["layer"], at=told["at"])
             made = cls(features, C=told["C"])
             classes, version = np.array(told["classes"]), told["version"]
             made.C_, made.n_iter_ = float(told["C"]), int(told["n_iter"])
-            theirs = {name: told[name] for name in ("model", *_IDENTITY)}
+            theirs = {name: told[name] for name in ("model", *_FINGERPRINT)}
         except (SafetensorError, ValueError, KeyError, TypeError) as error:
             raise InterpError(f"{file} is not a classifier that TaskClassifier.save wrote ({error}).") from error
         if version != VERSION:
             raise InterpError(f"{file} has version {version}, this library reads {VERSION}. Fit and save it again.")
-        ours = model.provenance()
-        differing = [name for name in _IDENTITY if ours[name] != theirs[name]]
-        if differing:
+        if differing := _kept.differing(model, theirs, _FINGERPRINT):
             raise InterpError(
                 f"{file} was fitted on {theirs['model']}, whose {' and '.join(differing)} differ from those of "
                 f"{model.name}. Load that model, or fit the classifier on this one."

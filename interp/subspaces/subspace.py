@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
-from interp import results
+from interp import _kept, results
 from interp.errors import InterpError, shown
 from interp.interventions import Erase, Interchange
 from interp.prompts.places import At
@@ -21,9 +21,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from interp.model import HookedTransformer
-
-_IDENTITY = ("weights_sha256", "config_sha256", "numerics")
-"""What two models must share for directions of one to mean the same in the other."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -149,11 +146,11 @@ class Subspace:
         found = results.load(path)
         if not {"read", "written", "offset"} <= set(found.data_vars):
             raise InterpError(f"{path} holds no subspace. Give a file that Subspace.save wrote.")
-        own = model.provenance()
-        if any(found.attrs.get(name) != own[name] for name in _IDENTITY):
+        if _kept.differing(model, found.attrs):
             raise InterpError(
                 f"The subspace in {path} was found in {found.attrs['model']} ({found.attrs.get('numerics')}), and not "
-                f"in these weights of {model.name} ({own['numerics']}). Load that model, or find it again in this one."
+                f"in these weights of {model.name} ({model.provenance()['numerics']}). Load that model, or find it "
+                "again in this one."
             )
         return cls(
             read=found["read"].values, written=found["written"].values, offset=found["offset"].values,
