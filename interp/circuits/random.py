@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable, Collection, Mapping
 from typing import Literal, TypeAlias
 
@@ -26,9 +27,8 @@ def other_edges(edges: Collection[Edge], graph: Graph, rng: np.random.Generator)
     >>> sorted((edge.receiver[:2], edge.receiver[-1]) for edge in drawn)
     [('L0', 'v'), ('L1', 'v')]
     """
-    count: dict[tuple[str, ...], int] = {}
-    for edge in edges:
-        count[_kind(edge)] = count.get(_kind(edge), 0) + 1
+    # In an order of their own: a set's order is another one in every process, and the draws follow it.
+    count = dict(sorted(Counter(map(_kind, edges)).items()))
     candidates: dict[tuple[str, ...], list[Edge]] = {kind: [] for kind in count}
     for index in np.argwhere(graph.possible):
         edge = graph.edge(index)

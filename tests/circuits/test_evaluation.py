@@ -127,6 +127,11 @@ def test_random_circuits_are_matched(null: Null, name: str, request: pytest.Fixt
         assert graph.mask(one).sum() == len(edges)  # all of them are edges of the model
         if null == "heads":
             assert len(on_paths(one, graph)) == len(on_paths(edges, graph))
+    # A set's order is another one in every process: the draw must not follow it.
+    listed = sorted(edges, key=str)
+    assert DRAW[null](listed, graph, np.random.default_rng(1)) == DRAW[null](
+        listed[::-1], graph, np.random.default_rng(1)
+    )
 
 
 @pytest.mark.slow

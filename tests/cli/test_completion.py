@@ -25,7 +25,7 @@ def script(capsys: pytest.CaptureFixture[str]) -> str:
 @pytest.mark.parametrize(
     ("words", "offered"),
     [
-        (("run", "col"), {"color-noun", "color-noun-es"}),
+        (("run", "col"), {"color-noun", "color-noun-es", "color-noun-full"}),
         (("run", "my"), {"my-question.yaml"}),
         (("comp",), {"compare", "completion"}),
         (("run", "ioi", "--mo"), {"--model"}),
