@@ -340,12 +340,14 @@ _CIRCUIT_EVALUATION = Analysis(
         ),
         *(
             _CIRCUIT.option[name]
-            for name in ("method", "direction", "metric", "size", "threshold", "steps", "max_prompts")
+            for name in ("method", "direction", "metric", "roles", "size", "threshold", "steps", "max_prompts")
         ),
         Option("n_random", _COUNT, 10, "random circuits of each kind and size"),
         Option("n_knockouts", _COUNT, 6, "random parts that are taken out of circuit and model"),
         Option("most_edges", _COUNT, 12, "edges that are taken out one by one"),
     ),
+    reads=("circuit",),
+    settled=("seed", "found", "progress"),
 )  # fmt: skip
 
 _CONTEXT_FLOW = Analysis(

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import xarray as xr
 
-from interp import circuits
+from interp import circuits, readouts
 from interp._arguments import check_pairs
+from interp.circuits import Circuit
 from interp.circuits.discovery import check as check_discovery
 from interp.circuits.evaluation import check_counts
 from interp.sweeps import listener
@@ -42,6 +43,7 @@ def run(
     method: Method | None = None,
     direction: Direction = "noising",
     metric: AnyReadout = "logit_difference",
+    roles: Sequence[str] | None = None,
     size: int | float | None = None,
     threshold: float = circuits.THRESHOLD,
     steps: int = 5,
@@ -50,9 +52,12 @@ def run(
     most_edges: int = 12,
     max_prompts: int | None = 48,
     seed: int = 0,
+    found: Mapping[str, xr.Dataset] | None = None,
     progress: Progress | None = None,
 ) -> xr.Dataset:
     """Find a circuit on one half of the pairs (``interp.circuits.split``) and evaluate it on the other half.
+
+    A circuit that the analysis ``circuit`` found on the same half in the same way is not looked for again.
 
     Args:
         model: the model.
@@ -61,6 +66,7 @@ def run(
         method: how the circuit is found, as in ``interp.circuits.discover``; None lets the plan choose.
         direction: of the discovery.
         metric: a name from ``interp.readouts``, or a read-out of the logits.
+        roles: words at which edges are told apart; None is every position at once.
         size: edges of the circuit, or (a fraction) share of all; None takes those that reach the threshold.
         threshold: least size of a score, as a share of the gap between the clean and the corrupted prompts.
         steps: of the integrals of EAP-IG.
@@ -69,6 +75,7 @@ def run(
         most_edges: edges that are taken out one by one.
         max_prompts: use only that many prompts, spread evenly over the set, half of them for the test; None is all.
         seed: of everything random.
+        found: ``circuit``, what the analysis of that name found, if it was asked.
         progress: True for a bar, or called with runs done and runs in all, of the evaluation.
 
     Returns:
@@ -87,11 +94,40 @@ def run(
     """
     check_pairs(model, pairs)
     found_on, tested_on = circuits.split(pairs.spread(max_prompts), seed)
-    circuit = circuits.discover(
-        model, found_on, method, direction=direction, metric=metric, size=size, threshold=threshold, steps=steps,
-        audit=None, seed=seed,
-    )  # fmt: skip
+    circuit = None if found is None or "circuit" not in found else Circuit(found["circuit"])
+    if circuit is None or not _is_asked(
+        circuit, found_on, method, {"direction": direction, "metric": readouts.readout(metric).name},
+        roles=roles, size=size, threshold=threshold, steps=steps,
+    ):  # fmt: skip
+        circuit = circuits.discover(
+            model, found_on, method, direction=direction, metric=metric, roles=roles, size=size, threshold=threshold,
+            steps=steps, audit=None, seed=seed,
+        )  # fmt: skip
     return circuits.evaluate(
         model, tested_on, circuit, ablations=ablations, metric=metric, n_random=n_random, n_knockouts=n_knockouts,
         most_edges=most_edges, seed=seed, progress=listener(progress),
     )  # fmt: skip
+
+
+def _is_asked(
+    circuit: Circuit,
+    pairs: PromptPairs,
+    method: Method | None,
+    settings: Mapping[str, str],
+    *,
+    roles: Sequence[str] | None,
+    size: int | float | None,
+    threshold: float,
+    steps: int,
+) -> bool:
+    """Whether a circuit is the one that discovery would find on these pairs."""
+    known = circuit.data.attrs
+    asked: dict[str, object] = {**settings, "tokens_sha256": pairs.sha256()}
+    asked |= {"threshold": threshold} if size is None else {"size": size}
+    asked |= {"steps": steps} if "steps" in known else {}
+    chosen = bool(known.get("method_reason")) if method is None else known.get("method") == method
+    return (
+        chosen
+        and circuit.graph.roles == (None if roles is None else tuple(roles))
+        and all(name in known and known[name] == value for name, value in asked.items())
+    )

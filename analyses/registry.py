@@ -30,9 +30,10 @@ Needs = Literal["ladder", "pairs", "results"]
 This is also the order in which analyses run. Only those that need the ladder run if no rung passes the gate.
 """
 
-Settled = Literal["seed", "progress", "main", "descriptions", "not_asked"]
+Settled = Literal["seed", "progress", "main", "descriptions", "not_asked", "found"]
 """Parameters of ``run`` that no option sets: the study's seed; a function told of steps done and in all; the study's
-main rung; rung -> its description; and analysis -> why it cannot be asked of these prompts."""
+main rung; rung -> its description; analysis -> why it cannot be asked of these prompts; and file -> the result there,
+for an analysis that needs the pairs and reads results too."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,8 @@ class Analysis:
         meaning: what it asks, in one line.
         options: what a study can set: keyword parameters of ``run``.
         needs: what ``run`` takes after the model; one that needs results takes no model.
-        reads: the files it reads, if it needs results; it runs whichever of them are there.
+        reads: the files it reads; it runs whichever of them are there. One that needs results takes them in place of
+            the pairs. One that needs the pairs takes those that were made before it as the parameter ``found``.
         settled: further keyword parameters of ``run``, which the study's other keys, or the run, settle.
         file: the result file that ``run`` makes, without the ending; by default the name of the analysis.
         further: further result files, each made by a function beside ``run``.
@@ -111,8 +113,12 @@ class Analysis:
         of_me = f" of the analysis {self.name}"
         if self.needs not in get_args(Needs):
             raise unknown_name("need", self.needs, get_args(Needs), of_me)
-        if bool(self.reads) != (self.needs == "results"):
-            raise InterpError(f"The analysis {self.name} must name files to read if it needs results, and only then.")
+        takes_results = self.needs == "results" or (self.needs == "pairs" and "found" in self.settled)
+        if bool(self.reads) != takes_results:
+            raise InterpError(
+                f"The analysis {self.name} must name files to read if it needs results, or needs pairs and takes "
+                "'found', and only then."
+            )
         for file in self.files:
             component(file.name, f"A file{of_me}")
             for name in (*file.options, *self.asks):

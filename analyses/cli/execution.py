@@ -435,7 +435,7 @@ class _Run:
             for stage in self._needing("pairs"):
                 self.result(stage, explained)
             for stage in self._needing("results"):
-                self.result(stage, {file: self.done[file] for file in stage.analysis.reads if file in self.done})
+                self.result(stage, self._read_by(stage))
         self._set_aside(file for file in self.place.results() if file not in self.done)
 
     def kept(self, asked: Mapping[str, Any], explained: str | None, n: int) -> set[str]:
@@ -453,6 +453,10 @@ class _Run:
                 if all(self.place.has(file, key) for file in stage.files):
                     found.add(stage.name)
         return found
+
+    def _read_by(self, stage: _Stage) -> dict[str, xr.Dataset]:
+        """The results that an analysis reads, as far as there are any."""
+        return {file: self.done[file] for file in stage.analysis.reads if file in self.done}
 
     def _needing(self, needs: registry.Needs) -> list[_Stage]:
         return [stage for stage in self.stages if stage.analysis.needs == needs]
@@ -542,7 +546,7 @@ class _Run:
     def _call(self, stage: _Stage, given: Any, progress: Progress) -> dict[str, xr.Dataset]:
         described = {rung.name: rung.description for rung in self.task.rungs if rung.name in self.ladder}
         settled: dict[str, Any] = {"descriptions": described, "seed": self.study.seed, "progress": progress}
-        settled["not_asked"] = self.manifest["not_asked"]
+        settled |= {"not_asked": self.manifest["not_asked"], "found": self._read_by(stage)}
         if self.main in self.ladder:
             settled["main"] = self.main
         inputs = (given,) if stage.analysis.needs == "results" else (self.model, given)
@@ -565,10 +569,15 @@ class _Run:
         match analysis.needs:
             case "ladder":
                 return {rung: _fingerprint(pairs) for rung, pairs in given.items()}
+            case "pairs" if analysis.reads:
+                return [_fingerprint(given), self._keys_read(analysis)]
             case "pairs":
                 return _fingerprint(given)
             case "results":
-                return {file: self.keys[file] for file in analysis.reads if file in self.keys}
+                return self._keys_read(analysis)
+
+    def _keys_read(self, analysis: Analysis) -> dict[str, str]:
+        return {file: self.keys[file] for file in analysis.reads if file in self.keys}
 
     def _write_manifest(self) -> None:
         self.place.write(MANIFEST, json.dumps(self.manifest, indent=2, ensure_ascii=False) + "\n")

@@ -17,7 +17,7 @@ from interp.attribution.audit import DEFAULT
 from interp.circuits.circuit import Circuit, check_size
 from interp.circuits.graph import START, Graph
 from interp.circuits.greedy import prune
-from interp.circuits.planning import Method, plan
+from interp.circuits.planning import INTEGRATED, Method, plan
 from interp.circuits.running import CircuitAblation, CircuitRuns
 from interp.errors import InterpError, shown, whole_number
 from interp.prompts import PromptPairs
@@ -173,6 +173,7 @@ def discover(
             "ablation": ablation,
             "metric": readouts.readout(metric).name,
             "gap": gap,
+            **({"steps": steps} if planned.method in INTEGRATED else {}),
             **chosen,
             **_held_by_roles(question),
             **found.attributes,

@@ -139,7 +139,7 @@ def evaluate(
     sizes = _rising(fractions)
     check_counts(n_random, n_knockouts, most_edges)
     sets = Sets(Graph.of(model, roles=circuit.graph.roles))
-    asked = Asked.of(sets, circuit, sizes, n_random, n_knockouts, most_edges, np.random.default_rng(seed))
+    asked = Asked.of(sets, circuit, sizes, n_random, n_knockouts, most_edges, seed)
     values = _values(model, pairs, sets, chosen, metric, references, progress)
     return _labelled(
         model, pairs, circuit, chosen, metric, sizes, asked, _Measured(values, asked.none, asked.every, seed), seed

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 Method: TypeAlias = Literal["exact", "greedy", "eap", "eap-ig-inputs", "eap-ig-activations", "atp*"]
 METHODS: tuple[Method, ...] = get_args(Method)
+INTEGRATED: tuple[Method, ...] = ("eap-ig-inputs", "eap-ig-activations")
+"""Those that take steps."""
 
 CHEAP = 2e11
 """Floating-point operations up to which exact path patching is taken by default: some ten seconds of one core."""

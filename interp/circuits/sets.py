@@ -87,23 +87,28 @@ class Asked:
         n_random: int,
         n_knockouts: int,
         most_edges: int,
-        rng: np.random.Generator,
+        seed: int,
     ) -> Asked:
-        """The sets that an evaluation needs, put in ``sets``; its parameters are those of ``evaluate``."""
+        """The sets that an evaluation needs, put in ``sets``; its parameters are those of ``evaluate``.
+
+        Every draw has a generator of its own, so that it is the same however many others there are.
+        """
         every = sets.every()
         none, whole = sets.add([]), sets.add(every)
         taken = [int(fraction * circuit.n_possible) for fraction in fractions]
         of_size = [circuit.at(n).edges for n in taken]
         sizes = [sets.add(edges) for edges in of_size]
 
-        def drawn(edges: Collection[Edge], null: Null) -> list[int]:
-            return [sets.add(DRAW[null](edges, sets.graph, rng)) for _ in range(n_random)]
+        def drawn(edges: Collection[Edge], null: Null, size: int) -> list[int]:
+            rngs = (np.random.default_rng([seed, NULLS.index(null), size, draw]) for draw in range(n_random))
+            return [sets.add(DRAW[null](edges, sets.graph, rng)) for rng in rngs]
 
         own = sets.add(circuit.edges)
         edges = sets.edges(own)
         nodes = _parts(edges, sets.graph)
         knocked = []
-        for _ in range(n_knockouts):
+        for draw in range(n_knockouts):
+            rng = np.random.default_rng([seed, len(NULLS), draw])
             out = {node for node in nodes if rng.random() < 0.5}
             knocked.append([sets.add(_without(one, out)) for one in (edges, every)])
         best = [edge for edge, _ in circuit.ranked() if edge in edges][:most_edges]
@@ -113,10 +118,14 @@ class Asked:
             taken=taken,
             connected=[int(sets.masks[i].sum()) for i in sizes],
             sizes=np.array(sizes),
-            random=np.array([drawn(one, "edges") for one in of_size], dtype=int).reshape(len(sizes), n_random),
+            random=np.array([drawn(one, "edges", n) for n, one in zip(taken, of_size, strict=True)], dtype=int).reshape(
+                len(sizes), n_random
+            ),
             own=own,
             others=sets.add(every - edges),
-            own_random=np.array([drawn(edges, null) for null in NULLS], dtype=int).reshape(len(NULLS), n_random),
+            own_random=np.array([drawn(edges, null, len(edges)) for null in NULLS], dtype=int).reshape(
+                len(NULLS), n_random
+            ),
             knocked=np.array(knocked, dtype=int).reshape(n_knockouts, 2),
             nodes=nodes,
             without_node=np.array([sets.add(_without(edges, {node})) for node in nodes], dtype=int),
