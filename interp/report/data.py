@@ -54,12 +54,20 @@ def words() -> dict[str, str]:
         "layer": say("layer {layer}"),
         "position": say("position {position}"),
         "clear": say("Choose nothing"),
-        "95% low": say("{name} 95% low"),
-        "95% high": say("{name} 95% high"),
-        "copied": say("Copied"),
-        "copy by hand": say("Select and copy by hand"),
+        **table_words(),
         **_pattern_words(),
         **_lesson_words(),
+    }
+
+
+def table_words() -> dict[str, str]:
+    """Those of the tables, which are copied and saved."""
+    return {
+        "95% low": say("{name} 95% low"),
+        "95% high": say("{name} 95% high"),
+        "place of": say("{name}: place"),
+        "copied": say("Copied"),
+        "copy by hand": say("Select and copy by hand"),
     }
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from markupsafe import Markup
 
 from interp.language import spoken
@@ -36,15 +38,15 @@ def html(run: RunInputs, bundle: Bundle | None) -> str:
         sections=sections,
         policy=POLICY,
         css=Markup(asset("page.css") + asset("living.css") + tables.stylesheet() + palette.stylesheet()),
-        js=Markup(_script()),
+        js=Markup(script(SCRIPTS)),
         bundle=packed.text(bundle.code.encode()) if bundle and interactive else None,
         data=embedded_json(data.block(run, found)),
     )
 
 
-def _script() -> str:
-    """The page's own scripts as one, so that what they share is no global."""
-    parts = "\n".join(asset(f"scripts/{name}.js") for name in SCRIPTS)
+def script(names: Sequence[str]) -> str:
+    """Scripts of a page as one, so that what they share is no global."""
+    parts = "\n".join(asset(f"scripts/{name}.js") for name in names)
     return f'"use strict";\n(function () {{\n{parts}}})();\n'
 
 

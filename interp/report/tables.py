@@ -15,17 +15,22 @@ from interp.report.markup import figure_number, visible
 
 @dataclass(frozen=True)
 class Size:
-    """A number with its 95% interval, NaN where it has none: one cell to be read, three columns where it is saved."""
+    """A number with its 95% interval, NaN where it has none: one cell to be read, three columns where it is saved.
+
+    ``place`` is where it was found, if that is part of the finding: read before it, and a column of its own.
+    """
 
     mean: float
     low: float = math.nan
     high: float = math.nan
     digits: int = field(default=2, kw_only=True)
+    place: str = field(default="", kw_only=True)
 
     @property
     def text(self) -> str:
-        """The number, and its interval where it has one."""
-        return f"{figure_number(self.mean, self.digits)} {interval_text(self.low, self.high, self.digits)}".rstrip()
+        """The place, the number and its interval, as far as there are any."""
+        number = "" if self.place and math.isnan(self.mean) else figure_number(self.mean, self.digits)
+        return " ".join(part for part in (self.place, number, interval_text(self.low, self.high, self.digits)) if part)
 
     def data(self) -> dict[str, str]:
         """What scripts save of it, by the names of a cell's attributes; what is not known is left out.
@@ -34,7 +39,8 @@ class Size:
         {'data-value': '-0.25', 'data-low': '-0.5', 'data-high': '0.125'}
         """
         parts = {"data-value": self.mean, "data-low": self.low, "data-high": self.high}
-        return {name: f"{value:.6g}" for name, value in parts.items() if math.isfinite(value)}
+        numbers = {name: f"{value:.6g}" for name, value in parts.items() if math.isfinite(value)}
+        return {"data-place": self.place, **numbers} if self.place else numbers
 
 
 Cell = str | float | int | Size | None

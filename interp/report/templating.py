@@ -9,8 +9,11 @@ import jinja2
 from markupsafe import Markup
 
 from interp.language import of_prompts, of_text, say
-from interp.report import links, terms
+from interp.report import links, packed, terms
 from interp.report.markup import shown
+
+LONGEST = 40
+"""Rows of a table that fits on a sheet: it is printed though it is folded away, as the style sheet says."""
 
 
 @cache
@@ -25,6 +28,8 @@ def asset(name: str) -> str:
 
 def environment(*, explained: bool) -> jinja2.Environment:
     """What draws templates; ``explained``: terms lead to their meaning at the foot of the page.
+
+    Such a page has scripts too: of a long table that is folded away, it holds the rows compressed.
 
     >>> environment(explained=False).from_string("{{ text }}").render(text="<b>")
     '&lt;b&gt;'
@@ -43,6 +48,8 @@ def environment(*, explained: bool) -> jinja2.Environment:
     made.filters["told"] = (lambda text: terms.marked(str(text), seen)) if explained else links.heads_in
     made.filters["lang"] = _lang
     made.globals |= {"glossary": lambda: [term for term in terms.terms() if term.key in seen]}
+    made.filters["packed"] = lambda text: packed.text(text.encode("utf-8"))
+    made.globals |= {"packs": explained, "longest": LONGEST}
     made.globals |= {"say": say, "lang_of_prompts": lambda: _attribute(of_prompts())}
     return made
 

@@ -53,7 +53,8 @@ def test_tables_of_a_sheets_length_are_printed_though_they_are_closed(used: Call
     page = used("made", A4).page
     page.emulate_media(media="print")
     rows = """() => Array.from(document.querySelectorAll("details:not([open], .still)"), part =>
-      [Math.max(0, ...Array.from(part.querySelectorAll("tbody"), body => body.rows.length)),
+      [part.querySelector("script.rows") ? Infinity :
+         Math.max(0, ...Array.from(part.querySelectorAll("tbody"), body => body.rows.length)),
        Array.from(part.querySelectorAll("table:not(:has(th:nth-child(17)))"), one => one.checkVisibility())])"""
     found = [(length, shown) for length, shown in page.evaluate(rows) if shown]
     assert {length <= 40 for length, _ in found} == {True, False}

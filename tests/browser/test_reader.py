@@ -69,6 +69,9 @@ def test_a_cell_says_its_number_to_pointer_and_finger(used: Use) -> None:
     assert says.match(tapped.locator("#tip").inner_text())
 
 
+JSON = "button[data-save=json]"
+
+
 def saved_as(page: Page, button: str, place: Path) -> str:
     """The text of the file that a button saves; a name that has an ending is that of the file."""
     with page.expect_download() as download:
@@ -110,6 +113,25 @@ def test_a_number_with_its_interval_is_saved_in_three_columns(used: Use, tmp_pat
         ]
         told = re.findall(r"\d\.\d\d", cells[shown[0].index("sufficient")])
         assert [f"{abs(float(text)):.2f}" for text in row[i : i + 3] if text] == told
+
+
+def test_a_long_table_gets_its_rows_when_it_is_opened(used: Use, tmp_path: Path) -> None:
+    page = used("study").page
+    assert page.locator("#provenance tr:nth-child(41)").count() == 0
+    page.locator("#provenance details:has(script.rows) > summary").first.click()
+    block = page.locator("#provenance details[open] .table-block:has(tr:nth-child(41))")
+    block.locator("tr:nth-child(41)").wait_for()
+    saved = saved_as(page, f"#provenance details[open] .table-block:has(tr:nth-child(41)) {JSON}", tmp_path / "saved")
+    assert len(json.loads(saved)) == block.locator("tbody tr").count()
+    assert block.locator(".by-script, script").count() == 0
+
+
+def test_the_tables_of_a_comparison_are_saved_with_places_and_intervals(used: Use, tmp_path: Path) -> None:
+    page = used("compared").page
+    records = json.loads(saved_as(page, f".table-block:has(td[data-place]) {JSON}", tmp_path / "saved"))
+    assert list(records[0])[:5] == ["quantity", "A: place", "A", "A 95% low", "A 95% high"]
+    assert all(record["A"] is None or isinstance(record["A"], (int, float)) for record in records)
+    assert any(record["A: place"] for record in records)
 
 
 def test_a_table_is_copied_as_csv(used: Use) -> None:

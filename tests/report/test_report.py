@@ -30,8 +30,16 @@ INLINE = {"a", "span", "small", "strong", "code"}
 VOID = {"meta", "link", "br", "img", "input", "hr"}
 
 
+PACKED = re.compile(r'(<tbody[^>]*>)(\s*</tbody>\s*</table>\s*)<script type="text/plain" class="rows">([^<]*)</script>')
+"""The rows of a long table: where they belong, and as they are stored."""
+
+
+def unpacked(text: str) -> str:
+    return zlib.decompress(base64.b64decode(text)).decode("utf-8")
+
+
 class Page(HTMLParser):
-    """The page as a browser's parser sees it: elements, text, and scripts set apart."""
+    """The page as a browser's parser sees it, every table unfolded: elements, text, and scripts set apart."""
 
     def __init__(self, text: str) -> None:
         super().__init__(convert_charrefs=True)
@@ -40,7 +48,7 @@ class Page(HTMLParser):
         self.texts: list[str] = []
         self.scripts: list[str] = []
         self.styles: list[str] = []
-        self.feed(text)
+        self.feed(PACKED.sub(lambda found: found[1] + unpacked(found[3]) + found[2], text))
         self.close()
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:

@@ -1,4 +1,4 @@
-"""The page of a comparison: ``compare.html``, one file without a script."""
+"""The page of a comparison: ``compare.html``, one file whose scripts copy and save its tables."""
 
 from __future__ import annotations
 
@@ -8,15 +8,17 @@ from collections.abc import Sequence
 from markupsafe import Markup
 
 from interp.language import say
-from interp.report import notebook, palette
+from interp.report import data, notebook, palette
+from interp.report import page as pages
 from interp.report.blocks import Block, Details, Facts, Figure, Panel, Prose, Section
 from interp.report.comparison.sides import Side
 from interp.report.comparison.table import Part, Value
 from interp.report.lines import Point, Series, dot_rows, line_legend
+from interp.report.markup import embedded_json
 from interp.report.templating import asset, environment
 
-POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'"
-"""The page forbids itself every request, and every script."""
+SCRIPTS = ("base", "tables")
+"""The scripts of the page: its tables are copied and saved."""
 _TONES = ("a", "b", "c", "d")
 """Runs that one drawing can tell apart."""
 
@@ -32,8 +34,10 @@ def html(runs: Sequence[Side], parts: Sequence[Part], said: Sequence[str], langu
         said=said,
         words={"said": say("What agrees, what differs")},
         sections=sections,
-        policy=POLICY,
+        policy=pages.POLICY,
         css=Markup(asset("page.css") + palette.stylesheet()),
+        js=Markup(pages.script(SCRIPTS)),
+        data=embedded_json({"words": data.table_words()}),
     )
 
 

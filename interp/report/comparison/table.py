@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from interp.language import say
-from interp.report.markup import figure_number
-from interp.report.tables import Column, Table, interval_text
+from interp.report.tables import Cell, Column, Size, Table
 
 
 @dataclass(frozen=True)
@@ -32,8 +31,11 @@ class Value:
 
     def text(self) -> str:
         """The place, the number and its interval, as far as there are any."""
-        number = figure_number(self.mean, 2) if math.isfinite(self.mean) else ""
-        return " ".join(part for part in (self.place, number, interval_text(self.low, self.high)) if part) or "–"
+        return self.size().text
+
+    def size(self) -> Size:
+        """The same as a cell of the page."""
+        return Size(self.mean, self.low, self.high, place=self.place)
 
     def to_dict(self) -> dict[str, Any]:
         """The same as plain values."""
@@ -104,7 +106,8 @@ class Part:
     def header(self) -> tuple[str, ...]:
         """The headings of its columns."""
         others = (f"{letter} − {self.letters[0]}" for letter in self.letters[1:])
-        findings = (heading for other in others for heading in (other, say("finding")))
+        names = [say("finding")] if len(self.letters) == 2 else [f"{say('finding')} {one}" for one in self.letters[1:]]
+        findings = (heading for both in zip(others, names, strict=True) for heading in both)
         return (say("quantity"), *self.letters, *findings)
 
     def cells(self) -> Iterator[tuple[str, ...]]:
@@ -123,7 +126,13 @@ class Part:
     def table(self) -> Table:
         """The table of the page."""
         title = f"{self.title} ({self.units})" if self.units else self.title
-        return Table(title, tuple(Column(name) for name in self.header()), tuple(self.cells()))
+        rows: list[tuple[Cell, ...]] = []
+        for row in self.rows:
+            cells: list[Cell] = [row.name, *(None if value is None else value.size() for value in row.values)]
+            for i, value in enumerate(row.differences):
+                cells += ["" if value is None else value.size(), self._judged(row, i)]
+            rows.append(tuple(cells))
+        return Table(title, tuple(Column(name) for name in self.header()), tuple(rows))
 
     def lines(self) -> Iterator[str]:
         """The table of a terminal."""

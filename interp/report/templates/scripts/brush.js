@@ -18,9 +18,12 @@ function aboutOf(node) {
 }
 // The rows of a table are about what the columns that have a facet say.
 var rowsMarked = false;
-function markRows() {
-  rowsMarked = true;
-  document.querySelectorAll("th[data-facet]").forEach(function (heading) {
+whenUnpacked.push(function (table) {
+  if (rowsMarked) markRows(table);
+  marksChanged();
+});
+function markRows(within) {
+  within.querySelectorAll("th[data-facet]").forEach(function (heading) {
     var facet = heading.dataset.facet;
     var column = heading.cellIndex;
     Array.prototype.forEach.call(heading.closest("table").tBodies[0].rows, function (row) {
@@ -33,7 +36,8 @@ function markRows() {
 }
 function indexed() {
   if (index) return index;
-  if (!rowsMarked) markRows();
+  if (!rowsMarked) markRows(document);
+  rowsMarked = true;
   index = new Map();
   document.querySelectorAll(MARKS).forEach(function (node) {
     var about = aboutOf(node);

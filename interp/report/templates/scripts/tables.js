@@ -1,10 +1,13 @@
-// What is saved of a table: its columns as [name, what a row has there]. A number with its interval is three columns.
+// What is saved of a table: its columns as [name, what a row has there]. A number with its interval is three columns,
+// and the place it belongs to, where it has one, is a column before them.
 function columnsOf(table) {
   var rows = Array.from(table.tBodies[0].rows);
   return [].concat.apply([], Array.from(table.tHead.rows[0].cells).map(function (heading, i) {
     var name = heading.textContent;
-    if (!rows.some(function (row) { return "value" in row.cells[i].dataset; })) return [[name, function (row) { return textOf(row.cells[i]); }]];
-    return [["value", name], ["low", say("95% low", { name: name })], ["high", say("95% high", { name: name })]].map(function (end) {
+    function has(kind) { return rows.some(function (row) { return kind in row.cells[i].dataset; }); }
+    if (!has("value")) return [[name, function (row) { return textOf(row.cells[i]); }]];
+    var ends = [["value", name], ["low", say("95% low", { name: name })], ["high", say("95% high", { name: name })]];
+    return (has("place") ? [["place", say("place of", { name: name })]].concat(ends) : ends).map(function (end) {
       return [end[1], function (row) { return end[0] in row.cells[i].dataset ? row.cells[i].dataset[end[0]] : null; }];
     });
   }));
@@ -37,6 +40,24 @@ function json(table) {
     return record;
   }), null, 1);
 }
+var whenUnpacked = []; // called with a table that has got its rows
+// Of a long table that is folded away the page holds the rows compressed, until it is opened.
+function unpackRows(folded) {
+  folded.querySelectorAll("script.rows").forEach(function (stored) {
+    if (stored.closest("details") !== folded) return;
+    var block = stored.closest(".table-block"), table = block.querySelector("table");
+    inflate(stored.textContent).then(function (buffer) {
+      if (!stored.isConnected) return;
+      stored.remove();
+      block.querySelector(".by-script").remove();
+      table.tBodies[0].innerHTML = new TextDecoder().decode(buffer); // escaped when the page was made
+      whenUnpacked.forEach(function (call) { call(table); });
+    }, function () { block.classList.add("unread"); });
+  });
+}
+document.addEventListener("toggle", function (event) {
+  if (event.target.open) unpackRows(event.target);
+}, true);
 function copy(text) {
   if (navigator.clipboard && window.isSecureContext) return navigator.clipboard.writeText(text);
   var area = document.createElement("textarea");
