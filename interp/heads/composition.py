@@ -14,7 +14,9 @@ from torch import Tensor
 from interp import results
 from interp._arguments import check_model
 from interp.errors import InterpError, whole_number
-from interp.heads.reading import Head, Kind, head_weight, turn
+from interp.heads.head import Head, Kind
+from interp.heads.reading import head_weight
+from interp.heads.turning import turns
 from interp.model.frozen import vector
 from interp.results import Variable
 from interp.sites import head_label
@@ -36,7 +38,8 @@ def composition(
     A head moves what it reads by the matrix ``W_OV`` and compares two words by ``W_QK``. How much of a later head's
     query, key or value can come through an earlier head is the Frobenius norm of the product over the product of the
     norms: of ``W_OV W_QK`` (q), of ``W_OV W_QK^T`` (k), and of ``W_OV W_OV'`` (v). The weight of the later head's norm
-    (and the mean that a LayerNorm takes away) is part of its matrices; biases and norm scales are not. It is a
+    (and the mean that a LayerNorm takes away) is part of its matrices, and so is that of a norm behind the earlier one;
+    biases and norm scales are not. It is a
     statement about weights: whether the heads act together on some words is for path patching to say.
 
     Rotary positions are taken at one distance: ``W_QK`` is ``W_Q R W_K^T`` with the rotation between two words so far
@@ -144,25 +147,36 @@ def _shares(first: _Factors, second: _Factors) -> Float[Tensor, "writer reader"]
 
 def _folded(model: HookedTransformer, head: Head, kind: Kind) -> Float[Tensor, "d_model d_head"]:
     """A projection together with the weight and the centring of the norm before it."""
-    norm = model.bridge.blocks[head.layer].ln1
-    offset = 1.0 if getattr(norm, "uses_weight_offset", False) else 0.0
-    weight = vector(norm, "weight", model.cfg.d_model, 1.0 - offset) + offset
-    made = weight[:, None] * head_weight(model, head, kind)
-    return made if getattr(norm, "uses_rms_norm", False) else made - made.mean(dim=0, keepdim=True)
+    return _through(model, head, "ln1", head_weight(model, head, kind))
+
+
+def _through(
+    model: HookedTransformer, head: Head, norm: str, matrix: Float[Tensor, "d_model column"]
+) -> Float[Tensor, "d_model column"]:
+    """A map of what a norm of the head's block gives, as a map of what it takes; as it is where there is no norm."""
+    module = getattr(model.bridge.blocks[head.layer], norm, None)
+    if module is None:
+        return matrix
+    offset = 1.0 if getattr(module, "uses_weight_offset", False) else 0.0
+    weight = vector(module, "weight", model.cfg.d_model, 1.0 - offset) + offset
+    made = weight[:, None] * matrix
+    return made if getattr(module, "uses_rms_norm", False) else made - made.mean(dim=0, keepdim=True)
 
 
 def _moved(model: HookedTransformer, head: Head) -> _Factors:
     """``W_V W_O`` of a head, from what it reads to what it writes."""
     output = model.W_O(head.layer)[head.head].double().cpu()
-    return _Factors(_folded(model, head, "v")[None], output[None])
+    enters = _through(model, head, "ln1_post", torch.eye(model.cfg.d_model, dtype=torch.float64))
+    return _Factors(_folded(model, head, "v")[None], (output @ enters)[None])
 
 
 def _compared(model: HookedTransformer, head: Head, distance: int) -> _Factors:
     """``W_Q R W_K^T`` of a head at a distance."""
     query, key = (_folded(model, head, kind) for kind in ("q", "k"))
-    turns = [turn(model, head, kind, distance + 1) for kind in ("q", "k")]
-    if turns[0] is not None and turns[1] is not None:
-        query, key = query @ turns[0].matrix[distance], key @ turns[1].matrix[0]
+    turned = turns(model, head, ("q", "k"), distance + 1)
+    for_query, for_key = turned["q"], turned["k"]
+    if for_query is not None and for_key is not None:
+        query, key = query @ for_query.matrix[distance], key @ for_key.matrix[0]
     return _Factors(query[None], key.T[None])
 
 

@@ -16,7 +16,7 @@ from interp import results
 from interp._arguments import check_pairs
 from interp.errors import InterpError, whole_number
 from interp.heads.choice import check_order, end_of
-from interp.heads.reading import Head
+from interp.heads.head import Head
 from interp.heads.scores import score_attribution
 from interp.model.arithmetic import Blocks
 from interp.model.frozen import FrozenNorm

@@ -10,140 +10,124 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from interp import run, sites
-from interp.errors import InterpError, shown
+from interp import run
+from interp.errors import InterpError
+from interp.heads.entering import TOLERANCE, Entering, agrees, off
+from interp.heads.head import Head, Kind
+from interp.heads.turning import Turn, turns
 from interp.model.frozen import FrozenNorm
 from interp.prompts.tokens import Prompts
 from interp.sites import head_label
 
 if TYPE_CHECKING:
-    from interp.model import Hook, HookedTransformer
-
-Kind: TypeAlias = Literal["q", "k", "v"]
-
-TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-4, torch.bfloat16: 5e-2, torch.float16: 1e-2}
-"""How far a sum of parts may be from the model's own number, as a share of the sizes: rounding in that data type."""
+    from interp.model import HookedTransformer
 
 PART_BYTES = 2**27
 """Bytes of parts of the stream that are held at a time."""
 
-EMBED, POSITION, OUTPUT_BIAS, NORM_BIAS = "embed", "position", "b_O", "norm bias"
-
-
-@dataclass(frozen=True)
-class Head:
-    """A head by its layer and index, and the key-value head that it reads through.
-
-    >>> from interp import HookedTransformer
-    >>> head = Head.of(HookedTransformer.from_pretrained("mini"), (1, 0))
-    >>> head.label, head.index("q"), head.index("k")
-    ('L1H0', 0, 0)
-    """
-
-    layer: int
-    head: int
-    kv_head: int
-
-    @classmethod
-    def of(cls, model: HookedTransformer, head: tuple[int, int]) -> Head:
-        """The head of a model.
-
-        Raises:
-            InterpError: it is no pair of numbers, or the model has no such head.
-        """
-        cfg = model.cfg
-        if not (
-            isinstance(head, tuple | list) and len(head) == 2 and all(isinstance(n, int | np.integer) for n in head)
-        ):
-            raise InterpError(f"head must be (layer, head), such as (1, 0), not {shown(head)}.")
-        layer, index = int(head[0]), int(head[1])
-        for name, given, size in (("layer", layer, cfg.n_layers), ("head", index, cfg.n_heads)):
-            if not 0 <= given < size:
-                raise InterpError(f"There is no {name} {given}: {model.name} has {size} (0 to {size - 1}).")
-        return cls(layer, index, index // (cfg.n_heads // cfg.n_kv_heads))
-
-    @property
-    def label(self) -> str:
-        """Its usual name."""
-        return head_label(self.layer, self.head)
-
-    def index(self, kind: Kind) -> int:
-        """Its index among the queries, or among the keys or values."""
-        return self.head if kind == "q" else self.kv_head
-
-    def receiver(self, kind: Kind, grouped_query: bool) -> str:
-        """The label of one of its inputs, as path patching calls it."""
-        if kind == "q" or not grouped_query:
-            return f"{self.label}.{kind}"
-        return f"L{self.layer}KV{self.kv_head}.{kind}"
+EMBED, POSITION, OUTPUT_BIAS, POST_BIAS = "embed", "position", "b_O", "post-norm bias"
+NORM_BIAS = "norm bias"
 
 
 # ---- what wrote the stream ----
 
 
-def writers(model: HookedTransformer, layer: int) -> tuple[str, ...]:
-    """The labels of everything that writes to the stream before a layer; biases of attention are one writer, ``b_O``.
+@dataclass(frozen=True)
+class Stream:
+    """The residual stream at some places, as a sum over what wrote it.
 
-    >>> from interp import HookedTransformer
-    >>> writers(HookedTransformer.from_pretrained("mini"), 1)
-    ('embed', 'position', 'L0H0', 'L0H1', 'L0H2', 'L0H3', 'MLP0', 'b_O')
+    Attributes:
+        labels: the writers: ``embed``, ``position``, heads, MLPs; and where there are any the biases of attention,
+            which are one writer, ``b_O``, and those of norms behind it.
+        parts: what each of them is in the stream, in float64.
     """
-    found = [EMBED, *([POSITION] if model.has_site("pos_embed") else [])]
-    for before in range(layer):
-        found += [head_label(before, head) for head in range(model.cfg.n_heads)]
-        found += [f"MLP{before}"] if model.has_site("mlp_out") else []
-    return (*found, *([OUTPUT_BIAS] if bool(_output_bias(model, layer).any()) else []))
+
+    labels: tuple[str, ...]
+    parts: Float[Tensor, "prompt role writer d_model"]
 
 
-def _output_bias(model: HookedTransformer, layer: int) -> Float[Tensor, " d_model"]:
-    total = torch.zeros(model.cfg.d_model, dtype=torch.float64)
-    for before in range(layer):
-        total = total + model.b_O(before).double().cpu()
-    return total
+def written(model: HookedTransformer, prompts: Prompts, layer: int, roles: Sequence[str]) -> Stream:
+    """What wrote to the stream before a layer, at the last token of some roles.
 
-
-def written(
-    model: HookedTransformer, prompts: Prompts, layer: int, roles: Sequence[str]
-) -> Float[Tensor, "prompt role writer d_model"]:
-    """What each of ``writers`` wrote to the stream before a layer, at the last token of some roles, in float64.
+    Where blocks multiply or normalise what they add, or normalise the stream after each addition, each part goes
+    through the same, a norm having the scale that it had in the run.
 
     Raises:
-        InterpError: the stream is not the sum of what is written, since a block normalises or scales what it adds.
+        InterpError: the stream is no such sum.
 
     >>> from interp import HookedTransformer, tasks
     >>> model = HookedTransformer.from_pretrained("mini")
     >>> pairs = tasks.build("color-noun", "recall", tokenizer=model, n=2)
-    >>> written(model, pairs.clean, 1, ["color"]).shape
-    torch.Size([2, 1, 8, 128])
+    >>> found = written(model, pairs.clean, 1, ["color"])
+    >>> found.labels, found.parts.shape
+    (('embed', 'position', 'L0H0', 'L0H1', 'L0H2', 'L0H3', 'MLP0', 'b_O'), torch.Size([2, 1, 8, 128]))
     """
-    stream = capture_at(model, prompts, ["resid_pre"], roles, sorted({0, layer}))["resid_pre"]
-    parts = [stream[:, 0]]
+    whole = capture_at(model, prompts, ["resid_pre"], roles, list(range(layer + 1)))["resid_pre"]
+    labels, parts = [EMBED], whole[:, 0].unsqueeze(2)
     if model.has_site("pos_embed"):
-        position = capture_at(model, prompts, ["pos_embed"], roles, [0])["pos_embed"]
-        parts = [stream[:, 0] - position, position]
-    if layer:
-        before = list(range(layer))
-        names = ["z", *(["mlp_out"] if model.has_site("mlp_out") else [])]
-        found = capture_at(model, prompts, names, roles, before)
-        for one in before:
-            results = torch.einsum("prhx,hxd->hprd", found["z"][:, one], model.W_O(one).double().cpu())
-            parts += [*results, *([found["mlp_out"][:, one]] if "mlp_out" in found else [])]
-    bias = _output_bias(model, layer)
-    if bool(bias.any()):
-        parts.append(bias.expand_as(parts[0]))
-    made = torch.stack(parts, dim=2)
+        position = capture_at(model, prompts, ["pos_embed"], roles, [0])["pos_embed"].unsqueeze(2)
+        labels, parts = [EMBED, POSITION], torch.cat((parts - position, position), dim=2)
+    parts = torch.cat((parts, torch.zeros_like(parts[:, :, :1]).expand(-1, -1, 2, -1)), dim=2)  # the biases, behind
+    names = [name for name in ("z", "attn_out", "mlp_out") if model.has_site(name)]
+    found = capture_at(model, prompts, names, roles, list(range(layer))) if layer else {}
+    for one in range(layer):
+        own = {name: values[:, one] for name, values in found.items()}
+        labels += [head_label(one, head) for head in range(model.cfg.n_heads)]
+        labels += [f"MLP{one}"] if "mlp_out" in own else []
+        parts = _after(model, one, parts, own, whole[:, one + 1])
+    biases = parts[:, :, -2:].abs().amax(dim=(0, 1, 3)) > 0
+    kept = [*range(len(labels)), *(len(labels) + i for i in range(2) if bool(biases[i]))]
+    parts = parts[:, :, kept]
+    labels += [label for label, there in zip((OUTPUT_BIAS, POST_BIAS), biases, strict=True) if bool(there)]
     _check(
-        model, made.sum(dim=2), stream[:, -1], made.abs().sum(dim=2),
-        f"The stream before layer {layer}", "blocks normalise or scale what they add to it",
+        model, parts.sum(dim=2), whole[:, -1], parts.abs().sum(dim=2),
+        f"The stream before layer {layer}", "blocks do more to it than to add, multiply and normalise",
     )  # fmt: skip
-    return made
+    return Stream(tuple(labels), parts)
+
+
+def _after(
+    model: HookedTransformer,
+    layer: int,
+    parts: Float[Tensor, "prompt role part d_model"],
+    own: Mapping[str, Tensor],
+    stream: Float[Tensor, "prompt role d_model"],
+) -> Float[Tensor, "prompt role part d_model"]:
+    """The parts of the stream after a layer; the last two are the biases, of attention and of norms."""
+    before, biases = parts[:, :, :-2], parts[:, :, -2:]
+    entering = Entering.of(model, layer, own["z"], own["attn_out"])
+    heads = torch.einsum("prhx,hxd->prhd", own["z"], model.W_O(layer).double().cpu())
+    width = parts.shape[-1]
+    added = entering(model.b_O(layer).double().cpu().expand(*heads.shape[:2], 1, width))
+    biases = biases + torch.cat((added, entering.bias(width).expand_as(added)), dim=2)
+    mlp = own["mlp_out"].unsqueeze(2) if "mlp_out" in own else heads[:, :, :0]
+    plain = torch.cat((before, entering(heads), mlp, biases), dim=2)
+    size = plain.abs().sum(dim=2)
+    if agrees(model, plain.sum(dim=2), stream, size):
+        return plain
+    factor = float((plain.sum(dim=2) * stream).sum() / plain.sum(dim=2).square().sum())
+    if agrees(model, factor * plain.sum(dim=2), stream, size):
+        return factor * plain
+    block, normed = model.bridge.blocks[layer], torch.cat((before, entering(heads), biases), dim=2)
+    for name, more in (("ln1", mlp), ("ln2", mlp[:, :, :0])):
+        norm = getattr(block, name, None)
+        if norm is not None:
+            normed = _normed(FrozenNorm.of(model, norm, normed.sum(dim=2)), normed)
+        normed = torch.cat((normed[:, :, :-2], more, normed[:, :, -2:]), dim=2)
+    return normed
+
+
+def _normed(norm: FrozenNorm, parts: Float[Tensor, "*place part d_model"]) -> Float[Tensor, "*place part d_model"]:
+    """What a norm makes of each part; its bias is added to the last."""
+    made = norm.before_scale(parts) / norm.scale.unsqueeze(-2)
+    return torch.cat((made[..., :-1, :], made[..., -1:, :] + norm.bias), dim=-2)
 
 
 def stream_chunks(model: HookedTransformer, layer: int, prompts: Prompts) -> Iterator[Int[np.ndarray, " prompt"]]:
@@ -154,7 +138,7 @@ def stream_chunks(model: HookedTransformer, layer: int, prompts: Prompts) -> Ite
     >>> [len(rows) for rows in stream_chunks(model, 3, Prompts.from_ids([[1, 2], [3, 4]]))]
     [2]
     """
-    each = 2 * 8 * len(writers(model, layer)) * model.cfg.d_model
+    each = 2 * 8 * (4 + layer * (model.cfg.n_heads + 1)) * model.cfg.d_model
     yield from run.chunks_of(len(prompts), max(1, PART_BYTES // (4 * each)))
 
 
@@ -204,56 +188,6 @@ class Sum:
 
 
 @dataclass(frozen=True)
-class Turn:
-    """What lies between a projection and what is compared: a rotation, or a norm of queries and keys and a rotation.
-
-    Up to a scale of each vector it is linear: ``x -> scale * (matrix x) + offset``.
-
-    Attributes:
-        matrix: by position.
-        offset: by position, what a vector of zeros becomes.
-    """
-
-    matrix: Float[Tensor, "position d_head d_head"]
-    offset: Float[Tensor, "position d_head"]
-
-
-def turn(model: HookedTransformer, head: Head, kind: Kind, length: int) -> Turn | None:
-    """How a head's queries or keys are turned at each position of prompts of a length; None where they are not.
-
-    One block is run on a stream of zeros with every unit vector in the place of its queries or keys.
-
-    >>> from interp import HookedTransformer
-    >>> model = HookedTransformer.from_pretrained("mini")
-    >>> turn(model, Head.of(model, (1, 0)), "q", 5) is None  # learned positions
-    True
-    """
-    site = f"rot_{kind}"
-    if kind == "v" or not model.has_site(site):
-        return None
-    width, index, layer = model.cfg.d_head, head.index(kind), head.layer
-    units = torch.cat((torch.eye(width), torch.zeros(1, width))).to(model.device, model.dtype)
-    made = []
-    for rows in run.chunks_of(width + 1, run.rows_per_batch(model, length)):
-        chosen = units[torch.from_numpy(rows).to(units.device)]
-        kept: list[Tensor] = []
-
-        def put(activation: Tensor, chosen: Tensor = chosen) -> Tensor:
-            return chosen[:, None, None, :].expand_as(activation)
-
-        def keep(activation: Tensor, kept: list[Tensor] = kept) -> None:
-            kept.append(activation[:, :, index].double().cpu())
-
-        hooks: list[Hook] = [(sites.site(kind).hook_name(layer), put), (sites.site(site).hook_name(layer), keep)]
-        nothing = torch.zeros(len(rows), length, model.cfg.d_model, device=model.device, dtype=model.dtype)
-        model.resume(nothing, layer, stop_at_layer=layer + 1, hooks=hooks)
-        made += kept
-    images = torch.cat(made)  # unit position d_head
-    offset = images[-1]
-    return Turn((images[:-1] - offset).transpose(0, 1), offset)
-
-
-@dataclass(frozen=True)
 class HeadReader:
     """One head of a model, for prompts of at most some length."""
 
@@ -266,21 +200,16 @@ class HeadReader:
         """The head as it reads.
 
         Raises:
-            InterpError: the block has no norm before attention, so that its reading is no sum.
+            InterpError: a site is missing, or layers before it have another attention.
         """
-        for name in ("resid_pre", "z", "pattern", *kinds):
+        for name in ("resid_pre", "z", "attn_out", "pattern", *kinds):
             model.check_site(name)
         if any(not hasattr(block, "attn") for block in model.bridge.blocks[: head.layer + 1]):
             raise InterpError(
                 f"Some layers of {model.name} ({model.cfg.architecture}) before {head.label} have no attention that is "
                 "read here, so that what they wrote cannot be split. Choose a head of an earlier layer."
             )
-        if getattr(model.bridge.blocks[head.layer], "ln1", None) is None:
-            raise InterpError(
-                f"{model.cfg.architecture} has no norm before attention that is read here, so that {head.label} "
-                "cannot be split into what it reads. Use path patching or knockout instead."
-            )
-        return cls(model, head, {kind: turn(model, head, kind, length) for kind in kinds})
+        return cls(model, head, turns(model, head, kinds, length))
 
     def weight(self, kind: Kind) -> Float[Tensor, "d_model d_head"]:
         """The map of this head to its queries, keys or values, in float64."""
@@ -290,6 +219,7 @@ class HeadReader:
         self,
         kind: Kind,
         stream: Float[Tensor, "prompt writer d_model"],
+        writers: Sequence[str],
         positions: Int[np.ndarray, " prompt"],
         own: Float[Tensor, "prompt d_head"],
         turned: Float[Tensor, "prompt d_head"] | None,
@@ -299,6 +229,7 @@ class HeadReader:
         Args:
             kind: which.
             stream: what each writer wrote there.
+            writers: their labels.
             positions: where it stands.
             own: what the model computed there.
             turned: the same after the turn, where there is one.
@@ -307,27 +238,20 @@ class HeadReader:
             InterpError: the parts do not sum to what the model computed.
         """
         model, head, name = self.model, self.head, {"q": "queries", "k": "keys", "v": "values"}[kind]
-        whole = stream.sum(dim=1)
-        norm = FrozenNorm.of(model, model.bridge.blocks[head.layer].ln1, whole)
-        weight = self.weight(kind)
-        parts = norm.before_scale(stream) / norm.scale.unsqueeze(1) @ weight
-        labels = [*writers(model, head.layer)]
-        extra = {NORM_BIAS: norm.bias @ weight, f"b_{kind.upper()}": head_bias(model, head, kind)}
-        for label, value in extra.items():
-            if bool(value.any()):
-                labels.append(label)
-                parts = torch.cat((parts, value.expand(len(parts), 1, -1)), dim=1)
+        made = [self._projected(kind, stream, writers, norm) for norm in self._norms(stream.sum(dim=1))]
+        found = min(made, key=lambda one: off(one.total, own, one.parts.abs().sum(dim=1)))
+        labels, parts = list(found.labels), found.parts
         _check(
             model, parts.sum(dim=1), own, parts.abs().sum(dim=1), f"The {name} of {head.label}",
             "something acts between the norm before attention and its projections",
         )  # fmt: skip
         if turned is None:
             return Sum(tuple(labels), parts)
-        found = self.turns[kind]
-        assert found is not None
+        turn = self.turns[kind]
+        assert turn is not None
         at = torch.from_numpy(positions)
-        parts = torch.einsum("pwx,pxy->pwy", parts, found.matrix[at])
-        offset, total = found.offset[at], parts.sum(dim=1)
+        parts = torch.einsum("pwx,pxy->pwy", parts, turn.matrix[at])
+        offset, total = turn.offset[at], parts.sum(dim=1)
         # A norm of queries and keys leaves a scale of each vector to be read off the run; a rotation leaves 1.
         scale = ((turned - offset) * total).sum(-1) / total.square().sum(-1)
         parts = parts * torch.where((scale - 1).abs() < 1e-6, 1.0, scale)[:, None, None]
@@ -338,6 +262,32 @@ class HeadReader:
             model, parts.sum(dim=1), turned, parts.abs().sum(dim=1), f"The rotated {name} of {head.label}",
             "they go through more than a rotation and a norm",
         )  # fmt: skip
+        return Sum(tuple(labels), parts)
+
+    def _norms(self, stream: Float[Tensor, "prompt d_model"]) -> Iterator[FrozenNorm | None]:
+        """The norm before attention; and none, for families whose attention reads the stream itself."""
+        norm = getattr(self.model.bridge.blocks[self.head.layer], "ln1", None)
+        if norm is not None:
+            yield FrozenNorm.of(self.model, norm, stream)
+        yield None
+
+    def _projected(
+        self,
+        kind: Kind,
+        stream: Float[Tensor, "prompt writer d_model"],
+        writers: Sequence[str],
+        norm: FrozenNorm | None,
+    ) -> Sum:
+        """The parts of a projection of the stream, normalised or not; biases are parts of their own."""
+        weight, read, extra = self.weight(kind), stream, {f"b_{kind.upper()}": head_bias(self.model, self.head, kind)}
+        if norm is not None:
+            read = norm.before_scale(stream) / norm.scale.unsqueeze(1)
+            extra = {NORM_BIAS: norm.bias @ weight, **extra}
+        labels, parts = [*writers], read @ weight
+        for label, value in extra.items():
+            if bool(value.any()):
+                labels.append(label)
+                parts = torch.cat((parts, value.expand(len(parts), 1, -1)), dim=1)
         return Sum(tuple(labels), parts)
 
 
@@ -370,7 +320,7 @@ def head_bias(model: HookedTransformer, head: Head, kind: Kind) -> Float[Tensor,
 
 
 def _check(model: HookedTransformer, made: Tensor, own: Tensor, size: Tensor, what: str, why: str) -> None:
-    error = float((made - own).abs().max()) / max(float(size.max()), 1e-30)
+    error = off(made, own, size)
     allowed = TOLERANCE.get(model.dtype, 5e-2)
     if not error <= allowed:
         hint = " Load it with dtype='float32'." if model.dtype in (torch.float16, torch.bfloat16) else ""

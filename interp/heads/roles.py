@@ -16,6 +16,7 @@ from interp._arguments import check_model, check_pairs
 from interp.errors import InterpError, whole_number
 from interp.heads.choice import End, ends, looking_most
 from interp.heads.direct import final_norm, logit_direction
+from interp.heads.entering import Entering, check_adds
 from interp.heads.scores import of_prompts
 from interp.interventions import Ablate, AblationKind, Intervention, check_ablation, parse_edge
 from interp.model.frozen import FrozenNorm
@@ -153,7 +154,7 @@ def roles(
         check_pairs(model, pairs)
         dest, src = _edge(model, pairs, edge)
         about = f"{dest.name}<-{src.name}"
-        taken |= _of_moving(model, pairs, dest, src, rng)
+        taken |= _of_moving(model, pairs, dest, src, rng, reasons)
         told.add(1)
         try:
             found, preferred = _of_answer(
@@ -321,25 +322,49 @@ def _copied(
     last = model.cfg.n_layers - 1
     prompts = Prompts.from_ids(ids)
     stream = torch.from_numpy(capture(model, prompts, ["resid_post"], layers=[last])["resid_post"].values[:, 0, dest])
-    z = (
-        capture(model, prompts, ["z"])["z"]
-        .transpose("prompt", "layer", "position", "head", "d_head")
-        .values[:, :, dest]
-    )
+    written = _written(model, prompts, None, positions=dest)
     unembed = model.W_U().detach().double().cpu().T
     target = unembed[torch.from_numpy(ids[:, dest + 1])] - unembed[torch.from_numpy(block)].mean(1, keepdim=True)
     along = FrozenNorm.of(model, final_norm(model), stream).read_along(target)
-    return _pushed(model, torch.from_numpy(z).double(), along).mean(dim=2).numpy()
+    return _pushed(model, written, along).mean(dim=2).numpy()
+
+
+class _Written(NamedTuple):
+    """What the heads of every layer wrote at some places: their ``z``, and what attention added to the stream."""
+
+    z: Float[Tensor, "prompt layer place head d_head"]
+    added: Float[Tensor, "prompt layer place d_model"]
+
+
+def _written(
+    model: HookedTransformer,
+    prompts: Prompts,
+    roles: Sequence[str] | None,
+    *,
+    positions: Int[np.ndarray, " place"] | None = None,
+    changes: Sequence[Intervention] = (),
+) -> _Written:
+    """At the last token of some roles, or at some positions of all prompts, in a run with some changes."""
+    found = capture(
+        model, prompts, ["z", "attn_out"], at=None if roles is None else list(roles), interventions=list(changes)
+    )
+    place = "position" if roles is None else "role"
+    if positions is not None:
+        found = found.isel(position=positions)
+    first = ("prompt", "layer", place)
+    z, added = found["z"].transpose(*first, "head", "d_head"), found["attn_out"].transpose(*first, "d_model")
+    return _Written(*(torch.from_numpy(one.values).double() for one in (z, added)))
 
 
 def _pushed(
-    model: HookedTransformer, z: Float[Tensor, "prompt layer place head d_head"], along: Float[Tensor, "prompt place d"]
+    model: HookedTransformer, written: _Written, along: Float[Tensor, "prompt place d"]
 ) -> Float[Tensor, "prompt layer place head"]:
-    """Each head's output along a direction."""
+    """Each head's output, as it enters the stream, along a direction."""
     made = []
-    for layer in range(z.shape[1]):
-        seen = torch.einsum("hxd,ptd->pthx", model.W_O(layer).double().cpu(), along)
-        made.append((z[:, layer] * seen).sum(-1))
+    for layer in range(written.z.shape[1]):
+        z = written.z[:, layer]
+        back = Entering.of(model, layer, z, written.added[:, layer]).back(along)
+        made.append((z * torch.einsum("hxd,ptd->pthx", model.W_O(layer).double().cpu(), back)).sum(-1))
     return torch.stack(made, dim=1)
 
 
@@ -357,42 +382,65 @@ def _edge(model: HookedTransformer, pairs: PromptPairs, edge: str | None) -> tup
 
 
 def _of_moving(
-    model: HookedTransformer, pairs: PromptPairs, dest: End, src: End, rng: np.random.Generator
+    model: HookedTransformer, pairs: PromptPairs, dest: End, src: End, rng: np.random.Generator, reasons: list[str]
 ) -> dict[str, tuple[Grid, Grid]]:
-    """The three measures of a mover."""
+    """The three measures of a mover; ``reasons`` are told why one is missing."""
     other = _other_words(dest.positions, src.positions, rng)
     spans = {"dest": dest.span, "src": src.span, "other": np.stack([other, other + 1], axis=1)}
     runs = [prompts.with_roles({**prompts.roles, **spans}) for prompts in (pairs.clean, pairs.corrupted)]
-    rows, n_layers = np.arange(len(pairs)), model.cfg.n_layers
+    rows = np.arange(len(pairs))
     looks = [
         capture(model, prompts, ["pattern"], at=["dest"])["pattern"].isel(role=0).values.astype(np.float64)
         for prompts in runs
     ]
     found = {"looking": (looks[0][rows, :, :, src.positions], looks[0][rows, :, :, other])}
-    streams = [
-        capture(model, prompts, ["resid_post"], at=["dest"])["resid_post"].isel(role=0).values for prompts in runs
-    ]
-    values = [capture(model, prompts, ["v"], at=["src", "other"])["v"].values.astype(np.float64) for prompts in runs]
-    difference = (streams[0] - streams[1]).astype(np.float64)
-    size = (difference**2).sum(axis=-1)
-    along = difference / np.where(size > 0, size, np.nan)[..., None]  # so that all of the difference is 1
-    carried = _empty(["carrying"], len(pairs), model)["carrying"]
-    per_kv_head = model.cfg.n_heads // model.cfg.n_kv_heads
-    for layer in range(n_layers):
-        seen = np.einsum("hxd,pd->phx", model.W_O(layer).double().cpu().numpy(), along[:, layer])
-        for into, place, at in zip(carried, (0, 1), (src.positions, other), strict=True):
-            parts = [
-                look[rows, layer, :, at] * (np.repeat(value[:, layer, place], per_kv_head, axis=1) * seen).sum(-1)
-                for look, value in zip(looks, values, strict=True)
-            ]
-            into[:, layer] = parts[0] - parts[1]
-    found["carrying"] = carried
+    try:
+        found["carrying"] = _carried(model, runs, looks, (src.positions, other))
+    except InterpError as error:
+        reasons.append(str(error))
     at_dest = sweep(model, pairs, "z", "denoising", roles=[dest.name])
     patched = at_dest["patched"].isel(role=0).transpose("prompt", "layer", "head").values
     gap = float((at_dest["clean"] - at_dest["corrupted"]).mean())
     moved = (patched - at_dest["corrupted"].values[:, None, None]) / (gap or np.nan)
     found["moving"] = (moved, np.zeros_like(moved))
     return found
+
+
+def _carried(
+    model: HookedTransformer,
+    runs: Sequence[Prompts],
+    looks: Sequence[Float[np.ndarray, "prompt layer head src"]],
+    sources: tuple[Int[np.ndarray, " prompt"], Int[np.ndarray, " prompt"]],
+) -> tuple[Grid, Grid]:
+    """The share of the runs' difference at the destination that each head writes from the source, and from the other.
+
+    Raises:
+        InterpError: what a head writes is no share of the stream in this model.
+    """
+    adds = [name for name in ("resid_pre", "attn_out", "mlp_out") if model.has_site(name)]
+    found = [capture(model, prompts, [*adds, "resid_post"], at=["dest"]).isel(role=0) for prompts in runs]
+    streams = [one["resid_post"].values.astype(np.float64) for one in found]
+    written = [_written(model, prompts, ["dest"]) for prompts in runs]
+    values = [capture(model, prompts, ["v"], at=["src", "other"])["v"].values.astype(np.float64) for prompts in runs]
+    difference = streams[0] - streams[1]
+    size = (difference**2).sum(axis=-1)
+    along = torch.from_numpy(difference / np.where(size > 0, size, np.nan)[..., None])  # so that the difference is 1
+    carried = _empty(["carrying"], len(difference), model)["carrying"]
+    per_kv_head, rows = model.cfg.n_heads // model.cfg.n_kv_heads, np.arange(len(difference))
+    for layer in range(model.cfg.n_layers):
+        weight, seen = model.W_O(layer).double().cpu(), []
+        for run, wrote in zip(found, written, strict=True):
+            here = {name: torch.from_numpy(run[name].values[:, layer]) for name in (*adds, "resid_post")}
+            check_adds(model, layer, [here[name] for name in adds], here["resid_post"])
+            entering = Entering.of(model, layer, wrote.z[:, layer, 0], wrote.added[:, layer, 0])
+            seen.append(torch.einsum("hxd,pd->phx", weight, entering.back(along[:, layer])).numpy())
+        for into, place, at in zip(carried, (0, 1), sources, strict=True):
+            parts = [
+                look[rows, layer, :, at] * (np.repeat(value[:, layer, place], per_kv_head, axis=1) * one).sum(-1)
+                for look, value, one in zip(looks, values, seen, strict=True)
+            ]
+            into[:, layer] = parts[0] - parts[1]
+    return carried
 
 
 def _other_words(
@@ -454,9 +502,7 @@ def _head_push(
     model: HookedTransformer, prompts: Prompts, along: Float[Tensor, "prompt d_model"], changes: list[Intervention]
 ) -> Grid:
     """Each head's output at the answer along a direction, in a run with some changes."""
-    z = capture(model, prompts, ["z"], at=[ANSWER], interventions=changes)["z"]
-    values = torch.from_numpy(z.transpose("prompt", "layer", "role", "head", "d_head").values).double()
-    return _pushed(model, values, along.unsqueeze(1))[:, :, 0].numpy()
+    return _pushed(model, _written(model, prompts, [ANSWER], changes=changes), along.unsqueeze(1))[:, :, 0].numpy()
 
 
 def _repair(

@@ -15,7 +15,10 @@ from interp import results
 from interp._arguments import check_pairs, check_prompts
 from interp.errors import InterpError, UnaskableError, whole_number
 from interp.heads.choice import End, check_order, end_of
-from interp.heads.reading import TOLERANCE, Head, HeadReader, capture_at, stream_chunks, written
+from interp.heads.entering import TOLERANCE
+from interp.heads.head import Head, Kind
+from interp.heads.reading import HeadReader, capture_at, stream_chunks, written
+from interp.heads.turning import Turn
 from interp.model.live_sites import sinks
 from interp.prompts import PromptPairs
 from interp.prompts.tokens import Prompts
@@ -27,6 +30,7 @@ if TYPE_CHECKING:
     from interp.model import HookedTransformer
 
 DEST, SRC = "dest", "src"
+KINDS: tuple[Kind, Kind] = ("q", "k")
 
 SOURCE = (
     "Elhage et al. 2021, A Mathematical Framework for Transformer Circuits (QK circuit, norm scales frozen); "
@@ -249,10 +253,11 @@ def _split(model: HookedTransformer, head: Head, prompts: Prompts, places: tuple
     for rows in stream_chunks(model, head.layer, prompts):
         part = prompts.select(rows)
         own = _own(model, head, part, reader)
-        rule = rule or Rule.of(model, head, own, part, dest.positions[rows])
+        rule = rule or Rule.of(model, head, own, part, dest.positions[rows], reader.turns["q"])
         stream = written(model, part, head.layer, [DEST, SRC])
-        query = reader.parts("q", stream[:, 0], dest.positions[rows], own["q"], own.get("rot_q"))
-        key = reader.parts("k", stream[:, 1], src.positions[rows], own["k"], own.get("rot_k"))
+        at_dest, at_src = stream.parts.unbind(dim=1)
+        query = reader.parts("q", at_dest, stream.labels, dest.positions[rows], own["q"], own.get("rot_q"))
+        key = reader.parts("k", at_src, stream.labels, src.positions[rows], own["k"], own.get("rot_k"))
         labels = query.labels, key.labels
         at = torch.from_numpy(src.positions[rows]).unsqueeze(1)
         seen = own["pattern"].gather(1, at).squeeze(1)
@@ -282,15 +287,19 @@ def _split(model: HookedTransformer, head: Head, prompts: Prompts, places: tuple
 
 def _own(model: HookedTransformer, head: Head, prompts: Prompts, reader: HeadReader) -> dict[str, Tensor]:
     """What the model itself computed: queries at ``dest``, keys at ``src`` and everywhere, pattern and scores."""
-    layer = [head.layer]
-    queries = ["q", *(["rot_q"] if reader.turns["q"] is not None else [])]
-    keys = ["k", *(["rot_k"] if reader.turns["k"] is not None else [])]
+    layer, turns = [head.layer], {kind: reader.turns[kind] for kind in KINDS}
+    shown = [kind for kind, turn in turns.items() if turn is not None and turn.strength is None]
     rows = ["pattern", *(["scores"] if model.has_site("scores") else [])]
-    at_dest = capture_at(model, prompts, [*queries, *rows], [DEST], layer)
+    at_dest = capture_at(model, prompts, ["q", *(f"rot_{kind}" for kind in shown if kind == "q"), *rows], [DEST], layer)
+    keys = ["k", *(f"rot_{kind}" for kind in shown if kind == "k")]
     at_src = capture_at(model, prompts, keys, [SRC], layer)
     every = capture_at(model, prompts, keys[-1:], None, layer)[keys[-1]][:, 0, :, head.kv_head]
-    made = {name: at_dest[name][:, 0, 0, head.head] for name in (*queries, *rows)}
-    made |= {name: at_src[name][:, 0, 0, head.kv_head] for name in keys}
+    made = {name: values[:, 0, 0, head.head] for name, values in at_dest.items()}
+    made |= {name: values[:, 0, 0, head.kv_head] for name, values in at_src.items()}
+    for kind, turn, role in zip(KINDS, turns.values(), (DEST, SRC), strict=True):
+        if turn is not None and kind not in shown:
+            made[f"rot_{kind}"] = turn(made[kind], torch.from_numpy(prompts.role_positions(role)))
+            every = turn(every, torch.arange(every.shape[1]).expand(every.shape[:2])) if kind == "k" else every
     return {**made, "keys": every}
 
 
@@ -310,7 +319,13 @@ class Rule:
 
     @classmethod
     def of(
-        cls, model: HookedTransformer, head: Head, own: dict[str, Tensor], prompts: Prompts, dest: Int[np.ndarray, " p"]
+        cls,
+        model: HookedTransformer,
+        head: Head,
+        own: dict[str, Tensor],
+        prompts: Prompts,
+        dest: Int[np.ndarray, " p"],
+        turn: Turn | None,
     ) -> Rule:
         """The rule that gives the model's own attention.
 
@@ -319,7 +334,7 @@ class Rule:
         """
         cap = float(getattr(model.bridge.cfg, "attn_scores_soft_cap", None) or 0.0)
         fixed = _fixed(model, head, prompts.ids.shape[1]) if model.has_site("scores") else None
-        tried = [cls(scale, max(cap, 0.0), fixed) for scale in _scales(model, head)]
+        tried = [cls(scale, max(cap, 0.0), fixed) for scale in _scales(model, head, turn)]
         errors = [rule.error(model, head, own, prompts, dest) for rule in tried]
         best = int(np.argmin(errors))
         tried[best].check(model, head, own, prompts, dest)
@@ -376,12 +391,13 @@ class Rule:
             )
 
 
-def _scales(model: HookedTransformer, head: Head) -> list[float]:
+def _scales(model: HookedTransformer, head: Head, turn: Turn | None) -> list[float]:
     """What models multiply a dot product by; which one a model does is seen in its attention."""
     attention = model.bridge.blocks[head.layer].attn
     stated = getattr(getattr(attention, "original_component", attention), "scaling", None)
     usual = model.cfg.d_head**-0.5
-    return [*([float(stated)] if isinstance(stated, float) else []), usual, usual / (head.layer + 1), 1.0]
+    seen = [] if turn is None or turn.strength is None else [turn.strength]
+    return [*([float(stated)] if isinstance(stated, float) else []), usual, usual / (head.layer + 1), 1.0, *seen]
 
 
 def _fixed(model: HookedTransformer, head: Head, length: int) -> Float[Tensor, "dest src"] | None:

@@ -16,8 +16,10 @@ from interp._arguments import check_pairs
 from interp.attribution import edge_attribution
 from interp.errors import whole_number
 from interp.heads.choice import End, check_order, end_of
+from interp.heads.entering import Entering, check_adds
+from interp.heads.head import Head
 from interp.heads.paths import held_apart
-from interp.heads.reading import Head, HeadReader, capture_at, stream_chunks, written
+from interp.heads.reading import HeadReader, capture_at, stream_chunks, written
 from interp.heads.scores import DEST, SRC
 from interp.prompts import PromptPairs
 from interp.prompts.tokens import Prompts
@@ -219,11 +221,15 @@ class _Part:
 def _difference(model: HookedTransformer, pairs: PromptPairs, head: Head, dest: End) -> Float[Tensor, "prompt d_model"]:
     """Clean - corrupted stream at the destination after the head's layer has attended (or after the whole layer)."""
     site = "resid_mid" if model.has_site("resid_mid") else "resid_post"
-    clean, corrupted = (
-        capture_at(model, prompts.with_roles({DEST: dest.span}), [site], [DEST], [head.layer])[site][:, 0, 0]
-        for prompts in (pairs.clean, pairs.corrupted)
-    )
-    return clean - corrupted
+    adds = ["attn_out", *(["mlp_out"] if site == "resid_post" and model.has_site("mlp_out") else [])]
+    streams = []
+    for prompts in (pairs.clean, pairs.corrupted):
+        found = capture_at(
+            model, prompts.with_roles({DEST: dest.span}), ["resid_pre", *adds, site], [DEST], [head.layer]
+        )
+        check_adds(model, head.layer, [found["resid_pre"], *(found[name] for name in adds)], found[site])
+        streams.append(found[site][:, 0, 0])
+    return streams[0] - streams[1]
 
 
 def _written(
@@ -241,16 +247,18 @@ def _written(
     parts, whole, length = [], [], []
     for rows in stream_chunks(model, head.layer, prompts):
         part = prompts.select(rows)
-        at_dest = capture_at(model, part, ["pattern", "z"], [DEST], [head.layer])
+        at_dest = capture_at(model, part, ["pattern", "z", "attn_out"], [DEST], [head.layer])
+        z = at_dest["z"][:, 0, 0]
+        entering = Entering.of(model, head.layer, z, at_dest["attn_out"][:, 0, 0])
         own = capture_at(model, part, ["v"], [SRC], [head.layer])["v"][:, 0, 0, head.kv_head]
-        stream = written(model, part, head.layer, [SRC])[:, 0]
-        value = reader.parts("v", stream, ends[1].positions[rows], own, None)
+        stream = written(model, part, head.layer, [SRC])
+        value = reader.parts("v", stream.parts[:, 0], stream.labels, ends[1].positions[rows], own, None)
         at = torch.from_numpy(ends[1].positions[rows]).unsqueeze(1)
         weight = at_dest["pattern"][:, 0, 0, head.head].gather(1, at)
-        seen = along[torch.from_numpy(rows)] @ output.T  # the direction as the head's values see it
+        seen = entering.back(along[torch.from_numpy(rows)]) @ output.T  # the direction as the head's values see it
         parts.append(weight * torch.einsum("pwx,px->pw", value.parts, seen))
-        whole.append((at_dest["z"][:, 0, 0, head.head] * seen).sum(-1))
-        length.append((weight * value.total @ output).norm(dim=-1))
+        whole.append((z[:, head.head] * seen).sum(-1))
+        length.append((weight * entering((value.total @ output).unsqueeze(1))[:, 0]).norm(dim=-1))
         labels = value.labels
         meter.add(len(rows))
     return _Part(labels, torch.cat(parts), torch.cat(whole), torch.cat(length))

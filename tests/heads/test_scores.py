@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from transformer_lens.model_bridge.sources import boot_native
-from transformers import GPT2LMHeadModel, LlamaForCausalLM
+from transformers import GPT2LMHeadModel, LlamaForCausalLM, Olmo2ForCausalLM
 
 from interp import HookedTransformer, InterpError, heads
 from interp.errors import UnaskableError
@@ -51,10 +51,22 @@ MODELS: dict[str, Callable[[Path], HookedTransformer]] = {
     "capped": capped,
     "qwen3 (norm of q and k)": loaded(FAMILIES["qwen3"].build),
     "bloom (bias by distance)": loaded(FAMILIES["bloom"].build),
+    "gemma2": loaded(FAMILIES["gemma2"].build),  # norms behind attention and MLP, and a cap
+    "granite": loaded(FAMILIES["granite"].build),  # multiplies what it adds
+    "gptj": loaded(FAMILIES["gptj"].build),  # turns its queries unseen, and shows no scores
 }
+SLOW = (
+    "gpt1", "opt post-norm",  # normalise the stream after each addition
+    "olmo2", "olmo3", "exaone4",  # have no norm before attention
+    "gemma3", "glm4", "granite moe", "neox", "neox sequential", "phi3", "falcon", "codegen",
+)  # fmt: skip
+MODELS |= {name: loaded(FAMILIES[name].build) for name in SLOW}
+QUICK = [name for name in MODELS if name not in SLOW]
 
 
-@pytest.mark.parametrize("name", ["gpt2", "llama", *MODELS])
+@pytest.mark.parametrize(
+    "name", ["gpt2", "llama", *QUICK, *(pytest.param(one, marks=pytest.mark.slow) for one in SLOW)]
+)
 def test_the_parts_sum_to_the_models_own_score(name: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
     model = MODELS[name](tmp_path) if name in MODELS else request.getfixturevalue(name)
     pairs = ragged_pairs()
@@ -72,9 +84,10 @@ def test_the_parts_sum_to_the_models_own_score(name: str, tmp_path: Path, reques
         close(made, found[f"{run}score"], size=size)
         if model.has_site("scores"):
             scores = capture(model, prompts, ["scores"], layers=[LAYER])["scores"].values[:, 0, HEAD]
-            close(made, scores[rows, dest, src], size=size)
+            shown = 2.0 * np.tanh(made / 2.0) if name == "gemma2" else made  # its own scores are shown capped
+            close(shown, scores[rows, dest, src], size=size)
             assert found.attrs["largest_error"] < 1e-5
-    assert found.attrs["cap"] == (2.0 if name == "capped" else 0.0)
+    assert found.attrs["cap"] == (2.0 if name in ("capped", "gemma2") else 0.0)
     close(found["query_part"], found["term"].sum("key_writer"), size=size)
     close(found["key_part"], found["term"].sum("query_writer"), size=size)
     close(found["key_part_change"].sum("key_writer"), found["term_change"].sum(BOTH), size=size)
@@ -156,6 +169,46 @@ def test_rotary_parts_are_turned_as_hugging_face_turns_them(llama: HookedTransfo
     close(found["term"][:, 0, 0], expected)
 
 
+def test_a_part_that_went_through_a_norm_is_what_numpy_makes_of_the_weights(tmp_path: Path) -> None:
+    """OLMo 2, layer 1, which reads the stream itself: what L0H1 wrote, through the norm behind attention."""
+    path, pairs, heads_, width = FAMILIES["olmo2"].build(tmp_path / "olmo2"), scattered_pairs(), 4, 8
+    plain = Olmo2ForCausalLM.from_pretrained(path, attn_implementation="eager").double().eval()
+    seen: dict[str, np.ndarray] = {}
+    block, later = plain.model.layers[0], plain.model.layers[1].self_attn
+
+    def keep(name: str) -> Callable[[object, tuple[torch.Tensor, ...]], None]:
+        return lambda _, given: seen.__setitem__(name, given[0].detach().numpy())
+
+    block.self_attn.o_proj.register_forward_pre_hook(keep("z"))
+    block.post_attention_layernorm.register_forward_pre_hook(keep("attention"))
+    later.q_norm.register_forward_pre_hook(keep("q"))
+    later.k_norm.register_forward_pre_hook(keep("k"))
+    with torch.no_grad():
+        plain(torch.from_numpy(np.array(pairs.clean.ids)))
+    weights = {name: value.detach().numpy() for name, value in plain.named_parameters()}
+
+    def rms(x: np.ndarray) -> np.ndarray:
+        return np.sqrt((x**2).mean(-1, keepdims=True) + plain.config.rms_norm_eps)
+
+    own = slice(width, 2 * width)
+    wrote = seen["z"][..., own] @ weights["model.layers.0.self_attn.o_proj.weight"][:, own].T
+    entered = weights["model.layers.0.post_attention_layernorm.weight"] * wrote / rms(seen["attention"])
+
+    def part(kind: str, head: int, at: int) -> np.ndarray:
+        columns = slice(head * width, (head + 1) * width)
+        read = (entered @ weights[f"model.layers.1.self_attn.{kind}_proj.weight"].T)[:, at, columns]
+        x = read * weights[f"model.layers.1.self_attn.{kind}_norm.weight"][columns] / rms(seen[kind])[:, at]
+        angles = at * plain.config.rope_parameters["rope_theta"] ** (-np.arange(width // 2) / (width // 2))
+        left, right = np.split(x, 2, axis=1)
+        cos, sin = np.cos(angles), np.sin(angles)
+        return np.concatenate([left * cos - right * sin, right * cos + left * sin], axis=1)
+
+    expected = (part("q", 3, 6) * part("k", 1, 4)).sum(-1) / np.sqrt(width)
+    model = HookedTransformer.from_pretrained(path)
+    found = heads.score_attribution(model, pairs.clean, head=(1, heads_ - 1), dest=6, src=4)
+    close(found["term"].sel(query_writer="L0H1", key_writer="L0H1"), expected)
+
+
 def test_in_chunks_as_at_once(gpt2: HookedTransformer, monkeypatch: pytest.MonkeyPatch) -> None:
     pairs, told = scattered_pairs(), []
     whole = heads.score_attribution(gpt2, pairs, head=(1, 0), dest="noun", src="color")
@@ -175,7 +228,9 @@ def test_what_cannot_be_split_is_refused_in_one_line(gpt2: HookedTransformer, mo
     with pytest.raises(UnaskableError, match="attention is causal"):
         heads.score_attribution(gpt2, pairs, head=(1, 0), dest="color", src="noun")
     monkeypatch.setattr(gpt2, "b_O", lambda layer: torch.ones(32))
-    with pytest.raises(InterpError, match="blocks normalise or scale what they add to it") as refused:
+    with pytest.raises(
+        InterpError, match="no sum of what its heads write, nor such a sum times a number or through a norm"
+    ) as refused:
         heads.score_attribution(gpt2, pairs, head=(1, 0), dest="noun", src="color")
     assert "\n" not in str(refused.value)
 
