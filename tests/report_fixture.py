@@ -5,7 +5,10 @@ L1H2 is a mover (its attention goes from the noun to the colour), L2H1 a reader.
 
 from __future__ import annotations
 
+import base64
 import json
+import re
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache
@@ -36,6 +39,10 @@ FILES = (
     "head_attribution",
     "verdict",
     "approximation_audit",
+)
+
+_FOLDED = re.compile(
+    r'(<tbody[^>]*>)(\s*</tbody>\s*</table>\s*)<script type="text/plain" class="rows">([^<]*)</script>'
 )
 
 Variable = tuple[tuple[str, ...], Any, str]
@@ -108,6 +115,11 @@ def _file(name: str, spec: RunSpec) -> bytes:
     made = makers[number](spec, np.random.default_rng([spec.seed, number]))
     results.validate(made)
     return results.to_bytes(made)
+
+
+def unfolded(page: str) -> str:
+    """A page with the rows of its long tables where scripts put them when they are opened."""
+    return _FOLDED.sub(lambda found: found[1] + zlib.decompress(base64.b64decode(found[3])).decode() + found[2], page)
 
 
 def edit(directory: Path, name: str, change: Any) -> None:

@@ -18,7 +18,7 @@ from interp.readouts import READOUTS
 from interp.report import inputs
 from interp.report.terms import terms
 from interp.sites import SITES, head_label
-from tests.report_fixture import ROLES, RUNGS, write_run
+from tests.report_fixture import ROLES, RUNGS, unfolded, write_run
 
 REPOSITORY = Path(__file__).parent.parent
 BEFORE, GLOSSARY, AFTER = re.split(
@@ -73,7 +73,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def page(run: Path) -> str:
     """Its page, without figures and scripts."""
-    written = report.render(run, interactive=False).read_text(encoding="utf-8")
+    written = unfolded(report.render(run, interactive=False).read_text(encoding="utf-8"))
     return re.sub(r"<(style|svg|script)\b.*?</\1>", " ", written, flags=re.DOTALL)
 
 

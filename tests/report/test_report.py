@@ -23,19 +23,11 @@ from interp.errors import InterpError
 from interp.prompts.vocabulary import PREFERS, SAYS
 from interp.report import bundle, inputs, page, scatter
 from interp.sites import SITES, Site
-from tests.report_fixture import FILES, MOVER, NASTY, READER, ROLES, RunSpec, edit, only, write_run
+from tests.report_fixture import FILES, MOVER, NASTY, READER, ROLES, RunSpec, edit, only, unfolded, write_run
 
 NOT_DONE = "The model does not do this; nothing below explains it."
 INLINE = {"a", "span", "small", "strong", "code"}
 VOID = {"meta", "link", "br", "img", "input", "hr"}
-
-
-PACKED = re.compile(r'(<tbody[^>]*>)(\s*</tbody>\s*</table>\s*)<script type="text/plain" class="rows">([^<]*)</script>')
-"""The rows of a long table: where they belong, and as they are stored."""
-
-
-def unpacked(text: str) -> str:
-    return zlib.decompress(base64.b64decode(text)).decode("utf-8")
 
 
 class Page(HTMLParser):
@@ -48,7 +40,7 @@ class Page(HTMLParser):
         self.texts: list[str] = []
         self.scripts: list[str] = []
         self.styles: list[str] = []
-        self.feed(PACKED.sub(lambda found: found[1] + unpacked(found[3]) + found[2], text))
+        self.feed(unfolded(text))
         self.close()
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
