@@ -228,8 +228,12 @@ _PROBING = Analysis(
             "n_permutations", Number("0 or more", least=0, whole=True), 200,
             "labels exchanged within pairs, for p-values; 0 for none",
         ),
+        Option(
+            "transfer", Several(Text(form=r"[^/]+(/[^/]+)?", like=("task or task/rung", "color-noun-es"))), (),
+            "bundled tasks on which the probe is tested too, and the other way round: in another language, say",
+        ),
     ),
-    asks=("target", "group"),
+    asks=("target", "group", "transfer"),
 )  # fmt: skip
 
 _APPROXIMATION_AUDIT = Analysis(

@@ -34,7 +34,7 @@ from interp import results, stats
 from interp._arguments import check_pairs, check_prompts
 from interp.errors import InterpError, names, shown, unknown_name, whole_number, whole_numbers
 from interp.language import in_each, say
-from interp.probes import MeanDifference, RidgeProbe, data, logistic, null
+from interp.probes import MeanDifference, RidgeProbe, data, logistic, null, other_tasks
 from interp.probes.calibration import brier_score, expected_calibration_error
 from interp.probes.codelength import Codelength, online_codelength
 from interp.probes.data import PAIR, TEMPLATE, Control, Labelled
@@ -64,6 +64,8 @@ CHEAP = ("means", "ridge")
 PERMUTATIONS = 200
 """Relabellings under the null: the least p-value is 1 in 201."""
 
+TRANSFER = "fitted on one task -> tested on the other"
+
 HIDDEN = 32
 """Hidden units of the perceptron."""
 
@@ -89,15 +91,18 @@ def check(
             raise unknown_name("probe", probe, PROBES)
 
 
-def check_askable(pairs: PromptPairs, *, target: str | None = None, group: str | None = None) -> None:
+def check_askable(
+    pairs: PromptPairs, *, target: str | None = None, group: str | None = None, transfer: Sequence[str] = ()
+) -> None:
     """Refuse a question that these pairs leave no room for, whatever the model; the arguments are those of ``run``.
 
     Raises:
         UnaskableError: as ``run``.
-        InterpError: an unknown target or group.
+        InterpError: an unknown target or group, or a task to transfer to that has nothing in common with the pairs.
     """
     target, group = data.question(pairs, target, group)
     data.check_askable(data.labelled(pairs, target, group), target, group)
+    other_tasks.check(pairs, target, transfer)
 
 
 def run(
@@ -113,6 +118,7 @@ def run(
     probes: Sequence[str] = CHEAP,
     codelength: bool = True,
     n_permutations: int = PERMUTATIONS,
+    transfer: Sequence[str] = (),
     seed: int = 0,
     progress: Progress | None = None,
 ) -> xr.Dataset:
@@ -137,7 +143,11 @@ def run(
         probes: further probes, fitted on the same folds: ``"means"``, ``"ridge"``, ``"tuned"``, ``"mlp"``.
         codelength: whether to measure the codelength of the labels too.
         n_permutations: relabellings under the null; 0 for no p-values.
-        seed: of the control's labels and folds, of the relabellings, and of the order in which labels are sent.
+        transfer: bundled tasks, as ``"color-noun-es"`` or ``"color-noun-es/recall"``: the probe fitted on all pairs is
+            tested on as many of theirs, and the other way round. Words stand for one another by their place in the two
+            tasks' lists, so that a language can be held out.
+        seed: of the control's labels and folds, of the relabellings, of the order in which labels are sent, and of
+            other tasks' prompts.
         progress: True for a bar, or called with probes done and probes in all.
 
     Returns:
@@ -157,6 +167,9 @@ def run(
         chooses on the prompts it is fitted on: ``layer``, ``accuracy``, ``control_accuracy`` (fold),
         ``mean`` and
         ``mean_interval`` (ci_bound; Wilson, each held-out group one observation), ``calibration_error``, ``brier``.
+        ``transfer_accuracy`` (transfer, site, layer, role) with its interval over tested pairs, ``transfer_p_value``,
+        ``transfer_brier``, and ``transfer_chance``, ``transfer_unseen`` (transfer): fitted on one task, tested on the
+        other; NaN at roles that one of them lacks. An entry is called ``"color-noun/two -> color-noun-es/two"``.
         Attributes: ``control_seen``, the share of prompts whose control type is in their fold's fit (0 would make the
         control vacuous), and ``n_unconverged``, fits stopped by the iteration limit.
 
@@ -190,14 +203,15 @@ def run(
         null.relabellings(found.labels, found.blocks, n=n_permutations, seed=seed) if n_permutations else None,
     )  # fmt: skip
     classified = _Classifier(task, places.index(ANSWER) if ANSWER in places else len(places) - 1)
-    meter = Meter(progress, len(features))
+    meter = Meter(progress, len(features) * (1 + 2 * len(transfer)))
     for index, x in features:
         scores.add(index, x)
         classified.add(index, x, scores)
         meter.add(1)
+    crossed, entries, tokens = _crossed(model, pairs, features, target, transfer, n_permutations, seed, meter)
     told = in_each(lambda: _in_words(pairs, target, group))
     return results.build(
-        _variables(task, scores, len(places)) | classified.variables(scores),
+        _variables(task, scores, len(places)) | classified.variables(scores) | crossed,
         coords={
             "site": list(features.sites),
             "layer": list(features.layers),
@@ -205,6 +219,7 @@ def run(
             "fold": np.arange(len(task.held_out)),
             "ci_bound": ["lower", "upper"],
             **({"probe": ["logistic", *scores.probes]} if scores.probes else {}),
+            **({"transfer": entries} if entries else {}),
         },
         title="Probing",
         question=told.pop("question"),
@@ -213,7 +228,7 @@ def run(
         "arXiv 1909.03368; online codelength: Voita and Titov 2020, arXiv 2003.12298; max-T: Westfall and Young 1993",
         of=(model, _Provenance(pairs)),
         seed=seed,
-        dims={"probe": "kind of probe"} if scores.probes else None,
+        dims=({"probe": "kind of probe"} if scores.probes else {}) | ({"transfer": TRANSFER} if entries else {}),
         extra={
             "target": target,
             "held_out": group,
@@ -235,7 +250,37 @@ def run(
             "classifier_role": places[classified.role],
             "classifier_site": features.sites[0],
             "n_features": classified.n_features,
+            **({"transfer_tokens": tokens} if entries else {}),
         },
+    )
+
+
+def _crossed(
+    model: HookedTransformer,
+    pairs: PromptPairs | Prompts,
+    features: _Features,
+    target: str,
+    transfer: Sequence[str],
+    n_permutations: int,
+    seed: int,
+    meter: Meter,
+) -> tuple[dict[str, Variable], list[str], str]:
+    """Probes of these pairs asked about other tasks, and of those about these: see ``other_tasks.measured``."""
+    if not transfer:
+        return {}, [], ""
+    if isinstance(pairs, Prompts):
+        raise InterpError("Prompts without pairs are of no task, so that no probe is transferred. Leave transfer= out.")
+    return other_tasks.measured(
+        model,
+        pairs,
+        lambda prompts, roles: _Features(model, prompts, features.sites, roles, features.layers),
+        target=target,
+        transfer=tuple(dict.fromkeys(transfer)),
+        roles=features.roles,
+        shape=(len(features.sites), len(features.layers), len(features.roles)),
+        n_permutations=n_permutations,
+        seed=seed,
+        advance=meter.add,
     )
 
 
@@ -268,7 +313,7 @@ def _in_words(pairs: PromptPairs | Prompts, target: str, group: str) -> dict[str
         + say(
             "p: a ridge probe's accuracy against that with labels exchanged between prompts that differ in {thing} "
             "alone, corrected over all places. Compression: how many times shorter the labels become for somebody who "
-            "has the activations; 1 or below is no gain.",
+            "has the activations, with an interval over prompts in its table; 1 or below is no gain.",
             thing=thing,
         ),
         "held_out_in_words": held_out,
@@ -393,8 +438,10 @@ class _Scores:
         self.by_probe = {name: np.full(folds, np.nan) for name in probes}
         self.by_cell = {name: np.full(shape, np.nan) for name in ("calibration_error", "brier")}
         self.lengths: dict[str, np.ndarray] = {}
+        self.length_intervals: dict[str, np.ndarray] = {}
         if codelength:
             self.lengths = {name: np.full(shape, np.nan) for name in ("codelength", "control_codelength")}
+            self.length_intervals = {name: np.full((*shape, 2), np.nan) for name in self.lengths}
         self.statistics = None if drawn is None else np.full((len(drawn), *shape), np.nan)
         self.unconverged = 0
         self.said: Float[np.ndarray, "prompt class"] = np.zeros((0, 0))
@@ -427,7 +474,9 @@ class _Scores:
             self.by_cell["brier"][index] = brier_score(self.said[tested], codes)
         for name, labels in (("codelength", found.labels), ("control_codelength", task.control.labels)):
             if name in self.lengths:
-                self.lengths[name][index] = self._length(x, labels).bits
+                length = self._length(x, labels)
+                self.lengths[name][index] = length.bits
+                self.length_intervals[name][index] = length.compression_interval(found.blocks, seed=task.seed)
         if self.statistics is not None and self.drawn is not None and task.exchangeable.any():
             self.statistics[(slice(None), *index)] = null.ridge_accuracies(x, self.drawn, task.held_out)
 
@@ -608,6 +657,9 @@ def _variables(task: _Task, scores: _Scores, n_roles: int) -> dict[str, Variable
         variables[name] = Variable(cells, bits, "bits", f"online codelength of the {whose}")
         variables[name.replace("codelength", "compression")] = Variable(
             cells, uniform / bits, "", f"how many times shorter the {whose} are than by the uniform code"
+        )
+        variables[f"{name.replace('codelength', 'compression')}_interval"] = Variable(
+            (*cells, "ci_bound"), scores.length_intervals[name], "", "95% interval over prompts, the probes as they are"
         )
     if scores.probes:
         variables["accuracy_by_probe"] = Variable(

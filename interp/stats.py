@@ -334,9 +334,9 @@ def calibration_error(
 ) -> Float[np.ndarray, ...]:
     """Expected calibration error (Naeini et al. 2015; Guo et al. 2017, arXiv 1706.04599), in [0, 1].
 
-    The predictions are put into ``bins`` of equal width by their confidence. Within each, the mean confidence is held
-    against the share that is right; the error is the mean of the absolute differences, weighted by the predictions in
-    each bin. With few predictions it is above 0 by chance alone.
+    The predictions are put into ``bins`` of equal width by their confidence; one on an edge goes into the bin below it.
+    Within each, the mean confidence is held against the share that is right; the error is the mean of the absolute
+    differences, weighted by the predictions in each bin. With few predictions it is above 0 by chance alone.
 
     Args:
         confidence: probability of each prediction, in [0, 1], of several items a row.
@@ -411,7 +411,7 @@ def _binned_gaps(
         raise InterpError(f"bins is {shown(bins)}. Use at least one.")
     present = np.isfinite(hit)
     gap = np.where(present, sure - np.where(present, hit, 0.0), 0.0)
-    into = np.minimum((sure * bins).astype(int), bins - 1)  # a confidence of 1 belongs to the last bin
+    into = np.clip(np.ceil(sure * bins).astype(int) - 1, 0, bins - 1)  # a confidence of 0 belongs to the first bin
     gaps = np.stack([(gap * (into == one)).sum(axis=1) for one in range(bins)], axis=-1)
     return gaps, present.sum(axis=1).astype(np.float64)
 

@@ -240,6 +240,14 @@ def test_the_calibration_error_is_that_of_bins_by_hand() -> None:
     assert (np.stack(stats.calibration_interval(*both)).T == [low, high]).all()
 
 
+def test_a_confidence_on_an_edge_belongs_to_the_bin_below_it() -> None:
+    """Two bins: 0.5 is in the first with 0.4, so that one right and one wrong offset each other by 0.1."""
+    found = stats.calibration_error(np.array([[0.4, 0.5]]), np.array([[0.0, 1.0]]), bins=2)
+    close(found, 0.05, "product", dtype="float64")
+    apart = stats.calibration_error(np.array([[0.4, 0.6]]), np.array([[0.0, 1.0]]), bins=2)
+    close(apart, 0.4, "product", dtype="float64")
+
+
 def test_what_has_no_calibration_is_refused() -> None:
     with pytest.raises(InterpError, match="one shape"):
         stats.calibration_error(np.ones((2, 2)), np.ones((2, 3)))

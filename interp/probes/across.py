@@ -6,13 +6,15 @@ those of another rung, or of another language, whose words stand for the same la
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import xarray as xr
-from jaxtyping import Float, Shaped
+from jaxtyping import Bool, Float, Shaped
 
 from interp import results, stats, tasks
 from interp._arguments import check_pairs
@@ -117,36 +119,18 @@ def transfer(
     model.check_site(site)
     chosen = check_layers(layers, model.cfg.n_layers)
     places = _places(fitted_on, tested_on, roles)
-    sides = [labelled(pairs, question(pairs, target, PAIR)[0], PAIR) for pairs in (fitted_on, tested_on)]
-    fit, test = sides
-    check_askable(fit, question(fitted_on, target, PAIR)[0], PAIR)
-    said = test.labels if labels is None else np.array([labels.get(word, word) for word in test.labels.tolist()])
-    known = np.isin(said, fit.labels)
-    if not known.any():
-        raise InterpError(
-            f"None of the tested labels ({shown(said[0])}, ...) is one of the fitted ones ({shown(fit.labels[0])}, "
-            "...). Say which words are the same: labels=same_words(tested task, fitted task, slot)."
-        )
-    classes = np.unique(fit.labels)
-    drawn = null.relabellings(said, test.blocks, n=n_permutations, seed=seed)
-    words = np.unique(said)
-    found = _Found.empty((len(chosen), len(places)), len(said), len(drawn))
-    streams = [_read(model, side, site, places, chosen) for side in sides]
+    crossing = Crossing.of(fitted_on, tested_on, target, labels)
+    streams = [_read(model, side, site, places, chosen) for side in (crossing.fit, crossing.test)]
     meter = Meter(progress, len(chosen) * len(places))
-    for layer in range(len(chosen)):
-        for role in range(len(places)):
+
+    def cells() -> Iterator[Cell]:
+        for layer, role in product(range(len(chosen)), range(len(places))):
             x, y = (stream[:, layer, role].astype(np.float64) for stream in streams)
-            probe = logistic.fitted(x, fit.labels)
-            told = logistic.predictions(probe, y)
-            found.right[:, layer, role] = told == said
-            p = logistic.probabilities(probe, y[known], classes)
-            found.brier[layer, role] = brier_score(p, np.searchsorted(classes, said[known]))
-            possible = np.isin(words, fit.labels)[drawn]
-            hits = (words[drawn] == told) & possible
-            found.drawn[:, layer, role] = hits.sum(axis=1) / possible.sum(axis=1)
+            yield (layer, role), x, y
             meter.add(1)
+
     return results.build(
-        _variables(found, known, test, len(classes), n_permutations, seed),
+        crossing.scores(cells(), ("layer", "role"), (len(chosen), len(places)), n_permutations, seed),
         coords={"layer": list(chosen), "role": list(places), "ci_bound": ["lower", "upper"]},
         title="Probing across prompts",
         question="Does a probe that was fitted on some prompts read the same word in others?",
@@ -159,23 +143,104 @@ def transfer(
             "fitted_task": str(fitted_on.provenance()["task"]),
             "fitted_tokens_sha256": str(fitted_on.provenance()["tokens_sha256"]),
             "site": site,
-            "n_fitted": len(fit.labels),
-            "n_tested": int(known.sum()),
-            "n_labels": len(classes),
+            "n_fitted": len(crossing.fit.labels),
+            "n_tested": int(crossing.known.sum()),
+            "n_labels": len(crossing.classes),
             "n_permutations": n_permutations,
         },
     )
 
 
-class _Found:
-    """What is found, cell by cell."""
+Cell: TypeAlias = tuple[tuple[int, ...], Float[np.ndarray, "fit feature"], Float[np.ndarray, "test feature"]]
+"""Where a probe reads, and the activations there of the prompts that are fitted and of those that are tested."""
 
-    def __init__(self, right: np.ndarray, brier: np.ndarray, drawn: np.ndarray) -> None:
-        self.right, self.brier, self.drawn = right, brier, drawn
+
+@dataclass(frozen=True)
+class Crossing:
+    """Two sets of prompts: probes are fitted on one and asked about the other.
+
+    Attributes:
+        fit: the prompts that are fitted.
+        test: the prompts that are tested.
+        said: the labels of the tested prompts, in the words of the fitted ones.
+    """
+
+    fit: Labelled
+    test: Labelled
+    said: Shaped[np.ndarray, " test"]
 
     @classmethod
-    def empty(cls, shape: tuple[int, int], n: int, n_drawn: int) -> _Found:
-        return cls(np.zeros((n, *shape)), np.full(shape, np.nan), np.full((n_drawn, *shape), np.nan))
+    def of(
+        cls, fitted_on: PromptPairs, tested_on: PromptPairs, target: str | None, labels: Mapping[str, str] | None
+    ) -> Crossing:
+        """The prompts of two sets of pairs, with the arguments of ``transfer``.
+
+        Raises:
+            UnaskableError: labels that hardly any two pairs of the fitted set share.
+            InterpError: no tested prompt whose label the fit has.
+        """
+        targets = [question(pairs, target, PAIR)[0] for pairs in (fitted_on, tested_on)]
+        fit, test = (labelled(pairs, name, PAIR) for pairs, name in zip((fitted_on, tested_on), targets, strict=True))
+        check_askable(fit, targets[0], PAIR)
+        said = test.labels if labels is None else np.array([labels.get(word, word) for word in test.labels.tolist()])
+        if not np.isin(said, fit.labels).any():
+            raise InterpError(
+                f"None of the tested labels ({shown(said[0])}, ...) is one of the fitted ones "
+                f"({shown(fit.labels[0])}, ...). Say which words are the same: labels=same_words(tested task, fitted "
+                "task, slot)."
+            )
+        return cls(fit, test, said)
+
+    @property
+    def known(self) -> Bool[np.ndarray, " test"]:
+        """The tested prompts whose label the fit has."""
+        return np.isin(self.said, self.fit.labels)
+
+    @property
+    def classes(self) -> Shaped[np.ndarray, " class"]:
+        """The labels of the fit, sorted."""
+        return np.unique(self.fit.labels)
+
+    def scores(
+        self, cells: Iterable[Cell], dims: tuple[str, ...], shape: tuple[int, ...], n_permutations: int, seed: int
+    ) -> dict[str, Variable]:
+        """What ``transfer`` returns, over ``dims``; NaN where no cell is given."""
+        known, classes, words = self.known, self.classes, np.unique(self.said)
+        permuted = null.relabellings(self.said, self.test.blocks, n=n_permutations, seed=seed)
+        possible = np.isin(words, self.fit.labels)[permuted]
+        right, brier = np.full((len(self.said), *shape), np.nan), np.full(shape, np.nan)
+        drawn = np.full((len(permuted), *shape), np.nan)
+        for index, x, y in cells:
+            probe = logistic.fitted(x, self.fit.labels)
+            told = logistic.predictions(probe, y)
+            cell: Any = (slice(None), *index)
+            right[cell] = told == self.said
+            p = logistic.probabilities(probe, y[known], classes)
+            brier[index] = brier_score(p, np.searchsorted(classes, self.said[known]))
+            hits = (words[permuted] == told) & possible
+            drawn[cell] = hits.sum(axis=1) / possible.sum(axis=1)
+        variables = {
+            "accuracy": Variable(dims, right[known].mean(axis=0), "share", "accuracy on prompts of the other set"),
+            "accuracy_interval": Variable(
+                (*dims, "ci_bound"), self._interval(right, seed), "share", "95% interval over tested pairs"
+            ),
+            "brier": Variable(dims, brier, "", "Brier score, in [0, 2]"),
+            "chance": Variable((), 1 / len(classes), "share", "1 / number of labels"),
+            "unseen": Variable((), 1 - known.mean(), "share", "tested prompts whose label the fit never saw"),
+        }
+        if n_permutations:
+            p_values = stats.max_over_cells_p_values(drawn.reshape(len(drawn), -1)).reshape(shape)
+            variables["p_value"] = Variable(dims, p_values, "", "p-value of the null, corrected over all places")
+        return variables
+
+    def _interval(self, right: Float[np.ndarray, "test ..."], seed: int) -> Float[np.ndarray, "... ci_bound"]:
+        """Of the accuracy: prompts that can exchange their labels, such as those of a pair, are drawn together."""
+        known, blocks = self.known, self.test.blocks
+        groups = [(blocks == block) & known for block in np.unique(blocks[known])]
+        counts = np.array([rows.sum() for rows in groups], dtype=np.float64)
+        top = np.stack([right[rows].sum(axis=0) for rows in groups])
+        bottom = counts.reshape(-1, *(1,) * (right.ndim - 1))
+        return np.stack(stats.ratio_interval(top, bottom, seed=seed), axis=-1)
 
 
 def _places(fitted_on: PromptPairs, tested_on: PromptPairs, roles: Sequence[str] | None) -> tuple[str, ...]:
@@ -194,30 +259,3 @@ def _read(
 ) -> Float[np.ndarray, "prompt layer role feature"]:
     values = capture(model, side.prompts, site, at=list(roles), layers=layers)[site].values
     return values.reshape(*values.shape[:3], -1)
-
-
-def _variables(
-    found: _Found,
-    known: Shaped[np.ndarray, " prompt"],
-    test: Labelled,
-    n_labels: int,
-    n_permutations: int,
-    seed: int,
-) -> dict[str, Variable]:
-    cells = ("layer", "role")
-    blocks = [(test.blocks == block) & known for block in np.unique(test.blocks[known])]
-    right = np.stack([found.right[rows].sum(axis=0) for rows in blocks])
-    counts = np.array([rows.sum() for rows in blocks], dtype=np.float64)[:, None, None]
-    interval = np.stack(stats.ratio_interval(right, counts, seed=seed), axis=-1)
-    accuracy = found.right[known].mean(axis=0)
-    variables = {
-        "accuracy": Variable(cells, accuracy, "share", "accuracy on prompts of the other set"),
-        "accuracy_interval": Variable((*cells, "ci_bound"), interval, "share", "95% interval over tested pairs"),
-        "brier": Variable(cells, found.brier, "", "Brier score, in [0, 2]"),
-        "chance": Variable((), 1 / n_labels, "share", "1 / number of labels"),
-        "unseen": Variable((), 1 - known.mean(), "share", "tested prompts whose label the fit never saw"),
-    }
-    if n_permutations:
-        p_values = stats.max_over_cells_p_values(found.drawn.reshape(len(found.drawn), -1)).reshape(accuracy.shape)
-        variables["p_value"] = Variable(cells, p_values, "", "p-value of the null, corrected over all places")
-    return variables

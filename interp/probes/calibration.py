@@ -5,10 +5,8 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Float, Int
 
+from interp import stats
 from interp.errors import InterpError
-
-BINS = 10
-"""Bins of equal width over [0, 1] into which confidences are sorted."""
 
 
 def brier_score(probabilities: Float[np.ndarray, "row class"], labels: Int[np.ndarray, " row"]) -> float:
@@ -32,21 +30,20 @@ def brier_score(probabilities: Float[np.ndarray, "row class"], labels: Int[np.nd
 
 
 def expected_calibration_error(
-    probabilities: Float[np.ndarray, "row class"], labels: Int[np.ndarray, " row"], *, bins: int = BINS
+    probabilities: Float[np.ndarray, "row class"], labels: Int[np.ndarray, " row"], *, bins: int = 10
 ) -> float:
     """How far the confidence in the predicted label is from how often it is right, on average, in [0, 1].
 
-    Rows are sorted by the probability of their predicted label into bins of equal width; the error is the mean over
-    rows of the distance between accuracy and mean confidence in their bin (Guo et al. 2017, arXiv 1706.04599). On few
-    rows it is above 0 even for perfect probabilities.
+    It is ``interp.stats.calibration_error`` of the probability of the predicted label. On few rows it is above 0 even
+    for perfect probabilities.
 
     Args:
         probabilities: of each class; rows sum to 1.
         labels: the class that was the case, by its number.
-        bins: how many.
+        bins: of equal width over [0, 1], into which the confidences are sorted.
 
     Raises:
-        InterpError: no rows, or labels that are no columns.
+        InterpError: no rows, labels that are no columns, or fewer than one bin.
 
     >>> expected_calibration_error(np.array([[0.75, 0.25]] * 4), np.array([0, 0, 0, 1]))
     0.0
@@ -54,9 +51,7 @@ def expected_calibration_error(
     _check(probabilities, labels)
     confidence = probabilities.max(axis=1)
     right = probabilities.argmax(axis=1) == labels
-    bin_of = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
-    off = [abs((right[bin_of == b] - confidence[bin_of == b]).sum()) for b in np.unique(bin_of)]
-    return float(np.sum(off) / len(labels))
+    return float(stats.calibration_error(confidence[:, None], right[:, None].astype(np.float64), bins=bins))
 
 
 def _check(probabilities: Float[np.ndarray, "row class"], labels: Int[np.ndarray, " row"]) -> None:

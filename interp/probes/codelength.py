@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Int, Shaped
+from jaxtyping import Float, Int, Shaped
 
+from interp import stats
 from interp.errors import InterpError, shown
 from interp.probes.logistic import REGULARISATION, fitted, probabilities
 
@@ -22,26 +23,64 @@ PORTIONS = (0.0625, 0.125, 0.25, 0.5, 1.0)
 prompt where a study has a few hundred."""
 
 
-class Codelength(NamedTuple):
+@dataclass(frozen=True)
+class Codelength:
     """The length of a set of labels in bits.
 
     Attributes:
-        bits: with the features, by the online code.
-        uniform_bits: without them: each of K labels costs log2 K.
-        n: labels.
+        each: bits of each label with the features, by the online code, in the order of the rows.
+        n_labels: K, the number of different labels.
 
-    >>> Codelength(bits=50.0, uniform_bits=200.0, n=100).compression
-    4.0
+    >>> length = Codelength(each=np.full(100, 0.5), n_labels=4)
+    >>> length.bits, length.uniform_bits, length.compression
+    (50.0, 200.0, 4.0)
     """
 
-    bits: float
-    uniform_bits: float
-    n: int
+    each: Float[np.ndarray, " row"]
+    n_labels: int
+
+    @property
+    def n(self) -> int:
+        """How many labels are sent."""
+        return len(self.each)
+
+    @property
+    def bits(self) -> float:
+        """Of all labels, with the features."""
+        return float(self.each.sum())
+
+    @property
+    def uniform_bits(self) -> float:
+        """Of all labels without the features: each costs log2 K."""
+        return self.n * math.log2(self.n_labels)
 
     @property
     def compression(self) -> float:
         """How many times shorter the labels are with the features: 1 is no gain, below 1 they mislead."""
         return self.uniform_bits / self.bits
+
+    def compression_interval(
+        self, units: Shaped[np.ndarray, " row"] | None = None, *, seed: int = 0
+    ) -> tuple[float, float]:
+        """Percentile bootstrap interval (95%) of the compression over the rows, or over units of several rows.
+
+        The probes and the order stay as they are: it says how far the compression hangs on which rows were sent, and
+        nothing of how other rows would have fitted the probes.
+
+        Args:
+            units: rows that share one are drawn together, such as the two prompts of a pair; None draws rows.
+            seed: of the draws.
+
+        Returns:
+            ``(low, high)``; NaN below two units.
+
+        >>> Codelength(each=np.full(100, 0.5), n_labels=4).compression_interval()
+        (4.0, 4.0)
+        """
+        unit = np.arange(self.n) if units is None else np.unique(units, return_inverse=True)[1]
+        bits, rows = np.bincount(unit, self.each), np.bincount(unit)
+        low, high = stats.ratio_interval(rows * math.log2(self.n_labels), bits, seed=seed)
+        return float(low), float(high)
 
 
 def online_codelength(
@@ -88,13 +127,13 @@ def online_codelength(
         raise InterpError("A label is not among classes. Give all of them, or leave classes out.")
     ends = _ends(portions, len(codes))
     rows = np.random.default_rng(seed).permutation(len(codes)) if order is None else np.asarray(order)
-    width = math.log2(len(known))
-    bits, start = 0.0, 0
+    each, start = np.full(len(codes), math.log2(len(known))), 0
     for end in ends:
-        block, before = rows[start:end], rows[:start]
-        bits += len(block) * width if not start else _sent(x, codes, before, block, len(known), regularisation)
+        if start:
+            block, before = rows[start:end], rows[:start]
+            each[block] = _sent(x, codes, before, block, len(known), regularisation)
         start = end
-    return Codelength(bits, len(codes) * width, len(codes))
+    return Codelength(each, len(known))
 
 
 def _ends(portions: Sequence[float], n: int) -> list[int]:
@@ -111,10 +150,10 @@ def _sent(
     block: Int[np.ndarray, " sent"],
     n_labels: int,
     regularisation: float,
-) -> float:
-    """Bits of a block, by a probe of the rows before it."""
+) -> Float[np.ndarray, " sent"]:
+    """Bits of each row of a block, by a probe of the rows before it."""
     probe = fitted(x[before], codes[before], regularisation=regularisation)
     said = probabilities(probe, x[block], np.arange(n_labels))
     n = len(before)
     right = (n * said[np.arange(len(block)), codes[block]] + 1) / (n + n_labels)
-    return float(-np.log2(right).sum())
+    return np.asarray(-np.log2(right))

@@ -13,7 +13,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
 from analyses import probing
-from interp import results, run
+from interp import probes, results, run, tasks
 from interp.errors import InterpError, UnaskableError
 from interp.model import HookedTransformer
 from interp.prompts import PromptPairs
@@ -537,3 +537,69 @@ def test_bad_input_is_refused_in_one_line(
         probing.run(gpt2, replace(pairs, slots=also[0], corrupted_slots=also[1]), **options)
     assert str(error.value).startswith(message)
     assert "\n" not in str(error.value)
+
+
+# ---- other tasks ----
+
+
+@pytest.fixture(scope="module")
+def own(mini: HookedTransformer) -> PromptPairs:
+    return tasks.build("color-noun", "recall", tokenizer=mini, n=16)
+
+
+def test_a_language_held_out_is_the_transfer_of_the_library(mini: HookedTransformer, own: PromptPairs) -> None:
+    """Both ways, at the stream after the last block, by ``probes.transfer`` on pairs that are built by hand."""
+    last = mini.cfg.n_layers
+    options: dict[str, Any] = {**PLAIN, "roles": ["color"], "layers": [0, last], "n_permutations": 20}
+    got = probing.run(mini, own, transfer=["color-noun-es/recall"], **options)
+    other = tasks.build("color-noun-es", "recall", tokenizer=mini, n=16)
+    there, back = "color-noun/recall -> color-noun-es/recall", "color-noun-es/recall -> color-noun/recall"
+    assert got["transfer"].values.tolist() == [there, back]
+    for entry, fitted_on, tested_on, words in (
+        (there, own, other, ("color-noun-es", "color-noun")),
+        (back, other, own, ("color-noun", "color-noun-es")),
+    ):
+        labels = probes.same_words(*words, "color")
+        for layer, site, at in ((0, "resid_pre", 0), (last, "resid_post", last - 1)):
+            expected = probes.transfer(
+                mini, fitted_on, tested_on, labels=labels, site=site, roles=["color"], layers=at, n_permutations=20
+            )
+            found = got.sel(transfer=entry, layer=layer, role="color").isel(site=0)
+            for name in ("accuracy", "accuracy_interval", "brier"):
+                close(found[f"transfer_{name}"], expected[name].squeeze(), "product", dtype="float64")
+    assert (got["transfer_p_value"] >= 1 / 21).all()
+
+
+def test_other_rungs_have_the_same_words_and_roles_they_lack_are_left_out(
+    mini: HookedTransformer, own: PromptPairs
+) -> None:
+    two = tasks.build("color-noun", "two", tokenizer=mini, n=16)
+    got = probing.run(mini, two, transfer=["color-noun/recall"], roles=["color", "noun_other"], layers=[0], **PLAIN)
+    accuracy = got["transfer_accuracy"].isel(site=0, layer=0)
+    assert (accuracy.sel(role="color") > 0.8).all()  # the colour's own embedding
+    assert np.isnan(accuracy.sel(role="noun_other")).all()
+    assert (got["transfer_unseen"] < 0.5).all()
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("color-nuon", "Unknown task 'color-nuon'"),
+        ("color-noun-es/nothing", "Unknown rung 'nothing'"),
+        ("ioi", "Unknown slot 'color' of ioi"),
+    ],
+)
+def test_a_task_with_nothing_in_common_is_refused_before_a_model_is_loaded(
+    own: PromptPairs, name: str, says: str
+) -> None:
+    with pytest.raises(InterpError, match=says):
+        probing.check_askable(own, transfer=[name])
+
+
+def test_words_of_ones_own_task_are_not_translated(mini: HookedTransformer, own: PromptPairs) -> None:
+    mine = replace(own, task="mine")
+    probing.check_askable(mine, transfer=["color-noun"])
+    with pytest.raises(InterpError, match="only the lists of bundled tasks are translated"):
+        probing.check_askable(mine, transfer=["color-noun-es"])
+    with pytest.raises(InterpError, match="Leave transfer= out"):
+        probing.run(mini, own.clean, target="color", group="noun", transfer=["color-noun-es"], layers=[0], **PLAIN)

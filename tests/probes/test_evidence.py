@@ -70,6 +70,16 @@ def test_a_label_that_comes_late_has_a_finite_price() -> None:
     close(found.bits, 8 - 7 * math.log2(9 / 10) - math.log2(1 / 10), "product", dtype="float64")
 
 
+def test_the_compressions_interval_draws_units_whole() -> None:
+    """Hand-worked: labels of 1 and 3 bits under 2 uniform ones; with both in every unit nothing varies."""
+    length = probes.Codelength(each=np.tile([1.0, 3.0], 30), n_labels=4)
+    assert length.compression == 1.0
+    low, high = length.compression_interval()
+    assert 0.8 < low < 1 < high < 1.3
+    assert length.compression_interval(np.repeat(np.arange(30), 2)) == (1.0, 1.0)
+    assert np.isnan(length.compression_interval(np.zeros(60))).all()
+
+
 @pytest.mark.parametrize("portions", [(), (0.5,), (0.5, 0.5, 1.0), (0.0, 1.0)])
 def test_portions_that_do_not_ascend_to_one_are_refused(portions: tuple[float, ...]) -> None:
     with pytest.raises(InterpError, match="portions must ascend"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -43,7 +44,7 @@ def _tabled() -> dict[str, str]:
     }
 
 
-MAPS = ("p_value", "compression")
+MAPS = ("p_value", "compression", "transfer_accuracy")
 """Variables that are drawn as maps of layers and roles."""
 
 
@@ -55,7 +56,8 @@ def section(probing: Result, verdict: Verdict) -> Section:
     majority = _majority(probing)
     sites = probing.labels("site")
     blocks = [_figure(probing, means, majority, site) for site in sites]
-    facts = Facts((*_best(means, sites, probing), *_readable(means, probing), *_folds(probing)), say("In short"))
+    found = (*_best(means, sites, probing), *_readable(means, probing), *_across(probing), *_folds(probing))
+    facts = Facts(found, say("In short"))
     lead = probing.said("question") or say("At which layer, and at which word, can a linear probe read the answer?")
     return Section(
         "probing",
@@ -175,27 +177,44 @@ def _readable(means: dict[str, xr.Dataset], probing: Result) -> list[tuple[str, 
         return []
     p_values = probing.need("p_value", "site", "layer", "role").values
     accuracy = means["accuracy"]["mean"].transpose("site", "layer", "role").values
-    found = (p_values <= READABLE) & (accuracy > _chance(probing))
+    return [(say("Readable:"), _places(p_values, accuracy, _chance(probing), probing.labels("role")))]
+
+
+def _across(probing: Result) -> list[tuple[str, str]]:
+    """Of each transfer to another task, at which words the probe of one task is above chance in the other."""
+    if not probing.has("transfer_p_value"):
+        return []
+    names = ("transfer_p_value", "transfer_accuracy")
+    p_values, accuracy = (probing.need(name, "transfer", "site", "layer", "role").values for name in names)
+    chances = probing.need("transfer_chance", "transfer").values
+    return [
+        (f"{label}:", _places(p_values[i], accuracy[i], float(chances[i]), probing.labels("role")))
+        for i, label in enumerate(probing.labels("transfer"))
+    ]
+
+
+def _places(p_values: np.ndarray, accuracy: np.ndarray, chance: float, roles: Sequence[str]) -> str:
+    """How many places, and of which roles, are above chance beyond the null; arrays are (site, layer, role)."""
     if not np.isfinite(p_values).any():
-        return [(say("Readable:"), say("no two prompts differ in the label alone, so there is no p-value."))]
-    words = [role for r, role in enumerate(probing.labels("role")) if found[:, :, r].any()]
+        return say("no two prompts differ in the label alone, so there is no p-value.")
+    found = (p_values <= READABLE) & (accuracy > chance)
+    words = [role for r, role in enumerate(roles) if found[:, :, r].any()]
     told = {"n": int(found.sum()), "cells": int(np.isfinite(p_values).sum()), "p": READABLE}
     if not words:
-        text = say("at none of {cells} places is the probe above chance with a p of at most {p}.", **told)
-    else:
-        text = say(
-            "at {n} of {cells} places the probe is above chance with a p of at most {p}, at {words}.",
-            words=listed(words),
-            **told,
-        )
-    return [(say("Readable:"), text)]
+        return say("at none of {cells} places is the probe above chance with a p of at most {p}.", **told)
+    return say(
+        "at {n} of {cells} places the probe is above chance with a p of at most {p}, at {words}.",
+        words=listed(words),
+        **told,
+    )
 
 
 def _maps(probing: Result, verdict: Verdict) -> list[Block]:
     """How sure the reading is: maps of layers and roles, and what other probes and the control have there."""
     names = [name for name in MAPS if probing.has(name)]
     sites = probing.labels("site")
-    shown = probing.data[names]
+    ends = [end for name in names if probing.has(end := f"{name}_interval")]
+    shown = probing.data[[*names, *ends]]
     if len(sites) == 1 and names:  # its layers as they are called above
         shown = depth.named(shown, sites[0])
     maps = replace(probing, data=shown.assign_attrs(probing.data.attrs))
