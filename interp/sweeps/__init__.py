@@ -37,7 +37,7 @@ from interp.sweeps.labels import token_coords
 from interp.sweeps.options import Axis, How, Options, Precision, Resources, Where
 from interp.sweeps.patching import Direction, Patching, base_and_source, sweep, sweep_sites
 from interp.sweeps.paths import PathPatching, path_patching
-from interp.sweeps.planning import Statement, plan
+from interp.sweeps.planning import Statement, passes, plan
 from interp.sweeps.progress import Listener, Meter, Progress, listener, shifted
 from interp.sweeps.reading import (
     Reading,
@@ -75,6 +75,7 @@ __all__ = [
     "described",
     "knockout_sweep",
     "listener",
+    "passes",
     "patch_cells",
     "path_patching",
     "plan",

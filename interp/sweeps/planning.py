@@ -1,13 +1,16 @@
-"""``plan``: what a sweep will compute, whichever kind of sweep it is."""
+"""``plan``: what a sweep will compute, whichever kind of sweep it is; ``passes``: what whole runs come to."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, TypeAlias, Unpack, cast
 
 from interp.errors import InterpError
 from interp.prompts import PromptPairs
+from interp.prompts.tokens import Prompts
 from interp.readouts import AnyReadout
+from interp.run import rows_per_batch
 from interp.sweeps.ablation import Ablation
 from interp.sweeps.exact.planner import Plan
 from interp.sweeps.knockout import AttentionKnockout
@@ -15,6 +18,7 @@ from interp.sweeps.options import Precision, Where, shows
 from interp.sweeps.patching import Direction, Patching
 from interp.sweeps.paths import PathPatching
 from interp.sweeps.reading import AnyPairs
+from interp.sweeps.through_hooks import layer_flop
 
 if TYPE_CHECKING:
     from interp.model import HookedTransformer
@@ -88,6 +92,62 @@ def plan(
             return asked.plan(model, pairs, memory=memory)
         case PathPatching():
             return asked.plan(model, cast(PromptPairs, pairs), memory=memory)
+
+
+def passes(
+    model: HookedTransformer,
+    prompts: Prompts,
+    *,
+    forward: float = 1,
+    backward: float = 0,
+    unembedded: float = 1,
+    besides: float = 0.0,
+) -> Plan:
+    """What whole runs of some prompts come to: the plan of what is no sweep.
+
+    Args:
+        model: the model.
+        prompts: what is run.
+        forward: runs of each prompt; half a run is one that stops halfway up.
+        backward: runs of each prompt that are differentiated. Weights have no gradient, so that one makes about as many
+            products as a forward run.
+        unembedded: tokens of each run whose logits are computed.
+        besides: floating-point operations of what is computed from the runs.
+
+    Returns:
+        A plan whose rows are runs of one prompt. Memory is that of one batch, from above.
+
+    >>> from interp import HookedTransformer, tasks
+    >>> model = HookedTransformer.from_pretrained("mini")
+    >>> pairs = tasks.build("color-noun", tokenizer=model, n=2)
+    >>> once, with_gradient = passes(model, pairs.clean), passes(model, pairs.clean, backward=1)
+    >>> once.rows, with_gradient.flop / once.flop
+    (2, 2.0)
+    """
+    cfg, n, length = model.cfg, len(prompts), int(prompts.ids.shape[1])
+    size = min(n, rows_per_batch(model, length))
+    each = _layer(model, length) * cfg.n_layers + 2.0 * cfg.d_model * cfg.vocab_out * unembedded
+    runs = n * (forward + backward)
+    held = length * (8 * cfg.d_model + 2 * cfg.d_mlp + 3 * cfg.n_heads * length)
+    graph = cfg.n_layers * length * (12 * cfg.d_model + 4 * cfg.d_mlp + 5 * cfg.n_heads * length) if backward else 0
+    return Plan(
+        site="whole runs",
+        rows_in_all=math.ceil(runs),
+        rows=math.ceil(runs),
+        chunks=(n,),
+        batches=math.ceil(runs / size),
+        flop=runs * each + besides,
+        peak_bytes=int(model.dtype.itemsize * (size * held + graph + size * unembedded * cfg.vocab_out)),
+        tokens_per_batch=size * length,
+    )
+
+
+def _layer(model: HookedTransformer, length: int) -> float:
+    """Operations of one layer for one prompt, attention to what comes later among them."""
+    if model.blocks is None:
+        return layer_flop(model, length)
+    of_scores = 4.0 * model.cfg.n_heads * model.cfg.d_head * length**2
+    return sum(model.blocks.flop_per_token().values()) * length + of_scores
 
 
 def _sites(asked: object) -> str | Sequence[str]:

@@ -219,12 +219,17 @@ def _plan(model: HookedTransformer, wanted: Sweep, reason: str, limits: _Limits,
 
 
 def _flop(model: HookedTransformer, wanted: Sweep, length: int) -> tuple[float, float]:
-    """Operations of one layer and of the unembedding for one prompt: two per weight and token, and attention's."""
+    """Operations of one layer and of the unembedding for one prompt."""
+    cfg = model.cfg
+    vocab = 0 if wanted.reading.readout.needs == "activation" else cfg.vocab_out
+    return layer_flop(model, length), 2.0 * cfg.d_model * vocab * wanted.reading.positions.shape[1]
+
+
+def layer_flop(model: HookedTransformer, length: int) -> float:
+    """Operations of one layer for one prompt: two per weight and token, and attention's."""
     cfg = model.cfg
     weights = sum(p.numel() for p in model.bridge.blocks.parameters() if p.ndim > 1) / cfg.n_layers
-    layer = 2.0 * weights * length + 4.0 * cfg.n_heads * cfg.d_head * length**2
-    vocab = 0 if wanted.reading.readout.needs == "activation" else cfg.vocab_out
-    return layer, 2.0 * cfg.d_model * vocab * wanted.reading.positions.shape[1]
+    return 2.0 * weights * length + 4.0 * cfg.n_heads * cfg.d_head * length**2
 
 
 def _plain(model: HookedTransformer, prompts: Prompts, reading: Reading) -> Float[np.ndarray, " prompt"]:

@@ -1,0 +1,37 @@
+"""The plan of whole runs: its operations against those that torch counts."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from interp.prompts.tokens import Prompts
+from interp.sweeps import passes
+
+IDS = np.random.default_rng(0).integers(1, 60, (3, 9))
+
+
+@pytest.mark.parametrize("name", ["gpt2", "llama"])
+def test_operations_are_those_that_torch_counts(name: str, request: pytest.FixtureRequest) -> None:
+    model: Any = request.getfixturevalue(name)
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        model.forward(torch.from_numpy(IDS))
+    planned = passes(model, Prompts.from_ids(IDS), unembedded=IDS.shape[1])
+    assert counter.get_total_flops() == planned.flop
+    assert planned.rows == 3
+
+
+def test_gradients_with_respect_to_activations_cost_as_much_as_the_run(gpt2: Any) -> None:
+    with FlopCounterMode(display=False) as counter:
+        stream = torch.zeros(3, 9, gpt2.cfg.d_model, requires_grad=True)
+        gpt2.blocks.layers[0].q.weight.requires_grad_(False)
+        torch.autograd.grad((stream @ gpt2.blocks.layers[0].q.weight).sum(), stream)
+    assert counter.get_flop_counts()["Global"][torch.ops.aten.mm] == 2 * 2 * 27 * gpt2.cfg.d_model**2
+    prompts = Prompts.from_ids(IDS)
+    forward, both = (passes(gpt2, prompts, backward=times, besides=7) for times in (0, 1))
+    assert both.flop - 7 == 2 * (forward.flop - 7)
+    assert both.peak_bytes > forward.peak_bytes
