@@ -371,3 +371,16 @@ def test_the_wheel_carries_all_that_a_run_needs(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "reports/color-noun-n8/report.html").is_file()
+
+
+def test_the_process_ends_without_looking_through_its_objects(python: Run) -> None:
+    done = python(
+        "-c",
+        "import atexit, gc, sys\n"
+        "atexit.register(lambda: print('frozen', gc.get_freeze_count() > 1000))\n"  # the first registered runs last
+        "from analyses.cli.main import main\n"
+        "sys.argv = ['interp', 'tasks']\n"
+        "sys.exit(main())\n",
+    )
+    assert done.returncode == 0
+    assert done.stdout.endswith("frozen True\n")
