@@ -62,6 +62,11 @@ def _max_prompts(default: int | None) -> Option:
     )  # fmt: skip
 
 
+def _unless_slow(number: int) -> str:
+    """What null means of a number that is lower on a large model."""
+    return f"{number}, or fewer where they take long"
+
+
 _BEHAVIOR = Analysis(
     "behavior",
     "analyses.behavior",
@@ -144,6 +149,7 @@ _LOGIT_LENS = Analysis(
         _max_prompts(None),
     ),
     settled=("progress",),
+    plans=True,
 )
 
 _QK_ATTRIBUTION = Analysis(
@@ -163,6 +169,7 @@ _QK_ATTRIBUTION = Analysis(
     ),
     settled=("progress",),
     asks=("dest", "src"),
+    plans=True,
 )
 
 _HEAD_ROLES = Analysis(
@@ -183,6 +190,7 @@ _HEAD_ROLES = Analysis(
     ),
     settled=("seed", "progress"),
     asks=("edge",),
+    plans=True,
 )
 
 _LENSES = Analysis(
@@ -196,12 +204,18 @@ _LENSES = Analysis(
             "held_out", Number("a fraction between 0 and 1", above=0, below=1), 0.5,
             "share of the pairs that no lens is made from",
         ),
-        Option("steps", _INDEX, 20, "of training the tuned lens; 0 leaves its closed form"),
+        Option(
+            "steps", _INDEX, None, "of training the tuned lens; 0 leaves its closed form", _unless_slow(20),
+        ),
         Option("tokens", Number("at least 1", least=1, whole=True), 128, "about how many tokens a step looks at"),
-        Option("jacobian_prompts", Number("at least 1", least=1, whole=True), 8, "prompts of the mean Jacobian"),
+        Option(
+            "jacobian_prompts", Number("at least 1", least=1, whole=True), None, "prompts of the mean Jacobian",
+            _unless_slow(8),
+        ),
         Option("targets", Text(("later", "same")), "later", "tokens at which the Jacobian looks"),
         _max_prompts(None),
     ),
+    plans=True,
 )  # fmt: skip
 
 _PROBING = Analysis(
@@ -282,11 +296,12 @@ _PLACES = Analysis(
             "rank", Number("at least 1", least=1, whole=True), None, "directions that DAS finds",
             "one fewer than there are words",
         ),
-        Option("steps", Number("at least 1", least=1, whole=True), 20, "steps of DAS"),
+        Option("steps", Number("at least 1", least=1, whole=True), None, "steps of DAS", _unless_slow(20)),
         Option("controls", Flag(), True, "DAS for arbitrary answers, and in a model of shuffled weights"),
-        _max_prompts(32),
+        replace(_max_prompts(None), null=_unless_slow(32)),
     ),
     asks=("roles",),
+    plans=True,
 )  # fmt: skip
 
 _GROUND_TRUTH = Analysis(
@@ -329,6 +344,7 @@ _CIRCUIT = Analysis(
         Option("steps", Number("at least 1", least=1, whole=True), 5, "steps of the integrals of EAP-IG"),
         _max_prompts(48),
     ),
+    plans=True,
 )  # fmt: skip
 
 _COUNT = Number("0 or more", least=0, whole=True)
@@ -346,12 +362,13 @@ _CIRCUIT_EVALUATION = Analysis(
             _CIRCUIT.option[name]
             for name in ("method", "direction", "metric", "roles", "size", "threshold", "steps", "max_prompts")
         ),
-        Option("n_random", _COUNT, 10, "random circuits of each kind and size"),
+        Option("n_random", _COUNT, None, "random circuits of each kind and size", _unless_slow(10)),
         Option("n_knockouts", _COUNT, 6, "random parts that are taken out of circuit and model"),
         Option("most_edges", _COUNT, 12, "edges that are taken out one by one"),
     ),
     reads=("circuit",),
     settled=("seed", "found", "progress"),
+    plans=True,
 )  # fmt: skip
 
 _CONTEXT_FLOW = Analysis(

@@ -76,3 +76,31 @@ def run(
         steps=steps, seed=seed, progress=progress,
     )  # fmt: skip
     return found.data
+
+
+def planned(
+    model: HookedTransformer,
+    pairs: PromptPairs,
+    *,
+    method: Method | None = None,
+    direction: Direction = "noising",
+    metric: AnyReadout = "logit_difference",
+    roles: Sequence[str] | None = None,
+    size: int | float | None = None,
+    threshold: float = circuits.THRESHOLD,
+    steps: int = 5,
+    max_prompts: int | None = 48,
+    seed: int = 0,
+) -> list[circuits.DiscoveryPlan]:
+    """What ``run`` computes with the same options. Nothing is run.
+
+    >>> from analyses import circuit
+    >>> from interp import HookedTransformer, tasks
+    >>> model = HookedTransformer.from_pretrained("mini")
+    >>> pairs = tasks.build("color-noun", "recall", tokenizer=model, n=4)
+    >>> [each.method for each in circuit.planned(model, pairs)]
+    ['exact']
+    """
+    check_pairs(model, pairs)
+    found_on, _ = circuits.split(pairs.spread(max_prompts), seed)
+    return [circuits.plan(model, found_on, method, direction=direction, metric=metric, roles=roles, steps=steps)]

@@ -11,8 +11,8 @@ from interp import circuits, readouts
 from interp._arguments import check_pairs
 from interp.circuits import Circuit
 from interp.circuits.discovery import check as check_discovery
-from interp.circuits.evaluation import check_counts
-from interp.sweeps import listener
+from interp.circuits.evaluation import check_counts, evaluation_passes
+from interp.sweeps import Plan, bounded, listener, within_budget
 
 if TYPE_CHECKING:
     from interp.circuits.planning import Method
@@ -23,8 +23,14 @@ if TYPE_CHECKING:
     from interp.sweeps import Direction, Progress
 
 
+N_RANDOM = 10
+"""Random circuits of each kind and size, where that is quick."""
+FEWEST = 3
+"""Random circuits below which nothing is saved."""
+
+
 def check(
-    *, size: int | float | None, threshold: float, steps: int, n_random: int, n_knockouts: int, most_edges: int
+    *, size: int | float | None, threshold: float, steps: int, n_random: int | None, n_knockouts: int, most_edges: int
 ) -> None:
     """Refuse what no model and no prompts can make right.
 
@@ -32,7 +38,7 @@ def check(
         InterpError: what ``discover`` refuses of its options, or a number below 0.
     """
     check_discovery(size=size, threshold=threshold, steps=steps)
-    check_counts(n_random, n_knockouts, most_edges)
+    check_counts(N_RANDOM if n_random is None else n_random, n_knockouts, most_edges)
 
 
 def run(
@@ -47,7 +53,7 @@ def run(
     size: int | float | None = None,
     threshold: float = circuits.THRESHOLD,
     steps: int = 5,
-    n_random: int = 10,
+    n_random: int | None = None,
     n_knockouts: int = 6,
     most_edges: int = 12,
     max_prompts: int | None = 48,
@@ -70,7 +76,7 @@ def run(
         size: edges of the circuit, or (a fraction) share of all; None takes those that reach the threshold.
         threshold: least size of a score, as a share of the gap between the clean and the corrupted prompts.
         steps: of the integrals of EAP-IG.
-        n_random: random circuits of each kind and size.
+        n_random: random circuits of each kind and size. None is ``N_RANDOM``, or fewer where they take long.
         n_knockouts: random parts that are taken out of circuit and model.
         most_edges: edges that are taken out one by one.
         max_prompts: use only that many prompts, spread evenly over the set, half of them for the test; None is all.
@@ -79,7 +85,8 @@ def run(
         progress: True for a bar, or called with runs done and runs in all, of the evaluation.
 
     Returns:
-        What ``interp.circuits.evaluate`` returns.
+        What ``interp.circuits.evaluate`` returns. The attribute ``bounded`` names what is less than by default, to
+        bound the time.
 
     Raises:
         InterpError: what ``split``, ``discover`` and ``evaluate`` refuse.
@@ -103,9 +110,69 @@ def run(
             model, found_on, method, direction=direction, metric=metric, roles=roles, size=size, threshold=threshold,
             steps=steps, audit=None, seed=seed,
         )  # fmt: skip
-    return circuits.evaluate(
-        model, tested_on, circuit, ablations=ablations, metric=metric, n_random=n_random, n_knockouts=n_knockouts,
+    drawn = _affordable(model, tested_on, ablations, n_random, n_knockouts, most_edges)
+    measured = circuits.evaluate(
+        model, tested_on, circuit, ablations=ablations, metric=metric, n_random=drawn, n_knockouts=n_knockouts,
         most_edges=most_edges, seed=seed, progress=listener(progress),
+    )  # fmt: skip
+    return measured.assign_attrs(bounded="" if n_random is not None else bounded({"n_random": (drawn, N_RANDOM)}))
+
+
+def planned(
+    model: HookedTransformer,
+    pairs: PromptPairs,
+    *,
+    ablations: Sequence[CircuitAblation] = circuits.CIRCUIT_ABLATIONS,
+    method: Method | None = None,
+    direction: Direction = "noising",
+    metric: AnyReadout = "logit_difference",
+    roles: Sequence[str] | None = None,
+    size: int | float | None = None,
+    threshold: float = circuits.THRESHOLD,
+    steps: int = 5,
+    n_random: int | None = None,
+    n_knockouts: int = 6,
+    most_edges: int = 12,
+    max_prompts: int | None = 48,
+    seed: int = 0,
+) -> list[Plan]:
+    """What ``run`` computes with the same options, given the circuit. Nothing is run.
+
+    >>> from analyses import circuit_evaluation
+    >>> from interp import HookedTransformer, tasks
+    >>> model = HookedTransformer.from_pretrained("mini")
+    >>> pairs = tasks.build("color-noun", "recall", tokenizer=model, n=4)
+    >>> few, more = (circuit_evaluation.planned(model, pairs, n_random=n)[0].flop for n in (1, 2))
+    >>> few < more
+    True
+    """
+    check_pairs(model, pairs)
+    _, tested_on = circuits.split(pairs.spread(max_prompts), seed)
+    drawn = _affordable(model, tested_on, ablations, n_random, n_knockouts, most_edges)
+    return [
+        evaluation_passes(
+            model, tested_on, n_ablations=len(ablations), n_random=drawn, n_knockouts=n_knockouts,
+            most_edges=most_edges,
+        )
+    ]  # fmt: skip
+
+
+def _affordable(
+    model: HookedTransformer,
+    pairs: PromptPairs,
+    ablations: Sequence[CircuitAblation],
+    n_random: int | None,
+    n_knockouts: int,
+    most_edges: int,
+) -> int:
+    """Random circuits: as many as were asked for, or as many of the usual ones as are within the budget."""
+    if n_random is not None:
+        return n_random
+    return within_budget(
+        model, range(N_RANDOM, FEWEST - 1, -1),
+        lambda n: evaluation_passes(
+            model, pairs, n_ablations=len(ablations), n_random=n, n_knockouts=n_knockouts, most_edges=most_edges
+        ).flop,
     )  # fmt: skip
 
 

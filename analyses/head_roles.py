@@ -11,6 +11,7 @@ from interp._arguments import check_pairs
 from interp.errors import whole_number
 from interp.heads.choice import ends
 from interp.interventions import AblationKind, parse_edge
+from interp.sweeps import Ablation, Plan, passes, plan
 
 if TYPE_CHECKING:
     from interp.model import HookedTransformer
@@ -88,3 +89,38 @@ def run(
     return heads.roles(
         model, chosen, edge=edge, n=n, repaired=repaired, ablation=ablation, seed=seed, progress=progress
     )
+
+
+def planned(
+    model: HookedTransformer,
+    pairs: PromptPairs,
+    *,
+    edge: str | None = None,
+    n: int = 24,
+    repaired: int = 8,
+    ablation: AblationKind = "mean",
+    max_prompts: int | None = 24,
+    seed: int = 0,
+) -> list[Plan]:
+    """What ``run`` computes with the same options. Nothing is run.
+
+    >>> from analyses import head_roles
+    >>> from interp import HookedTransformer, tasks
+    >>> model = HookedTransformer.from_pretrained("mini")
+    >>> pairs = tasks.build("color-noun", "recall", tokenizer=model, n=12)
+    >>> [each.rows_in_all for each in head_roles.planned(model, pairs)[1:]]  # 12 prompts, 16 heads
+    [192, 192]
+    """
+    check_pairs(model, pairs)
+    chosen = pairs.spread(max_prompts)
+    dest, src = (None, pairs.vocabulary.source) if edge is None else parse_edge(edge)
+    (first, *_), _ = ends(pairs, dest, src)
+    # Random tokens are about as long as prompts, and run four times; heads that are taken out, once each.
+    whole = passes(model, chosen.clean, forward=4 * n / len(chosen) + 6 + repaired)
+    if chosen.answer_policy == "sum_logprob" or chosen.continuation:
+        return [whole]
+    return [
+        whole,
+        plan(model, chosen, "z", "denoising", roles=[first.name]),
+        plan(model, chosen, Ablation("z", ablation, seed=seed)),
+    ]

@@ -9,6 +9,8 @@ import xarray as xr
 
 from interp import lenses
 from interp._arguments import check_pairs
+from interp.lenses.planning import reading_passes
+from interp.sweeps import Plan
 
 if TYPE_CHECKING:
     from interp.model import HookedTransformer
@@ -55,3 +57,24 @@ def run(
     """
     check_pairs(model, pairs)
     return lenses.logit_lens(model, pairs.spread(max_prompts), at=roles, sites=sites, progress=progress)
+
+
+def planned(
+    model: HookedTransformer,
+    pairs: PromptPairs,
+    *,
+    roles: Sequence[str] | None = None,
+    sites: Sequence[str] | None = None,
+    max_prompts: int | None = None,
+) -> list[Plan]:
+    """What ``run`` computes with the same options. Nothing is run.
+
+    >>> from analyses import logit_lens
+    >>> from interp import HookedTransformer, tasks
+    >>> model = HookedTransformer.from_pretrained("mini")
+    >>> pairs = tasks.build("color-noun", "recall", tokenizer=model, n=2)
+    >>> [each.rows for each in logit_lens.planned(model, pairs)]
+    [2]
+    """
+    check_pairs(model, pairs)
+    return [reading_passes(model, pairs.spread(max_prompts), roles=roles, sites=sites)]

@@ -10,8 +10,9 @@ import xarray as xr
 from interp import subspaces
 from interp._arguments import check_pairs
 from interp.errors import whole_number
-from interp.subspaces.places import STEPS
+from interp.subspaces.places import STEPS, places_passes
 from interp.subspaces.places import check_askable as _check_pairs
+from interp.sweeps import Plan, bounded, within_budget
 
 if TYPE_CHECKING:
     from interp.model import HookedTransformer
@@ -19,10 +20,12 @@ if TYPE_CHECKING:
     from interp.sweeps import Progress
 
 MAX_PROMPTS = 32
-"""Pairs that are used where no number is given."""
+"""Pairs that are used where no number is given and that is quick."""
+FEWEST = 6
+"""Pairs and steps below which nothing is saved."""
 
 
-def check(*, rank: int | None = None, steps: int = STEPS) -> None:
+def check(*, rank: int | None = None, steps: int | None = STEPS) -> None:
     """Refuse what no model and no prompts can make right.
 
     Raises:
@@ -30,7 +33,8 @@ def check(*, rank: int | None = None, steps: int = STEPS) -> None:
     """
     if rank is not None:
         whole_number(rank, "rank", least=1)
-    whole_number(steps, "steps", least=1)
+    if steps is not None:
+        whole_number(steps, "steps", least=1)
 
 
 def check_askable(pairs: PromptPairs, *, roles: Sequence[str] | None = None) -> None:
@@ -50,9 +54,9 @@ def run(
     layers: Sequence[int] | None = None,
     roles: Sequence[str] | None = None,
     rank: int | None = None,
-    steps: int = STEPS,
+    steps: int | None = None,
     controls: bool = True,
-    max_prompts: int | None = MAX_PROMPTS,
+    max_prompts: int | None = None,
     seed: int = 0,
     progress: Progress | None = None,
 ) -> xr.Dataset:
@@ -65,14 +69,16 @@ def run(
         layers: where; None is a quarter and three quarters of the way up.
         roles: where; None is the vocabulary's source and target, and the answer.
         rank: directions that DAS finds; None is one fewer than there are words.
-        steps: of DAS.
+        steps: of DAS. None is ``STEPS``, or fewer where they take long.
         controls: whether DAS is also asked for arbitrary answers, and in a model of shuffled weights.
-        max_prompts: use only that many pairs, spread evenly over the set; None is all.
+        max_prompts: use only that many pairs, spread evenly over the set; None is ``MAX_PROMPTS``, or fewer where they
+            take long.
         seed: of halves, controls and random directions.
         progress: True for a bar, or called with fits of DAS done and in all.
 
     Returns:
-        What ``interp.subspaces.places`` returns.
+        What ``interp.subspaces.places`` returns. The attribute ``bounded`` names what is less than by default, to bound
+        the time.
 
     Raises:
         UnaskableError: no source word, one word only, or one clean prompt only.
@@ -88,7 +94,69 @@ def run(
     """
     check_pairs(model, pairs)
     check(rank=rank, steps=steps)
-    return subspaces.places(
-        model, pairs.spread(max_prompts), site=site, layers=layers, roles=roles, rank=rank, steps=steps,
-        controls=controls, seed=seed, progress=progress,
+    some, chosen, less = _affordable(model, pairs, site, layers, roles, steps, controls, max_prompts)
+    found = subspaces.places(
+        model, some, site=site, layers=layers, roles=roles, rank=rank, steps=chosen, controls=controls, seed=seed,
+        progress=progress,
     )  # fmt: skip
+    return found.assign_attrs(bounded=less)
+
+
+def planned(
+    model: HookedTransformer,
+    pairs: PromptPairs,
+    *,
+    site: str = "resid_pre",
+    layers: Sequence[int] | None = None,
+    roles: Sequence[str] | None = None,
+    rank: int | None = None,
+    steps: int | None = None,
+    controls: bool = True,
+    max_prompts: int | None = None,
+    seed: int = 0,
+) -> list[Plan]:
+    """What ``run`` computes with the same options. Nothing is run.
+
+    >>> from analyses import places
+    >>> from interp import HookedTransformer, tasks
+    >>> model = HookedTransformer.from_pretrained("mini")
+    >>> pairs = tasks.build("color-noun", "recall", tokenizer=model, n=8)
+    >>> few, more = (places.planned(model, pairs, steps=n)[0].flop for n in (10, 20))
+    >>> few < more < 2 * few
+    True
+    """
+    check_pairs(model, pairs)
+    some, chosen, _ = _affordable(model, pairs, site, layers, roles, steps, controls, max_prompts)
+    return [places_passes(model, some, site=site, layers=layers, roles=roles, steps=chosen, controls=controls)]
+
+
+def _affordable(
+    model: HookedTransformer,
+    pairs: PromptPairs,
+    site: str,
+    layers: Sequence[int] | None,
+    roles: Sequence[str] | None,
+    steps: int | None,
+    controls: bool,
+    max_prompts: int | None,
+) -> tuple[PromptPairs, int, str]:
+    """The pairs and the steps of DAS: those asked for, or as many of the usual ones as are within the budget.
+
+    Pairs go first, down to ``FEWEST``, then steps. Also says what is less than usual.
+    """
+
+    def flop(n: int, n_steps: int) -> float:
+        return places_passes(
+            model, pairs.spread(n), site=site, layers=layers, roles=roles, steps=n_steps, controls=controls
+        ).flop
+
+    usual, chosen = min(MAX_PROMPTS, len(pairs)), STEPS if steps is None else steps
+    n = max_prompts
+    if n is None:
+        few = min(FEWEST, usual)
+        n = within_budget(model, range(usual, few - 1, -1), lambda one: flop(one, chosen))
+    if steps is None:
+        chosen = within_budget(model, range(STEPS, FEWEST - 1, -1), lambda one: flop(n, one))
+    less = {"max_prompts": (n, usual)} if max_prompts is None else {}
+    less |= {"steps": (chosen, STEPS)} if steps is None else {}
+    return pairs.spread(n), chosen, bounded(less)

@@ -12,9 +12,23 @@ from interp import heads
 from interp._arguments import check_pairs
 from interp.errors import InterpError, whole_number
 from interp.heads.choice import chosen_head, ends, looking_most
-from interp.readouts import AnyReadout
+from interp.heads.head import Head
+from interp.readouts import AnyReadout, readout
 from interp.results import validate
-from interp.sweeps import Listener, Progress, listener, shifted
+from interp.sites import head_label
+from interp.sweeps import (
+    Listener,
+    PathPatching,
+    Plan,
+    Progress,
+    listener,
+    passes,
+    plan,
+    receivers_of,
+    senders_of,
+    shifted,
+    whole_answers,
+)
 
 if TYPE_CHECKING:
     from interp.model import HookedTransformer
@@ -134,6 +148,52 @@ def run(
     found.attrs |= {"chosen_by": chosen_by, "left_out": " ".join(dict.fromkeys(reasons))}
     found["prompt"] = np.arange(len(pairs))
     return validate(found)
+
+
+def planned(
+    model: HookedTransformer,
+    pairs: PromptPairs,
+    *,
+    layer: int | None = None,
+    head: int | None = None,
+    dest: str | int | None = None,
+    src: str | int | None = None,
+    writers: int = 6,
+    senders: int = 4,
+    readers: int = 24,
+    metric: AnyReadout = "logit_difference",
+    max_prompts: int | None = None,
+) -> list[Plan]:
+    """What ``run`` computes with the same options. Nothing is run.
+
+    A head that the numbers choose counts as an early one, whose paths are the longest.
+
+    >>> from analyses import qk_attribution
+    >>> from interp import HookedTransformer, tasks
+    >>> model = HookedTransformer.from_pretrained("mini")
+    >>> pairs = tasks.build("color-noun", "recall", tokenizer=model, n=2)
+    >>> few, more = (qk_attribution.planned(model, pairs, readers=n)[-1].rows for n in (1, 2))
+    >>> more - few  # one more reader
+    2
+    """
+    check_pairs(model, pairs)
+    pairs = pairs.spread(max_prompts)
+    # The patterns that choose; the split of the score, of both runs; gradients that choose senders and readers.
+    whole = passes(model, pairs.clean, forward=6, backward=2)
+    if model.blocks is None or whole_answers(pairs, metric):
+        return [whole]
+    at = min(1, model.cfg.n_layers - 1) if layer is None else layer
+    sending = [node.label for node in senders_of(model, None) if node.layer < at][:senders]
+    reading = [
+        node.label for node in receivers_of(model, read=readout(metric).place) if node.layer > at
+    ][:readers]  # fmt: skip
+    one = head_label(at, head or 0)
+    kinds = [Head.of(model, (at, head or 0)).receiver(kind, model.cfg.grouped_query) for kind in ("q", "k")]
+    asked = [(sending, kinds), ([one], reading)]
+    plans = [
+        plan(model, pairs, PathPatching("noising", metric, senders=who, receivers=what)) for who, what in asked if what
+    ]
+    return [whole, *plans]
 
 
 def _part(told: Listener | None, stage: int) -> Listener | None:

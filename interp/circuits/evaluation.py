@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
@@ -16,20 +16,23 @@ from interp import readouts, results, stats
 from interp._arguments import check_pairs
 from interp.circuits.circuit import Circuit
 from interp.circuits.graph import Edge, Graph
-from interp.circuits.running import CIRCUIT_ABLATIONS, CircuitAblation, CircuitRuns
+from interp.circuits.running import BATCH_BYTES, CIRCUIT_ABLATIONS, CircuitAblation, CircuitRuns
 from interp.circuits.sets import NULLS, Asked, Sets
 from interp.errors import InterpError, names, shown, unknown_name, whole_number
 from interp.prompts import PromptPairs
 from interp.prompts.tokens import Prompts
 from interp.readouts import AnyReadout
 from interp.results import Variable
-from interp.sweeps import Progress, described, listener, shifted
+from interp.sweeps import Plan, Progress, described, listener, passes, shifted
 
 if TYPE_CHECKING:
     from interp.model import HookedTransformer
 
 FRACTIONS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 """Sizes at which circuits are compared, as shares of all edges: those of MIB (Mueller et al. 2025)."""
+
+PARTS = 48
+"""Heads and MLPs of a circuit that is not known yet, about."""
 
 _DIMS = {
     "size": "size of the circuit, as a share of all edges",
@@ -144,6 +147,47 @@ def evaluate(
     return _labelled(
         model, pairs, circuit, chosen, metric, sizes, asked, _Measured(values, asked.none, asked.every, seed), seed
     )
+
+
+def evaluation_passes(
+    model: HookedTransformer,
+    pairs: PromptPairs,
+    *,
+    n_ablations: int = len(CIRCUIT_ABLATIONS),
+    fractions: Sequence[float] = FRACTIONS,
+    n_random: int = 10,
+    n_knockouts: int = 8,
+    most_edges: int = 32,
+) -> Plan:
+    """What ``evaluate`` comes to, from above, for a circuit of about as many heads and MLPs as edges are asked for.
+
+    Args:
+        model: as for ``evaluate``, like the others.
+        pairs: the prompts.
+        n_ablations: how many ablations.
+        fractions: sizes of the circuits.
+        n_random: random circuits of each kind and size.
+        n_knockouts: sets of parts that are taken out.
+        most_edges: edges that are taken out one by one.
+
+    >>> from interp import HookedTransformer, tasks
+    >>> model = HookedTransformer.from_pretrained("mini")
+    >>> pairs = tasks.build("color-noun", "recall", tokenizer=model, n=4)
+    >>> one, four = (evaluation_passes(model, pairs, n_ablations=n).flop for n in (1, 4))
+    >>> four == 4 * one
+    True
+    """
+    graph = Graph.of(model, roles=None)
+    n_edges, n_readers = int(graph.possible.sum()), len(graph.receivers)
+    parts = min(len(graph.senders) - 1, max(most_edges, PARTS))
+    # Heads and MLPs that no circuit of a batch has are not run.
+    shares = [min(1.0, fraction * n_edges / n_readers) for fraction in fractions]
+    small = min(1.0, PARTS / n_readers)
+    of_own = 1 + len(NULLS) * n_random + n_knockouts + parts + most_edges
+    whole = (1 + n_random) * sum(shares) + 2 + n_knockouts + small * of_own
+    summing = 2.0 * n_edges * model.cfg.d_model * pairs.clean.ids.size
+    made = passes(model, pairs.clean, forward=n_ablations * whole, besides=n_ablations * whole * summing)
+    return replace(made, peak_bytes=made.peak_bytes + 3 * BATCH_BYTES[model.device.type])
 
 
 def check_counts(n_random: int, n_knockouts: int, most_edges: int) -> None:

@@ -53,6 +53,21 @@ class DiscoveryPlan:
     flop: float
     peak_bytes: int
 
+    @property
+    def rows(self) -> int:
+        """Runs of one prompt, as the plan of a sweep counts them."""
+        return self.passes
+
+    @property
+    def rows_in_all(self) -> int:
+        """The same: no run is left out."""
+        return self.passes
+
+    @property
+    def batches(self) -> int:
+        """Batches, at least."""
+        return 1
+
     def __str__(self) -> str:
         """The plan in words."""
         why = f" ({self.reason})" if self.reason else ""

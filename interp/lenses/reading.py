@@ -11,7 +11,7 @@ import xarray as xr
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from interp import readouts, results, stats
+from interp import results, stats
 from interp import sites as site_table
 from interp._arguments import check_scored
 from interp.errors import InterpError
@@ -178,8 +178,12 @@ def _measured(
         following = torch.as_tensor(follows.reshape(-1)[rows])
         for i, j, logits in _logits(model, streams, sites, lenses, rows):
             for name, values in _quantities(logits, tokens, following).items():
-                out[name][rows, i, j] = values.numpy()
+                out[name][rows, i, j, : values.shape[1]] = values.numpy()
             meter.add(len(rows))
+    if _known_twice(sites):  # before a layer is after the one below
+        before, after = sites.index("resid_pre"), sites.index("resid_post")
+        for filled in out.values():
+            filled[:, :, before, 1:] = filled[:, :, after, :-1]
     return {
         name: np.moveaxis(values.reshape(n_prompts, n_places, *values.shape[1:]), 1, 4) for name, values in out.items()
     }
@@ -203,10 +207,17 @@ def _logits(
         for j, site in enumerate(sites):
             # After the last layer every lens says what the model says: the same numbers, to the last bit.
             layers = range(streams[site].shape[1] - (site == "resid_post"))
+            if site == "resid_pre" and _known_twice(sites):
+                layers = range(1)
             read_there = [lens.translate(streams[site][rows, layer], site, layer)[:, None] for layer in layers]
             logits = model.unembed(torch.cat([*read_there, output], dim=1)).cpu()
             logits = torch.cat([logits, logits[:, -1:]], dim=1) if site == "resid_post" else logits
             yield i, j, logits.to(torch.promote_types(logits.dtype, torch.float32))
+
+
+def _known_twice(sites: Sequence[str]) -> bool:
+    """Whether the stream between two layers is read under both of its names."""
+    return {"resid_pre", "resid_post"} <= set(sites)
 
 
 def _quantities(
@@ -214,26 +225,26 @@ def _quantities(
     tokens: Mapping[str, Int[Tensor, " row"]],
     following: Int[Tensor, " row"],
 ) -> dict[str, Tensor]:
-    """Each [row, layer], those of the answers [row, layer, answer]."""
-    lens = logits[:, :-1]
-    n_layers = lens.shape[1]
-    found = {
-        name: torch.stack(
-            [
-                readouts.readout(name)(lens.flatten(0, 1), token.repeat_interleave(n_layers)).reshape(-1, n_layers)
-                for token in tokens.values()
-            ],
-            dim=-1,
-        )
-        for name in _OF_ANSWERS
-    }
-    said = logits.log_softmax(dim=-1).double()
-    final, said = said[:, -1:], said[:, :-1]
+    """Each [row, layer], those of the answers [row, layer, answer]: the read-outs of these names, of one softmax."""
+    lens, said = logits[:, :-1], logits.log_softmax(dim=-1)
+    final, said = said[:, -1:].double(), said[:, :-1]
+
+    def at(values: Tensor, token: Tensor) -> Float[Tensor, "row layer 1"]:
+        return values.gather(2, token[:, None, None].expand(-1, values.shape[1], 1))
+
+    log_probability = torch.cat([at(said, token) for token in tokens.values()], dim=-1)
+    above = [
+        torch.count_nonzero(lens >= at(lens, token), dim=-1) - 1 for token in tokens.values()
+    ]  # as rank: ties count
     highest, top = said.max(dim=-1)
     right = (top == following[:, None]).double()
-    return found | {
-        "kl": (final.exp() * (final - said)).sum(dim=-1),
-        "top_probability": highest.exp(),
+    likely = final.exp()
+    return {
+        "rank": torch.stack(above, dim=-1).double(),
+        "probability": log_probability.exp().double(),
+        "log_probability": log_probability.double(),
+        "kl": torch.stack([(likely[:, 0] * (final[:, 0] - one)).sum(dim=-1) for one in said.unbind(1)], dim=1),
+        "top_probability": highest.double().exp(),
         "top_right": torch.where(following[:, None] >= 0, right, torch.nan),
     }
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -27,7 +27,7 @@ from interp.subspaces.erasure import LEACE, MeanProjection
 from interp.subspaces.interchange import aligned, differences, exchanged, placebo, random_model, random_subspace
 from interp.subspaces.runs import Runs
 from interp.subspaces.subspace import Subspace
-from interp.sweeps import Meter, Progress, described, score
+from interp.sweeps import Meter, Plan, Progress, described, passes, score
 
 if TYPE_CHECKING:
     from interp.model import HookedTransformer
@@ -143,14 +143,13 @@ def places(
     found["compression"] = np.full(shape[1:], np.nan)
     ranks = np.zeros(shape[1:], dtype=int)
     others = [model, random_model(model, seed=seed)] if controls else [model]
-    scores = [_Scores.of(one, pairs) for one in others]
     coins = np.random.default_rng(seed).permutation(len(pairs)) % 2 == 0
     n_fits = 4 if controls else 2
     meter = Meter(progress, shape[1] * shape[2] * n_fits)
     for row, layer in enumerate(asked.layers):
         read = [asked.activations(one, layer) for one in others]
         for column, role in enumerate(asked.roles):
-            here = _Here(asked, layer, role, read[0], model, scores[0])
+            here = _Here(asked, layer, role, read[0], model)
             cell = (slice(None), row, column)
             found["decoded"][cell], found["control"][cell] = here.decoded()
             found["compression"][row, column] = here.compression()
@@ -166,14 +165,57 @@ def places(
                     at = np.flatnonzero(asked.halves == chosen)
                     found["agreement"][at, row, column, 0, part] = here.swaps(chosen, das)
                 meter.add(1)
-            for fit, there in enumerate(here.controls(others, read, scores), start=1):
+            for fit, there in enumerate(here.controls(others, read), start=1):
                 wanted = coins if fit == 1 else np.ones(len(pairs), dtype=bool)
                 das = there.das(0, rank=rank, steps=steps, wanted=wanted)
                 for part, chosen in ((1, 0), (0, 1)):
                     at = np.flatnonzero(asked.halves == chosen)
                     found["agreement"][at, row, column, fit, part] = there.swaps(chosen, das) == wanted[at]
                 meter.add(1)
-    return _labelled(asked, found, ranks, scores[0], steps=steps, seed=seed)
+    return _labelled(asked, found, ranks, steps=steps, seed=seed)
+
+
+def places_passes(
+    model: HookedTransformer,
+    pairs: PromptPairs,
+    *,
+    site: str = "resid_pre",
+    layers: Sequence[int] | None = None,
+    roles: Sequence[str] | None = None,
+    steps: int = STEPS,
+    controls: bool = True,
+) -> Plan:
+    """What ``places`` comes to: DAS, which runs half of the pairs forward and backward at each step, and the edits.
+
+    Args:
+        model: as for ``places``, like the others.
+        pairs: the pairs.
+        site: the site.
+        layers: its layers.
+        roles: the roles.
+        steps: of DAS.
+        controls: whether DAS is also asked for arbitrary answers, and in a model of shuffled weights.
+
+    >>> from interp import HookedTransformer, tasks
+    >>> model = HookedTransformer.from_pretrained("mini")
+    >>> pairs = tasks.build("color-noun", "recall", tokenizer=model, n=8)
+    >>> few, more = (places_passes(model, pairs, layers=[3], roles=["answer"], steps=n) for n in (1, 2))
+    >>> more.rows - few.rows  # four fits, each on half of the pairs, forward and backward, in the last of four layers
+    8
+    """
+    chosen = _layers(model, site, layers)
+    there = _roles(pairs) if roles is None else names(roles, "roles")
+    n_fits = 4 if controls else 2
+    fits = n_fits / 2  # each on half of the pairs
+    # After each fit both halves are edited; once per pair all erasers (read twice) and subspaces, and the whole state.
+    edits = n_fits + 2 * len(ERASERS) + len(SUBSPACES) + 1
+    above = len(there) * sum(1 - layer / model.cfg.n_layers for layer in chosen)  # runs go on from the edited layer
+    states = 2 * len(chosen) * (2 if controls else 1)
+    made = passes(
+        model, pairs.clean, forward=above * (fits * steps + edits) + states, backward=above * fits * steps
+    )  # fmt: skip
+    weights = sum(each.numel() * each.element_size() for each in model.bridge.parameters()) if controls else 0
+    return replace(made, peak_bytes=made.peak_bytes + weights)
 
 
 _SHAPES: dict[str, tuple[int, ...]] = {
@@ -194,18 +236,6 @@ class _Read:
 
     clean: Float[Tensor, "prompt position ..."]
     corrupted: Float[Tensor, "prompt position ..."]
-
-
-@dataclass(frozen=True)
-class _Scores:
-    """The logit difference of both runs, unedited."""
-
-    clean: Float[np.ndarray, " prompt"]
-    corrupted: Float[np.ndarray, " prompt"]
-
-    @classmethod
-    def of(cls, model: HookedTransformer, pairs: PromptPairs) -> _Scores:
-        return cls(score(model, pairs, "clean"), score(model, pairs, "corrupted"))
 
 
 @dataclass(frozen=True)
@@ -240,8 +270,7 @@ class _Asked:
         vector_site(site)
         model.check_editable(site)
         words = source_words(pairs)
-        stated = (pairs.vocabulary.source, pairs.vocabulary.target, ANSWER)
-        chosen = names([role for role in stated if role in pairs.roles] if roles is None else roles, "roles")
+        chosen = names(_roles(pairs) if roles is None else roles, "roles")
         for role in chosen:
             pairs.clean.spans(role)
         halves = _halves(pairs)
@@ -298,6 +327,11 @@ def _halves(pairs: PromptPairs) -> Int[np.ndarray, " prompt"]:
     return data.group_folds(np.array(groups), 2)[0].astype(int)
 
 
+def _roles(pairs: PromptPairs) -> list[str]:
+    stated = (pairs.vocabulary.source, pairs.vocabulary.target, ANSWER)
+    return [role for role in stated if role in pairs.roles]
+
+
 def _layers(model: HookedTransformer, site: str, layers: Sequence[int] | None) -> tuple[int, ...]:
     n = model.cfg.n_layers
     if layers is not None:
@@ -308,23 +342,19 @@ def _layers(model: HookedTransformer, site: str, layers: Sequence[int] | None) -
 class _Here:
     """One place of one model: its activations, and the runs of each half that are edited there."""
 
-    def __init__(
-        self, asked: _Asked, layer: int, role: str, read: _Read, model: HookedTransformer, scores: _Scores
-    ) -> None:
-        self.asked, self.layer, self.role, self.read, self.model, self.scores = asked, layer, role, read, model, scores
+    def __init__(self, asked: _Asked, layer: int, role: str, read: _Read, model: HookedTransformer) -> None:
+        self.asked, self.layer, self.role, self.read, self.model = asked, layer, role, read, model
         self.tokens = token_mask(asked.pairs.clean, role)
         self.runs = [
             Runs.of(model, asked.half(half), "clean", site=asked.site, layer=layer, at=role) for half in (0, 1)
         ]
         self.fits = [self._fitted(half) for half in (0, 1)]
 
-    def controls(
-        self, others: Sequence[HookedTransformer], read: Sequence[_Read], scores: Sequence[_Scores]
-    ) -> Iterator[_Here]:
+    def controls(self, others: Sequence[HookedTransformer], read: Sequence[_Read]) -> Iterator[_Here]:
         """The place for arbitrary answers, and that of the model of shuffled weights."""
         if len(others) > 1:
             yield self
-            yield _Here(self.asked, self.layer, self.role, read[1], others[1], scores[1])
+            yield _Here(self.asked, self.layer, self.role, read[1], others[1])
 
     # ---- what can be read ----
 
@@ -404,9 +434,8 @@ class _Here:
         apart = differences(own, source, self.tokens[other])
         most = apart.shape[1] // 2  # so that there is room for a placebo
         return aligned(
-            self.runs[1 - half], source, apart, self.scores.clean[other], self.scores.corrupted[other],
-            rank=min(rank or max(self.fits[half]["means"].rank, 1), most),
-            wanted=None if wanted is None else wanted[other], steps=steps, seed=self.asked.seed,
+            self.runs[1 - half], source, apart, rank=min(rank or max(self.fits[half]["means"].rank, 1), most),
+            direction="noising", wanted=None if wanted is None else wanted[other], steps=steps, seed=self.asked.seed,
         )  # fmt: skip
 
     def exchanged(self, half: int, das: Subspace) -> dict[str, np.ndarray]:
@@ -433,18 +462,12 @@ class _Here:
 
 
 def _labelled(
-    asked: _Asked,
-    found: dict[str, np.ndarray],
-    ranks: Int[np.ndarray, "layer role"],
-    scores: _Scores,
-    *,
-    steps: int,
-    seed: int,
+    asked: _Asked, found: dict[str, np.ndarray], ranks: Int[np.ndarray, "layer role"], *, steps: int, seed: int
 ) -> xr.Dataset:
     model, pairs = asked.model, asked.pairs
     metric, units = described(pairs, "logit_difference")
     gap = readouts.READOUTS["logit_difference"].minimum_gap
-    clean, corrupted = scores.clean, scores.corrupted
+    clean, corrupted = (score(model, pairs, "clean"), score(model, pairs, "corrupted"))
     dims = ("prompt", "layer", "role")
     axes = {"erasure": "eraser", "interchange": "subspace"}
     variables = {

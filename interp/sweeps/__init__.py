@@ -29,6 +29,7 @@ plain loop over TransformerLens hooks.
 """
 
 from interp.sweeps.ablation import Ablation, ablation_sweep
+from interp.sweeps.budget import bounded, within_budget
 from interp.sweeps.cells import Cells, patch_cells
 from interp.sweeps.exact.planner import Plan
 from interp.sweeps.graph import Kind, Node, receivers_of, senders_of
@@ -71,6 +72,7 @@ __all__ = [
     "Where",
     "ablation_sweep",
     "base_and_source",
+    "bounded",
     "checked_reading",
     "described",
     "knockout_sweep",
@@ -88,4 +90,5 @@ __all__ = [
     "sweep_sites",
     "token_coords",
     "whole_answers",
+    "within_budget",
 ]

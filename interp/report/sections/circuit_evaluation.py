@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from interp.language import say
+from interp.report import bounded
 from interp.report.blocks import Block, Facts, Figure, Panel, Section
 from interp.report.heat import Grid, colour_legend, heatmap
 from interp.report.inputs import Result
@@ -225,7 +226,7 @@ def _facts(result: Result) -> tuple[tuple[str, str], ...]:
     drawn = int(result.need_attr("n_random"))
     if drawn:
         facts.append((say("Random circuits:"), say("{n} of each kind and size.", n=drawn)))
-    return tuple(facts)
+    return (*facts, *bounded.facts(result))
 
 
 def _point(result: Result, name: str, i: int) -> Point:

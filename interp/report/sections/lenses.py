@@ -11,6 +11,7 @@ import xarray as xr
 from interp import _depth as depth
 from interp import summary
 from interp.language import say, say_stored
+from interp.report import bounded
 from interp.report.blocks import Block, Details, Facts, Figure, Panel, Section
 from interp.report.heat import Grid, colour_legend, heatmap
 from interp.report.inputs import Result
@@ -142,6 +143,7 @@ def _making(lenses: _Lenses) -> list[Facts]:
     if told:
         count = result.data.sizes["prompt"]
         told.append((say("Read on:"), say("{n} prompts that neither was made from.", n=count)))
+    told += bounded.facts(result)
     return [Facts(tuple(told))] if told else []
 
 

@@ -12,6 +12,7 @@ import xarray as xr
 from interp import _depth as depth
 from interp import summary
 from interp.language import listed, say, say_stored
+from interp.report import bounded
 from interp.report.blocks import Details, Facts, Section
 from interp.report.inputs import Result
 from interp.report.tables import Cell, Column, Size, Table
@@ -40,7 +41,7 @@ class _Place:
 def section(result: Result) -> Section:
     """The table, where readable and used part, and how far DAS fits anything."""
     places = _places(result)
-    facts = Facts((*_apart(places), *_fits(result, places)), say("In short"))
+    facts = Facts((*_apart(places), *_fits(result, places), *bounded.facts(result)), say("In short"))
     reading = say(
         "Lost: share of the gap between clean and corrupted that is lost; 1 is the corrupted answer. Erased: what a "
         "linear probe can read is taken out (LEACE), or as many directions of shuffled words, or random ones; with "
