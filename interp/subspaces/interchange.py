@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -33,6 +33,8 @@ STEPS = 30
 """Steps of DAS where no number is given."""
 RATE = 0.05
 """Their learning rate (Adam)."""
+LEAST_GAP = 0.1
+"""Logits between the two runs of a pair, on average, below which distances are not enlarged any further."""
 
 _NAMED = {"noising": "clean", "denoising": "corrupted"}
 """Direction -> the run that is edited."""
@@ -133,15 +135,18 @@ def das(
     wanted: Bool[np.ndarray, " prompt"] | None = None,
     steps: int = STEPS,
     rate: float = RATE,
+    starts: int = 1,
     seed: int = 0,
     progress: Progress | None = None,
 ) -> Subspace:
     """Distributed alignment search: the subspace whose interchange makes the other run's answer on these pairs.
 
     Geiger et al. 2023 (arXiv 2303.02536): orthonormal directions (``torch``'s parametrisation) are trained by Adam. The
-    loss is the cross-entropy of the two answers, where the paper has that of all tokens. The search starts from the
-    leading directions of the pairs' own differences. It fits the pairs it is given: test it on others
-    (``interchange``), and against what it can fit of arbitrary answers (``wanted``) and in ``random_model``.
+    loss is the mean squared distance of the logit difference from what it is to be, that of the other run, in shares of
+    the mean gap. (The paper has the cross-entropy of the answer. That hardly falls any more once the answer is the
+    preferred one, and so it can leave a direction out that other pairs need.) The search starts from the leading
+    directions of the pairs' own differences, and the best step is kept. It fits the pairs it is given: test it on
+    others (``interchange``), and against what it can fit of arbitrary answers (``wanted``) and in ``random_model``.
 
     Args:
         model: the model; its weights stay as they are.
@@ -154,11 +159,13 @@ def das(
         wanted: of each pair, whether the interchange is to change the answer; None: of all.
         steps: of Adam.
         rate: its learning rate.
-        seed: of directions that the differences leave free.
+        starts: how many searches: the first as said, the others from random directions. The one that ends with the
+            smallest loss is kept.
+        seed: of random directions, and of those that the differences leave free.
         progress: True for a bar, or called with steps done and steps in all.
 
     Raises:
-        InterpError: as ``interchange``; a rank below 1 or above the width; no steps.
+        InterpError: as ``interchange``; a rank below 1 or above the width; no steps, or no start.
 
     >>> from interp import HookedTransformer, subspaces, tasks
     >>> model = HookedTransformer.from_pretrained("mini")
@@ -172,14 +179,17 @@ def das(
     if not 1 <= whole_number(rank, "rank") <= width:
         raise InterpError(f"rank is {rank}. Give 1 to {width}, the width of '{site}'.")
     whole_number(steps, "steps", least=1)
+    whole_number(starts, "starts", least=1)
     if wanted is not None and np.shape(wanted) != (len(pairs),):
         raise InterpError(f"wanted has shape {np.shape(wanted)}. Give True or False for each of {len(pairs)} pairs.")
     base, _ = base_and_source(pairs, direction)
+    other = {"clean": "corrupted", "corrupted": "clean"}[_NAMED[direction]]
+    metrics = [_unedited(model, pairs, which, site, layer, at) for which in (_NAMED[direction], other)]
     own = run.activations(model, base, site, layers=[layer])[layer]
     apart = differences(own, values[layer], token_mask(base, at))
     return aligned(
-        runs, values[layer], apart, rank=rank, direction=direction, wanted=wanted, steps=steps, rate=rate, seed=seed,
-        progress=progress,
+        runs, values[layer], apart, *metrics, rank=rank, wanted=wanted, steps=steps, rate=rate, starts=starts,
+        seed=seed, progress=progress,
     )  # fmt: skip
 
 
@@ -188,12 +198,14 @@ def aligned(
     runs: Runs,
     other: Float[Tensor, "prompt position ..."],
     apart: Float[np.ndarray, "token width"],
+    unchanged: Float[np.ndarray, " prompt"],
+    changed: Float[np.ndarray, " prompt"],
     *,
     rank: int,
-    direction: Direction,
     wanted: Bool[np.ndarray, " prompt"] | None,
     steps: int,
     rate: float = RATE,
+    starts: int = 1,
     seed: int = 0,
     progress: Progress | None = None,
 ) -> Subspace:
@@ -203,41 +215,68 @@ def aligned(
         runs: the run that is edited.
         other: the other run's activations.
         apart: by what the two differ, to begin with its leading directions.
+        unchanged: the logit difference of the run that is edited.
+        changed: that of the other run.
         rank: as in ``das``, like the other arguments.
-        direction: which run is edited.
         wanted: of each pair, whether the answer is to change.
         steps: of Adam.
         rate: its learning rate.
-        seed: of what the differences leave free.
+        starts: how many searches.
+        seed: of what the differences leave free, and of further starts.
         progress: told of steps.
     """
-    device = other.device
-    with torch.random.fork_rng(devices=[]):  # the parametrisation draws what completes the start to a basis
-        torch.manual_seed(seed)
-        rotation = orthogonal(nn.Linear(apart.shape[1], rank, bias=False))
-        rotation.weight = torch.from_numpy(_leading(apart, rank, seed)).float()
-    rotation.to(device)
-    sign = torch.full((len(runs.pairs),), 1.0 if direction == "noising" else -1.0, dtype=torch.float64)
-    if wanted is not None:
-        sign = torch.where(torch.from_numpy(np.asarray(wanted, dtype=bool)), sign, -sign)
     source = other.float().clone()  # one made in inference mode cannot enter a graph
-    parameters = list(rotation.parameters())
-    optimiser, meter = torch.optim.Adam(parameters, lr=rate), Meter(progress, steps)
-    for _ in range(steps):
-        basis = rotation.weight
+    change = np.ones(len(runs.pairs), dtype=bool) if wanted is None else np.asarray(wanted, dtype=bool)
+    target = torch.from_numpy(np.where(change, changed, unchanged))
+    gap = max(float(np.abs(changed - unchanged).mean()), LEAST_GAP)
+    meter = Meter(progress, steps * starts)
 
-        def edit(activation: Tensor, rows: Int[np.ndarray, " row"], basis: Tensor = basis) -> Tensor:
-            given = source[torch.from_numpy(rows).to(device), : activation.shape[1]]
+    def loss(basis: Float[Tensor, "direction width"]) -> Float[Tensor, ""]:
+        def edit(activation: Tensor, rows: Int[np.ndarray, " row"]) -> Tensor:
+            given = source[torch.from_numpy(rows).to(source.device), : activation.shape[1]]
             moved = ((given - activation[:, : given.shape[1]]).flatten(2) @ basis.T) @ basis
             appended = activation.shape[1] - given.shape[1]  # tokens of an answer
             return activation + nn.functional.pad(moved, (0, 0, 0, appended)).reshape(activation.shape)
 
-        loss = nn.functional.softplus(sign * runs.metric(edit)).mean()
-        for parameter, gradient in zip(parameters, torch.autograd.grad(loss, parameters), strict=True):
-            parameter.grad = gradient
-        optimiser.step()
-        meter.add(1)
-    return Subspace.spanned_by(rotation.weight.detach().cpu().double().numpy(), kind=f"DAS of rank {rank}")
+        return ((runs.metric(edit) - target) / gap).square().mean()
+
+    drawn = np.random.default_rng(seed)
+    begun = [apart, *(drawn.normal(size=(rank, apart.shape[1])) for _ in range(starts - 1))]
+    found = [_descended(loss, _leading(one, rank, seed), source.device, steps, rate, seed, meter) for one in begun]
+    best = min(found, key=lambda one: one[0])[1]
+    return Subspace.spanned_by(best, kind=f"DAS of rank {rank}")
+
+
+def _descended(
+    loss: Callable[[Tensor], Tensor],
+    start: Float[np.ndarray, "direction width"],
+    device: torch.device,
+    steps: int,
+    rate: float,
+    seed: int,
+    meter: Meter,
+) -> tuple[float, Float[np.ndarray, "direction width"]]:
+    """The smallest loss on the way, the start and the last step included, and the orthonormal directions there."""
+    with torch.random.fork_rng(devices=[]):  # the parametrisation draws what completes the start to a basis
+        torch.manual_seed(seed)
+        rotation = orthogonal(nn.Linear(start.shape[1], len(start), bias=False))
+        rotation.weight = torch.from_numpy(start).float()
+    rotation.to(device)
+    parameters = list(rotation.parameters())
+    optimiser = torch.optim.Adam(parameters, lr=rate)
+    best, kept = np.inf, rotation.weight.detach()
+    for step in range(steps + 1):
+        with torch.set_grad_enabled(step < steps):
+            basis = rotation.weight
+            now = loss(basis)
+        if float(now.detach()) < best:  # a step of Adam is as long near the optimum as far from it
+            best, kept = float(now.detach()), basis.detach().clone()
+        if step < steps:
+            for parameter, gradient in zip(parameters, torch.autograd.grad(now, parameters), strict=True):
+                parameter.grad = gradient
+            optimiser.step()
+            meter.add(1)
+    return best, kept.cpu().double().numpy()
 
 
 def differences(

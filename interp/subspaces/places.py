@@ -143,13 +143,14 @@ def places(
     found["compression"] = np.full(shape[1:], np.nan)
     ranks = np.zeros(shape[1:], dtype=int)
     others = [model, random_model(model, seed=seed)] if controls else [model]
+    scores = [_Scores.of(one, pairs) for one in others]
     coins = np.random.default_rng(seed).permutation(len(pairs)) % 2 == 0
     n_fits = 4 if controls else 2
     meter = Meter(progress, shape[1] * shape[2] * n_fits)
     for row, layer in enumerate(asked.layers):
         read = [asked.activations(one, layer) for one in others]
         for column, role in enumerate(asked.roles):
-            here = _Here(asked, layer, role, read[0], model)
+            here = _Here(asked, layer, role, read[0], model, scores[0])
             cell = (slice(None), row, column)
             found["decoded"][cell], found["control"][cell] = here.decoded()
             found["compression"][row, column] = here.compression()
@@ -165,14 +166,14 @@ def places(
                     at = np.flatnonzero(asked.halves == chosen)
                     found["agreement"][at, row, column, 0, part] = here.swaps(chosen, das)
                 meter.add(1)
-            for fit, there in enumerate(here.controls(others, read), start=1):
+            for fit, there in enumerate(here.controls(others, read, scores), start=1):
                 wanted = coins if fit == 1 else np.ones(len(pairs), dtype=bool)
                 das = there.das(0, rank=rank, steps=steps, wanted=wanted)
                 for part, chosen in ((1, 0), (0, 1)):
                     at = np.flatnonzero(asked.halves == chosen)
                     found["agreement"][at, row, column, fit, part] = there.swaps(chosen, das) == wanted[at]
                 meter.add(1)
-    return _labelled(asked, found, ranks, steps=steps, seed=seed)
+    return _labelled(asked, found, ranks, scores[0], steps=steps, seed=seed)
 
 
 def places_passes(
@@ -236,6 +237,18 @@ class _Read:
 
     clean: Float[Tensor, "prompt position ..."]
     corrupted: Float[Tensor, "prompt position ..."]
+
+
+@dataclass(frozen=True)
+class _Scores:
+    """The logit difference of both runs, unedited."""
+
+    clean: Float[np.ndarray, " prompt"]
+    corrupted: Float[np.ndarray, " prompt"]
+
+    @classmethod
+    def of(cls, model: HookedTransformer, pairs: PromptPairs) -> _Scores:
+        return cls(score(model, pairs, "clean"), score(model, pairs, "corrupted"))
 
 
 @dataclass(frozen=True)
@@ -342,19 +355,23 @@ def _layers(model: HookedTransformer, site: str, layers: Sequence[int] | None) -
 class _Here:
     """One place of one model: its activations, and the runs of each half that are edited there."""
 
-    def __init__(self, asked: _Asked, layer: int, role: str, read: _Read, model: HookedTransformer) -> None:
-        self.asked, self.layer, self.role, self.read, self.model = asked, layer, role, read, model
+    def __init__(
+        self, asked: _Asked, layer: int, role: str, read: _Read, model: HookedTransformer, scores: _Scores
+    ) -> None:
+        self.asked, self.layer, self.role, self.read, self.model, self.scores = asked, layer, role, read, model, scores
         self.tokens = token_mask(asked.pairs.clean, role)
         self.runs = [
             Runs.of(model, asked.half(half), "clean", site=asked.site, layer=layer, at=role) for half in (0, 1)
         ]
         self.fits = [self._fitted(half) for half in (0, 1)]
 
-    def controls(self, others: Sequence[HookedTransformer], read: Sequence[_Read]) -> Iterator[_Here]:
+    def controls(
+        self, others: Sequence[HookedTransformer], read: Sequence[_Read], scores: Sequence[_Scores]
+    ) -> Iterator[_Here]:
         """The place for arbitrary answers, and that of the model of shuffled weights."""
         if len(others) > 1:
             yield self
-            yield _Here(self.asked, self.layer, self.role, read[1], others[1])
+            yield _Here(self.asked, self.layer, self.role, read[1], others[1], scores[1])
 
     # ---- what can be read ----
 
@@ -434,8 +451,9 @@ class _Here:
         apart = differences(own, source, self.tokens[other])
         most = apart.shape[1] // 2  # so that there is room for a placebo
         return aligned(
-            self.runs[1 - half], source, apart, rank=min(rank or max(self.fits[half]["means"].rank, 1), most),
-            direction="noising", wanted=None if wanted is None else wanted[other], steps=steps, seed=self.asked.seed,
+            self.runs[1 - half], source, apart, self.scores.clean[other], self.scores.corrupted[other],
+            rank=min(rank or max(self.fits[half]["means"].rank, 1), most),
+            wanted=None if wanted is None else wanted[other], steps=steps, seed=self.asked.seed,
         )  # fmt: skip
 
     def exchanged(self, half: int, das: Subspace) -> dict[str, np.ndarray]:
@@ -462,12 +480,18 @@ class _Here:
 
 
 def _labelled(
-    asked: _Asked, found: dict[str, np.ndarray], ranks: Int[np.ndarray, "layer role"], *, steps: int, seed: int
+    asked: _Asked,
+    found: dict[str, np.ndarray],
+    ranks: Int[np.ndarray, "layer role"],
+    scores: _Scores,
+    *,
+    steps: int,
+    seed: int,
 ) -> xr.Dataset:
     model, pairs = asked.model, asked.pairs
     metric, units = described(pairs, "logit_difference")
     gap = readouts.READOUTS["logit_difference"].minimum_gap
-    clean, corrupted = (score(model, pairs, "clean"), score(model, pairs, "corrupted"))
+    clean, corrupted = scores.clean, scores.corrupted
     dims = ("prompt", "layer", "role")
     axes = {"erasure": "eraser", "interchange": "subspace"}
     variables = {

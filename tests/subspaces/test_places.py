@@ -81,20 +81,19 @@ def test_no_pair_is_in_the_fit_that_it_tests(gpt2: HookedTransformer) -> None:
     pairs = drawn()
     assert source_words(pairs).shape == (2, 16)
     halves = _halves(pairs)
+    answers = {"correct": pairs.correct, "incorrect": pairs.incorrect}
     turned = {
-        name: np.where(halves == 0, own, other)
-        for name, own, other in (
-            ("correct", pairs.incorrect, pairs.correct),
-            ("incorrect", pairs.correct, pairs.incorrect),
-        )
+        "correct": np.where(halves == 0, pairs.incorrect, pairs.correct),
+        "incorrect": np.where(halves == 0, pairs.correct, pairs.incorrect),
     }
-    asked: dict[str, Any] = {"steps": 3, "controls": False}
-    before, after = (
+    other = {name: np.where(halves == 0, (ids + 7) % gpt2.cfg.vocab, ids) for name, ids in answers.items()}
+    asked: dict[str, Any] = {"steps": 12, "controls": False}
+    before, after, elsewhere = (
         subspaces.place(gpt2, one, "resid_pre", 1, "color", **asked)["patched_interchange"].sel(subspace="das").values
-        for one in (pairs, replace(pairs, **turned))
+        for one in (pairs, replace(pairs, **turned), replace(pairs, **other))
     )
     np.testing.assert_array_equal(after[halves == 0], -before[halves == 0])
-    assert (after[halves == 1] != before[halves == 1]).any()
+    assert (elsewhere[halves == 1] != before[halves == 1]).any()
 
 
 @pytest.mark.parametrize(
