@@ -6,14 +6,15 @@
 # make bench    how long the main job takes here, then patch sweeps beside other tools
 #
 # PYTHON=python3.12 picks the interpreter, VENV=dir the environment,
-# TESTS="tests/cli/test_cli.py" and MARKERS="not weights" what to test, WORKERS=0 in one process that a debugger can enter,
-# BENCH="--quick" how much to measure.
+# TESTS="tests/cli/test_cli.py" and MARKERS="not weights" what to test, PART=1/3 how much of each long table of cases,
+# WORKERS=0 in one process that a debugger can enter, BENCH="--quick" how much to measure.
 
 PYTHON  ?= python3
 VENV    ?= .venv
 OUT     ?= reports/color-noun
 TESTS   ?=
 MARKERS ?=
+PART    ?=
 WORKERS ?= 2
 BENCH   ?=
 PIPFLAGS ?=
@@ -35,7 +36,8 @@ report: $(VENV)/.installed
 	@echo "Open $(OUT)/report.html in a browser."
 
 test: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile $(if $(MARKERS),-m "$(MARKERS)") $(TESTS)
+	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile $(if $(MARKERS),-m "$(MARKERS)") \
+		$(if $(PART),--part $(PART)) $(TESTS)
 
 test-processors: $(VENV)/.installed-dev
 	PYTHON=$(BIN)/python WORKERS=$(WORKERS) tests/processors.sh $(if $(SHORT),--short) $(TESTS)

@@ -25,9 +25,21 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 REPOSITORY = Path(__file__).parent.parent
 
 
+def _part(text: str) -> tuple[int, int]:
+    """K and N of ``K/N``."""
+    part, _, parts = text.partition("/")
+    if not 1 <= int(part) <= int(parts):
+        raise ValueError(text)
+    return int(part), int(parts)
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Let long tables be sampled, and the tests of a GPU be tried where there is none."""
     parser.addoption("--sample-tables", action="store_true", help="of each table of cases only two are not slow")
+    parser.addoption(
+        "--part", type=_part, metavar="K/N",
+        help="of each table of cases the first, the last, and of the others the K-th of N parts",
+    )  # fmt: skip
     parser.addoption(
         "--cuda-device", choices=("cuda", "cpu"), default="cuda",
         help="device of the tests marked cuda; on 'cpu' they compare it with itself, to know that they run",
@@ -43,6 +55,8 @@ def pytest_configure(config: pytest.Config) -> None:
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Sample long tables of cases, and skip, with the reason, what this machine cannot run."""
+    if config.option.part:
+        _keep_part(config, items, *config.option.part)
     if config.option.sample_tables:
         _sample_tables(items)
     on_cuda = [item for item in items if item.get_closest_marker("cuda")]
@@ -54,20 +68,29 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
                 item.add_marker(pytest.mark.skip(reason="torch sees no CUDA device"))
 
 
+def _middles(items: list[pytest.Item]) -> Iterator[tuple[int, pytest.Item]]:
+    """The cases of each test between its first and its last, counted from 1."""
+    tables: dict[str, list[pytest.Item]] = {}
+    for item in items:
+        tables.setdefault(item.nodeid.partition("[")[0], []).append(item)
+    for cases in tables.values():
+        yield from enumerate(cases[1:-1], start=1)
+
+
+def _keep_part(config: pytest.Config, items: list[pytest.Item], part: int, parts: int) -> None:
+    """Leave out the other parts of each table: CI takes another part each time."""
+    left = {item for number, item in _middles(items) if number % parts != part - 1}
+    config.hook.pytest_deselected(items=[item for item in items if item in left])
+    items[:] = [item for item in items if item not in left]
+
+
 def _sample_tables(items: list[pytest.Item]) -> None:
     """Of a test's cases keep the first and the last; the others become slow.
 
-    So `make test` has every test, and CI, or naming a file, every case.
+    So `make test` has every test, and naming a file, every case.
     """
-    tables: dict[str, list[pytest.Item]] = {}
-    for item in items:
-        if not item.get_closest_marker("slow"):
-            tables.setdefault(item.nodeid.partition("[")[0], []).append(item)
-    for cases in tables.values():
-        kept = {0, len(cases) - 1}
-        for number, case in enumerate(cases):
-            if number not in kept:
-                case.add_marker(pytest.mark.slow)
+    for _, case in _middles([item for item in items if not item.get_closest_marker("slow")]):
+        case.add_marker(pytest.mark.slow)
 
 
 @pytest.hookimpl(wrapper=True)
