@@ -45,8 +45,8 @@ def find(text: str, word: str, within: Sequence[tuple[int, int]] | None = None) 
             raise InterpError(f"The {name} is {shown(one)}. Give at least one word.")
     plain, _, which = word.rpartition("@") if re.search(r"@\d+$", word) else (word, "", "")
     # A word ends where letters end; where a script writes no spaces, or at a sign, any place will do.
-    before = r"(?<!\w)" if _spaced(plain[0]) else ""
-    after = r"(?!\w)" if _spaced(plain[-1]) else ""
+    before = r"(?<!\w)" if spaced(plain[0]) else ""
+    after = r"(?!\w)" if spaced(plain[-1]) else ""
     places = [match.span() for match in re.finditer(before + re.escape(plain) + after, text)]
     if within is not None:
         places = [(a, b) for a, b in places if any(first <= a and b <= last for first, last in within)]
@@ -95,7 +95,7 @@ def with_word(text: str, place: tuple[int, int], word: str) -> str:
     return text[: place[0]] + word + text[place[1] :]
 
 
-def _spaced(letter: str) -> bool:
+def spaced(letter: str) -> bool:
     """Whether it is a letter or digit of a script that sets its words apart with spaces."""
     unspaced = ("CJK", "HIRAGANA", "KATAKANA", "THAI", "LAO", "KHMER", "MYANMAR")
     return letter.isalnum() and not unicodedata.name(letter, "").startswith(unspaced)

@@ -12,13 +12,17 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, GPT2LMHeadModel
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from transformers import AutoModelForCausalLM, GPT2LMHeadModel, PreTrainedTokenizerFast
 
 from analyses.cli import explanation as module
-from interp import Explanation, HookedTransformer, InterpError, explain, report
+from analyses.cli.explanation import words
+from interp import Explanation, HookedTransformer, InterpError, explain, report, tasks
 from interp.mini import WEIGHTS
+from interp.prompts.chat import Written
 from interp.report import notebook
 from tests.tiny import without_blocks
+from tests.tiny_tokenizers import byte_bpe
 from tests.tolerance import close
 
 TEXT = "Me encanta el color negro, espero algún día tener un gato así"
@@ -241,37 +245,116 @@ def test_nothing_arrives_where_no_head_writes(raw: HookedTransformer, tmp_path: 
     assert (found.reach["difference"].sel(position=12) == 0).all()
 
 
-def test_words_come_from_the_lexicons_then_from_the_model(mini: HookedTransformer) -> None:
+def test_words_come_from_the_lists_then_from_the_model(mini: HookedTransformer) -> None:
     found = explain(mini, TEXT, "negro", "gato", n=2)
     assert [slots["source"] for slots in found.pairs.corrupted_slots] == ["blanco", "rojo"]
-    words = module.other_words(mini, "Me encanta el color", (3, 10), 3)  # in no lexicon
-    assert words
-    assert all(word.isalpha() and word.islower() and word != "encanta" for word in words)
-    ids = mini.tokenizer("Me", add_special_tokens=False)["input_ids"]
-    first = mini.forward(torch.tensor([[mini.bos_token_id, *ids]]))[0, -1].topk(24).indices.tolist()
-    assert set(words) <= {mini.tokenizer.decode([token]).strip() for token in first}
+    assert set(found.origins.values()) == {"list"}
+    assert "In no list" not in explain(mini, TEXT, "negro", "gato", n=2, language="en").answer
+    chosen = words.origins(mini, Written.of(mini, "Me encanta el color"), (11, 13), 3)  # in no list
+    own = [word for word, origin in chosen.items() if origin == "model"]
+    assert own
+    assert all(word.isalpha() and word.islower() and word != "el" for word in own)
     letters = [token for token in range(len(mini.tokenizer)) if mini.tokenizer.decode([token])[:1].isalpha()]
-    for token in first:
-        after = mini.forward(torch.tensor([[mini.bos_token_id, *ids, token]]))[0, -1].softmax(dim=-1)
-        if after[letters].sum() > 0.5:  # the beginning of a word
-            assert mini.tokenizer.decode([token]).strip() not in words
+    lead = mini.tokenizer("Me encanta", add_special_tokens=False)["input_ids"]
+    for word in own:  # each is one token, and no beginning of a word
+        (token,) = mini.tokenizer(f" {word}", add_special_tokens=False)["input_ids"]
+        after = mini.forward(torch.tensor([[mini.bos_token_id, *lead, token]]))[0, -1].softmax(dim=-1)
+        assert float(after[letters].sum()) < 0.5
 
 
-def test_of_the_words_that_a_model_expects_those_like_the_source_come_first(mini: HookedTransformer) -> None:
-    assert module.words._nearest(mini, "negro", ["de", "gato", "rojo", "blanco"])[-2:] != ["rojo", "blanco"]
-    assert set(module.words._nearest(mini, "negro", ["de", "gato", "rojo", "blanco"])[:2]) == {"rojo", "blanco"}
+def test_of_the_whole_vocabulary_words_of_the_sources_kind_come_first(
+    mini: HookedTransformer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without any list: of all whole tokens, those beside *black* in the embedding are other colours."""
+    monkeypatch.setattr(words, "of_lists", lambda word, spoken: iter(()))
+    monkeypatch.setattr(words, "_kinds", lambda language: {})
+    text = "The cat is black. The cat is"
+    chosen = words.origins(mini, Written.of(mini, text), (11, 16), 6)
+    assert set(chosen.values()) == {"model"}
+    colors = {*tasks.load("color-noun").lexicon["color"], *tasks.load("color-noun-es").lexicon["color"]}
+    assert set(list(chosen)[:4]) <= colors
+    found = explain(mini, text, "black", "is@2", n=4)
+    assert f"In no list of words of its kind: {', '.join(list(chosen)[:4])}; of the model" in found.answer
+
+
+def test_where_a_language_has_no_word_of_that_length_those_of_another_stand_in(
+    mini: HookedTransformer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(words, "of_lists", lambda word, spoken: iter([word, "rojoazul", "verderojo"]))
+    found = explain(mini, "Me encanta el color negro y tengo un gato", "negro", "gato", n=3, language="en")
+    used = [slots["source"] for slots in found.pairs.corrupted_slots]
+    assert set(used) <= set(tasks.load("color-noun").lexicon["color"])
+    assert f"Of its kind, but of another language: {', '.join(used)}." in found.answer
+    assert 'Of its kind (rojoazul, verderojo) none has as many tokens as "negro"' in found.answer
+
+
+@pytest.mark.parametrize(
+    ("sentence", "word", "others"),
+    [
+        ("The cat is black", "black", {"white", "red"}),
+        ("THE CAT IS BLACK", "BLACK", {"WHITE", "RED"}),
+        ("Mi perro come pan", "perro", {"gato", "pájaro"}),
+        ("Mi amigo Juan come pan", "Juan", {"Pedro", "Carlos"}),
+        ("Ayer compré tres libros", "tres", {"cuatro", "cinco"}),
+        ("Ayer compré tres libros", "compré", {"vendí", "comí"}),
+        ("She walked home", "walked", {"ran", "jumped"}),
+        ("I have 7 cats", "7", {"6", "8"}),
+        ("It was in 1998", "1998", {"1997", "1999"}),
+        ("El gato 😀", "😀", {"😢", "😂"}),
+    ],
+)
+def test_lists_hold_colours_animals_names_numbers_and_verbs(sentence: str, word: str, others: set[str]) -> None:
+    assert others <= set(words.of_lists(word, words.language_of(sentence)))
+
+
+def test_forms_of_one_word_are_not_compared_with_each_other() -> None:
+    pairs = [("walked", "walks"), ("doctor", "doctors"), ("compré", "compra"), ("Seven", "seventy")]
+    assert all(words._one_stem(*pair) for pair in pairs)
+    assert not any(words._one_stem(*pair) for pair in [("cat", "car"), ("blanco", "negro"), ("three", "thirty")])
+
+
+def sentencepiece(vocab: list[str]) -> PreTrainedTokenizerFast:
+    """Marks spaces as SentencePiece does, and leaves out the first of a text when it decodes."""
+    raw = Tokenizer(models.WordLevel({token: i for i, token in enumerate(vocab)}, unk_token=vocab[0]))
+    raw.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first")
+    raw.decoder = decoders.Metaspace(prepend_scheme="first")
+    return PreTrainedTokenizerFast(tokenizer_object=raw, unk_token=vocab[0])
+
+
+def test_a_space_before_a_word_is_seen_whatever_the_tokenizer() -> None:
+    reader = sentencepiece(["<unk>", "\u2581cat", "\u2581red", "s", "\u2581blue"])
+    assert reader.decode([2]) == "red"  # alone it has lost its space
+    pieces = words._pieces(reader, 1)
+    assert pieces[1:] == [" cat", " red", "s", " blue"]
+    assert [words._as_whole(piece, " cat") for piece in pieces[1:]] == [True, True, False, True]
+    chances = torch.tensor([[0.1, 0.3, 0.1, 0.4, 0.1], [0.1, 0.5, 0.2, 0.1, 0.1]]).log()
+    assert words._ends(chances, pieces, "t") == [True, True]
+    going_on = torch.tensor([[0.1, 0.1, 0.1, 0.6, 0.1]]).log()
+    assert words._ends(going_on, pieces, "t") == [False]
+    assert words._ends(going_on, pieces, "\u732b") == [True]  # a script without spaces does not say
+    bytes_too = byte_bpe(["the cat is red and the cat is blue"] * 4, 290)
+    marked = words._pieces(bytes_too, bytes_too(" cat", add_special_tokens=False)["input_ids"][-1])
+    assert {" cat", " is"} <= set(marked)
+
+
+def test_kinds_hold_no_word_twice_and_every_kind_has_words_enough() -> None:
+    for language in ("en", "es"):
+        for kind, held in words._kinds(language).items():
+            assert len(set(held)) == len(held) >= 5, kind
 
 
 def test_it_says_where_no_word_of_the_sources_kind_has_its_number_of_tokens(
     mini: HookedTransformer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(
-        module.words, "of_lexicons", lambda word: iter([word, "rojoazul", "verderojo", "rojoazulverde"])
-    )
-    found = module.explain(mini, "Me encanta el color negro y tengo un gato", "negro", "gato", n=2)
+    monkeypatch.setattr(words, "of_lists", lambda word, spoken: iter([word, "rojoazul", "verderojo", "rojoazulverde"]))
+    text = "Me encanta el color negro y tengo un gato"
+    found = module.explain(mini, text, "negro", "gato", n=2)
     assert found.listed == ("rojoazul", "verderojo")
-    assert "No son de su clase (rojoazul, verderojo)" in found.answer
-    assert "Esas 2 tienen tantos unas como otras" in found.answer
+    assert "De su clase (rojoazul, verderojo) ninguna palabra tiene tantos tokens como «negro»" in found.answer
+    assert "Con «rojoazul» en la frase, 1 de su clase" in found.answer
+    other = text.replace("negro", "rojoazul")  # the way out that the answer names, tried
+    way_out = module.explain(mini, other, "rojoazul", "gato", instead=["verderojo"])
+    assert len(way_out.pairs) == 1
 
 
 def test_words_of_the_lexicon_have_the_sources_capital(mini: HookedTransformer) -> None:

@@ -22,7 +22,7 @@ from analyses.cli.explanation.clock import Clock
 from analyses.cli.explanation.continuation import continued
 from analyses.cli.explanation.influences import Influences
 from analyses.cli.explanation.result import Explanation
-from analyses.cli.explanation.words import of_one_length, other_words
+from analyses.cli.explanation.words import Origin, of_one_length, origins, other_words
 from analyses.cli.sentence import ANY
 from interp._arguments import check_model
 from interp.errors import InterpError, shown, unknown_name, whole_number
@@ -86,8 +86,8 @@ def explain(
     """What of one word of a sentence reaches another: how much, what it changes, and which heads write it there.
 
     The sentence is compared with counterfactuals: itself with another word in the place of the source, of as many
-    tokens. Other words come from the bundled lexicons where the source is in one of them, then from what the model
-    itself expects in that place.
+    tokens. Other words come from lists of words of its kind, then from the same kind in another language, then from the
+    model's own vocabulary: those most like it there.
 
     Where the source is ``"?"``, the question is the other way round: which words of the context matter to the target?
     Each is exchanged for others, attention from the target to it is cut, and gradients are attributed to it. The
@@ -139,7 +139,7 @@ def explain(
         return Influences(written.said, _in_one_form(target), said, context.measured(asked, clock, progress=progress))
     if continuation is not None and whole_number(continuation, "continuation") < 1:
         raise InterpError(f"continuation is {shown(continuation)}. Ask for at least one token.")
-    pairs, listed = counterfactuals(model, written, source, target, instead=instead, n=n)
+    pairs, listed, chosen = counterfactuals(model, written, source, target, instead=instead, n=n)
     names = _in_one_form(source), _in_one_form(target)
     beginning, lined_up = Beginning.of(model, pairs), len(pairs)
     pairs = measuring.affordable(beginning, pairs, clock)
@@ -151,7 +151,7 @@ def explain(
     for now in carried(model, pairs, order, clock, progress):
         found = Explanation(
             written.said, *names, said, pairs, reach, predictions, now.heads, sources, now.route, goes_on, now.paths,
-            seconds, lined_up, listed,
+            seconds, lined_up, listed, chosen,
         )  # fmt: skip
         if refined is not None and not now.last:
             refined(found)
@@ -168,8 +168,8 @@ def as_written(model: HookedTransformer, text: str | Messages) -> Written:
 
 def counterfactuals(
     model: HookedTransformer, written: Written, source: str, target: str, *, instead: Sequence[str] | None, n: int
-) -> tuple[PromptPairs, tuple[str, ...]]:
-    """The sentence with other words in the place of the source; and ``Explanation.listed``.
+) -> tuple[PromptPairs, tuple[str, ...], dict[str, Origin]]:
+    """The sentence with other words in the place of the source; and ``Explanation.listed`` and ``.origins``.
 
     Raises:
         InterpError: as ``explain`` does.
@@ -177,9 +177,11 @@ def counterfactuals(
     if whole_number(n, "n") < 1:
         raise InterpError(f"n is {shown(n)}. Ask for at least one counterfactual.")
     first, second = swaps.find_both(written.text, _in_one_form(source), _in_one_form(target), written.within)
-    words = other_words(model, written, first, n) if instead is None else instead
+    chosen = origins(model, written, first, n) if instead is None else {}
     listed = of_one_length(written, first) if instead is None else ()
-    return swaps.swapped(written.reader, written.text, first, second, words, most=n, also=written.roles), listed
+    words = list(chosen) if instead is None else instead
+    pairs = swaps.swapped(written.reader, written.text, first, second, words, most=n, also=written.roles)
+    return pairs, listed, chosen
 
 
 def _in_one_form(text: str) -> str:

@@ -118,20 +118,30 @@ def _compared(found: Explanation) -> str:
 
 
 def _of_another_kind(found: Explanation) -> str:
-    """That the other words are not of the source's kind, and with which word in the sentence they would be."""
-    if not found.listed:
-        return ""
-    words = ", ".join(found.listed)
-    said = say(
-        " They are not of its kind ({words}): none of those has as many tokens as {source}.",
-        words=words, source=quoted(found.source),
-    )  # fmt: skip
-    if len(found.listed) == 1:
-        return said
-    return said + say(
-        " These {n} have as many as one another: with one of them in the sentence, the others can take its place.",
-        n=len(found.listed),
+    """Which of the other words are not of the source's kind and language, and what would be compared with such."""
+    source, used = quoted(found.source), [slots[SOURCE] for slots in found.pairs.corrupted_slots]
+    abroad, unlisted = (
+        ", ".join(word for word in used if found.origins.get(word) == origin)
+        for origin in ("another language", "model")
     )
+    said = ""
+    if found.listed:
+        said += say(
+            " Of its kind ({words}) none has as many tokens as {source}.", words=", ".join(found.listed), source=source
+        )
+    if abroad:
+        said += say(" Of its kind, but of another language: {words}.", words=abroad)
+    if unlisted:
+        said += say(
+            " In no list of words of its kind: {words}; of the model's own words these are most like it there.",
+            words=unlisted,
+        )
+    if len(found.listed) > 1:
+        said += say(
+            " With {word} in the sentence, {n} of its kind can take its place: put it there, and ask from {word}.",
+            word=quoted(found.listed[0]), n=len(found.listed) - 1,
+        )  # fmt: skip
+    return said
 
 
 def _of_predictions(found: Explanation) -> str:

@@ -20,7 +20,7 @@ from torch import Tensor
 from analyses.cli.explanation.beginning import Beginning
 from analyses.cli.explanation.clock import Clock
 from analyses.cli.explanation.measuring import ROUNDING
-from analyses.cli.explanation.words import goes_on, of_lexicons
+from analyses.cli.explanation.words import goes_on, language_of, of_lists
 from analyses.cli.sentence import NEXT
 from interp import results, stats
 from interp.attribution import input_attribution
@@ -274,9 +274,10 @@ def _gradients(asked: Setting) -> dict[str, Float[np.ndarray, " word"]]:
 
 
 def _others(asked: Setting, index: int, whole: Beginning) -> list[tuple[str, list[int]]]:
-    """Other words in the place of one, of as many tokens: of a lexicon, else such as the model expects there."""
+    """Other words in the place of one, of as many tokens: of a list, else such as the model expects there."""
     unit, chars, own = asked.units[index], asked.chars[index], asked.ids.tolist()
-    words = [] if chars is None else [word for word in dict.fromkeys(of_lexicons(unit.text)) if word != unit.text]
+    listed = () if chars is None else of_lists(unit.text, language_of(asked.written.text))
+    words = [word for word in dict.fromkeys(listed) if word != unit.text]
     found = []
     if words and chars is not None:
         texts = [swaps.with_word(asked.written.text, chars, word) for word in words]

@@ -36,7 +36,7 @@ def rehearsed(
     Raises:
         InterpError: what ``explain`` refuses.
     """
-    pairs, _ = counterfactuals(model, as_written(model, text), source, target, instead=instead, n=n)
+    pairs, *_ = counterfactuals(model, as_written(model, text), source, target, instead=instead, n=n)
     words, length = len(pairs), int(pairs.clean.lengths[0])
     yield f"What of {source} reaches {target} in {model.name}. This is a plan: nothing is patched or written."
     yield (

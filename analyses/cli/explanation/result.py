@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import xarray as xr
@@ -17,6 +18,9 @@ from interp.language import speaking
 from interp.prompts import PromptPairs
 from interp.prompts.swaps import TARGET
 from interp.sites import head_label
+
+if TYPE_CHECKING:
+    from analyses.cli.explanation.words import Origin
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -53,6 +57,8 @@ class Explanation:
         lined_up: how many counterfactuals there were; ``pairs`` are those for which there was time.
         listed: words of the source's kind, from a lexicon, that have as many tokens as one another but none as many as
             the source, so that other words stand in for it.
+        origins: where each word that was chosen is from: a list that holds the source, that kind's list in another
+            language, or the model's own vocabulary; empty where the words were given.
 
     >>> from interp import HookedTransformer, explain
     >>> model = HookedTransformer.from_pretrained("mini")
@@ -77,6 +83,7 @@ class Explanation:
     seconds: float | None = None
     lined_up: int = 0
     listed: tuple[str, ...] = ()
+    origins: Mapping[str, Origin] = field(default_factory=dict)
 
     @property
     def results(self) -> dict[str, xr.Dataset]:

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from analyses.cli.explanation.beginning import Beginning
-from interp import tasks
-from interp.errors import InterpError
+from analyses.cli.sentence import FEWEST
+from interp import _yaml, tasks
+from interp.language import LANGUAGES, is_spanish
 from interp.prompts import swaps
 from interp.prompts.chat import Written
 from interp.prompts.swaps import SOURCE
@@ -20,21 +25,33 @@ from interp.prompts.tokens import Prompts, encode_marked, encode_plain
 
 if TYPE_CHECKING:
     from interp.model import HookedTransformer
+    from interp.tasks import Task
 
 LIKELY = 0.2
 """A word of several tokens is one that the model expects only if each of its later tokens has this probability."""
+WEIGHT = 0.01
+"""What a nat of a word's log-probability counts beside a cosine: ten nats as much as a tenth."""
+NEAR = 20
+"""So many numbers stand beside one that is written in digits."""
+
+Origin: TypeAlias = Literal["list", "another language", "model"]
+"""Where a word is from: a list that holds the source, that kind's list in another language, or the vocabulary."""
 
 
 def other_words(model: HookedTransformer, text: str | Written, source: tuple[int, int], n: int) -> list[str]:
-    """Words for the place of the source: of the bundled lexicons that hold it, then what the model expects there.
+    """Words for the place of the source, those of its kind first.
 
-    In a phrase of several words, each that is in a lexicon is exchanged by itself.
+    They come from the lists of words of one kind (``kinds.yaml``) and the lexicons of the bundled tasks that hold the
+    source. Where fewer than ``n`` of them have its number of tokens, those of the same kind in another language follow,
+    then the words of the model's own vocabulary that are most like it there: by their embeddings, beside its own and
+    those of its kind, and by how far the model expects them. In a phrase of several words, each that is in a list is
+    exchanged by itself.
 
     Args:
         model: the model.
         text: the sentence.
         source: characters of the word.
-        n: how many counterfactuals are wanted. The model is asked only where fewer words of the lexicons line up.
+        n: how many counterfactuals are wanted.
 
     >>> from interp import HookedTransformer
     >>> model = HookedTransformer.from_pretrained("mini")
@@ -43,27 +60,53 @@ def other_words(model: HookedTransformer, text: str | Written, source: tuple[int
     >>> other_words(model, "el color negro", (3, 14), 2)[:2]
     ['color blanco', 'color rojo']
     """
-    written = text if isinstance(text, Written) else Written.of(model, text)
+    return list(origins(model, text if isinstance(text, Written) else Written.of(model, text), source, n))
+
+
+def origins(model: HookedTransformer, written: Written, source: tuple[int, int], n: int) -> dict[str, Origin]:
+    """The words of ``other_words``, and where each is from.
+
+    Of lists, those that do not line up are among them, so that they can be reported; of the others none is.
+    """
     word = written.text[slice(*source)]
-    found = [other for other in dict.fromkeys([*of_lexicons(word), *_of_phrase(word)]) if other != word]
-    if sum(_lines_up(written, source, found)) >= n:
+    spoken = language_of(written.text)
+    others = [*of_lists(word, spoken), *_of_phrase(word, spoken)]
+    found: dict[str, Origin] = {other: "list" for other in others if other != word}
+    enough = min(n, FEWEST)  # as many as an interval needs: words of other kinds are not mixed into more
+    fits = [other for other, fit in zip(found, _lines_up(written, source, list(found)), strict=True) if fit]
+    if len(fits) >= enough:
+        return found
+    foreign = [other for other in dict.fromkeys(_abroad(word, spoken)) if other != word and other not in found]
+    foreign = [other for other, fit in zip(foreign, _lines_up(written, source, foreign), strict=True) if fit]
+    found |= dict.fromkeys(foreign, "another language")
+    if len(fits) + len(foreign) >= enough:
         return found
     expected = [
         other
-        for other in _expected(model, written, source, 8 * n)
-        if other.isalpha() and other.islower() == word.islower() and other not in (word, *found)
+        for other in _expected(model, written, source, [*fits, *foreign], 8 * n)
+        if other.isalpha()
+        and _case(other) == _case(word)
+        and other not in (word, *found)
+        and not _one_stem(word, other)
     ]
-    expected = _nearest(model, word, expected)
-    return found + [other for other, fits in zip(expected, _lines_up(written, source, expected), strict=True) if fits]
+    lined_up = _lines_up(written, source, expected)
+    found |= {other: "model" for other, fit in zip(expected, lined_up, strict=True) if fit}
+    return found
+
+
+def language_of(text: str) -> str:
+    """The language whose words are tried first."""
+    return "es" if is_spanish(text) else "en"
 
 
 def of_one_length(written: Written, source: tuple[int, int]) -> tuple[str, ...]:
-    """Words that stand in a lexicon with the source and have as many tokens as one another, where none has its number.
+    """Words that stand in a list with the source and have as many tokens as one another, where none has its number.
 
     Of several numbers of tokens, that of most words. With one of these in the sentence, they can stand in for it.
     """
     word = written.text[slice(*source)]
-    others = [other for other in dict.fromkeys(of_lexicons(word)) if other != word]
+    spoken = language_of(written.text)
+    others = [other for other in dict.fromkeys(of_lists(word, spoken)) if other != word]
     own, *lengths = _lengths(written, source, [word, *others])
     if not others or own in lengths:
         return ()
@@ -83,71 +126,197 @@ def _lengths(written: Written, source: tuple[int, int], words: Sequence[str]) ->
     return [len(ids) for ids, _ in encode_plain(written.reader, texts)]
 
 
-def _nearest(model: HookedTransformer, word: str, others: Sequence[str]) -> list[str]:
-    """The words in the order in which their embeddings look like that of one: a colour's are other colours, not *of*.
+def of_lists(word: str, spoken: str) -> Iterator[str]:
+    """The words that stand in a list or a lexicon together with this one, itself among them; with its capitals.
 
-    Of several tokens the mean counts. As the model expects them where its embedding is not at hand.
+    The lists of the language that is spoken come first, and keep out those of another. Beside a number in digits are
+    the nearest that have as many.
     """
-    blocks, _ = model.own_blocks()
-    if blocks is None or not others:
-        return list(others)
-    reader: Any = model.tokenizer
-    ids = [reader(f" {one}", add_special_tokens=False)["input_ids"] for one in (word, *others)]
-    middle = blocks.token.mean(dim=0)
-    own, *vectors = (blocks.token[torch.tensor(row, device=middle.device)].mean(dim=0) - middle for row in ids)
-    alike = [float(torch.cosine_similarity(own, vector, dim=0)) for vector in vectors]
-    return [others[i] for i in np.argsort(-np.array(alike), kind="stable")]
+    if word.isascii() and word.isdigit():
+        yield from _numbers(word)
+    for language in (spoken, *(other for other in LANGUAGES if other != spoken)):
+        lists = [words for words in _kinds(language).values()]
+        lists += [words for task in _tasks(language) for words in task.lexicon.values()]
+        found = [other for words in lists for other in _beside(word, words)]
+        if found:
+            yield from found
+            return
 
 
-def of_lexicons(word: str) -> Iterator[str]:
-    """The words that stand in a bundled lexicon together with this one, itself among them."""
-    for name in tasks.names():
-        for words in tasks.load(name).lexicon.values():
-            if word in words:
-                yield from words
-            elif word.lower() in words and word.istitle():
-                yield from (other.capitalize() for other in words)
+def _numbers(word: str) -> Iterator[str]:
+    near = (int(word) + step * sign for step in range(1, NEAR) for sign in (-1, 1))
+    yield from (str(number) for number in near if number >= 0 and len(str(number)) == len(word))
 
 
-def _of_phrase(phrase: str) -> Iterator[str]:
-    """A phrase of several words with one of them exchanged for another of its lexicon."""
+def _abroad(word: str, spoken: str) -> Iterator[str]:
+    """The words of its kind in the languages that are not spoken, with its capitals."""
+    own = [kind for kind, words in _kinds(spoken).items() if _plain(word, words) in words]
+    for language in LANGUAGES:
+        for kind in own if language != spoken else ():
+            yield from (_like(word, other) for other in _kinds(language).get(kind.partition("_")[0], ()))
+
+
+def _beside(word: str, words: Sequence[str]) -> Iterator[str]:
+    """The words of a list, written as this one is, if it is among them."""
+    if word in words:
+        yield from words
+    elif _plain(word, words) in words:
+        yield from (_like(word, other) for other in words)
+
+
+def _plain(word: str, words: Collection[str]) -> str:
+    """A word as a list has it: without the capitals of a sentence's beginning, or of a whole word in capitals."""
+    return next((form for form in (word, word.lower(), word.capitalize()) if form in words), word)
+
+
+def _like(word: str, other: str) -> str:
+    """Another word with the capitals of this one."""
+    if word.isupper() and len(word) > 1:
+        return other.upper()
+    return other[:1].upper() + other[1:] if word.istitle() else other
+
+
+@cache
+def _kinds(language: str) -> Mapping[str, Sequence[str]]:
+    lists: Mapping[str, Mapping[str, Sequence[str]]] = _yaml.read(Path(__file__).with_name("kinds.yaml"), "kinds.yaml")
+    return lists.get(language, {})
+
+
+@cache
+def _tasks(language: str) -> tuple[Task, ...]:
+    return tuple(task for task in map(tasks.load, tasks.names()) if task.language == language)
+
+
+def _of_phrase(phrase: str, spoken: str) -> Iterator[str]:
+    """A phrase of several words with one of them exchanged for another of its kind."""
     words = list(re.finditer(r"\w+", phrase))
     for match in words if len(words) > 1 else ():
-        for other in of_lexicons(match[0]):
+        for other in of_lists(match[0], spoken):
             yield swaps.with_word(phrase, match.span(), other)
 
 
-def _expected(model: HookedTransformer, written: Written, source: tuple[int, int], most: int) -> list[str]:
-    """Whole words that the model expects in the place of the source, of as many tokens; the likeliest first."""
+def _case(word: str) -> tuple[bool, bool, bool]:
+    return word.islower(), word.istitle(), word.isupper()
+
+
+def _one_stem(word: str, other: str) -> bool:
+    """Whether two words look like forms of one: *walked* and *walks* change too little to be compared."""
+    first, second = word.lower(), other.lower()
+    shared = next(
+        (i for i, (a, b) in enumerate(zip(first, second, strict=False)) if a != b), min(len(first), len(second))
+    )
+    return shared >= max(3, min(len(first), len(second)) - 2)
+
+
+# ---- what the model has ----
+
+
+def _expected(
+    model: HookedTransformer, written: Written, source: tuple[int, int], kind: Sequence[str], most: int
+) -> list[str]:
+    """Whole words of the model's vocabulary for the place of the source, of as many tokens; the most like it first.
+
+    Args:
+        model: the model.
+        written: the sentence.
+        source: characters of the word.
+        kind: further words of its kind, of as many tokens; there may be none.
+        most: so many are looked at.
+    """
     prompts, _ = encode_marked(written.reader, [written.text], [{SOURCE: source}])
     start, stop = prompts.spans(SOURCE)[0].tolist()
-    lead = prompts.ids[0, :start].tolist()
-    if not lead:
-        raise InterpError(
-            "Nothing stands before the source, so that the model expects no word there. Give other words: instead=, or "
-            "--instead with commas between them."
-        )
+    lead, own = prompts.ids[0, :start].tolist(), prompts.ids[0, start:stop].tolist()
     reader: Any = model.tokenizer
+    pieces = _pieces(reader, own[0])
     beginning = Beginning.with_read(model, np.array(lead[:-1], dtype=np.int64))
 
     def chances(rows: Tensor) -> Tensor:
         prompts = Prompts.from_ids(rows.numpy())
-        return beginning.logits(prompts, np.array([rows.shape[1] - 1]))[:, 0, : len(reader)].softmax(dim=-1)
+        return beginning.logits(prompts, np.array([rows.shape[1] - 1]))[:, 0, : len(reader)].log_softmax(dim=-1)
 
-    rows = torch.tensor([lead])
-    first = chances(rows)[0].topk(min(most, len(reader))).indices
-    rows = torch.cat([rows.expand(len(first), -1), first[:, None]], dim=1)
-    for _ in range(start + 1, stop):
-        likely, best = chances(rows).max(dim=-1)
-        rows = torch.cat([rows, best[:, None]], dim=1)[likely >= LIKELY]
-        if not len(rows):
-            return []
-    within = torch.tensor([goes_on(str(reader.decode([token]))) for token in range(len(reader))])
-    ends = chances(rows)[:, within].sum(dim=-1) < 0.5
-    words = [str(reader.decode(row[len(lead) :])).strip() for row in rows.tolist()]
-    return [word for word, whole in zip(words, ends.tolist(), strict=True) if whole]
+    before = torch.tensor([lead], dtype=torch.long)
+    there = chances(before)[0] if lead else torch.zeros(len(reader))
+    similar = _Likeness.of(model, reader, own, kind)
+    if len(own) == 1:
+        fit = torch.tensor([_as_whole(piece, pieces[own[0]]) for piece in pieces])
+        likely = there.topk(min(most, len(reader))).indices if similar is None else fit.nonzero()[:, 0]
+        rows = torch.cat([before.expand(len(likely), -1), likely[:, None]], dim=1)
+    else:
+        likely = there.topk(min(most, len(reader))).indices
+        rows = torch.cat([before.expand(len(likely), -1), likely[:, None]], dim=1)
+        for _ in own[1:]:
+            chance, best = chances(rows).max(dim=-1)
+            rows = torch.cat([rows, best[:, None]], dim=1)[chance >= math.log(LIKELY)]
+            if not len(rows):
+                return []
+    score = WEIGHT * there[rows[:, start]]
+    if similar is not None:
+        score = score + similar.of_rows(rows[:, start:])
+    rows = rows[score.argsort(descending=True, stable=True)[:most]]
+    whole = _ends(chances(rows), pieces, written.text[source[1] - 1]) if len(rows) else []
+    return [
+        "".join(pieces[token] for token in row[start:]).strip()
+        for row, ends in zip(rows.tolist(), whole, strict=True)
+        if ends
+    ]
 
 
 def goes_on(token: str) -> bool:
-    """Whether a token goes on with the word before it. What is only the beginning of a word takes no word's place."""
+    """Whether a token goes on with the word before it."""
     return token[:1].isalpha()
+
+
+def _pieces(reader: Any, after: int) -> list[str]:
+    """What each token of a vocabulary adds to a text, with the space before it where it has one.
+
+    Some tokenizers leave out the space at the beginning of a text, so that each is decoded after another token.
+    """
+    plain = {"clean_up_tokenization_spaces": False}
+    first = len(reader.decode([after], **plain))
+    return [text[first:] for text in reader.batch_decode([[after, token] for token in range(len(reader))], **plain)]
+
+
+def _as_whole(piece: str, like: str) -> bool:
+    """Whether a token can be a word where another stands: with or without the space before it, as that one."""
+    return piece[:1].isspace() == like[:1].isspace() and piece.strip().isalpha()
+
+
+def _ends(chances: Tensor, pieces: Sequence[str], letter: str) -> list[bool]:
+    """Whether the model expects a word to end: what is only the beginning of a word takes no word's place."""
+    if not swaps.spaced(letter):  # a script that writes no spaces does not say
+        return [True] * len(chances)
+    within = torch.tensor([goes_on(piece) for piece in pieces])
+    return (chances[:, within].exp().sum(dim=-1) < 0.5).tolist()
+
+
+@dataclass(frozen=True)
+class _Likeness:
+    """How like a word and others of its kind the vocabulary's words are: cosines of their embeddings.
+
+    Of several tokens the mean of the embeddings counts, about that of the whole vocabulary.
+    """
+
+    token: Tensor
+    middle: Tensor
+    like: Tensor
+
+    @classmethod
+    def of(cls, model: HookedTransformer, reader: Any, own: Sequence[int], kind: Sequence[str]) -> _Likeness | None:
+        """Likeness to the tokens of the word and to the mean of its kind; None where no embedding is at hand."""
+        blocks, _ = model.own_blocks()
+        if blocks is None:
+            return None
+        found = cls(blocks.token, blocks.token.mean(dim=0), blocks.token[:0])
+        like = [found._directions(torch.tensor([own]))[0]]
+        ids = [reader(f" {one}", add_special_tokens=False)["input_ids"] for one in kind]
+        if ids:
+            like.append(torch.stack([found._directions(torch.tensor([row]))[0] for row in ids]).mean(dim=0))
+        return replace(found, like=torch.nn.functional.normalize(torch.stack(like), dim=-1))
+
+    def _directions(self, ids: Tensor) -> Tensor:
+        mean = self.token[ids.to(self.token.device)].mean(dim=1) - self.middle
+        return torch.nn.functional.normalize(mean, dim=-1)
+
+    def of_rows(self, ids: Tensor) -> Tensor:
+        """Of words of several tokens each [word, token], the sum of the cosines."""
+        return (self._directions(ids) @ self.like.T).sum(dim=-1).float().cpu()
