@@ -167,9 +167,20 @@ _QK_ATTRIBUTION = Analysis(
         _metric(),
         _max_prompts(None),
     ),
-    settled=("progress",),
+    reads=("activation_patching", "head_attribution"),
+    settled=("found", "progress"),
     asks=("dest", "src"),
     plans=True,
+)
+
+_COMPOSITION = Analysis(
+    "composition",
+    "analyses.composition",
+    "Which heads can read what earlier heads write, by their weights?",
+    options=(
+        Option("distance", Number("0 or more", least=0, whole=True), 0, "tokens between the words, in rotary models"),
+    ),
+    settled=("seed", "progress"),
 )
 
 _HEAD_ROLES = Analysis(
@@ -376,7 +387,10 @@ _CONTEXT_FLOW = Analysis(
     "analyses.context_flow",
     "Which heads carry the source to the target, and which read it?",
     needs="results",
-    reads=("behavior", "activation_patching", "head_attribution", "probing", "logit_lens", "places", "circuit"),
+    reads=(
+        "behavior", "activation_patching", "head_attribution", "probing", "logit_lens", "places", "circuit",
+        "qk_attribution", "head_roles", "composition",
+    ),
     options=(
         Option("source", _ROLE, None, "role of the word that carries the context", "the vocabulary's"),
         Option("target", _ROLE, None, "role of the word that it belongs to", "the vocabulary's"),
@@ -401,6 +415,7 @@ BUNDLED = {
         _LOGIT_LENS,
         _QK_ATTRIBUTION,
         _HEAD_ROLES,
+        _COMPOSITION,
         _LENSES,
         _CIRCUIT,
         _CIRCUIT_EVALUATION,

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import xarray as xr
 
 from analyses.head_evidence import LEVEL, Cell, Estimate, Evidence, number
+from analyses.looking import Look
 from interp import summary
 from interp.language import LANGUAGES, key, listed, say, say_stored, speaking
 from interp.prompts.template import ANSWER
@@ -59,7 +61,9 @@ class Vote:
         name = say_stored(self.method)
         if not np.isfinite(self.size):
             return name
-        shown = f"{number(self.size)} [{number(self.low)}, {number(self.high)}]"
+        shown = number(self.size)
+        if np.isfinite([self.low, self.high]).all():
+            shown += f" [{number(self.low)}, {number(self.high)}]"
         if self.units == "logits":
             shown = say("{size} logits", size=shown)
         return f"{name} {shown}"
@@ -182,6 +186,21 @@ class _Votes:
     vocabulary: Vocabulary
     minimum_effect: float
 
+    @cached_property
+    def look(self) -> Look | None:
+        """Why the head that was asked about looks."""
+        return Look.of(self.used.get("qk_attribution"))
+
+    @cached_property
+    def excess(self) -> xr.Dataset | None:
+        """What every head does beyond its null, if that was measured."""
+        found = self.used.get("head_roles")
+        return None if found is None else summary.mean(found["excess"])
+
+    def place(self, head: int) -> dict[str, int]:
+        """Where a result has the head."""
+        return {"layer": int(self.heads.layer[head]), "head": int(self.heads.head[head])}
+
     @property
     def least(self) -> float:
         """The least effect that counts, in logits; 0 where no logits were patched for."""
@@ -200,16 +219,73 @@ class _Votes:
                 stance = SUPPORTS if counts else CONTRADICTS if surely_not else SILENT
                 yield Vote.of(cell.direction, cell.effect, index, "fraction", stance)
 
-    def looks(self, role: str, head: int, sources: Sequence[str]) -> Iterator[Vote]:
-        """Attention from a role to where the source can be found: more than an even spread, at the best of them."""
-        edges = {name: one for name, one in self.heads.attention.items() if name.partition("<-")[0] == role}
-        known = [one for name, one in edges.items() if name.partition("<-")[2] in sources]
-        known = [one for one in known if np.isfinite(one.mean[head])]
-        if known:
-            best = max(known, key=lambda one: float(one.mean[head]))
-            even = self.heads.uniform.get(role, 0.0)
-            stance = SUPPORTS if best.low[head] > even else CONTRADICTS if best.high[head] <= even else SILENT
-            yield Vote.of("attention", best, head, "share", stance)
+    def looks(self, head: int) -> Iterator[Vote]:
+        """Attention from where a labelled head acts to where it can find the source: more than an even spread."""
+        edge = self.heads.strongest_edge(head)
+        if edge is not None:
+            one, even = self.heads.attention[edge], self.heads.uniform.get(self.heads.acts_at(head), 0.0)
+            stance = SUPPORTS if one.low[head] > even else CONTRADICTS if one.high[head] <= even else SILENT
+            yield Vote.of("attention", one, head, "share", stance)
+
+    def has_a_reason(self, head: int, role: str) -> Iterator[Vote]:
+        """What the best of the patched paths into its query and key does to its attention, if it surely does anything.
+
+        Where none does, the head looks for what is the same in both prompts, which says nothing of what it carries.
+        """
+        path = None if self.look is None else self.look.path
+        if path is not None and path.sure and self.look is not None and self.look.is_of(self.heads.names[head], role):
+            yield Vote("paths into query and key", SUPPORTS, path.mean, path.low, path.high, "share")
+
+    def has_role(self, head: int, head_role: str, measure: str) -> Iterator[Vote]:
+        """Whether a head has a role by measurement; against it speaks a measure that is surely too small to count."""
+        found = self.used.get("head_roles")
+        if found is None or self.excess is None:
+            return
+        at = self.place(head)
+        one = self.excess.sel({"measure": measure, **at})
+        mean, low, high = (float(one[end]) for end in ("mean", "low", "high"))
+        if np.isfinite(mean):
+            named = bool(found["named"].sel({"head_role": head_role, **at}))
+            stance = SUPPORTS if named else CONTRADICTS if high < float(found["least"].sel(measure=measure)) else SILENT
+            yield Vote("head role", stance, mean, low, high, str(found["measure_units"].sel(measure=measure).values))
+
+    def moves_by_role(self, head: int, role: str) -> Iterator[Vote]:
+        """Whether the head is a mover by measurement, where the roles were measured along this claim's words."""
+        found = self.used.get("head_roles")
+        edge = "" if found is None else str(found.attrs["edge"])
+        if edge in {f"{role}<-{word}" for word in self.heads.sources(head)}:
+            yield from self.has_role(head, "mover", "carrying")
+
+    def holds_positions(self, head: int) -> Iterator[Vote]:
+        """Whether the head does one of the things that need no source: look back, find repeats, continue them."""
+        found = self.used.get("head_roles")
+        if found is None:
+            return
+        at = self.place(head)
+        jobs = ("previous token", "duplicate token", "induction")
+        named = [job for job in jobs if bool(found["named"].sel({"head_role": job, **at}))]
+        if named:
+            yield from self.has_role(head, named[0], named[0])
+        else:
+            yield Vote("head role", SILENT, np.nan, np.nan, np.nan, "")
+
+    def composes(self, head: int) -> Iterator[Vote]:
+        """Whether the weights let the head read what a mover of an earlier layer writes, beyond random weights.
+
+        Of all movers and of keys and values, the one that is least likely by chance, corrected for their number.
+        Weights say what is possible, so that they never contradict.
+        """
+        found = self.used.get("composition")
+        if found is None:
+            return
+        name, layer = self.heads.names[head], self.heads.layer
+        movers = [self.heads.names[one] for one in self.heads.labelled("mover") if layer[one] < layer[head]]
+        if not movers or name not in found["reader_head"].values:
+            return
+        pairs = found.sel(kind=["k", "v"], writer_head=movers, reader_head=name).stack(pair=("kind", "writer_head"))
+        best = pairs.isel(pair=int(np.argmin(pairs["p_value"].values)))
+        stance = SUPPORTS if float(best["p_value"]) * pairs.sizes["pair"] <= LEVEL else SILENT
+        yield Vote("composition", stance, float(best["above_baseline"]), np.nan, np.nan, "")
 
     def ablated(self, head: int, *, raises: bool = False) -> Iterator[Vote]:
         """Every ablation: it costs the answer, or raises it."""
@@ -309,9 +385,6 @@ class _Votes:
 
 def _of_heads(evidence: _Votes) -> Iterator[Claim]:
     heads = evidence.heads
-    source, meeting = evidence.vocabulary.source or "", heads.meeting
-    found_at = (meeting.other, source)
-    arrivals = tuple(dict.fromkeys((*meeting.places, *(heads.acts_at(head) for head in heads.labelled("mover")))))
     for head, name in enumerate(heads.names):
         layer = int(heads.layer[head])
         if heads.label(head) != "none":
@@ -319,9 +392,11 @@ def _of_heads(evidence: _Votes) -> Iterator[Claim]:
             mover = heads.label(head) == "mover"
             votes = [
                 *evidence.patched(heads.cells, role, head),
-                *evidence.looks(role, head, found_at if mover else (*found_at, *arrivals)),
+                *evidence.looks(head),
+                *evidence.has_a_reason(head, role),
                 *evidence.ablated(head),
                 *evidence.in_circuit(name),
+                *(evidence.moves_by_role(head, role) if mover else evidence.composes(head)),
             ]
             if role == ANSWER:
                 votes += [*evidence.writes(head), *evidence.said_by_lens(layer)]
@@ -331,11 +406,18 @@ def _of_heads(evidence: _Votes) -> Iterator[Claim]:
         for role in dict.fromkeys(cell.role for cell in heads.cells if cell.against[head]):
             votes = [*evidence.patched(heads.cells, role, head, against=True), *evidence.ablated(head, raises=True)]
             if role == ANSWER:
-                votes += evidence.writes(head, against=True)
+                votes += [
+                    *evidence.writes(head, against=True),
+                    *evidence.has_role(head, "inhibition", "writing against"),
+                ]
             largest = max(-float(c.effect.mean[head]) for c in heads.cells if c.role == role and c.against[head])
             yield Claim(name, "inhibits", role, largest, tuple(votes))
         if is_needed(heads, head) and moves_nothing(heads, head):
-            votes = [*evidence.ablated(head), *evidence.in_circuit(name, inside=False)]
+            votes = [
+                *evidence.ablated(head),
+                *evidence.in_circuit(name, inside=False),
+                *evidence.holds_positions(head),
+            ]
             for way, one in heads.everywhere.items():
                 votes.append(Vote.of(f"{way} at all words", one, head, "fraction", SUPPORTS))
             yield Claim(name, "positions only", "", -float(mildest(heads, head).mean[head]), tuple(votes))

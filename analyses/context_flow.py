@@ -15,7 +15,8 @@ import xarray as xr
 from jaxtyping import Float
 
 from analyses import claims
-from analyses.head_evidence import LEVEL, Cell, Estimate, Evidence, ends, number, rung_index
+from analyses.head_evidence import LEVEL, MINIMUM_EFFECT, Cell, Estimate, Evidence, ends, number, rung_index
+from analyses.looking import Look
 from interp import _depth as depth
 from interp import mini, stats, summary
 from interp import results as labelled
@@ -28,8 +29,10 @@ if TYPE_CHECKING:
     from interp.prompts import PromptPairs
 
 EXPLAINING = ("activation_patching", "head_attribution", "probing")
-VOTING = ("logit_lens", "places", "circuit")
+VOTING = ("logit_lens", "places", "circuit", "qk_attribution", "head_roles", "composition")
 """Analyses that no label rests on and that vote on the claims."""
+OF_WEIGHTS = ("composition",)
+"""Those of them that are about no prompts."""
 WIDE = 0.3
 """An interval of a recovered fraction that is wider than this is called wide in the answer."""
 NAMED = 3
@@ -68,7 +71,7 @@ def run(
     *,
     source: str | None = None,
     target: str | None = None,
-    minimum_effect: float = 0.1,
+    minimum_effect: float = MINIMUM_EFFECT,
     seed: int = 0,
     not_asked: Mapping[str, str] | None = None,
 ) -> xr.Dataset:
@@ -190,7 +193,7 @@ def _check_same(used: Mapping[str, xr.Dataset]) -> None:
     """Refuse results of different models, or explanations of different rungs."""
     of_one = (
         ("weights_sha256", tuple(used)),
-        ("task", tuple(name for name in (*EXPLAINING, *VOTING) if name in used)),
+        ("task", tuple(name for name in (*EXPLAINING, *VOTING) if name in used and name not in OF_WEIGHTS)),
     )
     for attribute, names in of_one:
         values = {name: str(used[name].attrs[attribute]) for name in names}
@@ -367,6 +370,7 @@ class _Verdict:
             self.at_target(),
             self.needed(),
             self.elsewhere(),
+            self.reason_to_look(used.get("qk_attribution")),
         )
         return {
             "answer_short": self.short(),
@@ -510,6 +514,14 @@ class _Verdict:
         """Whether patching the head in at all words at once counts, though nowhere does by itself."""
         one = self.heads.everywhere.get("denoising")
         return one is not None and bool(one.mean[head] >= self.heads.minimum_effect and one.low[head] > 0)
+
+    def reason_to_look(self, qk_attribution: xr.Dataset | None) -> str:
+        """Why a named head looks where it acts, if that was asked of it."""
+        look = Look.of(qk_attribution)
+        named = self.heads.labelled("mover") + self.heads.labelled("reader")
+        if look is None or not any(look.is_of(self.heads.names[head], self.heads.acts_at(head)) for head in named):
+            return ""
+        return look.text(self.vocabulary)
 
     # ---- do the methods agree ----
 

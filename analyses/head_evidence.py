@@ -19,6 +19,8 @@ from interp.prompts.template import ANSWER
 from interp.prompts.vocabulary import Vocabulary
 from interp.sites import head_label
 
+MINIMUM_EFFECT = 0.1
+"""Least share of the gap between clean and corrupted that counts, where no other is given."""
 LEVEL = 0.05
 """Chance, at most, that any head at all is named where none does anything."""
 
@@ -374,19 +376,27 @@ class Evidence:
     def labelled(self, label: str) -> list[int]:
         """Heads with a label, largest effect first."""
         found = [head for head in range(len(self)) if self.label(head) == label]
-        return sorted(found, key=lambda head: -self.acting(head)[0].effect.mean[head])
+        return sorted(found, key=lambda head: -self.strength(head))
+
+    def strength(self, head: int) -> float:
+        """The largest effect that counts of a labelled head."""
+        return float(self.acting(head)[0].effect.mean[head])
+
+    def sources(self, head: int) -> tuple[str, ...]:
+        """Where a labelled head can find the source: at its own word or at the other of the two that meet.
+
+        A reader can find it too where it may have been brought.
+        """
+        own = (self.meeting.other, self.meeting.vocabulary.source or "")
+        if self.label(head) == "mover":
+            return own
+        return (*own, *self.meeting.places, *(self.acts_at(mover) for mover in self.labelled("mover")))
 
     def strongest_edge(self, head: int) -> str | None:
-        """The edge from where a labelled head acts to where it looks most; a mover's is the one to the other word."""
-        wanted = self.meeting.other if self.label(head) == "mover" else None
-        edges = [
-            name
-            for name, estimate in self.attention.items()
-            if name.startswith(f"{self.acts_at(head)}<-")
-            and (wanted is None or name.endswith(f"<-{wanted}"))
-            and np.isfinite(estimate.mean[head])
-        ]
-        return max(edges, key=lambda name: self.attention[name].mean[head], default=None)
+        """The edge from where a labelled head acts to where it looks most, of the words that may hold the source."""
+        edges = dict.fromkeys(f"{self.acts_at(head)}<-{word}" for word in self.sources(head))
+        known = [edge for edge in edges if edge in self.attention and np.isfinite(self.attention[edge].mean[head])]
+        return max(known, key=lambda edge: self.attention[edge].mean[head], default=None)
 
 
 # ---- reading the other results ----

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 import xarray as xr
 
+from analyses.head_evidence import MINIMUM_EFFECT, Evidence
 from interp import heads
 from interp._arguments import check_pairs
 from interp.errors import InterpError, whole_number
@@ -76,6 +77,7 @@ def run(
     readers: int = 24,
     metric: AnyReadout = "logit_difference",
     max_prompts: int | None = None,
+    found: Mapping[str, xr.Dataset] | None = None,
     progress: Progress | None = None,
 ) -> xr.Dataset:
     """One head and two words: the score split into pairs of writers, the leading paths patched, the value followed.
@@ -93,6 +95,8 @@ def run(
         readers: how many later readers are tested by path patching.
         metric: what is measured of the answer: a name from ``interp.readouts``, or a read-out.
         max_prompts: use only that many prompts, spread evenly over the set; None is all.
+        found: ``activation_patching`` and ``head_attribution``, if they were asked. Where neither head nor words are
+            given and patching names heads, it is the strongest of these after layer 0, where it acts.
         progress: True for a bar, or called with steps done and steps in all.
 
     Returns:
@@ -115,14 +119,18 @@ def run(
     check_pairs(model, pairs)
     check(writers=writers, senders=senders, readers=readers)
     pairs = pairs.spread(max_prompts)
+    named = _named(pairs, found or {}) if (layer, head, dest, src) == (None, None, None, None) else None
+    if named is not None:
+        layer, head, dest, src = named
     possible, read = ends(pairs, dest, src)
     later = min(1, model.cfg.n_layers - 1) if layer is None else 0  # before layer 1 there is only the embedding
     looks = looking_most(model, pairs, possible, read, from_layer=later)
     layer, head, chosen_by = chosen_head(model, pairs, layer, head, looks, read, from_layer=later)
+    chosen_by = chosen_by if named is None else "named by patching"
     to, at = looks.name if dest is None else dest, read.name if src is None else src
     told, one = listener(progress), (layer, head)
     split = heads.score_attribution(model, pairs, head=one, dest=to, src=at, progress=_part(told, 0))
-    found, reasons = heads.largest(split, writers), []
+    joined, reasons = heads.largest(split, writers), []
     further: tuple[_Stage, ...] = (
         lambda say: heads.score_paths(
             model, pairs, head=one, dest=to, src=at, top=senders, metric=metric, progress=say
@@ -137,17 +145,32 @@ def run(
             reasons.append(str(error))
             continue
         names = {name: new for name, new in _RENAMED.items() if "reader" in other.dims}
-        found = xr.merge([found, other.rename(names)], combine_attrs="override", compat="no_conflicts", join="outer")
-        found.attrs |= {key: other.attrs[key] for key in ("minimum_gap", "metric") if key in other.attrs}
+        joined = xr.merge([joined, other.rename(names)], combine_attrs="override", compat="no_conflicts", join="outer")
+        joined.attrs |= {key: other.attrs[key] for key in ("minimum_gap", "metric") if key in other.attrs}
         if "n_chosen_on" in other.attrs:
-            found.attrs["reader_chosen_on" if "reader" in other.dims else "sender_chosen_on"] = other.attrs[
+            joined.attrs["reader_chosen_on" if "reader" in other.dims else "sender_chosen_on"] = other.attrs[
                 "n_chosen_on"
             ]
     if told is not None:
         told(STAGES * _STEPS, STAGES * _STEPS)
-    found.attrs |= {"chosen_by": chosen_by, "left_out": " ".join(dict.fromkeys(reasons))}
-    found["prompt"] = np.arange(len(pairs))
-    return validate(found)
+    joined.attrs |= {"chosen_by": chosen_by, "left_out": " ".join(dict.fromkeys(reasons))}
+    joined["prompt"] = np.arange(len(pairs))
+    return validate(joined)
+
+
+def _named(pairs: PromptPairs, found: Mapping[str, xr.Dataset]) -> tuple[int, int, str, str] | None:
+    """The strongest head after layer 0 that patching names, with the words it looks from and at, if both are known."""
+    words = pairs.vocabulary
+    if words.source is None or words.target is None or not {"activation_patching", "head_attribution"} <= set(found):
+        return None
+    heads_of = Evidence.of(found, words, MINIMUM_EFFECT, 0)
+    for one in sorted((*heads_of.labelled("mover"), *heads_of.labelled("reader")), key=heads_of.strength, reverse=True):
+        edge = heads_of.strongest_edge(one)
+        dest, _, src = (edge or "").partition("<-")
+        behind = edge is not None and (pairs.clean.role_positions(dest) > pairs.clean.role_positions(src)).all()
+        if heads_of.layer[one] > 0 and behind:
+            return int(heads_of.layer[one]), int(heads_of.head[one]), dest, src
+    return None
 
 
 def planned(

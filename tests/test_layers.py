@@ -41,7 +41,9 @@ ROOT = "analyses/cli/*"
 # What is known of the analyses without importing them.
 REGISTRY = ("analyses/registry.py", "analyses/bundled.py")
 # The verdict: it joins the results of the analyses.
-VERDICT = ("analyses/context_flow.py", "analyses/claims.py")
+VERDICT = ("analyses/context_flow.py", "analyses/claims.py", "analyses/looking.py")
+# What asks about the heads that the evidence names.
+ON_NAMED_HEADS = ("analyses/qk_attribution.py",)
 
 # What asks the other analyses about models whose answer is known, by the registry.
 ON_TRIAL = ("analyses/trial.py", "analyses/ground_truth.py", "analyses/false_alarms.py")
@@ -89,7 +91,11 @@ RULES = (
     ),
     Rule("analyses/*.py", ("interp.report", *PLOTTING), but=(ROOT, "analyses/__main__.py")),
     Rule("analyses/*.py", ("transformer_lens", "transformers"), but=(ROOT, "analyses/__main__.py")),
-    Rule("analyses/*.py", ("analyses",), but=(ROOT, "analyses/__main__.py", *VERDICT, *ON_TRIAL, *REGISTRY)),
+    Rule(
+        "analyses/*.py",
+        ("analyses",),
+        but=(ROOT, "analyses/__main__.py", *VERDICT, *ON_NAMED_HEADS, *ON_TRIAL, *REGISTRY),
+    ),
     *(Rule(name, (*MODELS, *RUNNING, "interp.readouts", "interp.interventions")) for name in REGISTRY),
     *(Rule(name, (*RUNNING, *MODELS, "interp.interventions")) for name in VERDICT),
 )

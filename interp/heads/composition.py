@@ -54,7 +54,9 @@ def composition(
     Returns:
         ``composition`` (kind, writer_head, reader_head), in [0, 1], NaN where the writer does not come before the
         reader; ``baseline`` (kind): the mean of the same number for heads of these sizes with random normal weights;
-        ``above_baseline``: their difference, from which on there is anything to say.
+        ``above_baseline``: their difference, from which on there is anything to say; ``p_value`` (kind, writer_head,
+        reader_head): share of 1024 pairs of such random heads whose score is at least as high (the pair itself counted
+        as one), not corrected for the number of pairs.
 
     Raises:
         InterpError: a distance outside the model's context, or queries that go through more than a rotation.
@@ -86,13 +88,17 @@ def composition(
                 scores[i, : len(earlier.left), here] = _shares(earlier, later).numpy()
         outputs.append(moving)
         meter.add(1)
-    baseline = np.array([_baseline(cfg.d_model, cfg.d_head, seed)] * len(KINDS))
+    mean, random = _random(cfg.d_model, cfg.d_head, seed)
+    baseline = np.array([mean] * len(KINDS))
+    as_high = len(random) - np.searchsorted(random, scores)
+    p_value = np.where(np.isfinite(scores), (1 + as_high) / (1 + len(random)), np.nan)
     dims = ("kind", "writer_head", "reader_head")
     return results.build(
         {
             "composition": Variable(dims, scores, "", "composition score"),
             "baseline": Variable(("kind",), baseline, "", "composition score of random weights"),
             "above_baseline": Variable(dims, scores - baseline[:, None, None], "", "composition score above random"),
+            "p_value": Variable(dims, p_value, "", "share of random pairs of heads with at least that score"),
         },
         coords={"kind": list(KINDS), "writer_head": labels, "reader_head": labels},
         title="Composition of heads",
@@ -180,8 +186,11 @@ def _compared(model: HookedTransformer, head: Head, distance: int) -> _Factors:
     return _Factors(query[None], key.T[None])
 
 
-def _baseline(d_model: int, d_head: int, seed: int) -> float:
-    """The mean score of pairs of heads with normal weights; it depends on the sizes alone."""
+def _random(d_model: int, d_head: int, seed: int) -> tuple[float, Float[np.ndarray, " pair"]]:
+    """The mean score of pairs of heads with normal weights, and the scores of many such pairs, in order.
+
+    They depend on the sizes alone.
+    """
     generator = torch.Generator().manual_seed(seed)
 
     def draw() -> _Factors:
@@ -190,4 +199,5 @@ def _baseline(d_model: int, d_head: int, seed: int) -> float:
         return _Factors(left, right.transpose(1, 2))
 
     first, second = draw(), draw()
-    return float(_shares(first, second).diagonal().mean())
+    scores = _shares(first, second)
+    return float(scores.diagonal().mean()), np.sort(scores.numpy(), axis=None)

@@ -15,6 +15,7 @@ from interp.report.inputs import Result
 from interp.report.sections import certainty
 from interp.results import Variable
 from tests.analyses.test_context_flow import (
+    HEADS,
     LAYERS,
     MOVER,
     READER,
@@ -230,3 +231,121 @@ def test_a_circuit_votes_for_what_it_keeps_unless_its_audit_failed() -> None:
     assert cast == {"L1H2 moves": 1.0, "L2H1 reads out": -1.0, "L0H3 positions only": 1.0}
     untrusted = claims(planted(circuit=circuit(kept, trusted=0)))
     assert all("circuit" not in votes(one) for one in untrusted.values())
+
+
+# ---- head roles, paths into query and key, composition ----
+
+
+def by_hand(variables: Mapping[str, Variable], coords: Mapping[str, Any], **extra: Any) -> xr.Dataset:
+    words = dict.fromkeys(("title", "question", "reading", "source"), "made by hand")
+    dims = {name: meaning for name, meaning in MEANINGS.items() if name in coords}
+    return results.build(variables, coords=coords, of=[Made()], seed=0, extra=extra, dims=dims, **words)
+
+
+MEANINGS = {
+    "measure": "what is measured", "head_role": "a role", "query_writer": "wrote the query", "side": "query or key",
+    "key_writer": "wrote the key", "writer_head": "writes", "reader_head": "reads", "kind": "what is read",
+}  # fmt: skip
+
+
+def measured(excess: Mapping[tuple[str, tuple[int, int]], float], named: Mapping[str, tuple[int, int]]) -> xr.Dataset:
+    """What heads do beyond their null, and the one head of each role."""
+    back = ["previous token", "duplicate token", "induction"]
+    measures, roles = [*back, "carrying", "writing against"], [*back, "mover", "inhibition"]
+    values = np.random.default_rng(4).normal(size=(N, len(measures), LAYERS, HEADS)) * 0.001
+    for (measure, at), mean in excess.items():
+        values[(slice(None), measures.index(measure), *at)] = mean + balanced(spread=0.02)
+    grid = np.zeros((len(roles), LAYERS, HEADS), np.int8)
+    for role, at in named.items():
+        grid[(roles.index(role), *at)] = 1
+    variables = {
+        "excess": Variable(("prompt", "measure", "layer", "head"), values, "", "above its null"),
+        "named": Variable(("head_role", "layer", "head"), grid, "", "has the role"),
+        "least": Variable(("measure",), [0.1, 0.1, 0.1, 0.05, 0.05], "", "least that counts"),
+    }
+    units = ("measure", ["share"] * 3 + ["fraction"] * 2)
+    coords = {"measure": measures, "head_role": roles, "measure_units": units}
+    return by_hand(variables, coords, edge="noun<-color")
+
+
+@pytest.mark.parametrize(
+    ("carried", "mover", "vote"),
+    [(0.6, MOVER, 1.0), (0.0, (0, 0), -1.0), (0.5, (0, 0), 0.0)],  # named; surely nothing carried; carried, not named
+)
+def test_a_mover_by_measurement_votes_on_what_moves(carried: float, mover: tuple[int, int], vote: float) -> None:
+    roles = measured({("carrying", MOVER): carried}, {"mover": mover})
+    found = claims(planted(head_roles=roles))
+    assert votes(found["L1H2 moves"])["head role"] == vote
+    assert "head role" not in votes(found["L2H1 reads out"])
+    elsewhere = claims(planted(head_roles=roles.assign_attrs(edge="answer<-asked")))
+    assert "head role" not in votes(elsewhere["L1H2 moves"])
+
+
+def test_a_head_that_looks_back_holds_positions_and_one_that_writes_against_inhibits() -> None:
+    needed = attribution(ablated={(0, 3): (-4.0, -3.0, -2.0), (0, 2): (-4.0, -3.0, -2.0)})
+    roles = measured({("previous token", (0, 3)): 0.9}, {"previous token": (0, 3)})
+    found = claims(planted(head_attribution=needed, activation_patching=patching({}), head_roles=roles))
+    assert {name: votes(one)["head role"] for name, one in found.items()} == {
+        "L0H2 positions only": 0.0,
+        "L0H3 positions only": 1.0,
+    }
+    against = patching({(2, 3, "answer"): (-0.4, -0.4)})
+    roles = measured({("writing against", (2, 3)): 0.3}, {"inhibition": (2, 3)})
+    (claim,) = claims(planted(activation_patching=against, head_attribution=attribution(), head_roles=roles)).values()
+    assert votes(claim)["head role"] == 1.0
+
+
+def looked(change: float, *, head: str = "L2H1") -> xr.Dataset:
+    """The reader looks from the answer at the noun for what the mover writes, as far as a path there changes it."""
+    noise = np.random.default_rng(6).normal(size=(N, 2, 2)) * 0.001
+    moved = noise + [[0.0, 0.0], [0.0, change]] + (balanced(spread=0.02)[:, None, None] * (change != 0))
+    coords = {
+        "query_writer": ["embed", "others"], "key_writer": ["L1H2", "others"], "sender": ["embed", "L1H2"],
+        "side": ["query", "key"],
+    }  # fmt: skip
+    dims = ("prompt", "sender", "side")
+    term = np.tile([[4.0, 0.5], [0.2, 0.3]], (N, 1, 1))
+    variables = {
+        "term": Variable(("prompt", "query_writer", "key_writer"), term, "", "part of the score"),
+        "score": Variable(("prompt",), term.sum((1, 2)), "", "score"),
+        "score_change": Variable(dims, 10 * moved, "", "change of the score"),
+        "weight_change": Variable(dims, moved, "share", "change of the weight"),
+    }
+    return by_hand(variables, coords, head_label=head, dest="answer", src="noun")
+
+
+def test_the_verdict_says_why_a_named_head_looks_and_a_path_that_changes_it_votes() -> None:
+    sure = planted(qk_attribution=looked(-0.3))
+    cast = {name: votes(one).get("paths into query and key") for name, one in claims(sure).items()}
+    assert cast == {"L1H2 moves": None, "L2H1 reads out": 1.0}
+    told = context_flow.run(sure).attrs
+    assert told["answer"].endswith(
+        "L2H1 looks from the answer position to the noun for what L1H2 writes into its key: with that of the other "
+        "prompt alone its attention changes by -0.30 [-0.30, -0.30]."
+    )
+    assert "L2H1 mira desde la posición de la respuesta a" in told["answer_es"]
+    same = context_flow.run(planted(qk_attribution=looked(0.0)))
+    assert "paths into query and key" not in same["voter"].values
+    assert same.attrs["answer"].endswith(
+        "L2H1 looks from the answer position to the noun mostly for what embed wrote at the answer position against "
+        "what L1H2 wrote at the noun: 4.0 of its score of 5.0; no path into it that was patched surely changes that."
+    )
+    unnamed = context_flow.run(planted(qk_attribution=looked(-0.3, head="L2H2")))
+    assert "L2H2 looks" not in unnamed.attrs["answer"]
+
+
+@pytest.mark.parametrize(("p_value", "vote"), [(0.001, 1.0), (0.04, 0.0)])  # of one mover, keys and values: twice p
+def test_weights_that_let_a_reader_read_a_mover_vote_and_never_contradict(p_value: float, vote: float) -> None:
+    heads = [f"L{layer}H{head}" for layer in range(LAYERS) for head in range(HEADS)]
+    dims, shape = ("kind", "writer_head", "reader_head"), (3, len(heads), len(heads))
+    chance = np.full(shape, 0.5)
+    chance[1, heads.index("L1H2"), heads.index("L2H1")] = p_value
+    variables = {
+        "p_value": Variable(dims, chance, "", "p"),
+        "above_baseline": Variable(dims, np.where(chance < 0.5, 0.3, 0.0), "", "above random weights"),
+    }
+    coords = {"kind": ["q", "k", "v"], "writer_head": heads, "reader_head": heads}
+    weights = by_hand(variables, coords).assign_attrs(task="")
+    found = claims(planted(composition=weights))
+    assert votes(found["L2H1 reads out"])["composition"] == vote
+    assert "composition" not in votes(found["L1H2 moves"])

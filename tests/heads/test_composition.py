@@ -8,6 +8,7 @@ import torch
 
 from interp import HookedTransformer, InterpError, heads
 from interp.heads.composition import _Factors, _shares
+from tests.heads.test_roles import native
 from tests.tolerance import close
 
 
@@ -22,6 +23,34 @@ def test_by_hand_on_matrices_of_two_by_two() -> None:
     close(_shares(first, first), [[1.0]], dtype="float64")
     close(_shares(first, keeps), [[3 / 5]], dtype="float64")  # ||[[3, 0], [0, 0]]|| / (1 * 5)
     close(_shares(first, other), [[0.0]], dtype="float64", size=1.0)
+
+
+def test_by_hand_in_a_model_of_two_layers() -> None:
+    """L0H0 moves entry 0 to entry 2, which L1H0 looks for in keys, L1H1 passes on, and nothing asks for as a query."""
+    model = native(2, 2, 4, 2, 5, 6)
+    for layer, head, parts in (
+        (0, 0, {"v": (0, 0), "o": (0, 2)}),
+        (1, 0, {"q": (3, 0), "k": (2, 0)}),
+        (1, 1, {"v": (2, 1), "o": (1, 3)}),
+    ):
+        attn = model.bridge.blocks[layer].attn
+        for name, (one, other) in parts.items():
+            weight = getattr(attn, name).original_component.weight
+            at = (other, 2 * head + one) if name == "o" else (2 * head + other, one)
+            weight.data[at] = 1.0
+    found = heads.composition(HookedTransformer.from_bridge(model.bridge, name="by hand"))["composition"]
+    # LayerNorm takes the mean away: an entry e_i is read through e_i - 1/4, whose share along e_i is (3/4) / sqrt(3/4).
+    share = 0.75**0.5
+    for kind, reader, expected in (("k", "L1H0", share), ("v", "L1H1", share), ("q", "L1H0", (1 / 12) ** 0.5)):
+        close(found.sel(kind=kind, writer_head="L0H0", reader_head=reader), expected, size=1.0)
+
+
+def test_a_p_value_is_a_share_of_random_pairs(gpt2: HookedTransformer) -> None:
+    """Random heads are below 5% as often as they should be, whatever the model's sizes."""
+    p_values = heads.composition(gpt2)["p_value"].values
+    p_values = p_values[np.isfinite(p_values)]
+    assert ((p_values > 0) & (p_values <= 1)).all()
+    assert 0.01 < (p_values <= 0.05).mean() < 0.12
 
 
 def whole(model: HookedTransformer, layer: int, head: int, kind: str) -> np.ndarray:

@@ -1,0 +1,62 @@
+"""Which heads can read what earlier heads write, by the weights alone: composition scores beside random weights."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import xarray as xr
+
+from interp import heads
+from interp._arguments import check_pairs
+from interp.errors import whole_number
+
+if TYPE_CHECKING:
+    from interp.model import HookedTransformer
+    from interp.prompts import PromptPairs
+    from interp.sweeps import Progress
+
+
+def check(*, distance: int) -> None:
+    """Refuse what no model and no prompts can make right.
+
+    Raises:
+        InterpError: a distance below 0.
+    """
+    whole_number(distance, "distance", least=0)
+
+
+def run(
+    model: HookedTransformer,
+    pairs: PromptPairs,
+    *,
+    distance: int = 0,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> xr.Dataset:
+    """Score every pair of heads of two layers; nothing is run on the prompts.
+
+    Args:
+        model: the model.
+        pairs: the prompts of the study, which are not read.
+        distance: tokens between the two words, where positions are rotary.
+        seed: of the random weights.
+        progress: True for a bar, or called with layers done and layers in all.
+
+    Returns:
+        What ``interp.heads.composition`` returns: ``composition``, ``above_baseline`` and ``p_value`` (kind,
+        writer_head, reader_head), and ``baseline`` (kind).
+
+    Raises:
+        InterpError: a distance outside the model's context.
+
+    >>> from analyses import composition
+    >>> from interp import HookedTransformer, tasks
+    >>> model = HookedTransformer.from_pretrained("mini")
+    >>> pairs = tasks.build("color-noun", "recall", tokenizer=model, n=2)
+    >>> found = composition.run(model, pairs)
+    >>> float(found.p_value.sel(kind="v", writer_head="L0H2", reader_head="L1H0")) < 0.01
+    True
+    """
+    check_pairs(model, pairs)
+    check(distance=distance)
+    return heads.composition(model, distance=distance, seed=seed, progress=progress)
