@@ -354,6 +354,11 @@ _CIRCUIT = Analysis(
         Option("threshold", Number("a share, 0 or more", least=0), 0.02, "least score, as a share of the gap"),
         Option("steps", Number("at least 1", least=1, whole=True), 5, "steps of the integrals of EAP-IG"),
         _max_prompts(48),
+        Option(
+            "n_resamples", Number("0 or more", least=0, whole=True), None,
+            "bootstrap samples of the prompts on which it is found again; 0 for none",
+            "20 where that costs nothing, else none",
+        ),
     ),
     plans=True,
 )  # fmt: skip

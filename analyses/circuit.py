@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 
 import xarray as xr
 
-from interp import circuits
+from interp import circuits, results
 from interp._arguments import check_pairs
 from interp.circuits.discovery import check as check_options
+from interp.errors import whole_number
 
 if TYPE_CHECKING:
     from interp.circuits.planning import Method
@@ -19,8 +20,19 @@ if TYPE_CHECKING:
     from interp.sweeps import Direction, Progress
 
 
-check = check_options
-"""Refuses options that are wrong whatever the model and the prompts."""
+N_RESAMPLES = 20
+"""Bootstrap samples of the prompts, where their circuits cost nothing."""
+
+
+def check(*, size: int | float | None, threshold: float, steps: int, n_resamples: int | None) -> None:
+    """Refuse options that are wrong whatever the model and the prompts.
+
+    Raises:
+        InterpError: what ``discover`` refuses of its options, or a number below 0.
+    """
+    check_options(size=size, threshold=threshold, steps=steps)
+    if n_resamples is not None:
+        whole_number(n_resamples, "n_resamples", least=0)
 
 
 def run(
@@ -35,6 +47,7 @@ def run(
     threshold: float = circuits.THRESHOLD,
     steps: int = 5,
     max_prompts: int | None = 48,
+    n_resamples: int | None = None,
     seed: int = 0,
     progress: Progress | None = None,
 ) -> xr.Dataset:
@@ -51,11 +64,14 @@ def run(
         threshold: least size of a score, as a share of the gap between the clean and the corrupted prompts.
         steps: of the integrals of EAP-IG.
         max_prompts: use only that many prompts, spread evenly over the set, of which half is for the test; None is all.
-        seed: of the halves and the audit.
+        n_resamples: bootstrap samples of the prompts on which the circuit is found again; 0 for none. None is
+            ``N_RESAMPLES`` where scores are means over prompts, so that nothing is run again, and none elsewhere.
+        seed: of the halves, the audit and the samples.
         progress: True for a bar, or called with steps done and in all.
 
     Returns:
-        The data of a ``Circuit``: ``score`` and ``kept`` (sender, receiver), ``score_interval`` of the strongest.
+        The data of a ``Circuit``: ``score`` and ``kept`` (sender, receiver), ``score_interval`` of the strongest; and
+        what ``interp.circuits.stability`` returns.
 
     Raises:
         InterpError: what ``discover`` and ``split`` refuse.
@@ -71,11 +87,19 @@ def run(
     """
     check_pairs(model, pairs)
     found_on, _ = circuits.split(pairs.spread(max_prompts), seed)
-    found = circuits.discover(
+    found = circuits.finder(
         model, found_on, method, direction=direction, metric=metric, roles=roles, size=size, threshold=threshold,
         steps=steps, seed=seed, progress=progress,
     )  # fmt: skip
-    return found.data
+    data = found.circuit.data
+    resamples = (N_RESAMPLES if found.for_nothing else 0) if n_resamples is None else n_resamples
+    if not resamples:
+        return data
+    again = circuits.stability(model, found_on, found, n_resamples=resamples, seed=seed)
+    variables = {name: again[name].drop_vars("ci_bound", errors="ignore").variable.copy() for name in again.data_vars}
+    coords = {str(name): again[name] for name in again.dims if name != "ci_bound"}
+    whole = data.assign(variables).assign_coords(coords)
+    return results.validate(whole if "ci_bound" in data.dims else whole.assign_coords(ci_bound=["low", "high"]))
 
 
 def planned(
@@ -90,6 +114,7 @@ def planned(
     threshold: float = circuits.THRESHOLD,
     steps: int = 5,
     max_prompts: int | None = 48,
+    n_resamples: int | None = None,
     seed: int = 0,
 ) -> list[circuits.DiscoveryPlan]:
     """What ``run`` computes with the same options. Nothing is run.
@@ -103,4 +128,5 @@ def planned(
     """
     check_pairs(model, pairs)
     found_on, _ = circuits.split(pairs.spread(max_prompts), seed)
-    return [circuits.plan(model, found_on, method, direction=direction, metric=metric, roles=roles, steps=steps)]
+    once = circuits.plan(model, found_on, method, direction=direction, metric=metric, roles=roles, steps=steps)
+    return [once] * (1 + (n_resamples or 0) * (once.method in ("greedy", "atp*")))

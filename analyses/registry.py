@@ -78,8 +78,8 @@ class Analysis:
         further: further result files, each made by a function beside ``run``.
         asks: the options that settle, with the pairs, whether the question can be asked of them. The module's function
             ``check_askable`` takes the pairs and these, and refuses before the model is loaded. Empty: there is none.
-        plans: whether the module's function ``planned``, which takes what ``run`` takes but for ``progress``, gives the
-            plans of its sweeps.
+        plans: whether the module's function ``planned``, which takes what ``run`` takes but for ``progress`` and
+            ``found``, gives the plans of its sweeps.
 
     Raises:
         InterpError: what is declared cannot be.

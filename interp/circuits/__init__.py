@@ -12,7 +12,7 @@ Circuit(3 of 479 edges, 4 nodes, given)
 """
 
 from interp.circuits.circuit import Circuit, Comparison, jaccard
-from interp.circuits.discovery import THRESHOLD, discover
+from interp.circuits.discovery import THRESHOLD, Finder, discover, finder
 from interp.circuits.evaluation import FRACTIONS, areas, evaluate
 from interp.circuits.graph import Edge
 from interp.circuits.halves import split
@@ -29,9 +29,11 @@ __all__ = [
     "Comparison",
     "DiscoveryPlan",
     "Edge",
+    "Finder",
     "areas",
     "discover",
     "evaluate",
+    "finder",
     "jaccard",
     "load_mib",
     "plan",

@@ -275,7 +275,8 @@ class Circuit:
                 )
         else:
             kept = self.graph.mask(edges)
-        data = self.data.assign(kept=(self.data["kept"].dims, kept, self.data["kept"].attrs))
+        of_scores = [name for name in ("score", "score_interval") if name in self.data]  # the rest is of these edges
+        data = self.data[of_scores].assign(kept=(self.data["kept"].dims, kept, self.data["kept"].attrs))
         data.attrs.pop("n_unconnected", None)
         return Circuit(data)
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 import xarray as xr
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 
 from interp import readouts
 from interp._arguments import check_pairs
@@ -124,6 +124,56 @@ def discover(
     >>> Edge("L0H2", "L1H0.v") in circuit.edges
     True
     """
+    return finder(
+        model, pairs, method, direction=direction, metric=metric, roles=roles, size=size, threshold=threshold,
+        ablation=ablation, steps=steps, audit=audit, seed=seed, memory=memory, progress=progress,
+    ).circuit  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Finder:
+    """A circuit, and how others are found in the same way: ``stability`` takes it in place of a function.
+
+    Attributes:
+        circuit: that of all pairs.
+        again: finds that of some of the pairs, by their numbers. Where scores are means over prompts nothing is run.
+        for_nothing: whether nothing is run.
+    """
+
+    circuit: Circuit
+    again: Callable[[Int[np.ndarray, " prompt"]], Circuit]
+    for_nothing: bool
+
+
+def finder(
+    model: HookedTransformer,
+    pairs: PromptPairs,
+    method: Method | None = None,
+    *,
+    direction: Direction = "noising",
+    metric: AnyReadout = "logit_difference",
+    roles: Sequence[str] | None = None,
+    size: int | float | None = None,
+    threshold: float = THRESHOLD,
+    ablation: CircuitAblation = "resample",
+    steps: int = 5,
+    audit: Audit | None = DEFAULT,
+    seed: int = 0,
+    memory: int | None = None,
+    progress: Progress | None = None,
+) -> Finder:
+    """``discover``, with what finds the circuits of some of the prompts too. The arguments are those of ``discover``.
+
+    Raises:
+        InterpError: as ``discover``.
+
+    >>> from interp import HookedTransformer, tasks
+    >>> model = HookedTransformer.from_pretrained("mini")
+    >>> pairs = tasks.build("color-noun", "recall", tokenizer=model, n=2)
+    >>> found = finder(model, pairs, "eap", size=10, audit=None)
+    >>> len(found.again(np.array([0, 1])).edges ^ found.circuit.edges), found.for_nothing
+    (0, True)
+    """
     check_pairs(model, pairs)
     check(size, threshold, steps)
     planned = plan(model, pairs, method, direction=direction, metric=metric, roles=roles, steps=steps, memory=memory)
@@ -181,7 +231,24 @@ def discover(
         each=found.each,
         verdict=found.verdict,
     )
-    return (circuit if size is None else circuit.at(size)).connected()
+    whole = (circuit if size is None else circuit.at(size)).connected()
+
+    def of_scores(rows: Int[np.ndarray, " prompt"]) -> Circuit:
+        assert found.each is not None
+        score = found.each[rows].mean(axis=0)
+        scored = Circuit(circuit.data.assign(score=(circuit.scores.dims, score, circuit.scores.attrs)))
+        if size is None:
+            return scored.keeping(_reaching(score, threshold, float(found.gap[rows].mean()))).connected()
+        return scored.at(size).connected()
+
+    def of_runs(rows: Int[np.ndarray, " prompt"]) -> Circuit:
+        return discover(
+            model, pairs.select(rows), planned.method, direction=direction, metric=metric, roles=roles, size=size,
+            threshold=threshold, ablation=ablation, steps=steps, audit=None, seed=seed, memory=memory,
+        )  # fmt: skip
+
+    means = found.each is not None and planned.method != "greedy"  # whose choice is no threshold on the means
+    return Finder(whole, of_scores if means else of_runs, means)
 
 
 def check(size: int | float | None, threshold: float, steps: int) -> None:

@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import xarray as xr
+from jaxtyping import Int
 
 from interp import results
 from interp._arguments import check_pairs
 from interp.circuits.circuit import Circuit
+from interp.circuits.discovery import Finder
 from interp.circuits.evaluation import label
 from interp.errors import whole_number
 from interp.results import Variable
@@ -33,7 +35,7 @@ _DIMS = {
 def stability(
     model: HookedTransformer,
     pairs: PromptPairs,
-    find: Callable[[PromptPairs], Circuit],
+    find: Callable[[PromptPairs], Circuit] | Finder,
     *,
     n_resamples: int = 10,
     seed: int = 0,
@@ -47,7 +49,8 @@ def stability(
     Args:
         model: the model.
         pairs: the prompts that the circuit is found on.
-        find: finds a circuit on pairs, each time in the same way.
+        find: finds a circuit on pairs, each time in the same way; or what ``finder`` made of these pairs, which mostly
+            runs nothing again.
         n_resamples: bootstrap samples, each of as many pairs as there are, drawn with replacement.
         seed: of the samples.
         progress: True for a bar, or called with circuits found and circuits in all.
@@ -75,14 +78,17 @@ def stability(
     several = templates if len(templates) > 1 else []
     meter = Meter(progress, 1 + n_resamples + len(several))
 
-    def found(some: PromptPairs) -> Circuit:
-        circuit = find(some)
+    def found(rows: Int[np.ndarray, " prompt"] | None = None) -> Circuit:
+        if isinstance(find, Finder):
+            circuit = find.circuit if rows is None else find.again(rows)
+        else:
+            circuit = find(pairs if rows is None else pairs.select(rows))
         meter.add(1)
         return circuit
 
-    whole = found(pairs)
-    drawn = [found(pairs.select(rng.integers(n, size=n))) for _ in range(n_resamples)]
-    alone = [found(pairs.select(np.flatnonzero(np.array(pairs.variants) == name))) for name in several]
+    whole = found()
+    drawn = [found(rng.integers(n, size=n)) for _ in range(n_resamples)]
+    alone = [found(np.flatnonzero(np.array(pairs.variants) == name)) for name in several]
     compared = [whole.compare(one) for one in drawn]
     edges = [edge for edge, _ in whole.ranked()]
     variables: dict[str, Variable] = {}

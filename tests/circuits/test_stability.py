@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
 
-from interp import groundtruth
-from interp.circuits import Circuit, Edge, discover, stability
+from interp import groundtruth, tasks
+from interp.circuits import Circuit, Edge, discover, finder, stability
 from interp.errors import InterpError
 from interp.model import HookedTransformer
 from interp.prompts import PromptPairs
@@ -55,3 +56,27 @@ def test_a_circuit_without_an_edge_is_compared_too(gpt2: HookedTransformer) -> N
     found = stability(gpt2, scattered_pairs(), lambda some: Circuit.of(gpt2, some, []), n_resamples=2)
     assert "share" not in found
     assert np.all(found.jaccard == 1)
+
+
+@pytest.mark.parametrize("chosen", [{"size": 12}, {"threshold": 0.02}], ids=str)
+def test_circuits_of_samples_made_of_the_scores_are_those_that_are_found_anew(
+    mini: HookedTransformer, chosen: dict[str, Any]
+) -> None:
+    pairs = tasks.build("color-noun", "recall", tokenizer=mini, n=6)
+
+    def anew(some: PromptPairs) -> Circuit:
+        return discover(mini, some, "eap", audit=None, **chosen)
+
+    made = finder(mini, pairs, "eap", audit=None, **chosen)
+    assert made.for_nothing
+    one, other = (stability(mini, pairs, find, n_resamples=2) for find in (made, anew))
+    for name in one.data_vars:
+        close(one[name], other[name], "arithmetic", dtype="float64")
+    assert (one.jaccard > 0).all()
+
+
+def test_greedy_circuits_are_run_again(mini: HookedTransformer) -> None:
+    pairs = tasks.build("color-noun", "recall", tokenizer=mini, n=1)
+    made = finder(mini, pairs, "greedy", threshold=0.3)
+    assert not made.for_nothing
+    assert made.again(np.array([0])).edges == made.circuit.edges

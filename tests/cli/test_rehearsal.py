@@ -44,7 +44,7 @@ def test_the_planned_ablations_are_those_of_the_run(mini: HookedTransformer, pai
 def test_the_plans_take_what_the_run_takes(name: str) -> None:
     analysis = registry.get(name)
     run, planned = (inspect.signature(analysis.function(function)).parameters for function in ("run", "planned"))
-    assert {key: one.default for key, one in run.items() if key != "progress"} == {
+    assert {key: one.default for key, one in run.items() if key not in ("progress", "found")} == {
         key: one.default for key, one in planned.items()
     }
 

@@ -108,9 +108,26 @@ def _table(circuit: Result, edges: list[Edge]) -> Table:
     columns = [Column(say("sender"), facet="head"), Column(say("receiver"), facet="head")]
     columns += [Column(say("role"), facet="role")] if roles else []
     columns.append(Column(say("score"), units))
-    rows = tuple((edge.sender, edge.receiver, *((edge.role,) if roles else ()), edge.score) for edge in edges)
+    again = _shares(circuit)
+    columns += [Column(say("found again"), say("share"))] if again else []
+    rows = tuple(
+        (
+            edge.sender, edge.receiver, *((edge.role,) if roles else ()), edge.score,
+            *((again[edge.sender, edge.receiver, edge.role],) if again else ()),
+        )
+        for edge in edges
+    )  # fmt: skip
     title = say("Edges, the largest score first, with 95% intervals over the prompts that the circuit was found on")
     return Table(title, tuple(columns), rows)
+
+
+def _shares(circuit: Result) -> dict[tuple[str, str, str], float]:
+    """In what share of the bootstrap samples each edge was found: sender, receiver and role -> share."""
+    if not circuit.has("share"):
+        return {}
+    names = (label.replace(" at ", " -> ", 1).split(" -> ") for label in circuit.labels("circuit_edge"))
+    shares = map(float, circuit.data["share"].values)
+    return {(one[0], one[1], one[2] if len(one) > 2 else ""): share for one, share in zip(names, shares, strict=True)}
 
 
 def _facts(circuit: Result, n_edges: int) -> tuple[tuple[str, str], ...]:
@@ -131,6 +148,7 @@ def _facts(circuit: Result, n_edges: int) -> tuple[tuple[str, str], ...]:
         facts.append((say("Left out:"), unconnected))
     if circuit.attr("method_reason"):
         facts.insert(2, (say("Why this method:"), say_stored(circuit.attr("method_reason")) + "."))
+    facts += _found_again(circuit)
     if "held_by_roles" in attr:
         held = say(
             "all edges at these words together hold {share} of the gap; the rest goes by other words.",
@@ -138,6 +156,26 @@ def _facts(circuit: Result, n_edges: int) -> tuple[tuple[str, str], ...]:
         )  # fmt: skip
         facts.append((say("Words:"), held))
     return tuple(facts)
+
+
+def _found_again(circuit: Result) -> list[tuple[str, str]]:
+    """Whether other prompts of the same kind, and each template alone, give the same edges."""
+    if not circuit.has("jaccard"):
+        return []
+    edges, nodes = (float(circuit.data[name].mean()) for name in ("jaccard", "node_jaccard"))
+    low, high = map(float, circuit.need("jaccard_spread", "ci_bound").values)
+    said = say(
+        "{n} bootstrap samples of the prompts give circuits that have on average {edges} of the edges of either in "
+        "common with this one (Jaccard index; 95% of the samples: {low} to {high}), and {nodes} of the heads and MLPs.",
+        n=circuit.data.sizes["draw"], edges=f"{edges:.2f}", low=f"{low:.2f}", high=f"{high:.2f}", nodes=f"{nodes:.2f}",
+    )  # fmt: skip
+    if circuit.has("template_jaccard"):
+        values = circuit.need("template_jaccard", "template", "other_template").values
+        apart = values[np.triu_indices(len(values), 1)]
+        said += " " + say(
+            "Of two templates alone, {least} to {most}.", least=f"{apart.min():.2f}", most=f"{apart.max():.2f}"
+        )
+    return [(say("Found again:"), said)]
 
 
 def _method(circuit: Result) -> str:
