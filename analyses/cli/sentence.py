@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import re
 import time
+import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -207,6 +208,7 @@ def _check_words(text: str, source: str, target: str) -> None:
     """
     from interp.prompts import swaps
 
+    text, source, target = (unicodedata.normalize("NFC", part) for part in (text, source, target))
     if source != ANY:
         swaps.find_both(text, source, target)
     elif not target.startswith(NEXT):

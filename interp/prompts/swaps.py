@@ -43,16 +43,19 @@ def find(text: str, word: str, within: Sequence[tuple[int, int]] | None = None) 
     for name, one in (("text", text), ("word", word)):
         if not isinstance(one, str) or not one.strip():
             raise InterpError(f"The {name} is {shown(one)}. Give at least one word.")
-    plain, _, which = word.rpartition("@") if re.search(r"@\d+$", word) else (word, "", "")
+    word = word.strip()
+    plain, _, which = word.rpartition("@") if re.search(r".@\d+$", word) else (word, "", "")
     # A word ends where letters end; where a script writes no spaces, or at a sign, any place will do.
     before = r"(?<!\w)" if spaced(plain[0]) else ""
     after = r"(?!\w)" if spaced(plain[-1]) else ""
-    places = [match.span() for match in re.finditer(before + re.escape(plain) + after, text)]
+    spelled = r"\s+".join(map(re.escape, plain.split()))  # a line may break within a phrase
+    places = [match.span() for match in re.finditer(before + spelled + after, text)]
     if within is not None:
         places = [(a, b) for a, b in places if any(first <= a and b <= last for first, last in within)]
     if not places:
-        near = difflib.get_close_matches(plain, re.findall(r"\w+", text), n=1, cutoff=0.6)
-        hint = f"Did you mean {shown(near[0])}?" if near else "Write a whole word, as it stands there."
+        there = {found.casefold(): found for found in re.findall(r"\w+", text)}
+        near = difflib.get_close_matches(plain.casefold(), there, n=1, cutoff=0.6)
+        hint = f"Did you mean {shown(there[near[0]])}?" if near else "Write a whole word, as it stands there."
         raise InterpError(f'The word {shown(plain)} is not in "{excerpt(text)}". {hint}')
     if not which:
         if len(places) > 1:
@@ -62,7 +65,8 @@ def find(text: str, word: str, within: Sequence[tuple[int, int]] | None = None) 
             )
         return places[0]
     if not 1 <= int(which) <= len(places):
-        raise InterpError(f'"{excerpt(text)}" has {shown(plain)} {len(places)} times, so there is no {shown(word)}.')
+        times = f"{len(places)} times" if len(places) > 1 else "once"
+        raise InterpError(f'"{excerpt(text)}" has {shown(plain)} {times}, so there is no {shown(word)}.')
     return places[int(which) - 1]
 
 
@@ -78,6 +82,11 @@ def find_both(
     ((3, 7), (14, 18))
     """
     first, second = (find(text, word, within) for word in (source, target))
+    if max(first[0], second[0]) < min(first[1], second[1]):
+        raise InterpError(
+            f"Source {shown(text[slice(*first)])} and target {shown(text[slice(*second)])} are the same word or share "
+            "one. Name a later word as the target."
+        )
     if second[0] < first[1]:
         raise InterpError(
             f"{shown(text[slice(*second)])} does not come after {shown(text[slice(*first)])}. A model of this kind "
@@ -169,6 +178,11 @@ def swapped(
             drops.append(Drop(i, f"{others[i]}: {problem.reason}", text, texts[i], problem.kind))
         else:
             kept.append(i)
+    if all(drop.kind == "identical" for drop in drops) and not kept:
+        raise InterpError(
+            f"All other words for {shown(text[slice(*source)])} are that word itself. Give others: instead=, or "
+            "--instead with commas between."
+        )
     if not kept:
         raise InterpError(
             f"None of {len(others)} other words for {shown(text[slice(*source)])} has its number of tokens. "

@@ -372,6 +372,13 @@ def test_of_a_phrase_the_words_of_a_lexicon_are_exchanged(mini: HookedTransforme
     assert [slots["source"] for slots in found.pairs.corrupted_slots] == ["is white", "is red"]
 
 
+@pytest.mark.parametrize("phrase", ["black,", "(black)", '"black"'])
+def test_signs_about_a_word_stay_where_they_are(mini: HookedTransformer, phrase: str) -> None:
+    text = f"The cat is {phrase} and the dog"
+    chosen = words.origins(mini, Written.of(mini, text), (11, 11 + len(phrase)), 2)
+    assert phrase.replace("black", "white") in chosen
+
+
 def test_few_words_give_no_interval_and_many_do(mini: HookedTransformer) -> None:
     for n in (4, 5):
         found = explain(mini, TEXT, "negro", "gato", n=n)

@@ -46,8 +46,31 @@ def test_which_word_is_meant_is_asked_for(word: str, says: str) -> None:
 def test_a_target_before_the_source_is_refused() -> None:
     with pytest.raises(InterpError, match="'negro' does not come after 'gato'"):
         swaps.find_both(TEXT, "gato", "negro")
-    with pytest.raises(InterpError, match="does not come after"):
-        swaps.find_both(TEXT, "negro", "negro")
+
+
+@pytest.mark.parametrize(("source", "target"), [("negro", "negro"), ("color negro", "negro"), ("negro", "color negro")])
+def test_a_source_that_is_its_own_target_is_refused(source: str, target: str) -> None:
+    with pytest.raises(InterpError, match=r"are the same word or share one\. Name a later word"):
+        swaps.find_both(TEXT, source, target)
+
+
+@pytest.mark.parametrize(
+    ("text", "word", "found"),
+    [
+        ("el gato  negro", " gato negro ", "gato  negro"),
+        ("el gato\nnegro", "gato negro", "gato\nnegro"),
+        ("el gato, negro", "gato,", "gato,"),
+        ("a sign @2 here", "@2", "@2"),
+    ],
+)
+def test_spaces_within_and_about_a_phrase_do_not_matter(text: str, word: str, found: str) -> None:
+    assert text[slice(*swaps.find(text, word))] == found
+
+
+@pytest.mark.parametrize(("text", "word", "near"), [("EL GATO NEGRO", "negro", "NEGRO"), ("Café solo", "cafe", "Café")])
+def test_the_nearest_word_is_offered_whatever_its_capitals(text: str, word: str, near: str) -> None:
+    with pytest.raises(InterpError, match=f"Did you mean '{near}'"):
+        swaps.find(text, word)
 
 
 def test_pairs_differ_at_the_source_alone(mini: HookedTransformer) -> None:
@@ -69,6 +92,8 @@ def test_no_word_that_lines_up_is_one_line(mini: HookedTransformer) -> None:
     places = swaps.find_both(TEXT, "negro", "gato")
     with pytest.raises(InterpError, match=r"None of 1 other words for 'negro' has its number of tokens\. First"):
         swaps.swapped(mini, TEXT, *places, ["zzzq"])
+    with pytest.raises(InterpError, match="All other words for 'negro' are that word itself"):
+        swaps.swapped(mini, TEXT, *places, ["negro"])
     for words, says in (
         ([], "No other word was found for 'negro'"),
         ("rojo", "Give a list of words"),

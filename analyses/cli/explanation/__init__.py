@@ -140,7 +140,7 @@ def explain(
     if continuation is not None and whole_number(continuation, "continuation") < 1:
         raise InterpError(f"continuation is {shown(continuation)}. Ask for at least one token.")
     pairs, listed, chosen = counterfactuals(model, written, source, target, instead=instead, n=n)
-    names = _in_one_form(source), _in_one_form(target)
+    names = _in_one_form(source).strip(), _in_one_form(target).strip()
     beginning, lined_up = Beginning.of(model, pairs), len(pairs)
     pairs = measuring.affordable(beginning, pairs, clock)
     reach, sources = measuring.arrival(beginning, pairs)

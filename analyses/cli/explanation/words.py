@@ -188,10 +188,9 @@ def _tasks(language: str) -> tuple[Task, ...]:
 
 
 def _of_phrase(phrase: str, spoken: str) -> Iterator[str]:
-    """A phrase of several words with one of them exchanged for another of its kind."""
-    words = list(re.finditer(r"\w+", phrase))
-    for match in words if len(words) > 1 else ():
-        for other in of_lists(match[0], spoken):
+    """A phrase, or a word with signs about it, with one of its words exchanged for another of its kind."""
+    for match in re.finditer(r"\w+", phrase):
+        for other in of_lists(match[0], spoken) if match[0] != phrase else ():
             yield swaps.with_word(phrase, match.span(), other)
 
 
