@@ -36,8 +36,8 @@ report: $(VENV)/.installed
 	@echo "Open $(OUT)/report.html in a browser."
 
 test: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile $(if $(MARKERS),-m "$(MARKERS)") \
-		$(if $(PART),--part $(PART)) $(TESTS)
+	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder \
+		$(if $(MARKERS),-m "$(MARKERS)") $(if $(PART),--part $(PART)) $(TESTS)
 
 test-processors: $(VENV)/.installed-dev
 	PYTHON=$(BIN)/python WORKERS=$(WORKERS) tests/processors.sh $(if $(SHORT),--short) $(TESTS)

@@ -55,6 +55,9 @@ def pytest_configure(config: pytest.Config) -> None:
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Sample long tables of cases, and skip, with the reason, what this machine cannot run."""
+    # Files with long tests come first, so that at the end no worker waits for the one that has a long test left.
+    long = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in long)
     if config.option.part:
         _keep_part(config, items, *config.option.part)
     if config.option.sample_tables:
