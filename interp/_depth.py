@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 import xarray as xr
 
-from interp.language import say
+from interp.language import called, say
 
 _BETWEEN = {"resid_pre": 1, "resid_post": 0}
 """Streams that are read where a layer ends, and how many layers before their own that is."""
@@ -41,6 +41,16 @@ def where(site: str, name: str) -> str:
 def of(site: str, layer: object) -> str:
     """A layer within a sentence, as the result counts it."""
     return where(site, names(site, [str(layer)])[0])
+
+
+def cells(summary: xr.Dataset, site: str) -> dict[tuple[int, int], str]:
+    """What the cells of a map of layers and roles are called, layer by layer; its layers have these labels."""
+    layers, roles = ([str(value) for value in summary[dim].values] for dim in ("layer", "role"))
+    return {
+        (i, j): f"{where(site, layer)} · {called('role', role)}"
+        for i, layer in enumerate(layers)
+        for j, role in enumerate(roles)
+    }
 
 
 def named(summary: xr.Dataset, site: str) -> xr.Dataset:

@@ -166,6 +166,29 @@ def say(english: str, /, **values: object) -> str:
     return _filled(text, values)
 
 
+def called(kind: str, name: str) -> str:
+    """The name of a role, a rung or an ablation as a reader sees it: in words of the language, where it has them.
+
+    A name that is in no catalogue, as a user's own may be, stays as it is.
+
+    >>> called("role", "after_noun")
+    'after_noun'
+    >>> with speaking("es"):
+    ...     called("role", "after_noun"), called("role", "my_own")
+    ('después del sustantivo', 'my_own')
+    """
+    return name if spoken() == LANGUAGES[0] else catalogue(spoken()).get(f"{kind} {name}", name)
+
+
+def edge(name: str) -> str:
+    """An edge of attention (``noun<-color``) as a reader sees it.
+
+    >>> edge("noun<-color")
+    'noun ← color'
+    """
+    return " ← ".join(called("role", part) for part in name.split("<-"))
+
+
 def _filled(text: str, values: Mapping[str, object]) -> str:
     """The text with its values, as the language writes what meets there."""
     if spoken() not in _CONTRACTED:
@@ -248,14 +271,21 @@ def say_stored(text: str) -> str:
 
 
 def _like(text: str) -> str | None:
-    """A stored text of which the catalogue has the pattern; of its places ``what`` is said in turn."""
+    """A stored text of which the catalogue has the pattern; of its places ``what`` is said in turn, roles are named."""
     for pattern, other in patterns(spoken()).items():
         if found := pattern.fullmatch(text):
             parts = found.groupdict()
-            return _filled(
-                other, {name: str(say_stored(part)) if name == SAID else part for name, part in parts.items()}
-            )
+            return _filled(other, {name: _part(name, part) for name, part in parts.items()})
     return None
+
+
+def _part(name: str, text: str) -> str:
+    """What stands in a place of a stored text, by the name of the place."""
+    if name == SAID:
+        return str(say_stored(text))
+    if name == "edge":
+        return edge(text)
+    return called("role", text) if name in ("role", "dest", "src") else text
 
 
 @cache

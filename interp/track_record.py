@@ -34,6 +34,10 @@ USED_BY: Mapping[str, tuple[tuple[str, str], ...]] = {
     ),
     "probing": (("probe", "held"), ("probe", "used")),
     "logit_lens": (("lens", "held"), ("lens", "used")),
+    "lenses": (("lens", "held"), ("lens", "used")),
+    "places": (("probe", "held"), ("probe", "used"), ("stream_out", "used")),
+    "qk_attribution": (("attention", "carries"), ("paths_in", "edges"), ("direct_effect", "carries")),
+    "circuit": (("eap", "edges"), ("eap-ig-inputs", "edges"), ("eap-ig-activations", "edges")),
     "approximation_audit": (("gradient", "carries"), ("eap", "edges"), ("eap-ig-inputs", "edges")),
     "verdict": (("verdict", "carries"),),
 }  # fmt: skip

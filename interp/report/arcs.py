@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 
 from markupsafe import Markup
 
-from interp.language import of_prompts, say
+from interp.language import called, of_prompts, say
 from interp.report import links
 from interp.report.heat import CHARACTER, drawing
 from interp.report.markup import element, figure_number, token
@@ -212,7 +212,9 @@ def _words(words: Sequence[Word], plane: _Plane) -> list[Markup]:
             parts.append(element("line", class_=f"column {word.kind}", x1=x, x2=x, y1=plane.top, y2=plane.floor + 8))
         about = links.attributes({"position": word.position, "role": word.role or None})
         if word.role:
-            role = element("text", word.role, class_="role", x=x, y=plane.floor + 40, text_anchor="middle", **about)
+            role = element(
+                "text", called("role", word.role), class_="role", x=x, y=plane.floor + 40, text_anchor="middle", **about
+            )
             parts.append(role)
         class_ = f"word {word.kind}".strip()
         parts.append(

@@ -11,7 +11,8 @@ import numpy as np
 import xarray as xr
 
 from interp import summary
-from interp.language import of_prompts, say, say_stored
+from interp.language import called, of_prompts, say, say_stored
+from interp.language import edge as in_words
 from interp.report import attention, palette
 from interp.report.inputs import Result, RunInputs
 from interp.report.markup import figure_number
@@ -40,12 +41,21 @@ def block(run: RunInputs, found: Verdict) -> dict[str, Any]:
     measures = _measures(run) if found.passed else []
     return {
         "words": words(),
+        "roles": _role_names(run),
         "prompts_lang": of_prompts(),
         "measures": [{"name": one.name, "units": one.units} for one in measures],
         "heads": _heads(run, found, measures),
         "attention": attention.block(run, found) if found.passed else {},
         "ramp": {scheme: palette.ramp("s", scheme) for scheme in ("light", "dark")},
     }
+
+
+def _role_names(run: RunInputs) -> dict[str, str]:
+    """The roles that are shown in other words, with those."""
+    names = dict.fromkeys(
+        role for result in run.files.values() if "role" in result.data.coords for role in result.labels("role")
+    )
+    return {role: shown for role in names if (shown := called("role", role)) != role}
 
 
 def words() -> dict[str, str]:
@@ -162,7 +172,11 @@ def _measures(run: RunInputs) -> list[Measure]:
         at_target = sentence.summary("recovered", "prompt", "direction", "layer", "head", "role").isel(
             role=0, drop=True
         )
-        made += _effects(sentence, at_target)
+        target = called("role", sentence.labels("role")[0])
+        made += [
+            replace(one, name=say("{effect} at {place}", effect=one.name, place=target))
+            for one in _effects(sentence, at_target)
+        ]
     if attribution is not None:
         if attribution.has("ablation_effect"):
             found = attribution.summary("ablation_effect", "prompt", "ablation", "layer", "head")
@@ -234,6 +248,6 @@ def _looks(run: RunInputs) -> Mapping[str, str]:
         if not np.isfinite(weights).any():
             continue
         edge = int(np.nanargmax(weights))
-        arrow, weight = edges[edge].replace("<-", " ← "), figure_number(float(weights[edge]), 2)
+        arrow, weight = in_words(edges[edge]), figure_number(float(weights[edge]), 2)
         made[head_label(layer, head)] = say("attention {edge} {weight}", edge=arrow, weight=weight)
     return made

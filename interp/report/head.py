@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from markupsafe import Markup
 
 from interp import mini
-from interp.language import say
+from interp.language import called, say
 from interp.prompts.vocabulary import PREFERS
 from interp.report import picture
 from interp.report.arcs import WHOLE
@@ -124,7 +124,7 @@ def _answer(run: RunInputs, found: Verdict) -> str:
             return say("No: {model} does not do {task}. There is no behaviour to explain.", model=model, task=task)
         return say(
             "No: {model} does not do {task} at any rung ({rungs}). There is no behaviour to explain.",
-            model=model, task=task, rungs=", ".join(behaved.labels("rung")),
+            model=model, task=task, rungs=", ".join(called("rung", one) for one in behaved.labels("rung")),
         )  # fmt: skip
     return say("This run has no verdict; the sections below show its results one by one.")
 
@@ -191,7 +191,7 @@ def _sure(run: RunInputs, found: Verdict) -> list[tuple[str, str]]:
                 say("How sure"),
                 say(
                     "{n} pairs of prompts (rung {rung}); the right answer comes first in {accuracy:.0%} {interval}",
-                    n=int(behaved.need("n", "rung").values[i]), rung=found.rung,
+                    n=int(behaved.need("n", "rung").values[i]), rung=called("rung", found.rung),
                     accuracy=float(behaved.need("accuracy", "rung").values[i]), interval=percent_interval(low, high),
                 ),
             )
@@ -248,7 +248,9 @@ def _notice(run: RunInputs, found: Verdict) -> Notice | None:
     if run.explaining:
         withheld = " " + say("Results that would explain it are in the run's directory and are withheld here.")
     text = say(
-        "Behaviour gate, rung {rung}.{reason} Only the baselines are shown.", rung=found.rung or "?", reason=reason
+        "Behaviour gate, rung {rung}.{reason} Only the baselines are shown.",
+        rung=called("rung", found.rung) or "?",
+        reason=reason,
     )
     return Notice("stop", say("The model does not do this; nothing below explains it."), text + withheld)
 
@@ -262,9 +264,9 @@ def _other_rung(run: RunInputs, found: Verdict) -> Notice | None:
     reason = behaved.said_labels("reason")[behaved.labels("rung").index(main)]
     text = say(
         "{reason}. Everything below explains rung {rung} only.",
-        reason=behavior.verdict_text(False, reason).rstrip("."), rung=found.rung,
+        reason=behavior.verdict_text(False, reason).rstrip("."), rung=called("rung", found.rung),
     )  # fmt: skip
-    return Notice("stop", say("The model does not do this study's main rung, {rung}.", rung=main), text)
+    return Notice("stop", say("The model does not do this study's main rung, {rung}.", rung=called("rung", main)), text)
 
 
 def _only_preferred(run: RunInputs, found: Verdict) -> Notice | None:

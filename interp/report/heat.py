@@ -11,7 +11,7 @@ import numpy as np
 import xarray as xr
 from markupsafe import Markup
 
-from interp.language import say, say_stored
+from interp.language import called, say, say_stored
 from interp.report import links
 from interp.report.markup import element, figure_number, join
 from interp.report.palette import Scale
@@ -21,7 +21,7 @@ from interp.sites import head_label
 CHARACTER = 6.6
 """Width of one character of a label, in SVG units (the label font is 11 units high and monospaced)."""
 
-LONGEST = 20
+LONGEST = 22
 """Slanted labels are cut to so many characters; the tooltip and the table have them whole."""
 
 SHRUNK = 0.78
@@ -78,8 +78,8 @@ class Grid:
         def about(dim: str) -> list[links.About]:
             return [{dim: label} for label in labels(dim)] if dim in links.FACETS else []
 
-        more.setdefault("rows", labels(row))
-        more.setdefault("columns", labels(column))
+        more.setdefault("rows", [called(row, label) for label in labels(row)])
+        more.setdefault("columns", [called(column, label) for label in labels(column)])
         more.setdefault("row_about", about(row))
         more.setdefault("column_about", about(column))
         return cls(

@@ -135,8 +135,14 @@ def _probing(context: Context) -> list[Section | None]:
     return [] if found is None else [probe.section(found, context.verdict)]
 
 
-def _lenses(context: Context) -> list[Section | None]:
-    return [lenses.section(found) for name in LENSES if (found := context.run.get(name)) is not None]
+def _lens(name: str) -> Draw:
+    """What draws a result in which lenses are read, one or several side by side."""
+
+    def draw(context: Context) -> list[Section | None]:
+        found = context.run.get(name)
+        return [] if found is None else [lenses.section(found)]
+
+    return draw
 
 
 def _places(context: Context) -> list[Section | None]:
@@ -182,6 +188,10 @@ def _circuit_evaluation(context: Context) -> list[Section | None]:
     return [] if found is None else [circuit_evaluation.section(found)]
 
 
+def _certainty(context: Context) -> list[Section | None]:
+    return [certainty.section(context.run, context.verdict)]
+
+
 def _others(context: Context) -> list[Section | None]:
     """The generic section of every result that no part draws, and why others could not be asked."""
     drawn = {name for part in PARTS for name in part.results}
@@ -197,8 +207,6 @@ def _others(context: Context) -> list[Section | None]:
 
 SENTENCE = ("reach", "heads", "sources", "predictions")
 """The results of ``interp explain`` that are drawn together."""
-LENSES = ("logit_lens", "lenses")
-"""The results in which lenses are read, one or several side by side."""
 INFLUENCES = "influences"
 """The result of ``interp explain --from ?``."""
 FURTHER = ("paths", "continuation", "route")
@@ -210,7 +218,8 @@ PARTS = (
     Part("ladder", "Does the model do it?", _behavior, ("behavior",), explains=False),
     Part("lesson", "How one head reads", _lesson, ("attention_lesson", "attention_patterns", "attention_vectors")),
     Part("probing", "Where it can be read", _probing, ("probing",)),
-    Part("lenses", "", _lenses, LENSES, expected=False),
+    Part("logit-lens", "", _lens("logit_lens"), ("logit_lens",), expected=False),
+    Part("lenses", "", _lens("lenses"), ("lenses",), expected=False),
     Part("patching", "What carries it", _patching, ("activation_patching",)),
     Part("heads", "Which heads", _heads, ("head_attribution", "verdict")),
     Part("qk", "", _qk, ("qk_attribution",), expected=False),
@@ -221,7 +230,7 @@ PARTS = (
     Part("circuit", "", _circuit, ("circuit",), expected=False),
     Part("circuit-evaluation", "", _circuit_evaluation, ("circuit_evaluation",), expected=False),
     Part("others", "", _others, expected=False, of_sentence=True),
-    Part("certainty", "", lambda context: [certainty.section(context.run, context.verdict)], expected=False),
+    Part("certainty", "", _certainty, ("verdict",), expected=False),
     Part(
         "provenance",
         "",

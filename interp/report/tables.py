@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import xarray as xr
 
-from interp.language import Foreign, say, say_stored
+from interp.language import Foreign, called, say, say_stored
 from interp.report.markup import figure_number, visible
 
 
@@ -98,13 +98,18 @@ class Table:
             return value.text
         if isinstance(value, float):
             return figure_number(value, column.digits)
-        return visible(value)
+        return visible(called("role", value) if column.facet == "role" else value)
+
+    def data(self, value: Cell, column: Column) -> dict[str, str]:
+        """The attributes of one cell: what is saved of a number, and a name that is shown in other words."""
+        if isinstance(value, Size):
+            return value.data()
+        return {"data-name": value} if isinstance(value, str) and self.text(value, column) != visible(value) else {}
 
     def texts(self) -> list[list[tuple[str, dict[str, str]]]]:
         """All cells as the page shows them, each with the attributes that it has."""
         return [
-            [(self.text(v, c), v.data() if isinstance(v, Size) else {}) for v, c in zip(row, self.columns, strict=True)]
-            for row in self.rows
+            [(self.text(v, c), self.data(v, c)) for v, c in zip(row, self.columns, strict=True)] for row in self.rows
         ]
 
     def numeric(self) -> list[bool]:

@@ -8,7 +8,7 @@ from importlib import resources
 import jinja2
 from markupsafe import Markup
 
-from interp.language import of_prompts, of_text, say
+from interp.language import called, of_prompts, of_text, say
 from interp.report import links, packed, terms
 from interp.report.markup import shown
 
@@ -50,7 +50,7 @@ def environment(*, explained: bool) -> jinja2.Environment:
     made.globals |= {"glossary": lambda: [term for term in terms.terms() if term.key in seen]}
     made.filters["packed"] = lambda text: packed.text(text.encode("utf-8"))
     made.globals |= {"packs": explained, "longest": LONGEST}
-    made.globals |= {"say": say, "lang_of_prompts": lambda: _attribute(of_prompts())}
+    made.globals |= {"say": say, "called": called, "lang_of_prompts": lambda: _attribute(of_prompts())}
     return made
 
 

@@ -287,7 +287,7 @@ def _columns(result: Result, *, skip: str | None) -> list[HeadColumn]:
         heading = say_stored(str(array.attrs["long_name"])).replace("<-", " ← ")
         for index in np.ndindex(*values.shape[1:]):
             where = [
-                str(values[dim].values[i]) if dim in values.coords else str(i)
+                language.called(dim, str(values[dim].values[i])) if dim in values.coords else str(i)
                 for dim, i in zip(others, index, strict=True)
             ]
             suffix = f", {', '.join(where)}" if where else ""

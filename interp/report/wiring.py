@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from interp.language import say
+from interp.language import called, say
 from interp.report import links
 from interp.report.heat import CHARACTER, drawing
 from interp.report.markup import element, figure_number
@@ -67,7 +67,7 @@ class Edge:
     def label(self) -> str:
         """Both ends, and the word."""
         label = f"{self.sender} → {self.receiver}"
-        return f"{label} ({self.role})" if self.role else label
+        return f"{label} ({called('role', self.role)})" if self.role else label
 
 
 def wiring(
@@ -144,7 +144,7 @@ class _Plane:
         for role in roles or ("",):
             names = [name for name, place in places if place == role]
             columns = sorted({_column(name) for name in names})
-            width = max(APART * len(columns), CHARACTER * len(role) + 16)
+            width = max(APART * len(columns), CHARACTER * len(called("role", role)) + 16)
             heads[role] = start + width / 2
             for name in names:
                 x = start + width * (columns.index(_column(name)) + 0.5) / max(len(columns), 1)
@@ -171,7 +171,7 @@ class _Plane:
         """The roles, below."""
         return [
             element(
-                "text", role, class_="role", x=x, y=self.size[1] - 8, text_anchor="middle",
+                "text", called("role", role), class_="role", x=x, y=self.size[1] - 8, text_anchor="middle",
                 **links.attributes({"role": role}),
             )
             for role, x in self.heads.items()
@@ -206,6 +206,6 @@ def _line(edge: Edge, start: tuple[float, float], end: tuple[float, float], larg
 
 def _dot(name: str, role: str, x: float, y: float) -> Markup:
     about = links.of_label(name)
-    tip = element("title", f"{name} ({role})" if role else name)
+    tip = element("title", f"{name} ({called('role', role)})" if role else name)
     dot = element("circle", tip, class_="dot", cx=x, cy=y, r=DOT, **about)
     return dot + element("text", name, class_="tick strong halo", x=x + DOT + 3, y=y - 5, **about)

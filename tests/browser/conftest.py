@@ -10,9 +10,11 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Playwright, sync_playwright
 
-from interp import Explanation, HookedTransformer, explain, report, show
+from analyses import circuit_evaluation, head_roles, logit_lens, qk_attribution
+from interp import Explanation, HookedTransformer, circuits, explain, groundtruth, report, results, show
 from interp.report.comparison import compare
 from tests.browser.opened import Opened
+from tests.report.test_places_section import result as places
 from tests.report_fixture import RunSpec, edit, only, write_run
 
 EXAMPLE = Path(__file__).parents[2] / "reports" / "examples" / "color-noun-es"
@@ -43,7 +45,8 @@ def chromium() -> Iterator[Browser]:
 def pages(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     """The page of a name, drawn when it is first asked for.
 
-    ``study`` is that of the bundled example, ``made`` of seeded numbers with markup in its words, ``partial`` has
+    ``study`` is that of the bundled example, ``sections`` has what few studies ask for too, ``made`` of seeded
+    numbers with markup in its words, ``partial`` has
     vectors of one prompt alone, ``refused`` is of a model that does not do the task, ``explained`` of one sentence,
     ``compared`` of two runs, ``notebook`` what cells show.
     """
@@ -71,8 +74,27 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
         (directory / "notebook.html").write_text(SHELL + "".join(cell.html for cell in cells), encoding="utf-8")
         return directory / "notebook.html"
 
+    def sections(directory: Path) -> Path:
+        write_run(directory)
+        truth = groundtruth.build("plain")
+        made = {
+            "circuit": circuits.discover(truth.model, truth.pairs, "eap").data,
+            "circuit_evaluation": circuit_evaluation.run(
+                truth.model, truth.pairs,
+                ablations=["resample"], size=6, n_random=2, n_knockouts=1, max_prompts=8,
+            ),
+            "logit_lens": logit_lens.run(truth.model, truth.pairs),
+            "qk_attribution": qk_attribution.run(truth.model, truth.pairs),
+            "head_roles": head_roles.run(truth.model, truth.pairs),
+            "places": places().data,
+        }  # fmt: skip
+        for name, result in made.items():
+            results.save(result, directory / "results" / f"{name}.nc")
+        return report.render(directory)
+
     makers: dict[str, Callable[[Path], Path]] = {
         "study": study,
+        "sections": sections,
         "made": lambda directory: report.render(write_run(directory, RunSpec(nasty=True))),
         "partial": partial,
         "refused": lambda directory: report.render(write_run(directory, RunSpec(gate_passed=False))),

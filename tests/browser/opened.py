@@ -18,7 +18,7 @@ _THIN = r"""() => {
   document.querySelectorAll("tbody").forEach(body => Array.from(body.rows).slice(3).forEach(row => row.remove()));
   document.querySelectorAll("svg").forEach(svg => {
     const seen = {};
-    Array.from(svg.querySelectorAll("*")).forEach(mark => {
+    Array.from(svg.querySelectorAll("*:not(title, desc)")).forEach(mark => { // a name goes with what it names
       const kind = mark.tagName + "." + (mark.getAttribute("class") || "").split(" ")[0];
       seen[kind] = (seen[kind] || 0) + 1;
       if (seen[kind] > 4) mark.remove();

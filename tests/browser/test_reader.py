@@ -126,6 +126,20 @@ def test_a_long_table_gets_its_rows_when_it_is_opened(used: Use, tmp_path: Path)
     assert block.locator(".by-script, script").count() == 0
 
 
+def test_the_cells_of_the_large_pattern_are_walked_with_the_arrows(used: Use) -> None:
+    page = used("study").page
+    page.locator("#patterns .pair.here").wait_for()
+    focused = "() => document.activeElement.dataset.pair"
+    page.locator("#patterns .pair.here").focus()
+    dest, src = map(int, page.evaluate(focused).split())
+    page.keyboard.press("ArrowUp")
+    page.keyboard.press("ArrowLeft")
+    assert page.evaluate(focused) == f"{dest - 1} {src - 1}"
+    page.keyboard.press("Enter")
+    assert page.locator("#patterns .pair.here").get_attribute("data-pair") == f"{dest - 1} {src - 1}"
+    assert page.evaluate(focused) == f"{dest - 1} {src - 1}"
+
+
 def test_the_tables_of_a_comparison_are_saved_with_places_and_intervals(used: Use, tmp_path: Path) -> None:
     page = used("compared").page
     records = json.loads(saved_as(page, f".table-block:has(td[data-place]) {JSON}", tmp_path / "saved"))

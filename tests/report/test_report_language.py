@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from analyses import behavior, context_flow
 from interp import explain, report, results, tasks
 from interp.errors import InterpError
 from interp.model import HookedTransformer
-from tests.report_fixture import only, write_run
+from tests.report_fixture import only, unfolded, write_run
 from tests.spanish import english
 
 
@@ -82,3 +83,14 @@ def test_no_sentence_about_one_spanish_sentence_is_left_in_english(mini: HookedT
 
 def test_what_is_left_in_english_is_found(tmp_path: Path) -> None:
     assert len(english(drawn(tmp_path, "en"))) > 20
+
+
+def test_roles_and_rungs_are_named_in_spanish_and_scripts_link_them_by_their_own_names(tmp_path: Path) -> None:
+    write_run(tmp_path, only("behavior", "activation_patching", "probing", "verdict"))
+    page = unfolded(report.render(tmp_path, interactive=False, language="es").read_text(encoding="utf-8"))
+    assert 'data-role="noun"' in page
+    assert ">sustantivo<" in page
+    assert '<td data-name="noun">sustantivo</td>' in page
+    assert "<h3>dos</h3>" in page
+    assert not re.search(r"<(?:text|td|small|h3)[^>]*>(?:noun|color_other|two|three)<", page)
+    assert "capa inicio" not in page

@@ -11,7 +11,7 @@ import numpy as np
 import xarray as xr
 
 from interp import stats, summary
-from interp.language import say
+from interp.language import called, say
 from interp.report.comparison import sides
 from interp.report.comparison.sides import Side
 from interp.report.comparison.table import Part, Row, Value
@@ -385,7 +385,7 @@ def _place(effects: _Effects, at: dict[str, int]) -> str:
     else:
         parts.append(say("layer {layer}", layer=layer))
     if "role" in at:
-        parts.append(str(effects.shown["role"].values[at["role"]]))
+        parts.append(called("role", str(effects.shown["role"].values[at["role"]])))
     return say("{what} at {role}", what=parts[0], role=parts[1]) if len(parts) == 2 else parts[0]
 
 
@@ -438,7 +438,7 @@ def _probe_row(runs: Sequence[Side], role: str) -> Row | None:
         return None
     same = [value is not None and values[0] is not None and value.place == values[0].place for value in values]
     kept = [one if agrees and of_one_depth else None for one, agrees in zip(counted, same, strict=True)]
-    row = _row(say("probe at {role}", role=role), runs, values, kept, same=lambda first, other: False)
+    row = _row(say("probe at {role}", role=called("role", role)), runs, values, kept, same=lambda first, other: False)
     return replace(row, at="" if values[0] is None else values[0].place)
 
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from interp import summary
 from interp.errors import InterpError, shown
-from interp.language import listed, of_prompts, say, say_stored
+from interp.language import called, listed, of_prompts, say, say_stored
 from interp.prompts.vocabulary import GUESSING, OUTCOMES
 from interp.report.blocks import (
     Block,
@@ -91,7 +91,9 @@ class _Rungs:
             passes = say("yes") if self.passes[i] else say("no")
             said = say_stored(self.outcomes[i])
             chances = self.chance[i], GUESSING
-            rows.append((name, self.count[i], passes, said, *numbers, self.gap[i], *chances, self.reasons[i]))
+            rows.append(
+                (called("rung", name), self.count[i], passes, said, *numbers, self.gap[i], *chances, self.reasons[i])
+            )
         title = say(
             "Baselines. Intervals: Wilson 95% for shares; {interval} for {units}",
             interval=summary.usual_interval(), units=self.units,
@@ -119,7 +121,7 @@ def ladder(behavior: Result, verdict: Verdict) -> Section:
     )
     items = tuple(
         (
-            name,
+            called("rung", name),
             f"{_sentence(rungs.descriptions[i])} {_sentence(verdict_text(rungs.passes[i], rungs.reasons[i]))}".strip(),
         )
         for i, name in enumerate(rungs.names)
@@ -129,7 +131,7 @@ def ladder(behavior: Result, verdict: Verdict) -> Section:
     if failed and verdict.passed:
         text = say(
             "The model does not do {rungs}. The explanation below is about {rung} only.",
-            rungs=listed(failed), rung=verdict.rung,
+            rungs=listed([called("rung", one) for one in failed]), rung=called("rung", verdict.rung),
         )  # fmt: skip
         blocks.insert(0, Notice("warn", say("Not every rung is done"), text))
     lead = say("An explanation is worth reading only for a behaviour the model has. Each rung asks for a little more.")
@@ -143,7 +145,7 @@ def _shares_panel(rungs: _Rungs) -> Panel:
         Series(preferred, "b", rungs.preferred, (GUESSING,) * len(rungs.names)),
     )
     drawn = dot_rows(
-        rungs.names,
+        [called("rung", name) for name in rungs.names],
         series,
         axis=say("share of prompts"),
         low=0.0,
@@ -163,7 +165,7 @@ def _shares_panel(rungs: _Rungs) -> Panel:
 def _logits_panel(rungs: _Rungs) -> Panel:
     low, high = _reach([*rungs.clean, *rungs.corrupted])
     drawn = dot_rows(
-        rungs.names,
+        [called("rung", name) for name in rungs.names],
         (Series(say("clean"), "a", rungs.clean), Series(say("corrupted"), "b", rungs.corrupted)),
         axis=say("logit difference ({units})", units=rungs.units),
         low=low,
@@ -221,7 +223,7 @@ def _all_prompts(behavior: Result, rung_of: tuple[str, ...]) -> Details:
         Column(say("corrupted"), behavior.units("corrupted")),
     )
     rows: list[tuple[Cell, ...]] = [
-        (rung, *(text[p] for text in texts), *(float(values[p]) for values in numbers))
+        (called("rung", rung), *(text[p] for text in texts), *(float(values[p]) for values in numbers))
         for p, rung in enumerate(rung_of)
     ]
     table = Table(say("All prompts"), columns, tuple(rows), language=of_prompts() or "")

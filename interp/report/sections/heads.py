@@ -9,7 +9,8 @@ import numpy as np
 import xarray as xr
 
 from interp import summary
-from interp.language import say, say_stored
+from interp.language import called, say, say_stored
+from interp.language import edge as in_words
 from interp.report.blocks import Block, Details, Facts, Figure, Notice, Panel, Section
 from interp.report.heat import colour_legend, head_grid, heatmap
 from interp.report.inputs import Result
@@ -103,13 +104,13 @@ def _edges(attribution: Result, marks: Marks) -> Figure:
     ranked = sorted((i for i in range(len(edges)) if largest[i] >= 0), key=lambda i: (-float(largest[i]), i))
     panels, parts = [], []
     for i, edge in enumerate(edges):
-        one, arrow = found.isel(edge=i, drop=True), edge.replace("<-", " ← ")
+        one, arrow = found.isel(edge=i, drop=True), in_words(edge)
         if i in ranked[:SHOWN_EDGES]:
             panels.append(
                 _head_panel(one, marks, scale, f"edge-{i}", arrow, say("Mean attention weight, {edge}", edge=arrow))
             )
-        parts.append((edge, mean_table(edge, one, _layer_head(), units=say("share"), name=say("attention"))))
-    reader, _, read = edges[0].partition("<-")
+        parts.append((arrow, mean_table(edge, one, _layer_head(), units=say("share"), name=say("attention"))))
+    reader, _, read = (called("role", part) for part in edges[0].partition("<-"))
     reading = say(
         "{reader} ← {read} reads: how much of the attention of {reader} goes to {read}, in [0, 1]. It says where a "
         "head looks, not yet that it matters.",
@@ -214,7 +215,9 @@ def _ablated(attribution: Result, marks: Marks) -> Figure:
         one, title = found.isel(ablation=i, drop=True), say_stored(f"{kind} ablation")
         description = say("Change of the logit difference by layer and head")
         panels.append(_head_panel(one, marks, scale, f"ablation-{i}", title, description, _ablations().get(kind, "")))
-        parts.append((kind, mean_table(kind, one, _layer_head(), units="logits", name=say("effect"))))
+        parts.append(
+            (called("ablation", kind), mean_table(kind, one, _layer_head(), units="logits", name=say("effect")))
+        )
     reading = say(
         "In logits of the answer. Negative (orange): the answer gets worse without the head. Zero takes the model "
         "furthest from what it knows; resample keeps activations realistic."

@@ -10,7 +10,7 @@ import xarray as xr
 
 from interp import _depth as depth
 from interp import summary
-from interp.language import say, say_stored
+from interp.language import called, say, say_stored
 from interp.report import bounded
 from interp.report.blocks import Block, Details, Facts, Figure, Panel, Section
 from interp.report.heat import Grid, colour_legend, heatmap
@@ -56,6 +56,11 @@ class _Lenses:
         return tuple(_names().get(name, name) for name in self.result.labels("lens"))
 
     @property
+    def place(self) -> str:
+        """The name of the word."""
+        return called("role", self.role)
+
+    @property
     def site(self) -> str:
         """The site of maps and of the layer at which the answer appears: the stream after a layer, if it was read."""
         sites = self.result.labels("site")
@@ -95,7 +100,7 @@ def section(result: Result) -> Section:
         *_making(lenses),
         _answers(lenses),
         _curves(
-            lenses, "kl", say("Distance from what the model says in the end, at {role}", role=lenses.role),
+            lenses, "kl", say("Distance from what the model says in the end, at {role}", role=lenses.place),
             say("0: the lens says what the model says. {interval}", interval=_interval(lenses.by_depth("kl"))),
             lenses.by_depth("kl"), _by_lens(lenses, lenses.by_depth("kl")),
         ),
@@ -171,9 +176,9 @@ def _answers(lenses: _Lenses) -> Figure:
         for answer in answers
     ]
     return _curves(
-        lenses, "answer", say("Log-probability of the answer, at {role}", role=lenses.role),
+        lenses, "answer", say("Log-probability of the answer, at {role}", role=lenses.place),
         f"{lenses.result.said('reading')} {_interval(correct)}", correct, drawn,
-        joined(say("What the lens says of the answers, at {role}", role=lenses.role), say("quantity"), tables),
+        joined(say("What the lens says of the answers, at {role}", role=lenses.place), say("quantity"), tables),
     )  # fmt: skip
 
 
@@ -260,7 +265,7 @@ def _appearance(lenses: _Lenses) -> Details:
             low, high = ends.sel(where).values.tolist()
             seen = (float(layer.sel(where)), float(low), float(high))
             rows.append((name, told.get(criterion, criterion), *seen, int(never.sel(where)), count))
-    title = say("The layer at which the answer appears, at {role}", role=lenses.role)
+    title = say("The layer at which the answer appears, at {role}", role=lenses.place)
     reading = say(
         "The first layer by which half of the prompts have it, with a bootstrap interval over prompts. Prompts in "
         "which it never appears count as later than every layer; ∞: half of the prompts do not have it."
@@ -285,9 +290,11 @@ def _words(lenses: _Lenses) -> Figure | Details:
     finite = cells["mean"].values[np.isfinite(cells["mean"].values)]
     scale = Scale.rising(float(finite.min(initial=0.0)), 0.0, units=say_stored(units), name=title)
     key = f"{lenses.key}-words"
+    shown = cells.isel(lens=0, drop=True)
     grid = Grid.of(
-        cells.isel(lens=0, drop=True), "layer", "role", row_title=depth.title(lenses.site), column_title=say("role")
-    )
+        shown, "layer", "role", row_title=depth.title(lenses.site), column_title=say("role"),
+        cells=depth.cells(shown, lenses.site),
+    )  # fmt: skip
     said = say("{title}, by layer, with 95% intervals.", title=title)
     return Figure.of(
         lenses.result,

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from interp.errors import InterpError
-from interp.language import say, say_stored
+from interp.language import called, say, say_stored
 from interp.report import anatomy, attention
 from interp.report.attention import Patterns
 from interp.report.blocks import Block, Figure, Living, Notice, Panel, Prose, Section, Steps
@@ -166,7 +166,10 @@ def _read(result: Result) -> _Lesson:
 
 def _arithmetic(result: Result, lesson: _Lesson) -> list[Block]:
     roles = {end: result.attr(end) for end in ("dest", "src")}
-    named = {end: f" ({role})" if role and not role.lstrip("-").isdigit() else "" for end, role in roles.items()}
+    named = {
+        end: f" ({called('role', role)})" if role and not role.lstrip("-").isdigit() else ""
+        for end, role in roles.items()
+    }
     chosen = say_stored(result.attr("chosen_by")).replace("<-", " ← ")
     opening = say(
         "Head {head}, at the word {reader}: which words does it read, and why {read}?",

@@ -12,7 +12,7 @@ import xarray as xr
 from interp import _depth as depth
 from interp import summary
 from interp.errors import InterpError
-from interp.language import say, say_stored
+from interp.language import called, say, say_stored
 from interp.report.blocks import Block, Facts, Figure, Notice, Panel, Section
 from interp.report.heat import Grid, colour_legend, head_grid, heatmap
 from interp.report.inputs import Result
@@ -216,11 +216,11 @@ class _Sweep:
         at = np.unravel_index(int(np.nanargmax(values)), values.shape)
         labels = {axis: self.patching.labels(axis)[int(i)] for axis, i in zip(("layer", *self.axes), at, strict=True)}
         where = depth.where(self.site, str(self.mean["layer"].values[int(at[0])]))
-        where += ", " + ", ".join(f"{say_stored(axis)} {labels[axis]}" for axis in self.axes)
+        where += ", " + ", ".join(f"{say_stored(axis)} {called(axis, labels[axis])}" for axis in self.axes)
         if self.axes[0] == "head":
             where = head_label(int(at[0]), int(at[1]))
             if "role" in labels:
-                where = say("{head} at {role}", head=where, role=labels["role"])
+                where = say("{head} at {role}", head=where, role=called("role", labels["role"]))
         low, high = (float(one[bound].values[at]) for bound in ("low", "high"))
         size = figure_number(float(values[at]), 2)
         return say(
@@ -255,7 +255,12 @@ def _block_figure(patching: Result, site: str) -> Figure:
     sweep = _Sweep.of(patching, site, "", "role")
     grids = {
         direction: Grid.of(
-            sweep.shown(direction), "layer", "role", row_title=depth.title(site), column_title=say("role")
+            sweep.shown(direction),
+            "layer",
+            "role",
+            row_title=depth.title(site),
+            column_title=say("role"),
+            cells=depth.cells(sweep.shown(direction), site),
         )
         for direction in patching.labels("direction")
     }
@@ -325,10 +330,10 @@ def _role_figure(patching: Result, site: str, marks: Marks) -> Figure:
                 head_grid(sweep.shown(direction, role=r), axis, marks),
                 sweep.scale,
                 key=f"role-{site}-{r}-{direction}",
-                title=say("{site} at {role}, {effect}", site=site, role=role, effect=words.effect),
+                title=say("{site} at {role}, {effect}", site=site, role=called("role", role), effect=words.effect),
                 description=words.shown,
             )
-            panels.append(Panel(say("at {role}", role=role), drawn, group=group))
+            panels.append(Panel(say("at {role}", role=called("role", role)), drawn, group=group))
             group = ""
     reading = say(
         "{site} of one head at one word only: where a head does its work. {strongest}",

@@ -11,7 +11,7 @@ import xarray as xr
 
 from interp import _depth as depth
 from interp import summary
-from interp.language import listed, say, say_stored
+from interp.language import called, listed, say, say_stored
 from interp.report import bounded
 from interp.report.blocks import Details, Facts, Section
 from interp.report.inputs import Result
@@ -86,7 +86,7 @@ def _places(result: Result) -> tuple[_Place, ...]:
         for i, layer in enumerate(layers):
             at = {"layer": i, "role": r}
             readable = _size(decoded, **at).low > majority and _size(selectivity, **at).low > 0
-            where = say("{role} {depth}", role=role, depth=depth.of(site, layer))
+            where = say("{role} {depth}", role=called("role", role), depth=depth.of(site, layer))
             found.append(_Place(i, r, where, depth.names(site, [layer])[0], _size(lost, **at), readable))
     return tuple(found)
 

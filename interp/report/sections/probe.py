@@ -11,7 +11,7 @@ import xarray as xr
 
 from interp import _depth as depth
 from interp import summary
-from interp.language import listed, say, say_stored
+from interp.language import called, listed, say, say_stored
 from interp.report.blocks import Block, Details, Facts, Figure, Panel, Section
 from interp.report.inputs import Result
 from interp.report.lines import Level, Point, Series, curves, line_legend
@@ -88,14 +88,14 @@ def _figure(probing: Result, means: dict[str, xr.Dataset], majority: dict[str, f
             low=0.0,
             high=1.0,
             key=f"probe-{index}-{r}",
-            title=say("Probe accuracy at {role}, {site}", role=role, site=site),
+            title=say("Probe accuracy at {role}, {site}", role=called("role", role), site=site),
             description=say("Accuracy of the probe and of its control by layer, with 95% intervals."),
             rules=(
                 Level(majority.get(role, math.nan), say("majority class"), "c"),
                 Level(chance, say("uniform guessing"), "f"),
             ),
         )
-        panels.append(Panel(say("at {role}", role=role), drawn))
+        panels.append(Panel(say("at {role}", role=called("role", role)), drawn))
     reading = probing.said("reading") or say(
         "A probe that beats its control and the majority reads something that is there."
     )
@@ -167,7 +167,7 @@ def _best(means: dict[str, xr.Dataset], sites: tuple[str, ...], probing: Result)
         )  # fmt: skip
         if values[s, layer] <= 0:
             text = say("at no layer does the probe beat its control.")
-        found.append((f"{role}:", text))
+        found.append((f"{called('role', role)}:", text))
     return found
 
 
@@ -198,7 +198,7 @@ def _places(p_values: np.ndarray, accuracy: np.ndarray, chance: float, roles: Se
     if not np.isfinite(p_values).any():
         return say("no two prompts differ in the label alone, so there is no p-value.")
     found = (p_values <= READABLE) & (accuracy > chance)
-    words = [role for r, role in enumerate(roles) if found[:, :, r].any()]
+    words = [called("role", role) for r, role in enumerate(roles) if found[:, :, r].any()]
     told = {"n": int(found.sum()), "cells": int(np.isfinite(p_values).sum()), "p": READABLE}
     if not words:
         return say("at none of {cells} places is the probe above chance with a p of at most {p}.", **told)

@@ -8,7 +8,7 @@ import numpy as np
 import xarray as xr
 
 from interp import summary
-from interp.language import say, say_stored
+from interp.language import called, say, say_stored
 from interp.report.blocks import Block, Figure, Notice, Panel, Prose, Section
 from interp.report.heat import Grid, colour_legend, heatmap
 from interp.report.inputs import Result
@@ -44,7 +44,7 @@ def _first(found: Result) -> str:
     return say(
         "{head} gives {src} {weight} of the attention of {dest}: its score there is {score}. The largest pair of parts "
         "is what {query} wrote at {dest} against what {key} wrote at {src}: {term} of the score.",
-        head=found.attr("head_label"), dest=found.attr("dest"), src=found.attr("src"),
+        head=found.attr("head_label"), dest=called("role", found.attr("dest")), src=called("role", found.attr("src")),
         weight=f"{float(weight['mean']):.0%}", score=f"{float(score['mean']):.1f}", query=names[0], key=names[1],
         term=f"{float(terms['mean'].max()):.1f}",
     )  # fmt: skip
@@ -140,8 +140,8 @@ def _written(found: Result) -> Figure:
         "Each part of the value at {src}, carried to {dest} by the head: how far it moves the stream there from "
         "corrupted to clean. Together they are {share} of the whole difference; what the head writes from all words is "
         "{whole}.",
-        src=found.attr("src"), dest=found.attr("dest"), share=f"{float(share['mean']):.1%}",
-        whole=f"{float(whole['mean']):.1%}",
+        src=called("role", found.attr("src")), dest=called("role", found.attr("dest")),
+        share=f"{float(share['mean']):.1%}", whole=f"{float(whole['mean']):.1%}",
     )  # fmt: skip
     interval, units = summary.in_words(change), found.units("written_change")
     return Figure.of(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import xarray as xr
 
-from interp.language import say, say_stored, sentence
+from interp.language import called, say, say_stored, sentence
 from interp.report.blocks import Block, Facts, Figure, Notice, Panel, Section
 from interp.report.heat import colour_legend, head_grid, heatmap
 from interp.report.inputs import Result
@@ -42,7 +42,7 @@ def _named(found: Result) -> tuple[tuple[str, str], ...]:
 
 def _said(role: str, edge: str) -> str:
     """A role in words."""
-    dest, _, src = edge.partition("<-")
+    dest, _, src = (called("role", part) for part in edge.partition("<-"))
     names = {
         "previous token": say("look at the token before"),
         "duplicate token": say("look at where the same token stood before"),

@@ -27,7 +27,7 @@ function markRows(within) {
     var facet = heading.dataset.facet;
     var column = heading.cellIndex;
     Array.prototype.forEach.call(heading.closest("table").tBodies[0].rows, function (row) {
-      var text = row.cells[column].textContent;
+      var text = row.cells[column].dataset.name || row.cells[column].textContent;
       if (facet !== "head") row.dataset[facet] = text;
       else if (/^L\d+H\d+$/.test(text)) row.dataset.head = text;
       else if (/^\d+$/.test(text) && /^\d+$/.test(row.dataset.layer || "")) row.dataset.head = "L" + row.dataset.layer + "H" + text;
@@ -99,9 +99,12 @@ function measured(head) {
   return [row.job].concat(parts).filter(Boolean).join(" \u00b7 ");
 }
 function named(about) {
-  if (about.head) return [about.head, measured(about.head), about.role, placed(about)].filter(Boolean).join(" \u00b7 ");
+  if (about.head) return [about.head, measured(about.head), roleOf(about), placed(about)].filter(Boolean).join(" \u00b7 ");
   var layer = about.layer === undefined ? "" : say("layer", { layer: about.layer });
-  return [layer, about.role, placed(about)].filter(Boolean).join(" \u00b7 ");
+  return [layer, roleOf(about), placed(about)].filter(Boolean).join(" \u00b7 ");
+}
+function roleOf(about) {
+  return about.role && (data.roles[about.role] || about.role);
 }
 function placed(about) {
   return about.position === undefined ? "" : say("position", { position: about.position });
@@ -151,7 +154,10 @@ document.addEventListener("keydown", function (event) {
 });
 
 // Keys: each drawing, and the grid of patterns, is one stop of the tab key; the arrows move to the next mark, Enter or space choose it.
+// The cells of a large pattern are stops of their own: each is a pair of words.
+var STOPS = MARKS + ",[data-pair]";
 function stopsOf(svg) {
+  if (svg.querySelector("[data-pair]")) return Array.from(svg.querySelectorAll("[data-pair]"));
   return Array.from(svg.querySelectorAll(svg.matches("svg") ? MARKS : "button"));
 }
 function stopHere(svg, node) {
@@ -161,7 +167,7 @@ function stopHere(svg, node) {
   if (node instanceof SVGElement) node.setAttribute("role", "button");
 }
 function makeReachable(svg) {
-  var first = svg.querySelector(FACETS.map(function (name) { return "[data-" + name + "]:not(text)"; }).join(","))
+  var first = svg.querySelector(".pair.here") || svg.querySelector(".pair") || svg.querySelector(FACETS.map(function (name) { return "[data-" + name + "]:not(text)"; }).join(","))
     || svg.querySelector(MARKS);
   if (!first) return;
   svg.setAttribute("role", "group"); // an image would hide its marks from screen readers
@@ -194,8 +200,8 @@ function next(svg, node, step) {
 }
 document.addEventListener("keydown", function (event) {
   var svg = event.target instanceof Element ? event.target.closest("svg.plot, .heads") : null;
-  if (!svg || !event.target.matches(MARKS)) return;
-  if (svg.matches("svg") && (event.key === "Enter" || event.key === " ")) { // a button does so by itself
+  if (!svg || !event.target.matches(STOPS)) return;
+  if (event.target.dataset.pair === undefined && svg.matches("svg") && (event.key === "Enter" || event.key === " ")) { // a button does so by itself
     event.preventDefault();
     var about = aboutOf(event.target);
     choose(same(about, chosen) ? null : about);
@@ -209,7 +215,7 @@ document.addEventListener("keydown", function (event) {
 });
 document.addEventListener("focusin", function (event) {
   var node = event.target;
-  if (!(node instanceof SVGElement) || !node.matches(MARKS) || !node.matches(":focus-visible")) return;
+  if (!(node instanceof SVGElement) || !node.matches(STOPS) || !node.matches(":focus-visible")) return;
   hover(node);
   var at = centre(node);
   showTip(node, at[0], at[1]);

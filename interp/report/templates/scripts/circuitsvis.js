@@ -15,7 +15,7 @@
       });
     });
     var old = document.getElementById(key);
-    var place = make("div", { id: key, class: "drawn" });
+    var place = make("div", { id: key, class: "drawn", lang: data.prompts_lang });
     old.replaceWith(place);
     window.CircuitsVis.render(key, window.CircuitsVis.AttentionHeads, {
       tokens: words, attention: attention, attentionHeadNames: heads, minValue: 0, maxValue: 1,

@@ -63,14 +63,14 @@ function reckon(entry, dest, src, root) {
 // Numbers by dimension as a strip of cells, negative to positive; ``most`` is the largest size of any of them.
 function cells(label, values, most) {
   var width = Math.max(6, Math.min(20, 640 / values.length));
-  var left = 132;
   var parts = values.map(function (value, i) {
     var step = Math.floor((Math.max(-1, Math.min(1, value / most)) + 1) / 2 * 40 + 0.5);
-    return make("rect", { x: left + i * width, y: 1, width: width - 0.5, height: 18, class: "d" + step },
+    return make("rect", { x: i * width, y: 1, width: width - 0.5, height: 18, class: "d" + step },
       make("title", {}, say("dimension", { label: label, dimension: i, value: number(value, 4) })));
   });
-  parts.unshift(make("text", { x: left - 6, y: 14, "text-anchor": "end", class: "tick" }, label.length > 18 ? label.slice(0, 17) + "\u2026" : label));
-  return make("svg", { class: "plot", role: "img", "aria-label": label, viewBox: "0 0 " + (left + width * values.length + 2) + " 20", width: left + width * values.length + 2, height: 20 }, parts);
+  var size = width * values.length;
+  var drawn = make("svg", { class: "plot", role: "img", "aria-label": label, viewBox: "0 0 " + size + " 20", width: size, height: 20, preserveAspectRatio: "none" }, parts);
+  return make("div", { class: "cells" }, [make("span", { "aria-hidden": "true" }, label), drawn]); // where there is no room the strip shrinks, its name does not
 }
 function largest(rows) {
   return rows.reduce(function (most, row) {
@@ -99,6 +99,7 @@ function liveLesson(figure) {
   var head = chooser(say("head"), function (value) { look({ head: value }); });
   var dest = chooser(say("reading word"), function (value) { look({ dest: Number(value) }); });
   var src = chooser(say("word read"), function (value) { look({ src: Number(value) }); });
+  if (data.prompts_lang) dest.select.lang = src.select.lang = data.prompts_lang;
   var jumps = make("div", { class: "jumps" });
   var mark = make("span", { class: "true-root", "aria-hidden": "true" }, "\u2191 \u221ad_k");
   mark.style.left = "calc(8px + (100% - 16px) * " + (trueRoot - 1) / (stored.d_head - 1) + ")"; // a thumb is 16 pixels wide

@@ -71,7 +71,8 @@ function large() {
   var words = wordsOf(looked.prompt);
   var title = say("pattern of", { head: looked.head });
   if (words.length > LARGEST) {
-    var canvas = make("canvas", { class: "large", role: "img", "aria-label": title });
+    var here = say("reads", { head: looked.head, dest: words[looked.dest], src: words[looked.src], i: looked.dest, j: looked.src, weight: number(weightOf(looked.prompt, looked.head, looked.dest, looked.src), 2) });
+    var canvas = make("canvas", { class: "large", role: "img", tabindex: "0", "aria-label": title + ". " + here });
     paint(canvas, looked.head, inDark.matches ? "dark" : "light");
     return canvas;
   }
@@ -128,9 +129,24 @@ function livePatterns(figure) {
     row.replaceChildren(make("p", { class: "panel-subtitle" }, say("row", { dest: words[looked.dest], head: looked.head })), strip(words, shares, looked.dest, looked.src));
     marksChanged();
   });
+  function lookAt(pair) {
+    look({ dest: Number(pair.split(" ")[0]), src: Number(pair.split(" ")[1]) });
+  }
   picture.addEventListener("click", function (event) {
     var pair = event.target.dataset && event.target.dataset.pair;
-    if (pair) look({ dest: Number(pair.split(" ")[0]), src: Number(pair.split(" ")[1]) });
+    if (pair) lookAt(pair);
+  });
+  picture.addEventListener("keydown", function (event) {
+    var pair = event.target.dataset && event.target.dataset.pair;
+    var canvas = event.target.matches("canvas.large");
+    if (pair && (event.key === "Enter" || event.key === " ")) lookAt(pair);
+    else if (canvas && STEPS[event.key]) {
+      var step = STEPS[event.key];
+      var dest = Math.max(0, looked.dest + step[1]);
+      lookAt(dest + " " + Math.max(0, looked.src + step[0]));
+    } else return;
+    event.preventDefault();
+    picture.querySelector(".here, canvas.large").focus();
   });
   whenChosen.push(function (about) {
     if (about && about.head && about.head !== looked.head && attended.patterns.heads.indexOf(about.head) >= 0) look({ head: about.head });
