@@ -163,7 +163,7 @@ class Verdict:
         """All heads, for copying: a mean and its two bounds in three columns."""
         columns = [Column(say("head"), facet="head"), Column(say("job"))]
         for c in self.columns:
-            columns.append(Column(c.heading, c.units))
+            columns.append(Column(c.heading, c.units, facet="role" if c.name == "acts_at" else ""))
             if c.bounded:
                 ends = say("{name} 95% low", name=c.heading), say("{name} 95% high", name=c.heading)
                 columns += [Column(name, c.units) for name in ends]
@@ -287,10 +287,11 @@ def _columns(result: Result, *, skip: str | None) -> list[HeadColumn]:
         heading = say_stored(str(array.attrs["long_name"])).replace("<-", " ← ")
         for index in np.ndindex(*values.shape[1:]):
             where = [
-                language.called(dim, str(values[dim].values[i])) if dim in values.coords else str(i)
+                str(values[dim].values[i]) if dim in values.coords else str(i)
                 for dim, i in zip(others, index, strict=True)
             ]
-            suffix = f", {', '.join(where)}" if where else ""
+            shown = [language.called(dim, label) for dim, label in zip(others, where, strict=True)]
+            suffix = f", {', '.join(shown)}" if where else ""
             at = (slice(None), *index)
             columns.append(
                 HeadColumn(

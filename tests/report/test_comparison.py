@@ -15,12 +15,14 @@ import xarray as xr
 
 from analyses.cli.main import main
 from interp import results
+from interp.circuits import discover
 from interp.errors import InterpError
 from interp.model import HookedTransformer
 from interp.report.comparison import Comparison, compare
 from interp.report.comparison.table import Part, Row, Value
+from tests.circuits.planted import planted, planted_pairs
 from tests.report_fixture import MOVER, RunSpec, edit, only, write_run
-from tests.tolerance import near
+from tests.tolerance import close, near
 
 NAMES = ("behavior", "activation_patching", "verdict", "probing")
 
@@ -335,3 +337,32 @@ def test_the_command_prints_the_tables_and_writes_the_page(
     assert re.search(r"L1H2, sufficient at all words +mover 0\.\d\d .* differs", out)
     assert out.endswith(f"Page: {tmp_path / 'page' / 'compare.html'}\n")
     assert {path.name for path in (tmp_path / "page").iterdir()} == {"compare.html", "compare.json"}
+
+
+def test_claims_are_laid_side_by_side_with_their_grades_and_circuits_by_their_edges(tmp_path: Path) -> None:
+    claims = {"one": ("supported by all", "contradicted"), "two": ("supported by some",)}
+    edges = discover(planted(), planted_pairs(), "exact").data
+    kept = np.argwhere(edges["kept"].values)
+    fewer = edges.assign(kept=edges["kept"].copy(deep=True))
+    fewer["kept"].values[tuple(kept[0])] = False
+    for name, grades in claims.items():
+        directory = run(tmp_path / name)
+        columns = {
+            "component": ("L1H2", "MLP0"), "job": ("moves", "stores"), "role": ("noun", "color"), "grade": grades,
+        }  # fmt: skip
+        told = {"units": "", "long_name": "by hand"}
+        made = {f"claim_{key}": ("claim", np.array(values[: len(grades)]), told) for key, values in columns.items()}
+        made["claim"] = ("claim", np.arange(len(grades)), {"long_name": "what a component is claimed to do"})
+        edit(directory, "verdict", lambda data, made=made: data.assign(made).set_coords("claim"))
+        results.save(edges if name == "one" else fewer, directory / "results" / "circuit.nc")
+    found = compare(tmp_path / "one", tmp_path / "two")
+    parts = {part.key: list(part.cells()) for part in found.parts}
+    assert parts["claims"] == [
+        ("L1H2: moves (noun)", "supported by all", "supported by some", "", "differs"),
+        ("MLP0: stores (color)", "contradicted", "not claimed", "", "differs"),
+    ]
+    assert any(line.startswith("A and B grade 0 of 2 claims alike: L1H2: moves (noun)") for line in found.said)
+    assert not any("strongest place" in line and "L1H2: moves" in line for line in found.said)
+    shared = found.parts[-1].rows[-1].values[1]
+    assert shared is not None
+    close(shared.mean, (len(kept) - 1) / len(kept))

@@ -159,9 +159,16 @@ def _said(found: tuple[Side, ...], parts: tuple[Part, ...]) -> Iterator[str]:
             )
         else:
             yield say("No difference of {first} and {other} is seen in {total} numbers.", **names)
-        moved = [row.moved(i + 1) for part in parts for row in part.rows if row.elsewhere(i + 1)]
+        moved = [row.moved(i + 1) for part in parts if not part.graded for row in part.rows if row.elsewhere(i + 1)]
         if moved:
             yield say("The strongest place is another one in {other} for {names}.", **names, names=_listed(moved))
+        graded = [row for part in parts if part.graded for row in part.rows]
+        claims = [row for row in graded if row.values[0] is not None and row.values[i + 1] is not None]
+        if claims:
+            apart = [row.moved(i + 1) for row in claims if row.elsewhere(i + 1)]
+            agree = say("{first} and {other} grade {same} of {total} claims alike", **{**names, "total": len(claims)},
+                        same=len(claims) - len(apart))  # fmt: skip
+            yield f"{agree}: {_listed(apart)}." if apart else f"{agree}."
         if not sides.same_prompts(first, side):
             yield say("The prompts of {first} and {other} are not the same: they are compared as two samples.", **names)
 

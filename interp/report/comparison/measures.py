@@ -12,7 +12,7 @@ import xarray as xr
 
 from interp import stats, summary
 from interp.language import called, say
-from interp.report.comparison import sides
+from interp.report.comparison import findings, sides
 from interp.report.comparison.sides import Side
 from interp.report.comparison.table import Part, Row, Value
 from interp.report.inputs import Result
@@ -38,7 +38,8 @@ def parts(runs: Sequence[Side]) -> list[Part]:
             _continued(runs),
         ]
     effects = _Patched()
-    return [_behaviour(runs), _gaps(runs), _named_heads(runs, effects), _places(runs, effects), _probes(runs)]
+    numbers = [_behaviour(runs), _gaps(runs), _named_heads(runs, effects), _places(runs, effects), _probes(runs)]
+    return [*numbers, *findings.parts(runs)]
 
 
 def _part(

@@ -93,6 +93,7 @@ class Part:
         letters: the runs.
         rows: the quantities.
         drawn: whether its numbers share an axis, so that the page draws them.
+        graded: whether its values are grades of claims, and no places.
     """
 
     key: str
@@ -102,6 +103,7 @@ class Part:
     letters: tuple[str, ...]
     rows: tuple[Row, ...]
     drawn: bool = True
+    graded: bool = False
 
     def header(self) -> tuple[str, ...]:
         """The headings of its columns."""
@@ -120,7 +122,7 @@ class Part:
 
     def _judged(self, row: Row, i: int) -> str:
         if row.elsewhere(i + 1):
-            return say("another place")
+            return say("differs") if self.graded else say("another place")
         return say("differs") if row.differs(i) else ""
 
     def table(self) -> Table:
