@@ -16,7 +16,7 @@ import pytest
 import xarray as xr
 
 import interp
-from analyses import attention_lesson
+from analyses import attention_lesson, qk_attribution
 from interp import _accessor, results, summary
 from interp.errors import InterpError
 from interp.model import HookedTransformer
@@ -81,6 +81,9 @@ KINDS: dict[str, Callable[[Any, PromptPairs, xr.Dataset], Any]] = {
     "attribution": lambda m, p, e: interp.attribution.attribution_patching(m, p, "z", audit=None),
     "edges": lambda m, p, e: interp.attribution.edge_attribution(m, p, audit=None),
     "lens": lambda m, p, e: interp.lenses.logit_lens(m, p),
+    "roles": lambda m, p, e: interp.heads.roles(m, n=2),
+    "composition": lambda m, p, e: interp.heads.composition(m),
+    "why it looks": lambda m, p, e: qk_attribution.run(m, p, layer=1, head=0, dest="answer", src="color", writers=3),
 }
 
 

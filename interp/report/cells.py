@@ -40,6 +40,8 @@ _PARTS: Mapping[str, Callable[[xr.Dataset], bool]] = {
     "activation_patching": lambda data: "direction" in data.dims and _starts(data, "recovered_"),
     "head_attribution": lambda data: "contribution" in data and "total" in data,
     "influences": lambda data: "knockout_kl" in data and "swap_stream" in data,
+    "qk_attribution": lambda data: "term" in data and "chosen_by" in data.attrs,
+    "head_roles": lambda data: "head_role" in data.dims and "excess" in data,
     "circuit": lambda data: "kept" in data and "receiver_nodes" in data.variables,
     "approximation_audit": lambda data: "approximation" in data.dims and "trusted" in data,
 }
@@ -75,7 +77,8 @@ def of_result(
     if key == "verdict" and name is None:
         return _of_verdict(data)
     drawn = _on_the_page(key, data) if key is not None else {}
-    drawn = drawn or _generic(data)
+    if not drawn or (name is not None and name not in drawn):
+        drawn = {**drawn, **_generic(data)}
     return _chosen(data, drawn, name)
 
 
