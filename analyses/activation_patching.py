@@ -26,7 +26,9 @@ from interp.sweeps import (
     Plan,
     Progress,
     Where,
+    costly,
     listener,
+    plans_of,
     shifted,
     sweep_sites,
     whole_answers,
@@ -37,6 +39,8 @@ if TYPE_CHECKING:
     from interp.prompts import PromptPairs
 
 SITES = ("resid_pre", "attn_out", "mlp_out", "z", "q", "k", "v", "pattern")
+SPARED = ("q", "k")
+"""Sites that are left out where a run is costly: what they do goes through the pattern, which is patched too."""
 BY_POSITION = "resid_pre"
 """The site that is also swept position by position, where positions mean the same in every prompt."""
 BY_HEAD_AND_ROLE = "z"
@@ -61,7 +65,8 @@ def run(
     Args:
         model: the model.
         pairs: clean and corrupted prompts.
-        sites: which to patch; None is those of ``SITES`` that the model has and lets anyone change. Stream and block
+        sites: which to patch; None is those of ``SITES`` that the model has and lets anyone change, without q and k
+            where one run of one prompt takes over 1e9 operations. Stream and block
             sites are patched at one role at a time (a role of several tokens is patched whole), head sites one head at
             a time at all positions at once.
         directions: ``"denoising"`` and/or ``"noising"``.
@@ -82,8 +87,8 @@ def run(
         (prompt). ``patched`` is the metric after the patch; ``recovered``, a fraction, is (patched - corrupted) /
         (clean - corrupted): 0 is corrupted behaviour and 1 is clean in both directions, values outside are real, NaN
         where the gap is below ``minimum_gap``. Attributes say how many prompts have too small a gap (``n_small_gap``),
-        which sweeps changed nothing at all (``no_effect``), which of ``SITES`` this model does not offer
-        (``left_out``), and how many rows had to be run (``rows_run_{sweep}`` of ``rows_in_all_{sweep}``).
+        which sweeps changed nothing at all (``no_effect``), which of ``SITES`` are patched only if
+        named (``left_out``), and how many rows had to be run (``rows_run_{sweep}`` of ``rows_in_all_{sweep}``).
 
     Raises:
         InterpError: nothing to sweep, an unknown site, direction, role or metric, or fewer than one prompt.
@@ -100,7 +105,7 @@ def run(
     (1.0, 1.0)
     """
     check_pairs(model, pairs)
-    wanted = _sites(model, sites)
+    wanted = _sites(model, pairs, sites)
     ways = _directions(directions)
     pairs = pairs.spread(max_prompts)
     plans = _plans(model, pairs, wanted, roles, head_roles, by_position)
@@ -118,17 +123,17 @@ def run(
     return _result(model, pairs, plans, swept, ways, readout(metric).name)
 
 
+@plans_of(run)
 def planned(
     model: HookedTransformer,
     pairs: PromptPairs,
-    *,
-    sites: Sequence[str] | None = None,
-    directions: Sequence[Direction] = ("denoising", "noising"),
-    roles: Sequence[str] | None = None,
-    metric: AnyReadout = "logit_difference",
-    by_position: bool = True,
-    head_roles: Sequence[str] | None = None,
-    max_prompts: int | None = None,
+    sites: Sequence[str] | None,
+    directions: Sequence[Direction],
+    roles: Sequence[str] | None,
+    metric: AnyReadout,
+    by_position: bool,
+    head_roles: Sequence[str] | None,
+    max_prompts: int | None,
 ) -> list[Plan]:
     """The plans of the sweeps that ``run`` makes with the same options. Nothing is run.
 
@@ -140,7 +145,7 @@ def planned(
     [32, 32]
     """
     check_pairs(model, pairs)
-    wanted = _sites(model, sites)
+    wanted = _sites(model, pairs, sites)
     pairs = pairs.spread(max_prompts)
     plans = _plans(model, pairs, wanted, roles, head_roles, by_position)
     return [
@@ -153,9 +158,15 @@ def planned(
 # ---- what was asked for ----
 
 
-def _sites(model: HookedTransformer, names: Sequence[str] | None) -> list[Site]:
-    names = model.editable(SITES) if names is None else names
+def _sites(model: HookedTransformer, pairs: PromptPairs, names: Sequence[str] | None) -> list[Site]:
+    names = _usual(model, pairs) if names is None else names
     return [model.check_editable(name) for name in _site_names(names)]
+
+
+def _usual(model: HookedTransformer, pairs: PromptPairs) -> list[str]:
+    """The sites that are patched unless others are named."""
+    spared = SPARED if costly(model, pairs) else ()
+    return [name for name in model.editable(SITES) if name not in spared]
 
 
 def _site_names(names: Sequence[str]) -> list[str]:
@@ -310,7 +321,7 @@ def _result(
             "minimum_gap": minimum_gap,
             "n_small_gap": int((np.abs(clean - corrupted) < minimum_gap).sum()),
             "no_effect": "; ".join(unmoved) or "none",
-            "left_out": ", ".join(site for site in SITES if site not in model.editable(SITES)) or "none",
+            "left_out": ", ".join(site for site in SITES if site not in _usual(model, pairs)) or "none",
             "rows_run": sum(n for name, n in counts.items() if name.startswith("rows_run")),
             "rows_in_all": sum(n for name, n in counts.items() if name.startswith("rows_in_all")),
             "engine": str(first.attrs["engine"]),

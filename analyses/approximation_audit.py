@@ -24,7 +24,8 @@ from interp.errors import InterpError, names, unknown_name
 from interp.readouts import AnyReadout, readout
 from interp.results import Variable
 from interp.sites import head_label
-from interp.sweeps import Direction, Meter, Progress
+from interp.sites import site as find_site
+from interp.sweeps import Direction, Meter, Plan, Progress, costly, passes, plans_of
 
 if TYPE_CHECKING:
     from interp.model import HookedTransformer
@@ -34,6 +35,11 @@ if TYPE_CHECKING:
 SITES = ("resid_pre", "mlp_out", "z", "v", "q", "k")
 METHODS = ("gradient", "atp*")
 EDGE_METHODS = ("eap", "eap-ig-inputs")
+
+STEPS = 5
+"""Of an integral, in the functions that make the estimates."""
+FEWER = 10
+"""So many of the cells that do not look largest are patched where a run is costly."""
 
 _NAMES = {
     "gradient": "gradient", "integrated": "integrated gradient", "atp*": "AtP*", "eap": "EAP",
@@ -79,7 +85,7 @@ def run(
     metric: AnyReadout = "logit_difference",
     max_prompts: int | None = 16,
     top_k: int = DEFAULT.top_k,
-    random: int = DEFAULT.random,
+    random: int | None = None,
     large: float = DEFAULT.large,
     minimum_agreement: float = DEFAULT.minimum_agreement,
     maximum_factor: float = DEFAULT.maximum_factor,
@@ -101,7 +107,7 @@ def run(
         metric: a name from ``interp.readouts`` or a read-out; a projection also by its settings.
         max_prompts: use only that many prompts, spread evenly over the set; None is all.
         top_k: how many of the cells that look largest are patched exactly, per approximation.
-        random: how many of the others.
+        random: how many of the others; None is 30, or 10 where one run of one prompt takes over 1e9 operations.
         large: share of the largest exact effect from which on an effect is large.
         minimum_agreement: least correlation and rank agreement (``Audit`` has the reasons for this and what follows).
         maximum_factor: by which the estimates may be too small or too large.
@@ -141,7 +147,8 @@ def run(
     wanted, left_out = _wanted(model, model.editable(SITES) if sites is None else sites, methods, edge_methods)
     pairs = pairs.spread(max_prompts)
     audit = Audit(
-        top_k=top_k, random=random, large=large, minimum_agreement=minimum_agreement, maximum_factor=maximum_factor,
+        top_k=top_k, random=_others(model, pairs, random), large=large, minimum_agreement=minimum_agreement,
+        maximum_factor=maximum_factor,
         maximum_median_error=maximum_median_error, maximum_error=maximum_error, maximum_wrong=maximum_wrong,
     )  # fmt: skip
     common: dict[str, Any] = {"direction": direction, "metric": metric, "audit": audit, "seed": seed}
@@ -150,12 +157,76 @@ def run(
         if site == "edges":
             made = edge_attribution(model, pairs, method=method, **common)  # type: ignore[arg-type]
         else:
-            made = attribution_patching(model, pairs, site, method=method, **common)  # type: ignore[arg-type]
+            made = attribution_patching(model, pairs, site, method=method, graddrop=False, **common)  # type: ignore[arg-type]
         checked.append(_Checked.of(f"{site}, {_NAMES[method]}", made))
         meter.add(1)
     return _labelled(
         model, pairs, checked, audit, direction=direction, metric=readout(metric).name, seed=seed, left_out=left_out
     )
+
+
+@plans_of(run)
+def planned(
+    model: HookedTransformer,
+    pairs: PromptPairs,
+    sites: Sequence[str] | None,
+    methods: Sequence[str],
+    edge_methods: Sequence[str],
+    max_prompts: int | None,
+    top_k: int,
+    random: int | None,
+) -> list[Plan]:
+    """About what ``run`` computes with the same options, for each approximation. Nothing is run.
+
+    Which cells are patched exactly is known only from the estimates: each counts as half a run, and each sweep that
+    patches some of them as two.
+
+    >>> from analyses import approximation_audit
+    >>> from interp import HookedTransformer, tasks
+    >>> model = HookedTransformer.from_pretrained("mini")
+    >>> pairs = tasks.build("color-noun", "recall", tokenizer=model, n=2)
+    >>> [plan.rows for plan in approximation_audit.planned(model, pairs, sites=["z"], edge_methods=[])]
+    [56]
+    """
+    check_pairs(model, pairs)
+    wanted, _ = _wanted(model, model.editable(SITES) if sites is None else sites, methods, edge_methods)
+    pairs = pairs.spread(max_prompts)
+    cells = top_k + _others(model, pairs, random)
+    found = []
+    for site, method in wanted:
+        gradients = _gradients(method, model.cfg.n_layers)
+        forward = 4 + gradients + cells / 2 + 2 * _sweeps(pairs, site, cells)  # 4: both prompts, read twice
+        found.append(passes(model, pairs.clean, forward=forward, backward=gradients))
+    return found
+
+
+def _sweeps(pairs: PromptPairs, site: str, cells: int) -> float:
+    """In about how many sweeps these cells are patched: of edges two share one, of other sites those of a role."""
+    if site == "edges":
+        return cells / 2
+    return 1 if find_site(site).has_heads else len(pairs.roles)
+
+
+def _gradients(method: str, n_layers: int) -> int:
+    """How often a method differentiates each prompt, with its usual number of steps."""
+    match method:
+        case "gradient" | "atp*" | "eap":
+            return 1
+        case "integrated":
+            return STEPS * n_layers
+        case "eap-ig-inputs":
+            return STEPS
+        case "eap-ig-activations":
+            return STEPS * (2 * n_layers + 1)
+        case _:
+            raise InterpError(f"How often '{method}' differentiates is not written in analyses.approximation_audit.")
+
+
+def _others(model: HookedTransformer, pairs: PromptPairs, random: int | None) -> int:
+    """How many cells that do not look largest are patched exactly."""
+    if random is not None:
+        return random
+    return FEWER if costly(model, pairs) else DEFAULT.random
 
 
 def _wanted(

@@ -22,7 +22,7 @@ from interp.errors import InterpError, whole_number
 from interp.heads.choice import End, chosen_head, ends, looking_most, mean_attention
 from interp.results import Variable
 from interp.sites import head_label
-from interp.sweeps import Meter, Progress
+from interp.sweeps import Meter, Plan, Progress, passes, plans_of
 
 if TYPE_CHECKING:
     from interp.model import HookedTransformer
@@ -160,6 +160,21 @@ def run(
             "text": _text(one),
         },
     )
+
+
+@plans_of(run)
+def planned(model: HookedTransformer, pairs: PromptPairs) -> list[Plan]:
+    """About what ``run``, ``patterns`` and ``vectors`` compute: each looks at every clean prompt, twice at most.
+
+    >>> from analyses import attention_lesson
+    >>> from interp import HookedTransformer, tasks
+    >>> model = HookedTransformer.from_pretrained("mini")
+    >>> pairs = tasks.build("color-noun", "recall", tokenizer=model, n=2)
+    >>> [plan.rows for plan in attention_lesson.planned(model, pairs)]
+    [10]
+    """
+    check_pairs(model, pairs)
+    return [passes(model, pairs.clean, forward=5)]
 
 
 def patterns(model: HookedTransformer, pairs: PromptPairs, *, prompt: int = 0) -> xr.Dataset:

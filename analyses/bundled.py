@@ -99,6 +99,7 @@ _ATTENTION_LESSON = Analysis(
         File("attention_vectors", "vectors", ("prompt", "dest", "src")),
     ),
     asks=("dest", "src", "prompt"),
+    plans=True,
 )
 
 _ACTIVATION_PATCHING = Analysis(
@@ -106,7 +107,10 @@ _ACTIVATION_PATCHING = Analysis(
     "analyses.activation_patching",
     "Which activations carry the answer: at which word, in which layer, through which head?",
     options=(
-        Option("sites", Several(_SITE, "site to patch"), None, "sites to patch", "all that the model offers"),
+        Option(
+            "sites", Several(_SITE, "site to patch"), None, "sites to patch",
+            "all that the model offers; without q and k where a run takes over 1e9 operations",
+        ),
         Option(
             "directions", Several(_DIRECTION, "direction to patch in"), DIRECTIONS,
             "clean activations into the corrupted run (denoising), or the other way round",
@@ -259,6 +263,7 @@ _PROBING = Analysis(
         ),
     ),
     asks=("target", "group", "transfer"),
+    plans=True,
 )  # fmt: skip
 
 _APPROXIMATION_AUDIT = Analysis(
@@ -279,7 +284,10 @@ _APPROXIMATION_AUDIT = Analysis(
         _metric("rank"),  # has no gradient
         _max_prompts(16),
         Option("top_k", Number("at least 1", least=1, whole=True), 10, "cells that look largest, patched exactly"),
-        Option("random", Number("at least 0", least=0, whole=True), 30, "other cells, patched exactly"),
+        Option(
+            "random", Number("at least 0", least=0, whole=True), None, "other cells, patched exactly",
+            "30; 10 where a run takes over 1e9 operations",
+        ),
         Option(
             "large", Number("a fraction above 0, at most 1", above=0, most=1), 0.2,
             "share of the largest effect from which on an effect is large",
@@ -293,6 +301,7 @@ _APPROXIMATION_AUDIT = Analysis(
         Option("maximum_error", _FRACTION, 0.25, "of any effect, as a share of the largest"),
         Option("maximum_wrong", _FRACTION, 0.1, "share of wrong signs, misses and false alarms of a ranking"),
     ),
+    plans=True,
 )  # fmt: skip
 
 _PLACES = Analysis(

@@ -28,7 +28,7 @@ from interp.prompts.vocabulary import Vocabulary
 from interp.results import Variable
 from interp.run import capture, token_mask
 from interp.sites import head_label
-from interp.sweeps import Ablation, Listener, Plan, Progress, ablation_sweep, listener, plan, score
+from interp.sweeps import Ablation, Listener, Plan, Progress, ablation_sweep, listener, plan, plans_of, score
 
 if TYPE_CHECKING:
     from interp.model import HookedTransformer
@@ -156,14 +156,13 @@ def run(
 # ---- what was asked for ----
 
 
+@plans_of(run)
 def planned(
     model: HookedTransformer,
     pairs: PromptPairs,
-    *,
-    ablations: Sequence[AblationKind] = BY_DEFAULT,
-    edges: Sequence[str] | None = None,
-    max_prompts: int | None = None,
-    seed: int = 0,
+    ablations: Sequence[AblationKind],
+    max_prompts: int | None,
+    seed: int,
 ) -> list[Plan]:
     """The plans of the ablations that ``run`` makes with the same options. Nothing is run.
 

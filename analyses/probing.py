@@ -45,7 +45,7 @@ from interp.prompts.vocabulary import NOTHING_STATED
 from interp.results import Variable
 from interp.run import capture
 from interp.sites import check_sites, vector_site
-from interp.sweeps import Meter, Progress
+from interp.sweeps import Meter, Plan, Progress, passes, plans_of
 
 if TYPE_CHECKING:
     from interp.model import HookedTransformer
@@ -65,6 +65,9 @@ PERMUTATIONS = 200
 """Relabellings under the null: the least p-value is 1 in 201."""
 
 TRANSFER = "fitted on one task -> tested on the other"
+
+FIT = 4e8
+"""Operations of a model that take about as long as one probe at one place in one fold, its codelength and null too."""
 
 HIDDEN = 32
 """Hidden units of the perceptron."""
@@ -253,6 +256,38 @@ def run(
             **({"transfer_tokens": tokens} if entries else {}),
         },
     )
+
+
+@plans_of(run)
+def planned(
+    model: HookedTransformer,
+    pairs: PromptPairs | Prompts,
+    sites: Sequence[str],
+    roles: Sequence[str] | None,
+    layers: Sequence[int] | None,
+    n_folds: int,
+    probes: Sequence[str],
+    transfer: Sequence[str],
+) -> list[Plan]:
+    """About what ``run`` computes with the same options: it reads every prompt once, and fits. Nothing is run.
+
+    A fit counts as ``FIT`` operations: so many would take as long.
+
+    >>> from analyses import probing
+    >>> from interp import HookedTransformer, tasks
+    >>> model = HookedTransformer.from_pretrained("mini")
+    >>> pairs = tasks.build("color-noun", "recall", tokenizer=model, n=2)
+    >>> [plan.rows for plan in probing.planned(model, pairs)]
+    [4]
+    """
+    prompts = pairs.clean if isinstance(pairs, PromptPairs) else pairs
+    check_prompts(model, prompts)
+    both = 2 if isinstance(pairs, PromptPairs) else 1
+    n_layers = model.cfg.n_layers + 1 if layers is None else len(layers)
+    n_cells = len(sites) * n_layers * len(prompts.roles if roles is None else roles)
+    n_fits = n_cells * n_folds * (2 + len(probes))
+    reads = both * len(sites) * (1 + 2 * len(transfer))
+    return [passes(model, prompts, forward=reads, unembedded=0, besides=FIT * n_fits)]
 
 
 def _crossed(

@@ -51,8 +51,8 @@ _DROP = ("index", "reason", "clean_text", "corrupted_text")
 CPU_BUDGET = 2e13
 """Floating-point operations of sweeps that a run spends unasked: some three minutes on two cores."""
 GPU_BUDGET = 5e15
-FEWEST = 6
-"""Prompts that are explained however large the model; fewer would have no intervals worth reading."""
+FEWEST = 5
+"""Prompts that are explained however large the model; of fewer a bootstrap is no more than their spread."""
 
 Progress = Callable[[int, int], None]
 """Told (done, total) as a stage goes on."""

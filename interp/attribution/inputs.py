@@ -8,6 +8,7 @@ exact patch of a word does.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -54,7 +55,8 @@ def input_attribution(
         pairs: prompts with their answers: ``PromptPairs`` or ``AnsweredPrompts``.
         metric: a name from ``interp.readouts`` that has a gradient, or a read-out.
         steps: nodes of the rule.
-        progress: called with prompts done and prompts in all, or True for a bar.
+        progress: True for a bar, or called with passes done and passes in all, a pass being one prompt forward and
+            backward; each prompt takes ``steps + 2``.
 
     Returns:
         ``input_x_gradient`` and ``integrated_gradients`` (prompt, position) in the metric's units, of either sign;
@@ -84,15 +86,14 @@ def input_attribution(
     prompts = pairs.clean
     found = {name: np.full(prompts.ids.shape, np.nan) for name in METHODS}
     ends = np.zeros((2, len(prompts)))
-    meter = Meter(progress, len(prompts))
+    report = Meter(progress, (steps + 2) * len(prompts)).add
     for rows in engine.batches(prompts):
         index = torch.from_numpy(rows)
         part = reading.rows(index).with_known(model)
-        batch = _of_batch(engine, run.ids_of(prompts)[rows], part, prompts.lengths[rows], steps)
+        batch = _of_batch(engine, run.ids_of(prompts)[rows], part, prompts.lengths[rows], steps, report)
         for name in METHODS:
             found[name][rows] = batch[name]
         ends[:, rows] = batch["ends"]
-        meter.add(len(rows))
     whole = np.nansum(found["integrated_gradients"], axis=1)
     units = readout(metric).units
     per_token = ("prompt", "position")
@@ -123,6 +124,7 @@ def _of_batch(
     reading: Reading,
     lengths: Int[np.ndarray, " prompt"],
     steps: int,
+    report: Callable[[int], None],
 ) -> dict[str, Float[np.ndarray, "prompt position"]]:
     there = torch.arange(ids.shape[1])[None] < torch.tensor(lengths)[:, None]
     tokens = _inputs(engine, ids)
@@ -135,7 +137,9 @@ def _of_batch(
 
     def at(share: float) -> tuple[Tensor, Tensor]:
         tape = engine.record(ids, reading, [INPUT], edits={INPUT: lessened(share)})
-        return tape.metric.detach(), tape.gradient()[INPUT]
+        found = tape.metric.detach(), tape.gradient()[INPUT]
+        report(len(ids))
+        return found
 
     value, gradient = at(1.0)
     baseline, _ = at(0.0)

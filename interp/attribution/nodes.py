@@ -64,6 +64,7 @@ def attribution_patching(
     layers: Sequence[int] | int | None = None,
     method: Method = "gradient",
     steps: int = 5,
+    graddrop: bool = True,
     audit: Audit | None = DEFAULT,
     seed: int = 0,
     progress: Progress | None = None,
@@ -98,6 +99,8 @@ def attribution_patching(
         layers: as for ``sweep``.
         method: see above.
         steps: of ``"integrated"``.
+        graddrop: of ``"atp*"``: whether to take ``graddrop`` too, with one more backward pass for each layer.
+            The estimates are the same without it.
         audit: what is patched exactly to check the estimates; None checks nothing.
         seed: of the audit's random sample.
         progress: True for a bar, or called with passes done and passes in all, a pass being one prompt forward and
@@ -108,7 +111,7 @@ def attribution_patching(
         unpatched + ``estimated_effect`` (to compare with ``patched``), ``recovered`` from it, ``clean`` and
         ``corrupted``; ``audited`` and ``exact_effect`` (NaN where not audited), figures of the audit as ``audit_...``
         attributes, of which ``audit_use`` says what the estimates are good for (``numbers``, ``ranking``, ``nothing``),
-        and ``trusted``: 1 for numbers, else 0. ``graddrop`` for ``"atp*"``.
+        and ``trusted``: 1 for numbers, else 0. ``graddrop`` for ``"atp*"``, if asked for.
 
     Raises:
         InterpError: what ``sweep`` refuses, an unknown method, a metric without a gradient, or a model whose
@@ -131,18 +134,19 @@ def attribution_patching(
     if question.whole_answers and axis is None and roles is None and not sites.site(site).has_heads:
         axis = "role"
     where = Where(axis=axis, roles=roles, positions=positions, layers=layers)
-    plans = [_Plan.of(model, part, site, method, steps, where) for part in question.parts]
+    dropping = graddrop and method == "atp*"
+    plans = [_Plan.of(model, part, site, method, steps, where, dropping) for part in question.parts]
     total = sum(plan.n_passes for plan in plans)
     report = Meter(progress, total).add
     found = [plan.estimate(report) for plan in plans]
     passes = sum(part.sign * one for part, (one, _) in zip(question.parts, found, strict=True))
     cells = plans[0].cells
     effects = np.asarray(passes).reshape(-1, len(pairs), *cells.shape)
-    graddrop = _graddrop(effects, site) if method == "atp*" else None
-    _, units = described(pairs, metric)
-    variables = {
-        "graddrop": Variable(("prompt", *cells.dims), graddrop, units, "mean absolute estimate with a layer dropped")
-    }
+    variables = {}
+    if dropping:
+        dims, (_, units) = ("prompt", *cells.dims), described(pairs, metric)
+        meaning = "mean absolute estimate with a layer dropped"
+        variables["graddrop"] = Variable(dims, _graddrop(effects, site), units, meaning)
     return labelled(
         question,
         Estimates(
@@ -159,7 +163,7 @@ def attribution_patching(
         source=SOURCES[method],
         seed=seed,
         extra={"site": site, "steps": steps if method == "integrated" else 1},
-        variables=variables if graddrop is not None else None,
+        variables=variables,
     )
 
 
@@ -182,6 +186,7 @@ class _Plan:
         layers: their layers.
         method: how the gradient is taken.
         steps: of "integrated".
+        dropping: whether gradients are taken with each layer dropped too.
     """
 
     engine: Differentiable
@@ -191,13 +196,16 @@ class _Plan:
     layers: tuple[int, ...]
     method: str
     steps: int
+    dropping: bool
 
     @classmethod
-    def of(cls, model: HookedTransformer, part: Part, site: str, method: str, steps: int, where: Where) -> _Plan:
+    def of(
+        cls, model: HookedTransformer, part: Part, site: str, method: str, steps: int, where: Where, dropping: bool
+    ) -> _Plan:
         cells = patch_cells(model, part.pairs, site, where)
         read = part.reading.inside
         engine = Differentiable.of(model, site, *(() if read is None else (read.site,)))
-        plan = cls(engine, part, site, cells, tuple(cells.coords["layer"]), method, steps)
+        plan = cls(engine, part, site, cells, tuple(cells.coords["layer"]), method, steps, dropping)
         if plan.fixed:
             engine.pieces("The QK fix")
         return plan
@@ -218,7 +226,7 @@ class _Plan:
 
     @property
     def n_drops(self) -> int:
-        return self.engine.model.cfg.n_layers if self.method == "atp*" else 0
+        return self.engine.model.cfg.n_layers if self.dropping else 0
 
     @property
     def n_passes(self) -> int:

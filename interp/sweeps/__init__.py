@@ -38,7 +38,7 @@ from interp.sweeps.labels import token_coords
 from interp.sweeps.options import Axis, How, Options, Precision, Resources, Where
 from interp.sweeps.patching import Direction, Patching, base_and_source, sweep, sweep_sites
 from interp.sweeps.paths import PathPatching, path_patching
-from interp.sweeps.planning import Statement, passes, plan
+from interp.sweeps.planning import Statement, costly, passes, plan, plans_of
 from interp.sweeps.progress import Listener, Meter, Progress, listener, shifted
 from interp.sweeps.reading import (
     Reading,
@@ -74,6 +74,7 @@ __all__ = [
     "base_and_source",
     "bounded",
     "checked_reading",
+    "costly",
     "described",
     "knockout_sweep",
     "listener",
@@ -81,6 +82,7 @@ __all__ = [
     "patch_cells",
     "path_patching",
     "plan",
+    "plans_of",
     "receivers_of",
     "score",
     "scored_parts",

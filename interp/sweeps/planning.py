@@ -1,10 +1,15 @@
-"""``plan``: what a sweep will compute, whichever kind of sweep it is; ``passes``: what whole runs come to."""
+"""``plan``: what a sweep will compute, whichever kind of sweep it is; ``passes``: what whole runs come to.
+
+What ``plans_of`` decorates plans the work of another function, whose parameters are then stated once.
+"""
 
 from __future__ import annotations
 
+import functools
+import inspect
 import math
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, TypeAlias, Unpack, cast
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, TypeAlias, Unpack, cast
 
 from interp.errors import InterpError
 from interp.prompts import PromptPairs
@@ -22,6 +27,11 @@ from interp.sweeps.through_hooks import layer_flop
 
 if TYPE_CHECKING:
     from interp.model import HookedTransformer
+
+COSTLY = 1e9
+"""Operations of one run of one prompt from which on some analyses do less, unless they are told how much."""
+
+Planned: TypeAlias = Callable[..., list[Plan]]
 
 Statement: TypeAlias = Patching | Ablation | AttentionKnockout | PathPatching
 """What a sweep is asked, as a value."""
@@ -140,6 +150,50 @@ def passes(
         peak_bytes=int(model.dtype.itemsize * (size * held + graph + size * unembedded * cfg.vocab_out)),
         tokens_per_batch=size * length,
     )
+
+
+def costly(model: HookedTransformer, pairs: PromptPairs) -> bool:
+    """Whether one run of one prompt takes more than ``COSTLY`` operations: 20 tokens of a model as large as GPT-2 do.
+
+    >>> from interp import HookedTransformer, tasks
+    >>> model = HookedTransformer.from_pretrained("mini")
+    >>> costly(model, tasks.build("color-noun", "recall", tokenizer=model, n=1))
+    False
+    """
+    return passes(model, pairs.clean.select([0])).flop > COSTLY
+
+
+def plans_of(run: Callable[..., Any]) -> Callable[[Planned], Planned]:
+    """A decorator: the function takes what ``run`` takes but for ``progress`` and ``found``, with its defaults.
+
+    It names the parameters that it needs, and is given those.
+
+    >>> def run(model, pairs, *, sites=("z",), layers=None, progress=None): ...
+    >>> @plans_of(run)
+    ... def planned(pairs, sites):
+    ...     return [len(pairs), sites]
+    >>> planned("a model", "pairs")
+    [5, ('z',)]
+    >>> import inspect
+    >>> print(inspect.signature(planned))
+    (model, pairs, *, sites=('z',), layers=None)
+    """
+    taken = [one for one in inspect.signature(run).parameters.values() if one.name not in ("progress", "found")]
+    signature = inspect.Signature(taken)
+
+    def decorated(function: Planned) -> Planned:
+        needed = inspect.signature(function).parameters
+
+        @functools.wraps(function)
+        def planned(*arguments: Any, **options: Any) -> list[Plan]:
+            given = signature.bind(*arguments, **options)
+            given.apply_defaults()
+            return function(**{name: value for name, value in given.arguments.items() if name in needed})
+
+        planned.__signature__ = signature  # type: ignore[attr-defined]
+        return planned
+
+    return decorated
 
 
 def _layer(model: HookedTransformer, length: int) -> float:

@@ -10,6 +10,7 @@ import pytest
 
 from analyses import approximation_audit
 from interp import report, results, tasks
+from interp.attribution.gradients import Tape
 from interp.errors import InterpError
 from interp.model import HookedTransformer
 from interp.prompts import PromptPairs
@@ -132,3 +133,33 @@ def test_the_bundled_models_gradient_is_a_ranking_and_integrated_edges_are_numbe
     assert 0.5 < gradient < 0.8
     assert abs(integrated - 1) < 0.1
     assert "times too small" in str(found.reason.values[0])
+
+
+def test_where_a_run_is_costly_fewer_other_cells_are_patched(
+    gpt2: HookedTransformer, pairs: PromptPairs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: dict[str, Any] = {"sites": ["z"], "methods": ["gradient"], "edge_methods": []}
+    usual = approximation_audit.run(gpt2, pairs, **asked)
+    planned = approximation_audit.planned(gpt2, pairs, **asked)
+    monkeypatch.setattr("interp.sweeps.planning.COSTLY", 1.0)
+    monkeypatch.setattr(approximation_audit, "FEWER", 2)
+    fewer = approximation_audit.run(gpt2, pairs, **asked)
+    assert (usual.n_audited.item(), fewer.n_audited.item()) == (12, 5)  # of 12 heads; a quarter looks largest
+    known = dict(zip(usual.cell.values[0].tolist(), usual.exact.values[0], strict=True))
+    close(fewer.exact.values[0], [known[cell] for cell in fewer.cell.values[0].tolist()], size=LOGITS)
+    assert approximation_audit.planned(gpt2, pairs, **asked)[0].flop < planned[0].flop
+
+
+def test_the_audit_takes_no_gradient_that_it_does_not_look_at(
+    gpt2: HookedTransformer, pairs: PromptPairs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken: list[int | None] = []
+    gradient = Tape.gradient
+
+    def counted(tape: Tape, *, drop: int | None = None) -> Any:
+        taken.append(drop)
+        return gradient(tape, drop=drop)
+
+    monkeypatch.setattr(Tape, "gradient", counted)
+    approximation_audit.run(gpt2, pairs, sites=["q"], methods=["atp*"], edge_methods=[], top_k=1, random=1)
+    assert taken == [None]

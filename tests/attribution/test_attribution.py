@@ -315,6 +315,9 @@ def test_graddrop_is_the_mean_absolute_estimate_without_each_layer(
             total[:, layer] += np.abs(effect)
     close(found.graddrop, total / (3 if site == "resid_mid" else 2), "gradient")
     assert "graddrop" not in attribution_patching(llama, pairs, site, audit=None)
+    without = attribution_patching(llama, pairs, site, method="atp*", graddrop=False, audit=None)
+    assert "graddrop" not in without
+    assert (without.estimated == found.estimated).all()
 
 
 # ---- where the straight line is wrong ----

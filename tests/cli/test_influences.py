@@ -11,8 +11,11 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, GPT2LMHeadModel
 
+from analyses.cli.explanation import clock
+from analyses.cli.explanation.beginning import Beginning
 from analyses.cli.main import main
 from interp import HookedTransformer, Influences, InterpError, explain, results
+from interp.attribution.gradients import Differentiable
 from interp.mini import WEIGHTS
 from tests.tiny import without_blocks
 from tests.tolerance import close
@@ -173,6 +176,53 @@ def test_without_time_no_word_is_exchanged(mini: HookedTransformer) -> None:
     found = explain(mini, TEXT, "?", "gato", seconds=1e-6)
     assert np.isnan(found.words["swap_kl"].values).all()
     assert "para 8 no había ninguna, o no hubo tiempo" in found.answer
+    assert "Para los gradientes no hubo tiempo." in found.answer
+    assert np.isnan(found.words["saliency"].values).all()
+    assert np.isfinite(found.words["knockout_kl"].values).any()
+    assert found._repr_html_()
+
+
+@pytest.mark.parametrize(
+    ("seconds_of_a_run", "steps", "says"),
+    [(0.1, 16, ""), (1.2, 8, "son de 8 pasos en lugar de 16"), (1.9, 4, "son de 4 pasos en lugar de 16"), (4.0, 0, "")],
+)
+def test_gradients_take_as_many_steps_as_there_is_time_for(
+    mini: HookedTransformer, monkeypatch: pytest.MonkeyPatch, seconds_of_a_run: float, steps: int, says: str
+) -> None:
+    """By a clock that only a run of the sentence moves. Of 100 s half may be spent; a gradient counts as four runs."""
+    now = [0.0]
+    monkeypatch.setattr(clock.time, "monotonic", lambda: now[0])
+    read = Beginning.with_read
+
+    def slow(*arguments: Any) -> Any:
+        now[0] += seconds_of_a_run if len(arguments[1]) else 0.0
+        return read(*arguments)
+
+    monkeypatch.setattr(Beginning, "with_read", slow)
+    found = explain(mini, TEXT, "?", "gato", seconds=100.0)
+    assert found.words.attrs["steps"] == steps
+    assert bool(np.isfinite(found.words["integrated_gradients"]).all()) is (steps > 0)
+    assert says in found.answer
+    assert ("Para los gradientes no hubo tiempo" in found.answer) is (steps == 0)
+
+
+def test_gradients_that_take_longer_than_planned_are_given_up(
+    mini: HookedTransformer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [0.0]
+    monkeypatch.setattr(clock.time, "monotonic", lambda: now[0])
+    record = Differentiable.record
+
+    def slow(*arguments: Any, **how: Any) -> Any:
+        now[0] += 10.0
+        return record(*arguments, **how)
+
+    monkeypatch.setattr(Differentiable, "record", slow)
+    found = explain(mini, TEXT, "?", "gato", seconds=100.0)
+    assert 110 < now[0] <= 120  # the pass after which the time was over
+    assert np.isnan(found.words["saliency"].values).all()
+    assert np.isnan(found.words["swap_kl"].values).all()
+    assert "Para los gradientes no hubo tiempo." in found.answer
 
 
 def test_what_makes_no_sense_is_refused(mini: HookedTransformer) -> None:

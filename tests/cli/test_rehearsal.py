@@ -9,13 +9,14 @@ from pathlib import Path
 import pytest
 import yaml
 
-from analyses import activation_patching, head_attribution, registry
+from analyses import activation_patching, approximation_audit, head_attribution, registry
 from analyses.bundled import BUNDLED
 from analyses.cli.main import main
 from interp import HookedTransformer, tasks
 from interp.prompts import PromptPairs
 from tests.doubles import MINIMAL
 from tests.sweeps.test_sweep_engine import counted
+from tests.tiny import scattered_pairs
 
 
 @pytest.fixture(scope="module")
@@ -38,6 +39,16 @@ def test_the_planned_ablations_are_those_of_the_run(mini: HookedTransformer, pai
     plans = head_attribution.planned(mini, pairs, ablations=["zero", "mean"])
     found = head_attribution.run(mini, pairs, ablations=["zero", "mean"])
     assert sum(plan.rows_in_all for plan in plans) == found["ablated"].size
+
+
+@pytest.mark.parametrize("asked", [{"sites": ["z", "q"], "edge_methods": []}, {"sites": [], "edge_methods": ["eap"]}])
+def test_the_planned_operations_of_an_audit_are_about_those_of_the_run(
+    gpt2: HookedTransformer, asked: dict[str, list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pairs, few = scattered_pairs(), {"top_k": 3, "random": 4}
+    plans = approximation_audit.planned(gpt2, pairs, **asked, **few)
+    _, made = counted(lambda: approximation_audit.run(gpt2, pairs, **asked, **few), monkeypatch, watched=False)
+    assert 0.5 < sum(plan.flop for plan in plans) / made < 2
 
 
 @pytest.mark.parametrize("name", [name for name, analysis in BUNDLED.items() if analysis.plans])

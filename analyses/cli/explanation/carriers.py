@@ -17,13 +17,13 @@ import torch
 import xarray as xr
 from jaxtyping import Float
 
-from analyses.cli.explanation.clock import Clock
+from analyses.cli.explanation.clock import Clock, LateError, watched
 from interp import readouts, results, summary
 from interp.prompts import PromptPairs
 from interp.prompts.swaps import SOURCE, TARGET
 from interp.results import Variable
 from interp.sites import head_label
-from interp.sweeps import Direction, Meter, Patching, Where, path_patching, plan, sweep
+from interp.sweeps import Direction, Patching, Where, path_patching, plan, sweep
 
 if TYPE_CHECKING:
     from interp.model import HookedTransformer
@@ -33,33 +33,14 @@ if TYPE_CHECKING:
 DIRECTIONS: tuple[Direction, ...] = ("denoising", "noising")
 FIRST_WORDS, FIRST_HEADS = 2, 32
 """So many other words, and so many heads, are patched before the first answer, where time is short."""
+SHORT, FEWEST_HEADS = 0.5, 4
+"""Where this share of the time is spent before any head is patched, one word and so few heads are patched first."""
 TOGETHER = 4
 """Further words are patched so many at a time."""
 LEADING = 4
 """Between so many heads, the leading ones, paths are patched."""
 FOR_HEADS, FOR_MORE_HEADS = 0.6, 0.4
 """Shares of the time: what heads may take in all, and what the first words may take for heads beyond the first."""
-
-
-MOST_OVER = 1.1
-"""A sweep after the first answer that takes longer than planned is given up at so many times the time."""
-
-
-class _LateError(Exception):
-    """The time is up in the middle of a sweep."""
-
-
-def _watched(clock: Clock, progress: Progress | None) -> Progress:
-    """Progress that gives a sweep up where the time is long over."""
-    told = Meter(progress, 1).progress
-
-    def tell(done: int, total: int) -> None:
-        if done < total and clock.left(MOST_OVER) < 0:
-            raise _LateError
-        if told is not None:
-            told(done, total)
-
-    return tell
 
 
 @dataclass(frozen=True)
@@ -98,14 +79,14 @@ def carried(
         for so_far in _within(found, cells, clock):
             yield so_far
     if found.seconds < clock.left():
-        with suppress(_LateError):
-            paths = _paths(model, pairs.select(range(found.done)), so_far.heads, _watched(clock, progress))
+        with suppress(LateError):
+            paths = _paths(model, pairs.select(range(found.done)), so_far.heads, watched(clock, progress))
             so_far = replace(so_far, paths=paths)
         yield so_far
     words = _words_for_route(model, pairs, found, clock)
     if words:
-        with suppress(_LateError):
-            so_far = replace(so_far, route=_route(model, pairs.select(range(words)), _watched(clock, progress)))
+        with suppress(LateError):
+            so_far = replace(so_far, route=_route(model, pairs.select(range(words)), watched(clock, progress)))
     elif clock.seconds is not None:
         for heads in _further(found, cells, clock, 1.0, 1.0):
             so_far = replace(so_far, heads=heads)
@@ -115,7 +96,11 @@ def carried(
 
 def _within(found: _Heads, cells: Sequence[tuple[int, int]], clock: Clock) -> Iterator[Carried]:
     """Heads, first the leading ones with few words, then more heads, then more words, as time allows."""
-    words, first = min(FIRST_WORDS, len(found.pairs)), min(FIRST_HEADS, len(cells))
+    late = clock.left(SHORT) < 0
+    words, first = (
+        min(1 if late else FIRST_WORDS, len(found.pairs)),
+        min(FEWEST_HEADS if late else FIRST_HEADS, len(cells)),
+    )
     found.patch(words, cells[:first])
     yield Carried(found.dataset())
     for heads in _further(found, cells, clock, FOR_MORE_HEADS, FOR_HEADS):
@@ -128,7 +113,7 @@ def _further(
     """More heads with the words that are done, then more words, until these shares of the time are spent."""
     per_head = found.seconds * found.done / len(found.cells)
     more = int(max(0.0, min(clock.left(for_heads) / per_head, len(cells) - len(found.cells))))
-    with suppress(_LateError):
+    with suppress(LateError):
         if more:
             found.patch_more(cells[len(found.cells) : len(found.cells) + more], clock)
             yield found.dataset()
@@ -176,7 +161,7 @@ class _Heads:
 
     def _run(self, rows: np.ndarray, cells: Sequence[tuple[int, int]], clock: Clock | None) -> float:
         started = time.monotonic()
-        progress = self.progress if clock is None else _watched(clock, self.progress)
+        progress = self.progress if clock is None else watched(clock, self.progress)
         patched = self.patched.copy()
         part = self.pairs.select(rows)
         every = len(cells) == self.patched.shape[2] * self.patched.shape[3]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +19,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from analyses.cli.explanation.beginning import Beginning
-from analyses.cli.explanation.clock import Clock
+from analyses.cli.explanation.clock import Clock, LateError, watched
 from analyses.cli.explanation.measuring import ROUNDING
 from analyses.cli.explanation.words import goes_on, language_of, of_lists
 from analyses.cli.sentence import NEXT
@@ -44,6 +45,12 @@ MOST = 12
 """So many words, at most, are exchanged for others: those that the quicker ways call the largest."""
 OTHERS = 3
 """So many other words, at most, are put in the place of each."""
+STEPS = (16, 8, 4)
+"""Steps of integrated gradients: as many of these as there is time for, or no gradient at all."""
+PER_GRADIENT = 4.0
+"""One differentiated run takes about as long as so many runs, from above."""
+FOR_GRADIENTS = 0.5
+"""Share of the time that may be spent when the gradients are there."""
 _WORD = "word"
 
 
@@ -177,33 +184,41 @@ def measured(asked: Setting, clock: Clock, *, progress: Progress | None = None) 
 
     Args:
         asked: what is asked about.
-        clock: where the time is spent, no further word is exchanged.
+        clock: gradients take as many steps as there is time for, and no word is exchanged for which there is none.
         progress: called with steps done and steps in all.
     """
     n = len(asked.units)
     meter = Meter(progress, 2 + min(MOST, n))
+    begun = clock.spent
     whole = Beginning.with_read(asked.model, asked.ids)
+    read_until = clock.spent
     base, cut = _knocked_out(asked, whole)
     meter.add(1)
-    gradients = _gradients(asked)
+    # Where the arithmetic is not written nothing was read, and every word that was cut took a run.
+    a_run = read_until - begun if whole.memory is not None else (clock.spent - read_until) / (1 + n)
+    steps = next((steps for steps in STEPS if clock.left(FOR_GRADIENTS) > (steps + 2) * PER_GRADIENT * a_run), 0)
+    gradients, steps = _gradients(asked, steps, clock)
     meter.add(1)
     swapped = {name: np.full((n, OTHERS), np.nan) for name in ("stream", "kl", "log_probability")}
     words = np.full((n, OTHERS), "", dtype=object)
-    largest = _largest([cut["log_probability"], *gradients.values()])
+    largest, longest = _largest([cut["log_probability"], *gradients.values()]), 0.0
     for index in largest:
-        others = _others(asked, index, whole) if clock.left() > 0 else []
+        before = clock.spent
+        others = _others(asked, index, whole) if clock.left() > longest else []
         words[index, : len(others)] = [word for word, _ in others]
         if others:
             read = _run(asked, [ids for _, ids in others], whole.first(asked.units[index].start))
             for name, values in read.against(base, asked.says).items():
                 swapped[name][index, : len(others)] = values
+        longest = max(longest, clock.spent - before)
         meter.add(1)
-    return _labelled(asked, cut, swapped, words, gradients, base)
+    return _labelled(asked, cut, swapped, words, gradients, steps, base)
 
 
 def _largest(ways: Sequence[Float[np.ndarray, " word"]]) -> list[int]:
     """The words of which any of the ways makes most, ranked by the best rank that one gives them."""
-    ranks = np.stack([np.argsort(np.argsort(-np.nan_to_num(np.abs(way)))) for way in ways])
+    asked = [way for way in ways if np.isfinite(way).any()] or ways[:1]
+    ranks = np.stack([np.argsort(np.argsort(-np.nan_to_num(np.abs(way)))) for way in asked])
     return [int(i) for i in np.argsort(ranks.min(axis=0), kind="stable")[:MOST]]
 
 
@@ -264,13 +279,20 @@ def _cut_through_hooks(asked: Setting, spans: Int[np.ndarray, "row two"], beginn
     return base, _Read.of(stream, logits_at(model, rows, np.full(len(spans), asked.at), interventions=edits))
 
 
-def _gradients(asked: Setting) -> dict[str, Float[np.ndarray, " word"]]:
-    """Attributions of the predicted token's log-probability, summed over the tokens of each word."""
-    found = input_attribution(asked.model, asked.answered)
-    return {
-        name: np.array([float(found[name][0, unit.start : unit.stop].sum()) for unit in asked.units])
-        for name in METHODS[2:]
-    }
+def _gradients(asked: Setting, steps: int, clock: Clock) -> tuple[dict[str, Float[np.ndarray, " word"]], int]:
+    """Attributions of the predicted token's log-probability, summed over the tokens of each word; and their steps.
+
+    They are NaN, of no step, where none is asked for or the time is up before they are there.
+    """
+    if steps:
+        with suppress(LateError):
+            found = input_attribution(asked.model, asked.answered, steps=steps, progress=watched(clock))
+            sums = {
+                name: np.array([float(found[name][0, unit.start : unit.stop].sum()) for unit in asked.units])
+                for name in METHODS[2:]
+            }
+            return sums, steps
+    return {name: np.full(len(asked.units), np.nan) for name in METHODS[2:]}, 0
 
 
 def _others(asked: Setting, index: int, whole: Beginning) -> list[tuple[str, list[int]]]:
@@ -314,6 +336,7 @@ def _labelled(
     swapped: dict[str, Float[np.ndarray, "word other"]],
     words: np.ndarray,
     gradients: dict[str, Float[np.ndarray, " word"]],
+    steps: int,
     base: _Read,
 ) -> xr.Dataset:
     reader: Any = asked.model.tokenizer
@@ -362,6 +385,7 @@ def _labelled(
             "says": str(reader.decode([asked.says])),
             "probability": float(base.predicted[0, asked.says].exp()),
             "generated": int(asked.generated),
+            "steps": steps,
             "rounding": ROUNDING * torch.finfo(asked.model.dtype).eps,
         },
         dims={

@@ -10,7 +10,7 @@ import numpy as np
 import xarray as xr
 
 from analyses.cli.explanation.answer import EXCERPT, of_model, quoted
-from analyses.cli.explanation.context import OTHERS
+from analyses.cli.explanation.context import OTHERS, STEPS
 from analyses.cli.explanation.result import save
 from interp import _cells
 from interp.language import say, speaking
@@ -138,6 +138,7 @@ class Influences:
         yield self._first()
         yield self._agreement()
         yield self._parting()
+        yield self._left_of_gradients()
         asked = int(np.isfinite(words["swap_stream"].values).any(axis=1).sum())
         left = words.sizes["word"] - asked
         yield say(
@@ -187,6 +188,18 @@ class Influences:
         return say(
             " With the ranks by other words these agree (Spearman, 1: the same order): {parts}.", parts=", ".join(parts)
         )
+
+    def _left_of_gradients(self) -> str:
+        """What there was no time for."""
+        steps = int(self.words.attrs["steps"])
+        if not steps:
+            return say(" For gradients there was no time.")
+        if steps < STEPS[0]:
+            return say(
+                " Integrated gradients are of {n} steps in place of {most}: for more there was no time.",
+                n=steps, most=STEPS[0],
+            )  # fmt: skip
+        return ""
 
     def _parting(self) -> str:
         """The word over which a way that changes the run and a gradient part most."""

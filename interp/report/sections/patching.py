@@ -74,6 +74,9 @@ def section(patching: Result, verdict: Verdict) -> Section:
                 f"{patching.file}: direction '{name}' is neither denoising nor noising; run the study again."
             )
     told = [(f"{one.effect}:", one.reading) for one in _directions().values()]
+    left_out = patching.attr("left_out", "none")
+    if left_out not in ("", "none"):
+        told.append((say("Sites that were not patched:"), left_out))
     how = Facts((*told, _units(patching)), say("How to read these maps"))
     blocks: list[Block] = [how, *_small_gaps(patching), *_unmoved(patching)]
     marks = verdict.marks()
