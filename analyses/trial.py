@@ -7,23 +7,42 @@ verdict's), attention above an even spread, a probe that is called readable. Eff
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, Literal, TypeAlias, get_args
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 
 import numpy as np
 import xarray as xr
 
 from analyses import registry
-from interp import groundtruth, lenses, summary
+from analyses.cli.explanation.beginning import Beginning
+from analyses.cli.explanation.carriers import carried
+from analyses.cli.explanation.clock import Clock
+from analyses.cli.explanation.measuring import arrival
+from analyses.cli.explanation.result import Explanation
+from interp import circuits, groundtruth, heads, lenses, subspaces, summary
 from interp.attribution import attribution_patching, edge_attribution
+from interp.circuits.planning import METHODS as DISCOVERIES
+from interp.circuits.planning import Method as Discovery
 from interp.groundtruth import GroundTruth
+from interp.groundtruth.prompts import WORDS
+from interp.heads.head import Head
+from interp.heads.roles import ROLES
+from interp.prompts import PromptPairs
+from interp.prompts.swaps import SOURCE, TARGET
+from interp.prompts.template import ANSWER
+from interp.run import activations
 from interp.sites import head_label
-from interp.sweeps import ablation_sweep, knockout_sweep, path_patching
+from interp.subspaces.places import source_words
+from interp.sweeps import ablation_sweep, knockout_sweep, path_patching, score
 
-Question: TypeAlias = Literal["carries", "needed", "edges", "held", "used"]
-"""What is asked of a model. Components: which carry the source, which the answer needs. Edges: on which does it go.
-Places in the stream: which hold the source, and from which is it still used."""
+if TYPE_CHECKING:
+    from interp.model import HookedTransformer
+
+Question: TypeAlias = Literal["carries", "needed", "moves", "edges", "looks", "held", "used"]
+"""What is asked of a model. Components: which carry the source, which the answer needs, which heads take it from
+its own word. Edges: on which does it go, and on which of these does it decide where a head looks. Places in the stream:
+which hold the source, and from which is it still used."""
 
 QUESTIONS: tuple[Question, ...] = get_args(Question)
 LEAST = 0.1
@@ -56,12 +75,27 @@ class Trial:
                 return truth.carrying
             case "needed":
                 return truth.needed
+            case "moves":
+                return frozenset(
+                    name
+                    for name in truth.carrying
+                    if name.startswith("L") and ("embed", self.reading(name)) in truth.edges
+                )
             case "edges":
                 return frozenset(f"{sender}->{receiver}" for sender, receiver in truth.edges)
+            case "looks":
+                return frozenset(
+                    f"{sender}->{receiver}" for sender, receiver in truth.edges if receiver.endswith((".q", ".k"))
+                )
             case "held":
                 return frozenset(_place(*place) for place in truth.held)
             case "used":
                 return frozenset(_place(*place) for place in truth.used)
+
+    def reading(self, head: str) -> str:
+        """The receiver by which a head takes values: its own, or that of the key-value head that it shares."""
+        layer, number = (int(part) for part in head.removeprefix("L").split("H"))
+        return Head.of(self.model, (layer, number)).receiver("v", self.model.cfg.grouped_query)
 
     # ---- what several methods share ----
 
@@ -85,6 +119,11 @@ class Trial:
         """Patching in both directions."""
         sites = [site for site in ("resid_pre", "mlp_out", "z") if self.model.has_site(site)]
         return self.analysis("activation_patching", sites=sites, by_position=False)
+
+    @cached_property
+    def lenses(self) -> xr.Dataset:
+        """The three lenses after each layer, on pairs held out."""
+        return self.analysis("lenses", sites=["resid_post"])
 
     @cached_property
     def gap(self) -> float:
@@ -265,7 +304,15 @@ def _probed(trial: Trial) -> Findings:
 
 def _lens(trial: Trial) -> Findings:
     """How far the lens puts the right answer before the other one, after each layer but the last."""
-    found = lenses.logit_lens(trial.model, trial.pairs, sites=["resid_post"])["log_probability"].isel(site=0, drop=True)
+    return _read_by(trial, lenses.logit_lens(trial.model, trial.pairs, sites=["resid_post"]))
+
+
+def _trained_lens(name: str) -> Callable[[Trial], Findings]:
+    return lambda trial: _read_by(trial, trial.lenses.sel(lens=name, drop=True))
+
+
+def _read_by(trial: Trial, lens: xr.Dataset) -> Findings:
+    found = lens["log_probability"].isel(site=0, drop=True)
     ahead = summary.mean(found.sel(answer="correct") - found.sel(answer="incorrect"))
     scores, named = {}, set()
     for role in map(str, found["role"].values):
@@ -275,6 +322,144 @@ def _lens(trial: Trial) -> Findings:
             if float(ahead["low"].sel(at)) > LEAST * trial.gap:
                 named.add(name)
     return Findings(scores, frozenset(named))
+
+
+def _discovered(method: Discovery) -> Callable[[Trial], Findings]:
+    """The edges of the circuit; their scores are those that they were chosen by."""
+
+    def find(trial: Trial) -> Findings:
+        found = circuits.discover(trial.model, trial.pairs, method, audit=None)
+        scores = found.data["score"].transpose("sender", "receiver")
+        senders, receivers = (found.data[name].values.tolist() for name in ("sender", "receiver"))
+        sizes = {
+            _edge(sender, receiver): abs(float(scores.values[s, r]))
+            for s, sender in enumerate(senders)
+            for r, receiver in enumerate(receivers)
+        }
+        return Findings(sizes, frozenset(_edge(edge.sender, edge.receiver) for edge in found.edges))
+
+    return find
+
+
+def _roles(trial: Trial) -> Findings:
+    """The heads that are called movers; the score is the smallest of their measures, in units of what counts."""
+    found = heads.roles(trial.model, trial.pairs)
+    measures = list(ROLES["mover"])
+    sizes = (found["excess"].mean("prompt") / found["least"]).sel(measure=measures).min("measure")
+    named = found["named"].sel(head_role="mover", drop=True)
+    cells = [(int(layer), int(head)) for layer in found["layer"].values for head in found["head"].values]
+    scores = {head_label(*cell): float(sizes.values[cell]) for cell in cells}
+    return Findings(scores, frozenset(head_label(*cell) for cell in cells if named.values[cell]))
+
+
+def _looking(trial: Trial) -> Findings:
+    """What writers send into the queries and keys of every later head, by what patching it alone does to the answer."""
+    model, shared = trial.model, trial.model.cfg.grouped_query
+    vocabulary = trial.pairs.vocabulary
+    src = str(vocabulary.source if vocabulary.target == ANSWER else vocabulary.target)
+    before: list[str] = ["embed"]
+    scores: dict[str, float] = {}
+    named: set[str] = set()
+    for layer in range(1, model.cfg.n_layers):
+        before += [head_label(layer - 1, head) for head in range(model.cfg.n_heads)]
+        before += [f"MLP{layer - 1}"] if model.has_site("mlp_out") else []
+        for head in range(model.cfg.n_heads):
+            one = Head.of(model, (layer, head))
+            into = {"query": one.receiver("q", shared), "key": one.receiver("k", shared)}
+            found = heads.score_paths(
+                model, trial.pairs, head=(layer, head), dest=ANSWER, src=src, senders=before
+            )  # fmt: skip
+            part = trial.effects([found["metric_change"].assign_coords(side=list(into.values()))], _sent)
+            scores |= part.scores
+            named |= part.named
+    return Findings(scores, frozenset(named))
+
+
+def _sent(sender: str, side: str, **_: Any) -> str:
+    return _edge(sender, side)
+
+
+def _inlp(trial: Trial) -> Findings:
+    """What the answer loses where INLP erases the source's words; it is fitted on one half, and asked of the other."""
+    pairs = trial.pairs
+    halves = [np.arange(start, len(pairs), 2) for start in (0, 1)]
+    words = source_words(pairs)
+    clean = score(trial.model, pairs, "clean")
+    lost = np.empty((len(pairs), trial.model.cfg.n_layers, len(pairs.roles)))
+    for layer in range(trial.model.cfg.n_layers):
+        runs = [
+            activations(trial.model, one, "resid_pre", layers=[layer])[layer] for one in (pairs.clean, pairs.corrupted)
+        ]
+        for column, role in enumerate(pairs.roles):
+            at = pairs.clean.role_positions(role)
+            for fit, test in (halves, halves[::-1]):
+                x = np.concatenate([one[fit, at[fit]].double().numpy() for one in runs])
+                eraser = subspaces.INLP().fit(x, words[:, fit].reshape(-1)).subspace_
+                item = eraser.erase(site="resid_pre", layer=layer, at=role)
+                after = score(trial.model, pairs.select(test), interventions=[item])
+                lost[test, layer, column] = clean[test] - after
+    found = xr.DataArray(
+        lost, dims=("prompt", "layer", "role"),
+        coords={"layer": range(trial.model.cfg.n_layers), "role": list(pairs.roles)},
+    )  # fmt: skip
+    return trial.effects([found], _at)
+
+
+def _explained(trial: Trial) -> Findings:
+    """The head that the explanation of one prompt names, at the word next to the source and at the answer position."""
+    scores: dict[str, float] = {}
+    named: set[str] = set()
+
+    def places(role: str) -> int:
+        return int(trial.pairs.clean.role_positions(role)[0])
+
+    for target in sorted({str(trial.pairs.vocabulary.target), ANSWER}):
+        if places(target) <= places(str(trial.pairs.vocabulary.source)):
+            continue  # the word stands before the source, so that nothing can reach it
+        found = explained(trial.model, trial.pairs, target)
+        enough, _ = found.head_effects
+        for cell, size in zip(enough["cell"].values, enough["mean"].values, strict=True):
+            if np.isfinite(size):
+                scores[str(cell)] = max(scores.get(str(cell), 0.0), float(size))
+        head = named_head(found)
+        named |= set() if head is None else {head}
+    return Findings(scores, frozenset(named))
+
+
+def explained(model: HookedTransformer, pairs: PromptPairs, target: str) -> Explanation:
+    """What ``interp.explain`` finds of the first prompt, with the pairs' other source words in its place.
+
+    These models have no tokenizer, so that words are given by their tokens.
+    """
+    found = arrival_at(model, pairs, target)
+    order = np.abs(found.sources["written"].mean("prompt").values)
+    *_, last = carried(model, found.pairs, order, Clock(None))
+    return replace(found, heads=last.heads, paths=last.paths, route=last.route)
+
+
+def arrival_at(model: HookedTransformer, pairs: PromptPairs, target: str) -> Explanation:
+    """The same before any head is patched: ``heads`` is empty."""
+    source = str(pairs.vocabulary.source)
+    row = [int(token) for token in pairs.clean.rows()[0]]
+    at, to = (int(pairs.clean.role_positions(name)[0]) for name in (source, target))
+    there = {int(word) for word in pairs.clean.ids[np.arange(len(pairs)), pairs.clean.role_positions(source)]}
+    words = sorted(there - {row[at]})
+    swapped = PromptPairs.from_tokens(
+        [row] * len(words), [[*row[:at], word, *row[at + 1 :]] for word in words],
+        correct=[row[at]] * len(words), incorrect=words,
+        roles={SOURCE: [at] * len(words), TARGET: [to] * len(words)},
+    )  # fmt: skip
+    texts = tuple(tuple(WORDS[int(token)] for token in prompt) for prompt in swapped.clean.rows())
+    swapped = replace(swapped, clean=replace(swapped.clean, tokens=texts))
+    reach, sources = arrival(Beginning.of(model, swapped), swapped)
+    return Explanation("", source, target, "en", swapped, reach, xr.Dataset(), xr.Dataset(), sources)
+
+
+def named_head(found: Explanation) -> str | None:
+    """The head that the answer names, if any: of those that are surely sufficient and needed, the most sufficient."""
+    enough, needed = found.head_effects
+    sure = np.flatnonzero((enough["low"].values > 0) & (needed["low"].values > 0))
+    return str(enough["cell"].values[sure[0]]) if len(sure) else None
 
 
 @dataclass(frozen=True)
@@ -315,6 +500,13 @@ METHODS: Mapping[str, Method] = {
     "stream_out": Method(_patched_stream("noising"), ("used",)),
     "probe": Method(_probed, _PLACES),
     "lens": Method(_lens, _PLACES),
+    "tuned lens": Method(_trained_lens("tuned"), _PLACES),
+    "jacobian lens": Method(_trained_lens("jacobian"), _PLACES),
+    "roles": Method(_roles, ("moves",)),
+    "explain": Method(_explained, ("carries",)),
+    "score paths": Method(_looking, ("looks",)),
+    **{f"circuit, {name}": Method(_discovered(name), ("edges",)) for name in DISCOVERIES},
+    "inlp": Method(_inlp, ("used",)),
 }
 """Every method on trial, by name; ``interp.track_record`` says them in words."""
 

@@ -34,12 +34,13 @@ USED_BY: Mapping[str, tuple[tuple[str, str], ...]] = {
     ),
     "probing": (("probe", "held"), ("probe", "used")),
     "logit_lens": (("lens", "held"), ("lens", "used")),
-    "lenses": (("lens", "held"), ("lens", "used")),
-    "places": (("probe", "held"), ("probe", "used"), ("stream_out", "used")),
-    "qk_attribution": (("attention", "carries"), ("paths_in", "edges"), ("direct_effect", "carries")),
-    "circuit": (("eap", "edges"), ("eap-ig-inputs", "edges"), ("eap-ig-activations", "edges")),
+    "lenses": (("lens", "used"), ("tuned lens", "used"), ("jacobian lens", "used")),
+    "places": (("probe", "held"), ("probe", "used"), ("stream_out", "used"), ("inlp", "used")),
+    "qk_attribution": (("attention", "carries"), ("paths_in", "edges"), ("score paths", "looks")),
+    "circuit": (("circuit, exact", "edges"), ("circuit, eap-ig-inputs", "edges"), ("circuit, atp*", "edges")),
     "approximation_audit": (("gradient", "carries"), ("eap", "edges"), ("eap-ig-inputs", "edges")),
     "verdict": (("verdict", "carries"),),
+    "head_roles": (("roles", "moves"),),
 }  # fmt: skip
 """Result of a study -> the methods in it, each with the question that it is read as an answer to."""
 
@@ -150,6 +151,18 @@ def methods() -> dict[str, str]:
         "stream_out": say("patching the stream out"),
         "probe": say("a linear probe"),
         "lens": say("the logit lens"),
+        "tuned lens": say("the tuned lens"),
+        "jacobian lens": say("the Jacobian lens"),
+        "roles": say("roles of heads (movers)"),
+        "explain": say("the head that an explanation names"),
+        "score paths": say("patching the paths into queries and keys"),
+        "circuit, exact": say("the circuit by exact patching"),
+        "circuit, greedy": say("the circuit by greedy removal"),
+        "circuit, eap": say("the circuit by EAP"),
+        "circuit, eap-ig-inputs": say("the circuit by EAP-IG over inputs"),
+        "circuit, eap-ig-activations": say("the circuit by EAP-IG over activations"),
+        "circuit, atp*": say("the circuit by AtP*"),
+        "inlp": say("erasure by INLP"),
     }
 
 
@@ -163,7 +176,9 @@ def questions() -> dict[str, str]:
     return {
         "carries": say("heads and MLPs that carry the source"),
         "needed": say("heads and MLPs that the answer needs"),
+        "moves": say("heads that take the source from its own word"),
         "edges": say("edges on which the source goes"),
+        "looks": say("edges on which the source decides where a head looks"),
         "held": say("places where the source is written"),
         "used": say("places from where the source is used"),
     }

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
 from interp.prompts import PromptPairs, Vocabulary
+from interp.prompts.template import ANSWER
 
 NOUNS = ("cat", "dog", "box", "car", "hat", "cup", "pen", "bag")
 COLORS = ("black", "white", "red", "blue", "green", "brown")
@@ -41,11 +43,11 @@ AFTER = Form((THE, "noun", IS, "color", STOP), (THE, "noun", IS))
 """``<start> the cat is black . the dog is white . the cat is``: the noun cannot see its colour."""
 
 
-def draw(form: Form, name: str, *, n: int, seed: int) -> PromptPairs:
-    """Pairs that differ in the colour of the noun that is asked about.
+def draw(form: Form, name: str, *, n: int, seed: int, differs: Literal["color", "asked"] = "color") -> PromptPairs:
+    """Pairs that differ in the colour of the noun that is asked about, or in which of the two nouns that is.
 
-    Roles: ``color`` and ``noun`` of the asked one, ``stop`` behind them, ``other_color`` and ``other_noun``, ``asked``
-    where the noun is said again before the answer position, and the answer position.
+    Roles, of the clean prompt: ``color`` and ``noun`` of the asked one, ``stop`` behind them, ``other_color`` and
+    ``other_noun``, ``asked`` where the noun is said again before the answer position, and the answer position.
     """
     rng = np.random.default_rng(seed)
     clean, corrupted, roles = [], [], []
@@ -54,20 +56,30 @@ def draw(form: Form, name: str, *, n: int, seed: int) -> PromptPairs:
         own, corrupted_own = rng.choice(COLOR_IDS, 2, replace=False)
         other = rng.choice(COLOR_IDS)  # it may be the same, or it would say which colour the asked noun has not
         asked = int(rng.integers(2))
+        if differs == "asked":
+            other, corrupted_own = corrupted_own, own
         clean.append(_written(form, nouns, (own, other), asked))
         corrupted.append(_written(form, nouns, (corrupted_own, other), asked))
+        if differs == "asked":
+            corrupted[-1][_places(form, asked)["asked"]] = int(nouns[1])
         roles.append(_places(form, asked))
     places = {role: [one[role] for one in roles] for role in roles[0]}
-    where = np.array(places["color"])
+    where = {"color": places["color"], "asked": places["other_color"]}[differs]
     rows = np.arange(n)
     return PromptPairs.from_tokens(
-        clean, corrupted, correct=np.array(clean)[rows, where], incorrect=np.array(corrupted)[rows, where],
-        roles=places, task="ground-truth", name=name,
-        vocabulary=Vocabulary(
-            source="color", target="noun", readers=("answer",), meeting=("stop",),
-            distractors=("other_color", "other_noun"),
-        ),
+        clean, corrupted, correct=np.array(clean)[rows, places["color"]],
+        incorrect=np.array(corrupted)[rows, where], roles=places, task="ground-truth", name=name,
+        vocabulary=_VOCABULARIES[differs],
     )  # fmt: skip
+
+
+_VOCABULARIES = {
+    "color": Vocabulary(
+        source="color", target="noun", readers=("answer",), meeting=("stop",), distractors=("other_color", "other_noun")
+    ),
+    "asked": Vocabulary(source="asked", target=ANSWER, distractors=("other_color", "other_noun")),
+}
+"""What the prompts differ in -> source and target."""
 
 
 def _written(form: Form, nouns: np.ndarray, colors: tuple[int, int], asked: int) -> list[int]:

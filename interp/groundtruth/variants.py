@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Literal
 
 import torch
 
@@ -147,9 +148,22 @@ def _misleading(draft: _Draft) -> None:
     draft.copies(draft.matching(1, 2, "decoy"))
 
 
-def _binding(draft: _Draft) -> None:
+def _mlps(draft: _Draft) -> None:
+    draft.mover()
+    got, code, further, width = (*(draft.slots[name] for name in ("got", "code", "unread")), draft.slots.width)
+    for layer, source, target in ((0, got, code), (1, code, further), (2, got, draft.slots["out"])):
+        draft.mlps[layer] = Mlp.converting(width, D_MLP, source, target)
+        draft.does[f"MLP{layer}"] = "converts"
+    draft.matching(2, 0, "reads", "unread").move(further, got)
+
+
+def _attending(draft: _Draft) -> None:
+    _binding(draft, moves="moves")
+
+
+def _binding(draft: _Draft, moves: Does = "selects") -> None:
     draft.back(0, 0, "selects", by=2).move(draft.nouns, draft.slots["bound"])
-    draft.back(0, 1, "selects").move(draft.nouns, draft.slots["asked"])
+    draft.back(0, 1, moves).move(draft.nouns, draft.slots["asked"])
     reader = draft.head(1, 0, "reads").seek(draft.slots["asked"], draft.slots["bound"]).prefer(draft.colors)
     reader.prefer([draft.start], REST).move(draft.colors, draft.slots["out"])
 
@@ -169,6 +183,7 @@ class _Variant:
     held: Places = HELD
     used: Places = USED
     form: Form = BEFORE
+    differs: Literal["color", "asked"] = "color"
     n_kv_heads: int = N_HEADS
     with_mlps: bool = False
     noise: float = NOISE
@@ -177,6 +192,8 @@ class _Variant:
 
 _ATTENTION = "attention says where a head looks, not what it takes from there or who reads it"
 _NO_CARRYING = "an ablation takes away whatever a head writes, so what only selects, or is the same always, is lost too"
+
+_FLAT = "the attention is sharp, so that a small change of a query changes nothing, and no gradient passes there"
 
 _VARIANTS: dict[str, _Variant] = {
     "plain": _Variant(_plain, "a head moves the colour to its noun, and another reads it where the noun is said again"),
@@ -249,7 +266,31 @@ _VARIANTS: dict[str, _Variant] = {
         form=AFTER,
         expected={name: _NO_CARRYING for name in ("zero_ablation", "mean_ablation", "resample_ablation")},
     ),
-}
+    "mlps": _Variant(
+        _mlps,
+        "two MLPs rewrite the colour at its noun, one after the other, and a third what is read of it",
+        edges=(
+            ("embed", "L0H0.v"), ("L0H0", "MLP0"), ("MLP0", "MLP1"), ("MLP1", "L2H0.v"), ("L2H0", "MLP2"),
+            ("MLP2", "logits"),
+        ),
+        held=(*((layer, "color") for layer in range(N_LAYERS)), (1, "noun"), (2, "noun")),
+        used=((0, "color"), (1, "noun"), (2, "noun")),
+        with_mlps=True,
+    ),
+    "attending": _Variant(
+        _attending,
+        "what is asked for decides where a head looks, and what it finds there is the same in both prompts",
+        edges=(("embed", "L0H1.v"), ("L0H1", "L1H0.q"), ("L1H0", "logits")),
+        held=(*((layer, "asked") for layer in range(N_LAYERS)), (1, "answer"), (2, "answer")),
+        used=((0, "asked"), (1, "answer"), (2, "answer")),
+        form=AFTER,
+        differs="asked",
+        expected={
+            **{name: _NO_CARRYING for name in ("zero_ablation", "mean_ablation", "resample_ablation")},
+            **{name: _FLAT for name in ("gradient", "atp*", "eap", "circuit, eap", "circuit, atp*")},
+        },
+    ),
+}  # fmt: skip
 
 
 def models() -> tuple[str, ...]:
@@ -291,7 +332,7 @@ def build(name: str) -> GroundTruth:
         name=name,
         summary=variant.summary,
         model=model,
-        pairs=draw(variant.form, name, n=N_PROMPTS, seed=0),
+        pairs=draw(variant.form, name, n=N_PROMPTS, seed=0, differs=variant.differs),
         components=dict(sorted(draft.does.items())),
         edges=frozenset(variant.edges),
         held=frozenset(variant.held),

@@ -160,10 +160,18 @@ def test_the_edges_are_those_on_which_it_goes(case: Case) -> None:
     gone = {"L2H1"} if case.truth.redundant else set()
     for receiver in case.clean.before:
         for sender in case.clean.wrote:
-            if sender == "embed" or sender[1:2] < receiver[1:2] or receiver in ("logits", sender.replace("H0", "MLP")):
+            if _order(sender) < _order(receiver):
                 much = abs(case.path(sender, receiver)) > LITTLE
                 true = (sender, receiver) in case.truth.edges and not any(name in sender + receiver for name in gone)
                 assert much == true, (sender, receiver)
+
+
+def _order(node: str) -> tuple[int, int]:
+    """When a node is run: the embedding first, heads before the MLP of their layer, the logits last."""
+    if node in ("embed", "logits"):
+        return (-1 if node == "embed" else 99, 0)
+    is_mlp = node.startswith("MLP")
+    return (int(node[3:]) if is_mlp else int(node[1]), int(is_mlp))
 
 
 def test_what_each_other_kind_does(case: Case) -> None:
@@ -182,7 +190,7 @@ def test_what_each_other_kind_does(case: Case) -> None:
             assert moved[case.place("stop")] > 0.6  # of a feature's pair of coordinates
         if does == "selects":
             assert gone > 0.4
-            assert moved.max() < 1e-9
+            assert moved.max() < 1e-6  # of the attention it gives to the word that differs, if that is the source
         if does == "constant":
             assert gone > 0.4
             close(wrote, wrote[:1].repeat(len(wrote), axis=0), "pass")
