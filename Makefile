@@ -48,8 +48,8 @@ check: $(VENV)/.installed-dev
 	$(BIN)/mypy --strict interp analyses
 
 docs: $(VENV)/.installed-dev
-	$(BIN)/python -m sphinx --quiet --fail-on-warning --keep-going --builder html docs docs/_build/html
-	$(BIN)/python -m sphinx --quiet --fail-on-warning --keep-going --builder doctest docs docs/_build/doctest
+	$(BIN)/python -m sphinx --quiet --fail-on-warning --keep-going --builder html --doctree-dir docs/_build/doctrees docs docs/_build/html
+	$(BIN)/python -m sphinx --quiet --fail-on-warning --keep-going --builder doctest --doctree-dir docs/_build/doctrees docs docs/_build/doctest
 	@echo "Open docs/_build/html/index.html in a browser."
 
 bench: $(PEERS)/.installed

@@ -45,7 +45,7 @@ from interp.prompts.vocabulary import NOTHING_STATED
 from interp.results import Variable
 from interp.run import capture
 from interp.sites import check_sites, vector_site
-from interp.sweeps import Meter, Plan, Progress, passes, plans_of
+from interp.sweeps import Meter, Plan, Progress, bounded, costly, passes, plans_of
 
 if TYPE_CHECKING:
     from interp.model import HookedTransformer
@@ -66,8 +66,11 @@ PERMUTATIONS = 200
 
 TRANSFER = "fitted on one task -> tested on the other"
 
-FIT = 4e8
+FIT = 3.5e9
 """Operations of a model that take about as long as one probe at one place in one fold, its codelength and null too."""
+
+EVERY = 3
+"""Where a run is costly every third layer is probed, and the last: a layer adds little to its neighbours."""
 
 HIDDEN = 32
 """Hidden units of the perceptron."""
@@ -141,7 +144,8 @@ def run(
             templates of the rung in turn.
         sites: sites with a position; heads are laid side by side.
         roles: where to read (a role of several tokens at its last); None is every role.
-        layers: layer indices; None is all. ``n_layers`` is the stream after the last block (``resid_pre`` only).
+        layers: layer indices; None is all, or every third and the last where a run is costly (``interp.sweeps.costly``;
+            the attribute ``bounded`` says so). ``n_layers`` is the stream after the last block (``resid_pre`` only).
         n_folds: at most this many folds; fewer where there are fewer groups.
         probes: further probes, fitted on the same folds: ``"means"``, ``"ridge"``, ``"tuned"``, ``"mlp"``.
         codelength: whether to measure the codelength of the labels too.
@@ -198,7 +202,8 @@ def run(
     target, group = data.question(pairs, target, group)
     found = data.labelled(pairs, target, group)
     places = _names(roles, found.prompts.roles, "role")
-    features = _Features(model, found.prompts, sites, places, layers)  # refuses wrong layers before all else
+    chosen = _usual_layers(model, found.prompts, sites) if layers is None else layers
+    features = _Features(model, found.prompts, sites, places, chosen)  # refuses wrong layers before all else
     data.check_askable(found, target, group)
     task = _Task.of(found, n_folds, seed)
     scores = _Scores(
@@ -253,6 +258,7 @@ def run(
             "classifier_role": places[classified.role],
             "classifier_site": features.sites[0],
             "n_features": classified.n_features,
+            "bounded": bounded({"layers": (len(chosen), len(_possible(model, sites)))} if layers is None else {}),
             **({"transfer_tokens": tokens} if entries else {}),
         },
     )
@@ -283,7 +289,7 @@ def planned(
     prompts = pairs.clean if isinstance(pairs, PromptPairs) else pairs
     check_prompts(model, prompts)
     both = 2 if isinstance(pairs, PromptPairs) else 1
-    n_layers = model.cfg.n_layers + 1 if layers is None else len(layers)
+    n_layers = len(_usual_layers(model, prompts, sites) if layers is None else layers)
     n_cells = len(sites) * n_layers * len(prompts.roles if roles is None else roles)
     n_fits = n_cells * n_folds * (2 + len(probes))
     reads = both * len(sites) * (1 + 2 * len(transfer))
@@ -365,6 +371,17 @@ def _names(chosen: Sequence[str] | None, known: Mapping[str, Any], what: str) ->
     return names
 
 
+def _possible(model: HookedTransformer, sites: Sequence[str]) -> list[int]:
+    """The layers that can be probed; the last entry is the stream after the last block."""
+    return [*range(model.cfg.n_layers), *([model.cfg.n_layers] if STREAM in sites else [])]
+
+
+def _usual_layers(model: HookedTransformer, prompts: Prompts, sites: Sequence[str]) -> list[int]:
+    """The layers that are probed unless others are named."""
+    possible = _possible(model, sites)
+    return sorted({*possible[::EVERY], possible[-1]}) if costly(model, prompts) else possible
+
+
 class _Features:
     """Iterates over the cells: (site, layer, role) index and activations [prompt, feature]. One site in memory."""
 
@@ -374,16 +391,15 @@ class _Features:
         prompts: Prompts,
         sites: Sequence[str],
         roles: Sequence[str],
-        layers: Sequence[int] | None,
+        layers: Sequence[int],
     ) -> None:
         self.model, self.prompts, self.roles = model, prompts, roles
         self.sites = names(sites, "sites")
         for name in self.sites:
             model.check_site(name)
         last = model.cfg.n_layers
-        extra = [last] if STREAM in self.sites else []
-        possible = [*range(last), *extra]
-        self.layers = tuple(possible if layers is None else sorted(set(whole_numbers(layers, "layers"))))
+        possible = _possible(model, self.sites)
+        self.layers = tuple(sorted(set(whole_numbers(layers, "layers"))))
         outside = [layer for layer in self.layers if layer not in possible]
         if outside or not self.layers:
             raise InterpError(

@@ -15,11 +15,10 @@ import numpy as np
 import xarray as xr
 
 from analyses import registry
-from analyses.cli.explanation.beginning import Beginning
-from analyses.cli.explanation.carriers import carried
-from analyses.cli.explanation.clock import Clock
-from analyses.cli.explanation.measuring import arrival
-from analyses.cli.explanation.result import Explanation
+from analyses.explaining.beginning import Beginning
+from analyses.explaining.carriers import carried, head_effects
+from analyses.explaining.clock import Clock
+from analyses.explaining.measuring import arrival
 from interp import circuits, groundtruth, heads, lenses, subspaces, summary
 from interp.attribution import attribution_patching, edge_attribution
 from interp.circuits.planning import METHODS as DISCOVERIES
@@ -416,29 +415,20 @@ def _explained(trial: Trial) -> Findings:
     for target in sorted({str(trial.pairs.vocabulary.target), ANSWER}):
         if places(target) <= places(str(trial.pairs.vocabulary.source)):
             continue  # the word stands before the source, so that nothing can reach it
-        found = explained(trial.model, trial.pairs, target)
-        enough, _ = found.head_effects
+        enough, needed = head_effects(explained(trial.model, trial.pairs, target))
         for cell, size in zip(enough["cell"].values, enough["mean"].values, strict=True):
             if np.isfinite(size):
                 scores[str(cell)] = max(scores.get(str(cell), 0.0), float(size))
-        head = named_head(found)
+        head = named_head(enough, needed)
         named |= set() if head is None else {head}
     return Findings(scores, frozenset(named))
 
 
-def explained(model: HookedTransformer, pairs: PromptPairs, target: str) -> Explanation:
-    """What ``interp.explain`` finds of the first prompt, with the pairs' other source words in its place.
+def explained(model: HookedTransformer, pairs: PromptPairs, target: str) -> xr.Dataset:
+    """What ``interp.explain`` finds of heads in the first prompt, with the pairs' other source words in its place.
 
     These models have no tokenizer, so that words are given by their tokens.
     """
-    found = arrival_at(model, pairs, target)
-    order = np.abs(found.sources["written"].mean("prompt").values)
-    *_, last = carried(model, found.pairs, order, Clock(None))
-    return replace(found, heads=last.heads, paths=last.paths, route=last.route)
-
-
-def arrival_at(model: HookedTransformer, pairs: PromptPairs, target: str) -> Explanation:
-    """The same before any head is patched: ``heads`` is empty."""
     source = str(pairs.vocabulary.source)
     row = [int(token) for token in pairs.clean.rows()[0]]
     at, to = (int(pairs.clean.role_positions(name)[0]) for name in (source, target))
@@ -451,13 +441,13 @@ def arrival_at(model: HookedTransformer, pairs: PromptPairs, target: str) -> Exp
     )  # fmt: skip
     texts = tuple(tuple(WORDS[int(token)] for token in prompt) for prompt in swapped.clean.rows())
     swapped = replace(swapped, clean=replace(swapped.clean, tokens=texts))
-    reach, sources = arrival(Beginning.of(model, swapped), swapped)
-    return Explanation("", source, target, "en", swapped, reach, xr.Dataset(), xr.Dataset(), sources)
+    _, sources = arrival(Beginning.of(model, swapped), swapped)
+    *_, last = carried(model, swapped, np.abs(sources["written"].mean("prompt").values), Clock(None))
+    return last.heads
 
 
-def named_head(found: Explanation) -> str | None:
+def named_head(enough: xr.Dataset, needed: xr.Dataset) -> str | None:
     """The head that the answer names, if any: of those that are surely sufficient and needed, the most sufficient."""
-    enough, needed = found.head_effects
     sure = np.flatnonzero((enough["low"].values > 0) & (needed["low"].values > 0))
     return str(enough["cell"].values[sure[0]]) if len(sure) else None
 

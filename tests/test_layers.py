@@ -45,6 +45,8 @@ VERDICT = ("analyses/context_flow.py", "analyses/claims.py", "analyses/looking.p
 # What asks about the heads that the evidence names.
 ON_NAMED_HEADS = ("analyses/qk_attribution.py",)
 
+# What an explanation measures, which its command and the trial both ask.
+EXPLAINING = "analyses/explaining/*"
 # What asks the other analyses about models whose answer is known, by the registry.
 ON_TRIAL = ("analyses/trial.py", "analyses/ground_truth.py", "analyses/false_alarms.py")
 
@@ -94,8 +96,9 @@ RULES = (
     Rule(
         "analyses/*.py",
         ("analyses",),
-        but=(ROOT, "analyses/__main__.py", *VERDICT, *ON_NAMED_HEADS, *ON_TRIAL, *REGISTRY),
+        but=(ROOT, "analyses/__main__.py", EXPLAINING, *VERDICT, *ON_NAMED_HEADS, *ON_TRIAL, *REGISTRY),
     ),
+    Rule("analyses/*.py", ("analyses.cli",), but=(ROOT, "analyses/__main__.py")),
     *(Rule(name, (*MODELS, *RUNNING, "interp.readouts", "interp.interventions")) for name in REGISTRY),
     *(Rule(name, (*RUNNING, *MODELS, "interp.interventions")) for name in VERDICT),
 )

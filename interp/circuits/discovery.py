@@ -138,6 +138,12 @@ class Finder:
         circuit: that of all pairs.
         again: finds that of some of the pairs, by their numbers. Where scores are means over prompts nothing is run.
         for_nothing: whether nothing is run.
+
+    >>> from interp import HookedTransformer, tasks
+    >>> model = HookedTransformer.from_pretrained("mini")
+    >>> pairs = tasks.build("color-noun", "recall", tokenizer=model, n=4)
+    >>> len(finder(model, pairs, "eap", size=10, audit=None).again(np.array([0, 1])).edges) <= 10
+    True
     """
 
     circuit: Circuit

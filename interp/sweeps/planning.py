@@ -152,7 +152,7 @@ def passes(
     )
 
 
-def costly(model: HookedTransformer, pairs: PromptPairs) -> bool:
+def costly(model: HookedTransformer, prompts: PromptPairs | Prompts) -> bool:
     """Whether one run of one prompt takes more than ``COSTLY`` operations: 20 tokens of a model as large as GPT-2 do.
 
     >>> from interp import HookedTransformer, tasks
@@ -160,7 +160,8 @@ def costly(model: HookedTransformer, pairs: PromptPairs) -> bool:
     >>> costly(model, tasks.build("color-noun", "recall", tokenizer=model, n=1))
     False
     """
-    return passes(model, pairs.clean.select([0])).flop > COSTLY
+    texts = prompts.clean if isinstance(prompts, PromptPairs) else prompts
+    return passes(model, texts.select([0])).flop > COSTLY
 
 
 def plans_of(run: Callable[..., Any]) -> Callable[[Planned], Planned]:

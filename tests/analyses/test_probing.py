@@ -603,3 +603,20 @@ def test_words_of_ones_own_task_are_not_translated(mini: HookedTransformer, own:
         probing.check_askable(mine, transfer=["color-noun-es"])
     with pytest.raises(InterpError, match="Leave transfer= out"):
         probing.run(mini, own.clean, target="color", group="noun", transfer=["color-noun-es"], layers=[0], **PLAIN)
+
+
+def test_where_a_run_is_costly_every_third_layer_is_probed_unless_layers_are_named(
+    gpt2: HookedTransformer, pairs: PromptPairs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    few = pairs.select(range(24))
+    every = probing.run(gpt2, few, roles=["noun"], n_folds=2, **PLAIN)
+    assert every.attrs["bounded"] == ""
+    monkeypatch.setattr("interp.sweeps.planning.COSTLY", 1.0)
+    last = gpt2.cfg.n_layers
+    bounded = probing.run(gpt2, few, roles=["noun"], n_folds=2, **PLAIN)
+    assert bounded["layer"].values.tolist() == sorted({*range(0, last + 1, 3), last})
+    assert bounded.attrs["bounded"] == f"layers: {bounded.sizes['layer']} of {last + 1}"
+    xr.testing.assert_identical(bounded["accuracy"], every["accuracy"].sel(layer=bounded["layer"]))
+    named = probing.run(gpt2, few, roles=["noun"], layers=[1], n_folds=2, **PLAIN)
+    assert named["layer"].values.tolist() == [1]
+    assert named.attrs["bounded"] == ""

@@ -9,7 +9,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from analyses.cli.explanation import carriers, clock
+from analyses.explaining import carriers, clock
 from interp import Explanation, HookedTransformer, InterpError, explain
 from interp.mini import WEIGHTS
 from tests.tolerance import close

@@ -11,9 +11,9 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, GPT2LMHeadModel
 
-from analyses.cli.explanation import clock
-from analyses.cli.explanation.beginning import Beginning
 from analyses.cli.main import main
+from analyses.explaining import clock
+from analyses.explaining.beginning import Beginning
 from interp import HookedTransformer, Influences, InterpError, explain, results
 from interp.attribution.gradients import Differentiable
 from interp.mini import WEIGHTS

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from analyses.cli.explanation import carriers
 from analyses.cli.main import main
+from analyses.explaining import carriers
 from interp import HookedTransformer, results
 
 TEXT = "Me encanta el color negro, espero algún día tener un gato así"

@@ -195,7 +195,7 @@ def test_a_mover_is_told_from_a_decoy_and_the_page_names_it_in_both_languages() 
     looks = found["measured"].sel(measure="looking", layer=0).mean("prompt").values
     assert min(looks[0], looks[2]) > 0.5
     shown = Result("head_roles", found)
-    for spoken, words in (("en", "Move color to noun:"), ("es", "Mueven color a noun:")):
+    for spoken, words in (("en", "Move color to noun:"), ("es", "Mueven color a sustantivo:")):
         with speaking(spoken):
             made = page.section(shown, verdict_of(RunInputs({"head_roles": shown}, {}, {}, "")))
         facts = made.blocks[0]

@@ -15,15 +15,16 @@ from typing import TYPE_CHECKING, Literal, TypeAlias, overload
 
 import numpy as np
 
-from analyses.cli.explanation import context, measuring
-from analyses.cli.explanation.beginning import Beginning
-from analyses.cli.explanation.carriers import carried
-from analyses.cli.explanation.clock import Clock
+from analyses.cli.explanation import context
 from analyses.cli.explanation.continuation import continued
 from analyses.cli.explanation.influences import Influences
 from analyses.cli.explanation.result import Explanation
 from analyses.cli.explanation.words import Origin, of_one_length, origins, other_words
 from analyses.cli.sentence import ANY
+from analyses.explaining import measuring
+from analyses.explaining.beginning import Beginning
+from analyses.explaining.carriers import carried
+from analyses.explaining.clock import Clock
 from interp._arguments import check_model
 from interp.errors import InterpError, shown, unknown_name, whole_number
 from interp.language import LANGUAGES, is_spanish

@@ -18,11 +18,11 @@ import xarray as xr
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from analyses.cli.explanation.beginning import Beginning
-from analyses.cli.explanation.clock import Clock, LateError, watched
-from analyses.cli.explanation.measuring import ROUNDING
 from analyses.cli.explanation.words import goes_on, language_of, of_lists
 from analyses.cli.sentence import NEXT
+from analyses.explaining.beginning import Beginning
+from analyses.explaining.clock import Clock, LateError, watched
+from analyses.explaining.measuring import ROUNDING
 from interp import results, stats
 from interp.attribution import input_attribution
 from interp.errors import InterpError, shown

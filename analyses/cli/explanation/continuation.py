@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from analyses.cli.explanation.beginning import Beginning
-from analyses.cli.explanation.clock import Clock
+from analyses.explaining.beginning import Beginning
+from analyses.explaining.clock import Clock
 from interp import results
 from interp.prompts import PromptPairs
 from interp.prompts.tokens import check_fits

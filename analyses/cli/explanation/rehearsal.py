@@ -6,9 +6,10 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from analyses.cli import rehearsal
-from analyses.cli.explanation import as_written, carriers, counterfactuals
+from analyses.cli.explanation import as_written, counterfactuals
 from analyses.cli.plans import Sweeps
 from analyses.cli.terminal import aligned
+from analyses.explaining import carriers
 from interp.prompts.swaps import SOURCE
 from interp.sweeps import plan
 

@@ -12,12 +12,11 @@ import xarray as xr
 
 from analyses.cli.directory import refuse_used
 from analyses.cli.explanation.answer import asked, sentences, short
-from analyses.cli.explanation.carriers import DIRECTIONS
+from analyses.explaining.carriers import head_effects
 from interp import _cells, results, summary
 from interp.language import speaking
 from interp.prompts import PromptPairs
 from interp.prompts.swaps import TARGET
-from interp.sites import head_label
 
 if TYPE_CHECKING:
     from analyses.cli.explanation.words import Origin
@@ -141,17 +140,7 @@ class Explanation:
         1 is the whole difference that arrives at the target, in both: brought back by the head alone, or lost
         without it.
         """
-        whole = summary.of(self.heads, "recovered").isel(role=0)
-        enough, needed = (
-            summary.effect(whole.sel(direction=direction), direction).stack(cell=("layer", "head"), create_index=False)
-            for direction in DIRECTIONS
-        )
-        order = np.argsort(-np.nan_to_num(enough["mean"].values, nan=-np.inf))
-        names = [
-            head_label(int(layer), int(head)) for layer, head in zip(*values_of(enough, "layer", "head"), strict=True)
-        ]
-        enough, needed = (part.assign_coords(cell=names).isel(cell=order) for part in (enough, needed))
-        return enough, needed
+        return head_effects(self.heads)
 
     def moved(self, index: int) -> list[tuple[str, float, float]]:
         """After a position of ``predictions``: word, its probability in the sentence, and its mean with other words.

@@ -14,8 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from analyses.cli.explanation.beginning import Beginning
 from analyses.cli.sentence import FEWEST
+from analyses.explaining.beginning import Beginning
 from interp import _yaml, tasks
 from interp.language import LANGUAGES, is_spanish
 from interp.prompts import swaps

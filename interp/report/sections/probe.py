@@ -12,6 +12,7 @@ import xarray as xr
 from interp import _depth as depth
 from interp import summary
 from interp.language import called, listed, say, say_stored
+from interp.report import bounded
 from interp.report.blocks import Block, Details, Facts, Figure, Panel, Section
 from interp.report.inputs import Result
 from interp.report.lines import Level, Point, Series, curves, line_legend
@@ -56,7 +57,13 @@ def section(probing: Result, verdict: Verdict) -> Section:
     majority = _majority(probing)
     sites = probing.labels("site")
     blocks = [_figure(probing, means, majority, site) for site in sites]
-    found = (*_best(means, sites, probing), *_readable(means, probing), *_across(probing), *_folds(probing))
+    found = (
+        *_best(means, sites, probing),
+        *_readable(means, probing),
+        *_across(probing),
+        *_folds(probing),
+        *bounded.facts(probing),
+    )
     facts = Facts(found, say("In short"))
     lead = probing.said("question") or say("At which layer, and at which word, can a linear probe read the answer?")
     return Section(

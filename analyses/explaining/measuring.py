@@ -9,8 +9,8 @@ import torch
 import xarray as xr
 from jaxtyping import Float
 
-from analyses.cli.explanation.beginning import Beginning, Seen
-from analyses.cli.explanation.clock import Clock
+from analyses.explaining.beginning import Beginning, Seen
+from analyses.explaining.clock import Clock
 from interp import results
 from interp.prompts import PromptPairs
 from interp.prompts.swaps import SOURCE, TARGET

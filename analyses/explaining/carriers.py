@@ -17,7 +17,7 @@ import torch
 import xarray as xr
 from jaxtyping import Float
 
-from analyses.cli.explanation.clock import Clock, LateError, watched
+from analyses.explaining.clock import Clock, LateError, watched
 from interp import readouts, results, summary
 from interp.prompts import PromptPairs
 from interp.prompts.swaps import SOURCE, TARGET
@@ -51,6 +51,20 @@ class Carried:
     paths: xr.Dataset | None = None
     route: xr.Dataset | None = None
     last: bool = False
+
+
+def head_effects(heads: xr.Dataset) -> tuple[xr.Dataset, xr.Dataset]:
+    """How far each head's output at the target is sufficient and needed, over ``cell``; the most sufficient first."""
+    whole = summary.of(heads, "recovered").isel(role=0)
+    enough, needed = (
+        summary.effect(whole.sel(direction=direction), direction).stack(cell=("layer", "head"), create_index=False)
+        for direction in DIRECTIONS
+    )
+    order = np.argsort(-np.nan_to_num(enough["mean"].values, nan=-np.inf))
+    layers, numbers = (enough[name].values.tolist() for name in ("layer", "head"))
+    names = [head_label(int(layer), int(head)) for layer, head in zip(layers, numbers, strict=True)]
+    enough, needed = (part.assign_coords(cell=names).isel(cell=order) for part in (enough, needed))
+    return enough, needed
 
 
 def carried(

@@ -1,0 +1,1 @@
+"""What an explanation of one sentence measures, without its words: the part that other analyses ask too."""
