@@ -46,7 +46,7 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     """The page of a name, drawn when it is first asked for.
 
     ``study`` is that of the bundled example, ``sections`` has what few studies ask for too, ``made`` of seeded
-    numbers with markup in its words, ``partial`` has
+    numbers with markup in its words, ``large`` of 48 layers of 25 heads and 200 tokens, ``partial`` has
     vectors of one prompt alone, ``refused`` is of a model that does not do the task, ``explained`` of one sentence,
     ``compared`` of two runs, ``notebook`` what cells show.
     """
@@ -97,6 +97,7 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
         "sections": sections,
         "made": lambda directory: report.render(write_run(directory, RunSpec(nasty=True))),
         "partial": partial,
+        "large": lambda directory: report.render(write_run(directory, RunSpec(n_layers=48, n_heads=25, n_tokens=200))),
         "refused": lambda directory: report.render(write_run(directory, RunSpec(gate_passed=False))),
         "explained": lambda directory: found().save(directory),
         "compared": compared,

@@ -101,6 +101,14 @@ def test_the_picture_is_seen_whole_on_a_phone_and_the_file_can_be_sent(
     assert max(pages(name).stat().st_size for name in ("study", "made")) < 2_000_000
 
 
+def test_the_page_of_a_large_model_and_a_long_prompt_opens(used: Look, pages: Callable[[str], Path]) -> None:
+    """48 layers of 25 heads, as GPT-2 XL has, and 200 tokens."""
+    opened = used("large")
+    assert [line for line in opened.said if KNOWN not in line.lower()] == []
+    assert opened.page.evaluate(TOO_WIDE) == []
+    assert pages("large").stat().st_size < 16_000_000
+
+
 def test_markup_in_words_is_text(seen: Look, pages: Callable[[str], Path]) -> None:
     opened = seen("made")
     opened.unfold()
