@@ -11,6 +11,7 @@ from interp import circuits, results
 from interp._arguments import check_pairs
 from interp.circuits.discovery import check as check_options
 from interp.errors import whole_number
+from interp.sweeps import plans_of
 
 if TYPE_CHECKING:
     from interp.circuits.planning import Method
@@ -102,20 +103,18 @@ def run(
     return results.validate(whole if "ci_bound" in data.dims else whole.assign_coords(ci_bound=["low", "high"]))
 
 
+@plans_of(run)
 def planned(
     model: HookedTransformer,
     pairs: PromptPairs,
-    *,
-    method: Method | None = None,
-    direction: Direction = "noising",
-    metric: AnyReadout = "logit_difference",
-    roles: Sequence[str] | None = None,
-    size: int | float | None = None,
-    threshold: float = circuits.THRESHOLD,
-    steps: int = 5,
-    max_prompts: int | None = 48,
-    n_resamples: int | None = None,
-    seed: int = 0,
+    method: Method | None,
+    direction: Direction,
+    metric: AnyReadout,
+    roles: Sequence[str] | None,
+    steps: int,
+    max_prompts: int | None,
+    n_resamples: int | None,
+    seed: int,
 ) -> list[circuits.DiscoveryPlan]:
     """What ``run`` computes with the same options. Nothing is run.
 

@@ -12,7 +12,7 @@ from interp._arguments import check_pairs
 from interp.circuits import Circuit
 from interp.circuits.discovery import check as check_discovery
 from interp.circuits.evaluation import check_counts, evaluation_passes
-from interp.sweeps import Plan, bounded, listener, within_budget
+from interp.sweeps import Plan, bounded, listener, plans_of, within_budget
 
 if TYPE_CHECKING:
     from interp.circuits.planning import Method
@@ -118,23 +118,16 @@ def run(
     return measured.assign_attrs(bounded="" if n_random is not None else bounded({"n_random": (drawn, N_RANDOM)}))
 
 
+@plans_of(run)
 def planned(
     model: HookedTransformer,
     pairs: PromptPairs,
-    *,
-    ablations: Sequence[CircuitAblation] = circuits.CIRCUIT_ABLATIONS,
-    method: Method | None = None,
-    direction: Direction = "noising",
-    metric: AnyReadout = "logit_difference",
-    roles: Sequence[str] | None = None,
-    size: int | float | None = None,
-    threshold: float = circuits.THRESHOLD,
-    steps: int = 5,
-    n_random: int | None = None,
-    n_knockouts: int = 6,
-    most_edges: int = 12,
-    max_prompts: int | None = 48,
-    seed: int = 0,
+    ablations: Sequence[CircuitAblation],
+    n_random: int | None,
+    n_knockouts: int,
+    most_edges: int,
+    max_prompts: int | None,
+    seed: int,
 ) -> list[Plan]:
     """What ``run`` computes with the same options, given the circuit. Nothing is run.
 

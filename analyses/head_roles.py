@@ -11,7 +11,7 @@ from interp._arguments import check_pairs
 from interp.errors import whole_number
 from interp.heads.choice import ends
 from interp.interventions import AblationKind, parse_edge
-from interp.sweeps import Ablation, Plan, passes, plan
+from interp.sweeps import Ablation, Plan, passes, plan, plans_of
 
 if TYPE_CHECKING:
     from interp.model import HookedTransformer
@@ -91,16 +91,16 @@ def run(
     )
 
 
+@plans_of(run)
 def planned(
     model: HookedTransformer,
     pairs: PromptPairs,
-    *,
-    edge: str | None = None,
-    n: int = 24,
-    repaired: int = 8,
-    ablation: AblationKind = "mean",
-    max_prompts: int | None = 24,
-    seed: int = 0,
+    edge: str | None,
+    n: int,
+    repaired: int,
+    ablation: AblationKind,
+    max_prompts: int | None,
+    seed: int,
 ) -> list[Plan]:
     """What ``run`` computes with the same options. Nothing is run.
 

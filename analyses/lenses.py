@@ -13,7 +13,7 @@ from interp._arguments import check_pairs
 from interp.errors import InterpError, shown, whole_number
 from interp.lenses.jacobian import Targets
 from interp.lenses.planning import jacobian_passes, reading_passes, tuned_passes
-from interp.sweeps import Plan, Progress, bounded, listener, within_budget
+from interp.sweeps import Plan, Progress, bounded, listener, plans_of, within_budget
 
 if TYPE_CHECKING:
     from interp.model import HookedTransformer
@@ -100,19 +100,19 @@ def run(
     )  # fmt: skip
 
 
+@plans_of(run)
 def planned(
     model: HookedTransformer,
     pairs: PromptPairs,
-    *,
-    roles: Sequence[str] | None = None,
-    sites: Sequence[str] | None = None,
-    held_out: float = 0.5,
-    steps: int | None = None,
-    tokens: int = 128,
-    jacobian_prompts: int | None = None,
-    targets: Targets = "later",
-    max_prompts: int | None = None,
-    seed: int = 0,
+    roles: Sequence[str] | None,
+    sites: Sequence[str] | None,
+    held_out: float,
+    steps: int | None,
+    tokens: int,
+    jacobian_prompts: int | None,
+    targets: Targets,
+    max_prompts: int | None,
+    seed: int,
 ) -> list[Plan]:
     """What ``run`` computes with the same options: training one lens, averaging the other, reading all. Nothing is run.
 

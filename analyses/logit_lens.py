@@ -10,7 +10,7 @@ import xarray as xr
 from interp import lenses
 from interp._arguments import check_pairs
 from interp.lenses.planning import reading_passes
-from interp.sweeps import Plan
+from interp.sweeps import Plan, plans_of
 
 if TYPE_CHECKING:
     from interp.model import HookedTransformer
@@ -59,13 +59,13 @@ def run(
     return lenses.logit_lens(model, pairs.spread(max_prompts), at=roles, sites=sites, progress=progress)
 
 
+@plans_of(run)
 def planned(
     model: HookedTransformer,
     pairs: PromptPairs,
-    *,
-    roles: Sequence[str] | None = None,
-    sites: Sequence[str] | None = None,
-    max_prompts: int | None = None,
+    roles: Sequence[str] | None,
+    sites: Sequence[str] | None,
+    max_prompts: int | None,
 ) -> list[Plan]:
     """What ``run`` computes with the same options. Nothing is run.
 

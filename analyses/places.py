@@ -12,7 +12,7 @@ from interp._arguments import check_pairs
 from interp.errors import whole_number
 from interp.subspaces.places import STEPS, places_passes
 from interp.subspaces.places import check_askable as _check_pairs
-from interp.sweeps import Plan, bounded, within_budget
+from interp.sweeps import Plan, bounded, plans_of, within_budget
 
 if TYPE_CHECKING:
     from interp.model import HookedTransformer
@@ -102,18 +102,16 @@ def run(
     return found.assign_attrs(bounded=less)
 
 
+@plans_of(run)
 def planned(
     model: HookedTransformer,
     pairs: PromptPairs,
-    *,
-    site: str = "resid_pre",
-    layers: Sequence[int] | None = None,
-    roles: Sequence[str] | None = None,
-    rank: int | None = None,
-    steps: int | None = None,
-    controls: bool = True,
-    max_prompts: int | None = None,
-    seed: int = 0,
+    site: str,
+    layers: Sequence[int] | None,
+    roles: Sequence[str] | None,
+    steps: int | None,
+    controls: bool,
+    max_prompts: int | None,
 ) -> list[Plan]:
     """What ``run`` computes with the same options. Nothing is run.
 

@@ -25,6 +25,7 @@ from interp.sweeps import (
     listener,
     passes,
     plan,
+    plans_of,
     receivers_of,
     senders_of,
     shifted,
@@ -173,19 +174,16 @@ def _named(pairs: PromptPairs, found: Mapping[str, xr.Dataset]) -> tuple[int, in
     return None
 
 
+@plans_of(run)
 def planned(
     model: HookedTransformer,
     pairs: PromptPairs,
-    *,
-    layer: int | None = None,
-    head: int | None = None,
-    dest: str | int | None = None,
-    src: str | int | None = None,
-    writers: int = 6,
-    senders: int = 4,
-    readers: int = 24,
-    metric: AnyReadout = "logit_difference",
-    max_prompts: int | None = None,
+    layer: int | None,
+    head: int | None,
+    senders: int,
+    readers: int,
+    metric: AnyReadout,
+    max_prompts: int | None,
 ) -> list[Plan]:
     """What ``run`` computes with the same options. Nothing is run.
 

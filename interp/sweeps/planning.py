@@ -9,7 +9,7 @@ import functools
 import inspect
 import math
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, TypeAlias, Unpack, cast
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, Unpack, cast
 
 from interp.errors import InterpError
 from interp.prompts import PromptPairs
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 COSTLY = 1e9
 """Operations of one run of one prompt from which on some analyses do less, unless they are told how much."""
 
-Planned: TypeAlias = Callable[..., list[Plan]]
+Planned = TypeVar("Planned", bound=Callable[..., Any])
 
 Statement: TypeAlias = Patching | Ablation | AttentionKnockout | PathPatching
 """What a sweep is asked, as a value."""
@@ -186,13 +186,13 @@ def plans_of(run: Callable[..., Any]) -> Callable[[Planned], Planned]:
         needed = inspect.signature(function).parameters
 
         @functools.wraps(function)
-        def planned(*arguments: Any, **options: Any) -> list[Plan]:
+        def planned(*arguments: Any, **options: Any) -> Any:
             given = signature.bind(*arguments, **options)
             given.apply_defaults()
             return function(**{name: value for name, value in given.arguments.items() if name in needed})
 
         planned.__signature__ = signature  # type: ignore[attr-defined]
-        return planned
+        return cast(Planned, planned)
 
     return decorated
 

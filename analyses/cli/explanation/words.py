@@ -135,7 +135,7 @@ def of_lists(word: str, spoken: str) -> Iterator[str]:
     if word.isascii() and word.isdigit():
         yield from _numbers(word)
     for language in (spoken, *(other for other in LANGUAGES if other != spoken)):
-        lists = [words for words in _kinds(language).values()]
+        lists = [*_kinds(language).values()]
         lists += [words for task in _tasks(language) for words in task.lexicon.values()]
         found = [other for words in lists for other in _beside(word, words)]
         if found:
@@ -236,18 +236,16 @@ def _expected(
     before = torch.tensor([lead], dtype=torch.long)
     there = chances(before)[0] if lead else torch.zeros(len(reader))
     similar = _Likeness.of(model, reader, own, kind)
-    if len(own) == 1:
-        fit = torch.tensor([_as_whole(piece, pieces[own[0]]) for piece in pieces])
-        likely = there.topk(min(most, len(reader))).indices if similar is None else fit.nonzero()[:, 0]
-        rows = torch.cat([before.expand(len(likely), -1), likely[:, None]], dim=1)
+    if len(own) == 1 and similar is not None:
+        first = torch.tensor([_as_whole(piece, pieces[own[0]]) for piece in pieces]).nonzero()[:, 0]
     else:
-        likely = there.topk(min(most, len(reader))).indices
-        rows = torch.cat([before.expand(len(likely), -1), likely[:, None]], dim=1)
-        for _ in own[1:]:
-            chance, best = chances(rows).max(dim=-1)
-            rows = torch.cat([rows, best[:, None]], dim=1)[chance >= math.log(LIKELY)]
-            if not len(rows):
-                return []
+        first = there.topk(min(most, len(reader))).indices
+    rows = torch.cat([before.expand(len(first), -1), first[:, None]], dim=1)
+    for _ in own[1:]:
+        chance, best = chances(rows).max(dim=-1)
+        rows = torch.cat([rows, best[:, None]], dim=1)[chance >= math.log(LIKELY)]
+        if not len(rows):
+            return []
     score = WEIGHT * there[rows[:, start]]
     if similar is not None:
         score = score + similar.of_rows(rows[:, start:])
