@@ -311,7 +311,7 @@ _PLACES = Analysis(
     options=(
         Option("site", _VECTOR_SITE, "resid_pre", "site that is read, erased and exchanged"),
         Option("layers", Several(_INDEX), None, "its layers", "a quarter and three quarters of the way up"),
-        Option("roles", Several(_ROLE), None, "roles", "the vocabulary's source and target, and the answer"),
+        Option("roles", Several(_ROLE), None, "roles", "source, target, where they can meet last, and the answer"),
         Option(
             "rank", Number("at least 1", least=1, whole=True), None, "directions that DAS finds",
             "one fewer than there are words",

@@ -59,7 +59,7 @@ def run(
         pairs: clean and corrupted prompts.
         method: how edges are scored, as in ``interp.circuits.discover``; None lets the plan choose.
         direction: ``"noising"`` or ``"denoising"``.
-        metric: a name from ``interp.readouts``, or a read-out of the logits.
+        metric: a name from ``interp.readouts``, a read-out, or a projection of the residual stream (by its settings).
         roles: words at which edges are told apart; None is every position at once.
         size: how many edges, or (a fraction) which share of all; None takes those that reach the threshold.
         threshold: least size of a score, as a share of the gap between the clean and the corrupted prompts.

@@ -71,7 +71,7 @@ def run(
         ablations: what edges outside the circuit carry; see ``interp.circuits.run_circuit``.
         method: how the circuit is found, as in ``interp.circuits.discover``; None lets the plan choose.
         direction: of the discovery.
-        metric: a name from ``interp.readouts``, or a read-out of the logits.
+        metric: a name from ``interp.readouts``, a read-out, or a projection of the residual stream (by its settings).
         roles: words at which edges are told apart; None is every position at once.
         size: edges of the circuit, or (a fraction) share of all; None takes those that reach the threshold.
         threshold: least size of a score, as a share of the gap between the clean and the corrupted prompts.

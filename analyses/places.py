@@ -67,7 +67,7 @@ def run(
         pairs: clean and corrupted prompts.
         site: a site with a vector per token.
         layers: where; None is a quarter and three quarters of the way up.
-        roles: where; None is the vocabulary's source and target, and the answer.
+        roles: where; None is the vocabulary's source and target, the last place where they can meet, and the answer.
         rank: directions that DAS finds; None is one fewer than there are words.
         steps: of DAS. None is ``STEPS``, or fewer where they take long.
         controls: whether DAS is also asked for arbitrary answers, and in a model of shuffled weights.

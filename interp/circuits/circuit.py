@@ -20,6 +20,7 @@ from interp.results import Variable
 if TYPE_CHECKING:
     from interp.model import HookedTransformer
     from interp.prompts import PromptPairs
+    from interp.readouts import AnyReadout
 
 Rank: TypeAlias = Literal["absolute", "signed"]
 """By what the best edges are chosen: the size of their scores, or the scores themselves (what helps comes first)."""
@@ -93,6 +94,7 @@ class Circuit:
         *,
         scores: Mapping[Edge, float] | None = None,
         roles: Sequence[str] | None = None,
+        metric: AnyReadout = "logit_difference",
         title: str = "A circuit",
         source: str = "",
     ) -> Circuit:
@@ -104,6 +106,7 @@ class Circuit:
             edges: each an ``Edge``, or a tuple of a sender, a receiver and, if edges have one, a role.
             scores: of edges, also of those outside the circuit; None gives 1 to the circuit's edges and 0 to others.
             roles: the roles that edges can have, where they have one; None is those that are named.
+            metric: what is measured at its end: a projection of the residual stream, or any read-out of the logits.
             title: what it is.
             source: where it comes from.
 
@@ -117,11 +120,11 @@ class Circuit:
         Traceback (most recent call last):
         interp.errors.InterpError: There is no edge from 'L3H0' to 'L1H0.v': the sender does not come before ...
         """
-        graph = Graph.of(model, roles=None)
+        graph = Graph.of(model, roles=None, metric=metric)
         chosen = [Edge(*edge) for edge in edges]
         named = list(dict.fromkeys(edge.role for edge in chosen if edge.role is not None))
         if roles is not None or named:
-            graph = Graph.of(model, roles=named if roles is None else roles)
+            graph = Graph.of(model, roles=named if roles is None else roles, metric=metric)
         kept = graph.mask(chosen)
         score = np.where(graph.possible, kept.astype(float), np.nan)
         if scores is not None:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
 import xarray as xr
 from jaxtyping import Bool, Float, Int
 
-from interp import readouts
+from interp import readouts, run
 from interp._arguments import check_pairs
 from interp.attribution import Audit, attribution_patching, edge_attribution
 from interp.attribution.audit import DEFAULT
@@ -23,7 +24,7 @@ from interp.errors import InterpError, shown, whole_number
 from interp.prompts import PromptPairs
 from interp.readouts import AnyReadout
 from interp.sites import head_label
-from interp.sweeps import Direction, Progress, described, path_patching, score
+from interp.sweeps import Direction, Progress, checked_reading, described, path_patching, score, scored_parts
 
 if TYPE_CHECKING:
     from interp.model import HookedTransformer
@@ -71,19 +72,21 @@ def discover(
     what it gains when the edge alone carries the clean one.
 
     * ``"exact"``: each edge is patched (``path_patching``; Wang et al. 2022, arXiv 2211.00593).
-    * ``"greedy"``: from the whole model, edges are removed one after the other, from the logits back, if that moves
+    * ``"greedy"``: from the whole model, edges are removed one after the other, from the end back, if that moves
       the mean metric by less than the threshold (Conmy et al. 2023, arXiv 2304.14997). What is removed carries an
       ablated output from then on, as in ``run_circuit``, so that a score is what the edge is worth given the rest. (The
       code published with it goes by a growth of the metric; here this holds of divergences, and elsewhere a change in
       either direction counts.)
     * ``"eap"``, ``"eap-ig-inputs"``, ``"eap-ig-activations"``: estimated from gradients (``edge_attribution``).
-    * ``"atp*"``: heads and MLPs are estimated (``attribution_patching``; Kramár et al. 2024, arXiv 2403.00745), all
-      positions together (of MLPs all roles, where prompts do not line up). The circuit has every edge among those that
-      are chosen: an edge's score, never negative, is the smaller one of the sizes of its two ends, where the embedding
-      is worth the whole gap and the logits have no limit.
+    * ``"atp*"``: heads and MLPs are estimated (``attribution_patching``; Kramár et al. 2024, arXiv 2403.00745), at each
+      role, or all positions together (of MLPs all roles, where prompts do not line up). The circuit has every edge
+      among those that are chosen: an edge's score, never negative, is the smaller one of the sizes of its two ends. The
+      embedding is worth the whole gap where the prompts' tokens differ, and the end has no limit where something is
+      measured; at other roles both are worth nothing. A key or value at a role leads to its head at the role where that
+      is worth most.
 
     The circuit has the best edges by the size of their scores, without those on no path from the embedding to the
-    logits (their number is the attribute ``n_unconnected``). Estimates carry their audit: ``audit_use`` says whether
+    end (their number is the attribute ``n_unconnected``). Estimates carry their audit: ``audit_use`` says whether
     they are good as numbers, as a ranking or for nothing.
 
     Args:
@@ -93,7 +96,8 @@ def discover(
         method: see above; None takes ``"exact"`` where that is cheap and ``"eap-ig-inputs"`` elsewhere
             (``"atp*"`` for an architecture without arithmetic of its own); ``plan`` says which and why.
         direction: ``"noising"`` or ``"denoising"``.
-        metric: a name from ``interp.readouts``, or a read-out of the logits.
+        metric: a name from ``interp.readouts``, or a read-out. A projection of the residual stream is where the circuit
+            ends, in place of the logits.
         roles: words at which edges are told apart; None is every position at once. An edge at a role carries what its
             sender writes at the tokens of the role to a receiver that reads there. The edges that cross from one word
             to another are those into keys and values: the role is the word that is looked at (as in Haklay et al.
@@ -288,6 +292,11 @@ class _Question:
     memory: int | None
     progress: Progress | None
 
+    @cached_property
+    def graph(self) -> Graph:
+        """The edges that get a score."""
+        return Graph.of(self.model, roles=self.roles, metric=self.metric)
+
 
 @dataclass(frozen=True)
 class _Found:
@@ -321,19 +330,20 @@ class _Found:
 
 def _edge_scores(asked: _Question) -> _Found:
     """Exact effects of all edges, or estimates."""
+    graph = asked.graph
     if asked.method == "exact":
         data = path_patching(
             asked.model, asked.pairs, direction=asked.direction, metric=asked.metric, roles=asked.roles,
-            minimum_gap=0.0, memory=asked.memory, progress=asked.progress,
+            senders=graph.senders, minimum_gap=0.0, memory=asked.memory, progress=asked.progress,
         )  # fmt: skip
         effect = data["patched"] - data["clean" if asked.direction == "noising" else "corrupted"]
     else:
         data = edge_attribution(
             asked.model, asked.pairs, asked.direction, asked.metric, method=asked.method,  # type: ignore[arg-type]
-            roles=asked.roles, steps=asked.steps, audit=asked.audit, seed=asked.seed, progress=asked.progress,
+            senders=graph.senders, roles=asked.roles, steps=asked.steps, audit=asked.audit, seed=asked.seed,
+            progress=asked.progress,
         )  # fmt: skip
         effect = data["estimated_effect"]
-    graph = Graph.of(asked.model, roles=asked.roles)
     each = _towards_clean(effect.transpose("prompt", *graph.dims), data, asked.direction)
     return _Found(graph, each.mean(axis=0), each, _gap(data), data.attrs["source"], _audit(asked, data))
 
@@ -346,7 +356,7 @@ def _greedy_scores(asked: _Question) -> _Found:
     """
     if asked.direction != "noising":
         raise InterpError("Greedy discovery removes edges of the whole model. Leave direction out: it is 'noising'.")
-    graph = Graph.of(asked.model, roles=asked.roles)
+    graph = asked.graph
     runs = CircuitRuns.of(asked.model, asked.pairs, graph, ablation=asked.ablation, metric=asked.metric)
     divergence = readouts.readout(asked.metric).least_at_clean
     pruned = prune(runs, asked.threshold, signed=divergence, progress=asked.progress)
@@ -358,9 +368,9 @@ def _greedy_scores(asked: _Question) -> _Found:
 
 def _held_by_roles(asked: _Question) -> dict[str, float]:
     """How much of the gap all edges at the roles hold together: what tokens of no role carry is missing from it."""
-    if asked.roles is None:
+    if asked.roles is None or asked.model.own_blocks()[0] is None:
         return {}
-    graph = Graph.of(asked.model, roles=asked.roles)
+    graph = asked.graph
     runs = CircuitRuns.of(asked.model, asked.pairs, graph, metric=asked.metric)
     every, whole, nothing = (
         runs.values(graph.possible[None])[0],
@@ -371,38 +381,62 @@ def _held_by_roles(asked: _Question) -> dict[str, float]:
 
 
 def _node_scores(asked: _Question) -> _Found:
-    """Estimates of heads and MLPs, as scores of the edges among them."""
-    graph = Graph.of(asked.model, roles=None)
-    sites = [site for site in ("z", "mlp_out") if asked.model.has_site(site)]
-    worth: dict[str, float] = {}
+    """Estimates of heads and MLPs, at each role where there are any, as scores of the edges among them."""
+    graph, roles = asked.graph, asked.roles
+    n_places = 1 if roles is None else len(roles)
+    worth: dict[str, Float[np.ndarray, " place"]] = {}
     found = []
-    for site in sites:
+    for site in ("z", "mlp_out"):
+        if not asked.model.has_site(site):
+            continue
         data = attribution_patching(
-            asked.model, asked.pairs, site, asked.direction, asked.metric, method="atp*",
+            asked.model, asked.pairs, site, asked.direction, asked.metric, method="atp*", roles=roles,
             audit=asked.audit, seed=asked.seed, progress=asked.progress,
         )  # fmt: skip
         effect = data["estimated_effect"]
-        kept = [name for name in ("prompt", "layer", "head") if name in effect.dims]
-        effect = effect.sum([name for name in effect.dims if name not in kept]).transpose(*kept)
-        mean = np.abs(_towards_clean(effect, data, asked.direction).mean(axis=0))
+        dims = [name for name in ("prompt", "layer", "head") if name in effect.dims]
+        if roles is None:
+            effect = effect.sum([name for name in effect.dims if name not in dims]).expand_dims(role=1, axis=-1)
+        mean = np.abs(_towards_clean(effect.transpose(*dims, "role"), data, asked.direction).mean(axis=0))
         for i, layer in enumerate(data["layer"].values.tolist()):
             if site == "z":
-                worth |= {head_label(layer, head): float(value) for head, value in enumerate(mean[i])}
+                worth |= {head_label(layer, head): values for head, values in enumerate(mean[i])}
             else:
-                worth[f"MLP{layer}"] = float(mean[i])
+                worth[f"MLP{layer}"] = mean[i]
         found.append(data)
     gap = _gap(found[0])
-    worth[START] = abs(float(gap.mean()))
+    worth[START] = abs(float(gap.mean())) * _differing(asked)
 
-    def reader(receiver: str) -> float:
+    def reader(receiver: str) -> Float[np.ndarray, " place"]:
+        """What those are worth that go on from a receiver. From a key or a value a head goes on to every token."""
         heads = graph.writers(receiver)
-        return max((worth[head] for head in heads), default=np.inf)
+        if not heads:
+            return np.where(_measured(asked), np.inf, 0.0)
+        most: np.ndarray = np.max([worth[head] for head in heads], axis=0)
+        return np.full(n_places, most.max()) if receiver.endswith((".k", ".v")) else most
 
-    ends = np.minimum.outer([worth[name] for name in graph.senders], [reader(name) for name in graph.receivers])
-    score = np.where(graph.possible, ends, np.nan)
+    senders, receivers = (np.stack(of) for of in ([worth[x] for x in graph.senders], [*map(reader, graph.receivers)]))
+    ends = np.minimum(senders[:, None], receivers[None])  # sender receiver place
+    score = np.where(graph.possible, ends[..., 0] if roles is None else ends, np.nan)
     worst = min(found, key=lambda data: _WORTH[data.attrs["audit_use"]])
     attributes = {**_audit(asked, worst), "audit_cells": sum(int(data.attrs["audit_cells"]) for data in found)}
     return _Found(graph, score, None, gap, worst.attrs["source"], attributes)
+
+
+def _differing(asked: _Question) -> Bool[np.ndarray, " place"]:
+    """At which roles the clean and the corrupted prompts have other tokens: there alone the embedding differs."""
+    clean, corrupted = asked.pairs.clean, asked.pairs.corrupted
+    other = clean.ids != corrupted.ids
+    return np.array([(other & run.token_mask(clean, role)).any() for role in asked.roles or (None,)])
+
+
+def _measured(asked: _Question) -> Bool[np.ndarray, " place"]:
+    """Which roles have a token at which something is measured: there alone the end reads."""
+    at: Bool[np.ndarray, "prompt position"] = np.zeros(asked.pairs.clean.ids.shape, dtype=bool)
+    for _, part, metric in scored_parts(asked.pairs, asked.metric):
+        positions = checked_reading(asked.model, part, metric).positions.numpy()
+        at |= np.stack([np.isin(np.arange(at.shape[1]), row) for row in positions])
+    return np.array([(at & run.token_mask(asked.pairs.clean, role)).any() for role in asked.roles or (None,)])
 
 
 def _towards_clean(effect: xr.DataArray, data: xr.Dataset, direction: Direction) -> Float[np.ndarray, "prompt ..."]:

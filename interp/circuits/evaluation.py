@@ -92,7 +92,7 @@ def evaluate(
 
     With m the mean metric over the prompts, *faithfulness* of a circuit is (m(circuit) - m(ablated)) / (m(clean) -
     m(ablated)), where "ablated" has no edge at all. Nothing is clamped. Edges on no path from the embedding to the
-    logits are left out of whatever is run, as MIB does.
+    end are left out of whatever is run, as MIB does.
 
     * Over sizes: the best ``int(fraction * all edges)`` edges by the circuit's own scores, with ``areas``.
     * *Complement*: faithfulness of all the other edges. A circuit that is all there is leaves 0.
@@ -110,7 +110,8 @@ def evaluate(
         pairs: prompts that the circuit was not found on (``interp.circuits.split``).
         circuit: what is measured; its scores rank the edges of other sizes.
         ablations: what edges outside the circuit carry; see ``run_circuit``.
-        metric: a name from ``interp.readouts``, or a read-out of the logits.
+        metric: a name from ``interp.readouts``, or a read-out: for a circuit that ends in the residual stream, the
+            projection of it there.
         fractions: sizes, as shares of all edges, rising.
         n_random: random circuits of each kind and size.
         n_knockouts: sets K.
@@ -141,7 +142,7 @@ def evaluate(
     chosen = _checked(ablations)
     sizes = _rising(fractions)
     check_counts(n_random, n_knockouts, most_edges)
-    sets = Sets(Graph.of(model, roles=circuit.graph.roles))
+    sets = Sets(Graph.of(model, roles=circuit.graph.roles, metric=metric))
     asked = Asked.of(sets, circuit, sizes, n_random, n_knockouts, most_edges, seed)
     values = _values(model, pairs, sets, chosen, metric, references, progress)
     return _labelled(

@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Bool
 
 from interp.errors import InterpError, shown, unknown_name
+from interp.readouts import AnyReadout, readout
 from interp.sites import head_label
 from interp.sweeps import receivers_of, senders_of
 
@@ -25,7 +26,7 @@ SIZES = ("n_heads", "n_kv_heads")
 
 _READS = re.compile(r"L(\d+)(H|KV)(\d+)\.[qkv]")
 
-_LAYER = re.compile(r"(?:L|MLP)(\d+)")
+_LAYER = re.compile(r"L(\d+)(?:H|KV)|MLP(\d+)")
 
 
 class Edge(NamedTuple):
@@ -33,7 +34,8 @@ class Edge(NamedTuple):
 
     Attributes:
         sender: ``embed``, ``L3H2`` or ``MLP3``.
-        receiver: ``L5H3.q``, ``L5H3.k``, ``L5H3.v`` (shared key-value heads: ``L5KV1.k``), ``MLP5`` or ``logits``.
+        receiver: ``L5H3.q``, ``L5H3.k``, ``L5H3.v`` (shared key-value heads: ``L5KV1.k``), ``MLP5`` or ``logits``; of
+            a circuit that ends in the stream, ``L5.resid_post``.
         role: the word at which the receiver reads; None is every position. At a query, an MLP or the logits this is
             also where the receiver goes on. At a key or value it is the word that is looked at: from there the head
             carries on to every word that looks.
@@ -75,13 +77,31 @@ class Graph:
         roles: Sequence[str] | None,
         senders: Sequence[str] | None = None,
         receivers: Sequence[str] | None = None,
+        metric: AnyReadout = "logit_difference",
     ) -> Graph:
         """The graph of a model, or the part of it between some senders and receivers.
 
+        Args:
+            model: the model.
+            roles: at which receivers read; None: edges have no role.
+            senders: some of them by their labels; None is all that write before the end.
+            receivers: likewise.
+            metric: what is measured at the end. That of a projection of the residual stream is that stream, and
+                nothing that comes later is in the graph; any other ends at the logits.
+
         Raises:
-            InterpError: an unknown sender or receiver.
+            InterpError: an unknown sender or receiver, or a projection of anything but the residual stream.
         """
-        sending, receiving = senders_of(model, senders), receivers_of(model, receivers)
+        measured = readout(metric)
+        read = measured.place
+        if read is not None and not (read.is_stream or read.site == "resid_mid"):
+            raise InterpError(
+                f"A circuit ends at the logits or in the residual stream, and the {measured.name} reads {read.site}. "
+                "Project resid_pre, resid_mid or resid_post."
+            )
+        sending, receiving = senders_of(model, senders), receivers_of(model, receivers, read=read)
+        if senders is None:
+            sending = tuple(one for one in sending if one.reaches(receiving[-1]))
         possible = np.array([[one.reaches(other) for other in receiving] for one in sending], dtype=bool)
         if roles is not None:
             possible = np.repeat(possible[:, :, None], len(roles), axis=2)
@@ -172,10 +192,15 @@ class Graph:
         return tuple(head_label(layer, one) for one in range(head * group, (head + 1) * group))
 
     def _layer(self, name: str) -> int:
-        """The layer of a label; -1 of the embedding, the number of layers of the end."""
-        found = _LAYER.match(name)
-        last = max((int(one[1]) for label in self.senders if (one := _LAYER.match(label))), default=-1)
-        return int(found[1]) if found else -1 if name == START else last + 1
+        """The layer of a label; -1 of the embedding, one more than that of the last sender of the end."""
+
+        def written(label: str) -> int | None:
+            found = _LAYER.match(label)
+            return None if found is None else int(found[1] or found[2])
+
+        last = max((layer for label in self.senders if (layer := written(label)) is not None), default=-1)
+        own = written(name)
+        return own if own is not None else -1 if name == START else last + 1
 
     @cached_property
     def _index(self) -> tuple[dict[str | None, int], ...]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
 
 from interp import sweeps
-from interp.circuits.graph import Graph
+from interp.circuits.graph import START, Graph
 from interp.errors import InterpError, unknown_name
 from interp.prompts import PromptPairs
 from interp.readouts import AnyReadout
@@ -115,9 +115,8 @@ def plan(
     """
     if method is not None and method not in METHODS:
         raise unknown_name("method", method, METHODS)
-    n_edges, n_layers, n = int(Graph.of(model, roles=roles).possible.sum()), model.cfg.n_layers, len(pairs)
-    if method == "atp*" and roles is not None:
-        raise InterpError("AtP* scores heads and MLPs, which have no role. Leave roles out, or choose another method.")
+    graph = Graph.of(model, roles=roles, metric=metric)
+    n_edges, n_layers, n = int(graph.possible.sum()), model.cfg.n_layers, len(pairs)
     if model.own_blocks()[0] is None:
         if method not in (None, "atp*"):
             why = model.own_blocks()[1]
@@ -128,7 +127,7 @@ def plan(
     one, everything = (
         None if whole_answers else sweeps.plan(model, pairs, asked, memory=memory)
         for asked in (
-            PathPatching(direction, metric, senders=["embed"], receivers=["MLP0"] if _has_mlp(model) else ["L0H0.q"]),
+            PathPatching(direction, metric, senders=[START], receivers=[graph.receivers[0]]),
             PathPatching(direction, metric, roles=roles),
         )
     )
@@ -151,7 +150,3 @@ def plan(
         "atp*": (GRADIENT * 2 * (1 + n_layers) + 2 * AUDITED) * n,
     }[method]
     return DiscoveryPlan(method, reason, n_edges, passes, passes / n * forward, 0)
-
-
-def _has_mlp(model: HookedTransformer) -> bool:
-    return model.has_site("mlp_out")

@@ -55,8 +55,9 @@ def run_circuit(
     Every receiver (query, key and value of each head, MLP, logits) has an input of its own: the sum, over all that is
     written before it, of what the sender writes in this very pass where the edge is in the circuit, and of the
     sender's ablated output where it is not. It is summed before the norm, so the norm is part of the receiver. With
-    all edges this is the clean run, with none the ablated one. Goldowsky-Dill et al. 2023 (arXiv 2304.05969), Conmy et
-    al. 2023 (arXiv 2304.14997).
+    all edges this is the clean run, with none the ablated one. A projection of the residual stream is a receiver in
+    place of the logits, without a norm. Goldowsky-Dill et al. 2023 (arXiv 2304.05969), Conmy et al. 2023 (arXiv
+    2304.14997).
 
     The ablated output of a sender is
 
@@ -73,7 +74,7 @@ def run_circuit(
         pairs: clean and corrupted prompts.
         edges: a ``Circuit``, or edges. One with a role is left as it is at the tokens of the role alone.
         ablation: see above.
-        metric: a name from ``interp.readouts``, or a read-out of the logits.
+        metric: a name from ``interp.readouts``, or a read-out; a projection of the residual stream ends paths there.
         references: prompts that the means are taken of; None is the corrupted prompts.
 
     Returns:
@@ -81,7 +82,7 @@ def run_circuit(
 
     Raises:
         InterpError: an architecture without arithmetic of its own here, an edge that the model does not have, an
-            unknown ablation, or a projection, which is read before the end of the paths.
+            unknown ablation, or a projection of anything but the residual stream.
 
     >>> from interp import HookedTransformer, tasks
     >>> model = HookedTransformer.from_pretrained("mini")
@@ -130,7 +131,7 @@ def run_circuits(
     """
     given = [[Edge(*edge) for edge in (one.edges if isinstance(one, Circuit) else one)] for one in circuits]
     with_roles = any(edge.role is not None for edges in given for edge in edges)
-    graph = Graph.of(model, roles=pairs.roles if with_roles else None)
+    graph = Graph.of(model, roles=pairs.roles if with_roles else None, metric=metric)
     runs = CircuitRuns.of(model, pairs, graph, ablation=ablation, metric=metric, references=references)
     kept = np.stack([graph.mask(edges) for edges in given]) if given else np.zeros((0, *graph.possible.shape), bool)
     return runs.values(kept, progress=progress)
@@ -179,9 +180,12 @@ class CircuitRuns:
             if ablation not in ("mean", "mean_by_role"):
                 raise InterpError(f"References are for means: leave them out with '{ablation}'.")
             check_prompts(model, references)
-        whole = Graph.of(model, roles=None)
+        whole = Graph.of(model, roles=None, metric=metric)
         if (graph.senders, graph.receivers) != (whole.senders, whole.receivers):
-            raise InterpError("A circuit is run in the whole model's graph: make it with Graph.of(model, roles=...).")
+            raise InterpError(
+                "A circuit is run in the graph of all that leads to what is measured: make it with Graph.of(model, "
+                "roles=..., metric=...)."
+            )
         blocks, reason = model.own_blocks()
         if blocks is None:
             raise InterpError(f"A circuit is run on the model's own weights only, and {reason}.")
@@ -190,14 +194,9 @@ class CircuitRuns:
         parts = []
         for sign, part, term in scored_parts(pairs, metric):
             reading = checked_reading(model, part, term)
-            if reading.readout.place is not None:
-                raise InterpError(
-                    f"A circuit leads to the logits, and read-out {shown(reading.readout.name)} reads an activation "
-                    "before them. Use a read-out of the logits."
-                )
-            known = reading.with_known(model)
-            ablated = _ablated(model, blocks, part, ablation, references)
-            parts.append(_Part(part, known, sign, ablated))
+            blocks = reading.up_to(blocks)
+            ablated = _ablated(model, blocks, part, ablation, references, len(graph.senders))
+            parts.append(_Part(part, reading.with_known(model), sign, ablated))
         return cls(model, blocks, pairs, graph, ablation, tuple(parts))
 
     def values(
@@ -357,9 +356,11 @@ class _Batch:
         blocks, found = self.blocks, list[_Places]()
         sender, receiver = 1, 0  # the embedding comes before them
         for block in blocks.layers:
-            places = _Places(sender, receiver, blocks.n_heads, blocks.n_kv_heads, block.has_mlp)
+            # A stream that is read between attention and MLP ends the last block there.
+            has_mlp = block.has_mlp and sender + blocks.n_heads < len(self.graph.senders)
+            places = _Places(sender, receiver, blocks.n_heads, blocks.n_kv_heads, has_mlp)
             found.append(places)
-            sender, receiver = places.after + block.has_mlp, places.end + block.has_mlp
+            sender, receiver = places.after + has_mlp, places.end + has_mlp
         return tuple(found)
 
 
@@ -449,25 +450,26 @@ def _ablated(
     pairs: PromptPairs,
     ablation: CircuitAblation,
     references: Prompts | None,
+    n_senders: int,
 ) -> Callable[[Int[np.ndarray, " prompt"]], Float[Tensor, "sender prompt position d_model"]]:
-    """What each sender writes where it is ablated, of the prompts whose numbers are given."""
+    """What each of the first senders writes where it is ablated, of the prompts whose numbers are given."""
     clean = pairs.clean
     given = pairs.corrupted if references is None else references
-    n_senders = len(Graph.of(model, roles=None).senders)
     match ablation:
         case "resample":
-            return lambda rows: _written(blocks, run.ids_of(pairs.corrupted.select(rows)).to(model.device))
+            corrupted = pairs.corrupted
+            return lambda rows: _written(blocks, run.ids_of(corrupted.select(rows)).to(model.device))[:n_senders]
         case "zero":
             nothing = torch.zeros(n_senders, 1, 1, model.cfg.d_model, dtype=blocks.token.dtype, device=model.device)
             return lambda rows: nothing.expand(-1, len(rows), clean.ids.shape[1], -1)
         case "mean":
-            mean = _means(model, blocks, given, [[0] * int(length) for length in given.lengths])[:, None]
+            mean = _means(model, blocks, given, [[0] * int(length) for length in given.lengths])[:n_senders, None]
             return lambda rows: mean.expand(-1, len(rows), clean.ids.shape[1], -1)
         case "mean_by_role":
             number: dict[Hashable, int] = {}
             of_references = [[number.setdefault(place, len(number)) for place in row] for row in places_in(given)]
             of_clean = _numbered(places_in(clean), number)
-            means = _means(model, blocks, given, of_references)
+            means = _means(model, blocks, given, of_references)[:n_senders]
             index = np.zeros(clean.ids.shape, dtype=np.int64)
             for row, places in zip(index, of_clean, strict=True):
                 row[: len(places)] = places
@@ -529,7 +531,7 @@ def _means(
     count = torch.zeros(n_groups, dtype=torch.float64, device=model.device)
     total: Tensor | None = None
     width = 2 * prompts.ids.shape[1] * model.cfg.d_model * blocks.token.element_size()
-    n_senders = len(Graph.of(model, roles=None).senders)
+    n_senders = 1 + len(blocks.layers) * (blocks.n_heads + 1)  # with MLPs, at most
     fit = max(1, BATCH_BYTES[model.device.type] // (width * n_senders))
     with torch.inference_mode():
         for rows in run.chunks_of(len(prompts), fit):

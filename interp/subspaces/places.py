@@ -94,7 +94,8 @@ def places(
         pairs: clean and corrupted prompts; their vocabulary says what is read.
         site: a site with a vector per token.
         layers: where; None is a quarter and three quarters of the way up.
-        roles: where (every token of each; probes read the last one); None is source, target and answer.
+        roles: where (every token of each; probes read the last one); None is source, target, the
+            last place where they can meet, and answer, as far as the prompts have them.
         rank: directions that DAS finds; None is one fewer than there are words, as many as class means span.
         steps: of DAS.
         controls: whether DAS is also asked for arbitrary answers, and in a model of shuffled weights.
@@ -341,8 +342,10 @@ def _halves(pairs: PromptPairs) -> Int[np.ndarray, " prompt"]:
 
 
 def _roles(pairs: PromptPairs) -> list[str]:
-    stated = (pairs.vocabulary.source, pairs.vocabulary.target, ANSWER)
-    return [role for role in stated if role in pairs.roles]
+    said = pairs.vocabulary
+    meeting = [role for role in said.meeting or () if role in pairs.roles]
+    stated = (said.source, said.target, *meeting[-1:], ANSWER)
+    return list(dict.fromkeys(role for role in stated if role is not None and role in pairs.roles))
 
 
 def _layers(model: HookedTransformer, site: str, layers: Sequence[int] | None) -> tuple[int, ...]:

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
-from interp import HookedTransformer, InterpError, PromptPairs, circuits, path_patching
+from interp import HookedTransformer, InterpError, PromptPairs, circuits, path_patching, sweep
 from interp.attribution import Audit, attribution_patching, edge_attribution
 from interp.circuits import Edge, discover, split
 from interp.circuits.graph import Graph
 from interp.circuits.greedy import prune
+from interp.circuits.planning import METHODS
 from interp.circuits.running import CircuitAblation, CircuitRuns, run_circuit
+from interp.readouts import projection
 from interp.sites import head_label
-from tests.circuits.planted import N_HEADS, path, planted, planted_pairs
+from tests.circuits.planted import DECOY, MOVED, MOVER, N_HEADS, UNREAD, feature, path, planted, planted_pairs
 from tests.tiny import make_gpt2, random_ids, scattered_pairs, without_blocks
 from tests.tolerance import close, near
 
@@ -227,3 +231,54 @@ def test_edges_are_found_at_their_words(known: tuple[HookedTransformer, set[Edge
     assert 0.5 < found.data.attrs["held_by_roles"] < 0.99  # the filler is read too
     every = discover(model, pairs, "eap", roles=["color", "filler", "answer"], audit=None)
     near(every.data.attrs["held_by_roles"], 1.0, 1e-4, why="these words are the whole prompt")
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize(("read", "head"), [(MOVED, MOVER), (UNREAD, DECOY)])
+def test_what_reaches_the_stream_is_found_there(
+    known: tuple[HookedTransformer, set[Edge]], method: Any, read: int, head: int
+) -> None:
+    """Each head of the first layer writes the colour to a place of its own; no logit sees the decoy's."""
+    model, edges = known
+    kind, group = ("H", 1) if "L0H1.v" in {edge.receiver for edge in edges} else ("KV", N_HEADS // 2)
+    pairs = planted_pairs().select([0, 2])  # both are red, so that the colour has one sign
+    metric = projection(0, "answer", feature(read), site="resid_post")
+    found = discover(model, pairs, method, metric=metric, threshold=0.05)
+    if method == "atp*":  # which has every edge among the nodes that are worth something
+        assert found.nodes - {f"L0KV{head // group}"} == {"embed", f"L0H{head}", "L0.resid_post"}
+    else:
+        assert found.edges == {Edge("embed", f"L0{kind}{head // group}.v"), Edge(f"L0H{head}", "L0.resid_post")}
+    assert found.data["receiver_layer"].values.tolist()[-1] == 1
+    assert "L1H0" not in found.graph.senders
+    again = circuits.evaluate(
+        model, pairs, found, metric=metric, ablations=["resample"], n_random=2, n_knockouts=2, fractions=[0.05, 1.0]
+    )
+    near(again["own_faithfulness"], 1.0, 1e-4, why="nothing else leads there")
+    near(again["complement"], 0.0, 1e-4, why="nothing else leads there")
+    assert set(again["node_cost"].node.values) == {f"L0H{head}", f"L0{kind}{head // group}"}
+
+
+@pytest.mark.parametrize("direction", ["noising", "denoising"])
+def test_nodes_at_roles_are_worth_their_exact_effects(
+    known: tuple[HookedTransformer, set[Edge]], direction: Any
+) -> None:
+    """A finite difference, so that gradients are right: what each head is worth at each word is patched exactly."""
+    n_kv_heads = N_HEADS if "L0H1.v" in {edge.receiver for edge in known[1]} else 2
+    model, pairs, roles = planted(n_kv_heads, blue=0.999), planted_pairs(), ["color", "filler", "answer"]
+    found = discover(model, pairs, "atp*", direction=direction, roles=roles, audit=None, size=4)
+    exact = sweep(model, pairs, "z", direction, roles=roles)
+    unpatched = exact["clean" if direction == "noising" else "corrupted"]
+    worth = np.abs((exact["patched"] - unpatched).mean("prompt")).transpose("layer", "head", "role").values
+    gap, graph = abs(found.data.attrs["gap"]), found.graph
+    expected = np.full(graph.possible.shape, np.nan)
+    for s, r, at in np.argwhere(graph.possible):
+        sender, receiver = graph.senders[s], graph.receivers[r]
+        ends = [gap * (roles[at] == "color")] if sender == "embed" else [worth[int(sender[1]), int(sender[3]), at]]
+        if receiver == "logits":
+            ends.append(np.inf if roles[at] == "answer" else 0.0)
+        else:
+            heads = worth[int(receiver[1]), [int(head[3]) for head in graph.writers(receiver)]]
+            ends.append(heads.max() if receiver[-1] in "kv" else heads[:, at].max())
+        expected[s, r, at] = min(ends)
+    near(found.scores.values / gap, expected / gap, 0.01, why="float32 and the second order")
+    assert float(found.scores.sel(sender=f"L0H{MOVER}", role="color").max()) > 0.1 * gap

@@ -23,7 +23,7 @@ from interp.errors import InterpError
 from interp.model import HookedTransformer
 from interp.prompts import PromptPairs, Prompts
 from interp.readouts import projection
-from interp.sweeps import receivers_of, score, senders_of
+from interp.sweeps import path_patching, receivers_of, score, senders_of
 from tests.sweeps.test_attention_only import made
 from tests.tiny import LOGITS, ragged_pairs, scattered_pairs, without_blocks
 from tests.tolerance import close
@@ -132,14 +132,40 @@ def test_bad_questions_are_refused_in_one_line(llama: HookedTransformer, monkeyp
         run_circuit(llama, pairs, [], ablation="median")  # type: ignore[arg-type]
     with pytest.raises(InterpError, match="There is no edge from 'L2H0' to 'L1H0"):
         run_circuit(llama, pairs, [("L2H0", "L1H0.q")])
-    with pytest.raises(InterpError, match="reads an activation before them"):
-        run_circuit(llama, pairs, [], metric=projection(1, "color"))
+    with pytest.raises(InterpError, match=r"ends at the logits or in the residual stream, and .* reads z"):
+        run_circuit(llama, pairs, [], metric=projection(1, "color", site="z"))
     part = Graph.of(llama, roles=None, receivers=["logits"])
-    with pytest.raises(InterpError, match="whole model's graph"):
+    with pytest.raises(InterpError, match="graph of all that leads to what is measured"):
         CircuitRuns.of(llama, pairs, part)
     without_blocks(monkeypatch, llama)
     with pytest.raises(InterpError, match="own weights only, and asked by the test"):
         run_circuit(llama, pairs, [])
+
+
+@pytest.mark.parametrize("site", ["resid_pre", "resid_mid", "resid_post"])
+@pytest.mark.parametrize("name", ["gpt2", "llama", "attention_only"])
+def test_without_one_edge_to_the_stream_it_is_as_path_patching_finds_it(
+    name: str, site: str, request: pytest.FixtureRequest
+) -> None:
+    model, pairs = request.getfixturevalue(name), ragged_pairs()
+    if not model.has_site(site):
+        pytest.skip("a model without MLPs has no stream before them")
+    direction = np.random.default_rng(3).normal(size=model.cfg.d_model)
+    metric = projection(1, "answer", direction, site=site)
+    graph = Graph.of(model, roles=None, metric=metric)
+    edges = [graph.edge(at) for at in np.argwhere(graph.possible)]
+    every, none, *without = run_circuits(
+        model, pairs, [edges, [], *([one for one in edges if one != edge] for edge in edges)], metric=metric
+    )
+    size = float(np.abs(every).max())
+    close(every, score(model, pairs, metric=metric), size=size)
+    close(none, score(model, pairs, "corrupted", metric=metric), size=size)
+    exact = path_patching(model, pairs, direction="noising", metric=metric)["patched"]
+    for edge, values in zip(edges, without, strict=True):
+        close(values, exact.sel(sender=edge.sender, receiver=edge.receiver), size=size)
+    assert int(np.isfinite(exact).isel(prompt=0).sum()) == len(edges)
+    means = run_circuits(model, pairs, [edges], metric=metric, ablation="mean_by_role")
+    close(means[0], every, size=size)
 
 
 def test_progress_ends_at_the_total(gpt2: HookedTransformer) -> None:
