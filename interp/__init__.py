@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from analyses.cli.notebook import study
     from interp import (
         attribution,
+        captures,
         circuits,
         groundtruth,
         heads,
@@ -58,6 +59,7 @@ __all__ = [
     "ablation_sweep",
     "attribution",
     "capture",
+    "captures",
     "circuits",
     "compare",
     "explain",
@@ -106,6 +108,7 @@ _HOME = {
         name: name
         for name in (
             "attribution",
+            "captures",
             "circuits",
             "groundtruth",
             "heads",

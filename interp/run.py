@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import logging
+import math
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
@@ -120,11 +123,13 @@ def ids_of(prompts: Prompts) -> Int[Tensor, "prompt position"]:
 def capture(
     model: HookedTransformer,
     inputs: Texts,
-    sites: str | Sequence[str],  # hides the module of this name, which the helpers below ask
+    sites: str | Sequence[str],
     at: At = None,
     *,
     layers: int | Sequence[int] | None = None,
     interventions: Sequence[Intervention] = (),
+    to: str | os.PathLike[str] | None = None,
+    progress: Callable[[int, int], None] | bool | None = None,
 ) -> xr.Dataset:
     """Read activations, keeping only what is asked for.
 
@@ -139,14 +144,18 @@ def capture(
             padding is NaN.
         layers: layer indices; None is all.
         interventions: what to change during the run.
+        to: a directory to write to, some prompts at a time, so that the result need not fit in memory. What an earlier
+            call into it has finished is kept (``interp.captures``).
+        progress: with ``to``: True for a bar, or called with prompts done and prompts in all.
 
     Returns:
         One float32 (float64 for a float64 model) variable per site with dims (prompt, layer, position | role, ...) as
         in ``model.dims``; ``pattern`` and ``scores`` have (prompt, layer, head, dest_position | role, src_position).
-        Scores of masked (future) tokens are -inf.
+        Scores of masked (future) tokens are -inf. With ``to``, its arrays lie on the disk and are mapped into memory.
 
     Raises:
-        InterpError: unknown site, role, position or layer, or a result that would not fit in memory.
+        InterpError: unknown site, role, position or layer, or a result that would not fit in memory; with ``to``, what
+            ``interp.captures`` refuses.
 
     >>> from interp import HookedTransformer
     >>> model = HookedTransformer.from_pretrained("mini")
@@ -157,28 +166,150 @@ def capture(
     True
     """
     prompts = as_prompts(model, inputs)
-    wanted = [model.check_site(site.name) for site in _sites(sites)]
-    chosen = _check_layers(layers, model.cfg.n_layers)
-    axis, index, labels = _read_positions(prompts, at)
-    arrays: dict[str, np.ndarray] = {}
-    dims: dict[str, tuple[str, ...]] = {}
-    for site in wanted:
-        dims[site.name], shape = _layout(model, site.name, prompts, chosen, axis, index.shape[1])
-        arrays[site.name] = np.empty(0) if not shape else np.broadcast_to(np.float32(0), shape)
-    dtype = np.dtype("float64" if model.dtype == torch.float64 else "float32")
-    _check_memory(sum(array.size for array in arrays.values()) * dtype.itemsize, wanted)
-    arrays = {name: np.full(array.shape, np.nan, dtype) for name, array in arrays.items()}
-    stop = max(chosen) + 1 if any(site.per_layer for site in wanted) else 1
-    interventions = _prepared(model, prompts, interventions)
+    if to is not None:
+        from interp import captures
+
+        if interventions:
+            raise InterpError(
+                "A capture that goes to a directory is of unchanged runs. Leave interventions or to= out."
+            )
+        return captures.write(model, prompts, sites, at, layers=layers, to=to, progress=progress).dataset()
+    if progress is not None:
+        raise InterpError("progress= tells of a capture that goes to a directory. Give to=, or leave it out.")
+    reading = Reading.of(model, prompts, sites, at, layers)
+    _check_memory(len(prompts) * reading.row_bytes, reading.wanted)
+    arrays = reading.empty(len(prompts))
+    prepared = _prepared(model, prompts, interventions)
     for rows in batches(model, prompts):
-        part = prompts.select(rows)
-        hooks = compile_interventions(model, part, interventions, rows=rows)
+        rest = {name: array[rows[0] :] for name, array in arrays.items()}
+        reading.read(model, prompts.select(rows), rest, prepared, rows)
+    return reading.labelled(arrays)
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What a capture reads of each prompt, and how it is laid out.
+
+    Attributes:
+        wanted: the sites that are read.
+        layers: of the sites that there are one of per layer.
+        axis: ``role`` or ``position``.
+        labels: of the places along that axis.
+        at: as ``capture``.
+        length: tokens of the longest prompt.
+        dims: site -> names of the axes.
+        shapes: site -> their lengths, but for the first, ``prompt``.
+        dtype: of the numbers.
+        coords: labels of the axes, but for ``prompt``.
+        attrs: whose activations, and of which prompts.
+
+    >>> from interp import HookedTransformer
+    >>> model = HookedTransformer.from_pretrained("mini")
+    >>> reading = Reading.of(model, as_prompts(model, ["The cat", "A dog"]), "z", at=[-1], layers=[0, 3])
+    >>> reading.dims["z"], reading.shapes["z"], reading.row_bytes
+    (('prompt', 'layer', 'position', 'head', 'd_head'), (2, 1, 4, 32), 1024)
+    """
+
+    wanted: tuple[sites.Site, ...]
+    layers: tuple[int, ...]
+    axis: str
+    labels: tuple[Any, ...]
+    at: At
+    length: int
+    dims: Mapping[str, tuple[str, ...]]
+    shapes: Mapping[str, tuple[int, ...]]
+    dtype: np.dtype[Any]
+    coords: Mapping[str, Any]
+    attrs: Mapping[str, str | int]
+
+    @classmethod
+    def of(cls, model: HookedTransformer, prompts: Prompts, names: str | Sequence[str], at: At, layers: Any) -> Reading:
+        """What is asked for, held to the model and the prompts.
+
+        Raises:
+            InterpError: unknown site, role, position or layer.
+        """
+        wanted = tuple(model.check_site(site.name) for site in sites.check_sites(names))
+        chosen = _check_layers(layers, model.cfg.n_layers)
+        axis, _, labels = _read_positions(prompts, at)
+        length = prompts.ids.shape[1]
+        dims, shapes = {}, {}
         for site in wanted:
-            for slot, layer in enumerate(chosen if site.per_layer else (0,)):
+            dims[site.name], shapes[site.name] = _layout(model, site.name, length, chosen, axis, len(labels))
+        return cls(
+            wanted=wanted,
+            layers=chosen,
+            axis=axis,
+            labels=tuple(labels),
+            at=at,
+            length=length,
+            dims=dims,
+            shapes=shapes,
+            dtype=np.dtype("float64" if model.dtype == torch.float64 else "float32"),
+            coords=_coords(model, prompts, dims, chosen, axis, labels),
+            attrs={**model.provenance(), "n_prompts": len(prompts), "tokens_sha256": prompts.sha256()},
+        )
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of one prompt."""
+        return sum(math.prod(shape) for shape in self.shapes.values()) * self.dtype.itemsize
+
+    def empty(self, n: int) -> dict[str, np.ndarray]:
+        """Arrays for ``n`` prompts, NaN throughout: what is not read stays so."""
+        return {name: np.full((n, *shape), np.nan, self.dtype) for name, shape in self.shapes.items()}
+
+    def read(
+        self,
+        model: HookedTransformer,
+        prompts: Prompts,
+        arrays: Mapping[str, np.ndarray],
+        interventions: Sequence[Intervention] = (),
+        rows: Int[np.ndarray, " prompt"] | None = None,
+    ) -> None:
+        """Run one batch and write what is read to the first rows of the arrays.
+
+        Args:
+            model: the model.
+            prompts: the batch.
+            arrays: site -> array, of which the first ``len(prompts)`` rows are written.
+            interventions: what to change; ``rows`` says which of all their prompts the batch is.
+            rows: see there.
+        """
+        here = np.arange(len(prompts))
+        _, index, _ = _read_positions(prompts, self.at)
+        missing = len(self.labels) - index.shape[1]  # where every token is read and these prompts are shorter
+        index = np.pad(index, ((0, 0), (0, missing)), constant_values=-1)
+        hooks = compile_interventions(model, prompts, interventions, rows=rows)
+        for site in self.wanted:
+            for slot, layer in enumerate(self.layers if site.per_layer else (0,)):
                 target = arrays[site.name][:, slot] if site.per_layer else arrays[site.name]
-                hooks.append(_reader(model, site.name, layer, target, rows, index[rows], part.lengths))
-        model.forward(ids_of(part), hooks=hooks, stop_at_layer=stop if stop < model.cfg.n_layers else None)
-    return _labelled(model, prompts, arrays, dims, chosen, axis, labels)
+                hooks.append(_reader(model, site.name, layer, target, here, index, prompts.lengths))
+        stop = max(self.layers) + 1 if any(site.per_layer for site in self.wanted) else 1
+        model.forward(ids_of(prompts), hooks=hooks, stop_at_layer=stop if stop < model.cfg.n_layers else None)
+
+    def labelled(self, arrays: Mapping[str, np.ndarray]) -> xr.Dataset:
+        """Arrays of all prompts as ``capture`` returns them."""
+        return labelled(arrays, self.dims, self.coords, self.attrs)
+
+
+def labelled(
+    arrays: Mapping[str, np.ndarray],
+    dims: Mapping[str, Sequence[str]],
+    coords: Mapping[str, Any],
+    attrs: Mapping[str, str | int],
+) -> xr.Dataset:
+    """Arrays by site as a dataset, with prompts numbered.
+
+    >>> labelled({"z": np.zeros((2, 3))}, {"z": ("prompt", "layer")}, {"layer": [0, 1, 2]}, {})["z"].sizes["prompt"]
+    2
+    """
+    data = {
+        name: (tuple(dims[name]), array, {"units": "", "long_name": sites.site(name).description})
+        for name, array in arrays.items()
+    }
+    numbered = np.arange(len(next(iter(arrays.values()))))
+    return xr.Dataset(data, coords={"prompt": numbered, **coords}, attrs=dict(attrs))
 
 
 def activations(
@@ -271,10 +402,6 @@ def in_batches(
 # ---- the pieces of capture ----
 
 
-def _sites(names: str | Sequence[str]) -> tuple[sites.Site, ...]:
-    return sites.check_sites(names)
-
-
 def _check_layers(layers: int | Sequence[int] | None, n_layers: int) -> tuple[int, ...]:
     return sites.check_layers(layers, n_layers)
 
@@ -296,19 +423,14 @@ def _read_positions(prompts: Prompts, at: At) -> tuple[str, Int[np.ndarray, "pro
 
 
 def _layout(
-    model: HookedTransformer, name: str, prompts: Prompts, layers: Sequence[int], axis: str, n_places: int
+    model: HookedTransformer, name: str, length: int, layers: Sequence[int], axis: str, n_places: int
 ) -> tuple[tuple[str, ...], tuple[int, ...]]:
-    sizes = {
-        "src_position": prompts.ids.shape[1],
-        "prompt": len(prompts),
-        "layer": len(layers),
-        axis: n_places,
-        "dest_position": n_places,
-    }
+    """The axes of a site, and the lengths of all but the first."""
+    sizes = {"src_position": length, "layer": len(layers), axis: n_places, "dest_position": n_places}
     place = {"position": axis, "dest_position": "role" if axis == "role" else "dest_position"}
     own = tuple(place.get(dim, dim) for dim in model.dims(name))
-    dims = ("prompt", "layer", *own) if sites.site(name).per_layer else ("prompt", *own)
-    return dims, tuple(sizes[dim] if dim in sizes else model.cfg.sizes[dim] for dim in dims)
+    dims = ("layer", *own) if sites.site(name).per_layer else own
+    return ("prompt", *dims), tuple(sizes[dim] if dim in sizes else model.cfg.sizes[dim] for dim in dims)
 
 
 def _check_memory(needed: int, wanted: Sequence[sites.Site]) -> None:
@@ -430,21 +552,17 @@ def _appender(name: str, kept: list[Tensor], length: int) -> Callable[[Tensor], 
     return keep
 
 
-def _labelled(
+def _coords(
     model: HookedTransformer,
     prompts: Prompts,
-    arrays: Mapping[str, np.ndarray],
     dims: Mapping[str, tuple[str, ...]],
     layers: Sequence[int],
     axis: str,
     labels: Sequence[Any],
-) -> xr.Dataset:
-    data = {
-        name: (dims[name], array, {"units": "", "long_name": sites.site(name).description})
-        for name, array in arrays.items()
-    }
+) -> dict[str, Any]:
+    """The labels of the axes, but for that of the prompts."""
     present = {dim for names in dims.values() for dim in names}
-    coords: dict[str, Any] = {"prompt": np.arange(len(prompts)), "layer": list(layers)}
+    coords: dict[str, Any] = {"layer": list(layers)}
     coords |= {axis: list(labels), "head": np.arange(model.cfg.n_heads), "kv_head": np.arange(model.cfg.n_kv_heads)}
     if axis == "position" and "dest_position" in present:
         coords["dest_position"] = list(labels)
@@ -457,8 +575,7 @@ def _labelled(
             coords["token"] = ("position", texts[np.asarray(labels)])
         if "src_position" in present:
             coords["src_token"] = ("src_position", texts)
-    attrs = {**model.provenance(), "n_prompts": len(prompts), "tokens_sha256": prompts.sha256()}
-    return xr.Dataset(data, coords=coords, attrs=attrs)
+    return coords
 
 
 # ---- changing ----

@@ -11,10 +11,11 @@ from interp.probes.across import same_words, transfer
 from interp.probes.calibration import brier_score, expected_calibration_error
 from interp.probes.classifier import TaskClassifier
 from interp.probes.codelength import Codelength, online_codelength
-from interp.probes.features import Features, StoredFeatures, fit_stored
+from interp.probes.features import Features, fit_stored
 from interp.probes.linear import MeanDifference, RidgeProbe
 from interp.probes.logistic import chosen_regularisation
 from interp.probes.null import exchangeable, relabellings, ridge_accuracies
+from interp.stored import StoredFeatures
 
 __all__ = [
     "Codelength",
