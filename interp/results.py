@@ -270,6 +270,16 @@ def _seal(body: bytes) -> bytes:
     return _SEAL + hashlib.sha256(body).hexdigest().encode() + b"\n"
 
 
+def is_sealed(content: bytes) -> bool:
+    """Whether the bytes of a file end in the checksum of what comes before it.
+
+    >>> content = to_bytes(xr.Dataset())
+    >>> is_sealed(content), is_sealed(content[1:])
+    (True, False)
+    """
+    return content[-_SEAL_BYTES:] == _seal(content[:-_SEAL_BYTES])
+
+
 def from_bytes(content: bytes, where: str) -> xr.Dataset:
     """The validated result in the bytes of a file; ``where`` names the file in messages.
 

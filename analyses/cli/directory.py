@@ -210,6 +210,32 @@ def _me(command: str) -> dict[str, str | int]:
     return {"pid": os.getpid(), "host": platform.node(), "started": now(), "command": command}
 
 
+def is_held(out: Path) -> bool:
+    """Whether another process holds a run's directory. Nothing is written."""
+    return not (out / LOCK).is_symlink() and is_locked(out / LOCK)
+
+
+def is_locked(path: Path) -> bool:
+    """Whether a process has a lock on a file or directory; False where it is not there, or there are no locks."""
+    if sys.platform == "win32":
+        return False
+    import fcntl
+
+    try:
+        handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    finally:
+        os.close(handle)
+    return False
+
+
 def _holder(handle: int) -> str:
     """Who wrote the lock's file, in words."""
     try:

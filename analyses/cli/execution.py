@@ -399,6 +399,7 @@ class _Run:
         from interp import results
 
         self.manifest = {
+            "schema_version": recorded.SCHEMA_VERSION,
             "status": "running",
             **asked,
             "created_at": results.now(),

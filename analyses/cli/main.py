@@ -257,6 +257,17 @@ def _parser() -> argparse.ArgumentParser:
     show.add_argument("--model", metavar="M", help="show the prompts as its tokenizer reads them")
     show.set_defaults(handler=_show)
 
+    runs = commands.add_parser("runs", help="what is on the disk: runs, explanations, captures, stores of sweeps")
+    runs.add_argument(
+        "directory", metavar="DIR", type=Path, nargs="?", default=Path("reports"), help="default: reports"
+    )
+    runs.set_defaults(handler=_runs)
+
+    remove = commands.add_parser("gc", help="remove what is named, and only what this tool wrote there; it asks first")
+    remove.add_argument("directories", metavar="DIR", type=Path, nargs="+", help="as 'interp runs' lists them")
+    remove.add_argument("--yes", action="store_true", help="do not ask")
+    remove.set_defaults(handler=_remove)
+
     schema = commands.add_parser("schema", help="the JSON schema of a study or task file, for an editor")
     schema.add_argument("what", choices=("study", "task"))
     schema.set_defaults(handler=_schema)
@@ -394,6 +405,31 @@ def _show(arguments: argparse.Namespace, terminal: Terminal) -> None:
 
     for line in questions.show(arguments.task, arguments.model):
         terminal.line(line)
+
+
+def _runs(arguments: argparse.Namespace, terminal: Terminal) -> None:
+    from analyses.cli import housekeeping
+
+    found = list(housekeeping.found(arguments.directory))
+    if not found:
+        terminal.line(f"Nothing of this tool's is in {arguments.directory}.")
+        return
+    terminal.table(housekeeping.HEADER, [housekeeping.row(one) for one in found])
+    terminal.line()
+    terminal.line(f"{len(found)} in all, {housekeeping.in_bytes(sum(one.size for one in found))}.")
+
+
+def _remove(arguments: argparse.Namespace, terminal: Terminal) -> None:
+    from analyses.cli import housekeeping
+
+    found = housekeeping.removable(arguments.directories)
+    terminal.table(housekeeping.HEADER, [housekeeping.row(one) for one in found])
+    n, size = sum(len(one.files) for one in found), housekeeping.in_bytes(sum(one.size for one in found))
+    if not arguments.yes and not terminal.agreed(f"Remove these {n} files ({size})?"):
+        terminal.line("Nothing was removed.")
+        return
+    for one in found:
+        terminal.line(housekeeping.remove(one, arguments.command_line))
 
 
 def _schema(arguments: argparse.Namespace, terminal: Terminal) -> None:

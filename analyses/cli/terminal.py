@@ -9,6 +9,8 @@ import sys
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 
+from interp.errors import InterpError
+
 log = logging.getLogger("interp.cli")
 
 BAR = "{desc:<32.32} {percentage:3.0f}%|{bar:30}| {n_fmt}/{total_fmt} {elapsed}"
@@ -40,6 +42,17 @@ class Terminal:
         """Aligned columns on stdout."""
         for line in aligned(header, rows):
             self.line(line)
+
+    def agreed(self, question: str) -> bool:
+        """Whether the person at the terminal says yes to a question.
+
+        Raises:
+            InterpError: nobody is there to ask.
+        """
+        if not sys.stdin.isatty():
+            raise InterpError(f"{question} Nobody is at a terminal to ask. Give --yes if you mean it.")
+        print(f"{question} [y/N] ", end="", file=self.err, flush=True)
+        return sys.stdin.readline().strip().lower() in ("y", "yes")
 
     @contextlib.contextmanager
     def alone(self) -> Iterator[None]:

@@ -14,7 +14,11 @@ from interp.errors import InterpError
 AT_MOST = 50_000_000
 """Bytes of a manifest that are read; thousands of dropped prompts take less."""
 
+SCHEMA_VERSION = "1"
+"""How a run's directory is laid out. Earlier manifests, which state none, are read as this one."""
+
 _KINDS: dict[str, tuple[type, ...]] = {
+    "schema_version": (str,),
     "status": (str,),
     "command": (str, list),
     "created_at": (str,),
@@ -45,7 +49,8 @@ def read(directory: Path) -> dict[str, Any]:
     """The manifest of a run's directory; empty if there is none.
 
     Raises:
-        InterpError: it is no JSON mapping, or what it says is of the wrong kind; names the file and the key.
+        InterpError: it is no JSON mapping, what it says is of the wrong kind, or its schema version is another; names
+            the file and the key.
     """
     path = directory / "manifest.json"
     try:
@@ -63,6 +68,12 @@ def read(directory: Path) -> dict[str, Any]:
     for key, kinds in _KINDS.items():
         if key in content and (not isinstance(content[key], kinds) or isinstance(content[key], bool)):
             raise _damaged(path, f"'{key}' is a {type(content[key]).__name__}")
+    version = content.get("schema_version", SCHEMA_VERSION)
+    if version != SCHEMA_VERSION:
+        raise InterpError(
+            f"{path} has schema version {version}, this library reads {SCHEMA_VERSION}. Read it with the version of "
+            "interp that wrote it, or run the study in another directory."
+        )
     for name, entry in content.get("results", {}).items():
         _check_entry(path, name, entry)
     return content
