@@ -6,17 +6,19 @@ a state under the name by which gradients reach it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Self, TypeAlias
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from interp import _kept
 from interp.attribution.gradients import Differentiable
+from interp.captures import Capture
 from interp.errors import InterpError, whole_number
 from interp.prompts.tokens import Prompts
 from interp.run import MEMORY_SHARE, Texts, as_prompts, free_memory, ids_of
@@ -54,6 +56,7 @@ class Streams:
         prompts: the prompts.
         points: the states of the stream that are translated.
         counted: [prompt, position] the tokens that take part.
+        numbers: [prompt] which of the prompts that were given each is.
     """
 
     model: HookedTransformer
@@ -61,9 +64,10 @@ class Streams:
     prompts: Prompts
     points: tuple[Point, ...]
     counted: Bool[np.ndarray, "prompt position"]
+    numbers: Int[np.ndarray, " prompt"]
 
     @classmethod
-    def of(cls, model: HookedTransformer, inputs: Texts, sites: Sequence[str], skip_first: int) -> Streams:
+    def of(cls, model: HookedTransformer, inputs: Texts, sites: Sequence[str], skip_first: int) -> Self:
         """The prompts as the model reads them.
 
         Raises:
@@ -84,7 +88,8 @@ class Streams:
         found = {point_of(site, layer, n_layers) for site in sites for layer in range(n_layers)} - {None}
         points = sorted((one for one in found if one is not None), key=lambda one: (one[1], one[0] == "resid_mid"))
         through = Differentiable.of(model, *dict.fromkeys(site for site, _ in points))
-        return cls(model, through, prompts.select(kept), tuple(points), counted[kept, : prompts.lengths[kept].max()])
+        counted = counted[kept, : prompts.lengths[kept].max()]
+        return cls(model, through, prompts.select(kept), tuple(points), counted, kept)
 
     @property
     def n_tokens(self) -> int:
@@ -146,3 +151,60 @@ class Streams:
         """The stream after the last layer, in a run in which every point is edited."""
         edits = {point: partial(edit, point) for point in self.points}
         return self.through.stream(ids_of(self.prompts.select(rows)), edits)
+
+
+@dataclass(frozen=True)
+class CapturedStreams(Streams):
+    """The same prompts, whose streams are read from a capture on the disk and not computed again.
+
+    Attributes:
+        arrays: point -> the array that holds it, mapped into memory, and its layer there; None is what the last layer
+            leaves.
+    """
+
+    arrays: Mapping[Point | None, tuple[Float[np.ndarray, "prompt layer position d_model"], int]] = field(
+        default_factory=dict
+    )
+
+    def taking(self, captured: Capture, sites: Sequence[str]) -> CapturedStreams:
+        """The streams of a capture, which must be of these prompts at every token.
+
+        Raises:
+            InterpError: a capture of another model or other prompts, of some places only, or without a state of the
+                stream that is needed.
+        """
+        stated, n_layers = captured.told["attrs"], self.model.cfg.n_layers
+        if differing := _kept.differing(self.model, stated):
+            raise InterpError(
+                f"{captured.path} was captured from {stated.get('model')}, whose {' and '.join(differing)} differ from "
+                f"those of {self.model.name}. Capture from this model."
+            )
+        if captured.told["at"] is not None or captured.told["axis"] != "position":
+            raise InterpError(f"{captured.path} holds some places only. Capture with at=None for a lens.")
+        found: dict[Point | None, tuple[np.ndarray, int]] = {}
+        acts = captured.dataset()
+        for site in ("resid_pre", "resid_mid", "resid_post"):
+            if site in captured.sites:
+                for slot, layer in enumerate(captured.told["layers"]):
+                    found.setdefault(point_of(site, layer, n_layers), (acts[site].values, slot))
+        for point in (*self.points, None):
+            if point not in found:
+                site, layer = ("resid_post", n_layers - 1) if point is None else point
+                raise InterpError(
+                    f"{captured.path} does not hold '{site}' of layer {layer}. Capture "
+                    f"{', '.join(dict.fromkeys((*sites, 'resid_post')))} of every layer."
+                )
+        return replace(self, arrays=found)
+
+    def read(
+        self, rows: Int[np.ndarray, " row"]
+    ) -> tuple[dict[Point, Float[Tensor, "token d_model"]], Float[Tensor, "token d_model"]]:
+        """As ``Streams.read``, from the disk."""
+        counted = self.counted_of(rows)
+
+        def of(point: Point | None) -> Float[Tensor, "token d_model"]:
+            array, slot = self.arrays[point]
+            values = torch.from_numpy(np.array(array[self.numbers[rows], slot, : counted.shape[1]]))
+            return values.to(self.model.device)[counted]
+
+        return {point: of(point) for point in self.points}, of(None)

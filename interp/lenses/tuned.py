@@ -13,12 +13,13 @@ from torch import Tensor
 from interp._arguments import check_model
 from interp._kept import fingerprint
 from interp.attribution.gradients import differentiating
+from interp.captures import Capture
 from interp.errors import InterpError, shown, whole_number
 from interp.lenses import reading
 from interp.lenses.reading import stream_sites
-from interp.lenses.streams import SKIP_FIRST, Point, Streams
+from interp.lenses.streams import SKIP_FIRST, CapturedStreams, Point, Streams
 from interp.lenses.trained import TrainedLens, as_translators
-from interp.run import Texts, chunks_of
+from interp.run import Texts, as_prompts, chunks_of
 from interp.sweeps.progress import Meter, Progress
 
 if TYPE_CHECKING:
@@ -55,6 +56,7 @@ def tuned_lens(
     ridge: float = 0.1,
     skip_first: int = SKIP_FIRST,
     seed: int = 0,
+    captured: Capture | None = None,
     progress: Progress | None = None,
 ) -> TunedLens:
     """Train an affine translator for each place of the stream, by the divergence from what the model says in the end.
@@ -74,6 +76,8 @@ def tuned_lens(
         ridge: of the closed form, as a share of the stream's mean variance; above 0.
         skip_first: leading tokens of each prompt that are left out.
         seed: of the order of the prompts.
+        captured: the streams of these prompts on the disk (``capture(model, inputs, [*sites, "resid_post"],
+            to=DIR)``), so that they are read and not computed again at each step.
         progress: True for a bar, or called with steps done and steps in all (the closed form is one).
 
     Returns:
@@ -81,7 +85,7 @@ def tuned_lens(
 
     Raises:
         InterpError: inputs that the model cannot read, no token left, a setting out of range, a half-precision model
-            whose gradients cannot be taken, or matrices that do not fit in memory.
+            whose gradients cannot be taken, matrices that do not fit in memory, or a capture of something else.
 
     >>> from interp import HookedTransformer, lenses
     >>> model = HookedTransformer.from_pretrained("mini")
@@ -97,7 +101,7 @@ def tuned_lens(
     if not weight_decay >= 0:
         raise InterpError(f"weight_decay is {shown(weight_decay)}. Give 0 or more.")
     chosen = stream_sites(model, sites)
-    streams = Streams.of(model, inputs, chosen, skip_first)
+    streams = _streams(model, inputs, chosen, skip_first, captured)
     streams.check_memory(5, "A tuned lens")  # the closed form's sums, or a matrix with its gradient and AdamW's state
     meter = Meter(progress, steps + 1)
     start = _closed_form(streams, ridge)
@@ -122,6 +126,17 @@ def tuned_lens(
         "ridge": ridge, "skip_first": skip_first, "seed": seed,
     }  # fmt: skip
     return TunedLens(matrices, offsets, chosen, model.cfg.n_layers, fingerprint(model), made)
+
+
+def _streams(
+    model: HookedTransformer, inputs: Texts, sites: Sequence[str], skip_first: int, captured: Capture | None
+) -> Streams:
+    if captured is None:
+        return Streams.of(model, inputs, sites, skip_first)
+    prompts = as_prompts(model, inputs)
+    if captured.told["attrs"]["tokens_sha256"] != prompts.sha256():
+        raise InterpError(f"{captured.path} was captured from other prompts. Give those, or capture these.")
+    return CapturedStreams.of(model, prompts, sites, skip_first).taking(captured, sites)
 
 
 def _closed_form(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +11,7 @@ from jaxtyping import Float, Shaped
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.preprocessing import StandardScaler
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
@@ -19,6 +20,8 @@ from interp._arguments import check_model
 from interp.errors import InterpError
 from interp.probes.features import Features
 from interp.probes.logistic import REGULARISATION, chosen_regularisation, fitted, quiet
+from interp.probes.streamed import stored_logistic
+from interp.stored import StoredFeatures
 
 if TYPE_CHECKING:
     from interp.model import HookedTransformer
@@ -97,6 +100,42 @@ class TaskClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self.coef_ = found.probe.coef_ / found.scaler.scale_
         self.intercept_ = found.probe.intercept_ - self.coef_ @ found.scaler.mean_
         self.n_iter_ = int(np.max(found.probe.n_iter_))
+        return self
+
+    def fit_stored(
+        self, stored: StoredFeatures, labels: Shaped[np.ndarray, " row"], *, rows: int | None = None
+    ) -> TaskClassifier:
+        """Fit the linear layer on features that stay on the disk; each step of the fit reads them once.
+
+        It is what ``fit`` finds, up to the rounding of sums over chunks.
+
+        Args:
+            stored: the features, as wide as those of ``features`` where there are any.
+            labels: a label per row.
+            rows: rows in memory at a time; None is 64 MiB.
+
+        Raises:
+            InterpError: several values of C, one label only, or features of another width.
+        """
+        if np.ndim(self.C):
+            raise InterpError("On features that stay on the disk C is not chosen. Give one value of C.")
+        if self.features is not None and self.features.n_features != stored.shape[1]:
+            raise InterpError(
+                f"The rows have {stored.shape[1]} features, those of the model {self.features.n_features}."
+            )
+        scaler = StandardScaler()
+        for _, x in stored.chunks(rows):
+            scaler.partial_fit(x.astype(np.float64))
+
+        def scaled() -> Iterator[tuple[slice, Float[np.ndarray, "row feature"]]]:
+            for at, x in stored.chunks(rows):
+                yield at, scaler.transform(x.astype(np.float64))
+
+        self.C_ = float(np.asarray(self.C))
+        found = stored_logistic(scaled, labels, regularisation=self.C_, max_iterations=self.max_iter)
+        self.classes_, self.n_features_in_, self.n_iter_ = found.classes, stored.shape[1], found.n_iter
+        self.coef_ = found.coef / scaler.scale_
+        self.intercept_ = found.intercept - self.coef_ @ scaler.mean_
         return self
 
     def decision_function(self, X: Any) -> Float[np.ndarray, "text class"] | Float[np.ndarray, " text"]:

@@ -159,14 +159,16 @@ def fit_stored(
     epochs: int = 1,
     standardise: bool = False,
 ) -> Any:
-    """Fit a classifier with ``partial_fit`` on features that stay on disk.
+    """Fit an estimator on features that stay on disk.
 
-    ``MeanDifference`` and ``RidgeProbe`` are exact after one epoch. Logistic regression is scikit-learn's
-    ``SGDClassifier(loss="log_loss")``, which needs several, and features of unit variance.
+    ``MeanDifference``, ``RidgeProbe``, ``LEACE`` and ``MeanProjection`` are exact after one epoch. ``TaskClassifier``
+    and ``INLP`` read the file once for each step of their fits, and end where they would in memory. Any other
+    estimator needs ``partial_fit``: scikit-learn's ``SGDClassifier(loss="log_loss")`` takes several epochs, and
+    features of unit variance.
 
     Args:
         estimator: it is fitted and returned.
-        stored: the features.
+        stored: the features: ``Features.to``, ``StoredFeatures.open``, or ``Capture.features`` of a capture.
         labels: one per row.
         rows: rows in memory at a time; None is 64 MiB.
         epochs: passes over the file.
@@ -174,7 +176,8 @@ def fit_stored(
             scaler and estimator.
 
     Raises:
-        InterpError: another number of labels than rows, or an estimator that cannot be fitted in chunks.
+        InterpError: another number of labels than rows, an estimator that cannot be fitted in chunks, or settings that
+            one which says itself when its fit ends does not take.
 
     >>> import tempfile
     >>> from interp.probes import MeanDifference
@@ -188,6 +191,13 @@ def fit_stored(
     said = np.asarray(labels)
     if len(said) != stored.shape[0]:
         raise InterpError(f"There are {len(said)} labels for {stored.shape[0]} rows. Give one per row.")
+    if hasattr(estimator, "fit_stored"):
+        if epochs != 1 or standardise:
+            raise InterpError(
+                f"{type(estimator).__name__} reads the file as often as its fit needs, and standardises by itself. "
+                "Leave epochs and standardise out."
+            )
+        return estimator.fit_stored(stored, said, rows=rows)
     if not hasattr(estimator, "partial_fit"):
         raise InterpError(f"{type(estimator).__name__} has no partial_fit, so it cannot be fitted in chunks.")
     scaler = StandardScaler()

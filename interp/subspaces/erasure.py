@@ -11,6 +11,7 @@ all linear information has to make of it.
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any, Literal, Self
 
@@ -25,13 +26,18 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from interp.errors import InterpError, shown, unknown_name, whole_number
 from interp.interventions import Shift
+from interp.probes.streamed import stored_logistic
 from interp.prompts.places import At
+from interp.stored import StoredFeatures
 from interp.subspaces.subspace import Subspace
 
 SHRINKAGES = ("none", "oas")
 
 CONSTANT = 1e-10
 """Share of the largest variance below which a direction counts as constant: activations are computed in float32."""
+
+_PROBE_ITERATIONS = 1000
+"""Iterations after which a probe of INLP is stopped."""
 
 UNRELATED = 1e-9
 """Share of the strongest relation to the labels below which a direction counts as unrelated to them."""
@@ -106,6 +112,7 @@ class _OfMoments(_Eraser):
 
     moments_: _Moments
     classes_: Shaped[np.ndarray, " label"]
+    _solved: Subspace | None
 
     def fit(self, X: Any, y: Any) -> Self:
         """Find the subspace.
@@ -119,15 +126,15 @@ class _OfMoments(_Eraser):
         """
         x, labels = self._checked(X, y, reset=True)
         self.classes_ = unique_labels(labels)
-        self.moments_ = _Moments.of(x, self._indicators(labels))
-        return self._solve()
+        return self._of(_Moments.of(x, self._indicators(labels)))
 
-    def partial_fit(self, X: Any, y: Any) -> Self:
+    def partial_fit(self, X: Any, y: Any, classes: Any = None) -> Self:
         """Add rows to those fitted on, as they come from disk or from a model: the fit is that of all rows at once.
 
         Args:
             X: activations [row, d].
             y: a label for each row; one that no earlier row had is a new class.
+            classes: not needed; taken as other estimators take it.
 
         Raises:
             ValueError: as ``fit``.
@@ -138,8 +145,24 @@ class _OfMoments(_Eraser):
         known, before = self.classes_, self.moments_
         self.classes_ = np.union1d(known, unique_labels(labels))
         before = before.spread(len(self.classes_), np.searchsorted(self.classes_, known))
-        self.moments_ = before.joined(_Moments.of(x, self._indicators(labels)))
-        return self._solve()
+        return self._of(before.joined(_Moments.of(x, self._indicators(labels))))
+
+    def _of(self, moments: _Moments) -> Self:
+        self._check()
+        self.moments_, self._solved = moments, None
+        return self
+
+    @property
+    def subspace_(self) -> Subspace:  # type: ignore[override]
+        """What is erased. It is solved for when it is first asked for, not after each chunk of rows."""
+        if not hasattr(self, "moments_"):
+            raise AttributeError(f"{type(self).__name__} has not been fitted.")
+        if self._solved is None:
+            self._solved = self._solve()
+        return self._solved
+
+    def _check(self) -> None:
+        """Refuse settings that are none."""
 
     def _indicators(self, labels: Shaped[np.ndarray, " row"]) -> Float[np.ndarray, "row label"]:
         unknown = labels[~np.isin(labels, self.classes_)]
@@ -147,7 +170,7 @@ class _OfMoments(_Eraser):
             raise InterpError(f"The label {shown(unknown[0])} was not fitted. Give one of those that were.")
         return np.asarray((labels[:, None] == self.classes_).astype(np.float64))
 
-    def _solve(self) -> Self:
+    def _solve(self) -> Subspace:
         raise NotImplementedError
 
 
@@ -165,12 +188,11 @@ class MeanProjection(_OfMoments):
     [[1.0, 5.0]]
     """
 
-    def _solve(self) -> Self:
+    def _solve(self) -> Subspace:
         moments = self.moments_
         directions, size, _ = np.linalg.svd(moments.xz, full_matrices=False)
         basis = directions[:, _kept(size, moments)].T
-        self.subspace_ = Subspace(read=basis, written=basis, offset=moments.mean_x, kind="mean projection")
-        return self
+        return Subspace(read=basis, written=basis, offset=moments.mean_x, kind="mean projection")
 
 
 class LEACE(_OfMoments):
@@ -199,17 +221,16 @@ class LEACE(_OfMoments):
         self.oracle = oracle
         self.shrinkage = shrinkage
 
-    def _solve(self) -> Self:
+    def _check(self) -> None:
         if self.shrinkage not in SHRINKAGES:
             raise unknown_name("shrinkage", self.shrinkage, SHRINKAGES)
+
+    def _solve(self) -> Subspace:
         moments = self.moments_
         whiten, unwhiten = _whitening(_covariance(moments, self.shrinkage))
         directions, size, _ = np.linalg.svd(whiten @ (moments.xz / moments.n), full_matrices=False)
         basis = directions[:, _kept(size, moments)].T
-        self.subspace_ = Subspace(
-            read=basis @ whiten, written=basis @ unwhiten, offset=moments.mean_x, kind="LEACE"
-        )  # fmt: skip
-        return self
+        return Subspace(read=basis @ whiten, written=basis @ unwhiten, offset=moments.mean_x, kind="LEACE")
 
     def transform(self, X: Any, y: Any = None) -> Float[np.ndarray, "row d"]:
         """The rows without what a linear probe could read of the labels.
@@ -295,25 +316,73 @@ class INLP(_Eraser):
         Raises:
             ValueError: rows and labels that do not fit, numbers that are not finite, or fewer than one iteration.
         """
-        most = whole_number(self.max_iter, "max_iter", least=1)
         x, labels = self._checked(X, y, reset=True)
         mean = x.mean(axis=0)
-        counts = np.unique(labels, return_counts=True)[1]
-        left, erased = x - mean, np.zeros((0, x.shape[1]))
-        self.n_iter_ = 0
-        for _ in range(most if len(counts) > 1 else 0):
-            probe = LogisticRegression(C=self.C, max_iter=1000)
+
+        def probe(erased: Float[np.ndarray, "direction d"]) -> tuple[Float[np.ndarray, "row d"], float]:
+            left = _left(x - mean, erased)
+            found = LogisticRegression(C=self.C, max_iter=_PROBE_ITERATIONS)
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", ConvergenceWarning)  # a fit stopped early reads something all the same
                 warnings.filterwarnings("ignore", "The number of unique classes is greater than 50%", UserWarning)
-                probe.fit(left, labels)
-            if probe.score(left, labels) <= counts.max() / counts.sum():
+                found.fit(left, labels)
+            return np.asarray(found.coef_), float(found.score(left, labels))
+
+        return self._projected(mean, labels, probe)
+
+    def fit_stored(
+        self, stored: StoredFeatures, labels: Shaped[np.ndarray, " row"], *, rows: int | None = None
+    ) -> Self:
+        """Find the subspace of activations that stay on the disk, in as many passes as the probes take steps.
+
+        It is what ``fit`` finds, up to where the probes' iterations end.
+
+        Args:
+            stored: the activations, as ``interp.probes.fit_stored`` takes them.
+            labels: a label for each row.
+            rows: rows in memory at a time; None is 64 MiB.
+
+        Raises:
+            ValueError: as ``fit``.
+        """
+        total = sum((x.sum(axis=0, dtype=np.float64) for _, x in stored.chunks(rows)), np.zeros(stored.shape[1]))
+        mean, self.n_features_in_ = total / stored.shape[0], stored.shape[1]
+
+        def probe(erased: Float[np.ndarray, "direction d"]) -> tuple[Float[np.ndarray, "row d"], float]:
+            def left() -> Iterator[tuple[slice, Float[np.ndarray, "row d"]]]:
+                for at, x in stored.chunks(rows):
+                    yield at, _left(x - mean, erased)
+
+            found = stored_logistic(left, labels, regularisation=self.C, max_iterations=_PROBE_ITERATIONS)
+            right = sum(int((found.predict(x) == labels[at]).sum()) for at, x in left())
+            return found.coef, right / len(labels)
+
+        return self._projected(mean, labels, probe)
+
+    def _projected(
+        self,
+        mean: Float[np.ndarray, " d"],
+        labels: Shaped[np.ndarray, " row"],
+        probe: Callable[[Float[np.ndarray, "direction d"]], tuple[Float[np.ndarray, "row d"], float]],
+    ) -> Self:
+        """Project off what probes read until they read nothing; ``probe`` gives weights and accuracy of the next."""
+        most = whole_number(self.max_iter, "max_iter", least=1)
+        counts = np.unique(labels, return_counts=True)[1]
+        erased = np.zeros((0, len(mean)))
+        self.n_iter_ = 0
+        for _ in range(most if len(counts) > 1 else 0):
+            weights, right = probe(erased)
+            if right <= counts.max() / counts.sum():
                 break
-            erased = _basis(np.concatenate([erased, probe.coef_]))
-            left = (x - mean) - ((x - mean) @ erased.T) @ erased
+            erased = _basis(np.concatenate([erased, weights]))
             self.n_iter_ += 1
         self.subspace_ = Subspace(read=erased, written=erased, offset=mean, kind="INLP")
         return self
+
+
+def _left(x: Float[np.ndarray, "row d"], erased: Float[np.ndarray, "direction d"]) -> Float[np.ndarray, "row d"]:
+    """What is left of rows about their mean when some directions are erased."""
+    return np.asarray(x - (x @ erased.T) @ erased)
 
 
 def _basis(rows: Float[np.ndarray, "row d"]) -> Float[np.ndarray, "direction d"]:
