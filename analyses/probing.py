@@ -32,6 +32,7 @@ from sklearn.preprocessing import StandardScaler
 
 from interp import results, stats
 from interp._arguments import check_pairs, check_prompts
+from interp._threads import threads_for
 from interp.errors import InterpError, names, shown, unknown_name, whole_number, whole_numbers
 from interp.language import in_each, say
 from interp.probes import MeanDifference, RidgeProbe, data, logistic, null, other_tasks
@@ -578,7 +579,7 @@ def _perceptron(x: np.ndarray, labels: np.ndarray, groups: np.ndarray, seed: int
         StandardScaler(),
         MLPClassifier((HIDDEN,), alpha=1.0, solver="lbfgs", max_iter=logistic.MAX_ITERATIONS, random_state=seed),
     )
-    with logistic.quiet():
+    with logistic.quiet(), threads_for(x.size):
         probe.fit(x, labels)
     return probe.predict  # type: ignore[no-any-return]
 

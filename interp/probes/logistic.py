@@ -14,6 +14,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GroupKFold
 from sklearn.preprocessing import StandardScaler
 
+from interp._threads import threads_for
 from interp.errors import InterpError
 
 REGULARISATION = 0.1
@@ -75,7 +76,7 @@ def fitted(
         return Fitted(scaler, None, labels[0], True)
     scaled = scaler.fit(x).transform(x)
     probe = LogisticRegression(C=regularisation, max_iter=longest)
-    with quiet():
+    with quiet(), threads_for(scaled.size):
         probe.fit(scaled, labels)
     return Fitted(scaler, probe, labels[0], int(np.max(probe.n_iter_)) < longest)
 

@@ -24,6 +24,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.utils.multiclass import check_classification_targets, unique_labels
 from sklearn.utils.validation import check_is_fitted, validate_data
 
+from interp._threads import threads_for
 from interp.errors import InterpError, shown, unknown_name, whole_number
 from interp.interventions import Shift
 from interp.probes.streamed import stored_logistic
@@ -322,7 +323,7 @@ class INLP(_Eraser):
         def probe(erased: Float[np.ndarray, "direction d"]) -> tuple[Float[np.ndarray, "row d"], float]:
             left = _left(x - mean, erased)
             found = LogisticRegression(C=self.C, max_iter=_PROBE_ITERATIONS)
-            with warnings.catch_warnings():
+            with warnings.catch_warnings(), threads_for(left.size):
                 warnings.simplefilter("ignore", ConvergenceWarning)  # a fit stopped early reads something all the same
                 warnings.filterwarnings("ignore", "The number of unique classes is greater than 50%", UserWarning)
                 found.fit(left, labels)

@@ -310,14 +310,27 @@ def placebo(subspace: Subspace, *, seed: int = 0) -> Subspace:
         raise InterpError(
             f"A placebo of rank {rank} needs as many orthogonal directions in {width}. Take a lower rank."
         )
-    drawn = np.random.default_rng(seed).normal(size=(rank, width))
+    # What is drawn turns with the basis that is read, and the root is symmetric: a subspace says nothing of the signs
+    # and the order of its basis, so neither may the placebo.
+    drawn = _turned(subspace.read, np.random.default_rng(seed))
     _, _, own = np.linalg.svd(subspace.written, full_matrices=False)
     other, _, back = np.linalg.svd(drawn - (drawn @ own.T) @ own, full_matrices=False)
-    gram = subspace.written @ subspace.written.T  # so that written rows keep their lengths and angles
-    root = np.linalg.cholesky(gram + 1e-15 * np.trace(gram) * np.eye(rank))
+    size, axes = np.linalg.eigh(subspace.written @ subspace.written.T)  # so that rows keep their lengths and angles
+    root = (axes * np.sqrt(size.clip(min=0))) @ axes.T
     return Subspace(
         read=subspace.read, written=root @ (other @ back), offset=subspace.offset, kind=f"placebo of {subspace.kind}"
     )  # fmt: skip
+
+
+def _turned(
+    rows: Float[np.ndarray, "direction width"], rng: np.random.Generator, at_once: int = 512
+) -> Float[np.ndarray, "direction width"]:
+    """The rows times one matrix of random normal numbers, which is drawn ``at_once`` lines at a time."""
+    turned = np.zeros(rows.shape)
+    for first in range(0, rows.shape[1], at_once):
+        part = rows[:, first : first + at_once]
+        turned += part @ rng.normal(size=(part.shape[1], rows.shape[1]))
+    return turned
 
 
 def random_subspace(width: int, rank: int, *, seed: int = 0) -> Subspace:

@@ -145,6 +145,16 @@ def test_a_placebo_moves_as_far_and_elsewhere() -> None:
     near(moved @ other.written.T, 0, 1e-9, why="float64")
 
 
+def test_a_placebo_is_of_the_subspace_and_not_of_its_basis() -> None:
+    rng = np.random.default_rng(0)
+    rows = np.linalg.qr(rng.normal(size=(9, 2)))[0].T
+    turn = np.linalg.qr(rng.normal(size=(2, 2)))[0] @ np.diag([1.0, -1.0])
+    x = rng.normal(size=(20, 9))
+    for basis in (-rows, rows[::-1], turn @ rows):
+        one, other = (placebo(Subspace.spanned_by(each, kind="")) for each in (rows, basis))
+        near(one.erased(x), other.erased(x), 1e-9, why="float64")
+
+
 @pytest.mark.parametrize("site", ["resid_pre", "z"])
 def test_gradients_on_the_weights_are_those_through_hooks(
     site: str, gpt2: HookedTransformer, monkeypatch: pytest.MonkeyPatch
