@@ -127,7 +127,9 @@ class _OfMoments(_Eraser):
         """
         x, labels = self._checked(X, y, reset=True)
         self.classes_ = unique_labels(labels)
-        return self._of(_Moments.of(x, self._indicators(labels)))
+        self._of(_Moments.of(x, self._indicators(labels)))
+        self._solved = self._solve()  # what is fitted at once changes no more, also not when it is first used
+        return self
 
     def partial_fit(self, X: Any, y: Any, classes: Any = None) -> Self:
         """Add rows to those fitted on, as they come from disk or from a model: the fit is that of all rows at once.
