@@ -18,7 +18,7 @@ from jaxtyping import Float
 
 from interp import capture, results
 from interp._arguments import check_pairs
-from interp.errors import InterpError, whole_number
+from interp.errors import InterpError, UnaskableError, whole_number
 from interp.heads.choice import End, chosen_head, ends, looking_most, mean_attention
 from interp.results import Variable
 from interp.sites import head_label
@@ -374,7 +374,7 @@ def _attend(model: HookedTransformer, one: Prompts, layer: int, head: int, posit
     tolerance = TOLERANCE.get(model.dtype, 5e-2)
     for name, error in errors.items():
         if not error <= tolerance:
-            raise InterpError(
+            raise UnaskableError(
                 f"{name} of {head_label(layer, head)} recomputed as softmax(q·k / sqrt(d_head)) v is not the model's "
                 f"own: {error:.2g} off, relative, where {tolerance:g} is allowed. {model.name} "
                 f"({model.cfg.architecture}) attends by another rule here, so the lesson would not be true. "

@@ -98,7 +98,7 @@ def run(
         target: role of the word that it belongs to, likewise.
         minimum_effect: least fraction of the clean-corrupted gap that counts.
         seed: of the sign flips; intervals are those of ``interp.summary``, whatever the seed.
-        not_asked: analysis -> why it could not be asked of these prompts, to be told among the limits.
+        not_asked: analysis -> why it could not be asked of these prompts or this model, to be told among the limits.
 
     Returns:
         Per head (``head_label``): ``label``, ``acts_at`` (role), ``directions`` (``both``, or the one that counts),
@@ -764,7 +764,7 @@ class _Verdict:
             counts = ", ".join(f"{name} {n}" for name, n in self.n_prompts.items())
             said.append(say("the analyses used different numbers of prompts ({counts})", counts=counts))
         said += [
-            say("{name} cannot be asked of these prompts: {reason}", name=name, reason=reason.rstrip("."))
+            say("{name} cannot be asked here: {reason}", name=name, reason=reason.rstrip("."))
             for name, reason in self.not_asked.items()
         ]
         if self.missing:

@@ -18,7 +18,7 @@ from jaxtyping import Float, Int
 
 from interp import results
 from interp._arguments import check_pairs
-from interp.errors import InterpError, unknown_name
+from interp.errors import InterpError, UnaskableError, unknown_name
 from interp.heads.direct import logit_direction
 from interp.interventions import ABLATIONS, AblationKind, parse_edge
 from interp.prompts import PromptPairs
@@ -294,14 +294,14 @@ def _check_sum(
     """Refuse an attribution that is not one.
 
     Raises:
-        InterpError: names the prompt that is furthest off and the likely cause.
+        UnaskableError: names the prompt that is furthest off and the likely cause.
     """
     share = np.abs(total - expected) / np.maximum(size, 1e-6)
     allowed = TOLERANCE.get(model.dtype, 5e-2)
     if bool((share <= allowed).all()):
         return
     i = int(np.nan_to_num(share, nan=np.inf).argmax())
-    raise InterpError(
+    raise UnaskableError(
         f"Contributions sum to {total[i]:.4g} but logit difference is {expected[i]:.4g} (prompt {i}, {model.name}). "
         f"{_cause(model)}"
     )

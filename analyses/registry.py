@@ -32,7 +32,7 @@ This is also the order in which analyses run. Only those that need the ladder ru
 
 Settled = Literal["seed", "progress", "main", "descriptions", "not_asked", "found"]
 """Parameters of ``run`` that no option sets: the study's seed; a function told of steps done and in all; the study's
-main rung; rung -> its description; analysis -> why it cannot be asked of these prompts; and file -> the result there,
+main rung; rung -> its description; analysis -> why it cannot be asked here; and file -> the result there,
 for an analysis that needs the pairs and reads results too."""
 
 

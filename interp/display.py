@@ -19,7 +19,9 @@ import xarray as xr
 
 from interp.circuits import Circuit
 from interp.errors import InterpError
-from interp.language import say, speaking, spoken
+from interp.groundtruth.value import DOES, GroundTruth
+from interp.language import say, say_stored, speaking, spoken
+from interp.lenses.trained import TrainedLens
 from interp.prompts import AnsweredPrompts, PromptPairs, Prompts, Template
 from interp.prompts.template import parse
 from interp.report import blocks, cells, notebook
@@ -34,8 +36,8 @@ LISTED = 100
 """Prompts in the table below them."""
 
 _CAN = (
-    "a model, pairs, prompts, a template, results (of sweeps, estimates, lenses, analyses), a circuit, captured "
-    "patterns, what interp.study or interp.explain found"
+    "a model, pairs, prompts, a template, results (of sweeps, estimates, lenses, analyses), a circuit, a lens, a model "
+    "whose circuit is known, captured patterns, what interp.study or interp.explain found"
 )
 
 
@@ -43,8 +45,8 @@ def show(what: Any, name: str | None = None, *, prompts: Prompts | None = None, 
     """Draw something as on the page: in a notebook it shows itself, elsewhere ``save`` it.
 
     Args:
-        what: a model, pairs, prompts or a template; a result, a circuit, or captured patterns; or what
-            ``interp.study`` or ``interp.explain`` found.
+        what: a model, pairs, prompts or a template; a result, a circuit, a trained lens, a model whose circuit is
+            known, or captured patterns; or what ``interp.study`` or ``interp.explain`` found.
         name: which of a result's figures, or of a run's results; the repr of what comes back names them. None is what
             matters most.
         prompts: whose tokens label captured patterns.
@@ -89,6 +91,10 @@ def _of_object(what: Any) -> Shown:
         return _of_template(what)
     if not isinstance(what, type) and callable(getattr(what, "sizes", None)) and hasattr(what, "provenance"):
         return _of_model(what)
+    if isinstance(what, TrainedLens):
+        return _of_lens(what)
+    if isinstance(what, GroundTruth):
+        return _of_truth(what)
     raise InterpError(f"{type(what).__name__} is not shown. What can be: {_CAN}.")
 
 
@@ -114,6 +120,32 @@ def _of_model(model: Any) -> Shown:
         (*rows, (say("sites"), ", ".join(model.sites))),
     )
     return notebook.of_blocks(title, [blocks.Details(title, (table,), open=True)], language=spoken())
+
+
+def _of_lens(lens: TrainedLens) -> Shown:
+    rows = (
+        (say("model"), lens.model["model"]),
+        (say("sites"), ", ".join(lens.sites)),
+        (say("translators"), str(len(lens.matrices))),
+        *((name, str(value)) for name, value in lens.made.items()),
+    )
+    table = Table(say("as it was made"), (Column(say("what")), Column(say("value"))), rows)
+    title = say_stored(lens.title)
+    return notebook.of_blocks(title, [blocks.Details(title, (table,), open=True)], language=spoken())
+
+
+def _of_truth(truth: GroundTruth) -> Shown:
+    title = say("a model whose circuit is known: {name}", name=truth.name)
+    does = tuple((part, DOES[does]) for part, does in truth.components.items())
+    edges = tuple(sorted(truth.edges))
+    shown: list[blocks.Block] = [
+        blocks.Prose((truth.summary,)),
+        blocks.Details(
+            title, (Table(say("components"), (Column(say("component")), Column(say("what it does"))), does),), open=True
+        ),
+        _table(say("edges"), (Column(say("sender")), Column(say("receiver"))), edges),
+    ]
+    return notebook.of_blocks(title, shown, language=spoken())
 
 
 # ---- prompts ----

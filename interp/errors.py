@@ -42,7 +42,7 @@ class InterpError(ValueError):
 
 
 class UnaskableError(InterpError):
-    """A question that these prompts leave no room for, whatever the model.
+    """A question that these prompts leave no room for, or a model whose arithmetic is not written here.
 
     A run goes on without it and says why, unless its study itself has asked for it: then it is refused.
 

@@ -16,7 +16,7 @@ import pytest
 import xarray as xr
 
 import interp
-from analyses import attention_lesson, qk_attribution
+from analyses import attention_lesson, ground_truth, lenses, places, probing, qk_attribution
 from interp import _accessor, results, summary
 from interp.errors import InterpError
 from interp.model import HookedTransformer
@@ -81,6 +81,20 @@ KINDS: dict[str, Callable[[Any, PromptPairs, xr.Dataset], Any]] = {
     "attribution": lambda m, p, e: interp.attribution.attribution_patching(m, p, "z", audit=None),
     "edges": lambda m, p, e: interp.attribution.edge_attribution(m, p, audit=None),
     "lens": lambda m, p, e: interp.lenses.logit_lens(m, p),
+    "tuned lens": lambda m, p, e: interp.lenses.tuned_lens(m, p.clean, sites=["resid_post"], steps=0),
+    "what it says": lambda m, p, e: interp.lenses.jacobian_lens(m, p.clean.select([0]), sites=["resid_post"]).read(
+        m, p
+    ),
+    "lenses side by side": lambda m, p, e: lenses.run(m, p, sites=["resid_post"], steps=0, jacobian_prompts=1),
+    "places": lambda m, p, e: places.run(m, p, layers=[3], roles=["answer"], steps=2, controls=False),
+    "circuit": lambda m, p, e: interp.circuits.discover(m, p, "eap", size=10, audit=None),
+    "circuit evaluation": lambda m, p, e: interp.circuits.evaluate(
+        m, p, interp.circuits.Circuit.of(m, p, [("embed", "logits")]), ablations=["zero"], n_random=1, n_knockouts=1
+    ),
+    "probe": lambda m, p, e: probing.run(m, p, layers=[3], roles=["answer"], n_permutations=2),
+    "probe elsewhere": lambda m, p, e: interp.probes.transfer(m, p, p, roles=["answer"], n_permutations=2),
+    "ground truth": lambda m, p, e: interp.groundtruth.build("plain"),
+    "methods on trial": lambda m, p, e: ground_truth.run(m, p, known=["plain"], methods=["denoising"]),
     "roles": lambda m, p, e: interp.heads.roles(m, n=2),
     "composition": lambda m, p, e: interp.heads.composition(m),
     "why it looks": lambda m, p, e: qk_attribution.run(m, p, layer=1, head=0, dest="answer", src="color", writers=3),

@@ -491,7 +491,7 @@ class _Run:
             except UnaskableError as error:
                 asking.refuse_what_was_asked_for(self.study, name, error)
                 self.manifest["not_asked"][name] = str(error)
-                self.watcher.note(f"{name} cannot be asked of these prompts: {error}")
+                self.watcher.note(f"{name} cannot be asked here: {error}")
                 self._write_manifest()
                 return
             seconds = self.manifest["timings"][name]

@@ -78,7 +78,7 @@ def look_over(file: str, model: str | None) -> Iterator[str]:
         )
     yield from joined
     yield from _pairs_lines(task, built)
-    yield from (f"{name} cannot be asked of these prompts: {reason}" for name, reason in left_out.items())
+    yield from (f"{name} cannot be asked here: {reason}" for name, reason in left_out.items())
 
 
 def show(name: str, model: str | None) -> Iterator[str]:

@@ -19,7 +19,7 @@ from interp._arguments import check_pairs, check_prompts
 from interp.attribution.gradients import mapped
 from interp.circuits.circuit import Circuit
 from interp.circuits.graph import Edge, Graph
-from interp.errors import InterpError, shown, unknown_name
+from interp.errors import InterpError, UnaskableError, shown, unknown_name
 from interp.model.arithmetic import Blocks, Linear, at_positions
 from interp.prompts import PromptPairs
 from interp.prompts.tokens import Prompts
@@ -188,7 +188,7 @@ class CircuitRuns:
             )
         blocks, reason = model.own_blocks()
         if blocks is None:
-            raise InterpError(f"A circuit is run on the model's own weights only, and {reason}.")
+            raise UnaskableError(f"A circuit is run on the model's own weights only, and {reason}.")
         if model.dtype.itemsize < 4:
             blocks = mapped(blocks, Tensor.float)
         parts = []

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from interp import _cells
+
 if TYPE_CHECKING:
     from interp.model import HookedTransformer
     from interp.prompts import PromptPairs
@@ -65,6 +67,9 @@ class GroundTruth:
     held: frozenset[tuple[int, str]]
     used: frozenset[tuple[int, str]]
     expected: Mapping[str, str]
+
+    def _repr_html_(self) -> str:
+        return _cells.html(self)
 
     @property
     def carrying(self) -> frozenset[str]:

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from interp.errors import InterpError
+from interp.errors import UnaskableError
 from interp.model.frozen import FrozenNorm, vector
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ def logit_direction(
         The direction and the constant (what the biases add), in float64 on the CPU, logits.
 
     Raises:
-        InterpError: the model has no final norm.
+        UnaskableError: the model has no final norm.
 
     >>> from interp import HookedTransformer, capture
     >>> from interp.run import logits_at, as_prompts
@@ -57,7 +57,7 @@ def final_norm(model: HookedTransformer) -> torch.nn.Module:
     """The norm before the unembedding.
 
     Raises:
-        InterpError: the model has none.
+        UnaskableError: the model has none.
 
     >>> from interp import HookedTransformer
     >>> final_norm(HookedTransformer.from_pretrained("mini")).uses_rms_norm
@@ -65,7 +65,7 @@ def final_norm(model: HookedTransformer) -> torch.nn.Module:
     """
     norm: torch.nn.Module | None = getattr(model.bridge, "ln_final", None)
     if norm is None:
-        raise InterpError(
+        raise UnaskableError(
             f"{model.cfg.architecture} has no final norm: its blocks normalise the stream itself, so that logits are "
             "no sum of parts. Use ablation and patching instead."
         )

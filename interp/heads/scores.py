@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,7 @@ from torch import Tensor
 
 from interp import results
 from interp._arguments import check_pairs, check_prompts
-from interp.errors import InterpError, UnaskableError, whole_number
+from interp.errors import UnaskableError, whole_number
 from interp.heads.choice import End, check_order, end_of
 from interp.heads.entering import TOLERANCE
 from interp.heads.head import Head, Kind
@@ -247,13 +248,15 @@ def _split(model: HookedTransformer, head: Head, prompts: Prompts, places: tuple
     dest, src = places
     prompts = prompts.with_roles({DEST: dest.span, SRC: src.span})
     reader = HeadReader.of(model, head, prompts.ids.shape[1], ("q", "k"))
-    rule = None
+    rules: list[Rule] = []
     found: list[dict[str, np.ndarray]] = []
     labels: tuple[tuple[str, ...], tuple[str, ...]] = ((), ())
     for rows in stream_chunks(model, head.layer, prompts):
         part = prompts.select(rows)
         own = _own(model, head, part, reader)
-        rule = rule or Rule.of(model, head, own, part, dest.positions[rows], reader.turns["q"])
+        tried = rules or Rule.known(model, head, part.ids.shape[1], reader.turns["q"])
+        rule = fitting(tried, model, head, own, dest.positions[rows])
+        rules = [rule]  # the other prompts are held to it
         stream = written(model, part, head.layer, [DEST, SRC])
         at_dest, at_src = stream.parts.unbind(dim=1)
         query = reader.parts("q", at_dest, stream.labels, dest.positions[rows], own["q"], own.get("rot_q"))
@@ -264,7 +267,6 @@ def _split(model: HookedTransformer, head: Head, prompts: Prompts, places: tuple
         fixed = torch.zeros(len(rows), dtype=torch.float64)
         if rule.fixed is not None:
             fixed = rule.fixed[torch.from_numpy(dest.positions[rows]), at[:, 0]]
-        rule.check(model, head, own, part, dest.positions[rows])
         terms = rule.scale * torch.einsum("pqx,pkx->pqk", query.parts, key.parts)
         score = own["scores"] if "scores" in own and not rule.cap else rule.raw(own, dest.positions[rows])
         score = score.gather(1, at).squeeze(1)
@@ -276,7 +278,7 @@ def _split(model: HookedTransformer, head: Head, prompts: Prompts, places: tuple
             )
         found.append({"terms": terms.numpy(), "fixed": fixed.numpy(), "score": score.numpy(), "weight": seen.numpy()})
         meter.add(len(rows))
-    assert rule is not None
+    (rule,) = rules
     joined = {name: np.concatenate([one[name] for one in found]) for name in found[0]}
     error = float(np.abs(joined["terms"].sum((1, 2)) + joined["fixed"] - joined["score"]).max())
     return Split(
@@ -318,27 +320,11 @@ class Rule:
     fixed: Float[Tensor, "dest src"] | None
 
     @classmethod
-    def of(
-        cls,
-        model: HookedTransformer,
-        head: Head,
-        own: dict[str, Tensor],
-        prompts: Prompts,
-        dest: Int[np.ndarray, " p"],
-        turn: Turn | None,
-    ) -> Rule:
-        """The rule that gives the model's own attention.
-
-        Raises:
-            InterpError: none that is known here does.
-        """
+    def known(cls, model: HookedTransformer, head: Head, length: int, turn: Turn | None) -> list[Rule]:
+        """The rules by which the head may attend, for prompts of so many tokens."""
         cap = float(getattr(model.bridge.cfg, "attn_scores_soft_cap", None) or 0.0)
-        fixed = _fixed(model, head, prompts.ids.shape[1]) if model.has_site("scores") else None
-        tried = [cls(scale, max(cap, 0.0), fixed) for scale in _scales(model, head, turn)]
-        errors = [rule.error(model, head, own, prompts, dest) for rule in tried]
-        best = int(np.argmin(errors))
-        tried[best].check(model, head, own, prompts, dest)
-        return tried[best]
+        fixed = _fixed(model, head, length) if model.has_site("scores") else None
+        return [cls(scale, max(cap, 0.0), fixed) for scale in _scales(model, head, turn)]
 
     def scores(self, own: dict[str, Tensor], dest: Int[np.ndarray, " prompt"]) -> Float[Tensor, "prompt src"]:
         """The scores from ``dest`` to every position, not masked, from the model's own queries and keys."""
@@ -351,12 +337,7 @@ class Rule:
         return raw if self.fixed is None else raw + self.fixed[torch.from_numpy(dest)]
 
     def error(
-        self,
-        model: HookedTransformer,
-        head: Head,
-        own: dict[str, Tensor],
-        prompts: Prompts,
-        dest: Int[np.ndarray, " p"],
+        self, model: HookedTransformer, head: Head, own: dict[str, Tensor], dest: Int[np.ndarray, " prompt"]
     ) -> float:
         """How far the softmax of these scores is from the model's own attention, over the sources that it sees."""
         pattern = own["pattern"].nan_to_num()
@@ -369,26 +350,24 @@ class Rule:
             made = scores.softmax(dim=1)
         return float((made - pattern).abs().max())
 
-    def check(
-        self,
-        model: HookedTransformer,
-        head: Head,
-        own: dict[str, Tensor],
-        prompts: Prompts,
-        dest: Int[np.ndarray, " p"],
-    ) -> None:
-        """Refuse a model that attends by another rule.
 
-        Raises:
-            InterpError: says how far off.
-        """
-        error, allowed = self.error(model, head, own, prompts, dest), TOLERANCE.get(model.dtype, 5e-2)
-        if not error <= allowed:
-            raise InterpError(
-                f"{head.label} of {model.name} ({model.cfg.architecture}) attends by another rule than the softmax of "
-                f"q·k, or turns its queries unseen: its weights are {error:.2g} off, where {allowed:g} is allowed, so "
-                "its scores cannot be split. Choose another head or model, or use path patching or knockout."
-            )
+def fitting(
+    rules: Sequence[Rule], model: HookedTransformer, head: Head, own: dict[str, Tensor], dest: Int[np.ndarray, " p"]
+) -> Rule:
+    """The one of some rules that comes nearest to the model's own attention.
+
+    Raises:
+        UnaskableError: the model attends by another rule; says how far off the weights are.
+    """
+    errors = [rule.error(model, head, own, dest) for rule in rules]
+    best, allowed = int(np.argmin(errors)), TOLERANCE.get(model.dtype, 5e-2)
+    if not errors[best] <= allowed:
+        raise UnaskableError(
+            f"{head.label} of {model.name} ({model.cfg.architecture}) attends by another rule than the softmax of "
+            f"q·k, or turns its queries unseen: its weights are {errors[best]:.2g} off, where {allowed:g} is allowed, "
+            "so its scores cannot be split. Choose another head or model, or use path patching or knockout."
+        )
+    return rules[best]
 
 
 def _scales(model: HookedTransformer, head: Head, turn: Turn | None) -> list[float]:

@@ -14,7 +14,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
-from interp import _kept
+from interp import _cells, _kept
 from interp._arguments import check_model
 from interp.errors import InterpError
 from interp.lenses.reading import IDENTITY, Translator, read
@@ -63,6 +63,9 @@ class TrainedLens:
     def __repr__(self) -> str:
         """What it is, of which model, and for which places."""
         return f"{type(self).__name__}({self.model['model']!r}, {len(self.matrices)} places of {', '.join(self.sites)})"
+
+    def _repr_html_(self) -> str:
+        return _cells.html(self)
 
     def translate(self, stream: Float[Tensor, "... d_model"], site: str, layer: int) -> Float[Tensor, "... d_model"]:
         """The stream at a place as the last layer would have left it; after the last layer it stays as it is.

@@ -42,7 +42,13 @@ _PARTS: Mapping[str, Callable[[xr.Dataset], bool]] = {
     "influences": lambda data: "knockout_kl" in data and "swap_stream" in data,
     "qk_attribution": lambda data: "term" in data and "chosen_by" in data.attrs,
     "head_roles": lambda data: "head_role" in data.dims and "excess" in data,
+    "logit_lens": lambda data: "rank" in data and "kl" in data and "lens" not in data.dims,
+    "lenses": lambda data: "kl" in data and "lens" in data.dims,
+    "places": lambda data: "recovered_erasure" in data and "selectivity" in data,
     "circuit": lambda data: "kept" in data and "receiver_nodes" in data.variables,
+    "circuit_evaluation": lambda data: "own_faithfulness" in data and "complement" in data,
+    "ground_truth": lambda data: "auroc" in data and "known" in data.dims,
+    "false_alarms": lambda data: "alarms" in data and "claim" in data.dims,
     "approximation_audit": lambda data: "approximation" in data.dims and "trusted" in data,
 }
 """Results that have a section of their own on the page -> what they are known by."""
@@ -76,7 +82,14 @@ def of_result(
     key = next((part for part, known in _PARTS.items() if known(data)), None)
     if key == "verdict" and name is None:
         return _of_verdict(data)
-    drawn = _on_the_page(key, data) if key is not None else {}
+    drawn = {}
+    if key is not None:
+        blocks = _on_the_page(key, data)
+        drawn = _figures(data, blocks)
+        if not drawn and name is None and blocks:  # a section of tables alone
+            return notebook.of_blocks(
+                say_stored(str(data.attrs.get("title", ""))), blocks, names=tuple(_generic(data)), language=spoken()
+            )
     if not drawn or (name is not None and name not in drawn):
         drawn = {**drawn, **_generic(data)}
     return _chosen(data, drawn, name)
@@ -128,16 +141,20 @@ class _Drawn:
     words: tuple[str, ...] = ()
 
 
-def _on_the_page(key: str, data: xr.Dataset) -> dict[str, _Drawn]:
-    """The figures of the section that draws this result, by their keys."""
+def _on_the_page(key: str, data: xr.Dataset) -> list[Block]:
+    """What the section shows that draws this result."""
     run = RunInputs({key: Result(key, data)}, {}, {}, "")
     part = next(part for part in parts.PARTS if key in part.results)
     context = parts.Context(run, verdict.of(run), None)
+    return [block for section in part.sections(context) for block in section.blocks]
+
+
+def _figures(data: xr.Dataset, blocks: Sequence[Block]) -> dict[str, _Drawn]:
+    """The figures among them, by their keys."""
     answer = str(data.attrs.get("answer", ""))
     return {
         block.key: _Drawn(replace(block, file=""), (answer,) if answer else ())
-        for section in part.sections(context)
-        for block in section.blocks
+        for block in blocks
         if isinstance(block, Figure)
     }
 

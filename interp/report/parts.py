@@ -92,7 +92,7 @@ def missing(run: RunInputs, key: str, title: str, name: str) -> Section:
     reason = run.manifest.get("not_asked", {}).get(name)
     text = f"This run has no results/{name}.nc, so this section is left out."
     if reason is not None:
-        text = f"This cannot be asked of these prompts. {reason}"
+        text = f"This cannot be asked here. {reason}"
     return Section(key, title, "", (Notice("note", "", text),))
 
 

@@ -355,6 +355,8 @@ def random_model(model: HookedTransformer, *, seed: int = 0) -> HookedTransforme
     from interp.model import HookedTransformer
 
     check_model(model)
+    with torch.no_grad():  # what some bridges keep of their last pass may hang on a gradient, which is not copied
+        model.forward(torch.zeros(1, 1, dtype=torch.long, device=model.device))
     bridge = copy.deepcopy(model.bridge)
     generator = torch.Generator().manual_seed(whole_number(seed, "seed", least=0))
     with torch.no_grad():

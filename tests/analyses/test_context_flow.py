@@ -454,7 +454,7 @@ def test_results_without_a_vocabulary_need_both_roles(planted: dict[str, xr.Data
 def test_what_could_not_be_asked_is_told_with_its_reason(planted: dict[str, xr.Dataset]) -> None:
     without = {name: data for name, data in planted.items() if name != "probing"}
     found = context_flow.run(without, not_asked={"probing": "Every prompt has the same noun."})
-    assert "probing cannot be asked of these prompts: Every prompt has the same noun; " in found.attrs["limits"]
+    assert "probing cannot be asked here: Every prompt has the same noun; " in found.attrs["limits"]
     assert "not run" not in found.attrs["limits"]
 
 

@@ -138,7 +138,7 @@ def test_a_question_by_default_is_left_out_and_check_says_so(
     (tmp_path / "own.yaml").write_text(yaml.safe_dump(study))
     assert main(["check", "own.yaml", "--model", "mini"]) == 0
     last = capsys.readouterr().out.splitlines()[-1]
-    assert last.startswith("probing cannot be asked of these prompts: Only 0 of 8 labels of 'copied' occur with")
+    assert last.startswith("probing cannot be asked here: Only 0 of 8 labels of 'copied' occur with")
 
 
 @pytest.mark.parametrize("task", tasks.names())

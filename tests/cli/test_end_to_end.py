@@ -18,7 +18,7 @@ from tests.trained import save_model_that_does
 pytestmark = pytest.mark.slow
 
 NAMES = ("agreement", "gender-es", "greater-than")  # the other language of each runs the same code
-LEFT_OUT = "This cannot be asked of these prompts."
+LEFT_OUT = "This cannot be asked here."
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -337,7 +337,7 @@ def test_a_question_that_the_prompts_leave_no_room_for_is_left_out_with_its_reas
     assert "probing" not in manifest(tmp_path)["results"]
     assert manifest(tmp_path)["not_asked"] == {"probing": "Every prompt has the same noun."}
     assert manifest(tmp_path)["status"] == "done"
-    assert "probing cannot be asked of these prompts: Every prompt has the same noun." in said.notes
+    assert "probing cannot be asked here: Every prompt has the same noun." in said.notes
 
 
 def test_a_question_that_the_study_itself_asks_is_refused_where_there_is_no_room_for_it(tmp_path: Path) -> None:

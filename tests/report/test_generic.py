@@ -263,4 +263,4 @@ def test_a_question_of_an_analysis_without_a_section_that_could_not_be_asked_is_
     write_run(tmp_path, only("behavior", "verdict"))
     said = json.loads((tmp_path / "manifest.json").read_text())
     (tmp_path / "manifest.json").write_text(json.dumps({**said, "not_asked": {"lens": "All prompts are one."}}))
-    assert "This cannot be asked of these prompts. All prompts are one." in html(tmp_path)
+    assert "This cannot be asked here. All prompts are one." in html(tmp_path)

@@ -523,7 +523,7 @@ def test_a_question_that_could_not_be_asked_is_shown_with_its_reason(tmp_path: P
     directory = write_run(tmp_path, RunSpec(missing=("probing",), manifest=reason))
     report.render(directory)
     said = (directory / "report.html").read_text(encoding="utf-8")
-    assert "This cannot be asked of these prompts. Every prompt has the same noun." in said
+    assert "This cannot be asked here. Every prompt has the same noun." in said
 
 
 def test_prompts_without_roles_show_what_differs(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from interp.subspaces import Subspace, das, interchange, placebo, random_model, 
 from interp.subspaces.interchange import aligned
 from interp.subspaces.runs import Runs
 from interp.sweeps import score
+from tests.families import FAMILIES
 from tests.tiny import LOGITS, ragged_pairs, scattered_pairs, without_blocks
 from tests.tolerance import close, near
 
@@ -195,3 +197,15 @@ def test_gradients_on_the_weights_are_those_through_hooks(
 def test_what_cannot_be_exchanged_is_refused_in_one_line(wrong: Any, message: str, gpt2: HookedTransformer) -> None:
     with pytest.raises(InterpError, match=message):
         wrong(gpt2, scattered_pairs())
+
+
+def test_a_model_is_shuffled_whatever_was_last_done_with_it(tmp_path: Path) -> None:
+    """A block whose parts run side by side keeps what they made, with its gradient."""
+    model = HookedTransformer.from_pretrained(FAMILIES["neox"].build(tmp_path, num_hidden_layers=2))
+    pairs = scattered_pairs()
+    das(model, pairs, layer=1, at="color", rank=1, steps=1)
+    other = random_model(model)
+    assert (score(other, pairs) != score(model, pairs)).all()
+    mine, theirs = (dict(one.bridge.named_parameters()) for one in (model, other))
+    for name, weight in mine.items():
+        assert torch.equal(weight.flatten().sort().values, theirs[name].flatten().sort().values), name

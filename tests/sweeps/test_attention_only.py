@@ -39,10 +39,10 @@ KINDS: dict[str, dict[str, int]] = {
 }
 
 
-def made(kind: str) -> HookedTransformer:
+def made(kind: str, **more: int) -> HookedTransformer:
     sizes = {
         "n_layers": N_LAYERS, "d_model": 32, "n_ctx": 24, "d_head": D_HEAD, "n_heads": N_HEADS, "d_vocab": VOCAB,
-        "attn_only": True, "act_fn": "relu", "normalization_type": "LN", **KINDS[kind],
+        "attn_only": True, "act_fn": "relu", "normalization_type": "LN", **KINDS[kind], **more,
     }  # fmt: skip
     bridge = boot_native(sizes)
     generator = torch.Generator().manual_seed(9)
