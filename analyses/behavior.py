@@ -27,7 +27,7 @@ from interp.prompts import PromptPairs, tokens
 from interp.prompts.vocabulary import DOES_NOT, GUESSING, PREFERS, SAYS
 from interp.results import Variable
 from interp.run import logits_at
-from interp.sweeps import Meter, Progress, Reading
+from interp.sweeps import Meter, Plan, Progress, Reading, passes, plans_of
 
 if TYPE_CHECKING:
     from interp.model import HookedTransformer
@@ -144,6 +144,24 @@ def run(
             **summary.usual_attrs(),
         },
     )
+
+
+@plans_of(run)
+def planned(model: HookedTransformer, rungs: Mapping[str, PromptPairs] | PromptPairs) -> list[Plan]:
+    """What ``run`` computes with the same options: each prompt once, or once for each answer. Nothing is run.
+
+    >>> from analyses import behavior
+    >>> from interp import HookedTransformer, tasks
+    >>> model = HookedTransformer.from_pretrained("mini")
+    >>> pairs = tasks.build("color-noun", "recall", tokenizer=model, n=4)
+    >>> [plan.rows for plan in behavior.planned(model, pairs)]  # clean and corrupted
+    [4, 4]
+    """
+    return [
+        passes(model, prompts, forward=2 if pairs.answer_policy == "sum_logprob" else 1)
+        for pairs in _ladder(rungs).values()
+        for prompts in (pairs.clean, pairs.corrupted)
+    ]
 
 
 # ---- what was asked for ----

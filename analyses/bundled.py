@@ -80,6 +80,7 @@ _BEHAVIOR = Analysis(
         ),
     ),
     settled=("progress", "main", "descriptions"),
+    plans=True,
 )  # fmt: skip
 
 _ATTENTION_LESSON = Analysis(
@@ -185,6 +186,7 @@ _COMPOSITION = Analysis(
         Option("distance", Number("0 or more", least=0, whole=True), 0, "tokens between the words, in rotary models"),
     ),
     settled=("seed", "progress"),
+    plans=True,
 )
 
 _HEAD_ROLES = Analysis(
@@ -336,6 +338,7 @@ _GROUND_TRUTH = Analysis(
         Option("methods", Several(Text(tuple(track_record.methods())), "method"), None, "methods on trial", "all"),
     ),
     settled=("progress",),
+    plans=True,
 )  # fmt: skip
 
 _FALSE_ALARMS = Analysis(
@@ -344,6 +347,7 @@ _FALSE_ALARMS = Analysis(
     "How often is something found in a model with random weights?",
     options=(Option("n_models", Number("at least 1", least=1, whole=True), 200, "models with random weights"),),
     settled=("progress",),
+    plans=True,
 )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import xarray as xr
@@ -9,6 +10,8 @@ import xarray as xr
 from interp import heads
 from interp._arguments import check_pairs
 from interp.errors import whole_number
+from interp.heads.composition import KINDS
+from interp.sweeps import Plan, plans_of
 
 if TYPE_CHECKING:
     from interp.model import HookedTransformer
@@ -60,3 +63,19 @@ def run(
     check_pairs(model, pairs)
     check(distance=distance)
     return heads.composition(model, distance=distance, seed=seed, progress=progress)
+
+
+@plans_of(run)
+def planned(model: HookedTransformer) -> list[Plan]:
+    """What ``run`` computes: products of the weights of every two heads. Nothing is computed.
+
+    >>> from analyses import composition
+    >>> from interp import HookedTransformer
+    >>> [plan.rows for plan in composition.planned(HookedTransformer.from_pretrained("mini"), [])]  # 6 pairs of layers
+    [288]
+    """
+    cfg = model.cfg
+    scores = len(KINDS) * cfg.n_heads**2 * math.comb(cfg.n_layers, 2)
+    flop = 2.0 * cfg.d_head**2 * (cfg.d_model + 2 * cfg.d_head)
+    widest = cfg.n_heads**2 * (cfg.n_layers - 1) * cfg.d_head**2
+    return [Plan("weights", scores, scores, (), cfg.n_layers, scores * flop, 2 * 8 * widest, cfg.n_heads)]

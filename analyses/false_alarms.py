@@ -14,7 +14,7 @@ from interp import groundtruth, results, stats
 from interp.errors import InterpError, shown
 from interp.prompts.template import ANSWER
 from interp.results import Variable
-from interp.sweeps import Meter
+from interp.sweeps import Meter, Timed, plans_of
 
 if TYPE_CHECKING:
     from interp.model import HookedTransformer
@@ -25,6 +25,9 @@ CLAIMS = ("gate", "verdict", "verdict, gate opened", "heads alone", "readable")
 """What can be claimed of a random model."""
 LEVEL = 0.05
 """Chance, at most, that a probe is called readable anywhere where nothing can be read."""
+
+SECONDS = 1.5
+"""One random model, its share of the probes included, on one core."""
 
 
 def check(*, n_models: int) -> None:
@@ -98,6 +101,17 @@ def run(
         seed=0,
         dims={"claim": "what is claimed"},
     )
+
+
+@plans_of(run)
+def planned(n_models: int) -> list[Timed]:
+    """What ``run`` takes: so many models, whatever model is studied. Nothing is run.
+
+    >>> from analyses import false_alarms
+    >>> [plan.rows for plan in false_alarms.planned(None, None, n_models=8)]
+    [8]
+    """
+    return [Timed(n_models, n_models * SECONDS)]
 
 
 def _alarms(seed: int) -> dict[str, bool]:

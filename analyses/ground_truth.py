@@ -16,13 +16,15 @@ from analyses import trial
 from interp import groundtruth, results, track_record
 from interp.errors import names, unknown_name
 from interp.results import Variable
-from interp.sweeps import Meter
+from interp.sweeps import Meter, Timed, plans_of
 
 if TYPE_CHECKING:
     from interp.model import HookedTransformer
     from interp.prompts import PromptPairs
     from interp.sweeps import Progress
 
+SECONDS = 1.0
+"""One method on one model, on one core, on average over all."""
 SOURCE = "Shi et al. 2024, arXiv 2410.13032; Gupta et al. 2024, arXiv 2407.14494 (models with known circuits)"
 
 
@@ -99,6 +101,19 @@ def run(
             "known": "the model whose circuit is known",
         },
     )
+
+
+@plans_of(run)
+def planned(known: Sequence[str] | None, methods: Sequence[str] | None) -> list[Timed]:
+    """What ``run`` takes: so many trials, whatever model is studied. Nothing is run.
+
+    >>> from analyses import ground_truth
+    >>> [plan.rows for plan in ground_truth.planned(None, None, known=["plain"], methods=["verdict", "gradient"])]
+    [2]
+    """
+    models = _chosen("ground-truth model", known, groundtruth.models())
+    trials = len(models) * len(_chosen("method on trial", methods, trial.METHODS))
+    return [Timed(trials, trials * SECONDS)]
 
 
 def _chosen(what: str, given: Sequence[str] | None, there_are: Sequence[str] | Mapping[str, object]) -> list[str]:

@@ -46,7 +46,7 @@ from interp.prompts.vocabulary import NOTHING_STATED
 from interp.results import Variable
 from interp.run import capture
 from interp.sites import check_sites, vector_site
-from interp.sweeps import Meter, Plan, Progress, bounded, costly, passes, plans_of
+from interp.sweeps import Meter, Plan, Progress, Timed, bounded, costly, passes, plans_of
 
 if TYPE_CHECKING:
     from interp.model import HookedTransformer
@@ -67,8 +67,8 @@ PERMUTATIONS = 200
 
 TRANSFER = "fitted on one task -> tested on the other"
 
-FIT = 3.5e9
-"""Operations of a model that take about as long as one probe at one place in one fold, its codelength and null too."""
+SECONDS = 0.02
+"""One probe at one place in one fold, its codelength and null too, on one core."""
 
 EVERY = 3
 """Where a run is costly every third layer is probed, and the last: a layer adds little to its neighbours."""
@@ -275,17 +275,17 @@ def planned(
     n_folds: int,
     probes: Sequence[str],
     transfer: Sequence[str],
-) -> list[Plan]:
+) -> list[Plan | Timed]:
     """About what ``run`` computes with the same options: it reads every prompt once, and fits. Nothing is run.
 
-    A fit counts as ``FIT`` operations: so many would take as long.
+    Fits are timed: ``SECONDS`` each.
 
     >>> from analyses import probing
     >>> from interp import HookedTransformer, tasks
     >>> model = HookedTransformer.from_pretrained("mini")
     >>> pairs = tasks.build("color-noun", "recall", tokenizer=model, n=2)
-    >>> [plan.rows for plan in probing.planned(model, pairs)]
-    [4]
+    >>> [plan.rows for plan in probing.planned(model, pairs)]  # runs, and fits
+    [4, 600]
     """
     prompts = pairs.clean if isinstance(pairs, PromptPairs) else pairs
     check_prompts(model, prompts)
@@ -294,7 +294,7 @@ def planned(
     n_cells = len(sites) * n_layers * len(prompts.roles if roles is None else roles)
     n_fits = n_cells * n_folds * (2 + len(probes))
     reads = both * len(sites) * (1 + 2 * len(transfer))
-    return [passes(model, prompts, forward=reads, unembedded=0, besides=FIT * n_fits)]
+    return [passes(model, prompts, forward=reads, unembedded=0), Timed(n_fits, n_fits * SECONDS)]
 
 
 def _crossed(

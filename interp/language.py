@@ -14,7 +14,7 @@ to the piece of work at hand (``with speaking("es"):``), as in gettext's users, 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import cache
@@ -38,6 +38,7 @@ _CONTRACTED = {"es": (re.compile(rf"\b([Aa]|[Dd]e) {_SEAM}el "), {"a": "al", "A"
 
 _spoken: ContextVar[str] = ContextVar("language of the sentences", default=LANGUAGES[0])
 _prompts: ContextVar[str] = ContextVar("language of the prompts", default="")
+_own: ContextVar[frozenset[str]] = ContextVar("names that someone gave", default=frozenset())
 _SPANISH = frozenset("el la los las un una que de del y en es con por para me mi su se al como pero más".split())
 _ENGLISH = frozenset("the a an of and in is are with for my his her to that it he she you on was but as".split())
 
@@ -102,12 +103,13 @@ def is_spanish(text: str) -> bool:
 
 
 @contextmanager
-def speaking(language: str, prompts: str = "") -> Iterator[None]:
+def speaking(language: str, prompts: str = "", own: Collection[str] = ()) -> Iterator[None]:
     """Let :func:`say` speak a language within this block.
 
     Args:
         language: one of ``LANGUAGES``.
         prompts: the language of the prompts that are shown; empty where that is not known.
+        own: names of roles that a user gave, which stay as they are.
 
     Raises:
         InterpError: none of ``LANGUAGES``.
@@ -116,12 +118,13 @@ def speaking(language: str, prompts: str = "") -> Iterator[None]:
     ...     spoken()
     'es'
     """
-    token, other = _spoken.set(check(language)), _prompts.set(prompts)
+    token, other, names = _spoken.set(check(language)), _prompts.set(prompts), _own.set(frozenset(own))
     try:
         yield
     finally:
         _spoken.reset(token)
         _prompts.reset(other)
+        _own.reset(names)
 
 
 def spoken() -> str:
@@ -169,15 +172,17 @@ def say(english: str, /, **values: object) -> str:
 def called(kind: str, name: str) -> str:
     """The name of a role, a rung or an ablation as a reader sees it: in words of the language, where it has them.
 
-    A name that is in no catalogue, as a user's own may be, stays as it is.
+    A name that is in no catalogue stays as it is, and so does one that a user gave.
 
     >>> called("role", "after_noun")
     'after_noun'
-    >>> with speaking("es"):
-    ...     called("role", "after_noun"), called("role", "my_own")
-    ('después del sustantivo', 'my_own')
+    >>> with speaking("es", own=["noun"]):
+    ...     called("role", "after_noun"), called("role", "my_own"), called("role", "noun")
+    ('después del sustantivo', 'my_own', 'noun')
     """
-    return name if spoken() == LANGUAGES[0] else catalogue(spoken()).get(f"{kind} {name}", name)
+    if spoken() == LANGUAGES[0] or (kind == "role" and name in _own.get()):
+        return name
+    return catalogue(spoken()).get(f"{kind} {name}", name)
 
 
 def edge(name: str) -> str:
@@ -268,6 +273,15 @@ def say_stored(text: str) -> str:
     if spoken() == LANGUAGES[0] or not text:
         return text
     return catalogue(spoken()).get(text) or _like(text) or Foreign(text, LANGUAGES[0])
+
+
+def say_reasons(text: str) -> str:
+    """Several texts that a result carries as one, parted by semicolons, each said in turn.
+
+    >>> say_reasons("all estimated effects are equal; only 3 cells could differ, too few to judge by")
+    'all estimated effects are equal; only 3 cells could differ, too few to judge by'
+    """
+    return "; ".join(say_stored(one) for one in text.split("; "))
 
 
 def _like(text: str) -> str | None:

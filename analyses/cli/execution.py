@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     import xarray as xr
 
     from interp.model import HookedTransformer
+    from interp.model.outline import Outlined
     from interp.prompts import PromptPairs
     from interp.prompts.tokens import SupportsTokenizer
     from interp.tasks import Task
@@ -76,6 +77,7 @@ class Tools:
 
     reader: Callable[[str], SupportsTokenizer]
     load_model: Callable[..., HookedTransformer]
+    outline: Callable[..., Outlined]
     build_pairs: Callable[..., PromptPairs]
     function: Callable[[Analysis, str], Callable[..., Any]]
     save: Callable[[xr.Dataset, Path], object]
@@ -89,11 +91,13 @@ def real_tools(language: str | None = None) -> Tools:
     """The library's own parts, with a page in this language (``report.render``). Imports torch."""
     from interp import report, results
     from interp.model import HookedTransformer
+    from interp.model.outline import outlined
     from interp.model.source import reader
 
     return Tools(
         reader=reader,
         load_model=HookedTransformer.from_pretrained,
+        outline=outlined,
         build_pairs=tasks.build,
         function=Analysis.function,
         save=results.save,
@@ -239,12 +243,14 @@ def kept(
 ) -> set[str]:
     """The analyses whose results a run into this directory would reuse. Nothing is written.
 
+    Where the model is an outline, its weights are taken to be those that the directory's results are of.
+
     Args:
         study: what is run.
         out: the run's directory, which need not be there.
         tools: the parts to run with.
         watcher: is told nothing unless a result is damaged.
-        model: the model.
+        model: the model, or its outline.
         pairs: of every rung.
         main: the main rung.
         n: how many pairs of the explained rung are explained.
@@ -255,7 +261,10 @@ def kept(
     directories.refuse_foreign(out)
     task = tasks.load(study.task)
     place, earlier = RunDirectory(out, tools.load, tools.save, watcher.note), recorded.read(out)
-    asked = {**_asked(study, task, study.ladder(task)[0], main), "model": _description(model)}
+    described = _description(model)
+    if not described["weights_sha256"]:
+        described["weights_sha256"] = earlier.get("model", {}).get("weights_sha256", "")
+    asked = {**_asked(study, task, study.ladder(task)[0], main), "model": described}
     _refuse_another(place, earlier, asked)
     run = _Run(study, task, place, tools, watcher, model, pairs, main, _stages(study, tools), True)
     return run.kept(asked, earlier.get("explained_rung"), n)

@@ -19,8 +19,10 @@ if TYPE_CHECKING:
     from interp.model import HookedTransformer
     from interp.prompts import PromptPairs
 
-SAMPLE = 2
-"""Pairs on which the machine's rate is measured."""
+SAMPLE = 16
+"""Pairs on which the machine's rate is measured, or fewer: small batches are slower than those of a run."""
+SAMPLE_FLOP = 2e10
+"""Operations of that measurement at most, if two pairs take no more."""
 PAGE_BYTES = 3 << 20
 """What a page of a bundled study takes on the disk, at most."""
 _PER_ROW = 16
@@ -32,7 +34,8 @@ def rehearsed(
 ) -> Iterator[str]:
     """What ``execute`` would do with the same arguments, in lines of text.
 
-    The pairs are built from the tokenizer. The model is loaded, since a plan is of its own arithmetic.
+    The pairs are built from the tokenizer, and the plan is of the shapes that the configuration states: no weight of
+    the model is read.
 
     Raises:
         InterpError: what the run itself would refuse of the study, its pairs and the model.
@@ -52,29 +55,41 @@ def rehearsed(
     for name, reason in left_out.items():
         yield f"Left out: {name}, {reason}"
     explained = main if main in pairs else list(pairs)[-1]
-    with watcher.stage(f"load {study.model}, whose own arithmetic is planned"):
-        model = tools.load_model(study.model, device=device, dtype=dtype)
+    with watcher.stage(f"read the shapes of {study.model}, whose own arithmetic is planned"):
+        outline = tools.outline(study.model, device=device, dtype=dtype)
+    model = outline.whole
     chosen = pairs[explained]
     n = len(chosen) if every_prompt else tools.affordable(study, model, chosen)
     bound = "" if n == len(chosen) else f" {n} of them, to bound the time; --n chooses the number."
     yield f"Explained, if the model does it: rung {explained}, {len(chosen)} pairs.{bound}"
     kept = execution.kept(study, out, tools=tools, watcher=watcher, model=model, pairs=pairs, main=main, n=n)
-    sweeps = plans.planned(study, model, chosen.spread(n), without={*left_out, *kept})
+    sweeps = plans.planned(study, model, chosen.spread(n), pairs, without={*left_out, *kept})
     with watcher.stage("measure this machine"):
-        rate = operations_per_second(model, chosen.spread(min(SAMPLE, n)))
+        rate = operations_per_second(outline.sample, chosen.spread(min(SAMPLE, len(chosen))))
     if kept:
-        yield f"Kept from an earlier run into {out}: {len(kept)} of {len(study.analyses)} analyses."
+        yield (
+            f"Kept from an earlier run into {out}, if the weights are still the same: {len(kept)} of "
+            f"{len(study.analyses)} analyses."
+        )
     yield ""
     yield from aligned(*_table(study, sweeps, rate, left_out, kept))
     yield ""
-    yield from _in_all(model, Sweeps.together(sweeps.values()) if sweeps else None, rate)
+    unplanned = any(not one.plans and one.needs != "results" for one in registry.ordered(study.analyses).values())
+    yield from _in_all(model, Sweeps.together(sweeps.values()) if sweeps else None, rate, unplanned=unplanned)
 
 
 def operations_per_second(model: HookedTransformer, pairs: PromptPairs) -> float:
-    """How many planned operations of a sweep this machine makes in a second, by one small sweep made twice."""
+    """How many planned operations of a sweep this machine makes in a second, by one small sweep made twice.
+
+    Args:
+        model: the model, or its first layers.
+        pairs: some of them are swept: as many as ``SAMPLE_FLOP`` allows.
+    """
     from interp.sweeps import Patching, Where
 
     asked = Patching(["resid_pre"], "denoising", where=Where(layers=[0]))
+    allowed = int(len(pairs) * SAMPLE_FLOP / asked.plan(model, pairs).flop)
+    pairs = pairs.spread(min(len(pairs), max(2, allowed)))
     seconds = []
     for _ in range(2):
         started = time.perf_counter()
@@ -102,32 +117,33 @@ def _table(
                     name,
                     f"{found.rows} of {found.rows_in_all}",
                     str(found.batches),
-                    f"{found.flop:.2g}",
+                    f"{found.flop:.2g}" if found.flop else "not counted",
                     mebibytes(found.peak_bytes),
-                    in_words(found.flop / rate),
+                    in_words(found.takes(rate)),
                 )
             )
     return ("analysis", "rows", "batches", "operations", "memory", "about"), rows
 
 
 _OTHERS = {
-    "ladder": "plain runs of every pair",
-    "pairs": "no sweep: plain runs, gradients, fits",
+    "ladder": "it gives no plan",
+    "pairs": "it gives no plan",
     "results": "no run: joins the others' results",
 }
 """What an analysis does that has no plan, by what it needs."""
 
 
-def _in_all(model: HookedTransformer, found: Sweeps | None, rate: float) -> Iterator[str]:
-    weights = sum(each.numel() * each.element_size() for each in model.bridge.parameters())
-    yield f"The model takes {mebibytes(weights)} on {model.device}."
+def _in_all(model: HookedTransformer, found: Sweeps | None, rate: float, *, unplanned: bool) -> Iterator[str]:
+    yield f"The model takes {mebibytes(model.weight_bytes)} on {model.device}."
     if found is None:
-        yield "No sweep is left to make."
+        yield "Nothing is left to compute."
         return
+    on_top = "what gives no plan and " if unplanned else ""
     yield (
-        f"Sweeps in all: {found.rows} of {found.rows_in_all} rows, {found.flop:.2g} operations at least, "
-        f"{mebibytes(found.peak_bytes)} beside the model at most, about {in_words(found.flop / rate)} at the "
-        f"{rate / 1e9:.2g} billion operations a second of a small sweep here. What has no plan comes on top."
+        f"In all: {found.rows} of {found.rows_in_all} rows, {found.flop:.2g} operations at least, "
+        f"{mebibytes(found.peak_bytes)} beside the model at most, about {in_words(found.takes(rate))} at the "
+        f"{rate / 1e9:.2g} billion operations a second of a small sweep here. On top come {on_top}loading the model "
+        "and writing the page."
     )
     yield (
         f"On the disk: {mebibytes(_PER_ROW * found.rows_in_all)} for the effects, and at most "

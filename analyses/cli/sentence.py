@@ -15,12 +15,13 @@ import xarray as xr
 from analyses.cli.directory import refuse_used
 from analyses.cli.terminal import Screen, aligned
 from interp.errors import InterpError, shown
-from interp.language import say, speaking
+from interp.language import say, say_stored, speaking
 
 if TYPE_CHECKING:
     from analyses.cli.explanation import Explanation, Influences
     from interp.model import HookedTransformer
     from interp.prompts.chat import Messages
+    from interp.prompts.pairing import Drop
 
 HEADS, WORDS = 5, 3
 """How many heads, and how many words after each token, are listed."""
@@ -226,8 +227,7 @@ def lines(found: Explanation | Influences) -> list[str]:
 def _lines(found: Explanation) -> Iterator[str]:
     """The answer, the words that were left out, the leading heads, and what changes in the predictions."""
     yield found.answer
-    for drop in found.pairs.drops:
-        yield say("Left out: {reason}.", reason=drop.reason)
+    yield from _left_out(found.pairs.drops)
     if not found.reaches:
         return
     enough, needed = (part.isel(cell=slice(HEADS)) for part in found.head_effects)
@@ -249,6 +249,17 @@ def _lines(found: Explanation) -> Iterator[str]:
     if found.continuation is not None:
         yield ""
         yield from _continuation(found.continuation, [slots["source"] for slots in found.pairs.corrupted_slots])
+
+
+def _left_out(drops: Sequence[Drop]) -> Iterator[str]:
+    """Which words were left out: those of another number of tokens in one line, each other with its reason."""
+    uneven = [drop.reason.partition(": ")[0] for drop in drops if drop.kind in ("length", "span")]
+    if uneven:
+        yield say("Left out, since they have another number of tokens: {words}.", words=", ".join(uneven))
+    for drop in drops:
+        if drop.kind not in ("length", "span"):
+            word, colon, why = drop.reason.partition(": ")
+            yield say("Left out: {reason}.", reason=f"{word}{colon}{say_stored(why)}")
 
 
 def _words(found: Influences) -> Iterator[str]:

@@ -2,7 +2,7 @@
 
 ``load`` goes from a name to a model: ``source`` and ``checkpoint`` read its files, ``bridged`` runs what was read,
 ``live_sites`` and ``checks`` find what holds of it. ``hooked`` is the model. ``arithmetic`` and ``products`` compute
-its pieces, and ``families`` has one file per family of models.
+its pieces, and ``families`` has one file per family of models. ``outline`` is a model without its weights, for plans.
 """
 
 from interp.model.bridged import Hook, HookFunction

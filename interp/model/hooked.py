@@ -155,6 +155,11 @@ class HookedTransformer(BridgedModel):
         return load.from_bridge(bridge, name=name, bos=bos)
 
     @property
+    def weight_bytes(self) -> int:
+        """What the weights take, folded and on their device."""
+        return sum(weight.numel() * weight.element_size() for weight in self.bridge.parameters())
+
+    @property
     def bos_token_id(self) -> int | None:
         """Id of the beginning-of-sequence token, or None."""
         return None if self.tokenizer is None else self.tokenizer.bos_token_id

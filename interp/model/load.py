@@ -61,6 +61,16 @@ def _load(
     source: str | os.PathLike[str], dtype: torch.dtype, place: torch.device, bos: Bos, numerics: Numerics
 ) -> HookedTransformer:
     found = read(source, dtype=dtype, device=torch.device("cpu") if place.type == "mps" else place)
+    return of_source(found, place, bos, numerics)
+
+
+@torch.inference_mode(False)
+def of_source(found: Source, place: torch.device, bos: Bos, numerics: Numerics) -> HookedTransformer:
+    """The model that a Hugging Face model becomes: wrapped, folded, examined, and held to what it said before.
+
+    Raises:
+        UnusableModelError: a check fails.
+    """
     policy = bos_policy_of(bos, found.tokenizer)
     with told(f"{found.name} is a {found.architecture}, which cannot be run on token ids alone"):
         expected = reference(found.model)
@@ -71,7 +81,7 @@ def _load(
     model = BridgedModel(bridge, name=found.name, cfg=config_of(bridge))
     capabilities = _examined(model)
     checks = {**capabilities.checks, "hugging_face": _held_to(model, expected)}
-    with in_one_dtype(dtype):
+    with in_one_dtype(found.dtype):
         values = unfolded.taken_out(model.cfg.n_kv_heads)
     capabilities = replace(capabilities, checks=checks, folded_values=values)
     if place.type == "mps":

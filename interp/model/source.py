@@ -7,6 +7,7 @@ A model is right or refused: every one of its weights comes from its checkpoint,
 from __future__ import annotations
 
 import contextlib
+import copy
 import hashlib
 import json
 import logging
@@ -87,12 +88,84 @@ def read(source: str | os.PathLike[str], *, dtype: torch.dtype, device: torch.de
         name, checkpoint = _located(text)
         model, tokenizer = _read(checkpoint, dtype)
     fingerprint = weights_sha256(model)
-    model.config.use_cache = False  # type: ignore[union-attr]  # a key-value cache would carry one run into the next
-    model.config.architectures = [type(model).__name__]  # type: ignore[union-attr]  # whatever the file said of it
-    # Weights are read, never trained; attribution differentiates by activations.
-    model.to(device=device).eval().requires_grad_(False)
+    _as_run(model)
+    model.to(device)
     check_causal(model, checkpoint.named)
     return Source(model, tokenizer, name, fingerprint)
+
+
+def _as_run(model: Any) -> None:
+    """Settle what no run here depends on, in place."""
+    model.config.use_cache = False  # a key-value cache would carry one run into the next
+    model.config.architectures = [type(model).__name__]  # whatever the file said of it
+    model.eval().requires_grad_(False)  # weights are read, never trained; attribution differentiates by activations
+
+
+class Shallow(NamedTuple):
+    """The first layers of a model with weights drawn at random, and what is known of the whole of it.
+
+    Attributes:
+        source: the first layers.
+        n_layers: of the whole model.
+        n_parameters: of the whole model.
+        config_sha256: fingerprint of the whole model's configuration.
+    """
+
+    source: Source
+    n_layers: int
+    n_parameters: int
+    config_sha256: str
+
+
+def shallow(source: str | os.PathLike[str], *, layers: int, dtype: torch.dtype, device: torch.device) -> Shallow:
+    """What a model would be made of; of its files only the configuration and the tokenizer are read.
+
+    Args:
+        source: as for ``read``.
+        layers: how many of its layers are made, if it has as many.
+        dtype: of the weights.
+        device: where they are.
+
+    Raises:
+        InterpError: there is no such model, or one of those files is missing or broken.
+    """
+    from transformers import AutoModelForCausalLM
+
+    text = os.fspath(source)
+    with _header_kept(text), _progress_hidden(), _transformers_to_log(), in_one_dtype(dtype):
+        name, checkpoint = _located(text, weights=False)
+        gguf = {"gguf_file": checkpoint.gguf} if checkpoint.gguf else {}
+        config = _config(checkpoint, gguf)
+        tokenizer = _read_tokenizer(checkpoint, config, gguf)
+        plain = copy.deepcopy(config)
+        if hasattr(plain, "quantization_config"):
+            del plain.quantization_config  # products are made of plain numbers in any case
+        try:
+            with torch.device("meta"):
+                whole = AutoModelForCausalLM.from_config(plain)  # type: ignore[no-untyped-call]
+            config.architectures = [type(whole).__name__]
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(0)
+                model = AutoModelForCausalLM.from_config(  # type: ignore[no-untyped-call]
+                    _cut(plain, layers), dtype=dtype, attn_implementation="eager"
+                )
+        except Exception as error:  # each family builds itself from its own settings, and raises many types
+            raise InterpError(f"Cannot use the configuration of {checkpoint.named}: {_one_line(error)}") from error
+    _as_run(model)
+    model.to(device)
+    n_layers = int(config.get_text_config().num_hidden_layers)
+    return Shallow(Source(model, tokenizer, name, ""), n_layers, _numbers(whole), config_sha256(config))
+
+
+def _cut(config: Any, layers: int) -> Any:
+    """A configuration, in place, made that of the model's first layers: what it states layer by layer is cut too."""
+    sizes = config.get_text_config()
+    n_layers = sizes.num_hidden_layers
+    for name, value in list(vars(sizes).items()):
+        if isinstance(value, list | tuple) and len(value) == n_layers:
+            setattr(sizes, name, value[:layers])
+    sizes.num_hidden_layers = min(layers, n_layers)
+    return config
 
 
 class _Sizes(NamedTuple):

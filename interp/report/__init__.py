@@ -43,7 +43,7 @@ def render(directory: str | Path, *, interactive: bool = True, language: str | N
     """
     where = Path(directory)
     run = inputs.read(where)
-    with speaking(chosen(language, run.language), run.language):
+    with speaking(chosen(language, run.language), run.language, run.own_roles):
         made = page.html(run, bundle.circuitsvis() if interactive else None)
     texts = {"report.json": twin.text(run), "report.html": made}
     try:

@@ -80,7 +80,7 @@ def write_all(directory: str | Path, *, language: str | None = None) -> Written:
     """
     where = Path(directory)
     run = inputs.read(where)
-    with speaking(chosen(language, run.language), run.language):
+    with speaking(chosen(language, run.language), run.language, run.own_roles):
         found = of_page(run)
     place = where / FOLDER
     paths: list[Path] = []

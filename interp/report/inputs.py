@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from interp import _files, _yaml, results, summary
+from interp import _files, _yaml, results, summary, tasks
 from interp.errors import InterpError
 from interp.language import LANGUAGES, Foreign, is_spanish, key, say_stored, spoken
+from interp.prompts.template import ANSWER
 from interp.report import manifest
 
 MOST_BYTES = 2**24
@@ -137,6 +138,15 @@ class RunInputs:
     def explaining(self) -> tuple[str, ...]:
         """The results that explain a behaviour; they are withheld when there is none."""
         return tuple(name for name in self.files if name not in ("behavior", "verdict"))
+
+    @property
+    def own_roles(self) -> frozenset[str]:
+        """The roles of a task that a user wrote: their names stay theirs."""
+        task = self.manifest.get("task")
+        if task is None or task in tasks.names():
+            return frozenset()
+        named = (result.labels("role") for result in self.files.values() if result.has("role"))
+        return frozenset(role for roles in named for role in roles) - {ANSWER}
 
     @property
     def language(self) -> str:

@@ -10,7 +10,7 @@ from itertools import pairwise
 import numpy as np
 from markupsafe import Markup
 
-from interp.language import say
+from interp.language import called, say
 from interp.report import verdict
 from interp.report.arcs import Arc, Faint, Word, flow
 from interp.report.inputs import Result, RunInputs
@@ -85,7 +85,8 @@ def _n_layers(found: Verdict) -> int:
 def _tip(one: Route) -> str:
     return say(
         "from {start} to {end}; sufficient {sufficient}, needed {needed}",
-        start=one.start, end=one.end, sufficient=one.effect.sufficient.text, needed=one.effect.needed.text,
+        start=called("role", one.start), end=called("role", one.end),
+        sufficient=one.effect.sufficient.text, needed=one.effect.needed.text,
     )  # fmt: skip
 
 

@@ -216,8 +216,7 @@ def places_passes(
     made = passes(
         model, pairs.clean, forward=above * (fits * steps + edits) + states, backward=above * fits * steps
     )  # fmt: skip
-    weights = sum(each.numel() * each.element_size() for each in model.bridge.parameters()) if controls else 0
-    return replace(made, peak_bytes=made.peak_bytes + weights)
+    return replace(made, peak_bytes=made.peak_bytes + (model.weight_bytes if controls else 0))
 
 
 _SHAPES: dict[str, tuple[int, ...]] = {

@@ -38,7 +38,7 @@ from interp.sweeps.labels import token_coords
 from interp.sweeps.options import Axis, How, Options, Precision, Resources, Where
 from interp.sweeps.patching import Direction, Patching, base_and_source, sweep, sweep_sites
 from interp.sweeps.paths import PathPatching, path_patching
-from interp.sweeps.planning import Statement, costly, passes, plan, plans_of
+from interp.sweeps.planning import Statement, Timed, costly, passes, plan, plans_of
 from interp.sweeps.progress import Listener, Meter, Progress, listener, shifted
 from interp.sweeps.reading import (
     Reading,
@@ -69,6 +69,7 @@ __all__ = [
     "Reading",
     "Resources",
     "Statement",
+    "Timed",
     "Where",
     "ablation_sweep",
     "base_and_source",

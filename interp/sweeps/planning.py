@@ -9,6 +9,7 @@ import functools
 import inspect
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, Unpack, cast
 
 from interp.errors import InterpError
@@ -35,6 +36,36 @@ Planned = TypeVar("Planned", bound=Callable[..., Any])
 
 Statement: TypeAlias = Patching | Ablation | AttentionKnockout | PathPatching
 """What a sweep is asked, as a value."""
+
+
+@dataclass(frozen=True)
+class Timed:
+    """Work whose time was measured once: its models are too small for operations to say how long it takes.
+
+    Attributes:
+        rows: how many of what is timed.
+        seconds: of all of them, about, on one core.
+        flop: too few to count.
+        peak_bytes: too few to count.
+
+    >>> Timed(rows=200, seconds=300).rows_in_all
+    200
+    """
+
+    rows: int
+    seconds: float
+    flop: float = 0.0
+    peak_bytes: int = 0
+
+    @property
+    def rows_in_all(self) -> int:
+        """The same: none is left out."""
+        return self.rows
+
+    @property
+    def batches(self) -> int:
+        """One for each."""
+        return self.rows
 
 
 @shows(Where)

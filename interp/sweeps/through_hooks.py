@@ -228,7 +228,7 @@ def _flop(model: HookedTransformer, wanted: Sweep, length: int) -> tuple[float, 
 def layer_flop(model: HookedTransformer, length: int) -> float:
     """Operations of one layer for one prompt: two per weight and token, and attention's."""
     cfg = model.cfg
-    weights = sum(int(p.numel()) for p in model.bridge.blocks.parameters() if p.ndim > 1) / cfg.n_layers
+    weights = sum(int(p.numel()) for p in model.bridge.blocks.parameters() if p.ndim > 1) / len(model.bridge.blocks)
     return 2.0 * weights * length + 4.0 * cfg.n_heads * cfg.d_head * length**2
 
 

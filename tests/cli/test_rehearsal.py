@@ -60,10 +60,25 @@ def test_the_plans_take_what_the_run_takes(name: str) -> None:
     }
 
 
+@pytest.mark.parametrize("name", list(BUNDLED))
+def test_every_bundled_analysis_that_computes_has_a_plan(name: str) -> None:
+    assert BUNDLED[name].plans == (BUNDLED[name].needs != "results")
+
+
+def refused(source: str, **how: object) -> None:
+    raise AssertionError(f"the weights of {source} are read")
+
+
+def pairs_of(out: str) -> str:
+    found = re.search(r"^Pairs: (.*);", out, flags=re.MULTILINE)
+    assert found is not None
+    return found[1]
+
+
 def test_a_dry_run_says_what_will_be_done_and_writes_nothing(
-    mini: HookedTransformer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(HookedTransformer, "from_pretrained", lambda source, **how: mini)
+    monkeypatch.setattr(HookedTransformer, "from_pretrained", refused)
     monkeypatch.chdir(tmp_path)
     asked = {"behavior": None, "activation_patching": {"sites": ["z"], "head_roles": []}, "context_flow": None}
     (tmp_path / "my.yaml").write_text(yaml.safe_dump({**MINIMAL, "analyses": asked, "model": "mini"}))
@@ -73,7 +88,9 @@ def test_a_dry_run_says_what_will_be_done_and_writes_nothing(
     row = re.search(r"^activation_patching +(\d+) of (\d+) +(\d+) ", out, flags=re.MULTILINE)
     assert row is not None
     assert row[2] == str(2 * 2 * 4 * 4)  # directions, pairs, layers, heads
-    assert re.search(r"^behavior +plain runs", out, flags=re.MULTILINE)
+    ladder = re.search(r"^behavior +(\d+) of (\d+) ", out, flags=re.MULTILINE)
+    assert ladder is not None
+    assert int(ladder[1]) == 2 * sum(map(int, re.findall(r"\w+ (\d+)", pairs_of(out))))  # clean and corrupted
     assert "billion operations a second" in out
     assert [path.name for path in tmp_path.iterdir()] == ["my.yaml"]
 
@@ -94,10 +111,13 @@ def test_a_dry_run_says_what_a_finished_directory_would_keep(
     capsys.readouterr()
     assert main([*asked("v"), "--dry-run"]) == 0
     out, _ = capsys.readouterr()
-    assert "Kept from an earlier run into there: 2 of 2 analyses." in out
-    assert "No sweep is left to make." in out
+    assert "Kept from an earlier run into there, if the weights are still the same: 2 of 2 analyses." in out
+    assert "Nothing is left to compute." in out
     assert main([*asked("k"), "--dry-run"]) == 0
-    assert "Kept from an earlier run into there: 1 of 2 analyses." in capsys.readouterr().out
+    assert (
+        "Kept from an earlier run into there, if the weights are still the same: 1 of 2 analyses."
+        in capsys.readouterr().out
+    )
     assert {path: path.stat().st_mtime_ns for path in Path("there").rglob("*")} == stood
 
 

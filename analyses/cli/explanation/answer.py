@@ -188,7 +188,7 @@ def _way(found: Explanation, head: str) -> str:
     at = share.isel(position=int(np.nanargmax(share.values)))
     if str(at["role"].values) == SOURCE:
         return ""
-    source, target, word = quoted(found.source), quoted(found.target), quoted(str(at["token"].values).strip())
+    source, target, word = quoted(found.source), quoted(found.target), quoted(_seen(str(at["token"].values)))
     before = None if found.paths is None else _before(found.paths, head)
     if before is None:
         return say(
@@ -199,6 +199,11 @@ def _way(found: Explanation, head: str) -> str:
         " {head} takes it from {word}, not from {source} itself; the strongest way there that was patched is {way}.",
         head=head, word=word, source=source, way=f"{source} -> {before} -> {head} -> {target}",
     )  # fmt: skip
+
+
+def _seen(token: str) -> str:
+    """A token as it is quoted: a space alone is made visible."""
+    return token.strip() or token.replace(" ", "␣").replace("\n", "⏎")
 
 
 def _before(paths: xr.Dataset, head: str) -> str | None:

@@ -141,12 +141,10 @@ class Influences:
         yield self._left_of_gradients()
         asked = int(np.isfinite(words["swap_stream"].values).any(axis=1).sum())
         left = words.sizes["word"] - asked
-        yield say(
-            " Other words, {k} at most, were tried for {n} words; for {left} there was none, or no time, or "
-            "others seemed to matter more. Cut attention leaves open what comes by way of other words; of other "
-            "sentences this says nothing.",
-            k=OTHERS, n=asked, left=left,
-        )  # fmt: skip
+        yield say(" Other words, {k} at most, were tried for {n} words.", k=OTHERS, n=asked)
+        if left:
+            yield say(" For {left} there was none, or no time, or others seemed to matter more.", left=left)
+        yield say(" Cut attention leaves open what comes by way of other words; of other sentences this says nothing.")
         yield of_model(model)
 
     def _first(self) -> str:

@@ -7,7 +7,7 @@ import math
 import numpy as np
 
 from interp.errors import InterpError
-from interp.language import say, say_stored
+from interp.language import say, say_reasons, say_stored
 from interp.report.blocks import Block, Facts, Figure, Notice, Panel, Section
 from interp.report.inputs import Result
 from interp.report.lines import line_legend
@@ -56,7 +56,7 @@ def section(audit: Result) -> Section:
     blocks: list[Block] = []
     for use, (title, advice) in _banners().items():
         said = [
-            f"{say_stored(name)}: {_why(reason)}"
+            f"{say_stored(name)}: {say_reasons(reason)}"
             for name, one, reason in zip(names, uses, reasons, strict=True)
             if one == use
         ]
@@ -72,11 +72,6 @@ def section(audit: Result) -> Section:
         tuple(blocks),
         say("Gradients against patching"),
     )
-
-
-def _why(reason: str) -> str:
-    """The reasons of an audit, each in the language spoken now."""
-    return "; ".join(say_stored(one) for one in reason.split("; "))
 
 
 def _figure(audit: Result, names: tuple[str, ...], uses: tuple[str, ...]) -> Figure:

@@ -6,7 +6,7 @@ import numpy as np
 from markupsafe import Markup
 
 from interp.errors import InterpError
-from interp.language import say, say_stored
+from interp.language import say, say_reasons, say_stored
 from interp.report import wiring
 from interp.report.blocks import Block, Facts, Figure, Notice, Panel, Section
 from interp.report.inputs import Result
@@ -196,7 +196,7 @@ def _method(circuit: Result) -> str:
 
 def _warning(circuit: Result) -> list[Block]:
     """What the audit of estimates says of them."""
-    use, reason = circuit.attr("audit_use", "numbers"), say_stored(circuit.attr("audit_reason"))
+    use, reason = circuit.attr("audit_use", "numbers"), say_reasons(circuit.attr("audit_reason"))
     if use == "numbers":
         return []
     if use == "ranking":

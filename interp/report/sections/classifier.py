@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from interp import _depth as depth
-from interp.language import listed, say
+from interp.language import called, listed, say
 from interp.report.blocks import Block, Prose, Steps
 from interp.report.inputs import Result
 from interp.report.markup import figure_number
@@ -30,7 +30,7 @@ def lesson(probing: Result) -> list[Block]:
 
 def _steps(probing: Result) -> list[tuple[str, str, str]]:
     n, k = (int(probing.need_attr(name)) for name in ("n_features", "n_labels"))
-    site, role = (str(probing.need_attr(name)) for name in ("classifier_site", "classifier_role"))
+    site, role = str(probing.need_attr("classifier_site")), called("role", str(probing.need_attr("classifier_role")))
     layers = [str(layer) for layer in probing.data["classifier_layer"].values.tolist()]
     places = [depth.of(site, layer) for layer in dict.fromkeys(layers)]
     rows = 1 if k == 2 else k  # of two labels one logit is enough
