@@ -101,6 +101,8 @@ def show(name: str, model: str | None) -> Iterator[str]:
             yield from _one_as_read(task, rung, reader)
         elif task.kind == "words":
             yield from _as_written(task, rung)
+        elif task.kind == "file":
+            yield f"  Its pairs are in {rung.file}: name a model with --model."
         else:
             yield "  Its prompts are random tokens of a vocabulary: name a model with --model."
 
@@ -116,7 +118,7 @@ def _read(name: str) -> tuple[studies.Study | None, Task]:
         raise InterpError(f"There is no file {name}. 'interp new NAME' writes a first one.")
     content = _yaml.read(Path(name), name)
     if isinstance(content, Mapping) and "language" in content:  # which every task says, and no study
-        return None, tasks.parse_task(content, name)
+        return None, tasks.parse_task(tasks.located(content, Path(name).parent), name)
     study = studies.load(name)
     return study, tasks.load(study.task)
 

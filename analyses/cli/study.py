@@ -282,7 +282,8 @@ def _task(value: object, where: str, folder: Path) -> tuple[Task, str | dict[str
     from interp import tasks
 
     if isinstance(value, dict):
-        return tasks.parse_task(value, where), value
+        placed = tasks.located(value, folder)
+        return tasks.parse_task(placed, where), placed
     if not isinstance(value, str) or not _yaml.is_clean(value):
         raise _wrong("task", where, "a bundled task, the path of a .yaml file, or a whole task as a mapping", value)
     if value.endswith(tasks.FILES):

@@ -14,7 +14,7 @@ import numpy as np
 
 from interp.errors import InterpError
 from interp.prompts.alignment import AnswerPolicy, Answers, Problem, misalignments, resolve_answers
-from interp.prompts.template import ANSWER, Slots, Template, fill, in_one_form, parse
+from interp.prompts.template import ANSWER, Rendered, Slots, Template, fill, in_one_form, parse
 from interp.prompts.tokens import Prompts, SupportsTokenizer, check_fits, encode_marked, extend
 
 SHORTFALL = "shortfall"  # the kind of drop that says how many of the pairs asked for are missing
@@ -94,10 +94,43 @@ def align_template(
     also = [piece.slot for piece in parse(incorrect_answer or "") if piece.slot]
     whole = [template.render(s, where=f" in clean prompt {i}", also=also) for i, s in enumerate(clean)]
     other = [template.render(s, where=f" in corrupted prompt {i}", also=also) for i, s in enumerate(corrupted)]
-    texts, answers, incorrect = [r.text for r in whole], [r.answer for r in whole], [r.answer for r in other]
+    incorrect = [r.answer for r in other]
     if incorrect_answer is not None:
         incorrect = [fill(incorrect_answer, s, where=f" in clean prompt {i}") for i, s in enumerate(clean)]
+    return align(
+        whole,
+        other,
+        incorrect,
+        slots=(clean, corrupted),
+        tokenizer=tokenizer,
+        answer_policy=answer_policy,
+        differ_only_at=differ_only_at,
+    )
 
+
+def align(
+    whole: Sequence[Rendered],
+    other: Sequence[Rendered],
+    incorrect: Sequence[str],
+    *,
+    slots: tuple[Sequence[Slots], Sequence[Slots]],
+    tokenizer: SupportsTokenizer,
+    answer_policy: AnswerPolicy,
+    differ_only_at: Collection[str] | None = None,
+) -> tuple[dict[str, Any] | None, tuple[Drop, ...]]:
+    """As ``align_template``, of prompts as they are written.
+
+    Args:
+        whole: the clean prompts.
+        other: the corrupted ones.
+        incorrect: the incorrect answers.
+        slots: the words of the clean and of the corrupted prompts.
+        tokenizer: the model.
+        answer_policy: how answers of several tokens are scored.
+        differ_only_at: roles outside which clean and corrupted must be equal.
+    """
+    clean, corrupted = slots
+    texts, answers = [r.text for r in whole], [r.answer for r in whole]
     clean_prompts, unknown = encode_marked(tokenizer, texts, [r.roles for r in whole])
     corrupted_prompts, also_unknown = encode_marked(tokenizer, [r.text for r in other], [r.roles for r in other])
     problems = misalignments(clean_prompts, corrupted_prompts, differ_only_at=differ_only_at)

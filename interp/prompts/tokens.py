@@ -42,8 +42,10 @@ __all__ = [
     "extend",
     "marked",
     "numbers",
+    "token_span",
     "token_texts",
     "unknown_id",
+    "unknown_word",
     "usable_ids",
 ]
 
@@ -127,7 +129,7 @@ def encode_marked(
     roles: dict[str, np.ndarray] = {}
     for role in roles_char_spans[0] if roles_char_spans else ():
         spans = [
-            _token_span(offsets, chars[role], role=role, text=text, shift=len(lead))
+            token_span(offsets, chars[role], role=role, text=text, shift=len(lead))
             for (_, offsets), chars, text in zip(encoded, roles_char_spans or (), texts, strict=True)
         ]
         roles[role] = np.array([(span.start, span.stop) for span in spans])
@@ -142,14 +144,15 @@ def encode_marked(
     check_fits(prompts, model)
     spans_of = roles_char_spans or [{}] * len(texts)
     return prompts, [
-        _unknown(model.tokenizer, text, *found, spans)
+        unknown_word(model.tokenizer, text, *found, spans)
         for text, found, spans in zip(texts, encoded, spans_of, strict=True)
     ]
 
 
-def _unknown(
+def unknown_word(
     tokenizer: Any, text: str, ids: Sequence[int], offsets: Sequence[tuple[int, int]], roles: CharSpans
 ) -> str:
+    """What to say of the first word of a text that its tokenizer does not know; empty where it knows all."""
     mark = unknown_id(tokenizer)
     for token, (start, stop) in zip(ids, offsets, strict=True):
         if token == mark:
@@ -255,9 +258,12 @@ def encode_plain(model: SupportsTokenizer, texts: Sequence[str]) -> list[tuple[l
     return list(zip(batch["input_ids"], batch["offset_mapping"], strict=True))
 
 
-def _token_span(
-    offsets: Sequence[tuple[int, int]], chars: tuple[int, int], *, role: str, text: str, shift: int
-) -> Span:
+def token_span(offsets: Sequence[tuple[int, int]], chars: tuple[int, int], *, role: str, text: str, shift: int) -> Span:
+    """The tokens that share a character with a role, with ``shift`` tokens before the text.
+
+    Raises:
+        InterpError: there is none.
+    """
     hit = [i for i, (start, stop) in enumerate(offsets) if start < chars[1] and stop > chars[0]]
     if not hit:
         word = text[slice(*chars)]

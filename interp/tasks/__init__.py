@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 from interp import _yaml
 from interp.errors import InterpError, shown, unknown_name, whole_number
+from interp.prompts.records import PairColumns, read_pairs
+from interp.prompts.template import ANSWER
 from interp.tasks.schema import Corruption, Rung, Table, Task, parse_task
 
 if TYPE_CHECKING:
@@ -23,7 +25,7 @@ if TYPE_CHECKING:
     from interp.prompts.alignment import AnswerPolicy
     from interp.prompts.tokens import SupportsTokenizer
 
-__all__ = ["FILES", "Corruption", "Rung", "Table", "Task", "build", "content", "load", "names", "parse_task"]
+__all__ = ["FILES", "Corruption", "Rung", "Table", "Task", "build", "content", "load", "located", "names", "parse_task"]
 
 _FOLDER = Path(__file__).parent
 
@@ -50,7 +52,24 @@ def content(name: str | Path) -> Any:
     'en'
     """
     path = _file(name)
-    return _yaml.read(path, path.name)
+    return located(_yaml.read(path, path.name), path.parent)
+
+
+def located(content: Any, folder: Path) -> Any:
+    """What a task says, with the files of its pairs found from a folder; anything else is left as it is.
+
+    >>> located({"kind": "file", "rungs": [{"file": "/pairs.jsonl"}]}, Path("here"))["rungs"]
+    [{'file': '/pairs.jsonl'}]
+    """
+    if not isinstance(content, dict) or content.get("kind") != "file" or not isinstance(content.get("rungs"), list):
+        return content
+
+    def found(rung: Any) -> Any:
+        if not isinstance(rung, dict) or not isinstance(rung.get("file"), str):
+            return rung
+        return {**rung, "file": str((folder / Path(rung["file"]).expanduser()).absolute())}
+
+    return {**content, "rungs": [found(rung) for rung in content["rungs"]]}
 
 
 def load(task: str | Path | Mapping[str, Any]) -> Task:
@@ -97,7 +116,7 @@ def build(
         rung: name of the rung; None for the main one.
         tokenizer: the model.
         n: how many pairs.
-        seed: fixes the draw.
+        seed: fixes the draw. Pairs of a file are the first that line up, in its order.
         answer_policy: instead of the task's own.
 
     Returns:
@@ -122,6 +141,20 @@ def build(
         raise InterpError(f"n is {shown(n)}. Ask for at least one pair.")
     if task.kind == "random_tokens":
         return random_tokens.build(task, chosen, tokenizer, n=n, seed=seed)
+    if task.kind == "file":
+        return read_pairs(
+            chosen.file,
+            tokenizer,
+            n=n,
+            columns=PairColumns(**chosen.columns),
+            roles=[role for role in chosen.roles if role != ANSWER],
+            labels=chosen.labels,
+            split=chosen.split,
+            answer_policy=answer_policy or task.answer_policy,
+            task=task.name,
+            name=chosen.name,
+            vocabulary=task.vocabulary,
+        )
     if answer_policy is not None:
         task = replace(task, answer_policy=answer_policy)
     return drawing.build(task, chosen, tokenizer, n=n, seed=seed)

@@ -8,7 +8,7 @@ from interp._keys import FLAG, TEXT, Holds, Key, mapping, named, one_of, some, w
 from interp.prompts import vocabulary
 from interp.prompts.alignment import AnswerPolicy
 
-KINDS = ("words", "random_tokens")
+KINDS = ("words", "random_tokens", "file")
 POLICIES = get_args(AnswerPolicy)
 SMALLEST_BLOCK = 2
 
@@ -27,7 +27,11 @@ TASK = (
     Key("title", TEXT, "For a heading.", required=True),
     Key("question", TEXT, "What the task asks of a model.", required=True),
     Key("source", TEXT, "Where it comes from: a paper, or sentences of your own.", required=True),
-    Key("kind", one_of(KINDS), "words (the default) fills templates; random_tokens needs no words."),
+    Key(
+        "kind",
+        one_of(KINDS),
+        "words (the default) fills templates; random_tokens needs no words; file reads pairs from a file.",
+    ),
     Key(
         "answer_policy",
         one_of(POLICIES),
@@ -79,6 +83,27 @@ TOKEN_RUNG = (
     _MAIN,
 )
 
+COLUMNS = ("clean", "corrupted", "answer", "incorrect_answer", "spans", "corrupted_spans")
+FILE_RUNG = (
+    _NAME,
+    _DESCRIPTION,
+    Key(
+        "file",
+        TEXT,
+        "A .jsonl or .parquet file of pairs, or a data set's directory; relative to this file.",
+        required=True,
+    ),
+    Key("roles", some(TEXT), "The roles of interest, which every pair has in its spans.", required=True),
+    _MAIN,
+    Key(
+        "columns",
+        mapping([Key(name, TEXT, "What this column is called.") for name in COLUMNS]),
+        "Columns of other names.",
+    ),
+    Key("labels", some(TEXT), "Further columns, which a probe can be asked to read."),
+    Key("split", TEXT, "Of a data set of several."),
+)
+
 _ONE_MAIN = {"contains": {"properties": {"main": {"const": True}}, "required": ["main"]}, "maxContains": 1}
 
 
@@ -88,15 +113,16 @@ def json_schema() -> Holds:
     It cannot say that slots and roles are known, that the rows of a table are equally long, that names differ, that
     braces match, and that corrupted changes the answer; ``interp.tasks.parse_task`` does.
     """
-    random_tokens = {"properties": {"kind": {"const": "random_tokens"}}, "required": ["kind"]}
-    return mapping(
-        TASK,
-        **{"if": random_tokens},
-        then={"properties": {"rungs": {"items": mapping(TOKEN_RUNG), **_ONE_MAIN}, "lexicon": {"maxProperties": 0}}},
-        **{
-            "else": {
-                "properties": {"rungs": {"items": _WORD_RUNG, **_ONE_MAIN}, "lexicon": {"minProperties": 1}},
-                "required": ["lexicon"],
-            }
-        },
-    )
+
+    def of(kind: str) -> Holds:
+        return {"properties": {"kind": {"const": kind}}, "required": ["kind"]}
+
+    def without_words(rung: tuple[Key, ...]) -> Holds:
+        return {"properties": {"rungs": {"items": mapping(rung), **_ONE_MAIN}, "lexicon": {"maxProperties": 0}}}
+
+    words = {
+        "properties": {"rungs": {"items": _WORD_RUNG, **_ONE_MAIN}, "lexicon": {"minProperties": 1}},
+        "required": ["lexicon"],
+    }
+    of_files = {"if": of("file"), "then": without_words(FILE_RUNG), "else": words}
+    return mapping(TASK, **{"if": of("random_tokens")}, then=without_words(TOKEN_RUNG), **{"else": of_files})

@@ -1,6 +1,7 @@
 """What a task file may say, and the checks that its parts fit together.
 
-A task of kind ``words`` fills templates from a lexicon; one of kind ``random_tokens`` needs ids only.
+A task of kind ``words`` fills templates from a lexicon; one of kind ``random_tokens`` needs ids only; one of kind
+``file`` reads its pairs.
 """
 
 from __future__ import annotations
@@ -82,6 +83,8 @@ class Rung:
             corrupted prompt's own answer.
         roles: roles of interest, in the order in which results show them; ``after_noun`` is the token behind ``noun``.
         block: length of the repeated block, for ``random_tokens``.
+        file: where the pairs are, for ``file``, with the names of its ``columns``, further columns as ``labels``, and
+            the ``split`` of a data set.
 
     >>> one = Rung("recall", "One thing.", templates={"": Template("The {noun} is {color}.", answer=" {color}")})
     >>> one.templates[""].roles
@@ -97,6 +100,10 @@ class Rung:
     incorrect_answer: str | None = None
     roles: tuple[str, ...] = ()
     block: int = 0
+    file: str = ""
+    columns: Mapping[str, str] = field(default_factory=dict)
+    labels: tuple[str, ...] = ()
+    split: str | None = None
 
     @property
     def kept_and_changed(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -113,7 +120,9 @@ class Rung:
 
     @property
     def slots(self) -> tuple[str, ...]:
-        """The slots whose word every prompt has; none where prompts are random tokens."""
+        """The slots whose word every prompt has; none where prompts are random tokens, the labels of a file."""
+        if self.file:
+            return self.labels
         further = Template("", self.incorrect_answer).slots if self.incorrect_answer else ()
         each = [(*template.slots, *further) for template in self.templates.values()]
         return tuple(dict.fromkeys(slot for slot in each[0] if all(slot in slots for slots in each))) if each else ()
@@ -129,7 +138,7 @@ class Task:
         title: for a heading.
         question: what the task asks of a model.
         source: where it comes from.
-        kind: ``"words"`` or ``"random_tokens"``.
+        kind: ``"words"``, ``"random_tokens"`` or ``"file"``.
         answer_policy: how answers of several tokens are scored unless ``build`` is told otherwise.
         tables: the words of every slot, in tables of slots that are drawn together.
         rungs: from easy to hard.
@@ -201,7 +210,7 @@ class _Reader(Reader):
         if kind == "words" and not top.get("lexicon"):
             self.fail("the task has no lexicon, or an empty one. Give each slot its words: {noun: [cat, dog]}.")
         tables = self.lexicon(top.get("lexicon", {}))
-        read = self.word_rung if kind == "words" else self.token_rung
+        read = {"words": self.word_rung, "random_tokens": self.token_rung, "file": self.file_rung}[kind]
         rungs = tuple(read(rung, tables) for rung in self.items(top["rungs"], "rungs"))
         names = [rung.name for rung in rungs]
         if len(set(names)) < len(names):
@@ -308,6 +317,27 @@ class _Reader(Reader):
             self.fail(f"block of {where} is {shown(block)}. Give a whole number from {keys.SMALLEST_BLOCK}.")
         name, description = (self.text(rung, key, where) for key in ("name", "description"))
         return Rung(name, description, self.flag(rung, "main", where), roles=TOKEN_ROLES, block=block)
+
+    def file_rung(self, content: Any, tables: Sequence[Table]) -> Rung:
+        where = _rung_in_words(content)
+        rung = self.keys(content, where, keys.FILE_RUNG)
+        if tables:
+            self.fail("a task whose pairs are in a file has no lexicon. Remove it.")
+        columns = self.texts(rung.get("columns", {}), f"columns of {where}")
+        for column in columns:
+            self.known(column, keys.COLUMNS, "column", where)
+        roles = tuple(self.names(rung["roles"], f"roles of {where}"))
+        labels = tuple(self.names(rung["labels"], f"labels of {where}")) if "labels" in rung else ()
+        return Rung(
+            self.text(rung, "name", where),
+            self.text(rung, "description", where),
+            self.flag(rung, "main", where),
+            roles=roles,
+            file=self.text(rung, "file", where),
+            columns=columns,
+            labels=labels,
+            split=self.text(rung, "split", where) if "split" in rung else None,
+        )
 
     def corruption(self, content: Any, where: str) -> Corruption:
         kinds = self.keys(content, f"corrupted of {where}", keys.CORRUPTED)
