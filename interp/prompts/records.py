@@ -22,6 +22,7 @@ from jaxtyping import Shaped
 
 from interp.errors import InterpError, nearest, shown, whole_number
 from interp.prompts.alignment import AnswerPolicy
+from interp.prompts.ids import padded
 from interp.prompts.pairing import Drop, align, first_reasons, shortfall
 from interp.prompts.pairs import PromptPairs
 from interp.prompts.template import Rendered
@@ -30,7 +31,6 @@ from interp.prompts.tokens import (
     SupportsTokenizer,
     bos_ids,
     encode_plain,
-    padded,
     token_span,
     token_texts,
     unknown_word,
