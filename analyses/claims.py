@@ -327,7 +327,8 @@ class _Votes:
     def placed(self, role: str, layer: int) -> Iterator[Vote]:
         """Whether the answer uses what stands at the word behind the layer: erased there, and exchanged there.
 
-        A place that is not used there can have been read before, so these never contradict.
+        A place that is not used there can have been read before, so these never contradict. An eraser fitted to few
+        prompts takes more than the words, so that erasure has to cost more than that of shuffled words.
         """
         found = self.used.get("places")
         if found is None or role not in found["role"].values or str(found.attrs.get("site")) != "resid_pre":
@@ -337,7 +338,7 @@ class _Votes:
             return
         at = found.sel(role=role, layer=min(later))
         for name, axis, asked, control, said in (
-            ("recovered_erasure", "eraser", "leace", "random", "erasure"),
+            ("recovered_erasure", "eraser", "leace", "shuffled", "erasure"),
             ("recovered_interchange", "subspace", "means", "random", "interchange"),
         ):
             lost = summary.effect(summary.of(at, name), "noising")

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import xarray as xr
 
-from analyses import registry
-from interp import groundtruth, results, stats
+from analyses import registry, trial
+from interp import groundtruth, heads, results, stats, subspaces, summary
 from interp.errors import InterpError, shown
 from interp.prompts.template import ANSWER
 from interp.results import Variable
@@ -21,10 +21,15 @@ if TYPE_CHECKING:
     from interp.prompts import PromptPairs
     from interp.sweeps import Progress
 
-CLAIMS = ("gate", "verdict", "verdict, gate opened", "heads alone", "readable")
+CLAIMS = (
+    "gate", "verdict", "verdict, gate opened", "claims, gate opened", "heads alone", "roles", "das", "explanation",
+    "readable",
+)  # fmt: skip
 """What can be claimed of a random model."""
-LEVEL = 0.05
-"""Chance, at most, that a probe is called readable anywhere where nothing can be read."""
+N_MODELS = 200
+"""Of so many, the interval of a claim that is made of 5 in 100 is 2.4% to 9.0%; of one never made it ends at 1.8%."""
+RANK = 5
+"""Directions that DAS finds: as many as tell six colours apart."""
 
 SECONDS = 1.5
 """One random model, its share of the probes included, on one core."""
@@ -44,7 +49,7 @@ def run(
     model: HookedTransformer,
     pairs: PromptPairs,
     *,
-    n_models: int = 200,
+    n_models: int = N_MODELS,
     progress: Progress | None = None,
 ) -> xr.Dataset:
     """How often something is named in models with random weights, where nothing is to be found.
@@ -58,9 +63,11 @@ def run(
     Returns:
         ``alarms`` and ``rate`` (claim), with the exact 95% interval of the rate (``rate_interval``), of ``n`` models.
         Claims: ``gate`` (the behaviour gate lets the model through), ``verdict`` (a head is named), ``verdict, gate
-        opened`` (a head is named although the gate was told to let everything through), ``heads alone`` (a head would
-        be named if nothing were known of the behaviour), ``readable`` (a probe reads labels that were drawn at random,
-        at any of four places; asked of a quarter of the models).
+        opened`` (a head is named although the gate was told to let everything through), ``claims, gate opened``
+        (likewise a claim of any component), ``heads alone`` (a head would be named if nothing were known of the
+        behaviour), ``roles`` (a head has a role), ``das`` (of arbitrary answers, what DAS was fitted to surely holds
+        for other pairs), ``explanation`` (an explanation says yes, of any later word, where all colours are embedded
+        alike), ``readable`` (a probe reads labels that were drawn at random, at any of four places).
 
     Raises:
         InterpError: fewer than one model.
@@ -72,25 +79,20 @@ def run(
     (0, [0.0, 0.975])
     """
     check(n_models=n_models)
-    counts, asked = (dict.fromkeys(CLAIMS, 0) for _ in range(2))
+    counts = dict.fromkeys(CLAIMS, 0)
     meter = Meter(progress, n_models)
     for seed in range(n_models):
-        found = _alarms(seed)
-        if seed < max(1, n_models // 4):  # it takes much longer
-            found["readable"] = readable(seed)
-        for claim, raised in found.items():
+        for claim, raised in _alarms(seed).items():
             counts[claim] += raised
-            asked[claim] += 1
         meter.add(1)
-    n = np.array(list(asked.values()))
-    ends = np.array([stats.exact_interval(counts[claim], asked[claim]) for claim in CLAIMS])
-    rate = np.array(list(counts.values())) / n
+    ends = np.array([stats.exact_interval(count, n_models) for count in counts.values()])
+    rate = np.array(list(counts.values())) / n_models
     return results.build(
         {
             "rate": Variable(("claim",), rate, "share", "random models of which it is claimed"),
             "rate_interval": Variable(("claim", "ci_bound"), ends, "share", "exact 95% interval of the rate"),
             "alarms": Variable(("claim",), list(counts.values()), "models", "random models of which it is claimed"),
-            "n": Variable(("claim",), n, "models", "random models that were asked"),
+            "n": Variable(("claim",), [n_models] * len(counts), "models", "random models that were asked"),
         },
         coords={"claim": list(counts), "ci_bound": ["lower", "upper"]},
         title="False alarms",
@@ -117,30 +119,37 @@ def planned(n_models: int) -> list[Timed]:
 def _alarms(seed: int) -> dict[str, bool]:
     """What is claimed of one random model."""
     model, pairs = groundtruth.at_random(seed)
-
-    def of(name: str, **options: object) -> xr.Dataset:
-        made: xr.Dataset = registry.get(name).function("run")(model, pairs, **options)
-        return made
-
-    behavior = of("behavior")
+    behavior = _asked("behavior", model, pairs)
+    sites = [site for site in ("resid_pre", "mlp_out", "z") if model.has_site(site)]
     found = {
-        "activation_patching": of("activation_patching", sites=["resid_pre", "z"], by_position=False),
-        "head_attribution": of("head_attribution", ablations=[]),
+        "activation_patching": _asked("activation_patching", model, pairs, sites=sites, by_position=False),
+        "head_attribution": _asked("head_attribution", model, pairs),
     }
     join: Callable[..., xr.Dataset] = registry.get("context_flow").function("run")
     opened = _opened(behavior)
-    sure = opened.assign(preferred=opened["preferred"] * 0 + 1)
-
-    def names_heads(stated: xr.Dataset) -> bool:
-        verdict = join({"behavior": stated, **found})
-        return "label" in verdict and bool((verdict["label"] != "none").any())
-
+    verdicts = {
+        "verdict": join({"behavior": behavior, **found}),
+        "verdict, gate opened": join({"behavior": opened, **found}),
+        "heads alone": join({"behavior": opened.assign(preferred=opened["preferred"] * 0 + 1), **found}),
+    }
     return {
         "gate": bool(behavior["passes"].values.any()),
-        "verdict": names_heads(behavior),
-        "verdict, gate opened": names_heads(opened),
-        "heads alone": names_heads(sure),
+        **{name: _names_heads(verdict) for name, verdict in verdicts.items()},
+        "claims, gate opened": "claim" in verdicts["verdict, gate opened"].dims,
+        "roles": bool(heads.roles(model, pairs)["named"].any()),
+        "das": _held_out(seed, model, pairs),
+        "explanation": _explained(seed),
+        "readable": _readable(seed, model, pairs),
     }
+
+
+def _asked(name: str, model: HookedTransformer, pairs: PromptPairs, **options: object) -> xr.Dataset:
+    made: xr.Dataset = registry.get(name).function("run")(model, pairs, **options)
+    return made
+
+
+def _names_heads(verdict: xr.Dataset) -> bool:
+    return "label" in verdict and bool((verdict["label"] != "none").any())
 
 
 def _opened(behavior: xr.Dataset) -> xr.Dataset:
@@ -149,9 +158,28 @@ def _opened(behavior: xr.Dataset) -> xr.Dataset:
     return behavior.assign(passes=behavior["passes"] * 0 + 1).assign_attrs(explained_rung=rung)
 
 
-def readable(seed: int) -> bool:
+def _held_out(seed: int, model: HookedTransformer, pairs: PromptPairs) -> bool:
+    """Whether DAS, asked for arbitrary answers on every other pair, surely makes more than half of those of the rest.
+
+    A coin says for each pair whether its answer is to change, so that nothing that is found can hold for other pairs.
+    """
+    coins = np.random.default_rng(seed).random(len(pairs)) < 1 / 2
+    fit, test = np.arange(0, len(pairs), 2), np.arange(1, len(pairs), 2)
+    place: dict[str, Any] = {"layer": 1, "at": str(pairs.vocabulary.source)}
+    found = subspaces.das(model, pairs.select(fit), rank=RANK, wanted=coins[fit], seed=seed, **place)
+    changed = subspaces.interchange(model, pairs.select(test), {"das": found}, **place)["exchanged"].values[:, 0]
+    agrees = xr.DataArray((changed == coins[test]).astype(np.float64), dims="prompt")
+    return float(summary.mean(agrees)["low"]) > 1 / 2
+
+
+def _explained(seed: int) -> bool:
+    """Whether an explanation says yes where all colours are embedded alike, so that nothing of them can arrive."""
+    model, pairs = groundtruth.at_random(seed, blind=True)
+    return bool(trial.said_yes(trial.arriving(model, pairs)))
+
+
+def _readable(seed: int, model: HookedTransformer, pairs: PromptPairs) -> bool:
     """Whether a probe is called readable on labels that mean nothing, at the colour and at the answer position."""
-    model, pairs = groundtruth.at_random(seed)
     rng = np.random.default_rng(seed)
     words = [f"label {i}" for i in range(6)]
     drawn = [rng.choice(words, 2, replace=False) for _ in range(len(pairs))]
@@ -160,8 +188,8 @@ def readable(seed: int) -> bool:
         slots=tuple({"shuffled": str(clean)} for clean, _ in drawn),
         corrupted_slots=tuple({"shuffled": str(corrupted)} for _, corrupted in drawn),
     )
-    found: xr.Dataset = registry.get("probing").function("run")(
-        model, shuffled, target="shuffled", roles=[pairs.vocabulary.source or "", ANSWER],
-        layers=[0, model.cfg.n_layers - 1], codelength=False,
+    found = _asked(
+        "probing", model, shuffled, target="shuffled", roles=[pairs.vocabulary.source or "", ANSWER],
+        layers=[0, model.cfg.n_layers - 1], probes=[], codelength=False,
     )  # fmt: skip
-    return bool((found["p_value"] <= LEVEL).any())
+    return bool((found["p_value"] <= trial.LEVEL).any())

@@ -13,20 +13,24 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 
 import numpy as np
 import xarray as xr
+from jaxtyping import Float, Shaped
+from torch import Tensor
 
 from analyses import registry
 from analyses.explaining.beginning import Beginning
 from analyses.explaining.carriers import carried, head_effects
 from analyses.explaining.clock import Clock
-from analyses.explaining.measuring import arrival
+from analyses.explaining.measuring import arrival, arrived, reaches
 from interp import circuits, groundtruth, heads, lenses, subspaces, summary
 from interp.attribution import attribution_patching, edge_attribution
 from interp.circuits.planning import METHODS as DISCOVERIES
 from interp.circuits.planning import Method as Discovery
+from interp.circuits.running import CircuitAblation
 from interp.groundtruth import GroundTruth
 from interp.groundtruth.prompts import WORDS
 from interp.heads.head import Head
 from interp.heads.roles import ROLES
+from interp.interventions import Intervention
 from interp.prompts import PromptPairs
 from interp.prompts.swaps import SOURCE, TARGET
 from interp.prompts.template import ANSWER
@@ -38,10 +42,10 @@ from interp.sweeps import ablation_sweep, knockout_sweep, path_patching, score
 if TYPE_CHECKING:
     from interp.model import HookedTransformer
 
-Question: TypeAlias = Literal["carries", "needed", "moves", "edges", "looks", "held", "used"]
+Question: TypeAlias = Literal["carries", "needed", "moves", "edges", "looks", "held", "used", "arrives"]
 """What is asked of a model. Components: which carry the source, which the answer needs, which heads take it from
 its own word. Edges: on which does it go, and on which of these does it decide where a head looks. Places in the stream:
-which hold the source, and from which is it still used."""
+which hold the source, and from which is it still used. Words of one prompt: at which does it arrive."""
 
 QUESTIONS: tuple[Question, ...] = get_args(Question)
 LEAST = 0.1
@@ -90,11 +94,19 @@ class Trial:
                 return frozenset(_place(*place) for place in truth.held)
             case "used":
                 return frozenset(_place(*place) for place in truth.used)
+            case "arrives":
+                there = {ANSWER, *(role for _, role in truth.held)}
+                return frozenset(role for role in behind_source(self.pairs) if role in there)
 
     def reading(self, head: str) -> str:
         """The receiver by which a head takes values: its own, or that of the key-value head that it shares."""
         layer, number = (int(part) for part in head.removeprefix("L").split("H"))
         return Head.of(self.model, (layer, number)).receiver("v", self.model.cfg.grouped_query)
+
+    def through(self, component: str) -> list[circuits.Edge]:
+        """The path from the embedding through a head's values or an MLP straight to the logits."""
+        receiver = self.reading(component) if component.startswith("L") else component
+        return [circuits.Edge("embed", receiver), circuits.Edge(component, "logits")]
 
     # ---- what several methods share ----
 
@@ -123,6 +135,12 @@ class Trial:
     def lenses(self) -> xr.Dataset:
         """The three lenses after each layer, on pairs held out."""
         return self.analysis("lenses", sites=["resid_post"])
+
+    @cached_property
+    def places(self) -> xr.Dataset:
+        """The table of places, before every layer and at every role."""
+        layers = range(self.model.cfg.n_layers)
+        return self.analysis("places", layers=layers, roles=list(self.pairs.roles), controls=False)
 
     @cached_property
     def gap(self) -> float:
@@ -378,30 +396,167 @@ def _sent(sender: str, side: str, **_: Any) -> str:
     return _edge(sender, side)
 
 
-def _inlp(trial: Trial) -> Findings:
-    """What the answer loses where INLP erases the source's words; it is fitted on one half, and asked of the other."""
-    pairs = trial.pairs
-    halves = [np.arange(start, len(pairs), 2) for start in (0, 1)]
-    words = source_words(pairs)
-    clean = score(trial.model, pairs, "clean")
-    lost = np.empty((len(pairs), trial.model.cfg.n_layers, len(pairs.roles)))
-    for layer in range(trial.model.cfg.n_layers):
-        runs = [
-            activations(trial.model, one, "resid_pre", layers=[layer])[layer] for one in (pairs.clean, pairs.corrupted)
-        ]
-        for column, role in enumerate(pairs.roles):
-            at = pairs.clean.role_positions(role)
-            for fit, test in (halves, halves[::-1]):
-                x = np.concatenate([one[fit, at[fit]].double().numpy() for one in runs])
-                eraser = subspaces.INLP().fit(x, words[:, fit].reshape(-1)).subspace_
-                item = eraser.erase(site="resid_pre", layer=layer, at=role)
-                after = score(trial.model, pairs.select(test), interventions=[item])
-                lost[test, layer, column] = clean[test] - after
-    found = xr.DataArray(
-        lost, dims=("prompt", "layer", "role"),
-        coords={"layer": range(trial.model.cfg.n_layers), "role": list(pairs.roles)},
-    )  # fmt: skip
-    return trial.effects([found], _at)
+@dataclass(frozen=True)
+class _Half:
+    """One half of the pairs at one place, whose edit is fitted on the other half.
+
+    Attributes:
+        site: of the edit, like ``layer`` and ``at``.
+        x: activations of the other half, of both runs.
+        fitted: their words.
+        words: of this half's clean prompts.
+        corrupted: this half's corrupted run, whole.
+    """
+
+    site: str
+    layer: int
+    at: str
+    x: Float[np.ndarray, "row d_model"]
+    fitted: Shaped[np.ndarray, " row"]
+    words: Shaped[np.ndarray, " prompt"]
+    corrupted: Float[Tensor, "prompt position d_model"]
+
+    @property
+    def place(self) -> dict[str, Any]:
+        """Where it is edited."""
+        return {"site": self.site, "layer": self.layer, "at": self.at}
+
+
+def _edited(edit: Callable[[_Half], Intervention]) -> Callable[[Trial], Findings]:
+    """What the answer loses at each place where the clean run is edited; fitted on one half, asked of the other."""
+
+    def find(trial: Trial) -> Findings:
+        pairs, site = trial.pairs, "resid_pre"
+        halves = [np.arange(start, len(pairs), 2) for start in (0, 1)]
+        words = source_words(pairs)
+        clean = score(trial.model, pairs, "clean")
+        lost = np.full((len(pairs), trial.model.cfg.n_layers, len(pairs.roles)), np.nan)
+        for layer in range(trial.model.cfg.n_layers):
+            runs = [
+                activations(trial.model, one, site, layers=[layer])[layer] for one in (pairs.clean, pairs.corrupted)
+            ]
+            for column, role in enumerate(pairs.roles):
+                at = pairs.clean.role_positions(role)
+                for fit, held_out in (halves, halves[::-1]):
+                    x = np.concatenate([one[fit, at[fit]].double().numpy() for one in runs])
+                    fitted = words[:, fit].reshape(-1)
+                    test = held_out[np.isin(words[0, held_out], fitted)]  # of other words nothing was fitted
+                    item = edit(_Half(site, layer, role, x, fitted, words[0, test], runs[1][test]))
+                    after = score(trial.model, pairs.select(test), interventions=[item])
+                    lost[test, layer, column] = clean[test] - after
+        found = xr.DataArray(
+            lost, dims=("prompt", "layer", "role"),
+            coords={"layer": range(trial.model.cfg.n_layers), "role": list(pairs.roles)},
+        )  # fmt: skip
+        return trial.effects([found], _at)
+
+    return find
+
+
+def _without_inlp(half: _Half) -> Intervention:
+    """INLP erases the source's words."""
+    return subspaces.INLP().fit(half.x, half.fitted).subspace_.erase(**half.place)
+
+
+def _without_what_is_said(half: _Half) -> Intervention:
+    """The oracle of LEACE takes away what each prompt's own word says of the activation."""
+    return subspaces.LEACE(oracle=True).fit(half.x, half.fitted).shift(half.words, **half.place)
+
+
+def _exchanged_along_one(half: _Half) -> Intervention:
+    """The corrupted run's part along the one direction in which the words' means differ most."""
+    spread = subspaces.MeanProjection().fit(half.x, half.fitted).subspace_
+    one = replace(spread, read=spread.read[:1], written=spread.written[:1])
+    return one.interchange({half.layer: half.corrupted}, **half.place)
+
+
+def _lost_beyond(variable: str, axis: str, asked: str, control: str) -> Callable[[Trial], Findings]:
+    """What an edit of the table of places costs; named where that is surely more than its control costs."""
+
+    def find(trial: Trial) -> Findings:
+        lost = summary.effect(summary.of(trial.places, variable), "noising")
+        scores, named = {}, set()
+        for layer, role in _cells(trial.places):
+            one, by_chance = (lost.sel({"layer": layer, "role": role, axis: name}) for name in (asked, control))
+            name, mean = _place(layer, role), float(one["mean"])
+            scores[name] = mean
+            if float(one["low"]) > max(0.0, float(by_chance["high"])) and mean >= LEAST:
+                named.add(name)
+        return Findings(scores, frozenset(named))
+
+    return find
+
+
+def _cells(places: xr.Dataset) -> list[tuple[int, str]]:
+    return [(int(layer), str(role)) for layer in places["layer"].values for role in places["role"].values]
+
+
+def _readable_in_table(trial: Trial) -> Findings:
+    """Where the table of places says that the source can be read: above guessing, and above its control."""
+    found = trial.places
+    decoded, above = (summary.mean(found[name]) for name in ("decoded", "selectivity"))
+    scores, named = {}, set()
+    for layer, role in _cells(found):
+        name, at = _place(layer, role), {"layer": layer, "role": role}
+        scores[name] = float(above["mean"].sel(at))
+        if float(decoded["low"].sel(at)) > float(found["majority"]) and float(above["low"].sel(at)) > 0:
+            named.add(name)
+    return Findings(scores, frozenset(named))
+
+
+def _used_in_table(trial: Trial) -> Findings:
+    """Where patching, erasing and exchanging all cost the answer; the score is the least of the three."""
+    all_of = [_lost_beyond(*asked)(trial) for asked in (_TABLE["leace"], _TABLE["interchange"])]
+    all_of.append(_whole_exchanged(trial))
+    scores = {name: min(one.scores[name] for one in all_of) for name in all_of[0].scores}
+    return Findings(scores, frozenset.intersection(*(one.named for one in all_of)))
+
+
+def _whole_exchanged(trial: Trial) -> Findings:
+    lost = summary.effect(summary.of(trial.places, "recovered"), "noising")
+    scores = {_place(*cell): float(lost["mean"].sel(layer=cell[0], role=cell[1])) for cell in _cells(trial.places)}
+    sure = {
+        _place(*cell) for cell in _cells(trial.places) if float(lost["low"].sel(layer=cell[0], role=cell[1])) > LEAST
+    }
+    return Findings(scores, frozenset(sure))
+
+
+_TABLE: Mapping[str, tuple[str, str, str, str]] = {
+    "leace": ("recovered_erasure", "eraser", "leace", "shuffled"),
+    "class means": ("recovered_erasure", "eraser", "means", "shuffled"),
+    "interchange": ("recovered_interchange", "subspace", "means", "random"),
+    "das": ("recovered_interchange", "subspace", "das", "placebo"),
+}
+"""Method -> where the table of places has it: the variable, its axis, the entry and that of its control."""
+
+
+def _missed(trial: Trial) -> Findings:
+    """What each edge is worth by ``circuits.evaluate``, in a circuit of the true edges and those past what is idle.
+
+    The latter go from the embedding to each head (its values) or MLP that carries nothing, and on to the logits. All
+    that is outside the circuit carries what it does in the corrupted run: what the two runs share is no part of a
+    circuit on which the source goes, and any other ablation would take it away.
+    """
+    ablation: CircuitAblation = "resample"
+    true = [circuits.Edge(*edge) for edge in sorted(trial.truth.edges)]
+    beside = [
+        edge for name in sorted(set(trial.truth.components) - trial.truth.carrying) for edge in trial.through(name)
+    ]
+    circuit = circuits.Circuit.of(trial.model, trial.pairs, dict.fromkeys((*true, *beside)))
+    found = circuits.evaluate(
+        trial.model, trial.pairs, circuit, ablations=[ablation], n_random=0, n_knockouts=0, most_edges=len(circuit)
+    ).sel(ablation=ablation)
+    cost, ends = found["edge_cost"].values, found["edge_cost_interval"].values
+    edges = [str(name).replace(" -> ", "->") for name in found["circuit_edge"].values]
+    sure = (np.abs(cost) >= LEAST) & ((ends[:, 0] > 0) | (ends[:, 1] < 0))
+    named = frozenset(name for name, one in zip(edges, sure, strict=True) if one)
+    return Findings({name: abs(float(one)) for name, one in zip(edges, cost, strict=True)}, named)
+
+
+def _arriving(trial: Trial) -> Findings:
+    """At which later words of one prompt an explanation says yes; the score is how much it says arrives there."""
+    shares = arriving(trial.model, trial.pairs)
+    return Findings({role: share for role, (share, _) in shares.items()}, said_yes(shares))
 
 
 def _explained(trial: Trial) -> Findings:
@@ -425,7 +580,34 @@ def _explained(trial: Trial) -> Findings:
 
 
 def explained(model: HookedTransformer, pairs: PromptPairs, target: str) -> xr.Dataset:
-    """What ``interp.explain`` finds of heads in the first prompt, with the pairs' other source words in its place.
+    """What ``interp.explain`` finds of heads in the first prompt, with the pairs' other source words in its place."""
+    swapped = in_one_prompt(pairs, target)
+    _, sources = arrival(Beginning.of(model, swapped), swapped)
+    *_, last = carried(model, swapped, np.abs(sources["written"].mean("prompt").values), Clock(None))
+    return last.heads
+
+
+def arriving(model: HookedTransformer, pairs: PromptPairs) -> dict[str, tuple[float, bool]]:
+    """How much of the source arrives at each later word of the first prompt, and whether an explanation says yes."""
+    swapped = in_one_prompt(pairs, ANSWER)
+    reach, _ = arrival(Beginning.of(model, swapped), swapped)
+    at = {role: int(pairs.clean.role_positions(role)[0]) for role in behind_source(pairs)}
+    return {role: (float(arrived(reach, place)["mean"]), reaches(reach, place)) for role, place in at.items()}
+
+
+def said_yes(shares: Mapping[str, tuple[float, bool]]) -> frozenset[str]:
+    """The words of which an explanation says yes."""
+    return frozenset(role for role, (_, yes) in shares.items() if yes)
+
+
+def behind_source(pairs: PromptPairs) -> list[str]:
+    """The roles that stand behind the source in the first prompt."""
+    first = {role: int(pairs.clean.role_positions(role)[0]) for role in pairs.roles}
+    return [role for role, at in first.items() if at > first[str(pairs.vocabulary.source)]]
+
+
+def in_one_prompt(pairs: PromptPairs, target: str) -> PromptPairs:
+    """The first prompt against itself with each of the other source words, as ``interp.explain`` lines them up.
 
     These models have no tokenizer, so that words are given by their tokens.
     """
@@ -440,10 +622,7 @@ def explained(model: HookedTransformer, pairs: PromptPairs, target: str) -> xr.D
         roles={SOURCE: [at] * len(words), TARGET: [to] * len(words)},
     )  # fmt: skip
     texts = tuple(tuple(WORDS[int(token)] for token in prompt) for prompt in swapped.clean.rows())
-    swapped = replace(swapped, clean=replace(swapped.clean, tokens=texts))
-    _, sources = arrival(Beginning.of(model, swapped), swapped)
-    *_, last = carried(model, swapped, np.abs(sources["written"].mean("prompt").values), Clock(None))
-    return last.heads
+    return replace(swapped, clean=replace(swapped.clean, tokens=texts))
 
 
 def named_head(enough: xr.Dataset, needed: xr.Dataset) -> str | None:
@@ -496,7 +675,14 @@ METHODS: Mapping[str, Method] = {
     "explain": Method(_explained, ("carries",)),
     "score paths": Method(_looking, ("looks",)),
     **{f"circuit, {name}": Method(_discovered(name), ("edges",)) for name in DISCOVERIES},
-    "inlp": Method(_inlp, ("used",)),
+    "inlp": Method(_edited(_without_inlp), ("used",)),
+    "leace, oracle": Method(_edited(_without_what_is_said), ("used",)),
+    **{name: Method(_lost_beyond(*there), ("used",)) for name, there in _TABLE.items()},
+    "one direction": Method(_edited(_exchanged_along_one), ("used",)),
+    "table, readable": Method(_readable_in_table, _PLACES),
+    "table, used": Method(_used_in_table, ("used",)),
+    "missed": Method(_missed, ("edges",)),
+    "arrival": Method(_arriving, ("arrives",)),
 }
 """Every method on trial, by name; ``interp.track_record`` says them in words."""
 

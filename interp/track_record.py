@@ -35,9 +35,12 @@ USED_BY: Mapping[str, tuple[tuple[str, str], ...]] = {
     "probing": (("probe", "held"), ("probe", "used")),
     "logit_lens": (("lens", "held"), ("lens", "used")),
     "lenses": (("lens", "used"), ("tuned lens", "used"), ("jacobian lens", "used")),
-    "places": (("probe", "held"), ("probe", "used"), ("stream_out", "used"), ("inlp", "used")),
+    "places": (("table, readable", "held"), ("table, used", "used"), ("leace", "used"), ("das", "used")),
     "qk_attribution": (("attention", "carries"), ("paths_in", "edges"), ("score paths", "looks")),
     "circuit": (("circuit, exact", "edges"), ("circuit, eap-ig-inputs", "edges"), ("circuit, atp*", "edges")),
+    "circuit_evaluation": (("missed", "edges"),),
+    "reach": (("arrival", "arrives"),),
+    "heads": (("explain", "carries"),),
     "approximation_audit": (("gradient", "carries"), ("eap", "edges"), ("eap-ig-inputs", "edges")),
     "verdict": (("verdict", "carries"),),
     "head_roles": (("roles", "moves"),),
@@ -163,6 +166,16 @@ def methods() -> dict[str, str]:
         "circuit, eap-ig-activations": say("the circuit by EAP-IG over activations"),
         "circuit, atp*": say("the circuit by AtP*"),
         "inlp": say("erasure by INLP"),
+        "leace, oracle": say("erasure by LEACE that is told the words"),
+        "leace": say("erasure by LEACE"),
+        "class means": say("erasure by the projection of means"),
+        "interchange": say("interchange of the means' span"),
+        "das": say("interchange of what DAS finds"),
+        "one direction": say("interchange along one direction"),
+        "table, readable": say("the table of places (readable)"),
+        "table, used": say("the table of places (patched, erased and exchanged)"),
+        "missed": say("taking one edge out of a circuit"),
+        "arrival": say("the yes of an explanation"),
     }
 
 
@@ -181,6 +194,7 @@ def questions() -> dict[str, str]:
         "looks": say("edges on which the source decides where a head looks"),
         "held": say("places where the source is written"),
         "used": say("places from where the source is used"),
+        "arrives": say("words at which more of the source than noise arrives"),
     }
 
 
@@ -269,7 +283,11 @@ def alarm_rows(alarms: Mapping[str, tuple[int, int]] | None = None) -> list[tupl
         "gate": say("the behaviour gate lets the model through"),
         "verdict": say("the verdict names a head"),
         "verdict, gate opened": say("the verdict names a head, the gate told to let everything through"),
+        "claims, gate opened": say("anything is claimed of a head or an MLP, the gate told to let everything through"),
         "heads alone": say("a head would be named, if nothing were known of the behaviour"),
+        "roles": say("a head is given a role"),
+        "das": say("what DAS was fitted to, of arbitrary answers, holds for other prompts"),
+        "explanation": say("an explanation says yes, all colours being embedded alike"),
         "readable": say("labels drawn at random are called readable"),
     }
     found: list[tuple[str, ...]] = [(say("claimed of models with random weights"), say("models"), say("95% interval"))]

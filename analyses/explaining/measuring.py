@@ -11,7 +11,7 @@ from jaxtyping import Float
 
 from analyses.explaining.beginning import Beginning, Seen
 from analyses.explaining.clock import Clock
-from interp import results
+from interp import results, summary
 from interp.prompts import PromptPairs
 from interp.prompts.swaps import SOURCE, TARGET
 from interp.prompts.template import ANSWER
@@ -68,6 +68,22 @@ def arrival(beginning: Beginning, pairs: PromptPairs) -> tuple[xr.Dataset, xr.Da
     return _reach(beginning.model, pairs, np.concatenate(differences)), _sources(
         beginning.model, pairs, np.concatenate(shares), np.concatenate(written)
     )
+
+
+def arrived(reach: xr.Dataset, position: int | None = None) -> xr.Dataset:
+    """How much of a stream after the last layer differs, as a share of its length: ``summary.mean``.
+
+    Args:
+        reach: what ``arrival`` found.
+        position: of which token; None is the last one of the target.
+    """
+    at = int(np.flatnonzero(reach["role"].values == TARGET)[-1]) if position is None else position
+    return summary.mean(reach["difference"].isel(layer=-1, position=at))
+
+
+def reaches(reach: xr.Dataset, position: int | None = None) -> bool:
+    """Whether anything beyond rounding arrives there; the arguments are those of ``arrived``."""
+    return float(arrived(reach, position)["mean"]) > float(reach.attrs["rounding"])
 
 
 def _mixed(

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from interp.groundtruth.prompts import AFTER, BEFORE, WORDS, Form, draw
+from interp.groundtruth.prompts import AFTER, BEFORE, COLOR_IDS, WORDS, Form, draw
 from interp.model import HookedTransformer
 from interp.prompts import PromptPairs
 
@@ -35,10 +35,14 @@ _KINDS = (
 )
 
 
-def at_random(seed: int) -> tuple[HookedTransformer, PromptPairs]:
+def at_random(seed: int, *, blind: bool = False) -> tuple[HookedTransformer, PromptPairs]:
     """A model with random weights, and prompts. Seeds take turns at sizes, at MLPs, and at how prompts are written.
 
     The colours mean nothing to it: whatever is said of how they reach the answer is said by chance.
+
+    Args:
+        seed: of the weights and of the prompts.
+        blind: embed all colours as the first one. Then nothing of a colour is anywhere in the model.
 
     >>> from interp import groundtruth
     >>> model, pairs = groundtruth.at_random(3)
@@ -59,5 +63,8 @@ def at_random(seed: int) -> tuple[HookedTransformer, PromptPairs]:
         for weight in bridge.original_model.parameters():
             if weight.ndim > 1:  # norms and biases stay as they are made: ones, and zeros
                 weight.copy_(kind.std * torch.randn(weight.shape, generator=generator))
+        if blind:
+            embedding = bridge.embed.weight
+            embedding[list(COLOR_IDS)] = embedding[COLOR_IDS[0]].clone()
     model = HookedTransformer.from_bridge(bridge, name=f"random weights {seed}")
     return model, draw(kind.form, "random", n=N_PROMPTS, seed=seed)

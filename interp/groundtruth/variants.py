@@ -12,12 +12,14 @@ import torch
 from interp.errors import unknown_name
 from interp.groundtruth.prompts import AFTER, BEFORE, COLOR_IDS, COLORS, NOUN_IDS, NOUNS, START, WORDS, Form, draw
 from interp.groundtruth.value import Does, GroundTruth
-from interp.groundtruth.weights import LOGITS, NOISE, SHARP, Head, Mlp, Sizes, Slots, assemble
+from interp.groundtruth.weights import LOGITS, NOISE, SHARP, Head, Mlp, Sizes, Slots, assemble, assemble_rotary
 from interp.sites import head_label
 
 N_PROMPTS = 32
 """Pairs of prompts that a model comes with."""
 N_LAYERS, N_HEADS, D_HEAD, D_MLP = 3, 4, 16, 8
+D_HEAD_ROTARY = 32
+"""Width of a rotary head: some of its planes turn too fast to seek features in."""
 REST = 1.5 * SHARP
 """Score of the first token for a reader: less than that of the noun with its colour, more than any other."""
 SEEN = 0.15
@@ -30,8 +32,9 @@ Places = tuple[tuple[int, str], ...]
 class _Draft:
     """A model while it is being written: the heads and MLPs that are set so far, and what they do."""
 
-    def __init__(self, form: Form, noise: float) -> None:
+    def __init__(self, form: Form, noise: float, *, rotary: bool) -> None:
         nouns, colors = len(NOUNS), len(COLORS)
+        self.rotary, self.d_head = rotary, D_HEAD_ROTARY if rotary else D_HEAD
         self.slots = Slots(
             {"anchor": 1, "token": len(WORDS), "position": form.length, "got": colors, "code": colors, "bound": nouns,
              "asked": nouns, "unread": colors, "gate": 1, "done": 1, "out": colors}
@@ -48,13 +51,16 @@ class _Draft:
     def head(self, layer: int, head: int, does: Does) -> Head:
         """A new head, to be written into."""
         self.does[head_label(layer, head)] = does
-        self.heads[layer, head] = Head(self.slots.width, D_HEAD)
+        self.heads[layer, head] = Head(self.slots.width, self.d_head)
         return self.heads[layer, head]
 
     def back(self, layer: int, head: int, does: Does, by: int = 1) -> Head:
         """A head that attends to the token ``by`` places back."""
+        made = self.head(layer, head, does)
+        if self.rotary:
+            return made.look_back(by)
         places = self.slots["position"]
-        return self.head(layer, head, does).seek(places[by:], places[:-by])
+        return made.seek(places[by:], places[:-by])
 
     def matching(self, layer: int, head: int, does: Does, flag: str = "got", rest: float = REST) -> Head:
         """A head that attends to the same noun where that holds something in a slot, and else to the first token."""
@@ -186,6 +192,7 @@ class _Variant:
     differs: Literal["color", "asked"] = "color"
     n_kv_heads: int = N_HEADS
     with_mlps: bool = False
+    rotary: bool = False
     noise: float = NOISE
     expected: Mapping[str, str] = field(default_factory=dict)
 
@@ -257,6 +264,11 @@ _VARIANTS: dict[str, _Variant] = {
         edges=(("embed", "L0KV0.v"), ("L0H0", "L1KV0.v"), ("L1H0", "logits")),
         n_kv_heads=N_HEADS // 2,
     ),
+    "rotary": _Variant(
+        _plain,
+        "the plain circuit in a Llama, where the mover looks one token back by the rotation of queries and keys alone",
+        rotary=True,
+    ),
     "binding": _Variant(
         _binding,
         "the colour holds its noun, the question holds what it asks for, and a head matches the two",
@@ -320,14 +332,20 @@ def build(name: str) -> GroundTruth:
     if name not in _VARIANTS:
         raise unknown_name("ground-truth model", name, _VARIANTS)
     variant = _VARIANTS[name]
-    draft = _Draft(variant.form, variant.noise)
+    draft = _Draft(variant.form, variant.noise, rotary=variant.rotary)
     variant.write(draft)
-    draft.fill(with_mlps=variant.with_mlps)
-    sizes = Sizes(N_LAYERS, N_HEADS, variant.n_kv_heads, D_HEAD, D_MLP, variant.form.length, len(WORDS))
+    draft.fill(with_mlps=variant.with_mlps or variant.rotary)
+    sizes = Sizes(N_LAYERS, N_HEADS, variant.n_kv_heads, draft.d_head, D_MLP, variant.form.length, len(WORDS))
     token, position, unembed = draft.features()
-    model = assemble(
-        name, sizes, draft.slots, token=token, position=position, unembed=unembed, heads=draft.heads, mlps=draft.mlps
-    )
+    if variant.rotary:
+        model = assemble_rotary(
+            name, sizes, draft.slots, token=token, unembed=unembed, heads=draft.heads, generator=draft.generator
+        )
+    else:
+        model = assemble(
+            name, sizes, draft.slots, token=token, position=position, unembed=unembed, heads=draft.heads,
+            mlps=draft.mlps,
+        )  # fmt: skip
     return GroundTruth(
         name=name,
         summary=variant.summary,

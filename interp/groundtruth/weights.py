@@ -26,6 +26,14 @@ LOGITS = 8.0
 """Logit of an answer that is written once."""
 ANCHORED = 0
 """The feature that is the anchor."""
+TURNING = (0, 1)
+"""The planes of a rotary head that turn fast enough to tell tokens apart; by them alone it looks back."""
+STILL = 4
+"""From this plane on a rotary head turns by less than a hundredth over a prompt: there it seeks features."""
+ROTARY_BASE = 1e10
+"""Base of the rotary angles."""
+TURN = 36.0
+"""Score in each turning plane of the token that is looked back at: its neighbours have a score lower by ``SHARP``."""
 NOISE = 0.04
 """Standard deviation of the weights of what is idle."""
 
@@ -63,12 +71,17 @@ class Slots:
 
 
 class Head:
-    """One head in features: what it seeks, and what it moves. All start at zero."""
+    """One head in features: what it seeks, and what it moves. All start at zero.
+
+    Attributes:
+        back: so many tokens back it looks by the rotation of queries and keys alone; None is where it does not.
+    """
 
     def __init__(self, width: int, d_head: int) -> None:
         self.q, self.k, self.v = (torch.zeros(width, d_head) for _ in range(3))
         self.q_bias = torch.zeros(d_head)
         self.o = torch.zeros(d_head, width)
+        self.back: int | None = None
         self._sought = self._moved = 0
 
     def seek(self, asking: Sequence[int], offered: Sequence[int], score: float = SHARP) -> Head:
@@ -91,6 +104,11 @@ class Head:
             self.q[unless, self._sought] = -score
         self.k[list(offered), self._sought] = 1.0
         self._sought += 1
+        return self
+
+    def look_back(self, by: int) -> Head:
+        """Attend to the token ``by`` places back; of rotary models, which have no features of positions to seek."""
+        self.back = by
         return self
 
     def move(self, source: Sequence[int], target: Sequence[int], size: float = 1.0) -> Head:
@@ -157,6 +175,84 @@ class Sizes:
     d_mlp: int
     n_ctx: int
     vocab: int
+
+
+@torch.no_grad()
+def assemble_rotary(
+    name: str,
+    sizes: Sizes,
+    slots: Slots,
+    *,
+    token: Float[Tensor, "token feature"],
+    unembed: Float[Tensor, "feature token"],
+    heads: Mapping[tuple[int, int], Head],
+    generator: torch.Generator,
+) -> HookedTransformer:
+    """A Llama of these heads, as Hugging Face runs it: RMSNorm, rotary positions, no biases, gated MLPs of noise.
+
+    What a head adds to its query as a bias it reads from the anchor, which is the same at every token.
+    """
+    from transformer_lens.model_bridge.sources import build_bridge_from_module
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    basis = slots.basis()
+    # A Llama is as wide as a multiple of its heads; what is added stays 0.
+    basis = torch.nn.functional.pad(basis, (0, -basis.shape[1] % sizes.n_heads))
+    width, d_model = basis.shape
+    model = LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=sizes.vocab, hidden_size=d_model, intermediate_size=sizes.d_mlp,
+            num_hidden_layers=sizes.n_layers, num_attention_heads=sizes.n_heads,
+            num_key_value_heads=sizes.n_kv_heads, head_dim=sizes.d_head, max_position_embeddings=sizes.n_ctx,
+            rope_parameters={"rope_type": "default", "rope_theta": ROTARY_BASE}, tie_word_embeddings=False,
+            attn_implementation="eager",
+        )
+    ).eval()  # fmt: skip
+    weights = dict(model.named_parameters())
+    for key, weight in weights.items():
+        weight.fill_(ANCHOR / d_model**0.5 if key.endswith("norm.weight") else 0.0)
+    anchored = token.clone()
+    anchored[:, ANCHORED] = ANCHOR
+    weights["model.embed_tokens.weight"].copy_(anchored @ basis)
+    weights["lm_head.weight"].copy_((basis.T @ unembed).T)
+    for (layer, head), drawn in heads.items():
+        attn = f"model.layers.{layer}.self_attn"
+        mine = slice(head * sizes.d_head, (head + 1) * sizes.d_head)
+        q, k = _turned(drawn, sizes.d_head)
+        weights[f"{attn}.q_proj.weight"][mine] = sizes.d_head**0.5 * (basis.T @ q).T
+        weights[f"{attn}.k_proj.weight"][mine] = (basis.T @ k).T
+        weights[f"{attn}.v_proj.weight"][mine] = (basis.T @ drawn.v).T
+        weights[f"{attn}.o_proj.weight"][:, mine] = (drawn.o @ basis).T
+    for layer in range(sizes.n_layers):
+        for part, shape in (
+            ("gate", (width, sizes.d_mlp)),
+            ("up", (width, sizes.d_mlp)),
+            ("down", (sizes.d_mlp, width)),
+        ):
+            drawn_at_random = _noise(shape, generator, NOISE)
+            weight = weights[f"model.layers.{layer}.mlp.{part}_proj.weight"]
+            if part == "down":
+                weight.copy_((drawn_at_random @ basis).T)
+            else:
+                drawn_at_random[ANCHORED] = 0
+                weight.copy_((basis.T @ drawn_at_random).T)
+    bridge = build_bridge_from_module(model, "LlamaForCausalLM", hf_config=model.config, model_name=name)
+    return HookedTransformer.from_bridge(bridge, name=f"ground truth: {name}")
+
+
+def _turned(drawn: Head, d_head: int) -> tuple[Float[Tensor, "feature d_head"], Float[Tensor, "feature d_head"]]:
+    """What a rotary head reads as query and key: plane p is coordinates p and p + d_head / 2 (Su et al. 2021)."""
+    half = d_head // 2
+    still = [*range(STILL, half), *range(half + STILL, d_head)]
+    q, k = torch.zeros(2, len(drawn.q), d_head)
+    q[:, still], k[:, still] = drawn.q[:, : len(still)], drawn.k[:, : len(still)]
+    q[ANCHORED, still] += drawn.q_bias[: len(still)] / ANCHOR
+    if drawn.back is not None:
+        for plane in TURNING:
+            angle = torch.tensor(-drawn.back * ROTARY_BASE ** (-plane / half))
+            q[ANCHORED, plane], q[ANCHORED, half + plane] = TURN * angle.cos() / ANCHOR, TURN * angle.sin() / ANCHOR
+            k[ANCHORED, plane] = 1 / ANCHOR
+    return q, k
 
 
 @torch.no_grad()

@@ -51,9 +51,9 @@ class Measure(NamedTuple):
 
 
 MEASURES: Mapping[str, Measure] = {
-    "previous token": Measure("attention to the token before", "share", 0.1, "random tokens"),
-    "duplicate token": Measure("attention to where the same token stood before", "share", 0.1, "random tokens"),
-    "induction": Measure("attention to the token after that", "share", 0.1, "random tokens"),
+    "previous token": Measure("attention to the token before", "share", 0.25, "random tokens"),
+    "duplicate token": Measure("attention to where the same token stood before", "share", 0.25, "random tokens"),
+    "induction": Measure("attention to the token after that", "share", 0.25, "random tokens"),
     "copying": Measure("direct push towards the token after that", "logits", 0.0, "random tokens"),
     "looking": Measure("attention from the destination to the source", "share", 0.1, "pairs"),
     "carrying": Measure("share of the runs' difference that is written from the source", "fraction", 0.05, "pairs"),
@@ -74,7 +74,7 @@ ROLES: Mapping[str, tuple[str, ...]] = {
 }
 """Role of a head -> the measures that must all be there."""
 
-_ABOUT_THE_ANSWER = ("inhibition", "self-repair")
+_ABOUT_THE_ANSWER = ("mover", "inhibition", "self-repair")
 
 
 def roles(

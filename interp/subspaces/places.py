@@ -113,8 +113,8 @@ def places(
         - ``patched``, ``recovered``: after the whole activation is the corrupted run's, as by ``interp.sweep``.
         - ``patched_erasure``, ``recovered_erasure``, ``kl_erasure`` (..., eraser): after ``leace`` (its covariance
           shrunken), the projection of class means, LEACE of ``shuffled`` words, and off a ``random`` subspace of
-          the same rank. ``kl``: nats, from the clean run. Where nothing is left neither answer is preferred: that
-          is about half of the gap.
+          the same rank, all about the mean. ``kl``: nats, from the clean run. Where nothing is left neither answer is
+          preferred: that is about half of the gap.
         - ``patched_interchange``, ``recovered_interchange``, ``exchanged`` (..., subspace): after interchange of the
           span of the class means, of what DAS finds, of its ``placebo`` and of a ``random`` subspace.
         - ``agreement`` (..., fit, part): whether the interchange did what DAS was asked for, on pairs fitted and held
@@ -422,11 +422,13 @@ class _Here:
         words = self.asked.words[:, prompts].reshape(-1)
         shuffled = self.asked.words[:, np.random.default_rng(self.asked.seed).permutation(len(other))]
         leace = LEACE(shrinkage="oas").fit(x, words).subspace_
+        drawn = random_subspace(x.shape[1], max(leace.rank, 1), seed=self.asked.seed)
         return {
             "leace": leace,
             "means": MeanProjection().fit(x, words).subspace_,
             "shuffled": LEACE(shrinkage="oas").fit(x, shuffled[:, prompts].reshape(-1)).subspace_,
-            "random": random_subspace(x.shape[1], max(leace.rank, 1), seed=self.asked.seed),
+            # Erased about the mean, as the others are: what all prompts share is large, and no part of what is erased.
+            "random": replace(drawn, offset=leace.offset),
         }
 
     def _values(self, half: int) -> dict[int, Tensor]:

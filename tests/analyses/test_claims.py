@@ -195,9 +195,9 @@ def place(lost: Mapping[str, float], exchanged: Mapping[str, float], *, layer: i
 @pytest.mark.parametrize(
     ("lost", "layer", "votes_of"),
     [
-        ({"leace": 0.5, "random": 0.05}, 2, {"erasure": 1.0, "interchange": 1.0}),
-        ({"leace": 0.5, "random": 0.6}, 2, {"erasure": 0.0, "interchange": 1.0}),  # any subspace would cost as much
-        ({"leace": 0.5, "random": 0.05}, 1, {}),  # before layer 1 the mover of layer 1 has not written yet
+        ({"leace": 0.5, "shuffled": 0.05}, 2, {"erasure": 1.0, "interchange": 1.0}),
+        ({"leace": 0.5, "shuffled": 0.6}, 2, {"erasure": 0.0, "interchange": 1.0}),  # shuffled words would cost as much
+        ({"leace": 0.5, "shuffled": 0.05}, 1, {}),  # before layer 1 the mover of layer 1 has not written yet
     ],
 )
 def test_what_is_erased_or_exchanged_behind_a_mover_votes_and_never_contradicts(

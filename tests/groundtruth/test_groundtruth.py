@@ -21,10 +21,20 @@ PAIR = 5
 MUCH, LITTLE = 0.2, 0.05  # of the gap: what matters, and what noise may do
 
 
+LLAMA = {
+    "model.embed_tokens": "tok_embed", "model.layers": "layers", "model.norm": "ln_out", "lm_head": "head",
+    "input_layernorm": "ln1", "post_attention_layernorm": "ln2", "self_attn": "attn", "_proj": "",
+}  # fmt: skip
+"""Names of a Llama's weights -> those of the other models."""
+
+
 @cache
 def weights_of(truth: GroundTruth) -> dict[str, np.ndarray]:
     state = truth.model.bridge.original_model.state_dict()
-    return {key.replace("._original_component", ""): value.double().numpy() for key, value in state.items()}
+    found = {key.replace("._original_component", ""): value.double().numpy() for key, value in state.items()}
+    for name, known in LLAMA.items():
+        found = {key.replace(name, known): value for key, value in found.items()}
+    return found
 
 
 @dataclass
@@ -43,7 +53,9 @@ class Run:
 
     def __post_init__(self) -> None:
         cfg = self.truth.model.cfg
-        stream = self.w["tok_embed.weight"][self.ids] + self.w["pos.weight"][: len(self.ids)]
+        stream = self.w["tok_embed.weight"][self.ids]
+        if not self.rotary:
+            stream = stream + self.w["pos.weight"][: len(self.ids)]
         self.before: dict[str, np.ndarray] = {}
         self.wrote = {"embed": stream}
         self.pattern: dict[str, np.ndarray] = {}
@@ -62,6 +74,8 @@ class Run:
                         ("v", head // shared, f"{group}.v"),
                     )
                 )
+                if self.rotary:
+                    q, k = self.turned(q), self.turned(k)
                 scores = np.where(future, -np.inf, q @ k.T / cfg.d_head**0.5)
                 weights = np.exp(scores - scores.max(axis=1, keepdims=True))
                 self.pattern[name] = weights / weights.sum(axis=1, keepdims=True)
@@ -72,8 +86,7 @@ class Run:
             stream = stream + total
             if f"MLP{layer}" in self.truth.components:
                 name = f"MLP{layer}"
-                hidden = self.part(f"layers.{layer}.mlp.fc_in", None, self.read(name, stream, f"layers.{layer}.ln2"))
-                made = np.maximum(hidden, 0) @ self.w[f"layers.{layer}.mlp.fc_out.weight"].T
+                made = self.mlp(f"layers.{layer}.mlp", self.read(name, stream, f"layers.{layer}.ln2"))
                 self.wrote[name] = self.writes.get(name, made)
                 stream = stream + self.wrote[name]
         self.logits = self.read("logits", stream, "ln_out")[-1] @ self.w["head.weight"].T
@@ -86,13 +99,40 @@ class Run:
         """What a receiver reads, after its norm; without what it was given instead, the stream."""
         self.before[node] = stream
         x = self.reads.get(node, stream)
-        x = x - x.mean(axis=1, keepdims=True)
-        return x / np.sqrt((x**2).mean(axis=1, keepdims=True) + 1e-5) * self.w[f"{norm}.weight"]
+        if not self.rotary:
+            x = x - x.mean(axis=1, keepdims=True)
+        return x / np.sqrt((x**2).mean(axis=1, keepdims=True) + self.eps) * self.w[f"{norm}.weight"]
 
     def part(self, name: str, which: int | None, x: np.ndarray) -> np.ndarray:
         """The part of a linear map that belongs to one head, or all of it."""
-        mine = slice(None) if which is None else slice(which * 16, (which + 1) * 16)
-        return x @ self.w[f"{name}.weight"][mine].T + self.w[f"{name}.bias"][mine]
+        width = self.truth.model.cfg.d_head
+        mine = slice(None) if which is None else slice(which * width, (which + 1) * width)
+        bias = 0 if self.rotary else self.w[f"{name}.bias"][mine]
+        return x @ self.w[f"{name}.weight"][mine].T + bias
+
+    def mlp(self, name: str, x: np.ndarray) -> np.ndarray:
+        """What an MLP writes: gated by SiLU in a Llama, behind a ReLU in the others."""
+        if self.rotary:
+            gate, up = (self.part(f"{name}.{which}", None, x) for which in ("gate", "up"))
+            return gate / (1 + np.exp(-gate)) * up @ self.w[f"{name}.down.weight"].T
+        return np.maximum(self.part(f"{name}.fc_in", None, x), 0) @ self.w[f"{name}.fc_out.weight"].T
+
+    def turned(self, x: np.ndarray) -> np.ndarray:
+        """Queries or keys as complex numbers, one a plane, each turned by its position times the plane's angle."""
+        half = x.shape[1] // 2
+        angles = np.arange(len(x))[:, None] * 1e10 ** (-np.arange(half) / half)
+        planes = (x[:, :half] + 1j * x[:, half:]) * np.exp(1j * angles)
+        return np.concatenate([planes.real, planes.imag], axis=1)
+
+    @property
+    def rotary(self) -> bool:
+        """Whether it is a Llama."""
+        return "pos.weight" not in self.w
+
+    @property
+    def eps(self) -> float:
+        """What the norm adds to the mean square."""
+        return 1e-6 if self.rotary else 1e-5
 
     @property
     def difference(self) -> float:
@@ -219,6 +259,14 @@ def test_the_stream_holds_the_source_where_it_is_said_to(case: Case) -> None:
         held |= {(layer, role) for role in case.truth.pairs.roles if moved[case.place(role)] > 0.3}
     assert held == set(case.truth.held)
     assert case.truth.used <= case.truth.held
+
+
+def test_the_rotary_mover_looks_one_token_back_whatever_the_token_and_the_place() -> None:
+    """No position is in the stream, so that by the rotation alone every token looks at the one before it."""
+    case = Case(built("rotary"))
+    for run in (case.clean, case.corrupted):
+        back = run.pattern["L0H0"][range(1, len(run.ids)), range(len(run.ids) - 1)]
+        assert back.min() > 0.99
 
 
 def test_every_kind_is_there_and_an_unknown_name_is_refused() -> None:

@@ -13,10 +13,10 @@ import xarray as xr
 from analyses.cli.directory import refuse_used
 from analyses.cli.explanation.answer import asked, sentences, short
 from analyses.explaining.carriers import head_effects
-from interp import _cells, results, summary
+from analyses.explaining.measuring import arrived, reaches
+from interp import _cells, results
 from interp.language import speaking
 from interp.prompts import PromptPairs
-from interp.prompts.swaps import TARGET
 
 if TYPE_CHECKING:
     from analyses.cli.explanation.words import Origin
@@ -121,17 +121,12 @@ class Explanation:
     @property
     def reaches(self) -> bool:
         """Whether anything beyond rounding arrives at the target."""
-        return float(self.arrived["mean"]) > float(self.reach.attrs["rounding"])
+        return reaches(self.reach)
 
     @property
     def arrived(self) -> xr.Dataset:
         """How much of the target's stream after the last layer differs, as a share of its length: ``summary.mean``."""
-        at = [
-            position
-            for position, role in zip(*values_of(self.reach, "position", "role"), strict=True)
-            if role == TARGET
-        ]
-        return summary.mean(self.reach["difference"]).isel(layer=-1).sel(position=at[-1])
+        return arrived(self.reach)
 
     @property
     def head_effects(self) -> tuple[xr.Dataset, xr.Dataset]:
