@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from interp.prompts import PromptPairs
     from interp.sweeps import Progress
 
-SECONDS = 1.0
+SECONDS = 1.5
 """One method on one model, on one core, on average over all."""
 SOURCE = "Shi et al. 2024, arXiv 2410.13032; Gupta et al. 2024, arXiv 2407.14494 (models with known circuits)"
 
