@@ -205,9 +205,8 @@ def assemble_rotary(
             num_hidden_layers=sizes.n_layers, num_attention_heads=sizes.n_heads,
             num_key_value_heads=sizes.n_kv_heads, head_dim=sizes.d_head, max_position_embeddings=sizes.n_ctx,
             rope_parameters={"rope_type": "default", "rope_theta": ROTARY_BASE}, tie_word_embeddings=False,
-            attn_implementation="eager",
         )
-    ).eval()  # fmt: skip
+    )  # fmt: skip
     weights = dict(model.named_parameters())
     for key, weight in weights.items():
         weight.fill_(ANCHOR / d_model**0.5 if key.endswith("norm.weight") else 0.0)
@@ -237,6 +236,7 @@ def assemble_rotary(
                 drawn_at_random[ANCHORED] = 0
                 weight.copy_((basis.T @ drawn_at_random).T)
     bridge = build_bridge_from_module(model, "LlamaForCausalLM", hf_config=model.config, model_name=name)
+    bridge.eval()
     return HookedTransformer.from_bridge(bridge, name=f"ground truth: {name}")
 
 
