@@ -54,13 +54,14 @@ class Carried:
 
 
 def head_effects(heads: xr.Dataset) -> tuple[xr.Dataset, xr.Dataset]:
-    """How far each head's output at the target is sufficient and needed, over ``cell``; the most sufficient first."""
+    """How far the output of each head that was patched is sufficient and needed there: over ``cell``, most first."""
     whole = summary.of(heads, "recovered").isel(role=0)
     enough, needed = (
         summary.effect(whole.sel(direction=direction), direction).stack(cell=("layer", "head"), create_index=False)
         for direction in DIRECTIONS
     )
-    order = np.argsort(-np.nan_to_num(enough["mean"].values, nan=-np.inf))
+    order = np.argsort(-enough["mean"].values)  # NaN, which is last, stands for a head that there was no time for
+    order = order[: np.isfinite(enough["mean"].values).sum()]
     layers, numbers = (enough[name].values.tolist() for name in ("layer", "head"))
     names = [head_label(int(layer), int(head)) for layer, head in zip(layers, numbers, strict=True)]
     enough, needed = (part.assign_coords(cell=names).isel(cell=order) for part in (enough, needed))

@@ -17,6 +17,7 @@ from transformers import AutoModelForCausalLM, GPT2LMHeadModel, PreTrainedTokeni
 
 from analyses.cli import explanation as module
 from analyses.cli.explanation import words
+from analyses.explaining.carriers import head_effects
 from interp import Explanation, HookedTransformer, InterpError, explain, report, tasks
 from interp.mini import WEIGHTS
 from interp.prompts.chat import Written
@@ -124,6 +125,12 @@ def test_the_heads_are_in_order_and_in_both_directions(found: Explanation) -> No
     layer, head = int(best[1]), int(best[3])
     lost = 1 - found.heads["recovered"].sel(direction="noising", layer=layer, head=head, role="target").mean("prompt")
     close(needed["mean"][0], lost, size=1.0)
+
+
+def test_heads_that_there_was_no_time_for_are_not_listed(found: Explanation) -> None:
+    patched = found.heads.assign(patched=found.heads["patched"].where(found.heads["layer"] == 3))
+    for part in head_effects(patched):
+        assert sorted(part["cell"].values.tolist()) == ["L3H0", "L3H1", "L3H2", "L3H3"]
 
 
 def test_what_a_head_takes_from_each_word_is_weight_times_value(found: Explanation, plain: GPT2LMHeadModel) -> None:
