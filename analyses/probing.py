@@ -21,7 +21,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import xarray as xr
@@ -37,7 +37,7 @@ from interp.errors import InterpError, names, shown, unknown_name, whole_number,
 from interp.language import in_each, say
 from interp.probes import MeanDifference, RidgeProbe, data, logistic, null, other_tasks
 from interp.probes.calibration import brier_score, expected_calibration_error
-from interp.probes.codelength import Codelength, online_codelength
+from interp.probes.codelength import online_codelength
 from interp.probes.data import PAIR, TEMPLATE, Control, Labelled
 from interp.prompts import PromptPairs
 from interp.prompts.template import ANSWER
@@ -213,10 +213,12 @@ def run(
     )  # fmt: skip
     classified = _Classifier(task, places.index(ANSWER) if ANSWER in places else len(places) - 1)
     meter = Meter(progress, len(features) * (1 + 2 * len(transfer)))
-    for index, x in features:
-        scores.add(index, x)
-        classified.add(index, x, scores)
-        meter.add(1)
+    work = _Places(task, scores.probes, codelength, scores.drawn, classified.role)
+    for places_of_site in features.by_site():
+        for (index, x), measured in model.engine.map(model, work, places_of_site, here=work):
+            scores.add(index, measured)
+            classified.add(index, x.shape[1], measured)
+            meter.add(1)
     crossed, entries, tokens = _crossed(model, pairs, features, target, transfer, n_permutations, seed, meter)
     told = in_each(lambda: _in_words(pairs, target, group))
     return results.build(
@@ -414,7 +416,12 @@ class _Features:
         ]
         return sum(per_site) * len(self.roles)
 
-    def __iter__(self) -> Iterator[tuple[tuple[int, int, int], Float[np.ndarray, "prompt feature"]]]:
+    def __iter__(self) -> Iterator[_Place]:
+        for places in self.by_site():
+            yield from places
+
+    def by_site(self) -> Iterator[_OfSite]:
+        """The cells of one site after the other."""
         last = self.model.cfg.n_layers
         for s, name in enumerate(self.sites):
             within = [layer for layer in self.layers if layer < last]
@@ -427,13 +434,33 @@ class _Features:
                 )
                 for site in dict.fromkeys(site for site, _ in parts.values())
             }
-            for slot, layer in enumerate(self.layers):
-                if layer not in parts:
-                    continue
-                site, at = parts[layer]
-                for r, role in enumerate(self.roles):
-                    values = read[site][site].sel(layer=at, role=role).values
-                    yield (s, slot, r), values.reshape(len(values), -1).astype(np.float64)
+            yield _OfSite(
+                [
+                    ((s, slot, r), read[site][site].sel(layer=at, role=role).values)
+                    for slot, (site, at) in (
+                        (slot, parts[layer]) for slot, layer in enumerate(self.layers) if layer in parts
+                    )
+                    for r, role in enumerate(self.roles)
+                ]
+            )
+
+
+_Place: TypeAlias = "tuple[tuple[int, int, int], Float[np.ndarray, 'prompt feature']]"
+"""A cell: (site, layer, role) as indices, and the activations there."""
+
+
+class _OfSite(Sequence[_Place]):
+    """The cells of a site, whose activations are views of what was captured until a cell is taken."""
+
+    def __init__(self, cells: Sequence[tuple[tuple[int, int, int], np.ndarray]]) -> None:
+        self.cells = cells
+
+    def __len__(self) -> int:
+        return len(self.cells)
+
+    def __getitem__(self, which: Any) -> Any:
+        index, values = self.cells[which]
+        return index, values.reshape(len(values), -1).astype(np.float64)
 
 
 # ---- one cell ----
@@ -469,6 +496,111 @@ class _Task:
         return test & np.isin(self.data.labels, self.data.labels[~test])
 
 
+@dataclass(frozen=True)
+class _Measured:
+    """All that is measured of one cell.
+
+    Attributes:
+        by_fold: name -> [fold].
+        by_probe: further probe -> accuracy [fold].
+        by_cell: name -> a number.
+        lengths: name -> bits.
+        length_intervals: name -> [two] of the compression.
+        statistics: [1 + relabelling] accuracies under the null; None without one.
+        unconverged: fits stopped by the iteration limit.
+        said: the probabilities, each prompt's from the fold that held it out; NaN where that had no such label.
+        tried: [fold] accuracy within the prompts of each fit, for the choice of a layer; empty where none is chosen.
+    """
+
+    by_fold: dict[str, Float[np.ndarray, " fold"]]
+    by_probe: dict[str, Float[np.ndarray, " fold"]]
+    by_cell: dict[str, float]
+    lengths: dict[str, float]
+    length_intervals: dict[str, tuple[float, float]]
+    statistics: Float[np.ndarray, " relabelling"] | None
+    unconverged: int
+    said: Float[np.ndarray, "prompt class"]
+    tried: list[float]
+
+
+@dataclass(frozen=True)
+class _Places:
+    """Everything fitted and tested at one cell, as work (``interp.engines``).
+
+    Attributes:
+        task: what every cell shares.
+        probes: further probes.
+        codelength: whether the codelength is measured.
+        drawn: relabellings under the null; None without one.
+        role: of the task classifier, whose layer is chosen.
+    """
+
+    task: _Task
+    probes: tuple[str, ...]
+    codelength: bool
+    drawn: Int[np.ndarray, "relabelling prompt"] | None
+    role: int
+
+    def ready(self, model: HookedTransformer) -> _Places:
+        """Fits need no model."""
+        return self
+
+    def do(self, ready: _Places, piece: _Place) -> _Measured:
+        """One cell."""
+        (site, _, role), x = piece
+        task, found = self.task, self.task.data
+        folds = len(task.held_out)
+        said = np.full((len(x), len(task.classes)), np.nan)
+        by_fold = {name: np.full(folds, np.nan) for name in _BY_FOLD}
+        by_probe = {name: np.full(folds, np.nan) for name in self.probes}
+        unconverged = 0
+        for fold, (test, control_test) in enumerate(zip(task.held_out, task.control.folds, strict=True)):
+            known = task.known(test)
+            probe = logistic.fitted(x[~test], found.labels[~test])
+            unconverged += not probe.converged
+            if known.any():
+                answers = logistic.predictions(probe, x[known])
+                said[known] = logistic.probabilities(probe, x[known], task.classes)
+                by_fold["accuracy"][fold] = np.mean(answers == found.labels[known])
+                if found.distractors is not None:
+                    by_fold["distractor_rate"][fold] = np.mean(answers == found.distractors[known])
+                for name in self.probes:
+                    told = _PROBES[name](x[~test], found.labels[~test], found.groups[~test], task.seed)(x[known])
+                    by_probe[name][fold] = np.mean(told == found.labels[known])
+            recalled, converged = _recalled(x, task.control.labels, control_test)
+            by_fold["control_accuracy"][fold] = recalled
+            unconverged += not converged
+        by_cell: dict[str, float] = {}
+        tested = np.isfinite(said[:, 0])
+        if tested.any():
+            codes = np.searchsorted(task.classes, found.labels[tested])
+            by_cell["calibration_error"] = expected_calibration_error(said[tested], codes)
+            by_cell["brier"] = brier_score(said[tested], codes)
+        lengths: dict[str, float] = {}
+        intervals: dict[str, tuple[float, float]] = {}
+        for name, labels in (("codelength", found.labels), ("control_codelength", task.control.labels)):
+            if self.codelength:
+                length = online_codelength(x, labels, order=task.order, classes=task.classes)
+                lengths[name] = length.bits
+                intervals[name] = length.compression_interval(found.blocks, seed=task.seed)
+        statistics = None
+        if self.drawn is not None and task.exchangeable.any():
+            statistics = null.ridge_accuracies(x, self.drawn, task.held_out)
+        tried = [self._tried(x, ~test) for test in task.held_out] if (site, role) == (0, self.role) else []
+        return _Measured(by_fold, by_probe, by_cell, lengths, intervals, statistics, unconverged, said, tried)
+
+    def _tried(self, x: Float[np.ndarray, "prompt feature"], fit: Bool[np.ndarray, " prompt"]) -> float:
+        """Accuracy within the prompts of a fit; NaN where they are all of one group."""
+        groups, labels = self.task.data.groups[fit], self.task.data.labels[fit]
+        if len(np.unique(groups)) < 2:
+            return float("nan")
+        codes = np.unique(labels, return_inverse=True)[1]
+        return float(null.ridge_accuracies(x[fit], codes[None], data.group_folds(groups, 3))[0])
+
+
+_BY_FOLD = ("accuracy", "control_accuracy", "distractor_rate")
+
+
 class _Scores:
     """All that is measured of each cell, gathered cell by cell."""
 
@@ -482,11 +614,11 @@ class _Scores:
         codelength: bool,
         drawn: Int[np.ndarray, "relabelling prompt"] | None,
     ) -> None:
-        self.task, self.probes, self.codelength, self.drawn = task, probes, codelength, drawn
+        self.task, self.probes, self.drawn = task, probes, drawn
         self.layers = np.array(layers)
         shape = (len(sites), len(layers), len(roles))
         folds = (*shape, len(task.held_out))
-        self.by_fold = {name: np.full(folds, np.nan) for name in ("accuracy", "control_accuracy", "distractor_rate")}
+        self.by_fold = {name: np.full(folds, np.nan) for name in _BY_FOLD}
         self.by_probe = {name: np.full(folds, np.nan) for name in probes}
         self.by_cell = {name: np.full(shape, np.nan) for name in ("calibration_error", "brier")}
         self.lengths: dict[str, np.ndarray] = {}
@@ -496,44 +628,21 @@ class _Scores:
             self.length_intervals = {name: np.full((*shape, 2), np.nan) for name in self.lengths}
         self.statistics = None if drawn is None else np.full((len(drawn), *shape), np.nan)
         self.unconverged = 0
-        self.said: Float[np.ndarray, "prompt class"] = np.zeros((0, 0))
-        """The probabilities of the last cell, each prompt's from the fold that held it out."""
 
-    def add(self, index: tuple[int, int, int], x: Float[np.ndarray, "prompt feature"]) -> None:
-        """Fit and test everything at one cell."""
-        task, found = self.task, self.task.data
-        self.said = np.full((len(x), len(task.classes)), np.nan)
-        for fold, (test, control_test) in enumerate(zip(task.held_out, task.control.folds, strict=True)):
-            known = task.known(test)
-            probe = logistic.fitted(x[~test], found.labels[~test])
-            self.unconverged += not probe.converged
-            if known.any():
-                said = logistic.predictions(probe, x[known])
-                self.said[known] = logistic.probabilities(probe, x[known], task.classes)
-                self.by_fold["accuracy"][index][fold] = np.mean(said == found.labels[known])
-                if found.distractors is not None:
-                    self.by_fold["distractor_rate"][index][fold] = np.mean(said == found.distractors[known])
-                for name in self.probes:
-                    told = _PROBES[name](x[~test], found.labels[~test], found.groups[~test], task.seed)(x[known])
-                    self.by_probe[name][index][fold] = np.mean(told == found.labels[known])
-            recalled, converged = _recalled(x, task.control.labels, control_test)
-            self.by_fold["control_accuracy"][index][fold] = recalled
-            self.unconverged += not converged
-        tested = np.isfinite(self.said[:, 0])
-        if tested.any():
-            codes = np.searchsorted(task.classes, found.labels[tested])
-            self.by_cell["calibration_error"][index] = expected_calibration_error(self.said[tested], codes)
-            self.by_cell["brier"][index] = brier_score(self.said[tested], codes)
-        for name, labels in (("codelength", found.labels), ("control_codelength", task.control.labels)):
-            if name in self.lengths:
-                length = self._length(x, labels)
-                self.lengths[name][index] = length.bits
-                self.length_intervals[name][index] = length.compression_interval(found.blocks, seed=task.seed)
-        if self.statistics is not None and self.drawn is not None and task.exchangeable.any():
-            self.statistics[(slice(None), *index)] = null.ridge_accuracies(x, self.drawn, task.held_out)
-
-    def _length(self, x: Float[np.ndarray, "prompt feature"], labels: Shaped[np.ndarray, " prompt"]) -> Codelength:
-        return online_codelength(x, labels, order=self.task.order, classes=self.task.classes)
+    def add(self, index: tuple[int, int, int], found: _Measured) -> None:
+        """Put in what was measured of one cell."""
+        for kept, one in (
+            (self.by_fold, found.by_fold),
+            (self.by_probe, found.by_probe),
+            (self.by_cell, found.by_cell),
+            (self.lengths, found.lengths),
+            (self.length_intervals, found.length_intervals),
+        ):
+            for name, value in one.items():
+                kept[name][index] = value
+        if self.statistics is not None and found.statistics is not None:
+            self.statistics[(slice(None), *index)] = found.statistics
+        self.unconverged += found.unconverged
 
 
 def _recalled(
@@ -609,22 +718,13 @@ class _Classifier:
     tried: dict[int, list[float]] = field(default_factory=dict)
     said: dict[int, Float[np.ndarray, "prompt class"]] = field(default_factory=dict)
 
-    def add(self, index: tuple[int, int, int], x: Float[np.ndarray, "prompt feature"], scores: _Scores) -> None:
+    def add(self, index: tuple[int, int, int], n_features: int, found: _Measured) -> None:
         """Look at a cell, if it is at this word."""
         site, layer, role = index
         if site or role != self.role:
             return
-        self.n_features = x.shape[1]
-        self.tried[layer] = [self._tried(x, ~test) for test in self.task.held_out]
-        self.said[layer] = scores.said
-
-    def _tried(self, x: Float[np.ndarray, "prompt feature"], fit: Bool[np.ndarray, " prompt"]) -> float:
-        """Accuracy within the prompts of a fit; NaN where they are all of one group."""
-        groups, labels = self.task.data.groups[fit], self.task.data.labels[fit]
-        if len(np.unique(groups)) < 2:
-            return float("nan")
-        codes = np.unique(labels, return_inverse=True)[1]
-        return float(null.ridge_accuracies(x[fit], codes[None], data.group_folds(groups, 3))[0])
+        self.n_features = n_features
+        self.tried[layer], self.said[layer] = found.tried, found.said
 
     def variables(self, scores: _Scores) -> dict[str, Variable]:
         """What is said of it: the layer of each fold, and how it does there on prompts that did not choose it."""

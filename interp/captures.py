@@ -391,9 +391,11 @@ def _captured(
     model: HookedTransformer, prompts: Prompts, reading: run.Reading, rows: range, at_once: int
 ) -> dict[str, np.ndarray]:
     arrays = reading.empty(len(rows))
-    for some in run.chunks_of(len(rows), at_once):
-        part = prompts.select(rows.start + some)
-        reading.read(model, part, {name: array[some[0] :] for name, array in arrays.items()})
+    pieces = [rows.start + some for some in run.chunks_of(len(rows), at_once)]
+    takes = run.row_bytes(model) + at_once * reading.row_bytes
+    for piece, found in model.engine.map(model, run.Reads(prompts, reading), pieces, bytes_each=takes):
+        for name, values in found.items():
+            arrays[name][piece - rows.start] = values
     return arrays
 
 

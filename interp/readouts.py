@@ -191,6 +191,10 @@ class Readout:
         if self.needs not in get_args(Needs):
             raise unknown_name("need", self.needs, get_args(Needs))
 
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        """A read-out of the table stays that one when it is sent to another process."""
+        return (readout, (self.name,)) if READOUTS.get(self.name) is self else super().__reduce_ex__(protocol)
+
     def __call__(
         self,
         logits: Float[Tensor, "prompt vocab"],

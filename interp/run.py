@@ -180,9 +180,11 @@ def capture(
     _check_memory(len(prompts) * reading.row_bytes, reading.wanted)
     arrays = reading.empty(len(prompts))
     prepared = _prepared(model, prompts, interventions)
-    for rows in batches(model, prompts):
-        rest = {name: array[rows[0] :] for name, array in arrays.items()}
-        reading.read(model, prompts.select(rows), rest, prepared, rows)
+    pieces, work = list(batches(model, prompts)), Reads(prompts, reading, prepared)
+    takes = row_bytes(model) + max(map(len, pieces)) * reading.row_bytes
+    for rows, found in model.engine.map(model, work, pieces, bytes_each=takes):
+        for name, values in found.items():
+            arrays[name][rows] = values
     return reading.labelled(arrays)
 
 
@@ -368,12 +370,10 @@ def logits_at(
     check_prompts(model, prompts)
     at = prompts.lengths - 1 if positions is None else np.asarray(positions)
     interventions = _prepared(model, prompts, interventions)
-    out = []
-    for rows in batches(model, prompts):
-        part = prompts.select(rows)
-        hooks = compile_interventions(model, part, interventions, rows=rows)
-        out.append(model.forward(ids_of(part), hooks=hooks, logits_at=torch.tensor(at[rows])).cpu())
-    logits = torch.cat(out)
+    pieces, work = list(batches(model, prompts)), _Logits(prompts, at, interventions)
+    found = model.engine.map(model, work, pieces, bytes_each=row_bytes(model))
+    out = {int(rows[0]): logits for rows, logits in found}
+    logits = torch.cat([out[int(rows[0])] for rows in pieces])
     logits = logits if logits.dtype == torch.float64 else logits.float()
     bad = ~torch.isfinite(logits).reshape(len(prompts), -1).all(dim=1)
     if bool(bad.any()):
@@ -400,6 +400,50 @@ def in_batches(
 
 
 # ---- the pieces of capture ----
+
+
+@dataclass(frozen=True)
+class Reads:
+    """Activations of batches of prompts, as work (``interp.engines``).
+
+    Attributes:
+        prompts: all prompts.
+        reading: what is read of each.
+        interventions: what is changed during the run.
+    """
+
+    prompts: Prompts
+    reading: Reading
+    interventions: Sequence[Intervention] = ()
+
+    def ready(self, model: HookedTransformer) -> HookedTransformer:
+        """The model is all that batches share."""
+        return model
+
+    def do(self, ready: HookedTransformer, piece: Int[np.ndarray, " prompt"]) -> dict[str, np.ndarray]:
+        """One batch, whose prompts are given by their numbers."""
+        arrays = self.reading.empty(len(piece))
+        self.reading.read(ready, self.prompts.select(piece), arrays, self.interventions, piece)
+        return arrays
+
+
+@dataclass(frozen=True)
+class _Logits:
+    """Logits of batches of prompts at some positions, as work (``interp.engines``)."""
+
+    prompts: Prompts
+    at: Int[np.ndarray, "prompt ..."]
+    interventions: list[Intervention]
+
+    def ready(self, model: HookedTransformer) -> HookedTransformer:
+        """The model is all that batches share."""
+        return model
+
+    def do(self, ready: HookedTransformer, piece: Int[np.ndarray, " prompt"]) -> Float[Tensor, "prompt *answer vocab"]:
+        """One batch, whose prompts are given by their numbers."""
+        part = self.prompts.select(piece)
+        hooks = compile_interventions(ready, part, self.interventions, rows=piece)
+        return ready.forward(ids_of(part), hooks=hooks, logits_at=torch.tensor(self.at[piece])).cpu()
 
 
 def _check_layers(layers: int | Sequence[int] | None, n_layers: int) -> tuple[int, ...]:

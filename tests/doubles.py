@@ -18,6 +18,7 @@ from analyses.cli.execution import Tools
 from analyses.cli.main import main
 from analyses.registry import Analysis
 from interp import results
+from interp.engines import HERE
 from interp.errors import InterpError
 from interp.prompts.vocabulary import DOES_NOT, SAYS, Vocabulary
 from interp.results import Variable
@@ -74,7 +75,7 @@ class Pairs:
 
 MODEL = SimpleNamespace(
     name="double", weights_sha256="00", config_sha256="00", numerics="raw", dtype="torch.float32", device="cpu",
-    provenance=lambda: {"model": "double", "weights_sha256": "00"},
+    provenance=lambda: {"model": "double", "weights_sha256": "00"}, engine=HERE,
 )  # fmt: skip
 
 
@@ -96,6 +97,7 @@ class House:
         return Tools(
             reader=lambda name: MODEL,
             load_model=self.load_model,
+            outline=self.load_model,
             build_pairs=self.build_pairs,
             function=self.function,
             save=results.save,

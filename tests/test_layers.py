@@ -53,6 +53,9 @@ ON_TRIAL = ("analyses/trial.py", "analyses/ground_truth.py", "analyses/false_ala
 RULES = (
     Rule("interp/*", ("analyses",)),
     Rule("interp/__init__.py", MODELS),
+    # Who does the pieces is known to the engine alone, and to the command that chooses it.
+    Rule("interp/*", ("ray", "interp.engines.ray"), but=("interp/engines/ray.py",)),
+    Rule("analyses/*", ("ray", "interp.engines.ray"), but=("analyses/cli/scaling.py",)),
     Rule("interp/prompts/*", (*RUNNING, "interp.metrics", "interp.readouts", *PLOTTING)),
     Rule("interp/tasks/*", (*RUNNING, "interp.metrics", "interp.readouts", "interp.stats", *PLOTTING)),
     Rule("interp/sites.py", (*MODELS, "numpy", *RUNNING)),

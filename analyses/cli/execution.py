@@ -414,6 +414,7 @@ class _Run:
             "created_at": results.now(),
             **_made_with(),
             "machine": manifests.machine(),
+            "engine": dict(self.model.engine.described()),
             "explained_rung": None,
             "drops": [
                 {"rung": rung, **{key: getattr(drop, key) for key in _DROP}}
@@ -494,7 +495,7 @@ class _Run:
         else:
             self._set_aside(file for file in (*files, *self._resting_on(files)) if file not in found)
             try:
-                with self.watcher.stage(name) as progress:
+                with self.watcher.stage(self._shown(name)) as progress:
                     made = self.timed(name, lambda: self._call(stage, given, progress))
                     self.done.update({file: self.place.keep(file, dataset, key) for file, dataset in made.items()})
             except UnaskableError as error:
@@ -506,6 +507,11 @@ class _Run:
             seconds = self.manifest["timings"][name]
         self.manifest["results"][name] = {"key": key, "files": files, "seconds": seconds}
         self._write_manifest()
+
+    def _shown(self, name: str) -> str:
+        """A stage as the person who waits reads it, with the workers."""
+        workers = self.model.engine.described().get("workers")
+        return name if workers is None else f"{name}, {workers} workers"
 
     def _resting_on(self, files: Sequence[str]) -> list[str]:
         """The results that are made from these: they go with the first of them."""
@@ -540,6 +546,7 @@ class _Run:
         """Record how the run ended, and its peak memory."""
         self.manifest["status"] = status
         self.manifest["peak_memory_bytes"] = manifests.peak_memory()
+        self.manifest["engine"] = dict(self.model.engine.described())
         timings = self.manifest["timings"]
         timings["total"] = round(sum(timings.values()), 2)
         self._write_manifest()

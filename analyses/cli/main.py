@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, NoReturn
 from analyses.cli.directory import FAILURE_LOG, MANIFEST, held
 from analyses.cli.terminal import Screen, Terminal, logged
 from interp import __version__
+from interp.engines import ENGINES
 from interp.errors import InterpError
 from interp.language import LANGUAGES
 
@@ -47,6 +48,7 @@ examples:
   interp new agreement                       a first question of your own, in agreement.yaml
   interp check agreement.yaml --model gpt2   what is wrong with it, or its prompts as the model reads them
   interp run agreement.yaml --out my-run     ask it
+  interp sweep-studies color-noun ioi --model mini --model gpt2 --out all    and a page that compares them
 """
 
 EXPLAINED = """\
@@ -187,7 +189,28 @@ def _parser() -> argparse.ArgumentParser:
         "--dry-run", action="store_true", help="say what would be computed and what it takes; write nothing"
     )
     run.add_argument("--quiet", action="store_true", help="no progress, only the result")
+    _add_engine(run)
     run.set_defaults(handler=_run)
+
+    several = commands.add_parser(
+        "sweep-studies",
+        help="several studies of several models, and a page that compares them",
+        description="Run every study with every model, each in a directory of its own. One that fails is told at the "
+        "end. The same command again goes on where it stopped.",
+    )
+    several.add_argument("studies", metavar="STUDY", nargs="+", help="bundled studies or .yaml files")
+    several.add_argument(
+        "--model", metavar="M", action="append", default=[], help="as for 'interp run'; again for a further model"
+    )
+    several.add_argument("--out", metavar="DIR", type=Path, required=True, help="the directory of all runs")
+    several.add_argument("--device", metavar="D", default="auto", help="auto, cpu, cuda or mps (default: auto)")
+    several.add_argument("--dtype", choices=DTYPES, default="float32", help="default: float32")
+    several.add_argument("--n", metavar="N", type=int, help="pairs per rung (default: each study's)")
+    several.add_argument("--lang", choices=LANGUAGES, help="of the pages and the answers (default: each study's)")
+    several.add_argument("--seed", metavar="S", type=int, help="seed (default: each study's)")
+    several.add_argument("--quiet", action="store_true", help="no progress, only the results")
+    _add_engine(several)
+    several.set_defaults(handler=_sweep_studies)
 
     explain = commands.add_parser(
         "explain", help="one sentence, two words: what of the first reaches the second", description=EXPLAINED
@@ -289,13 +312,23 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _add_engine(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--engine", choices=ENGINES, default="local", help="who computes: this process, or workers of Ray"
+    )
+    parser.add_argument("--workers", metavar="N", type=int, help="workers of Ray (default: one per GPU or four cores)")
+    parser.add_argument("--address", metavar="A", help="of a Ray cluster (default: a Ray of this machine's own)")
+
+
 # --- commands ---
 
 
 def _run(arguments: argparse.Namespace, terminal: Terminal) -> None:
-    from analyses.cli import execution
+    from analyses.cli import execution, scaling
     from analyses.cli import study as studies
 
+    engine = scaling.Engine(arguments.engine, arguments.workers, arguments.address)
+    engine.check()
     written = studies.load(arguments.study)
     study = studies.with_overrides(written, model=arguments.model, n=arguments.n, seed=arguments.seed)
     if arguments.out is None:
@@ -303,22 +336,52 @@ def _run(arguments: argparse.Namespace, terminal: Terminal) -> None:
     if arguments.dry_run:
         _rehearse(study, arguments, terminal)
         return
-    out = arguments.out
-    outcome = execution.execute(
-        study,
-        out,
-        tools=execution.real_tools(arguments.lang),
-        watcher=Screen(terminal, quiet=arguments.quiet),
-        command=arguments.command_line,
-        device=arguments.device,
-        dtype=arguments.dtype,
-        every_prompt=arguments.n is not None,
-        language=arguments.lang,
-    )
+    out, watcher = arguments.out, Screen(terminal, quiet=arguments.quiet)
+    with engine.of(execution.real_tools(arguments.lang), watcher) as tools:
+        outcome = execution.execute(
+            study,
+            out,
+            tools=tools,
+            watcher=watcher,
+            command=arguments.command_line,
+            device=arguments.device,
+            dtype=arguments.dtype,
+            every_prompt=arguments.n is not None,
+            language=arguments.lang,
+        )
     terminal.line(outcome.answer)
     terminal.line(f"Report: {outcome.report}")
     if arguments.figures:
         _write_figures(out, terminal, arguments.lang)
+
+
+def _sweep_studies(arguments: argparse.Namespace, terminal: Terminal) -> None:
+    from analyses.cli import execution, scaling
+
+    engine = scaling.Engine(arguments.engine, arguments.workers, arguments.address)
+    engine.check()
+    runs = scaling.every_run(arguments.studies, arguments.model, arguments.out, n=arguments.n, seed=arguments.seed)
+    watcher = Screen(terminal, quiet=arguments.quiet)
+
+    def tell(one: scaling.Ended) -> None:
+        said = f"failed: {one.error}" if one.outcome is None else one.outcome.answer
+        terminal.line(f"{one.run.out}: {said}")
+
+    with engine.of(execution.real_tools(arguments.lang), watcher) as tools:
+        found = scaling.run_all(
+            runs,
+            tools=tools,
+            watcher=watcher,
+            command=arguments.command_line,
+            ended=tell,
+            device=arguments.device,
+            dtype=arguments.dtype,
+            every_prompt=arguments.n is not None,
+            language=arguments.lang,
+        )
+    page, reason = scaling.compared(found, arguments.out, arguments.lang)
+    terminal.line(f"No comparison: {reason}." if page is None else f"Comparison: {page}")
+    scaling.refuse_failures(found)
 
 
 def _rehearse(study: Study, arguments: argparse.Namespace, terminal: Terminal) -> None:

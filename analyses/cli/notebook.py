@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from analyses.cli import execution
+from analyses.cli import execution, scaling
 from analyses.cli import study as studies
 from analyses.cli.execution import Outcome, Progress
 from interp import _yaml
@@ -33,6 +33,9 @@ def study(
     dtype: str = "float32",
     language: str | None = None,
     progress: bool = False,
+    engine: str = "local",
+    workers: int | None = None,
+    address: str | None = None,
 ) -> Outcome:
     """Run a study: its results, its verdict and its page. Imports torch.
 
@@ -49,6 +52,9 @@ def study(
         dtype: likewise.
         language: of the page and the answer, ``"en"`` or ``"es"``; None is that of the prompts, else English.
         progress: whether to draw a bar for each stage.
+        engine: who computes: ``"local"`` is this process, ``"ray"`` several (``pip install 'interp[ray]'``).
+        workers: how many of them; None is one per GPU, or where there is none one for every four cores, at least two.
+        address: of a Ray cluster that runs already; None starts a Ray of this machine's own.
 
     Returns:
         The answer in words, the path of the page, every result by its name as a labelled ``xarray.Dataset``, among
@@ -73,6 +79,8 @@ def study(
     >>> found.results["behavior"].preferred.values.tolist(), found.report.name
     ([1.0], 'report.html')
     """
+    who = scaling.Engine(engine, workers, address)
+    who.check(prefix="")
     tools = execution.real_tools(language)
     if model is not None and not isinstance(model, str):
         check_model(model)
@@ -82,17 +90,19 @@ def study(
     written = _written(study)
     chosen = studies.with_overrides(written, model=model, n=n, seed=seed, where="the call", prefix="")
     place = Path(out) if out is not None else execution.default_place(chosen, written, dtype)
-    return execution.execute(
-        chosen,
-        place,
-        tools=tools,
-        watcher=_ToLog(progress),
-        command=f"interp.study({chosen.name!r})",
-        device=device,
-        dtype=dtype,
-        every_prompt=n is not None,
-        language=language,
-    )
+    watcher = _ToLog(progress)
+    with who.of(tools, watcher) as parts:
+        return execution.execute(
+            chosen,
+            place,
+            tools=parts,
+            watcher=watcher,
+            command=f"interp.study({chosen.name!r})",
+            device=device,
+            dtype=dtype,
+            every_prompt=n is not None,
+            language=language,
+        )
 
 
 def _written(study: object) -> studies.Study:

@@ -13,7 +13,7 @@ from interp.errors import InterpError
 
 log = logging.getLogger("interp.cli")
 
-BAR = "{desc:<32.32} {percentage:3.0f}%|{bar:30}| {n_fmt}/{total_fmt} {elapsed}"
+BAR = "{desc:<32.32} {percentage:3.0f}%|{bar:30}| {n_fmt}/{total_fmt} {elapsed}<{remaining}, {rate_fmt}"
 
 
 def aligned(header: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:

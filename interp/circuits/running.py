@@ -147,6 +147,8 @@ class CircuitRuns:
         pairs: clean and corrupted prompts.
         graph: the edges that a circuit may have.
         ablation: what an edge outside the circuit carries.
+        metric: a name, or a read-out.
+        references: prompts that means are taken of; None is the corrupted prompts.
         parts: the readings that the metric is the sum of.
     """
 
@@ -155,6 +157,8 @@ class CircuitRuns:
     pairs: PromptPairs
     graph: Graph
     ablation: CircuitAblation
+    metric: AnyReadout
+    references: Prompts | None
     parts: tuple[_Part, ...]
 
     @classmethod
@@ -197,7 +201,7 @@ class CircuitRuns:
             blocks = reading.up_to(blocks)
             ablated = _ablated(model, blocks, part, ablation, references, len(graph.senders))
             parts.append(_Part(part, reading.with_known(model), sign, ablated))
-        return cls(model, blocks, pairs, graph, ablation, tuple(parts))
+        return cls(model, blocks, pairs, graph, ablation, metric, references, tuple(parts))
 
     def values(
         self, kept: Bool[np.ndarray, "circuit sender receiver *role"], *, progress: Progress | None = None
@@ -208,16 +212,25 @@ class CircuitRuns:
             kept: which edges each circuit has, in the order of the graph.
             progress: True for a bar, or called with runs done and runs in all.
         """
-        out = np.zeros((len(kept), len(self.pairs)))
-        meter = Meter(progress, len(self.parts) * out.size)
-        with torch.inference_mode():
-            for part in self.parts:
-                for rows, circuits in self._batches(part, len(kept)):
-                    batch = self._batch(part, rows)
-                    for some in circuits:
-                        out[np.ix_(some, rows)] += part.sign * batch.scores(kept[some])
-                        meter.add(len(some) * len(rows))
-        return out
+        out = np.zeros((len(self.parts), len(kept), len(self.pairs)))
+        meter = Meter(progress, out.size)
+        pieces = [
+            _Piece(i, rows, some, kept[some[0] : some[-1] + 1])
+            for i, part in enumerate(self.parts)
+            for rows, circuits in self._batches(part, len(kept))
+            for some in circuits
+        ]
+        takes = 4 * BATCH_BYTES[self.model.device.type]  # what senders write, as inputs and as outputs
+        done = self.model.engine.map(self.model, self._work, pieces, here=_Runs(self), bytes_each=takes)
+        for piece, scores in done:
+            out[piece.part][np.ix_(piece.circuits, piece.rows)] = self.parts[piece.part].sign * scores
+            meter.add(scores.size)
+        return np.asarray(out.sum(axis=0))
+
+    @cached_property
+    def _work(self) -> _Work:
+        """What another process needs to make the same runs."""
+        return _Work(self.pairs, self.graph, self.ablation, self.metric, self.references)
 
     def _batches(
         self, part: _Part, n_circuits: int
@@ -241,6 +254,63 @@ class CircuitRuns:
             self.blocks, self.graph, ids, at, part.reading.rows(torch.from_numpy(rows)),
             self.blocks.embed(ids), part.ablated(rows),
         )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class _Piece:
+    """Some prompts under some circuits.
+
+    Attributes:
+        part: which reading of the metric.
+        rows: [prompt] the prompts.
+        circuits: [circuit] which circuits.
+        kept: their edges.
+    """
+
+    part: int
+    rows: Int[np.ndarray, " prompt"]
+    circuits: Int[np.ndarray, " circuit"]
+    kept: Bool[np.ndarray, "circuit sender receiver *role"]
+
+
+@dataclass(frozen=True)
+class _Work:
+    """The runs of some pairs under circuits, as work (``interp.engines``); the attributes are those of CircuitRuns."""
+
+    pairs: PromptPairs
+    graph: Graph
+    ablation: CircuitAblation
+    metric: AnyReadout
+    references: Prompts | None
+
+    def ready(self, model: HookedTransformer) -> _Runs:
+        """The means that the runs need."""
+        return _Runs(
+            CircuitRuns.of(
+                model, self.pairs, self.graph, ablation=self.ablation, metric=self.metric, references=self.references
+            )
+        )
+
+    def do(self, ready: _Runs, piece: _Piece) -> Float[np.ndarray, "circuit prompt"]:
+        """The metric of every prompt under every circuit of a piece."""
+        with torch.inference_mode():
+            return ready.batch(piece).scores(piece.kept)
+
+
+class _Runs:
+    """The runs, with the last prompts that were asked for: circuits of the same prompts come one after the other."""
+
+    def __init__(self, runs: CircuitRuns) -> None:
+        self.runs = runs
+        self.last: tuple[int, bytes] | None = None
+        self.made: _Batch | None = None
+
+    def batch(self, piece: _Piece) -> _Batch:
+        """The prompts of a piece."""
+        asked = piece.part, piece.rows.tobytes()
+        if self.made is None or self.last != asked:
+            self.last, self.made = asked, self.runs._batch(self.runs.parts[piece.part], piece.rows)
+        return self.made
 
 
 @dataclass(frozen=True)

@@ -207,6 +207,11 @@ class Blocks:
         }
 
     @property
+    def dtype(self) -> torch.dtype:
+        """Of its matrix products."""
+        return next((matrix.weight.dtype for matrix in self._matrices), self.token.dtype)
+
+    @property
     def packable_bytes(self) -> int:
         """Bytes that ``pack`` takes beside the model's own; 0 where packing makes nothing faster."""
         return sum(matrix.weight.nbytes for matrix in self._matrices if matrix.choice.packed is not None)

@@ -7,6 +7,7 @@ keeps the field's hook names, so anything written for TransformerLens works on `
 
 from __future__ import annotations
 
+import copy
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -17,6 +18,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from interp import _cells, sites
+from interp.engines import HERE, Engine
 from interp.errors import InterpError
 from interp.model.arithmetic import SHOWN, Blocks
 from interp.model.bridged import BridgedModel
@@ -78,6 +80,7 @@ class HookedTransformer(BridgedModel):
         bos_policy: ``"prepend"`` puts exactly one beginning-of-sequence token before every text; ``"none"`` puts none.
         weights_sha256, config_sha256, numerics, n_parameters: what it is; see ``Identity``.
         sites, misnamed, read_only, checks, blocks, why_no_blocks, folded_values: what it can do; see ``Capabilities``.
+        engine: who does the pieces of a sweep, a probe, a circuit or a capture of it; see ``interp.engines``.
 
     >>> model = HookedTransformer.from_pretrained("mini")
     >>> model.cfg.n_layers, model.cfg.n_heads, model.has_site("pattern")
@@ -109,6 +112,8 @@ class HookedTransformer(BridgedModel):
         self.blocks = capabilities.blocks
         self.why_no_blocks = capabilities.why_no_blocks
         self.folded_values = capabilities.folded_values
+        self.engine: Engine = HERE
+        self._settled = False
 
     @classmethod
     def from_pretrained(
@@ -164,6 +169,19 @@ class HookedTransformer(BridgedModel):
         """Id of the beginning-of-sequence token, or None."""
         return None if self.tokenizer is None else self.tokenizer.bos_token_id
 
+    def on(self, engine: Engine) -> HookedTransformer:
+        """The same model, whose sweeps, probes, circuits and captures are done by an engine (``interp.engines``)."""
+        one = copy.copy(self)
+        one.engine = engine
+        return one
+
+    def settled(self) -> HookedTransformer:
+        """The same model, whose products are made everywhere in the ways that are fastest here; it runs where it is."""
+        one = self.on(HERE)
+        if one.blocks is not None:
+            one.blocks, one._settled = one.blocks.measured(), True
+        return one
+
     def own_blocks(self, names: Iterable[str] = ()) -> tuple[Blocks | None, str]:
         """Its arithmetic in pieces, each product made the fastest way here; or None and why its runs go through hooks.
 
@@ -175,7 +193,7 @@ class HookedTransformer(BridgedModel):
         for name in names:
             if name not in SHOWN:
                 return None, f"site '{name}' has no tap in interp.model.arithmetic"
-        return self.blocks.measured(), ""
+        return self.blocks if self._settled else self.blocks.measured(), ""
 
     def has_site(self, name: str) -> bool:
         """Whether the model has the site (rotary models have no ``pos_embed``, others no ``rot_q``)."""

@@ -24,6 +24,7 @@ _KINDS: dict[str, tuple[type, ...]] = {
     "created_at": (str,),
     "versions": (dict,),
     "machine": (dict,),
+    "engine": (dict,),
     "model": (dict,),
     "study": (str,),
     "task": (str,),

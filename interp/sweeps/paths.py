@@ -24,8 +24,8 @@ from interp.store import Journal, Store
 from interp.sweeps.exact.batch import Chunk, Reader
 from interp.sweeps.exact.cache import BASE_SITES, Cache, trace_both
 from interp.sweeps.exact.cost import Limits, packed
-from interp.sweeps.exact.execute import plan_of, read_cache, run_batches
-from interp.sweeps.exact.planner import Group, Join, Plan, Sizes, rows_flop, runs_of
+from interp.sweeps.exact.execute import RowsOfRuns, own_blocks, plan_of, planned_bytes, read_cache
+from interp.sweeps.exact.planner import Group, Join, Plan, Sizes, into_batches, rows_flop, runs_of
 from interp.sweeps.graph import Node, receivers_of, senders_at, senders_of
 from interp.sweeps.labels import About, patch_attributes, patch_variables
 from interp.sweeps.options import RESOURCES, Resources, completed, shows
@@ -233,32 +233,76 @@ def _execute(
     with torch.inference_mode():
         for rows in run.chunks_of(n, limits.prompts):
             part = wanted.of_prompts(rows)
-            base_ids, source_ids = (run.ids_of(prompts).to(model.device) for prompts in (part.base, part.source))
-            written_sites = {"resid_pre", "z", "mlp_out"}
             reading = part.reading.with_known(model)
-            base, source = trace_both(
-                blocks, base_ids, source_ids, BASE_SITES | written_sites, written_sites, read=reading.inside
-            )
+            base, source = _both_runs(blocks, part, reading)
             base_score[rows], source_score[rows] = (read_cache(blocks, run_, reading) for run_ in (base, source))
             patched[rows] = base_score[rows, None]
-            chunk = Chunk(blocks, base, part.reading.positions.to(model.device))
             has = None
             if finished is not None:
                 has = finished.fill(patched, rows, (base_score[rows], source_score[rows]))
-            written = _Written(chunk, source, part)
-            groups = _groups(part, written.differ(), sizes.n_layers, has)
+            differ = _Written(Chunk(blocks, base, part.reading.positions.to(model.device)), source, part).differ()
+            groups = _groups(part, differ, sizes.n_layers, has)
+            was_packed = blocks.is_packed
             blocks = packed(blocks, limits, groups, -(-n // limits.prompts))
-            chunk = replace(chunk, blocks=blocks)
-            written = replace(written, chunk=chunk)
             done.append((len(rows), groups))
             meter.add(len(rows) * len(wanted.edges) - sum(len(group.cell) for group in groups))
-            for group, scores in run_batches(chunk, groups, written.values, reading, limits.tokens):
-                patched[rows[group.prompt], group.cell] = scores.numpy()
-                if journal is not None:
-                    journal.append(group.cell, rows[group.prompt], scores.numpy())
-                meter.add(len(group.cell))
+            batches = list(into_batches(groups, limits.tokens))
+            work = _Batches(part, blocks.dtype, limits.tokens, was_packed, blocks.is_packed)
+            here = work.of_runs(blocks, reading, base, source)
+            takes = limits.held + planned_bytes(sizes, [batches], len(rows), length, _width(sizes))
+            for _, scored in model.engine.map(model, work, batches, here=here, bytes_each=takes):
+                for group, scores in scored:
+                    patched[rows[group.prompt], group.cell] = scores
+                    if journal is not None:
+                        journal.append(group.cell, rows[group.prompt], scores)
+                    meter.add(len(group.cell))
     plan = _plan(wanted, sizes, limits, done, length)
     return Done(patched, base_score, source_score, replace(plan, kept=0 if finished is None else finished.n_rows))
+
+
+def _both_runs(blocks: Blocks, part: _Wanted, reading: Reading) -> tuple[Cache, Cache]:
+    """The unchanged run, and the other one with what its senders write."""
+    base, source = (run.ids_of(prompts).to(blocks.token.device) for prompts in (part.base, part.source))
+    written = {"resid_pre", "z", "mlp_out"}
+    return trace_both(blocks, base, source, BASE_SITES | written, written, read=reading.inside)
+
+
+@dataclass(frozen=True)
+class _Batches:
+    """The batches of some prompts, as work (``interp.engines``).
+
+    Attributes:
+        part: what is asked of these prompts.
+        dtype: of the products.
+        tokens: of a batch.
+        traced_packed: whether the unchanged runs are made with packed weights.
+        packed: whether the rows are.
+    """
+
+    part: _Wanted
+    dtype: torch.dtype
+    tokens: int
+    traced_packed: bool
+    packed: bool
+
+    def ready(self, model: HookedTransformer) -> RowsOfRuns:
+        """Run the prompts unchanged."""
+        blocks = own_blocks(model, self.part.reading, self.dtype)
+        blocks = blocks.pack(self.tokens) if self.traced_packed else blocks
+        with torch.inference_mode():
+            reading = self.part.reading.with_known(model)
+            base, source = _both_runs(blocks, self.part, reading)
+            blocks = blocks.pack(self.tokens) if self.packed and not self.traced_packed else blocks
+            return self.of_runs(blocks, reading, base, source)
+
+    def of_runs(self, blocks: Blocks, reading: Reading, base: Cache, source: Cache) -> RowsOfRuns:
+        """The same of unchanged runs that are there."""
+        chunk = Chunk(blocks, base, self.part.reading.positions.to(blocks.token.device))
+        return RowsOfRuns(chunk, _Written(chunk, source, self.part).values, reading, self.tokens)
+
+    def do(self, ready: RowsOfRuns, piece: Sequence[Group]) -> list[tuple[Group, Float[np.ndarray, " row"]]]:
+        """One batch."""
+        return ready.scores(piece)
 
 
 def _groups(

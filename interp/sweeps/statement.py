@@ -156,10 +156,14 @@ class Joint:
         return isinstance(self.run[0].source, Prompts)
 
     @property
+    def changed(self) -> frozenset[str]:
+        """Sites that are changed."""
+        return frozenset(one.site for one in self.run)
+
+    @property
     def kept(self) -> frozenset[str]:
         """Sites that are kept of the other run."""
-        named = frozenset(one.site for one in self.run)
-        return named | KNOWN_WITH_STREAM if self.from_run and "resid_pre" in named else named
+        return self.changed | KNOWN_WITH_STREAM if self.from_run and "resid_pre" in self.changed else self.changed
 
     @property
     def n_cells(self) -> int:

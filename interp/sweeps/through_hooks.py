@@ -73,19 +73,15 @@ def execute(
         meter.add(len(chunk) * n_cells - len(rows))
         if not len(rows):
             continue
-        entered, changed = _layers(part, rows)
-        new = _new_values(model, part, changed)
-        streams = run.activations(model, part.base, "resid_pre", layers=entered)
-        for layers, cells in _by_layers(part.cells):
-            chosen = rows.where(np.isin(rows.cell, cells))
-            if not len(chosen):
-                continue
-            for span, scores in _in_batches(model, part, layers, new, streams[layers[0]], chosen, limits):
-                out[chunk[chosen.prompt[span]], chosen.cell[span]] = scores.numpy()
-                if journal is not None:
-                    journal.append(chosen.cell[span], chunk[chosen.prompt[span]], scores.numpy())
-                meter.add(len(scores))
-                n_batches += 1
+        pieces = list(_pieces(part, rows, limits.rows))
+        work = _Resumed(part, *_layers(part, rows))
+        for piece, scored in model.engine.map(model, work, pieces, bytes_each=limits.peak_bytes):
+            scores = np.concatenate(scored)
+            out[chunk[piece.prompt], piece.cell] = scores
+            if journal is not None:
+                journal.append(piece.cell, chunk[piece.prompt], scores)
+            meter.add(len(scores))
+            n_batches += len(scored)
     kept = 0 if finished is None else finished.n_rows
     plan = replace(_plan(model, wanted, reason, limits, run_rows), batches=n_batches, kept=kept)
     return Done(out, base, source if isinstance(wanted.source, Prompts) else None, plan)
@@ -255,27 +251,89 @@ def _new_values(model: HookedTransformer, wanted: Sweep, layers: Sequence[int]) 
     return {layer: wanted.source[layer].unsqueeze(0) for layer in layers}
 
 
-def _in_batches(
-    model: HookedTransformer,
-    part: Sweep,
-    layers: tuple[int, ...],
-    new: dict[int, Tensor],
-    stream: Float[Tensor, "prompt position d_model"],
-    rows: Rows,
-    limits: _Limits,
-) -> Iterator[tuple[slice, Float[Tensor, " row"]]]:
-    """Rows batch by batch. A batch that does not fit in memory is halved; what is finished stays finished."""
-    start, size = 0, limits.rows
-    while start < len(rows):
-        span = slice(start, min(start + size, len(rows)))
-        cell, prompt = torch.from_numpy(rows.cell[span]), torch.from_numpy(rows.prompt[span])
-        try:
-            scores = _resumed(model, part, layers, new, stream, cell, prompt)
-        except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-            size = halved(error, held=len(cell), rows=len(cell), device=model.device, of="rows")
-            continue
-        yield span, scores
-        start = span.stop
+@dataclass(frozen=True)
+class _Piece:
+    """Rows of one batch, which change the same layers.
+
+    Attributes:
+        layers: those layers.
+        cell: [row] what is changed.
+        prompt: [row] of which prompt.
+    """
+
+    layers: tuple[int, ...]
+    cell: Int[np.ndarray, " row"]
+    prompt: Int[np.ndarray, " row"]
+
+
+def _pieces(part: Sweep, rows: Rows, size: int) -> Iterator[_Piece]:
+    """Rows batch by batch."""
+    for layers, cells in _by_layers(part.cells):
+        chosen = rows.where(np.isin(rows.cell, cells))
+        for some in run.chunks_of(len(chosen), size):
+            yield _Piece(layers, chosen.cell[some], chosen.prompt[some])
+
+
+@dataclass(frozen=True)
+class _Resumed:
+    """The batches of some prompts, as work (``interp.engines``).
+
+    Attributes:
+        part: the sweep of these prompts.
+        entered: layers at which rows resume.
+        changed: layers that they change.
+    """
+
+    part: Sweep
+    entered: list[int]
+    changed: list[int]
+
+    def ready(self, model: HookedTransformer) -> _Runs:
+        """Run the prompts unchanged, up to where rows resume."""
+        part = replace(self.part, reading=self.part.reading.with_known(model))
+        new = _new_values(model, part, self.changed)
+        return _Runs(model, part, new, run.activations(model, part.base, "resid_pre", layers=self.entered))
+
+    def do(self, ready: _Runs, piece: _Piece) -> list[Float[np.ndarray, " row"]]:
+        """One batch."""
+        return ready.scores(piece)
+
+
+@dataclass
+class _Runs:
+    """What the rows of some prompts share.
+
+    Attributes:
+        model: the model.
+        part: the sweep of these prompts.
+        new: layer -> what its activation becomes.
+        streams: layer -> the stream before it in the unchanged run.
+        rows: of a batch, at most, after one that did not fit in memory; 0 before.
+    """
+
+    model: HookedTransformer
+    part: Sweep
+    new: dict[int, Tensor]
+    streams: dict[int, Tensor]
+    rows: int = 0
+
+    def scores(self, piece: _Piece) -> list[Float[np.ndarray, " row"]]:
+        """The numbers of a batch. One that does not fit in memory is halved; what is finished stays finished."""
+        start, size = 0, min(self.rows or len(piece.cell), len(piece.cell))
+        found: list[np.ndarray] = []
+        while start < len(piece.cell):
+            span = slice(start, start + size)
+            cell, prompt = torch.from_numpy(piece.cell[span]), torch.from_numpy(piece.prompt[span])
+            stream = self.streams[piece.layers[0]]
+            try:
+                scores = _resumed(self.model, self.part, piece.layers, self.new, stream, cell, prompt)
+            except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+                size = halved(error, held=len(cell), rows=len(cell), device=self.model.device, of="rows")
+                self.rows = size
+                continue
+            found.append(scores.numpy())
+            start += len(cell)
+        return found
 
 
 def _resumed(

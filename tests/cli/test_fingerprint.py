@@ -121,7 +121,7 @@ def test_rules_weights_and_tasks_are_in_the_page_and_the_command_are_not(ours: s
 def test_every_library_that_is_imported_there_has_its_version_recorded(ours: set[str]) -> None:
     distributions = {"sklearn": "scikit-learn", "transformer_lens": "transformer-lens"}
     # Annotations; texts, whose values are in the key; downloads, as are the fingerprints of weights and settings; bars.
-    without_numbers = {"jaxtyping", "yaml", "h5py", "huggingface_hub", "tqdm", "pyarrow", "datasets"}
+    without_numbers = {"jaxtyping", "yaml", "h5py", "huggingface_hub", "tqdm", "pyarrow", "datasets", "threadpoolctl"}
     imported = set()
     for name in ours:
         if name.endswith(".py"):

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float
-from torch import Tensor
 
 from interp import run, sites
 from interp.errors import InterpError
@@ -71,7 +70,7 @@ def _plans(joint: Joint, sizes: Sizes, limits: Limits, made: Sequence[_Made]) ->
     n, length = joint.base.ids.shape
     batches = [list(into_batches(chunk.groups, limits.tokens)) for chunk in made]
     width = _width(joint.kept, sizes, length)
-    peak = limits.held + _planned_bytes(sizes, batches, max(chunk.n_prompts for chunk in made), length, width)
+    peak = limits.held + planned_bytes(sizes, batches, max(chunk.n_prompts for chunk in made), length, width)
     shared = _runs_flop(sizes, joint.run[0])
     plans = []
     for j, (asked, sweep) in enumerate(zip(joint.asked, joint.run, strict=True)):
@@ -127,12 +126,12 @@ def plan_of(
         chunks=tuple(chunks),
         batches=sum(len(part) for part in batches),
         flop=flop,
-        peak_bytes=limits.held + _planned_bytes(sizes, batches, max(chunks), length, width),
+        peak_bytes=limits.held + planned_bytes(sizes, batches, max(chunks), length, width),
         tokens_per_batch=limits.tokens,
     )
 
 
-def _planned_bytes(
+def planned_bytes(
     sizes: Sizes, batches: Sequence[Sequence[Sequence[Group]]], n_prompts: int, length: int, width: int
 ) -> int:
     """Bytes that a chunk of prompts takes at most: its stored activations, and the widest batch or the traces."""
@@ -175,7 +174,8 @@ def execute(
     """
     joint = Joint.of(wanted)
     sizes, limits = _sizes(model, blocks, joint, memory, held)
-    n = len(joint.base)
+    n, length = joint.base.ids.shape
+    width = _width(joint.kept, sizes, length)
     outs = [np.empty((n, len(sweep.cells))) for sweep in joint.run]
     metrics = {name: np.empty(n) for name in ("base", "source")}
     meter = Meter(progress, n * joint.n_cells)
@@ -188,7 +188,9 @@ def execute(
         for chunk in chunks:
             parts = [sweep.of_prompts(chunk) for sweep in joint.run]
             reading = parts[0].reading.with_known(model)
-            base, source, numbers = _traces(model, blocks, replace(parts[0], reading=reading), joint)
+            base, source, numbers = _traces(
+                model, blocks, replace(parts[0], reading=reading), joint.changed, joint.kept
+            )
             metrics["base"][chunk], metrics["source"][chunk] = numbers
             rows = []
             for j, part in enumerate(parts):
@@ -200,18 +202,23 @@ def execute(
                     mine = mine.where(~finished[j].fill(outs[j], chunk, numbers)[mine.prompt, mine.cell])
                 rows.append(_really_changed(part, mine, base, source))
             groups = _groups(parts, rows, sizes)
+            was_packed = blocks.is_packed
             blocks = packed(blocks, limits, groups, len(chunks))
             made.append(_Made(len(chunk), [part.cells for part in parts], groups))
             meter.add(len(chunk) * joint.n_cells - sum(len(mine) for mine in rows))
-            shared = Chunk(blocks, base, reading.positions.to(model.device))
-            changes = [Change(shared, part.site, part.cells, source, reading.inside) for part in parts]
-            values = _values_of(changes)
-            for group, scores in run_batches(shared, groups, values, reading, limits.tokens):
-                outs[group.sweep][chunk[group.prompt], group.cell] = scores.numpy()
-                if finished:
-                    finished[group.sweep].journal.append(group.cell, chunk[group.prompt], scores.numpy())
-                meter.add(len(group.cell))
-            del base, source, shared, changes, values
+            work = _Batches(
+                tuple(parts), joint.changed, joint.kept, blocks.dtype, limits.tokens, was_packed, blocks.is_packed
+            )
+            here = work.of_runs(blocks, reading, base, source)
+            batches = list(into_batches(groups, limits.tokens))
+            takes = limits.held + planned_bytes(sizes, [batches], len(chunk), length, width)
+            for _, scored in model.engine.map(model, work, batches, here=here, bytes_each=takes):
+                for group, scores in scored:
+                    outs[group.sweep][chunk[group.prompt], group.cell] = scores
+                    if finished:
+                        finished[group.sweep].journal.append(group.cell, chunk[group.prompt], scores)
+                    meter.add(len(group.cell))
+            del base, source, here
     found = []
     of_source = metrics["source"] if joint.from_run else None
     for j, plan in enumerate(_plans(joint, sizes, limits, made)):
@@ -224,31 +231,101 @@ def execute(
     return found
 
 
-def _values_of(changes: Sequence[Change]) -> Values:
-    """Gives the stream of a group of any of the sweeps where it joins the batch."""
-    return lambda group: changes[group.sweep].values(group)
+@dataclass
+class RowsOfRuns:
+    """What turns a batch of rows into numbers: the unchanged runs of their prompts, and the changes.
 
-
-def run_batches(
-    chunk: Chunk, groups: Sequence[Group], values: Values, reading: Reading, tokens: int
-) -> Iterator[tuple[Group, Float[Tensor, " row"]]]:
-    """Every group with its numbers. A batch that does not fit in memory is halved; what is finished stays finished.
-
-    Raises:
-        InterpError: a single row does not fit.
+    Attributes:
+        chunk: what the rows share.
+        values: the stream of a group where it joins.
+        reading: how the numbers are read.
+        tokens: of a batch, at most; half of it after one that did not fit in memory.
     """
-    waiting = deque(into_batches(groups, tokens))
-    while waiting:
-        batch = waiting.popleft()
-        try:
-            scores = run_batch(chunk, batch, values, reading)
-        except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-            held, rows = (sum(getattr(group, name) for group in batch) for name in ("tokens", "rows"))
-            tokens = halved(error, held=min(tokens, held), rows=rows, device=chunk.answers.device, of="tokens")
-            left = [group for later in (batch, *waiting) for group in later]
-            waiting = deque(into_batches(left, tokens))
-            continue
-        yield from zip(batch, scores, strict=True)
+
+    chunk: Chunk
+    values: Values
+    reading: Reading
+    tokens: int
+
+    @torch.inference_mode()
+    def scores(self, batch: Sequence[Group]) -> list[tuple[Group, Float[np.ndarray, " row"]]]:
+        """Every group with its numbers. A batch that does not fit in memory is halved; what is finished stays so.
+
+        Raises:
+            InterpError: a single row does not fit.
+        """
+        waiting = deque([tuple(batch)] if sum(map(_held, batch)) <= self.tokens else into_batches(batch, self.tokens))
+        found: list[tuple[Group, np.ndarray]] = []
+        while waiting:
+            part = waiting.popleft()
+            try:
+                scores = run_batch(self.chunk, part, self.values, self.reading)
+            except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+                held, rows = sum(map(_held, part)), sum(group.rows for group in part)
+                self.tokens = halved(
+                    error, held=min(self.tokens, held), rows=rows, device=self.chunk.answers.device, of="tokens"
+                )
+                left = [group for later in (part, *waiting) for group in later]
+                waiting = deque(into_batches(left, self.tokens))
+                continue
+            found += [(group, own.numpy()) for group, own in zip(part, scores, strict=True)]
+        return found
+
+
+@dataclass(frozen=True)
+class _Batches:
+    """The batches of some prompts of sweeps, as work (``interp.engines``).
+
+    Attributes:
+        parts: the sweeps, of these prompts.
+        changed: the sites that they change.
+        kept: the sites that are kept of the other run.
+        dtype: of the products.
+        tokens: of a batch.
+        traced_packed: whether the unchanged runs are made with packed weights.
+        packed: whether the rows are.
+    """
+
+    parts: tuple[Sweep, ...]
+    changed: frozenset[str]
+    kept: frozenset[str]
+    dtype: torch.dtype
+    tokens: int
+    traced_packed: bool
+    packed: bool
+
+    def ready(self, model: HookedTransformer) -> RowsOfRuns:
+        """Run the prompts unchanged."""
+        first = self.parts[0]
+        blocks = own_blocks(model, first.reading, self.dtype)
+        blocks = blocks.pack(self.tokens) if self.traced_packed else blocks
+        with torch.inference_mode():
+            reading = first.reading.with_known(model)
+            base, source, _ = _traces(model, blocks, replace(first, reading=reading), self.changed, self.kept)
+            blocks = blocks.pack(self.tokens) if self.packed and not self.traced_packed else blocks
+            return self.of_runs(blocks, reading, base, source)
+
+    def of_runs(self, blocks: Blocks, reading: Reading, base: Cache, source: Source) -> RowsOfRuns:
+        """The same of unchanged runs that are there."""
+        shared = Chunk(blocks, base, reading.positions.to(blocks.token.device))
+        changes = [Change(shared, part.site, part.cells, source, reading.inside) for part in self.parts]
+        return RowsOfRuns(shared, lambda group: changes[group.sweep].values(group), reading, self.tokens)
+
+    def do(self, ready: RowsOfRuns, piece: Sequence[Group]) -> list[tuple[Group, Float[np.ndarray, " row"]]]:
+        """One batch."""
+        return ready.scores(piece)
+
+
+def own_blocks(model: HookedTransformer, reading: Reading, dtype: torch.dtype) -> Blocks:
+    """The part of a model's arithmetic that leads to what is read, its products in this data type."""
+    blocks, reason = model.own_blocks()
+    assert blocks is not None, reason
+    blocks = reading.up_to(blocks)
+    return blocks if blocks.dtype == dtype else blocks.cast(dtype)
+
+
+def _held(group: Group) -> int:
+    return group.tokens
 
 
 def _sizes(
@@ -277,16 +354,13 @@ def _groups(parts: Sequence[Sweep], rows: Sequence[Rows], sizes: Sizes) -> list[
 
 
 def _traces(
-    model: HookedTransformer, blocks: Blocks, part: Sweep, joint: Joint
+    model: HookedTransformer, blocks: Blocks, part: Sweep, changed: frozenset[str], kept: frozenset[str]
 ) -> tuple[Cache, Source, tuple[Float[np.ndarray, " prompt"], Float[np.ndarray, " prompt"]]]:
     """The unchanged run, what is put into it, and the metric of both runs (of the first twice where there is one)."""
     base_ids = run.ids_of(part.base).to(model.device)
     if isinstance(part.source, Prompts):
         source_ids = run.ids_of(part.source).to(model.device)
-        changed = frozenset(sweep.site for sweep in joint.run)
-        base, cache = trace_both(
-            blocks, base_ids, source_ids, BASE_SITES | changed, joint.kept, read=part.reading.inside
-        )
+        base, cache = trace_both(blocks, base_ids, source_ids, BASE_SITES | changed, kept, read=part.reading.inside)
         return (
             base,
             FromRun(cache),
