@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from analyses.cli.notebook import study
     from interp import (
         attribution,
+        capacity,
         captures,
         circuits,
         groundtruth,
@@ -58,6 +59,7 @@ __all__ = [
     "__version__",
     "ablation_sweep",
     "attribution",
+    "capacity",
     "capture",
     "captures",
     "circuits",
@@ -108,6 +110,7 @@ _HOME = {
         name: name
         for name in (
             "attribution",
+            "capacity",
             "captures",
             "circuits",
             "groundtruth",

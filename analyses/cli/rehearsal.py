@@ -13,7 +13,7 @@ from analyses.cli.execution import Tools, Watcher
 from analyses.cli.plans import Sweeps
 from analyses.cli.study import Study
 from analyses.cli.terminal import aligned
-from interp import tasks
+from interp import capacity, tasks
 
 if TYPE_CHECKING:
     from interp.model import HookedTransformer
@@ -25,6 +25,10 @@ SAMPLE_FLOP = 2e10
 """Operations of that measurement at most, if two pairs take no more."""
 PAGE_BYTES = 3 << 20
 """What a page of a bundled study takes on the disk, at most."""
+WORKERS = (1, 4)
+"""Numbers of GPUs that a plan is told for."""
+FILLS_A_GPU = 512
+"""Width of a model from which on a GPU's published peak says something of its time."""
 _PER_ROW = 16
 """Bytes of a row in a result: what the metric was after the patch, and what that recovers."""
 
@@ -148,6 +152,26 @@ def _in_all(model: HookedTransformer, found: Sweeps | None, rate: float, *, unpl
     yield (
         f"On the disk: {mebibytes(_PER_ROW * found.rows_in_all)} for the effects, and at most "
         f"{mebibytes(PAGE_BYTES)} for the page."
+    )
+    yield ""
+    yield from _elsewhere(model, found, rate)
+
+
+def _elsewhere(model: HookedTransformer, found: Sweeps, rate: float) -> Iterator[str]:
+    """The same work on this machine and on others, with each figure's origin."""
+    from interp.run import free_memory
+
+    work = capacity.Work(found.rows, found.flop, found.peak_bytes, model.weight_bytes)
+    memory = free_memory() if model.device.type == "cpu" else None
+    here = capacity.Device(f"here ({model.device})", rate, memory, "measured", shared=True)
+    fills = model.cfg.d_model >= FILLS_A_GPU
+    bills = [capacity.bill(work, here)]
+    bills += [capacity.bill(work, gpu, n) for gpu in capacity.GPUS for n in WORKERS if fills]
+    yield from aligned(capacity.HEADER, [capacity.row(one) for one in bills])
+    yield "Measured: the rate of a small sweep here. " + (
+        f"Extrapolated: {capacity.UTILISATION:.0%} of the float32 peak that the maker publishes; none was measured."
+        if fills
+        else "A model of this width does not fill a GPU, so that no time is told for one."
     )
 
 

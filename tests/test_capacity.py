@@ -1,0 +1,56 @@
+"""The capacity model: published sizes, hand-worked bills, and a real plan that scales as it says."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from interp import HookedTransformer, InterpError, capacity
+from interp.capacity import SHAPES, Bill, Device, Shape, Work, bill
+from interp.prompts import PromptPairs
+from interp.sweeps import plan
+from tests.tiny import make_gpt2
+
+
+@pytest.mark.parametrize(
+    ("name", "billions"), [("gpt2", 0.124), ("gpt2-xl", 1.557), ("llama-3.1-8b", 8.03), ("llama-3.1-70b", 70.55)]
+)
+def test_shapes_have_the_published_numbers_of_parameters(name: str, billions: float) -> None:
+    assert SHAPES[name].n_parameters / 1e9 == pytest.approx(billions, rel=0.005)
+
+
+def test_a_bill_by_hand() -> None:
+    work = Work(rows=7, flop=6e12, peak_bytes=1_000, weight_bytes=4_000)
+    gpu, cpu = Device("gpu", 2e12, 6_000, "extrapolated"), Device("cpu", 1e12, 6_000, "measured", shared=True)
+    assert bill(work, gpu) == Bill("gpu", 1, 5_000, True, 3.0, "extrapolated")
+    assert bill(work, gpu, 3) == Bill("gpu", 3, 5_000, True, 1.0, "extrapolated")
+    assert bill(work, cpu) == Bill("cpu", 1, 5_000, True, 6.0, "measured")
+    assert bill(work, cpu, 2) == Bill("cpu", 2, 5_000, False, 6.0, "measured")
+    assert bill(work, Device("x", 1.0, None, "measured")).fits is None
+    with pytest.raises(InterpError, match="workers"):
+        bill(work, cpu, 0)
+    with pytest.raises(InterpError, match="Rows depend on the numbers of layers and heads"):
+        work.scaled(SHAPES["gpt2"], SHAPES["gpt2-xl"], length=10)
+
+
+def test_every_gpu_is_labelled_as_extrapolated_with_its_source() -> None:
+    assert all(one.how == "extrapolated" and "data sheet" in one.source for one in capacity.GPUS)
+
+
+@pytest.mark.parametrize("site", ["resid_pre", "z"])
+def test_a_plan_of_a_wider_model_is_the_scaled_plan_of_a_narrow_one(site: str, tmp_path: Path) -> None:
+    """Two real models of as many layers and heads: the rows are equal, and the operations scale with the matrices."""
+    pairs = PromptPairs.from_tokens(
+        [[1, 2, 3, 4, 5, 6, 7, 8]] * 2, [[1, 2, 9, 4, 5, 6, 7, 8], [1, 2, 8, 4, 5, 6, 7, 8]], correct=3, incorrect=4
+    )
+    found = {}
+    for width in (32, 128):
+        model = HookedTransformer.from_pretrained(make_gpt2(tmp_path / str(width), n_embd=width))
+        found[width] = plan(model, pairs, site)
+    shapes = {width: Shape(3, width, 4, 4, width // 4, 4 * width, False, 60, True, 24) for width in found}
+    narrow = Work(found[32].rows, found[32].flop, found[32].peak_bytes, 0)
+    wide = narrow.scaled(shapes[32], shapes[128], length=8)
+    assert wide.rows == found[128].rows
+    assert wide.flop == pytest.approx(found[128].flop, rel=0.1)
+    assert wide.how == "extrapolated"
