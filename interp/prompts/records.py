@@ -57,6 +57,10 @@ class FilePrompts:
         rows: the number of each record in the file, from 0.
         drops: what was left out and why, the first ``LOGGED`` of them; ``index`` is the number of the record.
         counts: reason in one word -> how many were left out.
+
+    >>> found = FilePrompts(Prompts.from_ids([[5, 6]]), None, np.array([0]), (), {"span": 2})
+    >>> len(found.prompts), found.counts["span"]
+    (1, 2)
     """
 
     prompts: Prompts
@@ -199,6 +203,9 @@ class PairColumns:
         incorrect_answer: the wrong ones.
         spans: the roles of the clean prompts, as ``read_prompts`` takes them.
         corrupted_spans: those of the corrupted prompts; a role that is not there stands as in the clean prompt.
+
+    >>> PairColumns(clean="prompt").corrupted
+    'corrupted'
     """
 
     clean: str = "clean"
