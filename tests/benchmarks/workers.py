@@ -25,7 +25,8 @@ class _Pid:
         """Nothing is shared."""
 
     def do(self, ready: None, piece: int) -> int:
-        """The process."""
+        """The process, which waits a little, so that each has some."""
+        time.sleep(0.05)
         return os.getpid()
 
 
@@ -51,7 +52,7 @@ def main() -> None:
     for count in (1, 2):
         with ray.started(count) as workers:
             many = model.on(workers)
-            sweep(many, pairs, "z", layers=[0])  # starts them
+            list(many.engine.map(many, _Pid(), range(8)))  # starts them
             found, seconds = measured(many)
             first = first or seconds
             same = found.tobytes() == whole.tobytes()

@@ -361,6 +361,7 @@ def test_ctrl_c_leaves_a_run_that_goes_on_here_and_no_process(
     running = subprocess.Popen(
         [sys.executable, "-m", "analyses", *asked, "--engine", "ray", "--workers", "2"],
         start_new_session=True, stderr=subprocess.PIPE, text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background jobs ignore it
     )  # fmt: skip
     while not (out / "results" / "activation_patching.nc").exists():
         assert running.poll() is None
