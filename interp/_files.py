@@ -11,6 +11,7 @@ import stat
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 _UNFINISHED = re.compile(r"\..+\.[0-9a-f]{8}\.part")
 
@@ -26,8 +27,6 @@ _KINDS = {
 def read(path: Path, *, at_most: int | None = None) -> bytes:
     """The content of a plain file; links are followed.
 
-    A named pipe or a device is refused at once: reading one may never end.
-
     Args:
         path: the file.
         at_most: bytes; a longer file is refused before it is read.
@@ -35,17 +34,33 @@ def read(path: Path, *, at_most: int | None = None) -> bytes:
     Raises:
         OSError: it is absent, no plain file, too long, or cannot be read; ``why`` puts it into words.
     """
+    with opened(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        if at_most is not None and size > at_most:
+            raise OSError(errno.EFBIG, f"it holds {size:,} bytes, more than the {at_most:,} that are read")
+        return file.read()
+
+
+def opened(path: Path) -> BinaryIO:
+    """A plain file, opened for reading; links are followed.
+
+    A named pipe or a device is refused at once: reading one may never end.
+
+    Raises:
+        OSError: it is absent, no plain file, or cannot be read.
+    """
     try:
         _check_plain(os.stat(path))
         descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
     except ValueError as error:  # a NUL, or half of a surrogate pair
         raise OSError(errno.EINVAL, "no file can have such a name") from error
-    with open(descriptor, "rb") as file:
-        found = os.fstat(descriptor)
-        _check_plain(found)  # once more: the name may have come to stand for something else before it was opened
-        if at_most is not None and found.st_size > at_most:
-            raise OSError(errno.EFBIG, f"it holds {found.st_size:,} bytes, more than the {at_most:,} that are read")
-        return file.read()
+    file = open(descriptor, "rb")
+    try:
+        _check_plain(os.fstat(descriptor))  # once more: the name may have come to stand for something else meanwhile
+    except OSError:
+        file.close()
+        raise
+    return file
 
 
 def _check_plain(found: os.stat_result) -> None:

@@ -13,6 +13,9 @@ from interp.errors import InterpError
 if TYPE_CHECKING:
     from interp.model import HookedTransformer
 
+WRONG = (ValueError, TypeError, AttributeError, LookupError, ArithmeticError, RecursionError, StopIteration)
+"""What reading the facts of a damaged file may raise."""
+
 FINGERPRINT = ("weights_sha256", "config_sha256", "numerics")
 """What must be equal of two models for what was made for one to mean the same in the other."""
 

@@ -51,6 +51,9 @@ INDEX, ARRAYS, FINISHED = "capture.json", "arrays", "finished.rows"
 _MODEL = (*_kept.FINGERPRINT, "dtype", "bos")
 """What must be equal of two models for prompts captured from one to go on from the other."""
 
+MOST_PROMPTS = 2**31 - 1
+"""In one capture: the journal counts them in 32 bits."""
+
 _AT_ONCE = 8 * 2**20
 """Bytes that are read at a time to check them."""
 
@@ -110,7 +113,7 @@ class Capture:
             raise InterpError(
                 f"{path} holds no capture ({_files.why(error)}). Write one with capture(..., to={str(path)!r})."
             ) from error
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise InterpError(
                 f"{path / INDEX} is damaged ({error}). Remove the directory and capture again."
             ) from error
@@ -122,12 +125,28 @@ class Capture:
             )
         found = cls(path, told)
         try:
-            _ = found.n_prompts, found.rows_per_shard, found._row_shapes, found._coords, dict(told["attrs"])
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            found._check()
+        except (LookupError, TypeError, ValueError, AttributeError, OverflowError) as error:
             raise InterpError(
                 f"{path / INDEX} is damaged ({type(error).__name__}: {error}). Remove the directory and capture again."
             ) from error
         return found
+
+    def _check(self) -> None:
+        """Raise where the index makes no sense: it may come from anyone, and its sites name files."""
+        _ = self.n_prompts, self.rows_per_shard, json.dumps(_identity(self.told), sort_keys=True)
+        if self.dtype not in (np.float32, np.float64):
+            raise ValueError(f"its numbers are {self.dtype}, not float32 or float64")
+        arrays = {}
+        for name, shape in self._row_shapes.items():
+            if min(shape) < 1:
+                raise ValueError(f"'{name}' has the shape {shape}")
+            arrays[name] = np.broadcast_to(np.zeros((), self.dtype), (self.n_prompts, *shape))
+        if self.n_prompts > MOST_PROMPTS:
+            raise ValueError(f"it has {self.n_prompts} prompts, more than {MOST_PROMPTS}")
+        if not arrays:
+            raise ValueError("it names no site")
+        self._labelled(arrays)  # which knows the sites, and whether labels fit
 
     @property
     def n_prompts(self) -> int:
@@ -142,7 +161,7 @@ class Capture:
     @property
     def n_shards(self) -> int:
         """How many shards there are when it is finished."""
-        return math.ceil(self.n_prompts / self.rows_per_shard)
+        return -(-self.n_prompts // self.rows_per_shard)
 
     @property
     def sites(self) -> tuple[str, ...]:
@@ -172,8 +191,11 @@ class Capture:
 
     def shards(self) -> Iterator[range]:
         """The prompts of each shard."""
-        for start in range(0, self.n_prompts, self.rows_per_shard):
-            yield range(start, min(start + self.rows_per_shard, self.n_prompts))
+        return map(self._shard, range(self.n_shards))
+
+    def _shard(self, number: int) -> range:
+        start = number * self.rows_per_shard
+        return range(start, min(start + self.rows_per_shard, self.n_prompts))
 
     def dataset(self) -> xr.Dataset:
         """What ``capture`` returns without ``to``, with arrays that are mapped into memory and cannot be written.
@@ -181,7 +203,9 @@ class Capture:
         Raises:
             InterpError: an array is absent or of another size.
         """
-        arrays = {site: self._mapped(site) for site in self.sites}
+        return self._labelled({site: self._mapped(site) for site in self.sites})
+
+    def _labelled(self, arrays: Mapping[str, np.ndarray]) -> xr.Dataset:
         dims = {site: one["dims"] for site, one in self.told["sites"].items()}
         return run.labelled(arrays, dims, self._coords, dict(self.told["attrs"]))
 
@@ -223,7 +247,7 @@ class Capture:
         )
 
     def _slot(self, dim: str, label: int | str | None, site: str) -> int:
-        known = np.asarray(self.told["coords"][dim]["values"]).tolist()
+        known = np.asarray(self.told["coords"].get(dim, {"values": []})["values"]).tolist()
         if label is None and len(known) == 1:
             return 0
         if label not in known:
@@ -252,7 +276,7 @@ class Capture:
         """Whether the file of a site has its header and its size."""
         header, file = self._header(site), self._file(site)
         try:
-            with open(file, "rb") as opened:
+            with _files.opened(file) as opened:
                 size = len(header) + self.n_prompts * self._site_bytes(site)
                 return opened.read(len(header)) == header and os.fstat(opened.fileno()).st_size == size
         except OSError:
@@ -270,23 +294,22 @@ class Capture:
     def finished(self, *, check: bool = True) -> set[int]:
         """The numbers of the shards that are whole; with ``check`` their bytes are read and compared with checksums."""
         rows = self._journal.read().within(self.n_shards, len(self.sites))
-        sums: dict[int, dict[int, int]] = {}
+        sums: dict[int, dict[int, float]] = {}
         for cell, shard, value in zip(rows.cell.tolist(), rows.prompt.tolist(), rows.value.tolist(), strict=True):
-            sums.setdefault(shard, {})[cell] = int(value)
+            sums.setdefault(shard, {})[cell] = value
         laid_out = all(map(self._is_laid_out, self.sites))
         whole = {shard for shard, found in sums.items() if laid_out and set(range(len(self.sites))) <= set(found)}
         if check:
-            parts = list(self.shards())
             whole = {
                 shard
                 for shard in whole
-                if all(self._checksum(site, parts[shard]) == sums[shard][i] for i, site in enumerate(self.sites))
+                if all(self._checksum(site, self._shard(shard)) == sums[shard][i] for i, site in enumerate(self.sites))
             }
         return whole
 
     def _checksum(self, site: str, rows: range) -> int:
         left, total = len(rows) * self._site_bytes(site), 0
-        with open(self._file(site), "rb") as opened:
+        with _files.opened(self._file(site)) as opened:
             opened.seek(len(self._header(site)) + rows.start * self._site_bytes(site))
             while left and (part := opened.read(min(left, _AT_ONCE))):
                 total, left = zlib.crc32(part, total), left - len(part)

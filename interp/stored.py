@@ -7,6 +7,7 @@ import secrets
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from tokenize import TokenError
 from typing import Any
 
 import numpy as np
@@ -58,17 +59,17 @@ class StoredFeatures:
         """
         file = Path(path)
         try:
-            with open(file, "rb") as opened:
+            with _files.opened(file) as opened:
                 version = np.lib.format.read_magic(opened)
                 read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
                 shape, by_columns, dtype = read(opened)
                 offset = opened.tell()
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, SyntaxError, TokenError, TypeError, MemoryError, RecursionError) as error:
             raise InterpError(
                 f"{file} holds no features ({error}). Write them with Features.to(path, texts)."
             ) from error
-        if len(shape) != 2 or by_columns or dtype not in (np.float32, np.float64):
-            raise InterpError(f"{file} holds {dtype} of shape {shape}, not rows of float32 or float64.")
+        if len(shape) != 2 or by_columns or dtype not in (np.float32, np.float64) or min(shape) < 1:
+            raise InterpError(f"{file} holds {dtype} of shape {shape}, not one or more rows of float32 or float64.")
         size = offset + shape[0] * shape[1] * dtype.itemsize
         if file.stat().st_size != size:
             raise InterpError(f"{file} has {file.stat().st_size} bytes instead of {size}. Write it again.")
@@ -129,7 +130,7 @@ class StoredFeatures:
         some = max(1, at_once // self.each)
         pitch = self.pitch or self.each * width
         n = self.shape[0] // self.each
-        with open(self.path, "rb") as opened:
+        with _files.opened(self.path) as opened:
             for start in range(0, n, some):
                 stop = min(start + some, n)
                 at = self.offset + start * pitch

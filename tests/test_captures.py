@@ -260,4 +260,4 @@ def test_killed_at_every_step_it_ends_as_if_it_had_not_been(
 ) -> None:
     done = python("-c", KILLS, str(gpt2_directory))
     assert done.returncode == 0, done.stderr[-2000:]
-    assert int(done.stdout) > 30  # steps, of which every third was tried
+    assert int(done.stdout) >= 30  # steps, of which every third was tried

@@ -154,7 +154,7 @@ class TrainedLens:
         content = _kept.read(path, "lens", f"{cls.__name__}.save")
         try:
             made = cls._from(content)
-        except (SafetensorError, ValueError, KeyError, TypeError, AttributeError) as error:
+        except (SafetensorError, *_kept.WRONG) as error:
             raise InterpError(f"{Path(path)} is not a lens that {cls.__name__}.save wrote ({error}).") from error
         made.check(model)
         return made

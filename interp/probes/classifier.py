@@ -220,7 +220,7 @@ class TaskClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             classes, version = np.array(told["classes"]), told["version"]
             made.C_, made.n_iter_ = float(told["C"]), int(told["n_iter"])
             theirs = {name: told[name] for name in ("model", *_FINGERPRINT)}
-        except (SafetensorError, ValueError, KeyError, TypeError) as error:
+        except (SafetensorError, *_kept.WRONG) as error:
             raise InterpError(f"{file} is not a classifier that TaskClassifier.save wrote ({error}).") from error
         if version != VERSION:
             raise InterpError(f"{file} has version {version}, this library reads {VERSION}. Fit and save it again.")
