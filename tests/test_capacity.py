@@ -11,6 +11,7 @@ from interp.capacity import SHAPES, Bill, Device, Shape, Work, bill
 from interp.prompts import PromptPairs
 from interp.sweeps import plan
 from tests.tiny import make_gpt2
+from tests.tolerance import near
 
 
 @pytest.mark.parametrize(
@@ -34,8 +35,15 @@ def test_a_bill_by_hand() -> None:
         work.scaled(SHAPES["gpt2"], SHAPES["gpt2-xl"], length=10)
 
 
-def test_every_gpu_is_labelled_as_extrapolated_with_its_source() -> None:
-    assert all(one.how == "extrapolated" and "data sheet" in one.source for one in capacity.GPUS)
+def test_every_gpu_is_labelled_with_its_source() -> None:
+    sources = {"extrapolated": "data sheet", "measured": "tests/benchmarks/gpu.py"}
+    assert all(sources[one.how] in one.source for one in capacity.GPUS)
+
+
+def test_the_guessed_share_of_a_peak_is_what_the_measured_gpu_reached() -> None:
+    measured = [one for one in capacity.GPUS if one.how == "measured"]
+    assert [one.name for one in measured] == ["H200"]
+    near(measured[0].rate / 67e12, capacity.UTILISATION, 0.01, why="a share of two digits; 67e12 is NVIDIA's peak")
 
 
 @pytest.mark.parametrize("site", ["resid_pre", "z"])

@@ -31,11 +31,11 @@ os.environ |= {"TQDM_DISABLE": "1", "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELI
 import numpy as np
 import torch
 
-from interp import HookedTransformer, capture
-from interp.sweeps import path_patching, sweep, sweep_sites
+from interp import HookedTransformer, PromptPairs, capture
+from interp.sweeps import path_patching, plan, sweep, sweep_sites
 from tests.benchmarks import machine, ours
 from tests.benchmarks.peers.lens import Lens
-from tests.benchmarks.workload import SITES, SMALL, Workload, save_random, workload
+from tests.benchmarks.workload import LARGE, SITES, SMALL, Workload, random_ids, save_random, workload
 
 Row: TypeAlias = tuple[str, str, str]
 """What, figure, remark."""
@@ -195,6 +195,30 @@ def memory(bench: Bench) -> list[Row]:
     return rows
 
 
+def rates(bench: Bench) -> list[Row]:
+    """Planned operations a second of sweeps at the shape of GPT-2 XL: what ``interp.capacity`` takes of a device."""
+    rows: list[Row] = []
+    with tempfile.TemporaryDirectory() as directory:
+        save_random(Path(directory), LARGE if bench.is_gpu else TINY, device=bench.device)
+        for dtype in ("float32", "bfloat16"):
+            model = HookedTransformer.from_pretrained(directory, device=bench.device, dtype=dtype)
+            ids = random_ids(model.cfg.vocab, 8, 32)
+            other = ids.copy()
+            other[:, 8] = (other[:, 8] + 7) % model.cfg.vocab
+            pairs = PromptPairs.from_tokens(ids, other, correct=1, incorrect=2)
+            flop = seconds = 0.0
+            for site in ("resid_pre", "z"):
+                planned = plan(model, pairs, site).flop
+                taken, _, _ = _in_turns(lambda m=model, p=pairs, s=site: sweep(m, p, s), lambda: None, 1)
+                rate = planned / taken
+                rows.append((f"{dtype} sweep of {site}, large", f"{rate:.2e} operations/s", f"{taken:.2f} s"))
+                flop, seconds = flop + planned, seconds + taken
+            rows.append((f"{dtype} sweeps, large", f"{flop / seconds:.2e} operations/s", "both sites together"))
+            del model
+            gc.collect()
+    return rows
+
+
 def study(bench: Bench) -> list[Row]:
     """The main job from start to report; in a dry run only its first analysis."""
     with tempfile.TemporaryDirectory() as directory:
@@ -216,7 +240,8 @@ def study(bench: Bench) -> list[Row]:
 
 
 PARTS: dict[str, Callable[[Bench], list[Row]]] = {
-    "rounding": rounding, "loading": loading, "drift": drift, "speed": speed, "memory": memory, "study": study,
+    "rounding": rounding, "loading": loading, "drift": drift, "speed": speed, "memory": memory, "rates": rates,
+    "study": study,
 }  # fmt: skip
 
 

@@ -27,6 +27,8 @@ SITES = (*AT_POSITIONS, *AT_HEADS)
 
 SMALL = {"n_layer": 12, "n_head": 12, "n_embd": 768, "n_positions": 1024, "vocab_size": 50257}
 """The shape of GPT-2 small; its MLP has 4 * 768 = 3072 neurons."""
+LARGE = {"n_layer": 48, "n_head": 25, "n_embd": 1600, "n_positions": 1024, "vocab_size": 50257}
+"""The shape of GPT-2 XL."""
 GROWTH = {"n_layer": 4, "n_head": 4, "n_embd": 256, "n_positions": 128, "vocab_size": 512}
 """The smallest shape of the growth tables."""
 
@@ -70,13 +72,15 @@ class Workload:
         return (last[rows, self.correct] - last[rows, self.incorrect]).mean()
 
 
-def save_random(directory: Path, shape: dict[str, int], *, seed: int = 0) -> Path:
-    """A GPT-2 of some shape with random weights, as a Hugging Face directory."""
+def save_random(directory: Path, shape: dict[str, int], *, seed: int = 0, device: str = "cpu") -> Path:
+    """A GPT-2 of some shape with random weights, drawn on a device, as a Hugging Face directory."""
     from transformers import GPT2Config, GPT2LMHeadModel
 
     torch.manual_seed(seed)
     config = GPT2Config(**shape, bos_token_id=0, eos_token_id=0)
-    GPT2LMHeadModel(config).save_pretrained(directory)
+    with torch.device(device):
+        model = GPT2LMHeadModel(config)
+    model.save_pretrained(directory)
     return directory
 
 
