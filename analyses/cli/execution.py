@@ -536,7 +536,7 @@ class _Run:
         except BaseException as error:
             if isinstance(error, InterpError) and not self.place.results():
                 self.place.forget()
-            else:
+            elif self.manifest:  # else it was stopped before it began, and what stands there is as it was
                 with contextlib.suppress(InterpError):  # a full disk, say: the error itself is what counts
                     self._end("interrupted" if isinstance(error, KeyboardInterrupt) else "failed")
             raise

@@ -103,6 +103,21 @@ def test_a_run_that_finished_nothing_gives_way(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "manifest.json").read_text())["n"] == 3
 
 
+def test_a_run_that_is_stopped_before_it_begins_leaves_what_stood_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    execute(House(), tmp_path)
+    before = tree(tmp_path)
+
+    def stopped() -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(execution, "_made_with", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        execute(House(), tmp_path)
+    assert tree(tmp_path) == before
+
+
 @pytest.fixture
 def models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A place with files and directories that could be models."""

@@ -213,6 +213,7 @@ def test_a_worker_that_is_killed_is_replaced_and_its_batches_are_done_again(
     assert workers.described()["workers_replaced"] == workers.replaced
 
 
+@pytest.mark.kills
 def test_a_batch_that_kills_three_workers_is_given_up(two: HookedTransformer) -> None:
     class Deadly:
         def ready(self, model: object) -> None:
