@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 # On models this small threads only wait for each other, and badly so where another process wants the cores.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-# No test may reach a hub: what a test needs is bundled, made, or (marker `weights`) fetched by pip.
+# No test may reach a hub: what a test needs is bundled, made, or (marker `weights`) fetched by pip. Marker `hub` may.
 os.environ["HF_HUB_OFFLINE"] = "1"
 
 REPOSITORY = Path(__file__).parent.parent
@@ -58,6 +58,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     # Files with long tests come first, so that at the end no worker waits for the one that has a long test left.
     long = {item.path for item in items if item.get_closest_marker("slow")}
     items.sort(key=lambda item: item.path not in long)
+    if "hub" not in config.option.markexpr:
+        _deselect(config, items, {item for item in items if item.get_closest_marker("hub")})
     if config.option.part:
         _keep_part(config, items, *config.option.part)
     if config.option.sample_tables:
@@ -83,6 +85,10 @@ def _middles(items: list[pytest.Item]) -> Iterator[tuple[int, pytest.Item]]:
 def _keep_part(config: pytest.Config, items: list[pytest.Item], part: int, parts: int) -> None:
     """Leave out the other parts of each table: CI takes another part each time."""
     left = {item for number, item in _middles(items) if number % parts != part - 1}
+    _deselect(config, items, left)
+
+
+def _deselect(config: pytest.Config, items: list[pytest.Item], left: set[pytest.Item]) -> None:
     config.hook.pytest_deselected(items=[item for item in items if item in left])
     items[:] = [item for item in items if item not in left]
 
