@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
 import pytest
 import xarray as xr
 
@@ -27,6 +26,7 @@ from interp.prompts import PromptPairs
 from interp.sweeps import through_hooks
 from interp.sweeps.exact import cost
 from tests.doubles import House, refusal
+from tests.tolerance import close
 
 if TYPE_CHECKING:
     from interp.model import HookedTransformer
@@ -255,7 +255,7 @@ def test_a_sweep_begun_here_goes_on_with_workers_and_the_other_way_round(
             sweep(first, pairs, "resid_pre", store=place, progress=stop)
         found = sweep(then, pairs, "resid_pre", store=place)
         assert 0 < found.attrs["rows_kept"] < found.attrs["rows_run"]
-        np.testing.assert_allclose(found.patched, whole.patched, rtol=1e-5, atol=1e-5)
+        close(found.patched, whole.patched)
         again = sweep(first, pairs, "resid_pre", store=place)
         assert same_bytes(again, found)
 
