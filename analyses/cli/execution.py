@@ -91,13 +91,12 @@ def real_tools(language: str | None = None) -> Tools:
     """The library's own parts, with a page in this language (``report.render``). Imports torch."""
     from interp import report, results
     from interp.model import HookedTransformer
-    from interp.model.outline import outlined
     from interp.model.source import reader
 
     return Tools(
         reader=reader,
         load_model=HookedTransformer.from_pretrained,
-        outline=outlined,
+        outline=_outlined,
         build_pairs=tasks.build,
         function=Analysis.function,
         save=results.save,
@@ -105,6 +104,13 @@ def real_tools(language: str | None = None) -> Tools:
         render=partial(report.render, language=language),
         affordable=affordable,
     )
+
+
+def _outlined(model: str, **where: str) -> Outlined:
+    """Loaded when a plan is asked for: a run does not, and its results do not depend on it."""
+    from interp.model.outline import outlined
+
+    return outlined(model, **where)
 
 
 def affordable(study: Study, model: HookedTransformer, pairs: PromptPairs) -> int:

@@ -353,7 +353,7 @@ def test_several_runs_are_kept_apart_and_one_that_fails_does_not_lose_the_others
 # ---- being stopped ----
 
 
-@pytest.mark.slow
+@pytest.mark.kills
 def test_ctrl_c_leaves_a_run_that_goes_on_here_and_no_process(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
