@@ -106,11 +106,11 @@ def real_tools(language: str | None = None) -> Tools:
     )
 
 
-def _outlined(model: str, **where: str) -> Outlined:
+def _outlined(model: str, *, device: str, dtype: str) -> Outlined:
     """Loaded when a plan is asked for: a run does not, and its results do not depend on it."""
     from interp.model.outline import outlined
 
-    return outlined(model, **where)
+    return outlined(model, device=device, dtype=dtype)
 
 
 def affordable(study: Study, model: HookedTransformer, pairs: PromptPairs) -> int:
