@@ -71,6 +71,17 @@ def _check_plain(found: os.stat_result) -> None:
 def write(path: Path, content: bytes) -> None:
     """Write a file so that it is there whole or not at all, and still is after a power loss.
 
+    Raises:
+        OSError: it cannot be written; what was there before is still there.
+    """
+    with writing(path) as file:
+        file.write(content)
+
+
+@contextlib.contextmanager
+def writing(path: Path) -> Iterator[BinaryIO]:
+    """Write a file piece by piece; it has its name once the block has ended without an error.
+
     The bytes go to a hidden file ``.NAME.*.part`` beside it, to the disk, and only then to their name. A process
     that is killed may leave that hidden file behind, never half of the real one.
 
@@ -80,7 +91,7 @@ def write(path: Path, content: bytes) -> None:
     partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
     try:
         with open(partial, "xb") as file:  # "x": never through a link that someone has put there
-            file.write(content)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         partial.replace(path)
@@ -92,7 +103,7 @@ def write(path: Path, content: bytes) -> None:
 
 
 def unfinished(directory: Path) -> list[Path]:
-    """The hidden files that ``write`` left in a directory when its process was killed.
+    """The hidden files that ``writing`` left in a directory when its process was killed.
 
     Raises:
         OSError: the directory cannot be read.

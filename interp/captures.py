@@ -14,7 +14,6 @@ goes on where it stopped, and never reads half a shard. The checksums find accid
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import logging
 import math
@@ -35,7 +34,7 @@ from interp.errors import InterpError, shown, whole_number
 from interp.prompts.places import At, places_of
 from interp.prompts.tokens import Prompts
 from interp.store import Journal
-from interp.stored import BYTES_AT_ONCE, StoredFeatures
+from interp.stored import BYTES_AT_ONCE, StoredFeatures, npy_header
 from interp.sweeps.progress import Meter, Progress
 
 if TYPE_CHECKING:
@@ -267,10 +266,7 @@ class Capture:
         return self.path / ARRAYS / f"{site}.npy"
 
     def _header(self, site: str) -> bytes:
-        written = io.BytesIO()
-        said = {"descr": np.lib.format.dtype_to_descr(self.dtype), "fortran_order": False}
-        np.lib.format.write_array_header_1_0(written, {**said, "shape": (self.n_prompts, *self._row_shapes[site])})
-        return written.getvalue()
+        return npy_header(self.dtype, (self.n_prompts, *self._row_shapes[site]))
 
     def _is_laid_out(self, site: str) -> bool:
         """Whether the file of a site has its header and its size."""

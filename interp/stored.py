@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import secrets
+import io
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,18 @@ from interp.errors import InterpError, shown, whole_number
 
 BYTES_AT_ONCE = 64 * 2**20
 """Bytes of features that are held at a time, on their way to or from the disk."""
+
+
+def npy_header(dtype: np.dtype[Any], shape: tuple[int, ...]) -> bytes:
+    """What stands before the numbers of an array, row by row, in a ``.npy`` file.
+
+    >>> len(npy_header(np.dtype(np.float32), (2, 3))) % 64
+    0
+    """
+    written = io.BytesIO()
+    said = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(written, said)
+    return written.getvalue()
 
 
 @dataclass(frozen=True)
@@ -98,12 +109,10 @@ class StoredFeatures:
         file = Path(path)
         if file.suffix != ".npy":
             raise InterpError(f"Features are kept in a file that ends in .npy, not {shown(str(path))}.")
-        partial = file.with_name(f".{file.name}.{secrets.token_hex(4)}.part")
         written = 0
         try:
-            with open(partial, "xb") as opened:
-                header = {"descr": np.lib.format.dtype_to_descr(np.dtype(np.float32)), "fortran_order": False}
-                np.lib.format.write_array_header_1_0(opened, {**header, "shape": shape})
+            with _files.writing(file) as opened:
+                opened.write(npy_header(np.dtype(np.float32), shape))
                 for part in parts:
                     if part.shape[1:] != shape[1:] or written + len(part) > shape[0]:
                         raise InterpError(f"Rows of shape {part.shape} after {written} do not make up {shape}.")
@@ -111,13 +120,8 @@ class StoredFeatures:
                     written += len(part)
                 if written != shape[0]:
                     raise InterpError(f"There are {written} rows instead of {shape[0]}.")
-                opened.flush()
-                os.fsync(opened.fileno())
-            partial.replace(file)
         except OSError as error:
             raise InterpError(f"Cannot write {file}: {_files.why(error)}. Choose another place.") from error
-        finally:
-            partial.unlink(missing_ok=True)
         return cls.open(file)
 
     def chunks(self, rows: int | None = None) -> Iterator[tuple[slice, Float[np.ndarray, "row feature"]]]:

@@ -13,7 +13,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import islice
+from itertools import count, islice
 from pathlib import Path
 from typing import Any
 
@@ -83,8 +83,8 @@ class _Left:
             self.drops.append(drop)
 
     def logged(self, path: Path) -> None:
-        for kind, count in sorted(self.counts.items()):
-            log.warning("%s: %d left out (%s).", path, count, kind)
+        for kind, many in sorted(self.counts.items()):
+            log.warning("%s: %d left out (%s).", path, many, kind)
 
 
 class _Misfit(Exception):
@@ -138,7 +138,7 @@ def read_prompts(
     """
     file, left, seen = Path(path), _Left(), set[Any]()
     lead, wanted = bos_ids(tokenizer), None if roles is None else tuple(roles)
-    n_ctx = getattr(getattr(tokenizer, "cfg", None), "n_ctx", None)
+    n_ctx = _most_tokens(tokenizer)
     ids: list[np.ndarray] = []
     places: list[list[tuple[int, int]]] = []
     labels: list[str | int] = []
@@ -264,7 +264,7 @@ def read_pairs(
     file, named, left, seen = Path(path), columns or PairColumns(), _Left(), set[Any]()
     most = None if n is None else whole_number(n, "n", least=1)
     wanted = None if roles is None else tuple(roles)
-    n_ctx = getattr(getattr(tokenizer, "cfg", None), "n_ctx", None)
+    n_ctx = _most_tokens(tokenizer)
     parts: list[PromptPairs] = []
     for piece in _pieces(_records(file, split)):
         if most is not None and sum(map(len, parts)) >= most:
@@ -356,7 +356,7 @@ def _records(file: Path, split: str | None) -> Iterator[_Record]:
 def _json_lines(file: Path) -> Iterator[_Record]:
     with open(file, "rb") as lines:
         number = 0
-        for at in range(1, 2**62):
+        for at in count(1):
             line = lines.readline(LONGEST_LINE + 1)
             if not line:
                 return
@@ -496,6 +496,11 @@ def _tokens(
             raise _Misfit("span", str(error)) from error
         found.append((span.start, span.stop))
     return found
+
+
+def _most_tokens(tokenizer: SupportsTokenizer) -> int | None:
+    """Tokens that the model reads at most; None where that is not known."""
+    return getattr(getattr(tokenizer, "cfg", None), "n_ctx", None)
 
 
 def _check_length(tokenizer: SupportsTokenizer, texts: Sequence[str], n_ctx: int) -> None:

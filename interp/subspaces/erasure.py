@@ -10,7 +10,6 @@ all linear information has to make of it.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any, Literal, Self
@@ -19,7 +18,6 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int, Shaped
 from sklearn.base import BaseEstimator, TransformerMixin
-from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from sklearn.utils.multiclass import check_classification_targets, unique_labels
 from sklearn.utils.validation import check_is_fitted, validate_data
@@ -27,6 +25,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from interp._threads import threads_for
 from interp.errors import InterpError, shown, unknown_name, whole_number
 from interp.interventions import Shift
+from interp.probes.logistic import quiet
 from interp.probes.streamed import stored_logistic
 from interp.prompts.places import At
 from interp.stored import StoredFeatures
@@ -325,9 +324,7 @@ class INLP(_Eraser):
         def probe(erased: Float[np.ndarray, "direction d"]) -> tuple[Float[np.ndarray, "row d"], float]:
             left = _left(x - mean, erased)
             found = LogisticRegression(C=self.C, max_iter=_PROBE_ITERATIONS)
-            with warnings.catch_warnings(), threads_for(left.size):
-                warnings.simplefilter("ignore", ConvergenceWarning)  # a fit stopped early reads something all the same
-                warnings.filterwarnings("ignore", "The number of unique classes is greater than 50%", UserWarning)
+            with quiet(), threads_for(left.size):
                 found.fit(left, labels)
             return np.asarray(found.coef_), float(found.score(left, labels))
 
