@@ -410,6 +410,13 @@ class Reads:
         prompts: all prompts.
         reading: what is read of each.
         interventions: what is changed during the run.
+
+    >>> from interp import HookedTransformer
+    >>> model = HookedTransformer.from_pretrained("mini")
+    >>> prompts = as_prompts(model, ["The cat", "A dog"])
+    >>> work = Reads(prompts, Reading.of(model, prompts, "z", at=[-1], layers=[0]))
+    >>> work.do(work.ready(model), np.array([1]))["z"].shape
+    (1, 1, 1, 4, 32)
     """
 
     prompts: Prompts

@@ -29,7 +29,16 @@ Made = TypeVar("Made", covariant=True)
 
 
 class Work(Protocol[Ready, Taken, Made]):
-    """Work that falls into pieces. It is a value that can be pickled, and holds no weights of the model."""
+    """Work that falls into pieces. It is a value that can be pickled, and holds no weights of the model.
+
+    >>> class Doubles:
+    ...     def ready(self, model):
+    ...         return 2
+    ...     def do(self, ready, piece):
+    ...         return ready * piece
+    >>> Doubles().do(Doubles().ready(None), 3)
+    6
+    """
 
     def ready(self, model: HookedTransformer) -> Ready:
         """What all pieces share, made where they are done: by each worker once."""
@@ -41,7 +50,12 @@ class Work(Protocol[Ready, Taken, Made]):
 
 
 class Engine(Protocol):
-    """Does pieces of work."""
+    """Does pieces of work.
+
+    >>> from interp import HookedTransformer
+    >>> HookedTransformer.from_pretrained("mini").engine.described()["name"]
+    'local'
+    """
 
     def map(
         self,

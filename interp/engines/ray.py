@@ -15,6 +15,7 @@ import pickle
 import secrets
 import shutil
 import signal
+import socket
 import sys
 import tempfile
 import threading
@@ -51,6 +52,8 @@ MEMORY_SHARE = 0.8
 """Share of the free memory that workers may plan with."""
 STORE_BYTES = 512 * 2**20
 """Of the object store, beside the weights: what pieces and what was found of them take on their way."""
+ANSWERS_WITHIN = 10.0
+"""Seconds in which a cluster's address has to answer."""
 LONGEST_PLACE = 40
 """Characters of Ray's own directory: the path of a socket within it may have 107."""
 
@@ -249,6 +252,8 @@ class Workers:
             }
         for attempt in range(STARTS, 0, -1):
             try:
+                if self.address is not None:
+                    _reach(self.address)
                 with _own_signals(), _on_loopback() if self.address is None else contextlib.nullcontext():
                     self._ray.init(**how)
                 break
@@ -582,6 +587,17 @@ def _on_loopback() -> Iterator[None]:
         yield
     finally:
         ray_constants.ENABLE_RAY_CLUSTER = before
+
+
+def _reach(address: str) -> None:
+    """Ask whether anything listens at ``HOST:PORT``: Ray itself can go on asking for many minutes.
+
+    Raises:
+        OSError: nothing does.
+    """
+    host, colon, port = address.removeprefix("ray://").rpartition(":")
+    if colon and port.isdecimal():  # not "auto", say, which Ray looks up
+        socket.create_connection((host.strip("[]"), int(port)), timeout=ANSWERS_WITHIN).close()
 
 
 def _short_place() -> str | None:
