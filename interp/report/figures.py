@@ -27,6 +27,7 @@ FOLDER = "figures"
 """Where the figures of a run lie, in its directory."""
 ZOOM = 2
 """Pixels of a PNG per unit of the drawing."""
+_FAMILIES = ("Arial", "Helvetica", "Liberation Sans", "DejaVu Sans", "Noto Sans", "FreeSans", "Open Sans", "Ubuntu")
 NO_FONT = (
     "This machine has no font that a PNG could be drawn with, so there is SVG alone. Install DejaVu or Liberation."
 )
@@ -192,28 +193,38 @@ def png(document: str) -> bytes:
     >>> png(standalone(Markup('<svg width="9" height="9"></svg>')))[1:4]
     b'PNG'
     """
-    import resvg_py  # a library of its own weight: loaded where a PNG is asked for
-
     if "<text" in document and not can_draw_text():
         raise InterpError(NO_FONT)
-    return bytes(resvg_py.svg_to_bytes(svg_string=document, zoom=ZOOM))
+    return _rasterized(document, _sans_serif(), ZOOM)
 
 
-@cache
 def can_draw_text() -> bool:
     """Whether this machine has a font that text in a PNG is drawn with.
 
     >>> can_draw_text() in (True, False)
     True
     """
-    import resvg_py
+    return _sans_serif() is not None
 
-    def drawn(text: str) -> bytes:
-        return bytes(
-            resvg_py.svg_to_bytes(svg_string=standalone(_root([_Piece.words(text, "panel-name").at(0, 0)], 40, 16)))
-        )
 
-    return drawn("M") != drawn(" ")
+@cache
+def _sans_serif() -> str | None:
+    """The family that ``sans-serif`` is drawn with: the first of a few that this machine has.
+
+    The renderer takes no family by itself where its own default (Arial) is not installed.
+    """
+
+    def drawn(text: str, family: str) -> bytes:
+        words = _root([_Piece.words(text, "panel-name").at(0, 0)], 40, 16)
+        return _rasterized(standalone(words), family, zoom=1)
+
+    return next((family for family in _FAMILIES if drawn("M", family) != drawn(" ", family)), None)
+
+
+def _rasterized(document: str, sans_serif: str | None, zoom: int) -> bytes:
+    import resvg_py  # a library of its own weight: loaded where a PNG is asked for
+
+    return bytes(resvg_py.svg_to_bytes(svg_string=document, zoom=zoom, sans_serif_family=sans_serif))
 
 
 # --- laying out ---

@@ -15,7 +15,7 @@ from scipy.stats import binomtest
 from transformers import GPT2LMHeadModel
 
 from analyses import behavior
-from interp import results, summary, tasks
+from interp import engines, results, summary, tasks
 from interp.errors import InterpError
 from interp.model import HookedTransformer
 from interp.prompts import PromptPairs, Template
@@ -38,6 +38,7 @@ class Says:
         self.bos_policy, self.bos_token_id = ("none" if tokenizer is None else "prepend"), 0
         self.cfg = SimpleNamespace(d_model=4, d_mlp=4, n_heads=1, n_ctx=64, vocab=1000, vocab_out=N_VOCAB)
         self.device = torch.device("cpu")
+        self.engine = engines.HERE
         self.passes = 0
 
     def forward(self, ids: torch.Tensor, *, hooks: Any, logits_at: torch.Tensor) -> torch.Tensor:

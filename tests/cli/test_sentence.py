@@ -27,7 +27,7 @@ def test_it_answers_shows_the_words_and_keeps_the_results(tmp_path: Path, capsys
     assert said.startswith("Sí, un poco: con otra palabra que «negro», lo que mini guarda en «gato» difiere")
     assert "con otras 2 palabras en su lugar" in said
     assert "(rojo, blanco)" in said
-    assert "Descartada: zzzq: clean and corrupted must have equal token counts" in said
+    assert "Descartadas, porque tienen otro número de tokens: zzzq." in said
     assert "cabeza  suficiente" in said
     assert "[" not in said
     assert ".0%" not in said
