@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import xarray as xr
 
-from interp import circuits, readouts
+from interp import _kept, circuits, readouts
 from interp._arguments import check_pairs
 from interp.circuits import Circuit
 from interp.circuits.discovery import check as check_discovery
@@ -103,8 +103,8 @@ def run(
     found_on, tested_on = circuits.split(pairs.spread(max_prompts), seed)
     circuit = None if found is None or "circuit" not in found else Circuit(found["circuit"])
     if circuit is None or not _is_asked(
-        circuit, found_on, method, {"direction": direction, "metric": readouts.readout(metric).name},
-        roles=roles, size=size, threshold=threshold, steps=steps,
+        circuit, model, found_on, method, direction=direction, metric=metric, roles=roles, size=size,
+        threshold=threshold, steps=steps,
     ):  # fmt: skip
         circuit = circuits.discover(
             model, found_on, method, direction=direction, metric=metric, roles=roles, size=size, threshold=threshold,
@@ -171,23 +171,27 @@ def _affordable(
 
 def _is_asked(
     circuit: Circuit,
+    model: HookedTransformer,
     pairs: PromptPairs,
     method: Method | None,
-    settings: Mapping[str, str],
     *,
+    direction: Direction,
+    metric: AnyReadout,
     roles: Sequence[str] | None,
     size: int | float | None,
     threshold: float,
     steps: int,
 ) -> bool:
-    """Whether a circuit is the one that discovery would find on these pairs."""
+    """Whether a circuit is the one that discovery would find in this model on these pairs."""
     known = circuit.data.attrs
-    asked: dict[str, object] = {**settings, "tokens_sha256": pairs.sha256()}
-    asked |= {"threshold": threshold} if size is None else {"size": size}
+    asked: dict[str, object] = {"direction": direction, "metric_sha256": readouts.readout(metric).sha256()}
+    asked |= {"tokens_sha256": pairs.sha256()} | ({"threshold": threshold} if size is None else {"size": size})
     asked |= {"steps": steps} if "steps" in known else {}
     chosen = bool(known.get("method_reason")) if method is None else known.get("method") == method
     return (
         chosen
+        and asked["metric_sha256"] != ""
+        and not _kept.differing(model, known)
         and circuit.graph.roles == (None if roles is None else tuple(roles))
         and all(name in known and known[name] == value for name, value in asked.items())
     )

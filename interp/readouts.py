@@ -12,6 +12,7 @@ False
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -190,6 +191,18 @@ class Readout:
             )
         if self.needs not in get_args(Needs):
             raise unknown_name("need", self.needs, get_args(Needs))
+
+    def sha256(self) -> str:
+        """Fingerprint of what is measured; empty where a function of the caller's does, which may be any other.
+
+        Two projections can share a name, and differ in their direction:
+
+        >>> one, other = (projection(2, "noun", direction) for direction in ([3.0, 4.0], [4.0, 3.0]))
+        >>> one.name == other.name, one.sha256() == other.sha256()
+        (True, False)
+        """
+        said = (self.name, self.labels, self.label_positions, self.place)
+        return "" if self.own else hashlib.sha256(repr(said).encode()).hexdigest()
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         """A read-out of the table stays that one when it is sent to another process."""

@@ -199,22 +199,54 @@ def questions() -> dict[str, str]:
 
 
 def line(result: str) -> str | None:
-    """How often the methods of a result were right where the answer is known; None where none was on trial.
+    """How often the methods of a study's result were right where the answer is known; None where none was on trial.
 
     >>> from interp import track_record
     >>> track_record.line("behavior") is None
     True
     """
-    if result not in USED_BY:
+    return _line(USED_BY.get(result, ()))
+
+
+def line_of(data: xr.Dataset) -> str | None:
+    """The same of a single sweep or estimate, by what it says of itself; None where it is none that was on trial.
+
+    >>> from interp import HookedTransformer, sweep, tasks, track_record
+    >>> model = HookedTransformer.from_pretrained("mini")
+    >>> pairs = tasks.build("color-noun", "recall", tokenizer=model, n=2)
+    >>> track_record.line_of(sweep(model, pairs, "z"))
+    'On 13 models whose circuit is known: patching one component in finds ... heads and MLPs that carry the source ...'
+    """
+    site, direction, method = (str(data.attrs.get(name, "")) for name in ("site", "direction", "method"))
+    if "cut_effect" in data:
+        asked = ("knockout", "carries")
+    elif "ablation_kind" in data.attrs:
+        asked = (f"{data.attrs['ablation_kind']}_ablation", "needed" if site in _COMPONENTS else "")
+    elif {"sender", "receiver"} <= set(data.dims):
+        asked = (method or _PATHS.get(direction, ""), "edges")
+    elif site in _COMPONENTS:
+        asked = (method or direction, "carries")
+    else:
+        asked = ("" if method else _STREAM.get(direction, ""), "used" if site == "resid_pre" else "")
+    return _line([asked] if "/".join(asked) in table()["records"] else [])
+
+
+_COMPONENTS = ("z", "mlp_out")
+_PATHS = {"denoising": "paths_in", "noising": "paths_out"}
+_STREAM = {"denoising": "stream_in", "noising": "stream_out"}
+
+
+def _line(asked: Sequence[tuple[str, str]]) -> str | None:
+    if not asked:
         return None
-    words, asked = methods(), questions()
+    words, what = methods(), questions()
     said = [
         say(
             "{method} finds {found} of {true} {what} and names {wrong} of {others} others",
-            method=words[method], found=one.found, true=one.true, what=asked[question], wrong=one.false_alarms,
+            method=words[method], found=one.found, true=one.true, what=what[question], wrong=one.false_alarms,
             others=one.others,
         )
-        for method, question in USED_BY[result]
+        for method, question in asked
         for one in (of(method, question),)
     ]  # fmt: skip
     return say("On {n} models whose circuit is known: {said}.", n=len(table()["models"]), said="; ".join(said))

@@ -17,7 +17,7 @@ import xarray as xr
 
 import interp
 from analyses import attention_lesson, ground_truth, lenses, places, probing, qk_attribution
-from interp import _accessor, results, summary
+from interp import _accessor, results, summary, track_record
 from interp.errors import InterpError
 from interp.model import HookedTransformer
 from interp.prompts import AnsweredPrompts, PromptPairs, Template
@@ -245,6 +245,8 @@ def test_a_result_of_an_analysis_is_shown_by_its_own_section(
 ) -> None:
     shown = interp.show(run[name])
     assert figure in words(shown)
+    right = track_record.line(name)
+    assert right is None or right in words(shown)
     for other in shown.names[:1]:
         assert interp.show(run[name], other).drawing is not None or other.startswith("lesson")
 

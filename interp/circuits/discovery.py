@@ -114,8 +114,8 @@ def discover(
         progress: True for a bar, or called with steps done and steps in all.
 
     Returns:
-        A ``Circuit``. Its data has the attributes ``method``, ``direction``, ``metric``, ``threshold`` or ``size``,
-        and those of the audit.
+        A ``Circuit``. Its data has the attributes ``method``, ``direction``, ``metric`` and ``metric_sha256`` (names
+        are shared), ``threshold`` or ``size``, and those of the audit.
 
     Raises:
         InterpError: an unknown method, what the method refuses, or runs too close for a threshold.
@@ -213,6 +213,7 @@ def finder(
         found = _node_scores(question) if planned.method == "atp*" else _edge_scores(question)
     gap = float(found.gap.mean())
     _, units = described(pairs, metric)
+    measured = readouts.readout(metric)
     chosen: dict[str, str | int | float] = {"size": size} if size is not None else {"threshold": threshold}
     circuit = Circuit.found(
         model,
@@ -231,7 +232,8 @@ def finder(
             "method_reason": planned.reason,
             "direction": direction,
             "ablation": ablation,
-            "metric": readouts.readout(metric).name,
+            "metric": measured.name,
+            "metric_sha256": measured.sha256(),
             "gap": gap,
             **({"steps": steps} if planned.method in INTEGRATED else {}),
             **chosen,

@@ -238,6 +238,8 @@ _VARIANTS: dict[str, _Variant] = {
                 "resample_ablation",
                 "paths_in",
                 "paths_out",
+                "circuit, exact",
+                "circuit, greedy",
             )
         },
     ),

@@ -9,7 +9,7 @@ import numpy as np
 import xarray as xr
 from markupsafe import Markup
 
-from interp import summary
+from interp import summary, track_record
 from interp._accessor import LEADING
 from interp.errors import InterpError, unknown_name
 from interp.language import say, say_stored, spoken
@@ -92,7 +92,8 @@ def of_result(
             )
     if not drawn or (name is not None and name not in drawn):
         drawn = {**drawn, **_generic(data)}
-    return _chosen(data, drawn, name)
+    right = track_record.line_of(data) if key is None else track_record.line(key)
+    return _chosen(data, drawn, name, parts.in_words([] if right is None else [right]))
 
 
 def of_run(answer: str, results: Mapping[str, xr.Dataset], *, name: str | None = None) -> Shown:
@@ -224,7 +225,8 @@ def _with_tokens(data: xr.Dataset) -> xr.Dataset:
     return data.assign_coords(position=labels)
 
 
-def _chosen(data: xr.Dataset, drawn: Mapping[str, _Drawn], name: str | None) -> Shown:
+def _chosen(data: xr.Dataset, drawn: Mapping[str, _Drawn], name: str | None, record: Sequence[Block]) -> Shown:
+    """One figure of a result, and how often the result's methods were right where the answer is known."""
     if not drawn:
         raise InterpError("The result has no numbers along an axis. Print it, or look at .interp.to_pandas().")
     if name is not None and name not in drawn:
@@ -235,7 +237,7 @@ def _chosen(data: xr.Dataset, drawn: Mapping[str, _Drawn], name: str | None) -> 
     blocks: list[Block] = [Prose(chosen.words)] if chosen.words else []
     others = [one for one in drawn if one != key]
     return notebook.of_blocks(
-        say_stored(title), [*blocks, chosen.figure], drawing=figures.whole(chosen.figure), names=others,
+        say_stored(title), [*blocks, chosen.figure, *record], drawing=figures.whole(chosen.figure), names=others,
         language=spoken(),
     )  # fmt: skip
 
@@ -246,8 +248,9 @@ def _of_verdict(data: xr.Dataset) -> Shown:
     table = found.reading_table(say("The heads, those with a job first"), HEADS)
     shown: list[Block] = [Prose((found.answer,)), Details(say("Which heads"), (table,), open=True)]
     return notebook.of_blocks(
-        say_stored(str(data.attrs["title"])), shown, names=tuple(_generic(data)), language=spoken()
-    )
+        say_stored(str(data.attrs["title"])), [*shown, *parts.record(["verdict"])], names=tuple(_generic(data)),
+        language=spoken(),
+    )  # fmt: skip
 
 
 # ---- captured patterns ----

@@ -98,12 +98,21 @@ def missing(run: RunInputs, key: str, title: str, name: str) -> Section:
 
 def _with_record(section: Section, names: Sequence[str]) -> Section:
     """A section, and at its foot how often the methods of its results were right where the answer is known."""
-    said = [line for name in names if (line := track_record.line(name)) is not None]
-    if not said:
-        return section
-    return replace(
-        section, blocks=(*section.blocks, Facts(tuple((say("Where the answer is known:"), line) for line in said)))
-    )
+    return replace(section, blocks=(*section.blocks, *record(names)))
+
+
+def record(names: Sequence[str]) -> tuple[Facts, ...]:
+    """How often the methods of some results were right where the answer is known; nothing where none was on trial.
+
+    >>> record(["head_roles"])[0].items[0][0], record(["behavior"])
+    ('Where the answer is known:', ())
+    """
+    return in_words([line for name in names if (line := track_record.line(name)) is not None])
+
+
+def in_words(lines: Sequence[str]) -> tuple[Facts, ...]:
+    """Lines of the track record as they stand at the foot of what they are about; nothing where there are none."""
+    return (Facts(tuple((say("Where the answer is known:"), line) for line in lines)),) if lines else ()
 
 
 def _sentence(context: Context) -> list[Section | None]:

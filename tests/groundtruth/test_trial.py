@@ -2,15 +2,32 @@
 
 from __future__ import annotations
 
+import html
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import torch
+import xarray as xr
 from scipy.stats import beta
 
+import interp
 from analyses import false_alarms, ground_truth, trial
-from interp import circuits, groundtruth, stats, track_record
+from interp import (
+    ablation_sweep,
+    circuits,
+    groundtruth,
+    knockout_sweep,
+    path_patching,
+    stats,
+    sweep,
+    tasks,
+    track_record,
+)
+from interp.attribution import attribution_patching, edge_attribution
 from interp.errors import InterpError
 from interp.language import speaking
+from interp.model import HookedTransformer
 from tests.groundtruth.models import built
 from tests.tolerance import near
 
@@ -54,12 +71,23 @@ def test_what_is_shipped_is_what_the_methods_say_now() -> None:
 def test_exact_patching_is_right_wherever_nothing_stands_in() -> None:
     for method, question in (
         ("denoising", "carries"), ("noising", "carries"), ("verdict", "carries"), ("paths_in", "edges"),
-        ("paths_out", "edges"), ("stream_in", "used"), ("stream_out", "used"), ("missed", "edges"), ("das", "used"),
-        ("interchange", "used"),
+        ("paths_out", "edges"), ("circuit, exact", "edges"), ("circuit, greedy", "edges"), ("stream_in", "used"),
+        ("stream_out", "used"), ("missed", "edges"), ("das", "used"), ("interchange", "used"),
     ):  # fmt: skip
         record = track_record.of(method, question)
         assert {name: record.auroc[name] for name in NOT_REDUNDANT} == dict.fromkeys(NOT_REDUNDANT, 1.0), method
         assert record.false_alarms == 0
+        if method != "verdict":  # which names no MLP
+            assert all(record.by_model[name][0] == record.by_model[name][1] for name in NOT_REDUNDANT), method
+
+
+def test_the_edges_that_exact_discovery_misses_are_those_of_the_reader_that_stands_in() -> None:
+    """Alone neither of its two does anything: the first reader has written the answer already."""
+    assert track_record.of("circuit, exact", "edges").by_model["backup"][:3] == [3, 5, 0]
+    truth = built("backup")
+    found = circuits.discover(truth.model, truth.pairs, "exact")
+    missed = truth.edges - {(edge.sender, edge.receiver) for edge in found.edges}
+    assert missed == {("L0H0", "L2H1.v"), ("L2H1", "logits")}
 
 
 def test_where_attention_decides_integrated_gradients_and_patched_paths_find_what_gradients_miss() -> None:
@@ -132,14 +160,46 @@ def test_the_names_that_are_shipped_are_those_of_the_code() -> None:
 
 
 def test_a_line_says_how_often_a_result_was_right() -> None:
-    record = track_record.of("verdict", "carries")
-    assert track_record.line("verdict") == (
-        f"On {len(groundtruth.models())} models whose circuit is known: the verdict (movers and readers) finds "
-        f"{record.found} of {record.true} heads and MLPs that carry the source and names 0 of {record.others} others."
+    record = track_record.of("roles", "moves")
+    assert track_record.line("head_roles") == (
+        f"On {len(groundtruth.models())} models whose circuit is known: roles of heads (movers) finds {record.found} "
+        f"of {record.true} heads that take the source from its own word and names 0 of {record.others} others."
     )
     with speaking("es"):
         assert str(track_record.line("verdict")).startswith("En 13 modelos cuyo circuito se conoce: el veredicto")
     assert track_record.line("unheard_of") is None
+
+
+@pytest.mark.parametrize(
+    ("make", "asked"),
+    [
+        (lambda model, pairs: sweep(model, pairs, "z", "noising"), "noising/carries"),
+        (lambda model, pairs: sweep(model, pairs, "mlp_out", roles=["answer"]), "denoising/carries"),
+        (lambda model, pairs: sweep(model, pairs, "resid_pre", "noising", roles=["answer"]), "stream_out/used"),
+        (lambda model, pairs: sweep(model, pairs, "q"), ""),
+        (lambda model, pairs: ablation_sweep(model, pairs, "z", "zero"), "zero_ablation/needed"),
+        (lambda model, pairs: ablation_sweep(model, pairs, "z", "zero_raw"), ""),
+        (lambda model, pairs: knockout_sweep(model, pairs, ["noun<-color"], by_head=True), "knockout/carries"),
+        (lambda model, pairs: path_patching(model, pairs, senders=["L0H2", "L1H0"]), "paths_in/edges"),
+        (lambda model, pairs: attribution_patching(model, pairs, "z", audit=None), "gradient/carries"),
+        (lambda model, pairs: attribution_patching(model, pairs, "resid_pre", roles=["answer"], audit=None), ""),
+        (lambda model, pairs: edge_attribution(model, pairs, method="eap", audit=None), "eap/edges"),
+    ],
+)  # fmt: skip
+def test_a_sweep_by_itself_says_how_often_its_method_was_right(
+    make: Callable[..., xr.Dataset], asked: str, mini: HookedTransformer
+) -> None:
+    made = make(mini, tasks.build("color-noun", "recall", tokenizer=mini, n=2))
+    line = track_record.line_of(made)
+    if not asked:
+        assert line is None
+        assert "whose circuit is known" not in interp.show(made).html
+        return
+    record, (method, question) = track_record.of(*asked.split("/")), asked.split("/")
+    assert line is not None
+    assert f"{track_record.methods()[method]} finds {record.found} of {record.true} " in line
+    assert track_record.questions()[question] in line
+    assert line in html.unescape(interp.show(made).html)
 
 
 def test_results_become_the_file_that_is_shipped() -> None:
