@@ -194,6 +194,16 @@ def edge(name: str) -> str:
     return " ← ".join(called("role", part) for part in name.split("<-"))
 
 
+def path(name: str) -> str:
+    """What leads from one thing to another (``L0H2 -> L1H0.v at color``) as a reader sees it.
+
+    >>> path("L0H2 -> L1H0.v at color"), path("color-noun/two -> color-noun-es/two")
+    ('L0H2 → L1H0.v at color', 'color-noun/two → color-noun-es/two')
+    """
+    ends, at, role = name.replace(" -> ", " → ").partition(" at ")
+    return say("{what} at {role}", what=ends, role=called("role", role)) if at else ends
+
+
 def _filled(text: str, values: Mapping[str, object]) -> str:
     """The text with its values, as the language writes what meets there."""
     if spoken() not in _CONTRACTED:
@@ -286,6 +296,8 @@ def say_reasons(text: str) -> str:
 
 def _like(text: str) -> str | None:
     """A stored text of which the catalogue has the pattern; of its places ``what`` is said in turn, roles are named."""
+    if not _any_pattern(spoken()).fullmatch(text):  # most texts that are in no catalogue are like none
+        return None
     for pattern, other in patterns(spoken()).items():
         if found := pattern.fullmatch(text):
             parts = found.groupdict()
@@ -317,6 +329,12 @@ def patterns(language: str) -> Mapping[re.Pattern[str], str]:
             pattern = next(fixed) + "".join(f"(?P<{name}>.+){after}" for name, after in zip(names, fixed, strict=True))
             found[re.compile(pattern)] = other
     return found
+
+
+@cache
+def _any_pattern(language: str) -> re.Pattern[str]:
+    """What matches any of the patterns, whose places have names that would stand twice in one expression."""
+    return re.compile("|".join(re.sub(r"\(\?P<\w+>", "(?:", pattern.pattern) for pattern in patterns(language)))
 
 
 @cache

@@ -87,8 +87,8 @@ class Tools:
     """How many of the pairs can be explained within the budget."""
 
 
-def real_tools(language: str | None = None) -> Tools:
-    """The library's own parts, with a page in this language (``report.render``). Imports torch."""
+def real_tools(language: str | None = None, *, figures: bool = False) -> Tools:
+    """The library's own parts, with a page in this language and, where asked, its figures as files. Imports torch."""
     from interp import report, results
     from interp.model import HookedTransformer
     from interp.model.source import reader
@@ -101,7 +101,7 @@ def real_tools(language: str | None = None) -> Tools:
         function=Analysis.function,
         save=results.save,
         load=results.load,
-        render=partial(report.render, language=language),
+        render=partial(report.render, language=language, figures=figures),
         affordable=affordable,
     )
 

@@ -337,7 +337,7 @@ def _run(arguments: argparse.Namespace, terminal: Terminal) -> None:
         _rehearse(study, arguments, terminal)
         return
     out, watcher = arguments.out, Screen(terminal, quiet=arguments.quiet)
-    with engine.of(execution.real_tools(arguments.lang), watcher) as tools:
+    with engine.of(execution.real_tools(arguments.lang, figures=arguments.figures), watcher) as tools:
         outcome = execution.execute(
             study,
             out,
@@ -352,7 +352,7 @@ def _run(arguments: argparse.Namespace, terminal: Terminal) -> None:
     terminal.line(outcome.answer)
     terminal.line(f"Report: {outcome.report}")
     if arguments.figures:
-        _write_figures(out, terminal, arguments.lang)
+        _say_figures(out, terminal)
 
 
 def _sweep_studies(arguments: argparse.Namespace, terminal: Terminal) -> None:
@@ -407,7 +407,7 @@ def _explain(arguments: argparse.Namespace, terminal: Terminal) -> None:
     for line in sentence.explained(arguments, Screen(terminal, quiet=arguments.quiet)):
         terminal.line(line)
     if arguments.figures:
-        _write_figures(arguments.out, terminal, arguments.lang)
+        _say_figures(arguments.out, terminal)
 
 
 def _report(arguments: argparse.Namespace, terminal: Terminal) -> None:
@@ -417,9 +417,10 @@ def _report(arguments: argparse.Namespace, terminal: Terminal) -> None:
     if not where.is_dir():
         raise InterpError(f"{where} is not a directory; give the directory that 'interp run' wrote.")
     with held(where, arguments.command_line), _made_by_anyone(where):
-        terminal.line(f"Report: {report.render(where, interactive=not arguments.plain, language=arguments.lang)}")
+        page = report.render(where, interactive=not arguments.plain, language=arguments.lang, figures=arguments.figures)
+        terminal.line(f"Report: {page}")
         if arguments.figures:
-            _write_figures(where, terminal, arguments.lang)
+            _say_figures(where, terminal)
 
 
 @contextlib.contextmanager
@@ -440,13 +441,13 @@ def _made_by_anyone(where: Path) -> Iterator[None]:
         ) from error
 
 
-def _write_figures(directory: Path, terminal: Terminal, language: str | None) -> None:
+def _say_figures(directory: Path, terminal: Terminal) -> None:
+    """Where a page's figures were written, and that there are no PNGs where that is so."""
     from interp.report import figures
 
-    written = figures.write_all(directory, language=language)
-    terminal.line(f"Figures: {directory / figures.FOLDER}, {len(written.paths)} files")
-    if written.note:
-        terminal.line(written.note)
+    terminal.line(f"Figures: {directory / figures.FOLDER}")
+    if not figures.can_draw_text():
+        terminal.line(figures.NO_FONT)
 
 
 def _studies(arguments: argparse.Namespace, terminal: Terminal) -> None:

@@ -70,9 +70,9 @@ def explained(arguments: argparse.Namespace, screen: Screen) -> Iterator[str]:
     try:
         found = _found(model, text, arguments, screen, keep)
     except KeyboardInterrupt:
-        yield from _shown(earlier, out)
+        yield from _shown(earlier, out, figures=arguments.figures)
         raise
-    yield from _shown([found], out)
+    yield from _shown([found], out, figures=arguments.figures)
 
 
 def _rehearsed(model: HookedTransformer, text: str | Messages, arguments: argparse.Namespace) -> Iterator[str]:
@@ -88,12 +88,12 @@ def _instead(arguments: argparse.Namespace) -> list[str] | None:
     return None if arguments.instead is None else str(arguments.instead).split(",")
 
 
-def _shown(found: Sequence[Explanation | Influences], out: Path | None) -> Iterator[str]:
+def _shown(found: Sequence[Explanation | Influences], out: Path | None, *, figures: bool) -> Iterator[str]:
     """Say an answer, if there is one, and keep its results where asked."""
     for one in found:
         yield from lines(one)
         if out is not None:
-            yield f"Report: {one.save(out)}"
+            yield f"Report: {one.save(out, figures=figures)}"
 
 
 def _found(

@@ -19,6 +19,8 @@ from interp.prompts.vocabulary import Vocabulary
 
 SOURCE, TARGET = "source", "target"
 """The roles of the two words."""
+LISTED = 4
+"""Of so many places of a word each is named; of more the first and the last."""
 
 
 def find(text: str, word: str, within: Sequence[tuple[int, int]] | None = None) -> tuple[int, int]:
@@ -59,9 +61,10 @@ def find(text: str, word: str, within: Sequence[tuple[int, int]] | None = None) 
         raise InterpError(f'The word {shown(plain)} is not in "{excerpt(text)}". {hint}')
     if not which:
         if len(places) > 1:
+            choices = [f"{plain}@{i + 1}" for i in range(len(places))]
+            listed = ", ".join(choices) if len(choices) <= LISTED else f"{choices[0]} to {choices[-1]}"
             raise InterpError(
-                f'The word {shown(plain)} is {len(places)} times in "{excerpt(text)}". '
-                f"Choose one: {', '.join(f'{plain}@{i + 1}' for i in range(len(places)))}."
+                f'The word {shown(plain)} is {len(places)} times in "{excerpt(text)}". Choose one: {listed}.'
             )
         return places[0]
     if not 1 <= int(which) <= len(places):

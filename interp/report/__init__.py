@@ -15,7 +15,9 @@ from interp.report import bundle, inputs, page, twin
 __all__ = ["render"]
 
 
-def render(directory: str | Path, *, interactive: bool = True, language: str | None = None) -> Path:
+def render(
+    directory: str | Path, *, interactive: bool = True, language: str | None = None, figures: bool = False
+) -> Path:
     """Write ``report.html`` and ``report.json`` into a run's directory and return the path of the page.
 
     Reads ``results/*.nc``, ``manifest.json`` and ``study.yaml``. Both files are made whole before either is written.
@@ -26,6 +28,9 @@ def render(directory: str | Path, *, interactive: bool = True, language: str | N
             figures like the others, and the page holds no code but this library's own.
         language: of the page, ``"en"`` or ``"es"``; None is that of the prompts where it is one of these, else English.
             ``report.json`` is in English.
+        figures: also write each figure of the page to ``DIR/figures``, as SVG and PNG under the figure's key. The same
+            results give the same SVG; a PNG depends on the fonts of the machine besides, and is left out where there
+            is none.
 
     Raises:
         InterpError: no results, an incomplete result (the message names the file and the variable), a language without
@@ -44,7 +49,8 @@ def render(directory: str | Path, *, interactive: bool = True, language: str | N
     where = Path(directory)
     run = inputs.read(where)
     with speaking(chosen(language, run.language), run.language, run.own_roles):
-        made = page.html(run, bundle.circuitsvis() if interactive else None)
+        drawn = page.Drawn.of(run, bundle.circuitsvis() if interactive else None)
+        made = page.html(drawn)
     texts = {"report.json": twin.text(run), "report.html": made}
     try:
         for name, text in texts.items():
@@ -54,4 +60,8 @@ def render(directory: str | Path, *, interactive: bool = True, language: str | N
             f"Cannot write the report to {where} ({_files.why(error)}). Free space or make it writable, and draw it "
             "again: the results are there."
         ) from error
+    if figures:
+        from interp.report.figures import write_all  # most pages are drawn without
+
+        write_all(drawn, where)
     return where / "report.html"

@@ -17,11 +17,10 @@ from markupsafe import Markup
 
 from interp import _files
 from interp.errors import InterpError, shown
-from interp.language import chosen, speaking
-from interp.report import head, inputs, parts, sheet, verdict
+from interp.report import sheet
 from interp.report.blocks import Figure, Panel
-from interp.report.inputs import RunInputs
 from interp.report.markup import element, join
+from interp.report.page import Drawn
 
 FOLDER = "figures"
 """Where the figures of a run lie, in its directory."""
@@ -49,53 +48,29 @@ _SIZES = {"figure-name": 14.0, "panel-name": 12.0, "panel-detail": 11.0}
 _TITLES = ("panel-name", "panel-detail")
 
 
-@dataclass(frozen=True)
-class Written:
-    """The files that were written, and what there is to say about them; mostly nothing."""
-
-    paths: tuple[Path, ...]
-    note: str = ""
-
-
-def write_all(directory: str | Path, *, language: str | None = None) -> Written:
-    """Write every figure of a run's page to ``DIR/figures``, as SVG and PNG under the figure's key.
-
-    The same results give the same SVG; a PNG depends on the fonts of the machine besides.
-
-    Args:
-        directory: the run's directory.
-        language: of their words, as for ``report.render``.
+def write_all(drawn: Drawn, directory: Path) -> None:
+    """Write every figure of a page to ``DIR/figures``, as SVG and, where there is a font, PNG under the figure's key.
 
     Raises:
-        InterpError: no results, an incomplete result, or a directory that cannot be written.
+        InterpError: a directory that cannot be written.
 
     >>> import tempfile
     >>> import xarray as xr
-    >>> from interp import results
+    >>> from interp.report import inputs
     >>> made = xr.Dataset({"effect": (("prompt", "layer"), [[1.0, 3.0]], {"units": "logits", "long_name": "effect"})})
-    >>> made.attrs = dict.fromkeys(results.REQUIRED_ATTRS, "by hand") | {"schema_version": results.SCHEMA_VERSION}
+    >>> drawn = Drawn.of(inputs.RunInputs({"effect": inputs.Result("effect", made)}, {}, {}, ""))
     >>> with tempfile.TemporaryDirectory() as place:
-    ...     path = results.save(made, Path(place) / "results" / "effect.nc")
-    ...     write_all(place).paths[0].name
-    'result-effect-0.svg'
+    ...     write_all(drawn, Path(place))
+    ...     (Path(place) / FOLDER / "result-effect-0.svg").is_file()
+    True
     """
-    where = Path(directory)
-    run = inputs.read(where)
-    with speaking(chosen(language, run.language), run.language, run.own_roles):
-        found = of_page(run)
-    place = where / FOLDER
-    paths: list[Path] = []
-    notes: list[str] = []
-    for key, drawing in found.items():
-        paths.append(write(drawing, place / f"{key}.svg").paths[0])
-        if can_draw_text():
-            paths.append(write(drawing, place / f"{key}.png").paths[0])
-        else:
-            notes = [NO_FONT]
-    return Written(tuple(paths), *notes)
+    endings = (".svg", ".png") if can_draw_text() else (".svg",)
+    for key, drawing in of_page(drawn).items():
+        for ending in endings:
+            write(drawing, directory / FOLDER / f"{key}{ending}")
 
 
-def write(drawing: Markup, path: str | Path) -> Written:
+def write(drawing: Markup, path: str | Path) -> Path:
     """Write one drawing to a file, as its ending says: ``.svg`` or ``.png``.
 
     Args:
@@ -107,7 +82,7 @@ def write(drawing: Markup, path: str | Path) -> Written:
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as place:
-    ...     write(Markup('<svg width="9" height="9"></svg>'), f"{place}/one.svg").paths[0].name
+    ...     write(Markup('<svg width="9" height="9"></svg>'), f"{place}/one.svg").name
     'one.svg'
     """
     where = Path(path)
@@ -125,22 +100,21 @@ def write(drawing: Markup, path: str | Path) -> Written:
         _files.write(where, content)
     except OSError as error:
         raise InterpError(f"Cannot write {where} ({_files.why(error)}). Give a place that can be written.") from error
-    return Written((where,))
+    return where
 
 
-def of_page(run: RunInputs) -> dict[str, Markup]:
+def of_page(drawn: Drawn) -> dict[str, Markup]:
     """Every figure of the page of a run that is a drawing, by its key.
 
     >>> import xarray as xr
+    >>> from interp.report import inputs
     >>> made = xr.Dataset({"effect": (("prompt", "layer"), [[1.0, 3.0]], {"units": "logits", "long_name": "effect"})})
-    >>> list(of_page(RunInputs({"effect": inputs.Result("effect", made)}, {}, {}, "")))
+    >>> list(of_page(Drawn.of(inputs.RunInputs({"effect": inputs.Result("effect", made)}, {}, {}, ""))))
     ['result-effect-0']
     """
-    found = verdict.of(run)
-    first = head.of(run, found).picture
+    first = drawn.head.picture
     pictures = {} if first is None else {"picture": first}
-    drawn = parts.sections(parts.Context(run, found, None))
-    blocks = [block for section in drawn for block in section.blocks if isinstance(block, Figure)]
+    blocks = [block for section in drawn.sections for block in section.blocks if isinstance(block, Figure)]
     others = ((_file_name(block.key), whole(block)) for block in blocks)
     return pictures | {key: drawing for key, drawing in others if drawing is not None}
 

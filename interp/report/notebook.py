@@ -83,7 +83,7 @@ class Shown:
         """
         where = Path(path)
         if where.suffix != ".html":
-            return figures.write(self._figure(), where).paths[0]
+            return figures.write(self._figure(), where)
         document = f'<!doctype html>\n<html lang="{self.language}"><meta charset="utf-8">{self.html}</html>\n'
         try:
             where.parent.mkdir(parents=True, exist_ok=True)

@@ -7,12 +7,15 @@ from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
 
+import numpy as np
 import pytest
 from playwright.sync_api import Browser, Playwright, sync_playwright
 
-from analyses import circuit_evaluation, head_roles, logit_lens, qk_attribution
+from analyses import circuit_evaluation, context_flow, ground_truth, head_roles, lenses, logit_lens, qk_attribution
 from interp import Explanation, HookedTransformer, circuits, explain, groundtruth, report, results, show
 from interp.report.comparison import compare
+from interp.results import Variable
+from tests.analyses.test_claims import planted
 from tests.browser.opened import Opened
 from tests.report.test_places_section import result as places
 from tests.report_fixture import RunSpec, edit, only, write_run
@@ -45,7 +48,7 @@ def chromium() -> Iterator[Browser]:
 def pages(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     """The page of a name, drawn when it is first asked for.
 
-    ``study`` is that of the bundled example, ``sections`` has what few studies ask for too, ``made`` of seeded
+    ``study`` is that of the bundled example, ``sections`` has what few studies ask for, ``made`` of seeded
     numbers with markup in its words, ``large`` of 48 layers of 25 heads and 200 tokens, ``partial`` has
     vectors of one prompt alone, ``refused`` is of a model that does not do the task, ``explained`` of one sentence,
     ``compared`` of two runs, ``notebook`` what cells show.
@@ -75,7 +78,10 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
         return directory / "notebook.html"
 
     def sections(directory: Path) -> Path:
-        write_run(directory)
+        write_run(directory, only("behavior", "verdict"))
+        claimed = context_flow.run(planted())
+        claimed = claimed[[name for name, one in claimed.data_vars.items() if "claim" in one.dims]]
+        edit(directory, "verdict", lambda verdict: verdict.merge(claimed, combine_attrs="override"))
         truth = groundtruth.build("plain")
         made = {
             "circuit": circuits.discover(truth.model, truth.pairs, "eap").data,
@@ -84,6 +90,18 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
                 ablations=["resample"], size=6, n_random=2, n_knockouts=1, max_prompts=8,
             ),
             "logit_lens": logit_lens.run(truth.model, truth.pairs),
+            "lenses": lenses.run(truth.model, truth.pairs, steps=0, jacobian_prompts=1),
+            "ground_truth": ground_truth.run(
+                truth.model, truth.pairs, known=["constant"], methods=["zero_ablation", "resample_ablation"]
+            ),
+            "false_alarms": results.build(
+                {
+                    "alarms": Variable(("claim",), np.array([0, 3]), "models", "models of which it is claimed"),
+                    "n": Variable(("claim",), np.array([200, 200]), "models", "models asked"),
+                },
+                coords={"claim": ["verdict", "das"]}, title="False alarms", question="", reading="", source="",
+                of=(truth.model, truth.pairs), seed=0, dims={"claim": "what is claimed"},
+            ),
             "qk_attribution": qk_attribution.run(truth.model, truth.pairs),
             "head_roles": head_roles.run(truth.model, truth.pairs),
             "places": places().data,

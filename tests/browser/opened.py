@@ -56,8 +56,9 @@ class Opened:
         return found
 
     def unfold(self) -> None:
-        """Open every ``details`` of the page."""
+        """Open every ``details`` of the page, and wait for the rows that are kept compressed until then."""
         self.page.evaluate("() => document.querySelectorAll('details').forEach(part => part.open = true)")
+        self.page.wait_for_function("() => !document.querySelector('details[open] script.rows')")
 
     def thin(self) -> None:
         """Keep the first rows of every table and the first marks of every kind in a drawing."""

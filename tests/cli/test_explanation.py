@@ -446,6 +446,6 @@ def test_the_way_from_the_source_is_said_where_the_head_takes_it_from_another_wo
     at = int(np.argmax(share.values))
     assert str(share["role"].values[at]) == ""
     assert f'{best} takes it from "{str(share["token"].values[at]).strip()}"' in found.answer
-    assert f'"black" -> L2H0 -> {best} -> "cat"' in found.answer
+    assert f'"black" → L2H0 → {best} → "cat"' in found.answer
     unmeasured = explain(mini, text, "black", "cat", n=4, seconds=1e-6)
     assert 'which by then holds something of "black" already' in unmeasured.answer

@@ -175,7 +175,7 @@ def test_the_command_prints_the_answer_and_every_word(
 def test_without_time_no_word_is_exchanged(mini: HookedTransformer) -> None:
     found = explain(mini, TEXT, "?", "gato", seconds=1e-6)
     assert np.isnan(found.words["swap_kl"].values).all()
-    assert "Para 8 no había ninguna, o no hubo tiempo" in found.answer
+    assert "Ninguna palabra se cambió por otra: no había ninguna, o no hubo tiempo." in found.answer
     assert "Para los gradientes no hubo tiempo." in found.answer
     assert np.isnan(found.words["saliency"].values).all()
     assert np.isfinite(found.words["knockout_kl"].values).any()

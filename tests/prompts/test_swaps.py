@@ -43,6 +43,11 @@ def test_which_word_is_meant_is_asked_for(word: str, says: str) -> None:
         swaps.find("un gato, otro gato", word)
 
 
+def test_of_many_places_the_first_and_the_last_are_named() -> None:
+    with pytest.raises(InterpError, match=r"'gato' is 27 times in .* Choose one: gato@1 to gato@27\.$"):
+        swaps.find(" y ".join(["gato"] * 27), "gato")
+
+
 def test_a_target_before_the_source_is_refused() -> None:
     with pytest.raises(InterpError, match="'negro' does not come after 'gato'"):
         swaps.find_both(TEXT, "gato", "negro")

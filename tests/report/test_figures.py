@@ -13,7 +13,7 @@ from markupsafe import Markup
 
 from analyses.cli.main import main
 from interp.errors import InterpError
-from interp.report import figures, inputs, palette
+from interp.report import figures, inputs, page, palette, parts, render
 from interp.report.blocks import Figure, Panel
 from interp.report.tables import Table
 from tests.report_fixture import only, write_run
@@ -30,7 +30,12 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def drawn(run: Path) -> dict[str, Markup]:
     """Every figure of its page."""
-    return figures.of_page(inputs.read(run))
+    return figures.of_page(page.Drawn.of(inputs.read(run)))
+
+
+def written(run: Path) -> Path:
+    """Draw a page with its figures; the directory in which these lie."""
+    return render(run, interactive=False, figures=True).parent / figures.FOLDER
 
 
 def _drawing(*, text: str = "") -> Markup:
@@ -72,14 +77,14 @@ def test_every_figure_of_the_page_is_an_svg_that_stands_by_itself(drawn: dict[st
 def test_the_files_are_named_by_their_figures_and_the_same_when_written_again(
     run: Path, drawn: dict[str, Markup], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(figures, "of_page", lambda run: drawn)
     monkeypatch.setattr(figures, "png", lambda document: document.encode()[:8])
-    first = figures.write_all(run)
-    before = {path: path.read_bytes() for path in first.paths}
-    assert figures.write_all(run) == first
-    assert {path: path.read_bytes() for path in first.paths} == before
+    sections, calls = parts.sections, []
+    monkeypatch.setattr(parts, "sections", lambda context: calls.append(1) or sections(context))
+    files = [{path: path.read_bytes() for path in written(run).iterdir()} for _ in range(2)]
+    assert files[0] == files[1]
+    assert len(calls) == 2  # the page and the files are of one drawing
     endings = (".svg", ".png") if figures.can_draw_text() else (".svg",)
-    assert {path.name for path in (run / "figures").iterdir()} == {key + ending for key in drawn for ending in endings}
+    assert {path.name for path in files[0]} == {key + ending for key in drawn for ending in endings}
 
 
 def test_a_colour_is_the_one_of_the_light_page() -> None:
@@ -102,13 +107,13 @@ def test_a_png_shows_the_drawing_at_twice_its_size_and_its_text() -> None:
 
 
 def test_without_a_font_there_is_svg_alone_and_a_line_says_so(
-    run: Path, drawn: dict[str, Markup], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(figures, "of_page", lambda run: drawn)
     monkeypatch.setattr(figures, "can_draw_text", lambda: False)
-    written = figures.write_all(run)
-    assert written.note == figures.NO_FONT
-    assert {path.suffix for path in written.paths} == {".svg"}
+    run = write_run(tmp_path, only("behavior", n_prompts=2))
+    assert main(["report", str(run), "--figures"]) == 0
+    assert capsys.readouterr().out.splitlines()[1:] == [f"Figures: {run / 'figures'}", figures.NO_FONT]
+    assert {path.suffix for path in (run / "figures").iterdir()} == {".svg"}
     with pytest.raises(InterpError, match="no font"):
         figures.write(_drawing(text='<text class="value">1</text>'), tmp_path / "one.png")
 
@@ -144,17 +149,11 @@ def test_panels_keep_their_titles_and_do_not_overlap() -> None:
             assert other[0] >= right or other[2] <= left or other[1] >= bottom or other[3] <= top, (i, other)
 
 
-def test_the_command_writes_figures_where_it_is_asked_to(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr("interp.report.render", lambda where, **how: where / "report.html")
-    monkeypatch.setattr(
-        figures, "write_all", lambda where, **how: figures.Written((where / "one.svg",), figures.NO_FONT)
-    )
-    assert main(["report", str(tmp_path)]) == 0
+def test_the_command_writes_figures_where_it_is_asked_to(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = write_run(tmp_path, only("behavior", n_prompts=2))
+    assert main(["report", str(run)]) == 0
     assert "Figures" not in capsys.readouterr().out
-    assert main(["report", str(tmp_path), "--figures"]) == 0
-    assert capsys.readouterr().out.splitlines()[1:] == [f"Figures: {tmp_path / 'figures'}, 1 files", figures.NO_FONT]
+    assert not (run / "figures").exists()
 
 
 def test_figures_of_an_explanation_need_a_directory(capsys: pytest.CaptureFixture[str]) -> None:

@@ -197,7 +197,7 @@ def _way(found: Explanation, head: str) -> str:
         )  # fmt: skip
     return say(
         " {head} takes it from {word}, not from {source} itself; the strongest way there that was patched is {way}.",
-        head=head, word=word, source=source, way=f"{source} -> {before} -> {head} -> {target}",
+        head=head, word=word, source=source, way=f"{source} → {before} → {head} → {target}",
     )  # fmt: skip
 
 
@@ -244,7 +244,7 @@ def strongest(paths: xr.Dataset) -> list[tuple[str, str, xr.Dataset, xr.Dataset]
 def path_name(sender: str, receiver: str, source: str) -> str:
     """A path in words: the source's own token is called by its word, the end of all paths the stream."""
     first = source if sender == "embed" else sender
-    return f"{first} -> {say('the stream') if receiver.endswith('.resid_post') else receiver}"
+    return f"{first} → {say('the stream') if receiver.endswith('.resid_post') else receiver}"
 
 
 def _of_paths(found: Explanation) -> str:

@@ -58,8 +58,12 @@ class Influences:
             said = {"answer": self.answer, "title": f"? > {self.target}", "question": self._question}
         return {"influences": self.words.assign_attrs(said | {"language": self.language})}
 
-    def save(self, directory: str | Path) -> Path:
+    def save(self, directory: str | Path, *, figures: bool = False) -> Path:
         """Write the result and the page of the answer into a directory; returns the page's path.
+
+        Args:
+            directory: an empty one, or one that is made.
+            figures: also write each figure of the page to ``DIR/figures``, as SVG and PNG.
 
         Raises:
             InterpError: the directory holds something already, or cannot be written.
@@ -72,7 +76,7 @@ class Influences:
         ...     found.save(place).name
         'report.html'
         """
-        return save(self.results, directory)
+        return save(self.results, directory, figures=figures)
 
     @property
     def order(self) -> list[str]:
@@ -141,8 +145,13 @@ class Influences:
         yield self._left_of_gradients()
         asked = int(np.isfinite(words["swap_stream"].values).any(axis=1).sum())
         left = words.sizes["word"] - asked
-        yield say(" Other words, {k} at most, were tried for {n} words.", k=OTHERS, n=asked)
-        if left:
+        if asked == 0:
+            yield say(" No word was exchanged for another: there was none, or no time.")
+        elif asked == 1:
+            yield say(" Other words, {k} at most, were tried for one word.", k=OTHERS)
+        else:
+            yield say(" Other words, {k} at most, were tried for {n} words.", k=OTHERS, n=asked)
+        if left and asked:
             yield say(" For {left} there was none, or no time, or others seemed to matter more.", left=left)
         yield say(" Cut attention leaves open what comes by way of other words; of other sentences this says nothing.")
         yield of_model(model)

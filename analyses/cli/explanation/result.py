@@ -101,8 +101,12 @@ class Explanation:
         }
         return found | {"reach": self.reach.assign_attrs(said)}
 
-    def save(self, directory: str | Path) -> Path:
+    def save(self, directory: str | Path, *, figures: bool = False) -> Path:
         """Write the results and the page of the answer into a directory; returns the page's path.
+
+        Args:
+            directory: an empty one, or one that is made.
+            figures: also write each figure of the page to ``DIR/figures``, as SVG and PNG.
 
         Raises:
             InterpError: the directory holds something already, or cannot be written.
@@ -116,7 +120,7 @@ class Explanation:
         ...     page.name, sorted(path.stem for path in (page.parent / "results").iterdir())
         ('report.html', ['heads', 'paths', 'predictions', 'reach', 'route', 'sources'])
         """
-        return save(self.results, directory)
+        return save(self.results, directory, figures=figures)
 
     @property
     def reaches(self) -> bool:
@@ -167,8 +171,8 @@ class Explanation:
         return _cells.html(self)
 
 
-def save(found: Mapping[str, xr.Dataset], directory: str | Path) -> Path:
-    """Write results and draw their page into an empty directory; returns the page's path.
+def save(found: Mapping[str, xr.Dataset], directory: str | Path, *, figures: bool = False) -> Path:
+    """Write results and draw their page, with its figures as files too where asked, into an empty directory.
 
     Raises:
         InterpError: the directory holds something already, or cannot be written.
@@ -179,7 +183,7 @@ def save(found: Mapping[str, xr.Dataset], directory: str | Path) -> Path:
     refuse_used(where)
     for name, result in found.items():
         results.save(result, where / "results" / f"{name}.nc")
-    return report.render(where, interactive=False)
+    return report.render(where, interactive=False, figures=figures)
 
 
 def values_of(result: xr.Dataset, *names: str) -> list[list[object]]:

@@ -534,7 +534,7 @@ def _path_rows(runs: Sequence[Side], direction: str) -> Iterator[Row]:
         cells = [(one, at.get(path)) for one, at in zip(effects, places, strict=True)]
         values = [None if one is None or cell is None else one.value(cell) for one, cell in cells]
         counted = [None if one is None or cell is None else one.counted(cell) for one, cell in cells]
-        yield _row(f"{path[0]} -> {path[1]}, {_word(direction)}", runs, values, counted)
+        yield _row(f"{path[0]} → {path[1]}, {_word(direction)}", runs, values, counted)
 
 
 def _heads_of_sentence(runs: Sequence[Side]) -> Part:

@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 
+from interp import language
 from interp.errors import InterpError
 from interp.language import say, say_reasons, say_stored
 from interp.report.blocks import Block, Facts, Figure, Notice, Panel, Section
@@ -74,6 +75,11 @@ def section(audit: Result) -> Section:
     )
 
 
+def _place(cell: str) -> str:
+    """Where a patch was made: a place, or an edge between two."""
+    return language.path(cell) if " -> " in cell else str(say_stored(cell))
+
+
 def _figure(audit: Result, names: tuple[str, ...], uses: tuple[str, ...]) -> Figure:
     estimated, exact, largest = (
         audit.need(name, "approximation", "audited").values for name in ("estimated", "exact", "looked_largest")
@@ -86,7 +92,7 @@ def _figure(audit: Result, names: tuple[str, ...], uses: tuple[str, ...]) -> Fig
     for i, name in enumerate(map(say_stored, names)):
         held = np.isfinite(exact[i])
         listed = [
-            (str(say_stored(str(cells[i, j]))), float(estimated[i, j]), float(exact[i, j]), bool(largest[i, j]))
+            (_place(str(cells[i, j])), float(estimated[i, j]), float(exact[i, j]), bool(largest[i, j]))
             for j in np.flatnonzero(held)
         ]
         rows += [

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from interp.language import say
+from interp.language import path, say
 from interp.report import bounded
 from interp.report.blocks import Block, Facts, Figure, Panel, Section
 from interp.report.heat import Grid, colour_legend, heatmap
@@ -169,7 +169,7 @@ def _costs(result: Result, costs: Sequence[tuple[str, str]]) -> Figure:
     panels, tables, notes = [], [], list[str]()
     for (name, dim), cost in zip(costs, values, strict=True):
         part = say("edge") if dim == "circuit_edge" else say("head or MLP")
-        parts, ends = result.labels(dim), result.need(f"{name}_interval", dim, "ablation", "ci_bound").values
+        parts, ends = [path(label) for label in result.labels(dim)], _ends(result, name, dim)
         size = np.nan_to_num(np.abs(cost)).max(axis=1)
         shown = sorted(np.argsort(-size, kind="stable")[:MOST].tolist())
         if len(shown) < len(parts):
@@ -198,6 +198,10 @@ def _costs(result: Result, costs: Sequence[tuple[str, str]]) -> Figure:
         result, f"{KEY}-costs", say("What each part is worth to the circuit"), " ".join([reading, *notes]),
         panels=tuple(panels), tables=tuple(tables), legend=colour_legend(scale, key=f"{KEY}-costs-l"),
     )  # fmt: skip
+
+
+def _ends(result: Result, name: str, dim: str) -> np.ndarray:
+    return result.need(f"{name}_interval", dim, "ablation", "ci_bound").values
 
 
 def _facts(result: Result) -> tuple[tuple[str, str], ...]:

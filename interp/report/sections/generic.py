@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import xarray as xr
 
-from interp import results, summary
+from interp import language, results, summary
 from interp.errors import InterpError
 from interp.language import say, say_stored, translated
 from interp.report.blocks import Block, Details, Facts, Figure, Panel, Prose, Section
@@ -224,9 +224,9 @@ def _order(sizes: dict[str, int]) -> list[str]:
 
 
 def _labels(cells: xr.Dataset, dim: str) -> list[str]:
-    return (
-        [str(value) for value in cells[dim].values] if dim in cells.coords else list(map(str, range(cells.sizes[dim])))
-    )
+    if dim not in cells.coords:
+        return list(map(str, range(cells.sizes[dim])))
+    return [language.path(label) if " -> " in label else label for label in map(str, cells[dim].values)]
 
 
 # ---- drawings ----

@@ -11,7 +11,7 @@ import xarray as xr
 
 from interp import _depth as depth
 from interp import summary
-from interp.language import called, listed, say, say_stored
+from interp.language import called, listed, path, say, say_stored
 from interp.report import bounded
 from interp.report.blocks import Block, Details, Facts, Figure, Panel, Section
 from interp.report.inputs import Result
@@ -195,7 +195,7 @@ def _across(probing: Result) -> list[tuple[str, str]]:
     p_values, accuracy = (probing.need(name, "transfer", "site", "layer", "role").values for name in names)
     chances = probing.need("transfer_chance", "transfer").values
     return [
-        (f"{label}:", _places(p_values[i], accuracy[i], float(chances[i]), probing.labels("role")))
+        (f"{path(label)}:", _places(p_values[i], accuracy[i], float(chances[i]), probing.labels("role")))
         for i, label in enumerate(probing.labels("transfer"))
     ]
 
