@@ -53,13 +53,13 @@ def explained(arguments: argparse.Namespace, screen: Screen) -> Iterator[str]:
     if out is not None:
         refuse_used(out)
     _check_reading(text, arguments.model)
+    if arguments.dry_run:
+        yield from _rehearsed(text, arguments, screen)
+        return
     from interp.model import HookedTransformer
 
     with screen.stage(f"loading {arguments.model}"):
         model = HookedTransformer.from_pretrained(arguments.model, device=arguments.device, dtype=arguments.dtype)
-    if arguments.dry_run:
-        yield from _rehearsed(model, text, arguments)
-        return
     earlier: list[Explanation] = []
     tell = _teller(screen)
 
@@ -75,11 +75,14 @@ def explained(arguments: argparse.Namespace, screen: Screen) -> Iterator[str]:
     yield from _shown([found], out, figures=arguments.figures)
 
 
-def _rehearsed(model: HookedTransformer, text: str | Messages, arguments: argparse.Namespace) -> Iterator[str]:
+def _rehearsed(text: str | Messages, arguments: argparse.Namespace, screen: Screen) -> Iterator[str]:
     from analyses.cli.explanation.rehearsal import rehearsed
+    from interp.model.outline import outlined
 
+    with screen.stage(f"read the shapes of {arguments.model}"):
+        outline = outlined(arguments.model, device=arguments.device, dtype=arguments.dtype)
     return rehearsed(
-        model, text, arguments.source, arguments.target, instead=_instead(arguments), n=arguments.n,
+        outline, text, arguments.source, arguments.target, instead=_instead(arguments), n=arguments.n,
         continuation=arguments.continuation, seconds=arguments.seconds or None,
     )  # fmt: skip
 

@@ -121,10 +121,10 @@ def test_a_dry_run_says_what_a_finished_directory_would_keep(
     assert {path: path.stat().st_mtime_ns for path in Path("there").rglob("*")} == stood
 
 
-def test_an_explanation_is_planned_without_patching(
-    mini: HookedTransformer, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def test_an_explanation_is_planned_without_reading_a_weight(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(HookedTransformer, "from_pretrained", lambda source, **how: mini)
+    monkeypatch.setattr(HookedTransformer, "from_pretrained", refused)
     asked = ["explain", "The cat is black. The cat is", "--to", "cat@2", "--dry-run", "--quiet"]
     assert main([*asked, "--from", "black", "--instead", "white,red,nothing at all"]) == 0
     out, _ = capsys.readouterr()
@@ -133,3 +133,20 @@ def test_an_explanation_is_planned_without_patching(
     assert "It ends after 60 s (--seconds)" in out
     assert main([*asked, "--from", "?"]) == 2
     assert "Leave it out with --from '?'" in capsys.readouterr().err
+
+
+def test_words_that_the_model_chooses_are_planned_by_their_number(capsys: pytest.CaptureFixture[str]) -> None:
+    asked = ["explain", "I love the color red and the cat", "--from", "and", "--to", "cat"]
+    assert main([*asked, "--dry-run", "--quiet", "--n", "3"]) == 0
+    out, _ = capsys.readouterr()
+    assert "3 other words; dropped: 0.\n3 of them are chosen from the model's own vocabulary, once it is loaded." in out
+    assert re.search(r"heads at the target, both ways +96 ", out)  # 2 directions, 3 words, 16 heads
+
+
+def test_where_only_the_model_knows_other_words_a_plan_asks_for_them(capsys: pytest.CaptureFixture[str]) -> None:
+    asked = ["explain", "I tried to go home. The cat is", "--from", "tried", "--to", "cat", "--dry-run", "--quiet"]
+    assert main(asked) == 2
+    told = capsys.readouterr().err
+    assert told.count("\n") == 1
+    assert "Give --instead, or leave --dry-run out." in told
+    assert main([*asked, "--instead", "tries"]) == 0

@@ -136,12 +136,12 @@ def explain(
     if source == ANY:
         if instead is not None or continuation is not None:
             raise InterpError(f"source {ANY!r} asks of every word, so that it takes no instead= and no continuation=.")
-        asked = context.setting(model, written, _in_one_form(target))
-        return Influences(written.said, _in_one_form(target), said, context.measured(asked, clock, progress=progress))
+        asked = context.setting(model, written, in_one_form(target))
+        return Influences(written.said, in_one_form(target), said, context.measured(asked, clock, progress=progress))
     if continuation is not None and whole_number(continuation, "continuation") < 1:
         raise InterpError(f"continuation is {shown(continuation)}. Ask for at least one token.")
     pairs, listed, chosen = counterfactuals(model, written, source, target, instead=instead, n=n)
-    names = _in_one_form(source).strip(), _in_one_form(target).strip()
+    names = in_one_form(source).strip(), in_one_form(target).strip()
     beginning, lined_up = Beginning.of(model, pairs), len(pairs)
     pairs = measuring.affordable(beginning, pairs, clock)
     reach, sources = measuring.arrival(beginning, pairs)
@@ -163,8 +163,8 @@ def explain(
 def as_written(model: HookedTransformer, text: str | Messages) -> Written:
     """A sentence, or a chat as the tokenizer's own template writes it."""
     if not isinstance(text, str) and isinstance(text, list | tuple):
-        text = [{key: _in_one_form(part) for key, part in message.items()} for message in checked(text)]
-    return Written.of(model, _in_one_form(text) if isinstance(text, str) else text)
+        text = [{key: in_one_form(part) for key, part in message.items()} for message in checked(text)]
+    return Written.of(model, in_one_form(text) if isinstance(text, str) else text)
 
 
 def counterfactuals(
@@ -177,7 +177,7 @@ def counterfactuals(
     """
     if whole_number(n, "n") < 1:
         raise InterpError(f"n is {shown(n)}. Ask for at least one counterfactual.")
-    first, second = swaps.find_both(written.text, _in_one_form(source), _in_one_form(target), written.within)
+    first, second = swaps.find_both(written.text, in_one_form(source), in_one_form(target), written.within)
     chosen = origins(model, written, first, n) if instead is None else {}
     listed = of_one_length(written, first) if instead is None else ()
     words = list(chosen) if instead is None else instead
@@ -185,6 +185,6 @@ def counterfactuals(
     return pairs, listed, chosen
 
 
-def _in_one_form(text: str) -> str:
+def in_one_form(text: str) -> str:
     """Letters in one Unicode form (NFC); what is no text is refused by ``swaps.find``."""
     return unicodedata.normalize("NFC", text) if isinstance(text, str) else text
