@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
@@ -23,7 +24,7 @@ SAMPLE = 16
 """Pairs on which the machine's rate is measured, or fewer: small batches are slower than those of a run."""
 SAMPLE_FLOP = 2e10
 """Operations of that measurement at most, if two pairs take no more."""
-SAMPLE_SECONDS = 0.5
+SAMPLE_SECONDS = 2.0
 """The measurement is made again until it has taken so long: another process may have had the cores for a moment."""
 PAGE_BYTES = 3 << 20
 """What a page of a bundled study takes on the disk, at most."""
@@ -82,6 +83,30 @@ def rehearsed(
     yield ""
     unplanned = any(not one.plans and one.needs != "results" for one in registry.ordered(study.analyses).values())
     yield from _in_all(model, Sweeps.together(sweeps.values()) if sweeps else None, rate, unplanned=unplanned)
+    if sweeps and len(pairs) > 1:
+        others = {rung: found for rung, found in pairs.items() if rung != explained}
+        with watcher.stage("plan the other rungs"):
+            yield _instead(study, model, others, rate, pairs, tools=tools, every_prompt=every_prompt)
+
+
+def _instead(
+    study: Study,
+    model: HookedTransformer,
+    others: Mapping[str, PromptPairs],
+    rate: float,
+    pairs: Mapping[str, PromptPairs],
+    *,
+    tools: Tools,
+    every_prompt: bool,
+) -> str:
+    """What a run takes where the model does not do the rung that is asked about, so that another one is explained."""
+    told = []
+    for rung, found in others.items():
+        n = len(found) if every_prompt else tools.affordable(study, model, found)
+        without = asking.check(study, found, tools.function)
+        sweeps = Sweeps.together(plans.planned(study, model, found.spread(n), pairs, without=without).values())
+        told.append(f"{rung} about {in_words(sweeps.takes(rate))} ({n} pairs)")
+    return f"If the model does not do it, another rung is explained: {', '.join(told)}."
 
 
 def operations_per_second(model: HookedTransformer, pairs: PromptPairs) -> float:
@@ -151,6 +176,8 @@ def _in_all(model: HookedTransformer, found: Sweeps | None, rate: float, *, unpl
         f"{rate / 1e9:.2g} billion operations a second of a small sweep here. On top come {on_top}loading the model "
         "and writing the page."
     )
+    if busy := load():
+        yield busy
     yield (
         f"On the disk: {mebibytes(_PER_ROW * found.rows_in_all)} for the effects, and at most "
         f"{mebibytes(PAGE_BYTES)} for the page."
@@ -175,6 +202,14 @@ def _elsewhere(model: HookedTransformer, found: Sweeps, rate: float) -> Iterator
         if fills
         else "A model of this width does not fill a GPU, so that no time is told for one."
     )
+
+
+def load() -> str:
+    """What other processes do to a measured time, where more of them want a core than there are; else nothing."""
+    cores, waiting = os.cpu_count() or 1, os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
+    if waiting <= cores:
+        return ""
+    return f"Other work is on this machine (load {waiting:.1f}, {cores} cores): without it less time is taken."
 
 
 def mebibytes(size: float) -> str:

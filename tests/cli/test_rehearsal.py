@@ -11,6 +11,7 @@ import yaml
 
 from analyses import activation_patching, approximation_audit, head_attribution, registry
 from analyses.bundled import BUNDLED
+from analyses.cli import rehearsal
 from analyses.cli.main import main
 from interp import HookedTransformer, tasks
 from interp.prompts import PromptPairs
@@ -92,6 +93,9 @@ def test_a_dry_run_says_what_will_be_done_and_writes_nothing(
     assert ladder is not None
     assert int(ladder[1]) == 2 * sum(map(int, re.findall(r"\w+ (\d+)", pairs_of(out))))  # clean and corrupted
     assert "billion operations a second" in out
+    others = re.search(r"^If the model does not do it, another rung is explained: (.*)\.$", out, flags=re.MULTILINE)
+    assert others is not None
+    assert re.findall(r"(\w+) about [^,]* \(2 pairs\)", others[1]) == ["recall", "repeated_frame", "three"]
     assert [path.name for path in tmp_path.iterdir()] == ["my.yaml"]
 
 
@@ -150,3 +154,12 @@ def test_where_only_the_model_knows_other_words_a_plan_asks_for_them(capsys: pyt
     assert told.count("\n") == 1
     assert "Give --instead, or leave --dry-run out." in told
     assert main([*asked, "--instead", "tries"]) == 0
+
+
+@pytest.mark.parametrize(("waiting", "says"), [(3.5, "load 3.5, 2 cores"), (2.0, "")])
+def test_other_work_on_the_machine_is_named(monkeypatch: pytest.MonkeyPatch, waiting: float, says: str) -> None:
+    monkeypatch.setattr(rehearsal.os, "cpu_count", lambda: 2)
+    monkeypatch.setattr(rehearsal.os, "getloadavg", lambda: (waiting, 0.0, 0.0))
+    told = rehearsal.load()
+    assert says in told
+    assert bool(told) is bool(says)

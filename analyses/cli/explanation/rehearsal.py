@@ -93,3 +93,5 @@ def rehearsed(
             f"It ends after {seconds:g} s (--seconds): what matters most comes first, and the answer says what is left."
         )
     yield limit
+    if busy := rehearsal.load():
+        yield busy
