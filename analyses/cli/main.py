@@ -395,6 +395,7 @@ def _rehearse(study: Study, arguments: argparse.Namespace, terminal: Terminal) -
         device=arguments.device,
         dtype=arguments.dtype,
         every_prompt=arguments.n is not None,
+        workers=arguments.workers,
     ):
         terminal.line(line)
 

@@ -29,7 +29,7 @@ SAMPLE_SECONDS = 2.0
 PAGE_BYTES = 3 << 20
 """What a page of a bundled study takes on the disk, at most."""
 WORKERS = (1, 4)
-"""Numbers of GPUs that a plan is told for."""
+"""Numbers of GPUs that a plan is told for, unless a number of workers was asked for."""
 FILLS_A_GPU = 512
 """Width of a model from which on a GPU's published peak says something of its time."""
 _PER_ROW = 16
@@ -37,9 +37,17 @@ _PER_ROW = 16
 
 
 def rehearsed(
-    study: Study, out: Path, *, tools: Tools, watcher: Watcher, device: str, dtype: str, every_prompt: bool
+    study: Study,
+    out: Path,
+    *,
+    tools: Tools,
+    watcher: Watcher,
+    device: str,
+    dtype: str,
+    every_prompt: bool,
+    workers: int | None = None,
 ) -> Iterator[str]:
-    """What ``execute`` would do with the same arguments, in lines of text.
+    """What ``execute`` would do with the same arguments, in lines of text; on so many workers, where there are any.
 
     The pairs are built from the tokenizer, and the plan is of the shapes that the configuration states: no weight of
     the model is read.
@@ -83,6 +91,9 @@ def rehearsed(
     yield ""
     unplanned = any(not one.plans and one.needs != "results" for one in registry.ordered(study.analyses).values())
     yield from _in_all(model, Sweeps.together(sweeps.values()) if sweeps else None, rate, unplanned=unplanned)
+    if sweeps:
+        yield ""
+        yield from _elsewhere(model, Sweeps.together(sweeps.values()), rate, workers)
     if sweeps and len(pairs) > 1:
         others = {rung: found for rung, found in pairs.items() if rung != explained}
         with watcher.stage("plan the other rungs"):
@@ -182,11 +193,9 @@ def _in_all(model: HookedTransformer, found: Sweeps | None, rate: float, *, unpl
         f"On the disk: {mebibytes(_PER_ROW * found.rows_in_all)} for the effects, and at most "
         f"{mebibytes(PAGE_BYTES)} for the page."
     )
-    yield ""
-    yield from _elsewhere(model, found, rate)
 
 
-def _elsewhere(model: HookedTransformer, found: Sweeps, rate: float) -> Iterator[str]:
+def _elsewhere(model: HookedTransformer, found: Sweeps, rate: float, workers: int | None) -> Iterator[str]:
     """The same work on this machine and on others, with each figure's origin."""
     from interp.run import free_memory
 
@@ -194,8 +203,9 @@ def _elsewhere(model: HookedTransformer, found: Sweeps, rate: float) -> Iterator
     memory = free_memory() if model.device.type == "cpu" else None
     here = capacity.Device(f"here ({model.device})", rate, memory, "measured", shared=True)
     fills = model.cfg.d_model >= FILLS_A_GPU
-    bills = [capacity.bill(work, here)]
-    bills += [capacity.bill(work, gpu, n) for gpu in capacity.GPUS for n in WORKERS if fills]
+    numbers = WORKERS if workers is None else tuple(sorted({1, workers}))
+    bills = [capacity.bill(work, here, n) for n in (numbers[:1] if workers is None else numbers)]
+    bills += [capacity.bill(work, gpu, n) for gpu in capacity.GPUS for n in numbers if fills]
     yield from aligned(capacity.HEADER, [capacity.row(one) for one in bills])
     yield "Measured: the rate of a small sweep here. " + (
         f"Extrapolated: {capacity.UTILISATION:.0%} of the float32 peak that the maker publishes; none was measured."

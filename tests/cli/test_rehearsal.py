@@ -99,6 +99,22 @@ def test_a_dry_run_says_what_will_be_done_and_writes_nothing(
     assert [path.name for path in tmp_path.iterdir()] == ["my.yaml"]
 
 
+def test_workers_that_share_a_machine_take_its_memory_together(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = {"behavior": None, "activation_patching": {"sites": ["z"], "head_roles": []}}
+    (tmp_path / "my.yaml").write_text(yaml.safe_dump({**MINIMAL, "analyses": asked, "model": "mini"}))
+    monkeypatch.setattr("interp.run.free_memory", lambda: 10**8)
+    monkeypatch.setattr(rehearsal, "operations_per_second", lambda model, pairs: 1e8)
+    workers = ["--engine", "ray", "--workers", "100"]
+    assert main(["run", str(tmp_path / "my.yaml"), "--dry-run", "--quiet", "--n", "2", *workers]) == 0
+    rows = re.findall(
+        r"^here \(cpu\) +(\d+) +\S+ GB +(yes|no) +(.*\S) +measured$", capsys.readouterr().out, re.MULTILINE
+    )
+    assert [row[:2] for row in rows] == [("1", "yes"), ("100", "no")]
+    assert rows[0][2] == rows[1][2]  # they share its cores
+
+
 def test_a_dry_run_says_what_a_finished_directory_would_keep(
     mini: HookedTransformer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
