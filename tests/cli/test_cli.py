@@ -337,7 +337,7 @@ def test_doctor_says_how_products_are_made(capsys: Captured) -> None:
 
 @pytest.mark.slow
 def test_color_noun_runs_on_mini_from_start_to_report(python: Run, tmp_path: Path) -> None:
-    done = python("-m", "analyses", "run", "color-noun", "--n", "12", "--out", str(tmp_path / "run"))
+    done = python("-m", "analyses", "run", "color-noun", "--n", "8", "--out", str(tmp_path / "run"))
     assert done.returncode == 0, done.stderr
     manifest = json.loads((tmp_path / "run" / "manifest.json").read_text())
     assert manifest["status"] == "done"
