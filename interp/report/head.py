@@ -190,7 +190,8 @@ def _sure(run: RunInputs, found: Verdict) -> list[tuple[str, str]]:
             (
                 say("How sure"),
                 say(
-                    "{n} pairs of prompts (rung {rung}); the right answer comes first in {accuracy:.0%} {interval}",
+                    "{n} pairs of prompts (rung {rung}), over which brackets hold 95% intervals; 1 is the whole "
+                    "difference. The model says the right answer first in {accuracy:.0%} {interval}.",
                     n=int(behaved.need("n", "rung").values[i]), rung=called("rung", found.rung),
                     accuracy=float(behaved.need("accuracy", "rung").values[i]), interval=percent_interval(low, high),
                 ),

@@ -103,7 +103,7 @@ def test_a_method_contradicts_only_where_its_whole_interval_says_otherwise() -> 
     said, dicho = (str(moves[name].values) for name in ("claim_said", "claim_said_es"))
     assert said.startswith("L1H2 moves the colour to the noun: supported by denoising, zero ablation")
     assert "contradicted by noising 0.0" in said
-    assert dicho.startswith("L1H2 lleva el color al nombre: lo apoyan: denoising, ablación con ceros y")
+    assert dicho.startswith("L1H2 lleva el color al sustantivo: lo apoyan: denoising, ablación con ceros y")
 
 
 def test_attention_or_writing_alone_claims_nothing() -> None:

@@ -589,9 +589,9 @@ CAMINO = "llega allí a través de L1H2 y de allí a la posición de la respuest
 @pytest.mark.parametrize(
     ("recovered", "own", "spread", "said", "dicho"),
     [
-        (0.0, 0.0, 0.01, "No: the colour does not pass through the noun;", "No: el color no pasa por el nombre;"),
-        (0.8, 0.0, 0.01, "Yes: the colour passes through the noun;", "Sí: el color pasa por el nombre;"),
-        (0.05, 0.0, 0.01, "No: hardly anything of the colour passes", "No: casi nada del color pasa por el nombre;"),
+        (0.0, 0.0, 0.01, "No: the colour does not pass through the noun;", "No: el color no pasa por el sustantivo;"),
+        (0.8, 0.0, 0.01, "Yes: the colour passes through the noun;", "Sí: el color pasa por el sustantivo;"),
+        (0.05, 0.0, 0.01, "No: hardly anything of the colour passes", "No: casi nada del color pasa por el sustantivo;"),
         (0.3, 0.0, 0.01, "Yes, in part: the colour passes", "Sí, en parte: el color pasa"),
         (0.1, 0.0, 2.0, "Not certain: whether the colour passes", "No es seguro: con estos datos"),
         (0.8, 0.5, 0.01, "Not certain: whether the colour passes", "No es seguro: con estos datos"),
@@ -659,7 +659,7 @@ def test_a_failed_gate_is_a_no_in_both_languages(planted: dict[str, xr.Dataset])
 def test_every_sentence_of_the_verdict_is_said_twice(verdict: xr.Dataset) -> None:
     for name in ("answer_short", "answer", "gate_reason", "meeting_note", "agreement", "disagreement", "limits"):
         assert f"{name}_es" in verdict.attrs
-    assert verdict.attrs["meeting_note_es"].startswith("el nombre viene después del color")
+    assert verdict.attrs["meeting_note_es"].startswith("el sustantivo viene después del color")
     assert str(verdict.sel(head_label="L1H2")["agreement_es"].values) == "los 6 coinciden"
 
 

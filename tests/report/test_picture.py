@@ -101,8 +101,9 @@ def test_prompts_without_text_are_drawn_by_their_tokens(tmp_path: Path) -> None:
 def test_the_first_screen_has_the_numbers_of_each_named_head_and_who_the_model_is(tmp_path: Path) -> None:
     found = run(tmp_path, change=elsewhere)
     first = head.of(found, verdict.of(found))
-    accuracy, low, high = re.findall(r"\d+%", dict(first.numbers)["How sure"])
-    assert dict(first.numbers)["How sure"].endswith(f"in {accuracy} [{low}, {high}]")
+    level, accuracy, low, high = re.findall(r"\d+%", dict(first.numbers)["How sure"])
+    assert level == "95%"
+    assert dict(first.numbers)["How sure"].endswith(f"in {accuracy} [{low}, {high}].")
     n = found.files["behavior"].labels("rung_of").count(verdict.of(found).rung)
     assert first.words["picture"].endswith(f"Drawn: prompt 1 of {n}.")
     numbers = dict(first.numbers)
