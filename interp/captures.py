@@ -34,7 +34,7 @@ from interp.errors import InterpError, shown, whole_number
 from interp.prompts.places import At, places_of
 from interp.prompts.tokens import Prompts
 from interp.store import Journal
-from interp.stored import BYTES_AT_ONCE, StoredFeatures, npy_header
+from interp.stored import ARRAYS, BYTES_AT_ONCE, FINISHED, INDEX, StoredFeatures, npy_header
 from interp.sweeps.progress import Meter, Progress
 
 if TYPE_CHECKING:
@@ -44,8 +44,6 @@ log = logging.getLogger(__name__)
 
 SCHEMA = 1
 """How the directory of a capture is laid out."""
-
-INDEX, ARRAYS, FINISHED = "capture.json", "arrays", "finished.rows"
 
 _MODEL = (*_kept.FINGERPRINT, "dtype", "bos")
 """What must be equal of two models for prompts captured from one to go on from the other."""

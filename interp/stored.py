@@ -15,6 +15,9 @@ from jaxtyping import Float
 from interp import _files
 from interp.errors import InterpError, shown, whole_number
 
+INDEX, ARRAYS, FINISHED = "capture.json", "arrays", "finished.rows"
+"""What the directory of a capture holds (``interp.captures``)."""
+
 BYTES_AT_ONCE = 64 * 2**20
 """Bytes of features that are held at a time, on their way to or from the disk."""
 

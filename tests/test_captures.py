@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from interp import HookedTransformer, InterpError, capture, captures, run
+from interp import HookedTransformer, InterpError, capture, captures, run, stored
 from interp.captures import Capture
 from interp.prompts.tokens import Prompts
 from tests.tolerance import close
@@ -107,7 +107,7 @@ def test_what_was_damaged_is_refused_and_computed_again(gpt2: HookedTransformer,
         made.dataset()
     captures.write(gpt2, some(), ["z", "q"], to=tmp_path)
     assert file.read_bytes() == whole
-    index = tmp_path / captures.INDEX
+    index = tmp_path / stored.INDEX
     index.write_bytes(index.read_bytes()[:50])
     with pytest.raises(InterpError, match="is damaged"):
         Capture.open(tmp_path)
@@ -140,7 +140,7 @@ def test_another_capture_in_the_directory_is_refused(
 
 def test_another_schema_version_is_refused_with_the_way_out(gpt2: HookedTransformer, tmp_path: Path) -> None:
     capture(gpt2, some(), "z", to=tmp_path)
-    index = tmp_path / captures.INDEX
+    index = tmp_path / stored.INDEX
     index.write_text(json.dumps({**json.loads(index.read_text()), "schema": 0}))
     for call in (lambda: Capture.open(tmp_path), lambda: capture(gpt2, some(), "z", to=tmp_path)):
         with pytest.raises(InterpError, match=r"has schema version 0, this library reads 1\. Capture into another"):

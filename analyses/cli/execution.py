@@ -101,7 +101,7 @@ def real_tools(language: str | None = None, *, figures: bool = False) -> Tools:
         function=Analysis.function,
         save=results.save,
         load=results.load,
-        render=partial(report.render, language=language, figures=figures),
+        render=partial(report.draw, language=language, figures=figures),
         affordable=affordable,
     )
 

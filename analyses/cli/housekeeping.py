@@ -21,6 +21,7 @@ from analyses.cli import directory as directories
 from analyses.cli.directory import EARLIER, FAILURE_LOG, LOCK, MANIFEST, PAGES, RESULTS, STUDY
 from interp import _files
 from interp.errors import InterpError
+from interp.stored import ARRAYS, FINISHED, INDEX
 
 Kind: TypeAlias = Literal["run", "explanation", "capture", "store"]
 State: TypeAlias = Literal["done", "running", "stopped", "damaged"]
@@ -28,7 +29,6 @@ State: TypeAlias = Literal["done", "running", "stopped", "damaged"]
 ANSWERS = ("reach", "influences")
 """A directory without a manifest that holds one of these results is an explanation's."""
 
-CAPTURE, ARRAYS, FINISHED = "capture.json", "arrays", "finished.rows"
 _CELLS = re.compile(r"[0-9a-f]{32}\.rows")
 _FIGURES = "figures"
 
@@ -40,7 +40,7 @@ _OURS: dict[Kind, dict[str, tuple[str, ...]]] = {
         _FIGURES: ("*.svg", "*.png"),
     },
     "explanation": {"": (*PAGES, FAILURE_LOG, LOCK), RESULTS: ("*.nc",), _FIGURES: ("*.svg", "*.png")},
-    "capture": {"": (CAPTURE, FINISHED), ARRAYS: ("*.npy",)},
+    "capture": {"": (INDEX, FINISHED), ARRAYS: ("*.npy",)},
     "store": {"": ("*.rows",)},
 }
 """Folder of a directory of each kind -> the names that this tool writes there."""
@@ -108,7 +108,7 @@ def kept_in(path: Path) -> Kept | None:
 def _kind(path: Path) -> Kind | None:
     if _is_plain(path / MANIFEST):
         return "run"
-    if _is_plain(path / CAPTURE):
+    if _is_plain(path / INDEX):
         return "capture"
     if not (path / RESULTS).is_symlink() and any(_is_plain(path / RESULTS / f"{name}.nc") for name in ANSWERS):
         return "explanation"
@@ -257,7 +257,7 @@ def remove(one: Kept, command: str) -> str:
     Raises:
         InterpError: another process came to work there, or a file cannot be removed.
     """
-    first = (MANIFEST, CAPTURE)
+    first = (MANIFEST, INDEX)
     with contextlib.ExitStack() as holding, directories.refusing(one.path):
         if one.kind in ("run", "explanation"):
             holding.enter_context(directories.held(one.path, command))

@@ -417,29 +417,11 @@ def _report(arguments: argparse.Namespace, terminal: Terminal) -> None:
     where = arguments.directory
     if not where.is_dir():
         raise InterpError(f"{where} is not a directory; give the directory that 'interp run' wrote.")
-    with held(where, arguments.command_line), _made_by_anyone(where):
+    with held(where, arguments.command_line):
         page = report.render(where, interactive=not arguments.plain, language=arguments.lang, figures=arguments.figures)
         terminal.line(f"Report: {page}")
         if arguments.figures:
             _say_figures(where, terminal)
-
-
-@contextlib.contextmanager
-def _made_by_anyone(where: Path) -> Iterator[None]:
-    """Results that came from elsewhere may have any shape: what cannot be drawn of them is the input's fault.
-
-    A run that draws its own results has no such excuse; its failure is one of this library, with a log.
-    """
-    try:
-        yield
-    except (InterpError, OSError, MemoryError):
-        raise
-    except Exception as error:
-        lines = str(error).splitlines() or [""]
-        raise InterpError(
-            f"{where} cannot be drawn: a result in it has other contents than this version of interp writes "
-            f"({type(error).__name__}: {lines[0][:200]}). Run the study again with this version."
-        ) from error
 
 
 def _say_figures(directory: Path, terminal: Terminal) -> None:

@@ -33,8 +33,8 @@ def render(
             is none.
 
     Raises:
-        InterpError: no results, an incomplete result (the message names the file and the variable), a language without
-            words, or a directory that cannot be written.
+        InterpError: no results, an incomplete result (the message names the file and the variable) or one of another
+            shape, a language without words, or a directory that cannot be written.
 
     >>> import tempfile
     >>> import xarray as xr
@@ -45,6 +45,18 @@ def render(
     ...     path = results.save(made, Path(place) / "results" / "effect.nc")
     ...     "what a layer adds" in render(place).read_text(encoding="utf-8")
     True
+    """
+    with inputs.made_by_anyone(Path(directory)):
+        return draw(directory, interactive=interactive, language=language, figures=figures)
+
+
+def draw(
+    directory: str | Path, *, interactive: bool = True, language: str | None = None, figures: bool = False
+) -> Path:
+    """``render`` for results that this process has made itself: what goes wrong beside its input stays what it is.
+
+    Raises:
+        InterpError: as ``render``, but for results of another shape.
     """
     where = Path(directory)
     run = inputs.read(where)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,37 @@ from interp.report import manifest
 
 MOST_BYTES = 2**24
 """Bytes; this library writes no manifest or study that is longer."""
+
+
+@contextlib.contextmanager
+def made_by_anyone(*directories: Path, undone: str = "drawn") -> Iterator[None]:
+    """Results that came from elsewhere may have any shape: what cannot be done with them is the input's fault.
+
+    A run that draws its own results has no such excuse; its failure is one of this library, with a log.
+
+    Args:
+        directories: where the results are.
+        undone: what cannot be done with them.
+
+    Raises:
+        InterpError: names the directories; the cause is attached.
+
+    >>> with made_by_anyone(Path("run")):
+    ...     [][0]
+    Traceback (most recent call last):
+    interp.errors.InterpError: run cannot be drawn: a result in it has other contents than this version ...
+    """
+    try:
+        yield
+    except (InterpError, OSError, MemoryError):
+        raise
+    except Exception as error:
+        lines = str(error).splitlines() or [""]
+        named, they = " and ".join(map(str, directories)), "it" if len(directories) == 1 else "one of them"
+        raise InterpError(
+            f"{named} cannot be {undone}: a result in {they} has other contents than this version of interp writes "
+            f"({type(error).__name__}: {lines[0][:200]}). Run the study again with this version."
+        ) from error
 
 
 @dataclass(frozen=True)

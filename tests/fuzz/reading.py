@@ -6,6 +6,7 @@ Shared by the property tests (test_hostile.py) and by the harness that coverage 
 from __future__ import annotations
 
 import contextlib
+import functools
 import io
 import json
 import os
@@ -21,14 +22,14 @@ import numpy as np
 import xarray as xr
 
 from interp import _yaml, results
-from interp.captures import FINISHED, INDEX, Capture
+from interp.captures import Capture
 from interp.errors import LONGEST_MESSAGE, InterpError
 from interp.model import checkpoint
 from interp.prompts import Template
 from interp.prompts.tokens import encode
 from interp.report import manifest
 from interp.store import Store
-from interp.stored import StoredFeatures
+from interp.stored import FINISHED, INDEX, StoredFeatures
 from tests.tiny_tokenizers import byte_bpe, stand_in
 
 SECONDS = 20
@@ -186,11 +187,18 @@ READERS = {
 }
 
 
-def sound(name: str) -> bytes:
-    """The bytes of a sound file."""
+@functools.cache
+def _made(name: str) -> dict[str, bytes]:
+    """What lies in the directory of a sound file."""
     with tempfile.TemporaryDirectory() as place:
         READERS[name].sound(Path(place))
-        return (Path(place) / READERS[name].file).read_bytes()
+        files = (path for path in Path(place).rglob("*") if path.is_file())
+        return {path.relative_to(place).as_posix(): path.read_bytes() for path in files}
+
+
+def sound(name: str) -> bytes:
+    """The bytes of a sound file."""
+    return _made(name)[READERS[name].file]
 
 
 def answered(name: str, content: bytes) -> bool:
@@ -198,8 +206,9 @@ def answered(name: str, content: bytes) -> bool:
     reader = READERS[name]
     with tempfile.TemporaryDirectory() as directory:
         place = Path(directory)
-        reader.sound(place)
-        (place / reader.file).write_bytes(content)
+        for file, as_made in (_made(name) | {reader.file: content}).items():
+            (place / file).parent.mkdir(exist_ok=True)
+            (place / file).write_bytes(as_made)
         return refused_or(lambda: reader.read(place), place)
 
 

@@ -11,6 +11,7 @@ import functools
 import io
 import json
 import os
+import shutil
 import struct
 import tempfile
 from collections import Counter
@@ -28,7 +29,8 @@ from hypothesis import strategies as st
 from analyses.cli.main import main
 from interp import results
 from interp.errors import InterpError, shown
-from interp.report import markup
+from interp.report import markup, render
+from interp.report.comparison import compare
 from interp.report.templating import environment
 from tests.fuzz import reading
 from tests.fuzz.test_damaged_models import ODD
@@ -272,6 +274,49 @@ def test_a_result_that_says_something_else_is_drawn_without_a_script_of_its_own_
                 json.loads((place / "report.json").read_text(encoding="utf-8"))
 
     holds(check, max(2, examples // 12), made=changed(name))
+
+
+COMPARED = ("behavior", "activation_patching", "verdict", "probing")
+
+
+@HOW_MANY
+@pytest.mark.parametrize("name", COMPARED)
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+def test_a_run_that_says_something_else_is_compared_without_a_script_of_its_own_or_refused(
+    name: str, examples: int, tmp_path: Path
+) -> None:
+    sound = write_run(tmp_path / "sound", only("behavior", "verdict", name, n_prompts=4))
+
+    def check(made: xr.Dataset) -> None:
+        with tempfile.TemporaryDirectory() as directory:
+            place, said = Path(directory), io.StringIO()
+            shutil.copytree(sound, place / "other")
+            try:
+                (place / "other" / "results" / f"{name}.nc").write_bytes(results.to_bytes(made))
+            except InterpError:
+                return
+            with reading.in_time(60), reading.watched(place), contextlib.redirect_stderr(said):
+                with contextlib.redirect_stdout(io.StringIO()):
+                    code = main(["compare", str(sound), str(place / "other"), "--out", str(place / "page")])
+            if code:
+                assert code == 2, said.getvalue()
+                assert said.getvalue().count("\n") == 1
+            else:
+                page = (place / "page" / "compare.html").read_text(encoding="utf-8")
+                assert _runs(page) == {"script": 1}, _runs(page)
+                json.loads((place / "page" / "compare.json").read_text(encoding="utf-8"))
+
+    holds(check, max(2, examples // 12), made=changed(name))
+
+
+def test_words_in_place_of_numbers_are_refused_in_one_line_by_whatever_draws_them(tmp_path: Path) -> None:
+    sound, odd = (write_run(tmp_path / name, only("behavior", "verdict", n_prompts=4)) for name in ("sound", "odd"))
+    said = _sound("behavior").copy(deep=True)
+    said["accuracy"] = said["accuracy"].dims, np.full(said["accuracy"].shape, "often"), said["accuracy"].attrs
+    results.save(said, odd / "results" / "behavior.nc")
+    for draw in (lambda: render(odd), lambda: compare(sound, odd), lambda: compare(odd, sound)):
+        with pytest.raises(InterpError, match=r"odd.* cannot be (drawn|compared): a result in .* has other contents"):
+            draw()
 
 
 # ---- text ----

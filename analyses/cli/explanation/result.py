@@ -183,7 +183,7 @@ def save(found: Mapping[str, xr.Dataset], directory: str | Path, *, figures: boo
     refuse_used(where)
     for name, result in found.items():
         results.save(result, where / "results" / f"{name}.nc")
-    return report.render(where, interactive=False, figures=figures)
+    return report.draw(where, interactive=False, figures=figures)
 
 
 def values_of(result: xr.Dataset, *names: str) -> list[list[object]]:

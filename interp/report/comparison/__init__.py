@@ -107,8 +107,8 @@ def compare(*directories: str | Path, language: str | None = None) -> Comparison
         The tables and sentences; ``print`` shows them, ``save`` writes the page.
 
     Raises:
-        InterpError: fewer than two directories, one twice, one that holds no finished run, or runs that have nothing
-            in common.
+        InterpError: fewer than two directories, one twice, one that holds no finished run or results of another shape,
+            or runs that have nothing in common.
 
     >>> compare("reports/color-noun")
     Traceback (most recent call last):
@@ -116,16 +116,18 @@ def compare(*directories: str | Path, language: str | None = None) -> Comparison
     """
     wheres = [Path(directory) for directory in directories]
     sides.check_named(wheres)
-    found = tuple(Side.of(i, where, _read(where)) for i, where in enumerate(wheres))
-    sides.check_comparable(found)
-    spoken = sides.language(found) if language is None else language
-    return _compared(found, spoken)
+    found = tuple(_side(i, where) for i, where in enumerate(wheres))
+    with inputs.made_by_anyone(*wheres, undone="compared"):
+        sides.check_comparable(found)
+        spoken = sides.language(found) if language is None else language
+        return _compared(found, spoken)
 
 
-def _read(where: Path) -> inputs.RunInputs:
-    """The results of one run; what is wrong with them is said with its directory."""
+def _side(number: int, where: Path) -> Side:
+    """One run; what is wrong with its results is said with its directory."""
     try:
-        return inputs.read(where)
+        with inputs.made_by_anyone(where, undone="compared"):
+            return Side.of(number, where, inputs.read(where))
     except InterpError as error:
         raise InterpError(str(error) if str(where) in str(error) else f"{where}: {error}") from error
 

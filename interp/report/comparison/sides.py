@@ -122,7 +122,7 @@ def check_comparable(sides: Sequence[Side]) -> None:
         InterpError: a study beside a sentence, or tasks without a rung in common.
     """
     first = sides[0]
-    for side in sides:
+    for side in sides[1:]:
         if side.of_sentence is not first.of_sentence:
             one, other = (first, side) if side.of_sentence else (side, first)
             raise InterpError(
