@@ -254,3 +254,125 @@ def test_what_has_no_calibration_is_refused() -> None:
     with pytest.raises(InterpError, match="bins is 0"):
         stats.calibration_error(np.ones((2, 2)), np.ones((2, 2)), bins=0)
     assert np.isnan(stats.calibration_error(np.ones((2, 1)), np.full((2, 1), np.nan)))
+
+
+def enumerated(values: np.ndarray) -> np.ndarray:
+    """Max-T p-values of cells from every choice of the prompts' signs, each cell's t by its own rows."""
+
+    def t(signed: np.ndarray) -> np.ndarray:
+        found = []
+        for column in signed.T:
+            known = column[np.isfinite(column)]
+            found.append(abs(known.mean()) / (known.std(ddof=1) / np.sqrt(len(known))))
+        return np.array(found)
+
+    n = len(values)
+    signs = np.array(np.meshgrid(*[[-1.0, 1.0]] * n)).reshape(n, -1).T
+    largest = np.array([t(one[:, None] * values).max() for one in signs])
+    return (largest[:, None] >= t(values) * (1 - 1e-9)).mean(axis=0)
+
+
+def test_max_t_p_values_equal_enumeration() -> None:
+    values = np.random.default_rng(6).normal([0.3, 0.7, 1.0, 1.3], size=(8, 4))
+    values[0, 1] = values[3, 1] = np.nan
+    expected = enumerated(values)
+    assert len(set(expected)) == 4
+    assert expected.max() < 1
+    near(stats.max_t_p_values(values, n_resamples=20_000), expected, 0.015, why="20,000 draws of signs, four errors")
+    # The cells beside it count, and a cell that has fewer than two values does not.
+    alone = stats.max_t_p_values(values[:, :1], n_resamples=20_000)
+    assert alone[0] < expected[0] - 0.02
+    lonely = np.full((8, 1), np.nan)
+    lonely[2] = 5.0
+    found = stats.max_t_p_values(np.concatenate([values, lonely, np.zeros((8, 1))], axis=1), n_resamples=20_000)
+    near(found[:4], expected, 0.015, why="as above")
+    assert found[4:].tolist() == [1.0, 1.0]
+    # Two values in a cell are enough for a number: alike they agree in half of all signs.
+    pair = np.array([[1.0], [1.0]])
+    near(stats.max_t_p_values(pair, n_resamples=20_000), [0.5], 0.015, why="as above")
+    with pytest.raises(InterpError, match=r"shape \(prompt, cell\), got \(8,\)"):
+        stats.max_t_p_values(values[:, 0])
+
+
+def test_the_least_p_value_of_drawn_signs_is_one_over_their_number() -> None:
+    values = np.arange(1.0, 41.0)
+    assert stats.sign_flip_p_value(values, n_resamples=99) == 1 / 100
+    assert stats.max_t_p_values(values[:, None], n_resamples=99).tolist() == [1 / 100]
+    assert stats.max_t_p_values(values[:, None], n_resamples=1500).tolist() == [1 / 1501]  # in two blocks
+    assert stats.max_over_cells_p_values(np.array([[9.0], *[[0.1 * i] for i in range(9)]])).tolist() == [0.1]
+
+
+def test_the_exact_interval_is_that_of_the_beta_distribution() -> None:
+    for successes, n in ((3, 10), (1, 2), (99, 100)):
+        ends = reference.beta.ppf([0.025, 0.975], [successes, successes + 1], [n - successes + 1, n - successes])
+        near(stats.exact_interval(successes, n), ends, 1e-9, why="scipy looks for its ends by steps")
+    ends = reference.beta.ppf([0.05, 0.95], [3, 4], [8, 7])
+    near(stats.exact_interval(3, 10, level=0.9), ends, 1e-9, why="scipy looks for its ends by steps")
+    assert stats.exact_interval(0, 0) == (0.0, 1.0)
+    assert stats.exact_interval(10, 10)[1] == 1.0
+    for successes, n in ((4, 3), (-1, 3), (0, -1)):
+        with pytest.raises(InterpError, match="0 <= successes <= n"):
+            stats.exact_interval(successes, n)
+        with pytest.raises(InterpError, match="0 <= successes <= n"):
+            stats.wilson_interval(successes, n)
+
+
+def test_wilsons_interval_at_other_levels_is_scipys() -> None:
+    other = reference.binomtest(7, 9).proportion_ci(confidence_level=0.8, method="wilson")
+    close(stats.wilson_interval(7, 9, level=0.8), (other.low, other.high), "product", dtype="float64")
+
+
+def test_ratios_are_resampled_as_means_are() -> None:
+    rng = np.random.default_rng(8)
+    top, bottom = rng.normal(2, 1, size=(12, 2, 3)), rng.uniform(1, 2, size=(12, 1, 3))
+    whole = stats.ratio_statistic_interval(top, bottom, lambda ratios: ratios)
+    close(whole, stats.ratio_interval(top, bottom), "product", dtype="float64")
+    assert whole[0].shape == (2, 3)
+    # A row that is unknown on either side has no part in either mean.
+    holed, without = top.copy(), bottom.copy()
+    holed[4], without[7] = np.nan, np.nan
+    kept = [i for i in range(12) if i not in (4, 7)]
+    near(
+        stats.ratio_interval(holed, without, n_resamples=20_000),
+        stats.ratio_interval(top[kept], bottom[kept], n_resamples=20_000),
+        0.05,
+        why="20,000 resamples of ten rows, drawn differently",
+    )
+    # Below two rows nothing is known; a level is between 0 and 1.
+    assert all(np.isnan(end).all() for end in stats.ratio_statistic_interval(top[:1], bottom[:1], lambda r: r))
+    assert all(end.shape == (2, 3) for end in stats.ratio_interval(top[:1], bottom[:1]))
+    for level in (0.0, 1.0):
+        with pytest.raises(InterpError, match="level must lie between 0 and 1"):
+            stats.ratio_statistic_interval(top, bottom, lambda ratios: ratios, level=level)
+        with pytest.raises(InterpError, match="level must lie between 0 and 1"):
+            stats.ratio_interval(top, bottom, level=level)
+    with pytest.raises(InterpError, match="shapes that go together"):
+        stats.ratio_interval(top, bottom[:5])
+
+
+def test_two_rows_are_enough_for_an_interval() -> None:
+    two = np.array([1.0, 3.0])
+    for ends in (
+        stats.bootstrap_interval(two),
+        stats.median_interval(two),
+        stats.ratio_interval(two, np.ones(2)),
+        stats.ratio_statistic_interval(two, np.ones(2), lambda ratios: ratios),
+        stats.slope_interval(two[:, None], 2 * two[:, None] + [[0.0], [1.0]]),
+        stats.ratio_difference_interval((two, np.ones(2)), (np.array([1.0, 7.0]), np.ones(2)), paired=True),
+    ):
+        assert np.isfinite(ends).all()
+        assert ends[0] < ends[1]
+    assert stats.bootstrap_interval(two) == (1.0, 3.0)  # each is drawn twice in a quarter of the resamples
+    low, high = stats.calibration_interval(np.array([[0.9], [0.8]]), np.array([[1.0], [0.0]]))
+    near((low, high), (0.1, 0.8), 1e-12, why="either row is drawn twice in a quarter of the resamples")
+
+
+def test_a_seed_names_the_resamples_and_two_samples_have_different_ones() -> None:
+    values = np.random.default_rng(9).normal(size=(20, 2))
+    assert (stats.bootstrap_interval(values)[0] == stats.bootstrap_interval(values, seed=0)[0]).all()
+    assert (stats.bootstrap_interval(values)[0] != stats.bootstrap_interval(values, seed=1)[0]).all()
+    ones = np.ones(20)
+    same = stats.ratio_difference_interval((values[:, 0], ones), (values[:, 0], ones), paired=True)
+    assert same == (0.0, 0.0)
+    apart = stats.ratio_difference_interval((values[:, 0], ones), (values[:, 0], ones), paired=False)
+    assert apart[0] < 0 < apart[1]

@@ -25,6 +25,7 @@ from interp.errors import InterpError
 from interp.prompts import PromptPairs
 from interp.sweeps import through_hooks
 from interp.sweeps.exact import cost
+from tests import processes
 from tests.doubles import House, refusal
 from tests.tolerance import close
 
@@ -37,28 +38,6 @@ pytestmark = [
 ]
 
 
-def children_pids() -> set[int]:
-    """Every process that comes of this one."""
-    parents = {}
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            with contextlib.suppress(OSError):
-                parents[int(entry.name)] = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
-    found = {os.getpid()}
-    for _ in parents:
-        found |= {pid for pid, parent in parents.items() if parent in found}
-    return found - {os.getpid()}
-
-
-def children() -> list[str]:
-    """Their commands; one that has ended, and waits to be asked how, has none."""
-    found = []
-    for pid in children_pids():
-        with contextlib.suppress(OSError):
-            found.append(Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " "))
-    return found
-
-
 def of_ray(commands: list[str]) -> list[str]:
     return [one for one in commands if "ray" in one]
 
@@ -69,10 +48,10 @@ def workers() -> Iterator[ray.Workers]:
     with ray.started(2) as found:
         yield found
     for _ in range(50):
-        if not of_ray(children()):
+        if not of_ray(processes.commands(processes.descendants(os.getpid()))):
             break
         time.sleep(0.1)
-    assert of_ray(children()) == []
+    assert of_ray(processes.commands(processes.descendants(os.getpid()))) == []
 
 
 @pytest.fixture
@@ -171,7 +150,7 @@ def test_both_workers_work_and_share_the_weights(two: HookedTransformer) -> None
 
 def test_ray_listens_on_the_loopback_address_alone(two: HookedTransformer) -> None:
     pids(two, 2)
-    mine = {f"socket:[{inode}]" for inode in inodes(children_pids() | {os.getpid()})}
+    mine = {f"socket:[{inode}]" for inode in inodes(processes.descendants(os.getpid()) | {os.getpid()})}
     loopback = {"0100007F", "0000000000000000FFFF00000100007F", "00000000000000000000000001000000"}
     for table in ("tcp", "tcp6"):
         for line in Path(f"/proc/net/{table}").read_text().splitlines()[1:]:

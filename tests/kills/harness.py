@@ -1,17 +1,20 @@
-"""Kills runs of a light study, at chosen file-system events and at random times, and runs the same command again.
+"""Kills runs, sweeps with a store, captures and workers of Ray, and does the same again.
 
-    python -m tests.kills.harness --events 40 --times 10 --terms 5
+    python -m tests.kills.harness --runs 40 --stores 100 --captures 100 --drivers 5 --workers 5
 
-One process loads everything once and forks a child for every run, so a kill costs a second. A child counts what it
-does to the file system below its directory (an audit hook of Python, and ``os.fsync``) and kills itself at the event
-it was told. What is there in the end must be what an undisturbed run leaves: the same names, the same bytes of the
-results, the same page; only timings may differ.
+Of ten seven are killed at a file-system event (every third of these twice), two after some time, and one is sent
+SIGTERM. One process loads everything once and forks a child for each, so that a kill costs no imports. A child counts
+what it does to the file system below its directory (an audit hook of Python, and ``os.fsync``) and kills itself at the
+event it was told. What is there in the end must be what an undisturbed job leaves: the same names, and the same bytes
+but for timings and, where other rows share a batch, for rounding.
+
+``--drivers`` kills the process that has the workers; the sweep goes on without Ray, and no process of Ray may be left.
+``--workers`` kills one of two workers in the middle of a sweep, which has to end as if nothing had happened.
 """
 
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
 import os
 import random
@@ -20,23 +23,17 @@ import signal
 import sys
 import tempfile
 import time
+import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-STUDY = """\
-name: light
-title: A light study
-question: Does it go on after it was killed?
-task: color-noun
-rungs: [recall, two]
-n: 4
-analyses:
-  behavior:
-  attention_lesson:
-  context_flow:
-"""
+import torch
+
+from interp.model import HookedTransformer
+from tests import processes
+from tests.kills.jobs import JOBS, Job, SweepByWorkers
 
 EVENTS = {"open", "os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.truncate", "os.link", "os.symlink"}
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
@@ -102,61 +99,45 @@ class Events:
 
 
 class Harness:
-    """Runs the study in children of this process."""
+    """Does one job over and over in children of this process."""
 
-    def __init__(self, place: Path) -> None:
-        from analyses.cli import execution
-        from analyses.cli import manifest as manifests
-        from interp import report
-        from interp.model import HookedTransformer
-
-        self.place = place
-        (place / "light.yaml").write_text(STUDY)
-        os.environ["SOURCE_DATE_EPOCH"] = "1700000000"
-        model = HookedTransformer.from_pretrained("mini", device="cpu")
-        tools = execution.real_tools()
-        fingerprint = manifests.code_sha256()
-        manifests.code_sha256 = lambda: fingerprint
-        object.__setattr__(tools, "load_model", lambda name, **options: model)
-        object.__setattr__(tools, "render", lambda out: report.render(out, interactive=False))
-        execution.real_tools = lambda language=None: tools
-        self.reference = place / "undisturbed"
+    def __init__(self, place: Path, job: Job) -> None:
+        self.place, self.job = place, job
         self.journal = place / "events"
-        self._here()  # imports what a run imports, for all the children
-        assert self.run(self.reference) == 0
-        self.page = _drawn_without_timings(self.reference)
+        self.reference = place / "undisturbed" / "out"
+        assert job.again(place / "first" / "out") == 0  # imports what the job imports, for all the children
+        assert self.run(self.reference) == 0, (place / "said").read_text()
         started = time.monotonic()
-        assert self.run(place / "counted", watch=0) == 0
+        assert self.run(place / "counted" / "out", watch=0) == 0
         self.seconds = time.monotonic() - started
         self.events = self.journal.read_text().splitlines()
 
-    def _here(self) -> None:
-        from analyses.cli.main import main
-
-        with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):
-            assert main(["run", str(self.place / "light.yaml"), "--out", str(self.place / "first"), "--quiet"]) == 0
-
-    def run(self, out: Path, *, watch: int | None = None, disturb: Callable[[int], None] | None = None) -> int:
-        """Run the command in a child; its exit code, or minus the signal that killed it."""
+    def run(
+        self, out: Path, *, watch: int | None = None, disturb: Callable[[int], None] | None = None, again: bool = False
+    ) -> int:
+        """Do the job in a child; its exit code, or minus the signal that killed it."""
+        out.parent.mkdir(exist_ok=True)
         child = os.fork()
         if child == 0:
-            quiet = os.open(os.devnull, os.O_WRONLY)
-            os.dup2(quiet, 1)
-            os.dup2(os.open(self.place / "said", os.O_WRONLY | os.O_CREAT | os.O_TRUNC), 2)
-            from analyses.cli.main import main
-
-            if watch is not None:
-                Events(out, watch, self.journal).install()
-            code = main(["run", str(self.place / "light.yaml"), "--out", str(out), "--quiet"])
-            sys.stderr.flush()
-            os._exit(code)
+            code = 1
+            try:
+                os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+                os.dup2(os.open(self.place / "said", os.O_WRONLY | os.O_CREAT | os.O_TRUNC), 2)
+                if watch is not None:
+                    Events(out, watch, self.journal).install()
+                code = (self.job.again if again else self.job.do)(out)
+            except Exception:
+                traceback.print_exc()
+            finally:
+                sys.stderr.flush()
+                os._exit(code)
         if disturb is not None:
             disturb(child)
         return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
     def at_event(self, strikes: list[int]) -> Outcome:
-        """Kill the run at an event, run again and kill that at the next one, ...; then leave it alone."""
-        out = Path(tempfile.mkdtemp(dir=self.place)) / "run"
+        """Kill the job at an event, do it again and kill that at the next one, ...; then leave it alone."""
+        out = Path(tempfile.mkdtemp(dir=self.place)) / "out"
         killed, how = 0, []
         for strike in strikes:
             self.journal.unlink(missing_ok=True)
@@ -166,8 +147,8 @@ class Harness:
         return self._after(out, "; then ".join(how) or f"not reached: {strikes}", killed)
 
     def at_time(self, seconds: float, number: signal.Signals) -> Outcome:
-        """Send a signal after some time, then leave the same command alone."""
-        out = Path(tempfile.mkdtemp(dir=self.place)) / "run"
+        """Send a signal after some time, then leave the same job alone."""
+        out = Path(tempfile.mkdtemp(dir=self.place)) / "out"
 
         def disturb(child: int) -> None:
             time.sleep(seconds)
@@ -182,70 +163,87 @@ class Harness:
         return Outcome(after.how, after.killed, after.code, wrong + after.wrong)
 
     def _after(self, out: Path, how: str, killed: int) -> Outcome:
-        code = self.run(out)
-        wrong = self.differences(out) if code == 0 else (self.place / "said").read_text().strip()
+        left = self._left()
+        code = self.run(out, again=True)
+        wrong = self.job.wrong(self.reference, out) if code == 0 else (self.place / "said").read_text().strip()
         shutil.rmtree(out.parent)
-        return Outcome(how, killed, code, wrong)
+        return Outcome(how, killed, code, left + wrong)
 
-    def differences(self, found: Path) -> str:
-        """How a run's directory differs from the undisturbed one, but for timings; empty if it does not."""
-        names = [{p.relative_to(d).as_posix() for p in d.rglob("*")} for d in (self.reference, found)]
-        if names[0] != names[1]:
-            return f"other files: {sorted(names[0] ^ names[1])}"
-        for name in sorted(name for name in names[0] if name.endswith((".nc", ".yaml"))):
-            if (self.reference / name).read_bytes() != (found / name).read_bytes():
-                return f"{name} differs"
-        if _without_timings(self.reference) != _without_timings(found):
-            return "manifest.json differs"
-        return "" if _drawn_without_timings(found) == self.page else "the page differs"
+    def _left(self) -> str:
+        """Processes that still work for a killed job, after the time that Ray takes to notice; empty if none do."""
+        for _ in range(100):
+            alive = set(processes.pids()) - {os.getpid()}
+            left = [one for one in processes.commands(alive) if str(self.place) in one]
+            if not left:
+                return ""
+            time.sleep(0.1)
+        return f"still there: {left[0][:80]}; "
 
 
-def _without_timings(directory: Path) -> dict[str, Any]:
-    content: dict[str, Any] = json.loads((directory / "manifest.json").read_text())
-    for key in ("timings", "peak_memory_bytes", "command"):
-        content.pop(key, None)
-    for entry in content["results"].values():
-        entry.pop("seconds")
-    return content
+def disturbed(harness: Harness, n: int, chance: random.Random) -> Iterator[Outcome]:
+    """So many jobs, each disturbed in one of the ways."""
+    everything = range(1, len(harness.events) + 1)
+    step = len(everything) / max(1, n)
+    for i in range(n):
+        if i % 10 < 7:
+            strike = everything[int((i + chance.random()) * step)]
+            yield harness.at_event([strike, chance.choice(everything)] if i % 3 == 2 else [strike])
+        else:
+            number = signal.SIGTERM if i % 10 == 9 else signal.SIGKILL
+            yield harness.at_time(chance.uniform(0, harness.seconds), number)
 
 
-def _drawn_without_timings(directory: Path) -> list[bytes]:
-    """The page and its twin, drawn again from the same results and a manifest without timings."""
-    from interp import report
+def with_dying_workers(job: SweepByWorkers, n: int, chance: random.Random) -> Iterator[Outcome]:
+    """So many sweeps by the workers of one Ray, in each of which one worker is killed."""
+    right = job.place / "undisturbed" / "out"
+    with job.workers() as workers:
+        model = job.model.on(workers)
+        heard: list[int] = []
+        job.sweep(model, None, lambda done, total: heard.append(done))
+        for i in range(n):
+            strike, victims = chance.randrange(1, len(heard)), []
+            out = job.place / f"worker-{i}" / "out"
 
-    with tempfile.TemporaryDirectory() as place:
-        copy = Path(place) / "run"
-        shutil.copytree(directory, copy)
-        (copy / "manifest.json").write_text(json.dumps(_without_timings(directory)))
-        report.render(copy, interactive=False)
-        return [(copy / name).read_bytes() for name in ("report.html", "report.json")]
+            def kill(done: int, total: int, strike: int = strike, victims: list[int] = victims) -> None:
+                if done >= heard[strike] and not victims:
+                    of_workers = [
+                        pid for pid in processes.descendants(os.getpid())
+                        if any("ray::_Worker" in command for command in processes.commands([pid]))
+                    ]  # fmt: skip
+                    victims.append(chance.choice(sorted(of_workers)))
+                    os.kill(victims[0], signal.SIGKILL)
+
+            out.parent.mkdir()
+            job.sweep(model, out, kill)
+            yield Outcome(f"a worker after {heard[strike]} rows", len(victims), 0, job.wrong(right, out))
 
 
-def campaign(events: int, times: int, terms: int, seed: int) -> Iterator[Outcome]:
-    """Disturb runs: at ``events`` file-system events (every third twice), at random times, by SIGTERM."""
+def campaign(seed: int = 0, workers: int = 0, **how_many: int) -> Iterator[tuple[str, Outcome]]:
+    """Disturb so many of each kind of job."""
     chance = random.Random(seed)
-    with tempfile.TemporaryDirectory() as place:
-        harness = Harness(Path(place))
-        everything = range(1, len(harness.events) + 1)
-        step = max(1, len(everything) / max(1, events))
-        chosen = sorted({everything[int((i + chance.random()) * step)] for i in range(min(events, len(everything)))})
-        for i, strike in enumerate(chosen):
-            strikes = [strike, chance.choice(chosen)] if i % 3 == 2 else [strike]
-            yield harness.at_event(strikes)
-        for _ in range(times):
-            yield harness.at_time(chance.uniform(0, harness.seconds), signal.SIGKILL)
-        for _ in range(terms):
-            yield harness.at_time(chance.uniform(0, harness.seconds), signal.SIGTERM)
+    torch.set_num_threads(1)  # a child has none of its parent's other threads, and would wait for them
+    model = HookedTransformer.from_pretrained("mini", device="cpu")
+    with tempfile.TemporaryDirectory(prefix="kills-") as place:
+        for name, n in how_many.items():
+            if n or (name == "drivers" and workers):
+                (Path(place) / name).mkdir()
+                job = JOBS[name](Path(place) / name, model)
+                harness = Harness(Path(place) / name, job)
+                for outcome in disturbed(harness, n, chance):
+                    yield name, outcome
+                if isinstance(job, SweepByWorkers):
+                    for outcome in with_dying_workers(job, workers, chance):
+                        yield "workers", outcome
 
 
 def main() -> int:
-    """Print one line of JSON for each disturbed run; the exit code is 1 if anything was wrong."""
+    """Print one line of JSON for each disturbed job; the exit code is 1 if anything was wrong."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    for name, number in (("events", 40), ("times", 10), ("terms", 5), ("seed", 0)):
-        parser.add_argument(f"--{name}", type=int, default=number)
+    for name in (*JOBS, "workers", "seed"):
+        parser.add_argument(f"--{name}", type=int, default=0)
     code = 0
-    for outcome in campaign(**vars(parser.parse_args())):
-        sys.stdout.write(json.dumps(asdict(outcome)) + "\n")
+    for name, outcome in campaign(**vars(parser.parse_args())):
+        sys.stdout.write(json.dumps({"job": name, **asdict(outcome)}) + "\n")
         sys.stdout.flush()
         code |= int(bool(outcome.wrong or outcome.code))
     return code

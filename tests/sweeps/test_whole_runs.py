@@ -10,7 +10,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from interp.prompts.tokens import Prompts
-from interp.sweeps import passes
+from interp.sweeps import costly, passes
 
 IDS = np.random.default_rng(0).integers(1, 60, (3, 9))
 
@@ -35,3 +35,22 @@ def test_gradients_with_respect_to_activations_cost_as_much_as_the_run(gpt2: Any
     forward, both = (passes(gpt2, prompts, backward=times, besides=7) for times in (0, 1))
     assert both.flop - 7 == 2 * (forward.flop - 7)
     assert both.peak_bytes > forward.peak_bytes
+
+
+def test_memory_and_batches_by_hand(gpt2: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("interp.sweeps.planning.rows_per_batch", lambda model, length: 2)
+    prompts, d, m, h, n_layers, vocab = Prompts.from_ids(IDS), 32, gpt2.cfg.d_mlp, 4, 3, gpt2.cfg.vocab_out
+    planned = passes(gpt2, prompts, forward=1.5, unembedded=2)
+    # Of each of two prompts of 9 tokens: eight streams, neurons twice, scores three times; two rows of logits.
+    assert planned.peak_bytes == 4 * 2 * (9 * (8 * d + 2 * m + 3 * h * 9) + 2 * vocab)
+    assert (planned.rows, planned.rows_in_all, planned.batches, planned.chunks) == (5, 5, 3, (3,))  # 4.5 runs, by two
+    assert planned.tokens_per_batch == 2 * 9
+    graph = n_layers * 9 * (12 * d + 4 * m + 5 * h * 9)
+    assert passes(gpt2, prompts, forward=0, backward=1, unembedded=2).peak_bytes == planned.peak_bytes + 4 * graph
+
+
+def test_a_run_is_costly_above_a_billion_operations_of_one_prompt(gpt2: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    one = passes(gpt2, Prompts.from_ids(IDS[:1])).flop
+    for most, expected in ((one - 1, True), (one, False)):
+        monkeypatch.setattr("interp.sweeps.planning.COSTLY", most)
+        assert costly(gpt2, Prompts.from_ids(IDS)) is expected
