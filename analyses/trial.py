@@ -42,10 +42,13 @@ from interp.sweeps import ablation_sweep, knockout_sweep, path_patching, score
 if TYPE_CHECKING:
     from interp.model import HookedTransformer
 
-Question: TypeAlias = Literal["carries", "needed", "moves", "edges", "looks", "held", "used", "arrives"]
+Question: TypeAlias = Literal[
+    "carries", "needed", "moves", "selects", "edges", "between", "looks", "held", "used", "arrives"
+]
 """What is asked of a model. Components: which carry the source, which the answer needs, which heads take it from
-its own word. Edges: on which does it go, and on which of these does it decide where a head looks. Places in the stream:
-which hold the source, and from which is it still used. Words of one prompt: at which does it arrive."""
+its own word, which decide where others look and hold nothing of it. Edges: on which does it go, also of those between
+heads alone, and on which does it decide where a head looks. Places in the stream: which hold the source, and from which
+is it still used. Words of one prompt: at which does it arrive."""
 
 QUESTIONS: tuple[Question, ...] = get_args(Question)
 LEAST = 0.1
@@ -84,8 +87,16 @@ class Trial:
                     for name in truth.carrying
                     if name.startswith("L") and ("embed", self.reading(name)) in truth.edges
                 )
+            case "selects":
+                return truth.needed - truth.carrying
             case "edges":
                 return frozenset(f"{sender}->{receiver}" for sender, receiver in truth.edges)
+            case "between":
+                return frozenset(
+                    f"{sender}->{receiver}"
+                    for sender, receiver in truth.edges
+                    if sender.startswith("L") and receiver.startswith("L")
+                )
             case "looks":
                 return frozenset(
                     f"{sender}->{receiver}" for sender, receiver in truth.edges if receiver.endswith((".q", ".k"))
@@ -130,6 +141,14 @@ class Trial:
         """Patching in both directions."""
         sites = [site for site in ("resid_pre", "mlp_out", "z") if self.model.has_site(site)]
         return self.analysis("activation_patching", sites=sites, by_position=False)
+
+    @cached_property
+    def verdict(self) -> xr.Dataset:
+        """What joins the three."""
+        join: Callable[..., xr.Dataset] = registry.get("context_flow").function("run")
+        return join({
+            "behavior": self.behavior, "activation_patching": self.patching, "head_attribution": self.attribution
+        })  # fmt: skip
 
     @cached_property
     def lenses(self) -> xr.Dataset:
@@ -283,10 +302,7 @@ def _edges(method: str) -> Callable[[Trial], Findings]:
 
 def _verdict(trial: Trial) -> Findings:
     """The heads that the verdict calls movers and readers; its score is the largest effect at one word."""
-    results = {
-        "behavior": trial.behavior, "activation_patching": trial.patching, "head_attribution": trial.attribution
-    }  # fmt: skip
-    found = registry.get("context_flow").function("run")(results)
+    found = trial.verdict
     effects = [
         found[name] if direction == "denoising" else 1 - found[name]
         for name in map(str, found.data_vars)
@@ -302,6 +318,26 @@ def _verdict(trial: Trial) -> Findings:
     scores = {str(name): float(value) for name, value in zip(labels, size.values, strict=True)}
     named = {str(name) for name, label in zip(labels, found["label"].values, strict=True) if label != "none"}
     return Findings(scores, frozenset(named))
+
+
+def _claimed(jobs: Sequence[str], voters: Sequence[str]) -> Callable[[Trial], Findings]:
+    """The heads and MLPs of which the verdict claims one of some jobs; the score is the largest that a voter measured.
+
+    What is not claimed has the score 0.
+    """
+
+    def find(trial: Trial) -> Findings:
+        scores, found = dict.fromkeys(trial.truth.components, 0.0), trial.verdict
+        named = set()
+        for claim in range(found.sizes.get("claim", 0)):
+            one = found.isel(claim=claim)
+            if str(one["claim_job"].values) in jobs:
+                name = str(one["claim_component"].values)
+                scores[name] = max(scores[name], float(np.abs(one["vote_size"].sel(voter=list(voters))).max()))
+                named.add(name)
+        return Findings(scores, frozenset(named))
+
+    return find
 
 
 def _probed(trial: Trial) -> Findings:
@@ -389,6 +425,25 @@ def _looking(trial: Trial) -> Findings:
             part = trial.effects([found["metric_change"].assign_coords(side=list(into.values()))], _sent)
             scores |= part.scores
             named |= part.named
+    return Findings(scores, frozenset(named))
+
+
+def _composed(trial: Trial) -> Findings:
+    """What heads can read of earlier heads, by their weights; named where few random heads could read as much."""
+    found, model = heads.composition(trial.model), trial.model
+    scores: dict[str, float] = {}
+    named = set()
+    for kind in map(str, found["kind"].values):
+        for layer, head in np.ndindex(model.cfg.n_layers, model.cfg.n_heads):
+            receiver = Head.of(model, (layer, head)).receiver(kind, model.cfg.grouped_query)  # type: ignore[arg-type]
+            at = found.sel(kind=kind, reader_head=head_label(layer, head))
+            for writer, size, p_value in zip(
+                map(str, at["writer_head"].values), at["composition"].values, at["p_value"].values, strict=True
+            ):
+                if np.isfinite(size):
+                    name = _edge(writer, receiver)
+                    scores[name] = max(scores.get(name, 0.0), float(size))
+                    named |= {name} if p_value <= LEVEL else set()
     return Findings(scores, frozenset(named))
 
 
@@ -645,10 +700,13 @@ class Method:
 
 
 _COMPONENTS: tuple[Question, ...] = ("carries", "needed")
+_ABLATIONS = ("zero ablation", "mean ablation", "resample ablation")
 _PLACES: tuple[Question, ...] = ("held", "used")
 
 METHODS: Mapping[str, Method] = {
     "verdict": Method(_verdict, ("carries",)),
+    "claims": Method(_claimed(("moves", "stores", "reads out"), ("denoising", "noising")), ("carries",)),
+    "positions only": Method(_claimed(("positions only",), _ABLATIONS), ("selects",)),
     "denoising": Method(_patched("denoising"), _COMPONENTS),
     "noising": Method(_patched("noising"), _COMPONENTS),
     "knockout": Method(_knocked_out, _COMPONENTS),
@@ -674,6 +732,7 @@ METHODS: Mapping[str, Method] = {
     "roles": Method(_roles, ("moves",)),
     "explain": Method(_explained, ("carries",)),
     "score paths": Method(_looking, ("looks",)),
+    "composition": Method(_composed, ("between",)),
     **{f"circuit, {name}": Method(_discovered(name), ("edges",)) for name in DISCOVERIES},
     "inlp": Method(_edited(_without_inlp), ("used",)),
     "leace, oracle": Method(_edited(_without_what_is_said), ("used",)),

@@ -42,8 +42,9 @@ USED_BY: Mapping[str, tuple[tuple[str, str], ...]] = {
     "reach": (("arrival", "arrives"),),
     "heads": (("explain", "carries"),),
     "approximation_audit": (("gradient", "carries"), ("eap", "edges"), ("eap-ig-inputs", "edges")),
-    "verdict": (("verdict", "carries"),),
+    "verdict": (("verdict", "carries"), ("claims", "carries"), ("positions only", "selects")),
     "head_roles": (("roles", "moves"),),
+    "composition": (("composition", "between"),),
 }  # fmt: skip
 """Result of a study -> the methods in it, each with the question that it is read as an answer to."""
 
@@ -134,6 +135,8 @@ def methods() -> dict[str, str]:
     """
     return {
         "verdict": say("the verdict (movers and readers)"),
+        "claims": say("the verdict's claims (moves, stores, reads out)"),
+        "positions only": say("the verdict's claims (needed, and carries nothing)"),
         "denoising": say("patching one component in"),
         "noising": say("patching one component out"),
         "knockout": say("cutting a head's attention between two words"),
@@ -158,6 +161,7 @@ def methods() -> dict[str, str]:
         "jacobian lens": say("the Jacobian lens"),
         "roles": say("roles of heads (movers)"),
         "explain": say("the head that an explanation names"),
+        "composition": say("composition of heads, by their weights"),
         "score paths": say("patching the paths into queries and keys"),
         "circuit, exact": say("the circuit by exact patching"),
         "circuit, greedy": say("the circuit by greedy removal"),
@@ -190,7 +194,9 @@ def questions() -> dict[str, str]:
         "carries": say("heads and MLPs that carry the source"),
         "needed": say("heads and MLPs that the answer needs"),
         "moves": say("heads that take the source from its own word"),
+        "selects": say("heads that decide where others look and hold nothing of the source"),
         "edges": say("edges on which the source goes"),
+        "between": say("edges between heads on which the source goes"),
         "looks": say("edges on which the source decides where a head looks"),
         "held": say("places where the source is written"),
         "used": say("places from where the source is used"),
