@@ -591,7 +591,7 @@ CAMINO = "llega allí a través de L1H2 y de allí a la posición de la respuest
     [
         (0.0, 0.0, 0.01, "No: the colour does not pass through the noun;", "No: el color no pasa por el sustantivo;"),
         (0.8, 0.0, 0.01, "Yes: the colour passes through the noun;", "Sí: el color pasa por el sustantivo;"),
-        (0.05, 0.0, 0.01, "No: hardly anything of the colour passes", "No: casi nada del color pasa por el sustantivo;"),
+        (0.05, 0.0, 0.01, "No: hardly anything of the colour passes", "No: casi nada del color pasa por el sustantivo"),
         (0.3, 0.0, 0.01, "Yes, in part: the colour passes", "Sí, en parte: el color pasa"),
         (0.1, 0.0, 2.0, "Not certain: whether the colour passes", "No es seguro: con estos datos"),
         (0.8, 0.5, 0.01, "Not certain: whether the colour passes", "No es seguro: con estos datos"),
