@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeAlias
 
@@ -57,7 +57,7 @@ class Part:
         draw: makes the sections.
         results: the names under which the results are saved that it draws.
         explains: whether it explains the behaviour, and is withheld where there is none.
-        expected: whether its absence is worth a line.
+        expected: whether its absence is worth a line, unless the study says that it asks for other analyses.
         of_sentence: whether it belongs on the page of one sentence (``interp explain``) too.
     """
 
@@ -74,7 +74,8 @@ class Part:
         drawn = [section for section in self.draw(context) if section is not None]
         if drawn:
             return [*drawn[:-1], _with_record(drawn[-1], [name for name in self.results if name in context.run.files])]
-        if not self.expected:
+        asked = context.run.study.get("analyses")
+        if not self.expected or (isinstance(asked, Mapping) and self.results[0] not in asked):
             return drawn
         return [missing(context.run, self.key, self.title, self.results[0])]
 

@@ -404,6 +404,20 @@ def test_missing_results_leave_a_line_in_their_place(tmp_path: Path) -> None:
     assert "This run has no results/head_attribution.nc" in text
 
 
+def test_what_a_study_does_not_ask_for_leaves_no_line(tmp_path: Path) -> None:
+    study = write_run(tmp_path, only("verdict")) / "study.yaml"
+    study.write_text(f"{study.read_text('utf-8')}analyses:\n  behavior:\n  probing:\n", "utf-8")
+    report.render(tmp_path, interactive=False)
+    text = read_page(tmp_path).text
+    for name, said in (
+        ("behavior", True),
+        ("probing", True),
+        ("attention_lesson", False),
+        ("activation_patching", False),
+    ):
+        assert (f"This run has no results/{name}.nc" in text) == said, name
+
+
 @pytest.mark.parametrize("name", FILES)
 def test_one_result_alone_makes_a_page(tmp_path: Path, name: str) -> None:
     found = rendered(tmp_path, only(name))
