@@ -376,3 +376,46 @@ def test_a_seed_names_the_resamples_and_two_samples_have_different_ones() -> Non
     assert same == (0.0, 0.0)
     apart = stats.ratio_difference_interval((values[:, 0], ones), (values[:, 0], ones), paired=False)
     assert apart[0] < 0 < apart[1]
+
+
+def test_a_resample_without_a_known_row_is_left_out() -> None:
+    low, high = stats.bootstrap_interval(np.array([[1.0, 1.0], [np.nan, 2.0], [np.nan, 3.0]]))
+    assert (low[0], high[0]) == (1.0, 1.0)
+    assert 1 <= low[1] < 2 < high[1] <= 3
+
+
+def test_the_interval_of_the_median_is_that_of_its_own_resamples() -> None:
+    values, n = np.random.default_rng(11).normal(size=9), 30
+    counts = np.random.default_rng(0).multinomial(9, np.full(9, 1 / 9), size=n)
+    medians = [np.sort(np.repeat(values, drawn))[4] for drawn in counts]
+    assert stats.median_interval(values, n_resamples=n) == tuple(
+        np.quantile(medians, [0.025, 0.975], method="inverted_cdf")
+    )
+
+
+def test_signs_are_drawn_as_often_as_asked_also_in_several_blocks() -> None:
+    alike = np.ones((2, 1))  # the two agree in half of all draws
+    near(stats.max_t_p_values(alike, n_resamples=1500), [0.5], 0.06, why="1,500 draws of signs: four standard errors")
+
+
+def test_an_empty_cell_has_no_part_in_the_largest() -> None:
+    weak = np.array([1.0, -1.1, 1.2, -0.9, 1.0, -0.7])[:, None]
+    beside = np.concatenate([weak, np.full((6, 1), np.nan), np.zeros((6, 1))], axis=1)
+    assert stats.max_t_p_values(beside)[0] == stats.max_t_p_values(weak)[0] < 1
+
+
+def test_cells_of_other_noise_are_standardised_before_the_largest_is_taken() -> None:
+    drawn = np.random.default_rng(12).normal(size=(50, 3)) * [1.0, 100.0, 0.01] + [5.0, 0.0, 1.0]
+    z = [[(row[i] - drawn[:, i].mean()) / drawn[:, i].std() for i in range(3)] for row in drawn]
+    expected = [sum(max(row) >= z[0][i] - 1e-9 for row in z) / 50 for i in range(3)]
+    assert len(set(expected)) > 1
+    close(stats.max_over_cells_p_values(drawn), expected, "arithmetic", dtype="float64")
+    for wrong in (drawn[:1], drawn[:, 0]):
+        with pytest.raises(InterpError, match="at least two draws"):
+            stats.max_over_cells_p_values(wrong)
+
+
+def test_spearman_of_two_items_and_of_a_constant_side() -> None:
+    close(stats.spearman(np.array([1.0, 2.0]), np.array([5.0, 3.0])), -1.0, "product", dtype="float64")
+    assert np.isnan(stats.spearman(np.arange(4.0), np.ones(4)))
+    assert np.isnan(stats.spearman(np.ones(1), np.ones(1)))

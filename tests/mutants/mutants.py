@@ -20,6 +20,7 @@ import functools
 import gc
 import importlib
 import importlib.machinery
+import importlib.util
 import os
 import random
 import signal
@@ -40,6 +41,9 @@ LIBRARIES = (
     "transformer_lens", "hypothesis", "pytest",
 )  # fmt: skip
 
+QUIETLY = ("-x", "-q", "-p", "no:cacheprovider", "-W", "ignore::pytest.PytestAssertRewriteWarning")
+EXAMPLES = ("--doctest-modules", "-o", "doctest_optionflags=ELLIPSIS NORMALIZE_WHITESPACE")
+
 
 @dataclass(frozen=True)
 class Target:
@@ -57,19 +61,19 @@ class Target:
 TARGETS = {
     "readouts": Target(
         ("interp/readouts.py",),
-        ("tests/test_readouts.py", "tests/test_examples.py::test_the_examples_of_a_module_run[interp.readouts]"),
+        (*EXAMPLES, "interp/readouts.py", "tests/test_readouts.py"),
     ),
     "stats": Target(
         ("interp/stats.py",),
-        ("tests/test_stats.py", "tests/test_examples.py::test_the_examples_of_a_module_run[interp.stats]"),
+        (*EXAMPLES, "interp/stats.py", "tests/test_stats.py"),
     ),
     "planner": Target(
         ("interp/sweeps/planning.py", "interp/sweeps/exact/planner.py"),
-        ("tests/sweeps/test_planner.py", "tests/sweeps/test_whole_runs.py", "tests/sweeps/test_sweep_engine.py"),
+        ("tests/sweeps/test_planner.py", "tests/sweeps/test_whole_runs.py", "tests/sweeps/test_toy.py"),
     ),
     "resume": Target(
         ("interp/sweeps/resume.py", "interp/store.py"),
-        ("tests/test_store.py", "tests/sweeps/test_journal.py"),
+        (*EXAMPLES, "interp/store.py", "tests/test_store.py", "tests/sweeps/test_journal.py"),
     ),
 }
 
@@ -135,8 +139,8 @@ def mutants_of(text: str, module: str = "") -> list[Mutant]:
 def _visited(node: ast.AST) -> Iterator[ast.AST]:
     """Nodes that decide what is computed: no annotation, message, decorator or block for type checking."""
     yield node
-    if isinstance(node, ast.JoinedStr | ast.Raise):
-        return
+    if isinstance(node, ast.JoinedStr | ast.Raise) or (isinstance(node, ast.UnaryOp) and _is_number(node.operand)):
+        return  # of a number below 0 the sign is changed
     if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
         return
     if isinstance(node, ast.AnnAssign) and "TypeAlias" in ast.unparse(node.annotation):
@@ -174,6 +178,10 @@ def _edits(node: ast.AST) -> Iterator[tuple[str, Edit]]:
             yield f"{ast.unparse(node).split('(')[0]} left out", lambda: _become(node, ast.Pass())
 
 
+def _is_number(node: ast.AST) -> bool:
+    return isinstance(node, ast.Constant) and isinstance(node.value, int | float)
+
+
 def _joins_text(node: ast.AST) -> bool:
     sides = (node.left, node.right) if isinstance(node, ast.BinOp) else ()
     return any(isinstance(side, ast.JoinedStr) or isinstance(getattr(side, "value", None), str) for side in sides)
@@ -198,32 +206,43 @@ def drawn(target: Target, n: int, seed: int) -> list[Mutant]:
     return [every[i] for i in chosen]
 
 
-def put(mutant: Mutant) -> None:
-    """Compile the mutant in place of its module's file when it is imported in this process."""
-    path = REPOSITORY / mutant.module
-    code = compile(mutant.tree(path.read_text()), str(path), "exec", dont_inherit=True)
-    name = mutant.module.removesuffix(".py").replace("/", ".")
-    before = importlib.machinery.SourceFileLoader.get_code
+class Changed(importlib.machinery.SourceFileLoader):
+    """Loads a mutant in place of its module, as a plugin of pytest."""
 
-    def get_code(self: importlib.machinery.SourceFileLoader, fullname: str) -> Any:
-        return code if fullname == name else before(self, fullname)
+    def __init__(self, mutant: Mutant) -> None:
+        path = REPOSITORY / mutant.module
+        super().__init__(mutant.module.removesuffix(".py").replace("/", "."), str(path))
+        self.code = compile(mutant.tree(path.read_text()), str(path), "exec", dont_inherit=True)
 
-    importlib.machinery.SourceFileLoader.get_code = get_code  # type: ignore[method-assign]
+    def get_code(self, fullname: str) -> Any:
+        """The mutant's."""
+        return self.code
+
+    def find_spec(self, name: str, path: object = None, target: object = None) -> Any:
+        """Of this module alone."""
+        return importlib.util.spec_from_file_location(name, self.path, loader=self) if name == self.name else None
+
+    def pytest_collection(self) -> None:
+        """Come before pytest's own loader, which would read the file."""
+        sys.meta_path.insert(0, self)  # type: ignore[arg-type]
 
 
 def tested(tests: Sequence[str], mutant: Mutant | None, seconds: float) -> str:
     """What the tests say: ``passed``, ``failed``, or ``late``."""
     child = os.fork()
     if child == 0:
-        os.setsid()
-        nowhere = os.open(os.devnull, os.O_RDWR)
-        for handle in (0, 1, 2) if mutant is not None else (0, 1):
-            os.dup2(nowhere, handle)
-        import pytest
+        code = 3
+        try:
+            os.setsid()
+            nowhere = os.open(os.devnull, os.O_RDWR)
+            for handle in (0, 1, 2):
+                os.dup2(nowhere, handle)
+            import pytest
 
-        if mutant is not None:
-            put(mutant)
-        os._exit(int(pytest.main(["-x", "-q", "-p", "no:cacheprovider", "--no-header", *tests])))
+            plugins = [] if mutant is None else [Changed(mutant)]
+            code = int(pytest.main([*QUIETLY, *tests], plugins))
+        finally:
+            os._exit(code)
     end = time.monotonic() + seconds
     while True:
         ended, status = os.waitpid(child, os.WNOHANG)

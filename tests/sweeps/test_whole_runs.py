@@ -10,7 +10,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from interp.prompts.tokens import Prompts
-from interp.sweeps import costly, passes
+from interp.sweeps import Timed, costly, passes
 
 IDS = np.random.default_rng(0).integers(1, 60, (3, 9))
 
@@ -54,3 +54,8 @@ def test_a_run_is_costly_above_a_billion_operations_of_one_prompt(gpt2: Any, mon
     for most, expected in ((one - 1, True), (one, False)):
         monkeypatch.setattr("interp.sweeps.planning.COSTLY", most)
         assert costly(gpt2, Prompts.from_ids(IDS)) is expected
+
+
+def test_what_is_timed_counts_no_operations() -> None:
+    timed = Timed(rows=3, seconds=7.0)
+    assert (timed.flop, timed.peak_bytes, timed.rows_in_all, timed.batches) == (0, 0, 3, 3)
