@@ -16,6 +16,7 @@ import pytest
 
 from interp.errors import InterpError
 from interp.store import ENTRY, ROW, Journal, Store
+from interp.sweeps.resume import Finished
 
 CELLS, PROMPTS = 1, 2
 FACTS = {"sweep": "z"}
@@ -278,3 +279,17 @@ def test_rows_are_added_behind_the_last_whole_one_whoever_was_killed_in_between(
     journal.path.write_bytes(whole + b"\0\0\0")  # cut shorter than what was there: nothing of the rest may stay
     journal.append(np.array([], int), np.array([], int), np.array([]))
     assert journal.path.read_bytes() == whole
+
+
+def test_unchanged_runs_may_differ_by_a_thousandth_of_their_size_or_of_one(tmp_path: Path) -> None:
+    journal = Store.at(tmp_path).journal(FACTS)
+    for cell, value in ((-1, 1000.5), (-2, 0.0), (0, 3.0)):
+        journal.append(cell, np.array([0]), np.array([value]))
+    finished, out = Finished.of(journal, (1, 2)), np.full((1, 2), 7.0)
+    assert finished.n_rows == 1
+    has = finished.fill(out, np.array([0]), (np.array([1000.0]), np.array([0.0005])))
+    assert has.tolist() == [[True, False]]
+    assert out.tolist() == [[3.0, 7.0]]
+    for first, second in ((999.0, 0.0), (1000.5, 0.002)):
+        with pytest.raises(InterpError, match="was written with other weights"):
+            finished.fill(out, np.array([0]), (np.array([first]), np.array([second])))

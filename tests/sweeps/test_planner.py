@@ -130,6 +130,15 @@ def test_a_row_holds_every_scored_position_also_one_before_its_change() -> None:
     assert rows.start.tolist() == [2]
 
 
+def test_a_cut_begins_where_its_first_source_stands() -> None:
+    sources = torch.zeros(1, 1, 5, dtype=torch.bool)
+    for first, starts in ((None, []), (2, [2])):
+        if first is not None:
+            sources[0, 0, [first, 3]] = True
+        cut = replace(cells(0, tokens=[[1, 2, 3]]), sources=sources)
+        assert find_rows(cut, "pattern", 2, answers=np.array([[4]]), differs=None).start.tolist() == starts
+
+
 @pytest.mark.parametrize(
     ("site", "layer", "tokens", "join"),
     [
