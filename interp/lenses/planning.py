@@ -16,7 +16,11 @@ if TYPE_CHECKING:
     from interp.prompts import PromptPairs
 
 PER_LOGIT = 2000.0
-"""Operations of matrix products that take as long as what is measured of one logit: softmax, rank, divergence."""
+"""Operations of matrix products that take as long as what is measured of one logit: softmax, rank, divergence.
+
+On ``mini`` 2200 were measured of a logit that is read, and 5200 of one that is trained on, so that a plan of training
+is too low; ``python -m tests.benchmarks.budget`` says what they are on another machine and model.
+"""
 
 
 def reading_passes(

@@ -9,7 +9,11 @@ if TYPE_CHECKING:
     from interp.model import HookedTransformer
 
 CPU_BUDGET = 5e12
-"""Floating-point operations that one analysis spends where its settings are left open: some two minutes of one core."""
+"""Floating-point operations that one analysis spends where its settings are left open.
+
+That is two minutes of a core that makes 4e10 of them a second. Narrow matrices are slower: 4e9 were measured of sweeps
+of ``mini``, beside other work. ``python -m tests.benchmarks.budget`` says how long they take on a machine.
+"""
 ACCELERATOR_BUDGET = 1e15
 
 
