@@ -39,7 +39,7 @@ _CONTRACTED = {"es": (re.compile(rf"\b([Aa]|[Dd]e) {_SEAM}el "), {"a": "al", "A"
 _spoken: ContextVar[str] = ContextVar("language of the sentences", default=LANGUAGES[0])
 _prompts: ContextVar[str] = ContextVar("language of the prompts", default="")
 _own: ContextVar[frozenset[str]] = ContextVar("names that someone gave", default=frozenset())
-_SPANISH = frozenset("el la los las un una que de del y en es con por para me mi su se al como pero más".split())
+_SPANISH = frozenset("a el la los las un una que de del y en es con por para me mi su se al como pero más".split())
 _ENGLISH = frozenset("the a an of and in is are with for my his her to that it he she you on was but as".split())
 
 
@@ -94,8 +94,8 @@ def chosen(asked: str | None, prompts: str) -> str:
 def is_spanish(text: str) -> bool:
     """Whether a text is plainly Spanish: letters that English lacks, or more of its small words.
 
-    >>> is_spanish("tengo un gato en la casa"), is_spanish("a cat is in the house")
-    (True, False)
+    >>> is_spanish("tengo un gato en la casa"), is_spanish("a cat is in the house"), is_spanish("Ana va a casa y a ver")
+    (True, False, True)
     """
     words = re.findall(r"\w+", text.lower())
     spanish, english = (sum(word in known for word in words) for known in (_SPANISH, _ENGLISH))

@@ -61,8 +61,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     # Files with long tests come first, so that at the end no worker waits for the one that has a long test left.
     long = {item.path for item in items if item.get_closest_marker("slow")}
     items.sort(key=lambda item: item.path not in long)
-    if "hub" not in config.option.markexpr:
-        _deselect(config, items, {item for item in items if item.get_closest_marker("hub")})
+    for mark in ("hub", "bundled"):
+        if mark not in config.option.markexpr:
+            _deselect(config, items, {item for item in items if item.get_closest_marker(mark)})
     if config.option.part:
         _keep_part(config, items, *config.option.part)
     if config.option.sample_tables:

@@ -184,15 +184,20 @@ def heatmap(
                 )
                 for row, part in enumerate(lines[j])
             )
+    voids: list[str] = []
     for i, label in enumerate(grid.rows):
         y = top + (i + 0.5) * height
         parts.append(
             element("text", label, class_="tick", x=left - 7, y=y + 3.8, text_anchor="end", **grid.about(i, None))
         )
         for j in range(n_columns):
-            parts.append(
-                _cell(grid, scale, i, j, (left + j * width, top + i * height, width, height), annotate, digits)
-            )
+            box = (left + j * width, top + i * height, width, height)
+            if scale.step(float(grid.values[i, j])) == "void" and not grid.about(i, j):
+                voids.append(_square(*box))
+            else:
+                parts.append(_cell(grid, scale, i, j, box, annotate, digits))
+    if voids:  # cells that hold nothing, and are about nothing that is lit elsewhere, need no mark each
+        parts.append(element("path", class_="void", d="".join(voids)))
     for (i, j), kind in (grid.marks or {}).items():
         x, y = left + j * width, top + i * height
         parts.append(element("rect", class_=f"mark {kind}", x=x + 1, y=y + 1, width=width - 2, height=height - 2, rx=3))
@@ -217,6 +222,13 @@ def _cell(
     if abs(value) < 1 and width < 34:
         text = text.replace("0.", ".", 1)
     return rect + element("text", text, class_=f"value {step}t", x=x + width / 2, y=y + height / 2 + 3.6)
+
+
+def _square(x: float, y: float, width: float, height: float) -> str:
+    """The outline of a cell, as part of a path."""
+    gap = 1.0 if width > 14 else 0.5
+    across, down = width - gap, height - gap
+    return f"M{x + gap / 2:.1f} {y + gap / 2:.1f}h{across:g}v{down:g}h-{across:g}z"
 
 
 def _cell_size(n_columns: int, annotate: bool) -> tuple[float, float]:

@@ -12,6 +12,7 @@ from analyses.cli.main import main
 from interp import report, results, tasks
 from interp.prompts.vocabulary import SAYS
 from tests.report.test_report import read_page
+from tests.report.test_size import MOST
 from tests.spanish import english
 from tests.trained import save_model_that_does
 
@@ -50,6 +51,7 @@ def test_a_study_of_a_model_that_does_its_task_ends_with_an_answer_in_its_own_wo
     assert said == f"{short} {found}\nReport: {out / 'report.html'}\n"
 
     text = read_page(out).text
+    assert (out / "report.html").stat().st_size <= MOST
     assert found in text
     assert f"can a linear probe read {source}?" in text
     assert f" probe reads {source} at the answer position" in text

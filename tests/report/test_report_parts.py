@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import re
 
 import numpy as np
 import pytest
@@ -112,8 +113,12 @@ def test_a_heatmap_has_a_cell_a_value_and_a_tooltip_per_number() -> None:
     values = np.array([[0.5, np.nan], [-1.0, 1.0]])
     scale = Scale.centred(1.0, units="", name="x")
     drawn = heat.heatmap(grid(values), scale, key="k", title="a <title>", description="d")
-    assert drawn.count('class="cell ') == 4
-    assert drawn.count('class="cell void"') == 1
+    assert drawn.count('class="cell ') == 3
+    assert re.findall('class="void" d="([^"]+)"', drawn)[0].count("M") == 1  # all that hold nothing are one mark
+    marked = heat.heatmap(
+        grid(values, row_about=[{"layer": i} for i in range(2)]), scale, key="k", title="t", description="d"
+    )
+    assert marked.count('class="cell void"') == 1  # it is lit with its layer
     assert drawn.count('class="value ') == 3
     assert "<title>layer 1 · 0: −1.0000</title>" in drawn
     assert "a &lt;title&gt;" in drawn

@@ -11,6 +11,7 @@ from analyses.explaining.beginning import Beginning
 from analyses.explaining.clock import Clock
 from interp import results
 from interp.prompts import PromptPairs
+from interp.prompts.swaps import SOURCE
 from interp.prompts.tokens import check_fits
 from interp.results import Variable
 
@@ -50,6 +51,7 @@ def continued(beginning: Beginning, pairs: PromptPairs, n: int, clock: Clock) ->
         coords={
             "step": np.arange(len(own)),
             "token": ("step", [str(reader.decode([token])) for token in own]),
+            "other_word": ("prompt", [slots[SOURCE] for slots in pairs.corrupted_slots]),
             "continuation": ("prompt", [str(reader.decode(other)) for other in others]),
         },
         title="How it goes on",

@@ -151,7 +151,9 @@ class Influences:
             yield say(" Other words, {k} at most, were tried for one word.", k=OTHERS)
         else:
             yield say(" Other words, {k} at most, were tried for {n} words.", k=OTHERS, n=asked)
-        if left and asked:
+        if left == 1 and asked:
+            yield say(" For one there was none, or no time, or others seemed to matter more.")
+        elif left and asked:
             yield say(" For {left} there was none, or no time, or others seemed to matter more.", left=left)
         yield say(" Cut attention leaves open what comes by way of other words; of other sentences this says nothing.")
         yield of_model(model)

@@ -62,16 +62,16 @@ def claims(verdict: Result | None) -> list[Block]:
     rows: list[tuple[Cell, ...]] = []
     long: list[tuple[Cell, ...]] = []
     for i, component in enumerate(components):
-        what = component, say_stored(jobs[i]), roles[i] or None
+        what = say_stored(jobs[i]), roles[i] or None
         known = [m for m in range(len(methods)) if np.isfinite(votes[i, m])]
         agree = say("{yes} of {known}", yes=int((votes[i, known] > 0).sum()), known=len(known))
         against = ", ".join(say_stored(methods[m]) for m in known if votes[i, m] < 0)
-        rows.append((*what, say_stored(grades[i]), agree, against or None))
+        rows.append((component, *what, say_stored(grades[i]), agree, against or None))
         for m in known:
             size = Size(float(sizes[i, m]), float(bounds[i, m, 0]), float(bounds[i, m, 1]))
             shown = size if math.isfinite(size.mean) else None
-            long.append((*what, say_stored(methods[m]), say_stored(VOTES[float(votes[i, m])]), shown))
-    who = Column(say("component"), facet="head"), Column(say("job")), Column(say("where"), facet="role")
+            long.append((component, say_stored(methods[m]), say_stored(VOTES[float(votes[i, m])]), shown, *what))
+    who, does = Column(say("component"), facet="head"), (Column(say("job")), Column(say("where"), facet="role"))
     graded = Column(say("grade")), Column(say("methods that support it")), Column(say("methods that contradict it"))
     voted = Column(say("method")), Column(say("vote")), Column(say("size"))
     reading = say(
@@ -82,9 +82,9 @@ def claims(verdict: Result | None) -> list[Block]:
     title = say("What each component does, and which methods agree ({count})", count=len(rows))
     said = tuple(("", text) for text in verdict.said_labels("claim_said"))
     return [
-        Details(title, (Table(say("Claims"), (*who, *graded), tuple(rows)),), open=True, reading=reading),
+        Details(title, (Table(say("Claims"), (who, *does, *graded), tuple(rows)),), open=True, reading=reading),
         Facts(said, say("The same in words")),
-        Details(say("Every vote"), (Table(say("Votes"), (*who, *voted), tuple(long)),)),
+        Details(say("Every vote"), (Table(say("Votes"), (who, *voted, *does), tuple(long)),)),
     ]
 
 

@@ -13,6 +13,7 @@ from interp.report.blocks import Block, Figure, Notice, Panel, Prose, Section
 from interp.report.heat import Grid, colour_legend, heatmap
 from interp.report.inputs import Result
 from interp.report.lines import Point, Series, dot_rows
+from interp.report.markup import figure_number
 from interp.report.palette import Scale
 from interp.report.tables import Table, joined, mean_table
 
@@ -45,8 +46,8 @@ def _first(found: Result) -> str:
         "{head} gives {src} {weight} of the attention of {dest}: its score there is {score}. The largest pair of parts "
         "is what {query} wrote at {dest} against what {key} wrote at {src}: {term} of the score.",
         head=found.attr("head_label"), dest=called("role", found.attr("dest")), src=called("role", found.attr("src")),
-        weight=f"{float(weight['mean']):.0%}", score=f"{float(score['mean']):.1f}", query=names[0], key=names[1],
-        term=f"{float(terms['mean'].max()):.1f}",
+        weight=f"{float(weight['mean']):.0%}", score=figure_number(float(score["mean"]), 2),
+        query=names[0], key=names[1], term=figure_number(float(terms["mean"].max()), 2),
     )  # fmt: skip
 
 
@@ -54,10 +55,11 @@ def _terms(found: Result) -> Figure:
     """The mean parts of the score by what wrote query and key, and their sums on either side."""
     parts = found.summary("term", "prompt", "query_writer", "key_writer")
     limit = _limit([parts])
+    digits = 1 if limit >= 1 else 2
     scale = Scale.centred(limit, units="", name=say("part of the score"))
     grid = Grid.of(parts, "query_writer", "key_writer", row_title=say("query"), column_title=say("key"))
     drawn = heatmap(
-        grid, scale, key="qk-terms", title=say("Parts of the score"), digits=1,
+        grid, scale, key="qk-terms", title=say("Parts of the score"), digits=digits,
         description=say("Mean part of the score, by what wrote the query and the key"),
     )  # fmt: skip
     sums = {side: found.summary(f"{side}_part", "prompt", f"{side}_writer") for side in ("query", "key")}
@@ -82,7 +84,7 @@ def _terms(found: Result) -> Figure:
     ]
     return Figure.of(
         found, "qk-parts", say("The score in parts"), found.said("reading"), panels=tuple(panels),
-        tables=tuple(tables), legend=colour_legend(scale, key="qk-terms-l", digits=1),
+        tables=tuple(tables), legend=colour_legend(scale, key="qk-terms-l", digits=digits),
     )  # fmt: skip
 
 
@@ -132,6 +134,10 @@ def _paths(found: Result) -> Figure:
     )  # fmt: skip
 
 
+def _percent(share: xr.Dataset) -> str:
+    return f"{figure_number(100 * float(share['mean']), 1)}%"
+
+
 def _written(found: Result) -> Figure:
     """What the source's value carries to the destination, by what wrote it."""
     change = found.summary("written_change", "prompt", "value_writer")
@@ -141,7 +147,7 @@ def _written(found: Result) -> Figure:
         "corrupted to clean. Together they are {share} of the whole difference; what the head writes from all words is "
         "{whole}.",
         src=called("role", found.attr("src")), dest=called("role", found.attr("dest")),
-        share=f"{float(share['mean']):.1%}", whole=f"{float(whole['mean']):.1%}",
+        share=_percent(share), whole=_percent(whole),
     )  # fmt: skip
     interval, units = summary.in_words(change), found.units("written_change")
     return Figure.of(

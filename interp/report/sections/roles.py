@@ -10,7 +10,7 @@ from interp.report.blocks import Block, Facts, Figure, Notice, Panel, Section
 from interp.report.heat import colour_legend, head_grid, heatmap
 from interp.report.inputs import Result
 from interp.report.palette import Scale
-from interp.report.tables import Cell, Column, Table
+from interp.report.tables import Cell, Column, Size, Table
 from interp.report.verdict import Verdict
 from interp.sites import head_label
 
@@ -95,13 +95,12 @@ def _table(found: Result, excess: xr.Dataset, names: tuple[str, ...]) -> Table:
             mean, low, high, n = (float(part[at]) for part in parts)
             rows.append((
                 say_stored(name), head_label(int(layer), int(head)), float(means["measured"][at]),
-                float(means["null"][at]), mean, low, high, float(least[i]), float(p_value[at]),
+                float(means["null"][at]), Size(mean, low, high, digits=3), float(least[i]), float(p_value[at]),
                 say_stored(units[i]), int(n),
             ))  # fmt: skip
     columns = (
         Column(say("measure")), Column(say("head")), Column(say("measured")), Column(say("null")), Column(say("above")),
-        Column(say("95% low")), Column(say("95% high")), Column(say("least")), Column("p", digits=4),
-        Column(say("units")), Column("n"),
+        Column(say("least")), Column("p", digits=4), Column(say("units")), Column("n"),
     )  # fmt: skip
     return Table(
         say("The leading heads of every measure; p is corrected over all heads and measures"), columns, tuple(rows)

@@ -308,8 +308,10 @@ def _continuation(result: Result) -> Details:
     texts: tuple[tuple[Cell, ...], ...] = (
         (say("the sentence"), result.attr("continuation"), float(own.sum()), len(tokens)),
         *(
-            (say("another word, {number}", number=i + 1), text, float(whole[i]), int(alike[i]))
-            for i, text in enumerate(result.labels("continuation"))
+            (word, text, float(whole[i]), int(alike[i]))
+            for i, (word, text) in enumerate(
+                zip(result.labels("other_word"), result.labels("continuation"), strict=True)
+            )
         ),
     )
     return Details(
