@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
+from itertools import groupby
 from typing import Any
 
 import numpy as np
@@ -190,13 +192,15 @@ def heatmap(
         parts.append(
             element("text", label, class_="tick", x=left - 7, y=y + 3.8, text_anchor="end", **grid.about(i, None))
         )
-        for j in range(n_columns):
-            box = (left + j * width, top + i * height, width, height)
-            if scale.step(float(grid.values[i, j])) == "void" and not grid.about(i, j):
-                voids.append(_square(*box))
-            else:
+        for empty, run in groupby(range(n_columns), partial(_is_empty, grid, scale, i)):
+            columns = list(run)
+            if empty:
+                voids.append(_square(left + columns[0] * width, top + i * height, len(columns) * width, height))
+                continue
+            for j in columns:
+                box = (left + j * width, top + i * height, width, height)
                 parts.append(_cell(grid, scale, i, j, box, annotate, digits))
-    if voids:  # cells that hold nothing, and are about nothing that is lit elsewhere, need no mark each
+    if voids:
         parts.append(element("path", class_="void", d="".join(voids)))
     for (i, j), kind in (grid.marks or {}).items():
         x, y = left + j * width, top + i * height
@@ -224,11 +228,15 @@ def _cell(
     return rect + element("text", text, class_=f"value {step}t", x=x + width / 2, y=y + height / 2 + 3.6)
 
 
+def _is_empty(grid: Grid, scale: Scale, i: int, j: int) -> bool:
+    """Whether a cell holds nothing, and is about nothing that is lit elsewhere: it needs no mark of its own."""
+    return scale.step(float(grid.values[i, j])) == "void" and not grid.about(i, j)
+
+
 def _square(x: float, y: float, width: float, height: float) -> str:
-    """The outline of a cell, as part of a path."""
-    gap = 1.0 if width > 14 else 0.5
-    across, down = width - gap, height - gap
-    return f"M{x + gap / 2:.1f} {y + gap / 2:.1f}h{across:g}v{down:g}h-{across:g}z"
+    """The outline of empty cells beside each other, as part of a path."""
+    across, down = width - 1, height - 1
+    return f"M{x + 0.5:.1f} {y + 0.5:.1f}h{across:g}v{down:g}h-{across:g}z"
 
 
 def _cell_size(n_columns: int, annotate: bool) -> tuple[float, float]:

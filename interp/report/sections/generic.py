@@ -25,6 +25,8 @@ from interp.report.verdict import Verdict
 
 LONGEST_AXIS = 48
 """Entries of an axis that are drawn."""
+WRITTEN_CELLS = 144
+"""A map of more cells has its numbers in tooltips and in the table."""
 MOST_PANELS = 6
 """Maps of one figure."""
 
@@ -38,7 +40,7 @@ def section(result: Result, verdict: Verdict) -> Section:
     shown = [one for name in map(str, result.data.data_vars) if (one := _Shown.of(result, name)) is not None]
     single = [one for one in shown if not one.axes]
     blocks: list[Block] = [Prose((result.said("reading"),)), Facts(_axes(result, shown), say("What the axes count"))]
-    blocks += [_figure(one, f"{key}-{i}", verdict) for i, one in enumerate(shown) if one.axes]
+    blocks += [_block(one, f"{key}-{i}", verdict) for i, one in enumerate(shown) if one.axes]
     if single:
         blocks.append(Details(say("Single numbers"), (_single_table(single),), open=True))
     words = _words(result)
@@ -232,6 +234,13 @@ def _labels(cells: xr.Dataset, dim: str) -> list[str]:
 # ---- drawings ----
 
 
+def _block(shown: _Shown, key: str, verdict: Verdict) -> Block:
+    """A figure; of p-values on three axes the table alone: whole maps of them are heavy, and mostly 1."""
+    if shown.name == "p_value" and len(shown.axes) == 3:
+        return Details(shown.heading, (shown.table(),), reading=shown.how)
+    return _figure(shown, key, verdict)
+
+
 def _figure(shown: _Shown, key: str, verdict: Verdict) -> Figure:
     panels = {1: _line, 2: _map, 3: _maps}[len(shown.axes)](shown, key, verdict)
     legend = colour_legend(shown.scale(), key=f"{key}-l", digits=shown.digits()) if len(shown.axes) > 1 else None
@@ -301,7 +310,11 @@ def _drawn(shown: _Shown, cells: xr.Dataset, title: str, key: str, verdict: Verd
         grid = replace(grid, count=None)
     name = f"{shown.title} {title}".strip()
     said = say("{title}, by {row} and {column}", title=shown.title, row=say_stored(row), column=say_stored(column))
-    drawn = heatmap(grid, shown.scale(), key=key, title=name, description=said, digits=shown.digits())
+    few = cells["mean"].size <= WRITTEN_CELLS
+    drawn = heatmap(
+        grid, shown.scale(), key=key, title=name, description=said, annotate=None if few else False,
+        digits=shown.digits(),
+    )  # fmt: skip
     return Panel(title, drawn, wide=len(grid.columns) > 24)
 
 
