@@ -20,11 +20,11 @@ def section(known: Result | None, alarms: Result | None) -> Section | None:
             "{n} models made by hand, the worst in brackets. Found and named wrongly are at each method's threshold.",
             n=known.data.sizes["known"],
         )
-        rows = [  # what was found and what was named wrongly stays in view on a narrow screen
+        ordered: list[tuple[str, ...]] = [  # what was found and what was named wrongly stays in view on a narrow screen
             (method, asked, found, wrongly, order)
             for method, asked, order, found, wrongly in track_record.rows(track_record.records_of(known.data))
         ]
-        blocks.append(_table(say("Models whose circuit is known"), rows, reading))
+        blocks.append(_table(say("Models whose circuit is known"), ordered, reading))
     if alarms is not None:
         columns = (alarms.data[name].values.tolist() for name in ("claim", "alarms", "n"))
         rows = track_record.alarm_rows({claim: (count, n) for claim, count, n in zip(*columns, strict=True)})
