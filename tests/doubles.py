@@ -93,7 +93,7 @@ class House:
     unbuildable: tuple[str, ...] = ()
     afford: int | None = None
 
-    def tools(self, language: str | None = None) -> Tools:
+    def tools(self, language: str | None = None, *, figures: bool = False) -> Tools:
         return Tools(
             reader=lambda name: MODEL,
             load_model=self.load_model,

@@ -240,7 +240,7 @@ def test_a_failure_is_one_line_that_names_a_log_with_the_traceback(
 def test_a_failure_before_there_is_a_directory_keeps_its_log_elsewhere(
     house: House, tmp_path: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def break_down(language: str | None) -> None:
+    def break_down(language: str | None, *, figures: bool) -> None:
         raise RuntimeError("no tools")
 
     monkeypatch.setattr(execution, "real_tools", break_down)

@@ -90,7 +90,7 @@ class StudyRun:
         manifests.code_sha256 = lambda: fingerprint
         object.__setattr__(tools, "load_model", lambda name, **options: model)
         object.__setattr__(tools, "render", lambda out: report.draw(out, interactive=False))
-        execution.real_tools = lambda language=None: tools
+        execution.real_tools = lambda language=None, *, figures=False: tools
 
     def do(self, out: Path) -> int:
         from analyses.cli.main import main

@@ -49,8 +49,8 @@ def test_where_a_probe_of_one_task_reads_another_is_said_of_each_way() -> None:
     section = probe.section(result(), cast(Verdict, SimpleNamespace(marks=dict)))
     (facts,) = (block for block in section.blocks if isinstance(block, Facts))
     said = dict(facts.items)
-    assert said["one -> other:"] == "at 1 of 4 places the probe is above chance with a p of at most 0.05, at color."
-    assert said["other -> one:"] == "at none of 4 places is the probe above chance with a p of at most 0.05."
+    assert said["one → other:"] == "at 1 of 4 places the probe is above chance with a p of at most 0.05, at color."
+    assert said["other → one:"] == "at none of 4 places is the probe above chance with a p of at most 0.05."
     (crossed,) = (
         block for block in section.blocks if isinstance(block, Figure) and block.key.endswith("transfer_accuracy")
     )
@@ -59,4 +59,4 @@ def test_where_a_probe_of_one_task_reads_another_is_said_of_each_way() -> None:
     with language.speaking("es"):
         spanish = probe.section(result(), cast(Verdict, SimpleNamespace(marks=dict)))
     (facts,) = (block for block in spanish.blocks if isinstance(block, Facts))
-    assert "por encima del azar" in dict(facts.items)["one -> other:"]
+    assert "por encima del azar" in dict(facts.items)["one → other:"]
