@@ -22,6 +22,8 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from packaging.utils import canonicalize_name
+
 HERE = Path(__file__).parent
 CONSTRAINTS, LOCK = HERE / "constraints.txt", HERE / "lock.txt"
 PYTHONS = ("3.11", "3.12", "3.13")
@@ -35,22 +37,21 @@ HEAD = """\
 """
 
 
-def normal(name: str) -> str:
-    """The name of a distribution in its one spelling."""
-    return re.sub(r"[-_.]+", "-", name).lower()
-
-
 def pins(path: Path = CONSTRAINTS) -> dict[str, str]:
     """Distribution -> version, of a file of pins; hashes and comments are left out."""
     lines = path.read_text(encoding="utf-8").replace("\\\n", " ").splitlines()
     found = (re.match(r"([\w.-]+)==([^\s;]+)", line) for line in lines)
-    return {normal(match[1]): match[2] for match in found if match}
+    return {canonicalize_name(match[1]): match[2] for match in found if match}
 
 
 def hashes(path: Path = LOCK) -> dict[str, list[str]]:
     """Distribution -> the SHA-256 of its archives."""
     lines = path.read_text(encoding="utf-8").replace("\\\n", " ").splitlines()
-    return {normal(line.split("==")[0]): re.findall(r"sha256:([0-9a-f]+)", line) for line in lines if "==" in line}
+    return {
+        canonicalize_name(line.split("==")[0]): re.findall(r"sha256:([0-9a-f]+)", line)
+        for line in lines
+        if "==" in line
+    }
 
 
 def chosen(python: str) -> Iterator[tuple[str, str, str]]:
@@ -74,7 +75,7 @@ def chosen(python: str) -> Iterator[tuple[str, str, str]]:
         )  # fmt: skip
         for one in json.loads(report.read_text())["install"]:
             sha256 = one["download_info"]["archive_info"]["hashes"]["sha256"]
-            yield normal(one["metadata"]["name"]), one["metadata"]["version"], sha256
+            yield canonicalize_name(one["metadata"]["name"]), one["metadata"]["version"], sha256
 
 
 def main() -> None:

@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 from packaging.version import Version
 
 from tests import lock
-from tests.lock import normal
 
 REPOSITORY = Path(__file__).parent.parent
 PROJECT = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))["project"]
@@ -48,7 +48,7 @@ PEERS = {"nnsight", "pandas", "pyvene"}
 def declared(*extras: str) -> dict[str, Requirement]:
     """What pyproject.toml asks for."""
     texts = [*PROJECT["dependencies"], *(text for extra in extras for text in EXTRAS[extra])]
-    return {normal(one.name): one for one in map(Requirement, texts)}
+    return {canonicalize_name(one.name): one for one in map(Requirement, texts)}
 
 
 def imported(*folders: str) -> dict[str, str]:
@@ -67,7 +67,7 @@ def imported(*folders: str) -> dict[str, str]:
 def distributions() -> dict[str, set[str]]:
     """Module -> the distributions that bring it."""
     found = importlib.metadata.packages_distributions()
-    return {module: set(map(normal, names)) for module, names in found.items()}
+    return {module: set(map(canonicalize_name, names)) for module, names in found.items()}
 
 
 def installed(name: str) -> importlib.metadata.Distribution | None:
@@ -83,9 +83,9 @@ def needed(*extras: str) -> Iterator[importlib.metadata.Distribution]:
     while waiting:
         wanted = waiting.pop()
         found = installed(wanted.name)
-        if found is None or (normal(wanted.name), *sorted(wanted.extras)) in seen:
+        if found is None or (canonicalize_name(wanted.name), *sorted(wanted.extras)) in seen:
             continue
-        seen.add((normal(wanted.name), *sorted(wanted.extras)))
+        seen.add((canonicalize_name(wanted.name), *sorted(wanted.extras)))
         yield found
         for one in map(Requirement, found.requires or ()):
             if one.marker is None or any(one.marker.evaluate({"extra": extra}) for extra in ("", *wanted.extras)):
@@ -102,7 +102,7 @@ def test_the_lock_has_the_versions_of_the_constraints_each_with_its_hashes() -> 
 
 def test_all_that_is_installed_for_this_project_has_the_pinned_version() -> None:
     pins = lock.pins()
-    found = {normal(one.name): Version(one.version).public for one in needed("dev", "ray")}
+    found = {canonicalize_name(one.name): Version(one.version).public for one in needed("dev", "ray")}
     assert len(found) > 100
     assert {name: version for name, version in found.items() if pins.get(name) != version} == {}
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -90,12 +90,14 @@ def rehearsed(
     yield from aligned(*_table(study, sweeps, rate, left_out, kept))
     yield ""
     unplanned = any(not one.plans and one.needs != "results" for one in registry.ordered(study.analyses).values())
-    yield from _in_all(model, Sweeps.together(sweeps.values()) if sweeps else None, rate, unplanned=unplanned)
-    if sweeps:
-        yield ""
-        yield from _elsewhere(model, Sweeps.together(sweeps.values()), rate, workers)
-    if sweeps and len(pairs) > 1:
-        others = {rung: found for rung, found in pairs.items() if rung != explained}
+    whole = Sweeps.together(sweeps.values()) if sweeps else None
+    yield from _in_all(model, whole, rate, unplanned=unplanned)
+    if whole is None:
+        return
+    yield ""
+    yield from _elsewhere(model, whole, rate, workers)
+    others = [rung for rung in pairs if rung != explained]
+    if others:
         with watcher.stage("plan the other rungs"):
             yield _instead(study, model, others, rate, pairs, tools=tools, every_prompt=every_prompt)
 
@@ -103,7 +105,7 @@ def rehearsed(
 def _instead(
     study: Study,
     model: HookedTransformer,
-    others: Mapping[str, PromptPairs],
+    others: Sequence[str],
     rate: float,
     pairs: Mapping[str, PromptPairs],
     *,
@@ -112,7 +114,8 @@ def _instead(
 ) -> str:
     """What a run takes where the model does not do the rung that is asked about, so that another one is explained."""
     told = []
-    for rung, found in others.items():
+    for rung in others:
+        found = pairs[rung]
         n = len(found) if every_prompt else tools.affordable(study, model, found)
         without = asking.check(study, found, tools.function)
         sweeps = Sweeps.together(plans.planned(study, model, found.spread(n), pairs, without=without).values())
@@ -203,9 +206,9 @@ def _elsewhere(model: HookedTransformer, found: Sweeps, rate: float, workers: in
     memory = free_memory() if model.device.type == "cpu" else None
     here = capacity.Device(f"here ({model.device})", rate, memory, "measured", shared=True)
     fills = model.cfg.d_model >= FILLS_A_GPU
-    numbers = WORKERS if workers is None else tuple(sorted({1, workers}))
-    bills = [capacity.bill(work, here, n) for n in (numbers[:1] if workers is None else numbers)]
-    bills += [capacity.bill(work, gpu, n) for gpu in capacity.GPUS for n in numbers if fills]
+    asked = sorted({1, workers or 1})
+    bills = [capacity.bill(work, here, n) for n in asked]
+    bills += [capacity.bill(work, gpu, n) for gpu in capacity.GPUS for n in (asked if workers else WORKERS) if fills]
     yield from aligned(capacity.HEADER, [capacity.row(one) for one in bills])
     yield "Measured: the rate of a small sweep here. " + (
         f"Extrapolated: {capacity.UTILISATION:.0%} of the float32 peak that the maker publishes; none was measured."

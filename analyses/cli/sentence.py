@@ -251,7 +251,7 @@ def _lines(found: Explanation) -> Iterator[str]:
 
     if found.continuation is not None:
         yield ""
-        yield from _continuation(found.continuation, [slots["source"] for slots in found.pairs.corrupted_slots])
+        yield from _continuation(found.continuation)
 
 
 def _left_out(drops: Sequence[Drop]) -> Iterator[str]:
@@ -288,13 +288,15 @@ def _signed(value: float) -> str:
     return "" if value != value else f"{value:+.3g}"
 
 
-def _continuation(own: xr.Dataset, words: Sequence[str]) -> Iterator[str]:
+def _continuation(own: xr.Dataset) -> Iterator[str]:
     yield say("How it goes on; nats: what the sentence's own continuation loses with the other word:")
     lost = (own["log_probability"].sum("step") - own["clean_log_probability"].sum("step")).values
     rows = [("", own.attrs["continuation"], "")]
     rows += [
         (word, text, f"{value:+.3g}")
-        for word, text, value in zip(words, own["continuation"].values.tolist(), lost, strict=True)
+        for word, text, value in zip(
+            own["other_word"].values.tolist(), own["continuation"].values.tolist(), lost, strict=True
+        )
     ]
     yield from _table((say("with"), say("it goes on"), "nats"), [(word, repr(text), nats) for word, text, nats in rows])
 
