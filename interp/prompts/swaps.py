@@ -47,13 +47,7 @@ def find(text: str, word: str, within: Sequence[tuple[int, int]] | None = None) 
             raise InterpError(f"The {name} is {shown(one)}. Give at least one word.")
     word = word.strip()
     plain, _, which = word.rpartition("@") if re.search(r".@\d+$", word) else (word, "", "")
-    # A word ends where letters end; where a script writes no spaces, or at a sign, any place will do.
-    before = r"(?<!\w)" if spaced(plain[0]) else ""
-    after = r"(?!\w)" if spaced(plain[-1]) else ""
-    spelled = r"\s+".join(map(re.escape, plain.split()))  # a line may break within a phrase
-    places = [match.span() for match in re.finditer(before + spelled + after, text)]
-    if within is not None:
-        places = [(a, b) for a, b in places if any(first <= a and b <= last for first, last in within)]
+    places = _places(text, plain, within)
     if not places:
         there = {found.casefold(): found for found in re.findall(r"\w+", text)}
         near = difflib.get_close_matches(plain.casefold(), there, n=1, cutoff=0.6)
@@ -71,6 +65,29 @@ def find(text: str, word: str, within: Sequence[tuple[int, int]] | None = None) 
         times = f"{len(places)} times" if len(places) > 1 else "once"
         raise InterpError(f'"{excerpt(text)}" has {shown(plain)} {times}, so there is no {shown(word)}.')
     return places[int(which) - 1]
+
+
+def name(text: str, place: tuple[int, int], within: Sequence[tuple[int, int]] | None = None) -> str:
+    """What ``find`` calls the word at these characters: the word, with its number where it occurs several times.
+
+    >>> name("un gato, otro gato", (14, 18)), name("un gato, otro gato", (9, 13))
+    ('gato@2', 'otro')
+    """
+    word = text[slice(*place)]
+    places = _places(text, word, within)
+    return f"{word}@{places.index(place) + 1}" if len(places) > 1 else word
+
+
+def _places(text: str, word: str, within: Sequence[tuple[int, int]] | None) -> list[tuple[int, int]]:
+    """Where a word, or several in a row, stand in a text."""
+    # A word ends where letters end; where a script writes no spaces, or at a sign, any place will do.
+    before = r"(?<!\w)" if spaced(word[0]) else ""
+    after = r"(?!\w)" if spaced(word[-1]) else ""
+    spelled = r"\s+".join(map(re.escape, word.split()))  # a line may break within a phrase
+    places = [match.span() for match in re.finditer(before + spelled + after, text)]
+    if within is None:
+        return places
+    return [(a, b) for a, b in places if any(first <= a and b <= last for first, last in within)]
 
 
 def find_both(

@@ -17,6 +17,7 @@ from analyses.explaining.beginning import Beginning
 from interp import HookedTransformer, Influences, InterpError, explain, results
 from interp.attribution.gradients import Differentiable
 from interp.mini import WEIGHTS
+from interp.prompts import swaps
 from tests.tiny import without_blocks
 from tests.tolerance import close
 
@@ -126,6 +127,17 @@ def test_a_generated_token_is_what_the_plain_model_generates(raw: HookedTransfor
         assert found.words.sizes["word"] == 8 + nth - 1
         assert np.isnan(found.words["knockout_kl"].values[-1])  # the last token always looks at itself
     assert explain(raw, "The cat is black. The cat is", "?", ">").order[0] == "black"
+
+
+def test_words_that_are_alike_are_told_apart_by_the_name_that_finds_them(raw: HookedTransformer) -> None:
+    text = "Un gato, un gato y un perro"
+    found = explain(raw, text, "?", "perro")
+    names = found.words["text"].values.tolist()
+    assert names == ["Un", "gato@1", ",", "un@1", "gato@2", "y", "un@2"]
+    assert sorted(found.order) == sorted(names)
+    places = [swaps.find(text, name) for name in names]
+    assert places == sorted(places)
+    assert len(set(places)) == len(places)
 
 
 def test_the_page_and_the_notebook_show_the_answer(found: Influences, tmp_path: Path) -> None:

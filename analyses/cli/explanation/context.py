@@ -99,6 +99,13 @@ class Setting:
         """The tokens with the one that is predicted."""
         return AnsweredPrompts.from_tokens([self.ids.tolist()], correct=self.says)
 
+    @property
+    def names(self) -> list[str]:
+        """The words before it, as ``--from`` takes them: of those that are alike the second is ``un@2``."""
+        text, within = self.written.text, self.written.within
+        named = zip(self.units, self.chars, strict=True)
+        return [unit.text if chars is None else swaps.name(text, chars, within) for unit, chars in named]
+
     def prompts(self, rows: Sequence[Sequence[int]]) -> Prompts:
         """Token ids as prompts with the role of the target."""
         return Prompts.from_ids(rows, {TARGET: np.tile((self.start, self.at + 1), (len(rows), 1))}, self.model)
@@ -366,7 +373,7 @@ def _labelled(
         variables,
         coords={
             "word": [f"{unit.text}@{unit.start}" for unit in asked.units],
-            "text": (_WORD, [unit.text for unit in asked.units]),
+            "text": (_WORD, asked.names),
             "first_token": (_WORD, [unit.start for unit in asked.units]),
             "other": np.arange(OTHERS),
             "other_word": ((_WORD, "other"), words.astype(str)),
