@@ -420,7 +420,7 @@ class _Verdict:
             return self._without_heads() if self.heads.cells else ""
         parts = []
         for role, found in self._by_place(movers):
-            heads, meeting = self._named(found), self.heads.meeting
+            heads, meeting = self._carrying(found, role), self.heads.meeting
             if role != meeting.role:
                 parts.append(say("it goes to {where} through {heads}", where=self._place(role), heads=heads))
             elif meeting.source_is_last:
@@ -432,7 +432,7 @@ class _Verdict:
         for role, found in self._by_place(readers):
             edge = self.heads.strongest_edge(found[0])
             onwards = edge is not None and edge.partition("<-")[2] in places
-            told = {"where": self._place(role), "heads": self._named(found)}
+            told = {"where": self._place(role), "heads": self._carrying(found, role)}
             parts.append(
                 say("from there to {where} through {heads}", **told)
                 if onwards
@@ -455,6 +455,12 @@ class _Verdict:
         """Heads by name, the rest counted."""
         told = [self.heads.names[head] for head in heads[:NAMED]]
         return listed(told + self._more(heads))
+
+    def _carrying(self, heads: Sequence[int], role: str) -> str:
+        """Heads by name, and whether they do only a part: less than half in either direction, all of them together."""
+        sums = [float(cell.effect.mean[list(heads)].sum()) for cell in self.heads.cells if cell.role == role]
+        named = self._named(heads)
+        return say("{heads} (in part)", heads=named) if sums and max(sums) < HALF else named
 
     def _more(self, heads: Sequence[int]) -> list[str]:
         """How many heads are left out of a list of them."""
@@ -583,7 +589,11 @@ class _Verdict:
         named = self.heads.labelled("mover") + self.heads.labelled("reader")
         agreeing = sum(all(agrees for _, agrees, _ in self.checks(head)) for head in named)
         heads = ""
-        if named:
+        if len(named) == 1 and not agreeing:
+            heads = say("The methods that measure heads do not all agree on the one named head.")
+        elif named and not agreeing:
+            heads = say("The methods that measure heads agree on none of the {count} named heads.", count=len(named))
+        elif named:
             heads = say(
                 "Every method that measures heads agrees on {agreeing} of {count} named heads.",
                 agreeing=agreeing,

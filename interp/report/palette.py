@@ -26,8 +26,8 @@ class Scale:
     """What a colour means.
 
     Attributes:
-        low: value at the first step.
-        high: value at the last step.
+        low: value at the first step, which is the lightest where the scale has no centre.
+        high: value at the last step; below ``low`` where the small values are those that count.
         units: units of the values, shown beside the legend.
         diverging: whether the scale has a centre (then ``low == -high``).
         name: the quantity, shown beside the legend.
@@ -49,6 +49,11 @@ class Scale:
     def rising(cls, low: float, high: float, *, units: str, name: str) -> Scale:
         """A sequential scale over [low, high]."""
         return cls(low, high if high > low else low + 1.0, units, name, False)
+
+    @classmethod
+    def falling(cls, high: float, low: float, *, units: str, name: str) -> Scale:
+        """A sequential scale over [low, high] on which the low values stand out, as of p-values."""
+        return cls(high, low, units, name, False)
 
     @property
     def steps(self) -> int:

@@ -309,6 +309,17 @@ def test_disagreements_are_spelled_out(planted: dict[str, xr.Dataset]) -> None:
     assert "L2H1" not in found.attrs["disagreement"]
 
 
+def test_where_no_head_has_all_methods_on_its_side_that_is_said(planted: dict[str, xr.Dataset]) -> None:
+    helped = {head: (1.0, -2.5, -2.0) for head in (MOVER, READER)}
+    looks = {(*MOVER, "noun<-color"): 0.9, (*READER, "answer<-noun"): 0.75}
+    given = {**planted, "head_attribution": attribution(attention=looks, ablated=helped)}
+    found = context_flow.run(given).attrs["agreement"]
+    assert found.startswith("The methods that measure heads agree on none of the 2 named heads. ")
+    given["activation_patching"] = patching({(*MOVER, "noun"): (0.6, 0.5)})
+    found = context_flow.run(given).attrs["agreement"]
+    assert found.startswith("The methods that measure heads do not all agree on the one named head. ")
+
+
 @pytest.mark.parametrize(
     ("effect", "directions", "words"),
     [
@@ -629,6 +640,26 @@ def test_what_reaches_the_answer_position_is_what_the_gate_has_shown() -> None:
     found = context_flow.run({"behavior": behavior(made=made), "activation_patching": patched}).attrs
     assert found["answer_short"] == "Yes: 'place' reaches the answer position; it comes there through L1H2."
     assert found["answer_short_es"] == "Sí: 'place' llega a la posición de la respuesta; llega allí a través de L1H2."
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "said"),
+    [
+        ((0.07, 0.28), None, "L1H2 (in part)."),
+        ((0.07, 0.9), None, "L1H2."),  # nothing comes without it
+        ((0.3, 0.3), (0.25, 0.1), "L1H2 and L0H1."),  # together more than half
+        ((0.3, 0.3), (0.1, 0.1), "L1H2 and L0H1 (in part)."),
+    ],
+)
+def test_heads_that_together_do_less_than_half_are_said_to_do_a_part(
+    first: tuple[float, float], second: tuple[float, float] | None, said: str
+) -> None:
+    made = Made("own/own")
+    made.attrs["vocabulary"] = Vocabulary().completed(("place", "answer"), {"place": N}).as_json()
+    effects = {(*MOVER, "answer"): first} | ({(0, 1, "answer"): second} if second else {})
+    patched = patching(effects, roles=("place", "answer"), made=made)
+    found = context_flow.run({"behavior": behavior(made=made), "activation_patching": patched}).attrs
+    assert found["answer_short"] == f"Yes: 'place' reaches the answer position; it comes there through {said}"
 
 
 def test_a_target_before_the_source_gets_nothing_of_it(planted: dict[str, xr.Dataset]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -75,6 +76,13 @@ def test_a_section_says_what_the_result_says_of_itself() -> None:
     assert (figure.title, figure.source, figure.file) == (
         "by prompt and word and layer (nats)", "nostalgebraist 2020", "results/lens.nc",
     )  # fmt: skip
+
+
+def test_of_p_values_the_small_ones_are_dark() -> None:
+    values = np.array([[0.01, 1.0], [0.5, 1.0], [1.0, 1.0]])
+    (figure,) = figures(section(result({"p_value": Variable(("layer", "word"), values, "", "p-value")})))
+    drawn = str(figure.panels[0].body)
+    assert re.findall(r'class="cell (s\d+)"', drawn) == ["s20", "s0", "s10", "s0", "s0", "s0"]
 
 
 def test_a_map_has_the_means_over_prompts_with_their_bootstrap_intervals() -> None:

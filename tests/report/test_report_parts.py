@@ -91,6 +91,8 @@ def test_scales_take_values_to_steps() -> None:
     assert [centred.step(v) for v in (-9, -2, 0, 2, 9, float("nan"))] == ["d0", "d0", "d20", "d40", "d40", "void"]
     rising = Scale.rising(0, 1, units="", name="x")
     assert [rising.step(v) for v in (0.0, 0.5, 1.0)] == ["s0", "s10", "s20"]
+    falling = Scale.falling(1, 0, units="", name="x")
+    assert [falling.step(v) for v in (0.0, 0.5, 1.0)] == ["s20", "s10", "s0"]
     assert Scale.centred(float("nan"), units="", name="x").high == 1.0
 
 

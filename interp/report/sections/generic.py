@@ -109,7 +109,12 @@ class _Shown:
         return np.asarray(self.cells["mean"].values, dtype=np.float64)
 
     def scale(self) -> Scale:
-        """Colours from the lowest to the highest value with 0 among them; centred on 0 if it lies between."""
+        """Colours from the lowest to the highest value with 0 among them; centred on 0 if it lies between.
+
+        Of p-values the low ones are dark.
+        """
+        if self.name.endswith("p_value"):
+            return Scale.falling(1.0, 0.0, units=say_stored(self.units), name=self.title)
         low, high = _span(self.values)
         if low < 0 < high:
             return Scale.centred(max(-low, high), units=say_stored(self.units), name=self.title)
