@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import importlib.metadata
+import json
 import re
 import sys
 import tomllib
@@ -98,6 +99,23 @@ def test_the_lock_has_the_versions_of_the_constraints_each_with_its_hashes() -> 
         assert sums, name
         assert all(re.fullmatch(r"[0-9a-f]{64}", one) for one in sums), name
     assert "://" not in lock.LOCK.read_text(encoding="utf-8")
+
+
+def test_of_a_library_of_several_builds_the_public_archive_is_asked_for_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[dict[str, str]] = []
+
+    def pip(command: list[str], *, check: bool, env: dict[str, str]) -> None:
+        asked.append(env)
+        archive = {"archive_info": {"hashes": {"sha256": f"{len(asked)}" * 64}}}
+        local = "2.0+cpu" if env.get("PIP_FIND_LINKS") else "2.0"
+        told = [{"metadata": {"name": "torch", "version": local}, "download_info": archive}]
+        Path(command[command.index("--report") + 1]).write_text(json.dumps({"install": told}))
+
+    monkeypatch.setattr(lock.subprocess, "run", pip)
+    monkeypatch.setenv("PIP_FIND_LINKS", "wheels")
+    found = [list(lock.chosen("3.12", {"torch": "2.0"}, public=public)) for public in (False, True)]
+    assert [one["PIP_FIND_LINKS"] for one in asked] == ["wheels", ""]
+    assert found == [[("torch", "2.0+cpu", "1" * 64)], [("torch", "2.0", "2" * 64)]]
 
 
 def test_all_that_is_installed_for_this_project_has_the_pinned_version() -> None:

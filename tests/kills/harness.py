@@ -196,6 +196,8 @@ def disturbed(harness: Harness, n: int, chance: random.Random) -> Iterator[Outco
 def with_dying_workers(job: SweepByWorkers, n: int, chance: random.Random) -> Iterator[Outcome]:
     """So many sweeps by the workers of one Ray, in each of which one worker is killed."""
     right = job.place / "undisturbed" / "out"
+    right.parent.mkdir()
+    assert job.again(right) == 0  # without workers, which every driver would have to start
     with job.workers() as workers:
         model = job.model.on(workers)
         heard: list[int] = []
@@ -225,15 +227,15 @@ def campaign(seed: int = 0, workers: int = 0, **how_many: int) -> Iterator[tuple
     model = HookedTransformer.from_pretrained("mini", device="cpu")
     with tempfile.TemporaryDirectory(prefix="kills-") as place:
         for name, n in how_many.items():
-            if n or (name == "drivers" and workers):
+            if n:
                 (Path(place) / name).mkdir()
-                job = JOBS[name](Path(place) / name, model)
-                harness = Harness(Path(place) / name, job)
+                harness = Harness(Path(place) / name, JOBS[name](Path(place) / name, model))
                 for outcome in disturbed(harness, n, chance):
                     yield name, outcome
-                if isinstance(job, SweepByWorkers):
-                    for outcome in with_dying_workers(job, workers, chance):
-                        yield "workers", outcome
+        if workers:
+            (Path(place) / "workers").mkdir()
+            for outcome in with_dying_workers(SweepByWorkers(Path(place) / "workers", model), workers, chance):
+                yield "workers", outcome
 
 
 def main() -> int:
