@@ -10,6 +10,7 @@ The figures stand in ``interp/groundtruth/table.json``. Nothing here loads torch
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -25,6 +26,8 @@ from interp.language import say
 
 FILE = Path(__file__).parent / "groundtruth" / "table.json"
 """The figures that are shipped."""
+WELL_ORDERED = 0.95
+"""AUROC from which the size of what is found is said to tell true ones from others."""
 
 USED_BY: Mapping[str, tuple[tuple[str, str], ...]] = {
     "activation_patching": (("denoising", "carries"), ("noising", "carries"), ("stream_in", "used")),
@@ -88,13 +91,22 @@ class Record:
         return sum(counts[column] for counts in self.by_model.values())
 
     @property
+    def mean_auroc(self) -> float:
+        """Over the models; NaN where it is defined on none."""
+        return sum(self.auroc.values()) / len(self.auroc) if self.auroc else math.nan
+
+    @property
     def order(self) -> str:
         """The mean AUROC over the models, and the worst with its model where it is not 1."""
         if not self.auroc:
             return "–"
-        mean = sum(self.auroc.values()) / len(self.auroc)
         worst = min(self.auroc, key=lambda name: self.auroc[name])
-        return "1.00" if self.auroc[worst] == 1 else f"{mean:.2f} ({self.auroc[worst]:.2f} {worst})"
+        return "1.00" if self.auroc[worst] == 1 else f"{self.mean_auroc:.2f} ({self.auroc[worst]:.2f} {worst})"
+
+    @property
+    def tells_apart(self) -> bool:
+        """Whether most others are named, and yet on every model hardly one of them is larger than a true one."""
+        return bool(self.auroc) and 2 * self.false_alarms > self.others and min(self.auroc.values()) >= WELL_ORDERED
 
 
 @cache
@@ -246,15 +258,19 @@ def _line(asked: Sequence[tuple[str, str]]) -> str | None:
     if not asked:
         return None
     words, what = methods(), questions()
-    said = [
-        say(
+    said = []
+    for method, question in asked:
+        one = of(method, question)
+        found = say(
             "{method} finds {found} of {true} {what} and names {wrong} of {others} others",
             method=words[method], found=one.found, true=one.true, what=what[question], wrong=one.false_alarms,
             others=one.others,
-        )
-        for method, question in asked
-        for one in (of(method, question),)
-    ]  # fmt: skip
+        )  # fmt: skip
+        if one.tells_apart:
+            found = say(
+                "{found}, but its size tells them apart (AUROC {auroc})", found=found, auroc=f"{one.mean_auroc:.2f}"
+            )
+        said.append(found)
     return say("On {n} models whose circuit is known: {said}.", n=len(table()["models"]), said="; ".join(said))
 
 

@@ -9,6 +9,11 @@ The format is that of ``Graph.to_json`` and ``Graph.from_json`` in EAP-IG (Hanna
 A high score means there what it means here: the edge moves the answer towards the clean run. MIB gives every head keys
 and values of its own. Where heads share them, their edges are written with the score of the one that they share, and
 the shared one is read with the mean of theirs.
+
+Their ``logits`` are where the stream after the last block is read, so a circuit that ends there is written with that
+end. One that ends in the stream of an earlier layer cannot be said: the format has no node for a place in the stream.
+Written as edges to ``logits`` it would claim that its senders reach the output past all the blocks between. Written as
+edges of a model of fewer layers it would not fit the model that MIB loads by its name.
 """
 
 from __future__ import annotations
@@ -34,6 +39,7 @@ MOST_BYTES = 2**30
 SOURCE = "circuit in MIB's format (Mueller et al. 2025, arXiv 2504.13151)"
 
 _LABEL = re.compile(r"L(?P<layer>\d+)(?P<kind>H|KV)(?P<head>\d+)(?:\.(?P<read>[qkv]))?")
+_STREAM = re.compile(r"L\d+\.resid_(?:pre|mid|post)")
 _THEIRS = re.compile(r"a(\d+)\.h(\d+)(?:<([qkv])>)?|m(\d+)|input|logits")
 
 
@@ -42,11 +48,13 @@ def save_mib(model: HookedTransformer, circuit: Circuit, path: str | Path) -> Pa
 
     Args:
         model: whose circuit it is.
-        circuit: its edges have no roles, which MIB's do not have either.
+        circuit: its edges have no roles, which MIB's do not have either. It ends at the logits, or in the stream after
+            the last block, which is MIB's ``logits``; the file does not say what was measured there.
         path: of the file, ``importances.json`` in a submission to MIB.
 
     Raises:
-        InterpError: edges with roles, another model's circuit, or a place that cannot be written.
+        InterpError: edges with roles, a circuit that ends in the stream of an earlier layer, another model's circuit,
+            or a place that cannot be written.
 
     >>> import tempfile
     >>> from interp import HookedTransformer, tasks
@@ -103,14 +111,22 @@ def _shape(model: HookedTransformer) -> dict[str, int | bool]:
 def _told(model: HookedTransformer, circuit: Circuit) -> dict[str, Any]:
     if circuit.graph.roles is not None:
         raise InterpError("MIB's circuits have no roles. Find the circuit with edges at every position.")
-    whole = Graph.of(model, roles=None)
-    if not set(circuit.graph.senders) <= set(whole.senders) or not set(circuit.graph.receivers) <= set(whole.receivers):
+    whole, ends = Graph.of(model, roles=None), {"logits": "logits", f"L{model.cfg.n_layers - 1}.resid_post": "logits"}
+    for receiver in circuit.graph.receivers:
+        if receiver not in ends and _STREAM.fullmatch(receiver):
+            raise InterpError(
+                f"The circuit ends in {receiver}, and MIB's circuits end at the logits: its format has no node for a "
+                "place in the stream before the last block's end. Find the circuit with a metric of the logits."
+            )
+    if not set(circuit.graph.senders) <= set(whole.senders) or not set(circuit.graph.receivers) <= {
+        *whole.receivers, *ends,
+    }:  # fmt: skip
         raise InterpError(f"The circuit is not one of {model.name}: give the model that it was found in.")
     scores, kept = circuit.scores.values, circuit.kept
     edges, nodes = {}, {_their_name(node): {"in_graph": False} for node in (*whole.senders, "logits")}
     for index in map(tuple, np.argwhere(np.isfinite(scores))):
         edge = circuit.graph.edge(index)
-        for receiver in _of_heads(edge.receiver, whole):
+        for receiver in _of_heads(ends.get(edge.receiver, edge.receiver), whole):
             edges[f"{_their_name(edge.sender)}->{_their_name(receiver)}"] = {
                 "score": float(scores[index]), "in_graph": bool(kept[index]),
             }  # fmt: skip

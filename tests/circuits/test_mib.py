@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from interp.circuits import Circuit, load_mib, save_mib
+from interp.circuits import Circuit, discover, load_mib, save_mib
 from interp.circuits.graph import Graph
 from interp.errors import InterpError
 from interp.model import HookedTransformer
+from interp.readouts import projection
 from tests.tiny import scattered_pairs
 from tests.tolerance import close
 
@@ -56,6 +57,35 @@ def test_the_file_has_the_names_and_numbers_of_their_graph(llama: HookedTransfor
             edge["in_graph"] for key, edge in told["edges"].items() if name in key.replace("<", "->").split("->")
         ]
         assert node["in_graph"] == any(touching), name
+
+
+def test_a_circuit_that_ends_after_the_last_block_ends_at_their_logits(
+    llama: HookedTransformer, tmp_path: Path
+) -> None:
+    """Their ``LogitNode`` reads ``blocks.2.hook_resid_post`` of a model of three blocks."""
+    last = projection(2, "noun", list(range(1, 33)), site="resid_post")
+    found = discover(llama, scattered_pairs(), "eap", metric=last, size=20, audit=None)
+    assert found.graph.receivers[-1] == "L2.resid_post"
+    told = json.loads(save_mib(llama, found, tmp_path / "a.json").read_text())
+    close(told["edges"]["m2->logits"]["score"], found.scores.sel(sender="MLP2", receiver="L2.resid_post"))
+    back = load_mib(llama, scattered_pairs(), tmp_path / "a.json")
+    assert {
+        edge._replace(receiver=edge.receiver.replace("L2.resid_post", "logits")) for edge in found.edges
+    } == back.edges
+    assert any(edge.receiver == "logits" for edge in back.edges)
+    assert len(told["edges"]) == len(
+        json.loads(save_mib(llama, scored(llama), tmp_path / "b.json").read_text())["edges"]
+    )
+
+
+@pytest.mark.parametrize("site", ["resid_pre", "resid_mid", "resid_post"])
+def test_a_circuit_that_ends_in_an_earlier_stream_is_refused(
+    site: str, llama: HookedTransformer, tmp_path: Path
+) -> None:
+    circuit = Circuit.of(llama, scattered_pairs(), [], metric=projection(1, "noun", site=site))
+    with pytest.raises(InterpError, match=f"ends in L1.{site}, and MIB's circuits end at the logits"):
+        save_mib(llama, circuit, tmp_path / "a.json")
+    assert not (tmp_path / "a.json").exists()
 
 
 def added(edge: str, score: object = 1.0) -> Callable[[dict[str, Any]], None]:

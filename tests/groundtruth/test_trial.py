@@ -127,8 +127,11 @@ def test_the_rates_that_are_promised_are_kept() -> None:
     for claim, counted in alarms.items():
         count, n = counted["alarms"], counted["n"]
         assert n >= 200
-        if claim in {"readable", "das"}:  # these are said at a level of 5%, and so often they are met
-            assert stats.exact_interval(count, n)[0] <= 0.05, claim
+        if claim in {"readable", "das"}:
+            # These are said at a level of 5%, and so often they are met: no more often were they seen, and what 200
+            # models can show is that it is no rate above 8%. That of the permutations alone is held in test_evidence.
+            assert count / n <= 0.05, claim
+            assert stats.exact_interval(count, n)[1] <= 0.08, claim
         elif claim != "heads alone":
             assert stats.exact_interval(count, n)[1] <= 0.06, claim
     assert stats.exact_interval(alarms["verdict"]["alarms"], alarms["verdict"]["n"])[1] <= 0.05
@@ -189,6 +192,23 @@ def test_a_line_says_how_often_a_result_was_right() -> None:
     with speaking("es"):
         assert str(track_record.line("verdict")).startswith("En 13 modelos cuyo circuito se conoce: el veredicto")
     assert track_record.line("unheard_of") is None
+
+
+def test_where_most_others_are_named_the_line_says_that_the_size_tells_them_apart() -> None:
+    """An explanation says yes of every word, and of every true one much more arrives than of any other."""
+    one = trial.Trial(built("plain"))
+    shares = trial.arriving(one.model, one.pairs)
+    true = one.true("arrives")
+    sizes = [abs(size) for size, _ in shares.values()]
+    assert trial.said_yes(shares) == set(shares) > true
+    assert min(abs(shares[role][0]) for role in true) > 10 * sorted(sizes)[len(shares) - len(true) - 1]
+    assert str(track_record.line("reach")).endswith(
+        "and names 36 of 36 others, but its size tells them apart (AUROC 1.00)."
+    )
+    with speaking("es"):
+        assert str(track_record.line("reach")).endswith(", pero su tamaño los distingue (AUROC 1.00).")
+    said = {key for key in track_record.table()["records"] if track_record.of(*key.split("/")).tells_apart}
+    assert said == {"arrival/arrives", "composition/between"}
 
 
 @pytest.mark.parametrize(
