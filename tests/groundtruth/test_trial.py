@@ -190,7 +190,7 @@ def test_a_line_says_how_often_a_result_was_right() -> None:
         f"of {record.true} heads that take the source from its own word and names 0 of {record.others} others."
     )
     with speaking("es"):
-        assert str(track_record.line("verdict")).startswith("En 13 modelos cuyo circuito se conoce: el veredicto")
+        assert str(track_record.line("verdict")).startswith("En 13 modelos cuyo circuito se conoce: con el veredicto")
     assert track_record.line("unheard_of") is None
 
 
