@@ -8,9 +8,13 @@ import numpy as np
 import pytest
 import torch
 
+from interp import tasks
+from interp.model import HookedTransformer
+from interp.readouts import projection
 from interp.sweeps.cells import Cells, Part
 from interp.sweeps.exact import planner
 from interp.sweeps.exact.planner import Group, Join, Plan, Sizes, find_groups, find_rows, into_batches, joined, runs_of
+from interp.sweeps.reading import Reading
 
 # Two layers; a stream of 4; two heads of 2, which share one pair of keys and values; 6 neurons; 10 tokens.
 D, Q, KV, M, V = 4, 4, 2, 6, 10
@@ -55,6 +59,12 @@ def test_operations_of_a_row_are_those_counted_token_by_token(join: Join, answer
     sizes = replace(SIZES, n_layers=n_layers)
     for start, end in ((0, 5), (3, 5)):
         assert sizes.row_flop(join, start, end, answers) == counted(join, start, end, answers, n_layers)
+
+
+def test_a_row_pays_for_the_part_of_the_unembedding_that_its_readout_needs(mini: HookedTransformer) -> None:
+    pairs = tasks.build("color-noun", tokenizer=mini, n=2)
+    asked = {"logit_difference": 2, "probability": 1280, projection(2, "noun", site="resid_pre"): 0}
+    assert [Sizes.of(mini.blocks, Reading.of(pairs, one)).vocab for one in asked] == [*asked.values()]
 
 
 def test_operations_of_a_row_by_hand() -> None:
