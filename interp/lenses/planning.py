@@ -15,11 +15,13 @@ if TYPE_CHECKING:
     from interp.model import HookedTransformer
     from interp.prompts import PromptPairs
 
-PER_LOGIT = 2000.0
-"""Operations of matrix products that take as long as what is measured of one logit: softmax, rank, divergence.
+PER_LOGIT_READ = 2200.0
+"""Operations of matrix products that take as long as what is measured of one logit: softmax, rank, divergence."""
+PER_LOGIT_TRAINED = 5200.0
+"""The same of one logit that a step of training looks at: two softmaxes, their divergence, and the way back.
 
-On ``mini`` 2200 were measured of a logit that is read, and 5200 of one that is trained on, so that a plan of training
-is too low; ``python -m tests.benchmarks.budget`` says what they are on another machine and model.
+Both were measured on ``mini`` by ``python -m tests.benchmarks.budget``, which says what they are on another machine and
+model.
 """
 
 
@@ -51,7 +53,7 @@ def reading_passes(
     n_sites, n_places = len(stream_sites(model, sites)), len(pairs.roles if roles is None else roles)
     cells = n * n_places * n_sites * (cfg.n_layers + 1)
     translated = (n_lenses - 1) * 2.0 * cfg.d_model**2
-    each = n_lenses * (_unembedding(model) + PER_LOGIT * cfg.vocab_out) + translated
+    each = n_lenses * (_unembedding(model) + PER_LOGIT_READ * cfg.vocab_out) + translated
     made = passes(model, pairs.clean, unembedded=0, besides=cells * each)
     held = 8 * 4 * min(LOGITS_AT_ONCE, n * n_places * (cfg.n_layers + 1) * cfg.vocab_out)
     return replace(made, peak_bytes=made.peak_bytes + held)
@@ -82,7 +84,7 @@ def tuned_passes(
     share = looked_at / n_tokens
     products = 4.0 * cfg.d_model**2  # the sums of the closed form, and a translator
     solving = n_points * 3.0 * cfg.d_model**3
-    of_logits = 2 * _unembedding(model) + PER_LOGIT * cfg.vocab_out
+    of_logits = 2 * _unembedding(model) + PER_LOGIT_TRAINED * cfg.vocab_out
     step = n_points * looked_at * (of_logits + 3 * products)
     made = passes(
         model, prompts, forward=1 + steps * share, unembedded=0,
