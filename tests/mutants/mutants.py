@@ -61,7 +61,7 @@ class Target:
 TARGETS = {
     "readouts": Target(
         ("interp/readouts.py",),
-        (*EXAMPLES, "interp/readouts.py", "tests/test_readouts.py"),
+        (*EXAMPLES, "interp/readouts.py", "tests/test_readouts.py", "tests/sweeps/test_projections.py"),
     ),
     "stats": Target(
         ("interp/stats.py",),
