@@ -109,7 +109,7 @@ def find_both(
         )
     if second[0] < first[1]:
         raise InterpError(
-            f"{shown(text[slice(*second)])} does not come after {shown(text[slice(*first)])}. A model of this kind "
+            f"{shown(target)} does not come after {shown(source)}. A model of this kind "
             "reads from left to right, so that a word can only reach later ones."
         )
     return first, second

@@ -30,7 +30,8 @@ from tests.benchmarks.workload import SMALL, save_random, workload
 if TYPE_CHECKING:
     from interp.prompts import PromptPairs
 
-N_PAIRS, N_LARGE, TOKENS, STEPS = 8, 4, 32, (1, 3)
+N_PAIRS, N_LARGE, TOKENS = 8, 4, 32
+FEW, MANY = (1, 3), (1, 101)  # steps of training whose difference is measured: long enough to be told from noise
 SITE = "resid_post"
 
 
@@ -44,9 +45,11 @@ def seconds(job: Callable[[], object], repeats: int) -> float:
     return min(taken)
 
 
-def lines(name: str, model: HookedTransformer, pairs: PromptPairs, *, repeats: int = 1) -> list[str]:
+def lines(
+    name: str, model: HookedTransformer, pairs: PromptPairs, *, repeats: int = 1, steps: tuple[int, int] = FEW
+) -> list[str]:
     """What was found of one model; what takes long is measured once."""
-    cfg, n_steps = model.cfg, STEPS[1] - STEPS[0]
+    cfg, n_steps = model.cfg, steps[1] - steps[0]
     sweep = Patching(["resid_pre"], "denoising")
     rate = sweep.plan(model, pairs).flop / seconds(lambda: sweep.run(model, pairs), repeats)
 
@@ -56,8 +59,8 @@ def lines(name: str, model: HookedTransformer, pairs: PromptPairs, *, repeats: i
     of_reading = PER_LOGIT_READ + (read * rate - to_read) / n_read
 
     asked = {"sites": [SITE], "tokens": TOKENS}
-    few, many = (seconds(partial(lenses.tuned_lens, model, pairs.clean, steps=n, **asked), repeats=1) for n in STEPS)
-    fewer, more = (tuned_passes(model, pairs.clean, steps=n, **asked).flop for n in STEPS)
+    few, many = (seconds(partial(lenses.tuned_lens, model, pairs.clean, steps=n, **asked), repeats=1) for n in steps)
+    fewer, more = (tuned_passes(model, pairs.clean, steps=n, **asked).flop for n in steps)
     step, to_step = (many - few) / n_steps, (more - fewer) / n_steps
     n_trained = (cfg.n_layers - 1) * TOKENS * cfg.vocab_out  # after the last layer nothing is trained
     of_training = PER_LOGIT_TRAINED + (step * rate - to_step) / n_trained
@@ -83,7 +86,11 @@ def main() -> None:
         print("\n".join(lines(asked.model, model, tasks.build("color-noun", "recall", tokenizer=model, n=N_LARGE))))
         return
     model = HookedTransformer.from_pretrained("mini", device="cpu")
-    print("\n".join(lines("mini", model, tasks.build("color-noun", "recall", tokenizer=model, n=N_PAIRS), repeats=3)))
+    print(
+        "\n".join(
+            lines("mini", model, tasks.build("color-noun", "recall", tokenizer=model, n=N_PAIRS), repeats=3, steps=MANY)
+        )
+    )
     with tempfile.TemporaryDirectory() as place:
         work = workload("small", save_random(Path(place), SMALL), n_prompts=N_LARGE, device="cpu")
         print("\n".join(lines("GPT-2 small's shape", work.model, work.pairs)))

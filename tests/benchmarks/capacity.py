@@ -2,6 +2,7 @@
 
     python -m tests.benchmarks.capacity            the table of docs/large.md
     python -m tests.benchmarks.capacity --check    seconds predicted and measured here, at two sizes
+    OMP_NUM_THREADS=1 python -m tests.benchmarks.capacity --check --workers 1 2    and on one and two workers of Ray
 
 The plans are of models with the layers and heads of the large ones and narrow matrices, whose operations are scaled to
 the published widths: every figure of the table is extrapolated. Prompts are those of the bundled task as mini's
@@ -15,6 +16,7 @@ import os
 import shutil
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 os.environ |= {"TQDM_DISABLE": "1", "HF_HUB_OFFLINE": "1"}  # before the imports
@@ -25,8 +27,10 @@ from analyses.cli import plans, rehearsal
 from analyses.cli import study as studies
 from interp import HookedTransformer, capacity, tasks
 from interp.capacity import SHAPES, Shape, Work
+from interp.engines import ray
 from interp.mini import WEIGHTS
 from interp.model.outline import outlined
+from interp.prompts import PromptPairs
 from interp.sweeps import Patching, planning
 from tests.benchmarks.workload import SMALL, save_random
 
@@ -87,8 +91,11 @@ def table() -> None:
                 print(f"| {name} | {planned} | {device.name} | {workers} | {memory} | {told} |", flush=True)
 
 
-def check() -> None:
-    """Seconds of sweeps predicted from a rate measured on another sweep, beside those that they took, at two sizes."""
+def check(workers: Sequence[int]) -> None:
+    """Seconds of sweeps predicted from a rate measured on another sweep, beside those that they took, at two sizes.
+
+    A worker is predicted to go at the rate of this process, with as many threads as it has.
+    """
     with tempfile.TemporaryDirectory() as place:
         save_random(Path(place), SMALL)
         for name, source, n in (("mini", "mini", 24), ("GPT-2 small's shape", place, 2)):
@@ -96,21 +103,44 @@ def check() -> None:
             reader = model if model.tokenizer is not None else HookedTransformer.from_pretrained("mini")
             pairs = tasks.build(STUDY, tokenizer=reader, n=n)
             rate = rehearsal.operations_per_second(model, pairs)
-            for site in ("resid_pre", "z"):
-                asked = Patching([site], "denoising")
-                work = asked.plan(model, pairs)
-                begun = time.perf_counter()
-                asked.run(model, pairs)
-                seconds = time.perf_counter() - begun
-                said = work.flop / rate
-                print(
-                    f"{name:<22}{site:<12}{n:>3} pairs {work.flop:.2e} operations: {said:7.1f} s predicted, "
-                    f"{seconds:7.1f} s measured, {said / seconds:.2f}",
-                    flush=True,
-                )
+            compared(name, model, pairs, rate)
+            for count in workers:
+                with ray.started(count) as crew:
+                    many = model.on(crew)
+                    list(many.engine.map(many, Waiting(), range(4 * count)))  # starts them
+                    compared(name, many, pairs, rate, crew.count)
+
+
+def compared(name: str, model: HookedTransformer, pairs: PromptPairs, rate: float, workers: int = 0) -> None:
+    """Print the seconds of sweeps, predicted and measured; 0 workers are this process."""
+    who = f"{workers} of Ray" if workers else "this process"
+    for site in ("resid_pre", "z"):
+        asked = Patching([site], "denoising")
+        flop = asked.plan(model, pairs).flop
+        begun = time.perf_counter()
+        asked.run(model, pairs)
+        seconds, said = time.perf_counter() - begun, flop / (rate * max(1, workers))
+        print(
+            f"{name:<20} {site:<10}{len(pairs):>3} pairs {flop:.2e} operations, {who:<12}: {said:7.1f} s predicted, "
+            f"{seconds:7.1f} s measured, {said / seconds:.2f}",
+            flush=True,
+        )
+
+
+class Waiting:
+    """Work that takes a moment, so that each worker is there and has some."""
+
+    def ready(self, model: HookedTransformer) -> None:
+        """Nothing is shared."""
+
+    def do(self, ready: None, piece: int) -> None:
+        """Wait."""
+        time.sleep(0.05)
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--check", action="store_true", help="predicted and measured seconds here")
-    check() if parser.parse_args().check else table()
+    parser.add_argument("--workers", type=int, nargs="*", default=[], help="with --check: numbers of workers of Ray")
+    given = parser.parse_args()
+    check(given.workers) if given.check else table()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import re
 from pathlib import Path
 from typing import Any
 
@@ -126,7 +127,11 @@ def test_a_generated_token_is_what_the_plain_model_generates(raw: HookedTransfor
         assert found.words.attrs["says"] == raw.tokenizer.decode(new[0, ids.shape[1] + nth - 1])
         assert found.words.sizes["word"] == 8 + nth - 1
         assert np.isnan(found.words["knockout_kl"].values[-1])  # the last token always looks at itself
-    assert explain(raw, "The cat is black. The cat is", "?", ">").order[0] == "black"
+    found = explain(raw, "The cat is black. The cat is", "?", ">")
+    assert found.order[0] == "black"
+    asked = re.search(r"place \d of (\d) by attention cut", found.answer)
+    assert asked is not None
+    assert int(asked[1]) == 7  # the last of eight is not asked
 
 
 def test_words_that_are_alike_are_told_apart_by_the_name_that_finds_them(raw: HookedTransformer) -> None:

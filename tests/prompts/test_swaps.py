@@ -51,6 +51,8 @@ def test_of_many_places_the_first_and_the_last_are_named() -> None:
 def test_a_target_before_the_source_is_refused() -> None:
     with pytest.raises(InterpError, match="'negro' does not come after 'gato'"):
         swaps.find_both(TEXT, "gato", "negro")
+    with pytest.raises(InterpError, match="'black' does not come after 'is@2'"):  # it does come after the first
+        swaps.find_both("The cat is black. The cat is", "is@2", "black")
 
 
 @pytest.mark.parametrize(("source", "target"), [("negro", "negro"), ("color negro", "negro"), ("negro", "color negro")])

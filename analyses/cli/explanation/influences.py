@@ -220,7 +220,7 @@ class Influences:
         gradient = gradient + 2
         return say(
             " They part most over {word}: place {first} of {n} by {way}, place {second} by {other}.",
-            word=quoted(str(self.words["text"].values[word])), n=ranks.shape[1],
+            word=quoted(str(self.words["text"].values[word])), n=int(np.isfinite(ranks[run]).sum()),
             way=drawn.method_name(METHODS[run]), first=int(ranks[run, word]),
             other=drawn.method_name(METHODS[gradient]), second=int(ranks[gradient, word]),
         )  # fmt: skip
