@@ -69,7 +69,7 @@ def test_a_chat_is_explained_as_the_template_writes_it(chatty: HookedTransformer
 
 def test_which_words_of_a_chat_matter(chatty: HookedTransformer) -> None:
     found = explain(chatty, CHAT, "?", ">")
-    assert found.words["text"].values.tolist()[:3] == ["The", "user", "likes"]
+    assert found.words["text"].values.tolist()[:3] == ["The@1", "user", "likes"]
     assert "system" not in found.words["text"].values.tolist()
 
 
