@@ -93,9 +93,10 @@ def main() -> None:
     """Write the file."""
     versions: dict[str, str] = {}
     found: dict[str, set[str]] = {}
+    pinned = pins()
+    several = {SEVERAL_BUILDS: pinned[SEVERAL_BUILDS]}
     for python in PYTHONS:
-        several = {SEVERAL_BUILDS: pins()[SEVERAL_BUILDS]}
-        for name, version, sha256 in (*chosen(python, pins()), *chosen(python, several, public=True)):
+        for name, version, sha256 in (*chosen(python, pinned), *chosen(python, several, public=True)):
             versions[name] = Version(version).public  # a local build's name would leave out the public one
             found.setdefault(name, set()).add(sha256)
     lines = [

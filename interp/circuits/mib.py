@@ -111,22 +111,20 @@ def _shape(model: HookedTransformer) -> dict[str, int | bool]:
 def _told(model: HookedTransformer, circuit: Circuit) -> dict[str, Any]:
     if circuit.graph.roles is not None:
         raise InterpError("MIB's circuits have no roles. Find the circuit with edges at every position.")
-    whole, ends = Graph.of(model, roles=None), {"logits": "logits", f"L{model.cfg.n_layers - 1}.resid_post": "logits"}
-    for receiver in circuit.graph.receivers:
-        if receiver not in ends and _STREAM.fullmatch(receiver):
-            raise InterpError(
-                f"The circuit ends in {receiver}, and MIB's circuits end at the logits: its format has no node for a "
-                "place in the stream before the last block's end. Find the circuit with a metric of the logits."
-            )
-    if not set(circuit.graph.senders) <= set(whole.senders) or not set(circuit.graph.receivers) <= {
-        *whole.receivers, *ends,
-    }:  # fmt: skip
+    whole, last = Graph.of(model, roles=None), f"L{model.cfg.n_layers - 1}.resid_post"
+    end = circuit.graph.receivers[-1]
+    if end != last and _STREAM.fullmatch(end):
+        raise InterpError(
+            f"The circuit ends in {end}, and MIB's circuits end at the logits: its format has no node for a place in "
+            "the stream before the last block's end. Find the circuit with a metric of the logits."
+        )
+    if set(circuit.graph.senders) - set(whole.senders) or set(circuit.graph.receivers) - {*whole.receivers, last}:
         raise InterpError(f"The circuit is not one of {model.name}: give the model that it was found in.")
     scores, kept = circuit.scores.values, circuit.kept
     edges, nodes = {}, {_their_name(node): {"in_graph": False} for node in (*whole.senders, "logits")}
     for index in map(tuple, np.argwhere(np.isfinite(scores))):
         edge = circuit.graph.edge(index)
-        for receiver in _of_heads(ends.get(edge.receiver, edge.receiver), whole):
+        for receiver in _of_heads("logits" if edge.receiver == last else edge.receiver, whole):
             edges[f"{_their_name(edge.sender)}->{_their_name(receiver)}"] = {
                 "score": float(scores[index]), "in_graph": bool(kept[index]),
             }  # fmt: skip

@@ -20,8 +20,8 @@ PER_LOGIT_READ = 2200.0
 PER_LOGIT_TRAINED = 5200.0
 """The same of one logit that a step of training looks at: two softmaxes, their divergence, and the way back.
 
-Both were measured on ``mini`` by ``python -m tests.benchmarks.budget``, which says what they are on another machine and
-model.
+Both are rough: ``python -m tests.benchmarks.budget``, which says what they are on a machine, has found 2700 to 4800 for
+the one and 1100 to 3300 for the other.
 """
 
 

@@ -33,6 +33,7 @@ from interp.model.outline import outlined
 from interp.prompts import PromptPairs
 from interp.sweeps import Patching, planning
 from tests.benchmarks.workload import SMALL, save_random
+from tests.processes import doers
 
 STUDY, N, NARROW = "color-noun", 24, 8
 MODELS = ("gpt2-xl", "llama-3.1-8b", "llama-3.1-70b")
@@ -107,7 +108,7 @@ def check(workers: Sequence[int]) -> None:
             for count in workers:
                 with ray.started(count) as crew:
                     many = model.on(crew)
-                    list(many.engine.map(many, Waiting(), range(4 * count)))  # starts them
+                    doers(many, 4 * count)  # starts them
                     compared(name, many, pairs, rate, crew.count)
 
 
@@ -125,17 +126,6 @@ def compared(name: str, model: HookedTransformer, pairs: PromptPairs, rate: floa
             f"{seconds:7.1f} s measured, {said / seconds:.2f}",
             flush=True,
         )
-
-
-class Waiting:
-    """Work that takes a moment, so that each worker is there and has some."""
-
-    def ready(self, model: HookedTransformer) -> None:
-        """Nothing is shared."""
-
-    def do(self, ready: None, piece: int) -> None:
-        """Wait."""
-        time.sleep(0.05)
 
 
 if __name__ == "__main__":

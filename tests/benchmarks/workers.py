@@ -16,18 +16,7 @@ import numpy as np
 
 from interp import HookedTransformer, sweep, tasks
 from interp.engines import ray
-
-
-class _Pid:
-    """Work that says who does it."""
-
-    def ready(self, model: HookedTransformer) -> None:
-        """Nothing is shared."""
-
-    def do(self, ready: None, piece: int) -> int:
-        """The process, which waits a little, so that each has some."""
-        time.sleep(0.05)
-        return os.getpid()
+from tests.processes import doers
 
 
 def main() -> None:
@@ -52,7 +41,7 @@ def main() -> None:
     for count in (1, 2):
         with ray.started(count) as workers:
             many = model.on(workers)
-            list(many.engine.map(many, _Pid(), range(8)))  # starts them
+            doers(many, 8)  # starts them
             found, seconds = measured(many)
             first = first or seconds
             same = found.tobytes() == whole.tobytes()
@@ -61,7 +50,7 @@ def main() -> None:
                 f"same bytes: {same}; largest difference {np.abs(found - whole).max():.2g}"
             )
             if given.kill and count == 2:
-                victim = next(pid for _, pid in many.engine.map(many, _Pid(), range(2)))
+                victim = doers(many, 2)[0]
                 told = []
 
                 def listen(done: int, total: int, victim: int = victim, told: list[int] = told) -> None:

@@ -72,21 +72,6 @@ def small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(running.BATCH_TOKENS, "cpu", 60)
 
 
-def pids(model: HookedTransformer, n: int) -> list[int]:
-    """Who does each of some pieces."""
-    # A class of a function is sent with its code: a worker cannot import this file.
-
-    class Pids:
-        def ready(self, model: object) -> None:
-            return None
-
-        def do(self, ready: None, piece: int) -> int:
-            time.sleep(0.05)
-            return os.getpid()
-
-    return [pid for _, pid in model.engine.map(model, Pids(), range(n))]
-
-
 def same_bytes(one: xr.Dataset, other: xr.Dataset) -> bool:
     assert set(one.variables) == set(other.variables)
     return all(one[name].values.tobytes() == other[name].values.tobytes() for name in one.variables)
@@ -130,7 +115,7 @@ def test_sweeps_through_hooks_and_circuits_give_the_bytes_of_this_process(
 
 
 def test_both_workers_work_and_share_the_weights(two: HookedTransformer) -> None:
-    assert len(set(pids(two, 12))) == 2
+    assert len(set(processes.doers(two, 12))) == 2
 
     class Writable:
         def ready(self, model: HookedTransformer) -> HookedTransformer:
@@ -149,7 +134,7 @@ def test_both_workers_work_and_share_the_weights(two: HookedTransformer) -> None
 
 
 def test_ray_listens_on_the_loopback_address_alone(two: HookedTransformer) -> None:
-    pids(two, 2)
+    processes.doers(two, 2)
     mine = {f"socket:[{inode}]" for inode in inodes(processes.descendants(os.getpid()) | {os.getpid()})}
     loopback = {"0100007F", "0000000000000000FFFF00000100007F", "00000000000000000000000001000000"}
     for table in ("tcp", "tcp6"):
@@ -175,7 +160,7 @@ def inodes(pids: set[int]) -> set[str]:
 def test_a_worker_that_is_killed_is_replaced_and_its_batches_are_done_again(
     mini: HookedTransformer, two: HookedTransformer, pairs: PromptPairs, workers: ray.Workers
 ) -> None:
-    victim = pids(two, 4)[0]
+    victim = processes.doers(two, 4)[0]
     heard: list[tuple[int, int]] = []
 
     def listen(done: int, total: int) -> None:
@@ -205,7 +190,7 @@ def test_a_batch_that_kills_three_workers_is_given_up(two: HookedTransformer) ->
 
     with pytest.raises(InterpError, match=r"Batch 2 of 3 ended 3 workers one after the other, so it is given up"):
         list(two.engine.map(two, Deadly(), [0, 1, 2]))
-    assert len(pids(two, 4)) == 4  # and the engine goes on
+    assert len(processes.doers(two, 4)) == 4  # and the engine goes on
 
 
 def test_what_a_worker_refuses_is_said_as_here(two: HookedTransformer) -> None:
