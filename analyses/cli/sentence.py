@@ -144,7 +144,9 @@ def _paths(found: Explanation) -> Iterator[str]:
     ]
     if rows:
         yield ""
-        yield say("Paths between the leading heads (1 is the whole difference):")
+        yield say(
+            "Paths between the leading heads, ordered by the smaller of both effects (1 is the whole difference):"
+        )
         yield from _table((say("path"), say("sufficient"), say("needed")), rows)
 
 
@@ -282,6 +284,11 @@ def _words(found: Influences) -> Iterator[str]:
         for i in found.places
     ]
     yield from _table((say("word"), *(method_name(method) for method in METHODS)), rows)
+    if any((columns[method] == columns[method]).any() for method in METHODS[:2]):
+        yield say("Another word, attention cut: the change when the word is gone. A minus says that the word helps.")
+    yield say("Integrated gradients, input times gradient: the word's own part. A plus says that the word helps.")
+    if found.words.attrs["generated"]:
+        yield say("No number under attention cut: the last token always looks at itself.")
 
 
 def _signed(value: float) -> str:
@@ -302,15 +309,16 @@ def _continuation(own: xr.Dataset) -> Iterator[str]:
 
 
 def _prediction(found: Explanation, i: int) -> tuple[str, str, str]:
-    from analyses.cli.explanation.answer import MOVES
+    from analyses.cli.explanation.answer import MOVES, quoted
+    from interp.report.markup import token
 
     after = found.predictions.isel(position=i)
     moved = ", ".join(
-        say("{word} {clean} to {other}", word=repr(word), clean=f"{clean:.1%}", other=f"{other:.1%}")
+        say("{word} {clean} to {other}", word=quoted(token(word)), clean=f"{clean:.1%}", other=f"{other:.1%}")
         for word, clean, other in found.moved(i)[:WORDS]
         if abs(other - clean) >= MOVES
     ) or say("nothing by {least} or more", least=f"{MOVES:.1%}")
-    return repr(str(after["token"].values)), f"{float(after['kl'].mean()):.3g}", moved
+    return quoted(token(str(after["token"].values))), f"{float(after['kl'].mean()):.3g}", moved
 
 
 def _cell(part: xr.Dataset) -> str:

@@ -45,11 +45,13 @@ class Beginning:
         model: the model.
         length: how many tokens they are.
         memory: what the model keeps of them; None where its arithmetic is not written, so that every run begins anew.
+        stream: [token, d_model] their residual stream after the last block; None where there is no memory.
     """
 
     model: HookedTransformer
     length: int
     memory: Memory | None
+    stream: Float[Tensor, "token d_model"] | None = None
 
     @classmethod
     def of(cls, model: HookedTransformer, pairs: PromptPairs) -> Beginning:
@@ -67,23 +69,30 @@ class Beginning:
         blocks, _ = model.own_blocks()
         if blocks is None:
             return cls(model, len(ids), None)
-        memory = Memory.empty(blocks)
+        memory, stream = Memory.empty(blocks), None
         with torch.inference_mode():
             if len(ids):
-                _, memory = memory.read(torch.tensor(ids, dtype=torch.long)[None])
-        return cls(model, len(ids), memory)
+                (stream,), memory = memory.read(torch.tensor(ids, dtype=torch.long)[None])
+        return cls(model, len(ids), memory, stream)
 
     def first(self, length: int) -> Beginning:
         """The first ``length`` tokens of it."""
-        return Beginning(self.model, length, None if self.memory is None else self.memory.first(length))
+        memory = None if self.memory is None else self.memory.first(length)
+        return Beginning(self.model, length, memory, None if self.stream is None else self.stream[:length])
 
-    def rows(self, prompts: Prompts, more: int = 0) -> Iterator[np.ndarray]:
-        """The prompts in parts whose activations stay near ``row_bytes``; ``more``: tokens that come to be added."""
+    def rows(self, prompts: Prompts, more: int = 0, *, keeps: bool = True) -> Iterator[np.ndarray]:
+        """The prompts in parts whose activations stay near ``row_bytes``.
+
+        Args:
+            prompts: of one length.
+            more: tokens that come to be added.
+            keeps: whether keys and values of every token are kept for each prompt, as ``read`` does.
+        """
         cfg, length = self.model.cfg, int(prompts.ids.shape[1]) + more
         new = length - (self.length if self.memory is not None else 0)
         per_row = 4 * new * (8 * cfg.d_model + 2 * cfg.d_mlp + 3 * cfg.n_heads * length)
         kept = 8 * length * cfg.n_layers * cfg.n_kv_heads * cfg.d_head
-        return chunks_of(len(prompts), int(max(1, row_bytes(self.model) // max(per_row, kept))))
+        return chunks_of(len(prompts), int(max(1, row_bytes(self.model) // max(per_row, kept if keeps else 0))))
 
     def read(
         self, ids: Int[Tensor, "row position"], *, tap: Tap | None = None, within: Collection[str] = ()
@@ -91,6 +100,13 @@ class Beginning:
         """Run what comes after the beginning, of whole prompts, as ``Memory.read`` does."""
         assert self.memory is not None
         return self.memory.read(ids[:, self.length :], tap=tap, within=within)
+
+    def run(
+        self, ids: Int[Tensor, "row position"], *, tap: Tap | None = None, within: Collection[str] = ()
+    ) -> Float[Tensor, "row token d_model"]:
+        """The stream of ``read``, where nothing is read after it."""
+        assert self.memory is not None
+        return self.memory.run(ids[:, self.length :], tap=tap, within=within)
 
     def watch(self, ids: Int[Tensor, "row position"], at: int) -> Seen:
         """Run whole prompts of one length; attention is that of the token ``at``."""
@@ -130,9 +146,9 @@ class Beginning:
             return logits_at(self.model, prompts, np.tile(positions, (len(prompts), 1)))
         found = []
         with torch.inference_mode():
-            for part in self.rows(prompts):
-                stream, memory = self.read(ids_of(prompts)[part])
-                found.append(memory.blocks.logits(stream[:, positions - self.length]).cpu())
+            for part in self.rows(prompts, keeps=False):
+                stream = self.run(ids_of(prompts)[part])
+                found.append(self.memory.blocks.logits(stream[:, positions - self.length]).cpu())
         logits = torch.cat(found)
         return logits if logits.dtype == torch.float64 else logits.float()
 

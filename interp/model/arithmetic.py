@@ -260,17 +260,22 @@ class Blocks:
         return x * cos + torch.cat((-right, left), dim=-1) * sin
 
     def scores(
-        self, q: Float[Tensor, "row dest head d_head"], k: Float[Tensor, "row src kv_head d_head"]
+        self, q: Float[Tensor, "row dest head d_head"], k: Float[Tensor, "#row src kv_head d_head"]
     ) -> Float[Tensor, "row head dest src"]:
-        """QK^T times the scale, of rotated queries and keys, not masked."""
+        """QK^T times the scale, of rotated queries and keys, not masked; keys of one row are those of every row."""
         keys = self.spread(k)
+        if len(keys) < len(q):
+            return torch.einsum("rdhx,shx->rhds", q, keys[0]) * self.scale
         return torch.einsum("rdhx,rshx->rhds", q, keys) * self.scale
 
     def mix(
-        self, pattern: Float[Tensor, "row head dest src"], v: Float[Tensor, "row src kv_head d_head"]
+        self, pattern: Float[Tensor, "row head dest src"], v: Float[Tensor, "#row src kv_head d_head"]
     ) -> Float[Tensor, "row dest head d_head"]:
-        """Attention-weighted values, ``z``."""
-        return torch.einsum("rhds,rshx->rdhx", pattern, self.spread(v))
+        """Attention-weighted values, ``z``; values of one row are those of every row."""
+        values = self.spread(v)
+        if len(values) < len(pattern):
+            return torch.einsum("rhds,shx->rdhx", pattern, values[0])
+        return torch.einsum("rhds,rshx->rdhx", pattern, values)
 
     def spread(self, x: Float[Tensor, "row src kv_head d_head"]) -> Float[Tensor, "row src head d_head"]:
         """Repeat key-value heads for the query heads that share them."""
@@ -369,19 +374,28 @@ class Blocks:
             see: sees and may change the activations ``TAPS`` in that order, shapes as in ``interp.sites``; ``scores``
                 are masked. Changing ``resid_mid`` changes the skip connection too.
             within: sites that ``see`` has to be shown although steps are slower where they are.
-            before: keys (rotated) and values of the tokens before, which these tokens attend to.
+            before: keys (rotated) and values of the tokens before, which these tokens attend to: of each row, or of
+                one row that all rows begin with.
         """
         see = see or _as_it_is
         stream = see("resid_pre", layer, stream)
         q, k, v = self.projected(layer, stream, positions, length, see)
-        if before is not None:
-            k, v = (torch.cat((old, own), dim=1) for old, own in zip(before, (k, v), strict=True))
         if WITHIN_ATTENTION.isdisjoint(within):
+            if before is not None:
+                k, v = (
+                    torch.cat((old.expand(len(own), -1, -1, -1), own), dim=1)
+                    for old, own in zip(before, (k, v), strict=True)
+                )
             z = self.attend(q, k, v, seen)
         else:
-            scores = self.scores(q, k)
+            # Keys and values that all rows share are not repeated for each row, which would be most of the time.
+            parts = [(k, v)] if before is None else [before, (k, v)]
+            scores = torch.cat([self.scores(q, keys) for keys, _ in parts], dim=-1)
             scores = see("scores", layer, scores if seen is None else scores.masked_fill(~seen, -torch.inf))
-            z = self.mix(see("pattern", layer, scores.softmax(dim=-1)), v)
+            pattern = see("pattern", layer, scores.softmax(dim=-1))
+            weights = torch.split(pattern, [keys.shape[1] for keys, _ in parts], dim=-1)
+            mixed = [self.mix(weight, values) for weight, (_, values) in zip(weights, parts, strict=True)]
+            z = mixed[0] if len(mixed) == 1 else mixed[0] + mixed[1]
         return self.after_attention(layer, stream, z, see, within)
 
     def projected(

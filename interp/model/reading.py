@@ -81,12 +81,6 @@ class Memory:
         Returns:
             The residual stream of these tokens after the last block, and the memory of all tokens so far.
         """
-        blocks, length = self.blocks, self.length + ids.shape[1]
-        ids = ids.to(blocks.token.device)
-        positions = torch.arange(self.length, length, device=ids.device)
-        seen = positions[:, None] >= torch.arange(length, device=ids.device)[None, :]
-        stream = blocks.token[ids]
-        stream = stream if blocks.place is None else stream + blocks.place[self.length : length]
         now: dict[tuple[str, int], Tensor] = {}
 
         def keep(site: str, layer: int, value: Tensor) -> Tensor:
@@ -95,9 +89,29 @@ class Memory:
                 now[site, layer] = value
             return value
 
+        stream = self.run(ids, tap=keep, within=within)
         kept = []
-        for layer, before in enumerate(self.of(len(ids)).kept):
-            stream = blocks.block(layer, stream, positions, length, seen, see=keep, within=within, before=before)
-            own = (now.pop(("rot_k", layer)), now.pop(("v", layer)))
-            kept.append((torch.cat((before[0], own[0]), dim=1), torch.cat((before[1], own[1]), dim=1)))
-        return stream, Memory(blocks, tuple(kept))
+        for layer, (keys, values) in enumerate(self.of(len(ids)).kept):
+            own = now.pop(("rot_k", layer)), now.pop(("v", layer))
+            kept.append((torch.cat((keys, own[0]), dim=1), torch.cat((values, own[1]), dim=1)))
+        return stream, Memory(self.blocks, tuple(kept))
+
+    def run(
+        self, ids: Int[Tensor, "row token"], *, tap: Tap | None = None, within: Collection[str] = ()
+    ) -> Float[Tensor, "row token d_model"]:
+        """The stream of ``read``, where nothing is read after these tokens: no key and no value is kept.
+
+        >>> from interp import HookedTransformer
+        >>> blocks = HookedTransformer.from_pretrained("mini").own_blocks()[0]
+        >>> Memory.empty(blocks).run(torch.tensor([[1, 2, 3]])).shape
+        torch.Size([1, 3, 64])
+        """
+        blocks, length = self.blocks, self.length + ids.shape[1]
+        ids = ids.to(blocks.token.device)
+        positions = torch.arange(self.length, length, device=ids.device)
+        seen = positions[:, None] >= torch.arange(length, device=ids.device)[None, :]
+        stream = blocks.token[ids]
+        stream = stream if blocks.place is None else stream + blocks.place[self.length : length]
+        for layer, before in enumerate(self.kept):
+            stream = blocks.block(layer, stream, positions, length, seen, see=tap, within=within, before=before)
+        return stream

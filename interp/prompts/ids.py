@@ -105,7 +105,7 @@ class Prompts:
         lengths = np.array([len(row) for row in rows])
         spans = {role: role_spans(role, spec, lengths) for role, spec in (roles or {}).items()}
         reader = getattr(tokenizer, "tokenizer", tokenizer)
-        tokens = None if reader is None else tuple(token_texts(reader, row) for row in rows)
+        tokens = None if reader is None else row_texts(reader, rows)
         found = cls(padded(rows), lengths, spans, None, tokens, bos)
         found._check_roles_known(unknown_id(reader))
         return found
@@ -241,6 +241,13 @@ def token_texts(tokenizer: Any, ids: Sequence[int]) -> tuple[str, ...]:
         for piece, token in zip(pieces, ids, strict=True)
     )
     return tuple(text.replace("\0", "\u2400") for text in texts)
+
+
+def row_texts(tokenizer: Any, rows: Sequence[Sequence[int]]) -> tuple[tuple[str, ...], ...]:
+    """The ``token_texts`` of each row, in which no id is decoded twice."""
+    known = sorted({token for row in rows for token in row})
+    texts = dict(zip(known, token_texts(tokenizer, known), strict=True))
+    return tuple(tuple(texts[token] for token in row) for row in rows)
 
 
 def unknown_id(tokenizer: Any) -> int | None:

@@ -22,7 +22,7 @@ from jaxtyping import Shaped
 
 from interp.errors import InterpError, nearest, shown, whole_number
 from interp.prompts.alignment import AnswerPolicy
-from interp.prompts.ids import padded
+from interp.prompts.ids import padded, row_texts
 from interp.prompts.pairing import Drop, align, first_reasons, shortfall
 from interp.prompts.pairs import PromptPairs
 from interp.prompts.template import Rendered
@@ -32,7 +32,6 @@ from interp.prompts.tokens import (
     bos_ids,
     encode_plain,
     token_span,
-    token_texts,
     unknown_word,
 )
 from interp.prompts.vocabulary import NOTHING_STATED, Vocabulary
@@ -185,7 +184,7 @@ def read_prompts(
         lengths=np.array([len(row) for row in ids]),
         roles={role: by_role[:, i] for i, role in enumerate(wanted or ())},
         texts=tuple(texts) if keep_texts else None,
-        tokens=tuple(token_texts(tokenizer.tokenizer, row.tolist()) for row in ids) if keep_texts else None,
+        tokens=row_texts(tokenizer.tokenizer, [row.tolist() for row in ids]) if keep_texts else None,
         bos="prepended" if lead else "none",
     )
     kept = None if label is None else np.array(labels)

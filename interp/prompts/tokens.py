@@ -23,6 +23,7 @@ from interp.prompts.ids import (
     marked,
     numbers,
     padded,
+    row_texts,
     token_texts,
     unknown_id,
 )
@@ -138,7 +139,7 @@ def encode_marked(
         lengths=np.array([len(row) for row in rows]),
         roles=roles,
         texts=tuple(texts),
-        tokens=tuple(token_texts(model.tokenizer, row) for row in rows),
+        tokens=row_texts(model.tokenizer, rows),
         bos="prepended" if lead else "none",
     )
     check_fits(prompts, model)

@@ -164,7 +164,7 @@ class Reading:
         with torch.inference_mode():
             _, memory = Memory.empty(self.up_to(blocks)).read(ids[:1, :shared])
             for rows in run.chunks_of(len(ids), run.rows_per_batch(model, ids.shape[1])):
-                stream, _ = memory.read(ids[rows, shared:])
+                stream = memory.run(ids[rows, shared:])
                 found.append(place.of(at_positions(stream, positions[rows] - shared)).cpu())
         return torch.split(torch.cat(found), len(self.positions))
 

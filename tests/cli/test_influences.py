@@ -13,7 +13,7 @@ import torch
 from transformers import AutoModelForCausalLM, GPT2LMHeadModel
 
 from analyses.cli.main import main
-from analyses.explaining import clock
+from analyses.explaining import beginning, clock
 from analyses.explaining.beginning import Beginning
 from interp import HookedTransformer, Influences, InterpError, explain, results
 from interp.attribution.gradients import Differentiable
@@ -247,3 +247,55 @@ def test_what_makes_no_sense_is_refused(mini: HookedTransformer) -> None:
         explain(mini, TEXT, "?", "gato", instead=["rojo"])
     with pytest.raises(InterpError, match="but the model reads at most"):
         explain(mini, TEXT, "?", ">100000")
+
+
+def test_the_answer_names_the_words_in_the_order_of_the_numbers_it_names(
+    found: Influences, raw: HookedTransformer
+) -> None:
+    words = found.words
+    swap, cut = words["swap_log_probability"].values, np.abs(words["knockout_log_probability"].values)
+    swap = [np.abs(row[np.isfinite(row)]).mean() if np.isfinite(row).any() else np.nan for row in swap]
+    ranks = [
+        [np.nan if not np.isfinite(value) else 1 + sum(np.isfinite(other) and other > value for other in way)
+         for value in way]
+        for way in (swap, cut)
+    ]  # fmt: skip
+    total = np.nanmean(ranks, axis=0)
+    assert sorted(total) == [total[i] for i in found.places]
+    first = found.places[0]
+    says = found.words.attrs["says"]
+    for value in (
+        np.nanmean(words["swap_log_probability"].values[first]),
+        words["knockout_log_probability"].values[first],
+    ):
+        assert f"{float(value):+.3g} nats" in found.answer
+    assert f"«␣{says.strip()}», que se predice después," in found.answer
+
+
+def test_where_no_word_can_be_changed_the_answer_says_that_nothing_was_tried(
+    raw: HookedTransformer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = explain(raw, "Hello", "?", ">")
+    assert found.answer.startswith("Nothing was tried")
+    assert "ut attention" not in found.answer
+    assert np.isfinite(found.words["integrated_gradients"].values).all()
+    assert main(["explain", "Hello", "--from", "?", "--to", ">"]) == 0
+    told = capsys.readouterr().out
+    assert "always looks at itself" in told
+    assert "A minus says" not in told
+
+
+def test_two_words_have_no_order_to_be_alike(raw: HookedTransformer) -> None:
+    found = explain(raw, "The black cat", "?", "cat")
+    assert found.words.sizes["word"] == 2
+    assert np.isnan(found.words["agreement"].values).all()
+    assert "Spearman" not in found.answer
+
+
+def test_cut_attention_in_small_parts_is_the_same(
+    found: Influences, raw: HookedTransformer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(beginning, "row_bytes", lambda _: 1)
+    parts = explain(raw, TEXT, "?", "gato")
+    for name in NAMES:
+        close(parts.words[f"knockout_{name}"], found.words[f"knockout_{name}"], size=WIDE, what=name)

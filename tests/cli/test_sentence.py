@@ -67,7 +67,7 @@ def test_the_language_can_be_chosen(capsys: Captured) -> None:
         (["--from", "negro", "--to", ">2"], "goes only with --from '?'"),
         (["--from", "negro", "--to", "gato", "--nn", "3"], "See 'interp explain --help'"),
         (["--from", "negro", "--to", "gato", "--instead", "zzzq"], "None of 1 other words"),
-        (["--from", "negro", "--to", "gato", "--instead", ","], "Give a list of words"),
+        (["--from", "negro", "--to", "gato", "--instead", ","], "Number 1 of the other words"),
         (["--from", "negro"], "the following arguments are required: --to"),
     ],
 )

@@ -104,7 +104,8 @@ def test_no_word_that_lines_up_is_one_line(mini: HookedTransformer) -> None:
     for words, says in (
         ([], "No other word was found for 'negro'"),
         ("rojo", "Give a list of words"),
-        (["", "rojo"], "Give a list"),
+        (["rojo", ""], r"Number 2 of the other words \['rojo', ''\] is empty"),
+        ([1], "Give a list of words"),
     ):
         with pytest.raises(InterpError, match=says):
             swaps.swapped(mini, TEXT, *places, words)

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
+import torch
 
 from interp import HookedTransformer, capture, explain, readouts, sweep
 from interp.model import reading
 from interp.model.arithmetic import Blocks
 from interp.prompts import PromptPairs
+from tests.tiny import make_llama
 from tests.tolerance import close
 
 LONG = 90
@@ -78,3 +82,28 @@ def test_another_counterfactual_does_not_run_the_beginning_again(
     per_word = (tokens[1] - tokens[0]) / 2
     assert per_word < 30 * (length - start)  # some passes over its own few tokens; one over all of them is as much
     assert per_word < 2 * length
+
+
+@pytest.mark.parametrize("family", ["gpt2", "llama"])
+def test_rows_that_begin_alike_share_one_copy_of_what_is_kept(
+    family: str, mini: HookedTransformer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    model = mini if family == "gpt2" else HookedTransformer.from_pretrained(str(make_llama(tmp_path)))
+    blocks, _ = model.own_blocks()
+    assert blocks is not None
+    begun, more = torch.arange(3, 23)[None], torch.arange(30, 38).reshape(4, 2)
+    whole = blocks.forward(torch.cat((begun.expand(4, -1), more), dim=1), fused=False)
+    _, memory = reading.Memory.empty(blocks).read(begun)
+    rows: list[int] = []
+    spread = Blocks.spread
+
+    def count(self: Blocks, x: torch.Tensor) -> torch.Tensor:
+        rows.append(len(x) if x.shape[1] == 20 else 0)
+        return spread(self, x)
+
+    monkeypatch.setattr(Blocks, "spread", count)
+    found = memory.run(more, within=("scores",))
+    assert max(rows) == 1
+    close(found, whole[:, 20:], size=float(whole.abs().max()))
+    fused = memory.run(more)
+    close(fused, whole[:, 20:], size=float(whole.abs().max()))

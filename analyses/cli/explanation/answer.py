@@ -255,7 +255,10 @@ def _of_paths(found: Explanation) -> str:
         f"{path_name(sender, receiver, quoted(found.source))} {float(enough['mean']):.2f}"
         for sender, receiver, enough, _ in paths
     )
-    return say(" The strongest paths between the leading heads bring back: {paths}.", paths=named)
+    return say(
+        " The strongest paths between the leading heads, by the smaller of both effects, bring back: {paths}.",
+        paths=named,
+    )
 
 
 def _left(found: Explanation) -> str:

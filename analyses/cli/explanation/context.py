@@ -142,7 +142,9 @@ def setting(model: HookedTransformer, written: Written, target: str) -> Setting:
     end = len(ids) if wanted is not None else start
     kept = [(unit, chars) for unit, chars in found if unit.stop <= end]
     if not kept:
-        raise InterpError(f"Nothing stands before {shown(target)}. Give a later word.")
+        raise InterpError(
+            f"Nothing stands before {shown(target)}. Name a later word, or give a text with words before it."
+        )
     units, chars = zip(*kept, strict=True)
     asked = Setting(model, ids, start, units, chars, written, shift + len(offsets), says, wanted is not None)
     if says < 0:
@@ -237,8 +239,8 @@ def _run(asked: Setting, rows: Sequence[Sequence[int]], beginning: Beginning) ->
         stream = activations(model, prompts, "resid_post", layers=[last])[last][:, asked.at]
         return _Read.of(stream, logits_at(model, prompts, np.full(len(rows), asked.at)))
     with torch.inference_mode():
-        stream, memory = beginning.read(ids_of(prompts))
-        return _Read.of(stream[:, -1], memory.blocks.logits(stream[:, -1]))
+        ends = beginning.run(ids_of(prompts))[:, -1]
+        return _Read.of(ends, beginning.memory.blocks.logits(ends))
 
 
 def _knocked_out(asked: Setting, whole: Beginning) -> tuple[_Read, dict[str, Float[np.ndarray, " word"]]]:
@@ -259,17 +261,21 @@ def _knocked_out(asked: Setting, whole: Beginning) -> tuple[_Read, dict[str, Flo
 
 def _cut(asked: Setting, spans: Int[np.ndarray, "row two"], beginning: Beginning) -> tuple[_Read, _Read]:
     """Only the target's own tokens are run, in a row that looks at everything and one for each word."""
+    assert beginning.memory is not None
     rows = asked.prompts([asked.ids.tolist()] * (1 + len(spans)))
     hidden = torch.zeros(len(rows), 1, 1, len(asked.ids), dtype=torch.bool, device=asked.model.device)
     for row, (start, stop) in enumerate(spans.tolist(), start=1):
         hidden[row, :, :, start:stop] = True
-
-    def hide(site: str, layer: int, value: Tensor) -> Tensor:
-        return value.masked_fill(hidden, -torch.inf) if site == "scores" else value
-
+    streams = []
     with torch.inference_mode():
-        stream, memory = beginning.read(ids_of(rows), tap=hide, within=("scores",))
-        both = _Read.of(stream[:, -1], memory.blocks.logits(stream[:, -1]))
+        for part in beginning.rows(rows, keeps=False):
+
+            def hide(site: str, layer: int, value: Tensor, hidden: Tensor = hidden[part]) -> Tensor:
+                return value.masked_fill(hidden, -torch.inf) if site == "scores" else value
+
+            streams.append(beginning.run(ids_of(rows)[part], tap=hide, within=("scores",))[:, -1])
+        stream = torch.cat(streams)
+        both = _Read.of(stream, beginning.memory.blocks.logits(stream))
     return _Read(both.stream[:1], both.predicted[:1]), _Read(both.stream[1:], both.predicted[1:])
 
 
@@ -324,8 +330,13 @@ def _others(asked: Setting, index: int, whole: Beginning) -> list[tuple[str, lis
 def _expected(asked: Setting, unit: Unit, whole: Beginning) -> Iterator[tuple[str, int]]:
     """Tokens that the model expects in the place of one, as it begins: with a space, a letter, a small one."""
     reader: Any = asked.model.tokenizer
-    prompts = Prompts.from_ids([asked.ids[: unit.start].tolist()])
-    logits = whole.first(unit.start - 1).logits(prompts, np.array([unit.start - 1]))[0, 0, : len(reader)]
+    if whole.memory is None or whole.stream is None:
+        prompts = Prompts.from_ids([asked.ids[: unit.start].tolist()])
+        logits = logits_at(asked.model, prompts, np.array([unit.start - 1]))[0]
+    else:
+        with torch.inference_mode():
+            logits = whole.memory.blocks.logits(whole.stream[unit.start - 1])
+    logits = logits[: len(reader)]
 
     def kind(text: str) -> tuple[bool, bool, bool]:
         return text[:1].isspace(), goes_on(text.strip()), text.strip().islower()
@@ -383,7 +394,8 @@ def _labelled(
         title="Which words matter",
         question="Which words of the context matter to the target?",
         reading="Another word: one stands in the word's place. Attention cut: the target may not look at the word, in "
-        "any layer. Gradients: of the predicted token's log-probability. Ranks are of absolute sizes.",
+        "any layer; of both a negative number says that the word helps. Gradients: of the predicted token's "
+        "log-probability; a positive number says that the word helps. Ranks are of absolute sizes.",
         source="Geva et al. 2023, arXiv 2304.14767; Sarti et al. 2023, arXiv 2302.13942",
         of=(asked.model, asked.answered),
         seed=0,
@@ -405,6 +417,6 @@ def _labelled(
 
 
 def _agreement(one: Float[np.ndarray, " word"], other: Float[np.ndarray, " word"]) -> float:
-    """Spearman correlation of absolute sizes over the words that both have a number of."""
+    """Spearman correlation of absolute sizes over the words that both have a number of, three at least."""
     both = np.isfinite(one) & np.isfinite(other)
-    return stats.spearman(np.abs(one[both]), np.abs(other[both])) if both.sum() > 1 else float("nan")
+    return stats.spearman(np.abs(one[both]), np.abs(other[both])) if both.sum() > 2 else float("nan")

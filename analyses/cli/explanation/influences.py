@@ -133,6 +133,14 @@ class Influences:
 
     def _sentences(self) -> Iterator[str]:
         words, model = self.words, str(self.words.attrs["model"])
+        if not self._tried.any():
+            yield say(
+                "Nothing was tried: no word could be exchanged for another, or hidden from {target}.",
+                target=self._target,
+            )
+            yield self._left_of_gradients()
+            yield of_model(model)
+            return
         if not self.reaches:
             yield say(
                 "No: no word before it makes a difference to {target} in {model}, but for rounding.",
@@ -155,35 +163,54 @@ class Influences:
             yield say(" For one there was none, or no time, or others seemed to matter more.")
         elif left and asked:
             yield say(" For {left} there was none, or no time, or others seemed to matter more.", left=left)
-        yield say(" Cut attention leaves open what comes by way of other words; of other sentences this says nothing.")
+        if np.isfinite(words["knockout_stream"].values).any():
+            yield say(" Cut attention leaves open what comes by way of other words.")
+        yield say(" Of other sentences this says nothing.")
         yield of_model(model)
+
+    @property
+    def _tried(self) -> np.ndarray:
+        """[way, word] whether a word was exchanged, and whether it was hidden."""
+        return np.asarray(np.isfinite(self._ranks[:2]))
 
     def _first(self) -> str:
         words, first = self.words, self.places[0]
-        then = ", ".join(quoted(word) for word in self.order[1:3])
-        swap = {name: float(drawn.mean(words[f"swap_{name}"].values)[first]) for name in ("stream", "kl")}
-        cut = {name: float(words[f"knockout_{name}"].values[first]) for name in ("stream", "kl")}
-        effects = []
-        if np.isfinite(swap["kl"]):
-            effects.append(
-                say(
-                    "with another word in its place what is predicted changes by {kl} nats and the stream by {stream} "
-                    "of its length",
-                    kl=f"{swap['kl']:.3g}", stream=f"{swap['stream']:.1%}",
-                )
-            )  # fmt: skip
-        if np.isfinite(cut["kl"]):
-            effects.append(
-                say(
-                    "without attention to it by {kl} nats and {stream}",
-                    kl=f"{cut['kl']:.3g}", stream=f"{cut['stream']:.1%}",
-                )
-            )  # fmt: skip
+        token = quoted(visible_token(str(words.attrs["says"])))
+        if not words.attrs["generated"]:
+            token = say("{token}, which is predicted after it,", token=token)
+        effects: list[str] = []
+        ways = (("swap", say("With another word in its place")), ("knockout", say("Without attention to it")))
+        for (way, how), tried in zip(ways, self._tried[:, first], strict=True):
+            if not tried:
+                continue
+            change, stream = (_mean(words[f"{way}_{name}"].values[first]) for name in ("log_probability", "stream"))
+            said = {"how": how, "change": f"{change:+.3g}", "stream": f"{stream:.1%}"}
+            if effects:
+                effects.append(say(" {how}, by {change} nats and {stream}.", **said))
+            else:
+                effects.append(
+                    say(
+                        " {how}, the log-probability of {token} changes by {change} nats, and the stream there by "
+                        "{stream} of its length.",
+                        token=token, **said,
+                    )
+                )  # fmt: skip
         return say(
-            "{word} matters most to {target}: {effects}.{then}",
-            word=quoted(str(words["text"].values[first])), target=self._target, effects="; ".join(effects),
-            then=say(" Then come {words}.", words=then) if then else "",
+            "{word} matters most to {target}.{effects}{then}",
+            word=quoted(str(words["text"].values[first])), target=self._target, effects="".join(effects),
+            then=self._then(),
         )  # fmt: skip
+
+    def _then(self) -> str:
+        """The next words, and what puts them in that order."""
+        then = ", ".join(quoted(word) for word in self.order[1:3])
+        if not then:
+            return ""
+        if self._tried.any(axis=1).all():
+            return say(
+                " Then come {words}, by the mean of the ranks of the two changes of the log-probability.", words=then
+            )
+        return say(" Then come {words}, by the size of that change of the log-probability.", words=then)
 
     def _agreement(self) -> str:
         agreement = self.words["agreement"].sel(way="swap")
@@ -195,8 +222,10 @@ class Influences:
         if not parts:
             return ""
         return say(
-            " With the ranks by other words these agree (Spearman, 1: the same order): {parts}.", parts=", ".join(parts)
-        )
+            " Compared with the order by another word, the other ways order the words so (Spearman; 1: the same order, "
+            "-1: the reverse): {parts}.",
+            parts=", ".join(parts),
+        )  # fmt: skip
 
     def _left_of_gradients(self) -> str:
         """What there was no time for."""
@@ -224,3 +253,8 @@ class Influences:
             way=drawn.method_name(METHODS[run]), first=int(ranks[run, word]),
             other=drawn.method_name(METHODS[gradient]), second=int(ranks[gradient, word]),
         )  # fmt: skip
+
+
+def _mean(values: np.ndarray) -> float:
+    """Mean of what there is."""
+    return float(np.nanmean(values))

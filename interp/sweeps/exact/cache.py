@@ -147,7 +147,7 @@ def _apart(
         return value
 
     begun, memory = Memory.empty(blocks).read(ids[:1, :shared], tap=keep, within=within)
-    rest, _ = memory.read(ids[:, shared:], tap=see, within=within)
+    rest = memory.run(ids[:, shared:], tap=see, within=within)
     return whole(begun, rest)
 
 
