@@ -333,16 +333,16 @@ def sentencepiece(vocab: list[str]) -> PreTrainedTokenizerFast:
 def test_a_space_before_a_word_is_seen_whatever_the_tokenizer() -> None:
     reader = sentencepiece(["<unk>", "\u2581cat", "\u2581red", "s", "\u2581blue"])
     assert reader.decode([2]) == "red"  # alone it has lost its space
-    pieces = words._pieces(reader, 1)
+    pieces = words.pieces(reader, 1)
     assert pieces[1:] == [" cat", " red", "s", " blue"]
     assert [words._as_whole(piece, " cat") for piece in pieces[1:]] == [True, True, False, True]
     chances = torch.tensor([[0.1, 0.3, 0.1, 0.4, 0.1], [0.1, 0.5, 0.2, 0.1, 0.1]]).log()
-    assert words._ends(chances, pieces, "t") == [True, True]
+    assert words.word_ends(chances, pieces, "t") == [True, True]
     going_on = torch.tensor([[0.1, 0.1, 0.1, 0.6, 0.1]]).log()
-    assert words._ends(going_on, pieces, "t") == [False]
-    assert words._ends(going_on, pieces, "\u732b") == [True]  # a script without spaces does not say
+    assert words.word_ends(going_on, pieces, "t") == [False]
+    assert words.word_ends(going_on, pieces, "\u732b") == [True]  # a script without spaces does not say
     bytes_too = byte_bpe(["the cat is red and the cat is blue"] * 4, 290)
-    marked = words._pieces(bytes_too, bytes_too(" cat", add_special_tokens=False)["input_ids"][-1])
+    marked = words.pieces(bytes_too, bytes_too(" cat", add_special_tokens=False)["input_ids"][-1])
     assert {" cat", " is"} <= set(marked)
 
 

@@ -299,3 +299,18 @@ def test_cut_attention_in_small_parts_is_the_same(
     parts = explain(raw, TEXT, "?", "gato")
     for name in NAMES:
         close(parts.words[f"knockout_{name}"], found.words[f"knockout_{name}"], size=WIDE, what=name)
+
+
+def test_what_only_begins_a_word_takes_no_words_place(raw: HookedTransformer, plain: GPT2LMHeadModel) -> None:
+    text = "The old sailor repaired his wooden boat before the storm"
+    found = explain(raw, text, "?", ">").words
+    index = found["text"].values.tolist().index("wooden")
+    others = [word for word in found["other_word"].values[index].tolist() if word]
+    assert others
+    vocabulary = [raw.tokenizer.decode([i]) for i in range(len(raw.tokenizer))]
+    within = torch.tensor([piece[:1].isalpha() for piece in vocabulary])
+    for word in others:
+        ids = torch.tensor([tokens_of(raw, f"The old sailor repaired his {word}")])
+        with torch.no_grad():
+            chances = plain(ids).logits[0, -1, : len(within)].double().softmax(dim=-1)
+        assert float(chances[within].sum()) < 0.5, word

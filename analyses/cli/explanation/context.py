@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,7 +19,7 @@ import xarray as xr
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from analyses.cli.explanation.words import goes_on, language_of, of_lists
+from analyses.cli.explanation.words import goes_on, language_of, of_lists, pieces, word_ends
 from analyses.cli.sentence import NEXT
 from analyses.explaining.beginning import Beginning
 from analyses.explaining.clock import Clock, LateError, watched
@@ -45,6 +46,8 @@ MOST = 12
 """So many words, at most, are exchanged for others: those that the quicker ways call the largest."""
 OTHERS = 3
 """So many other words, at most, are put in the place of each."""
+LOOKED_AT, BEGUN = 200, 12
+"""Of so many likely tokens, so many of the word's form, at most, are read to see whether they are whole words."""
 STEPS = (16, 8, 4)
 """Steps of integrated gradients: as many of these as there is time for, or no gradient at all."""
 PER_GRADIENT = 4.0
@@ -98,6 +101,11 @@ class Setting:
     def answered(self) -> AnsweredPrompts:
         """The tokens with the one that is predicted."""
         return AnsweredPrompts.from_tokens([self.ids.tolist()], correct=self.says)
+
+    @cached_property
+    def pieces(self) -> list[str]:
+        """What each token of the vocabulary adds to a text."""
+        return pieces(self.model.tokenizer, int(self.ids[-1]))
 
     @property
     def names(self) -> list[str]:
@@ -342,10 +350,22 @@ def _expected(asked: Setting, unit: Unit, whole: Beginning) -> Iterator[tuple[st
         return text[:1].isspace(), goes_on(text.strip()), text.strip().islower()
 
     own = int(asked.ids[unit.start])
-    for token in logits.topk(min(200, len(reader))).indices.tolist():
-        text = str(reader.decode([token]))
-        if token != own and text.strip() and kind(text) == kind(str(reader.decode([own]))):
-            yield text.strip(), token
+    likely = [
+        (text.strip(), token)
+        for token in logits.topk(min(LOOKED_AT, len(reader))).indices.tolist()
+        if token != own
+        and (text := str(reader.decode([token]))).strip()
+        and kind(text) == kind(str(reader.decode([own])))
+    ][:BEGUN]
+    if not likely:
+        return
+    before = asked.ids[: unit.start].tolist()
+    rows = Prompts.from_ids([[*before, token] for _, token in likely])
+    after = whole.first(unit.start).logits(rows, np.array([unit.start]))[:, 0, : len(reader)]
+    last = likely[0][0][-1:]
+    for one, ends in zip(likely, word_ends(after.log_softmax(dim=-1), asked.pieces, last), strict=True):
+        if ends or not goes_on(one[0]):
+            yield one
 
 
 def _labelled(

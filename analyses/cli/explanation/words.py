@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from analyses.cli.sentence import FEWEST
@@ -226,7 +227,7 @@ def _expected(
     start, stop = prompts.spans(SOURCE)[0].tolist()
     lead, own = prompts.ids[0, :start].tolist(), prompts.ids[0, start:stop].tolist()
     reader: Any = model.tokenizer
-    pieces = _pieces(reader, own[0])
+    texts = pieces(reader, own[0])
     beginning = Beginning.with_read(model, np.array(lead[:-1], dtype=np.int64))
 
     def chances(rows: Tensor) -> Tensor:
@@ -237,7 +238,7 @@ def _expected(
     there = chances(before)[0] if lead else torch.zeros(len(reader))
     similar = _Likeness.of(model, reader, own, kind)
     if len(own) == 1 and similar is not None:
-        first = torch.tensor([_as_whole(piece, pieces[own[0]]) for piece in pieces]).nonzero()[:, 0]
+        first = torch.tensor([_as_whole(piece, texts[own[0]]) for piece in texts]).nonzero()[:, 0]
     else:
         first = there.topk(min(most, len(reader))).indices
     rows = torch.cat([before.expand(len(first), -1), first[:, None]], dim=1)
@@ -250,9 +251,9 @@ def _expected(
     if similar is not None:
         score = score + similar.of_rows(rows[:, start:])
     rows = rows[score.argsort(descending=True, stable=True)[:most]]
-    whole = _ends(chances(rows), pieces, written.text[source[1] - 1]) if len(rows) else []
+    whole = word_ends(chances(rows), texts, written.text[source[1] - 1]) if len(rows) else []
     return [
-        "".join(pieces[token] for token in row[start:]).strip()
+        "".join(texts[token] for token in row[start:]).strip()
         for row, ends in zip(rows.tolist(), whole, strict=True)
         if ends
     ]
@@ -263,7 +264,7 @@ def goes_on(token: str) -> bool:
     return token[:1].isalpha()
 
 
-def _pieces(reader: Any, after: int) -> list[str]:
+def pieces(reader: Any, after: int) -> list[str]:
     """What each token of a vocabulary adds to a text, with the space before it where it has one.
 
     Some tokenizers leave out the space at the beginning of a text, so that each is decoded after another token.
@@ -278,11 +279,17 @@ def _as_whole(piece: str, like: str) -> bool:
     return piece[:1].isspace() == like[:1].isspace() and piece.strip().isalpha()
 
 
-def _ends(chances: Tensor, pieces: Sequence[str], letter: str) -> list[bool]:
-    """Whether the model expects a word to end: what is only the beginning of a word takes no word's place."""
+def word_ends(chances: Float[Tensor, "row vocab"], texts: Sequence[str], letter: str) -> list[bool]:
+    """Whether the model expects a word to end: what is only the beginning of a word takes no word's place.
+
+    Args:
+        chances: log-probabilities of the next token.
+        texts: what each token adds, as from ``pieces``.
+        letter: a letter of the text, by which its script is known.
+    """
     if not swaps.spaced(letter):  # a script that writes no spaces does not say
         return [True] * len(chances)
-    within = torch.tensor([goes_on(piece) for piece in pieces])
+    within = torch.tensor([goes_on(piece) for piece in texts])
     return (chances[:, within].exp().sum(dim=-1) < 0.5).tolist()
 
 
