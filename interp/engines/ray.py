@@ -560,16 +560,22 @@ class _WithModel(pickle.Unpickler):
 
 @contextlib.contextmanager
 def _own_signals() -> Iterator[None]:
-    """After the block signals are handled as before it: Ray puts a handler of its own in place."""
+    """Signals are handled as before the block: Ray puts a handler of its own in place, for which SIGTERM is an exit."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    exited = False
     try:
         yield
+    except SystemExit:  # of Ray's handler, which has ended Ray's processes
+        exited = True
+        raise
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+        if exited:
+            signal.raise_signal(signal.SIGTERM)
 
 
 @contextlib.contextmanager

@@ -340,6 +340,28 @@ def test_ctrl_c_leaves_a_run_that_goes_on_here_and_no_process(
     assert "activation_patching: kept from an earlier run" in capsys.readouterr().err
 
 
+def test_a_signal_while_ray_starts_is_told_to_who_handles_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray's own handler answers SIGTERM with an exit until the one before it is put back."""
+    import ray as package
+
+    def stopped(**_: object) -> None:
+        signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(1))
+        signal.raise_signal(signal.SIGTERM)
+
+    def stop(number: int, frame: object) -> None:
+        raise KeyboardInterrupt("SIGTERM")
+
+    monkeypatch.setattr(package, "is_initialized", lambda: False)
+    monkeypatch.setattr(package, "init", stopped)
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        with pytest.raises(KeyboardInterrupt, match="SIGTERM"), ray.started(2) as workers:
+            workers.join()
+        assert signal.getsignal(signal.SIGTERM) is stop
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
 def members(session: int) -> list[int]:
     """The processes of a session."""
     found = []
