@@ -532,16 +532,45 @@ BAD: dict[str, tuple[Callable[[], object], str]] = {
     "flat labels": (lambda: cross_entropy([1, 2]), "Give a row of token numbers for each prompt"),
     "ragged labels": (lambda: cross_entropy([[1, 2], [3]]), "Rows of labels differ in length"),
     "half a label": (lambda: cross_entropy([[0.5]]), "labels must be a whole number"),
-    "a negative label": (lambda: cross_entropy([[-1]]), "A token is 0 or more"),
+    "a negative label": (lambda: cross_entropy([[-1, 5]]), "A token is 0 or more"),
     "no label": (lambda: cross_entropy([[1], [-100]]), "Prompt 1 has no label"),
     "other positions": (lambda: cross_entropy([[1, 2]], [[1]]), "Give one position for each label"),
     "a function alone": (lambda: readout(entropy), "Wrap a function of your own: readouts.custom(function)"),
     "a number": (lambda: readout(3), "A metric is a name or a read-out, not int"),
+    "two with settings": (lambda: readout({"projection": {}, "kl": {}}), "A metric with settings is"),
+    "settings that are none": (lambda: readout({"projection": 3}), "A metric with settings is"),
+    "no means yet": (lambda: projection(2, "noun", "means")(LOGITS, CORRECT), "is measured by a sweep, of pairs"),
+    "a projection of nowhere": (lambda: readout({"projection": {"layer": 3}}), "settings of projection lack 'at'"),
     "no wrong answer": (lambda: readout("logit_difference")(LOGITS, CORRECT), "compares two answers"),
     "no clean run": (lambda: readout("kl")(LOGITS, CORRECT), "compares with the clean run"),
     "a mean of all": (lambda: custom(lambda logits, _: logits.mean())(LOGITS, CORRECT), "returned shape ()"),
     "a list": (lambda: custom(lambda logits, _: [1.0, 2.0])(LOGITS, CORRECT), "returned list"),  # type: ignore[arg-type,return-value]
 }
+
+
+GAPS_AND_RANGES = {
+    "logit_difference": (0.1, (-math.inf, math.inf)),
+    "log_probability": (0.05, (-math.inf, 0.0)),
+    "probability": (0.01, (0.0, 1.0)),
+    "rank": (1.0, (0.0, math.inf)),
+    "cross_entropy": (0.05, (0.0, math.inf)),
+    "kl": (0.01, (0.0, math.inf)),
+    "js": (0.01, (0.0, math.inf)),  # of several answer tokens a sum
+    "custom": (1e-6, (-math.inf, math.inf)),
+}
+
+
+def test_the_least_gap_and_the_range_of_every_readout() -> None:
+    """Results that were written earlier divide by gaps from these on."""
+    every = {**readouts.READOUTS, "custom": custom(entropy, name="custom")}
+    assert {name: (one.minimum_gap, one.range) for name, one in every.items()} == GAPS_AND_RANGES
+
+
+def test_zeros_among_other_numbers_are_fine() -> None:
+    assert cross_entropy([[0, 3]]).labels == ((0, 3),)
+    place = projection(2, "noun", [0.0, 2.0]).place
+    assert place is not None
+    assert place.direction == (0.0, 2.0)
 
 
 @pytest.mark.parametrize("what", BAD)

@@ -195,6 +195,14 @@ def test_shares_of_the_same_prompts_differ_less_than_shares_of_others() -> None:
     assert wide[0] < low < 0.1 < high < wide[1]
 
 
+def test_shares_of_opposite_rows_differ_by_twice_the_ends_of_one() -> None:
+    """Where one side is right exactly where the other is wrong their correlation is -1, and the ends add up."""
+    one = np.arange(100) < 30
+    low, high = stats.wilson_interval(30, 100)
+    found = stats.share_difference_interval(one, ~one, paired=True)
+    close(found, (0.4 - 2 * (high - 0.3), 0.4 + 2 * (0.3 - low)), "product", dtype="float64")
+
+
 def test_what_cannot_be_subtracted_is_refused() -> None:
     one, two = (np.ones(3), np.ones(3)), (np.ones(4), np.ones(4))
     with pytest.raises(InterpError, match="equal rows where they are paired"):
@@ -213,6 +221,8 @@ def test_the_median_counts_what_never_happens() -> None:
     assert (stats.median(values) <= high).all()
     assert high[0] == np.inf
     assert np.isnan(stats.median_interval(values[:1])).all()
+    with pytest.raises(InterpError, match="level"):
+        stats.median_interval(values, level=95)
 
 
 def test_the_interval_of_the_median_is_about_scipys() -> None:
@@ -236,6 +246,7 @@ def test_the_calibration_error_is_that_of_bins_by_hand() -> None:
     close(stats.calibration_error(sure, right), error, "product", dtype="float64", size=1.0)
     low, high = stats.calibration_interval(sure, right)
     assert low < high
+    assert (low, high) == stats.calibration_interval(sure, right, bins=10)
     both = np.stack([sure, sure], axis=-1), np.stack([right, right], axis=-1)
     assert (np.stack(stats.calibration_interval(*both)).T == [low, high]).all()
 
@@ -384,8 +395,9 @@ def test_a_resample_without_a_known_row_is_left_out() -> None:
     assert 1 <= low[1] < 2 < high[1] <= 3
 
 
-def test_the_interval_of_the_median_is_that_of_its_own_resamples() -> None:
-    values, n = np.random.default_rng(11).normal(size=9), 30
+@pytest.mark.parametrize("n", [30, 100])
+def test_the_interval_of_the_median_is_that_of_its_own_resamples(n: int) -> None:
+    values = np.random.default_rng(11).normal(size=9)
     counts = np.random.default_rng(0).multinomial(9, np.full(9, 1 / 9), size=n)
     medians = [np.sort(np.repeat(values, drawn))[4] for drawn in counts]
     assert stats.median_interval(values, n_resamples=n) == tuple(
@@ -413,6 +425,11 @@ def test_cells_of_other_noise_are_standardised_before_the_largest_is_taken() -> 
     for wrong in (drawn[:1], drawn[:, 0]):
         with pytest.raises(InterpError, match="at least two draws"):
             stats.max_over_cells_p_values(wrong)
+    close(stats.max_over_cells_p_values(drawn * 1e-20), expected, "arithmetic", dtype="float64")
+    assert stats.max_over_cells_p_values(np.array([[1.0], [0.0]])) == [0.5]
+    beside = np.insert(drawn, 1, [9.0, np.nan, *np.zeros(48)], axis=1)  # a draw without a number has no place
+    close(stats.max_over_cells_p_values(beside)[[0, 2, 3]], expected, "arithmetic", dtype="float64")
+    assert np.isnan(stats.max_over_cells_p_values(beside)[1])
 
 
 def test_spearman_of_two_items_and_of_a_constant_side() -> None:

@@ -170,6 +170,8 @@ def test_weights_that_were_changed_after_loading_are_noticed(pairs: PromptPairs,
 
 
 def test_what_is_no_store_is_refused(gpt2: HookedTransformer, pairs: PromptPairs, tmp_path: Path) -> None:
+    with pytest.raises(InterpError, match=r"store is float\. Give the path of a directory"):
+        sweep(gpt2, pairs, "z", store=0.5)  # type: ignore[arg-type]
     (tmp_path / "file").write_text("text")
     with pytest.raises(InterpError, match=r"is a file\. Name a directory"):
         sweep(gpt2, pairs, "z", store=tmp_path / "file")

@@ -2,6 +2,7 @@
 
     python -m tests.mutants.mutants stats --n 60
     python -m tests.mutants.mutants readouts stats planner resume --n 60 --seed 1
+    python -m tests.mutants.mutants stats --n 60 --among survivors.txt    only those that an earlier output names
 
 A mutant is a module with one operator, number, comparison, branch or statement changed. This process imports the
 libraries once and forks a child for each mutant, in which the changed module is compiled in place of its file (which
@@ -268,7 +269,9 @@ def main() -> int:
     parser.add_argument("targets", nargs="+", choices=TARGETS)
     parser.add_argument("--n", type=int, default=60, help="mutants of each target")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--among", type=Path, metavar="FILE", help="of those drawn, the ones that this output names")
     given = parser.parse_args()
+    named = given.among.read_text() if given.among else None
     os.chdir(REPOSITORY)
     for name in LIBRARIES:
         importlib.import_module(name)
@@ -282,6 +285,8 @@ def main() -> int:
             return 2
         alone = time.monotonic() - started
         for mutant in drawn(target, given.n, given.seed):
+            if named is not None and str(mutant) not in named:
+                continue
             said = tested(target.tests, mutant, 3 * alone + 30)
             why = known.get((mutant.module, mutant.source, mutant.change))
             counts["survived" if said == "passed" else said] += 1

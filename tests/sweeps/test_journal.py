@@ -145,6 +145,22 @@ def test_damage_is_named_once(journal: Journal, caplog: pytest.LogCaptureFixture
     ]
 
 
+def test_a_journal_is_named_by_its_facts_in_any_order(tmp_path: Path) -> None:
+    one, other = {"site": "z", "model": "modèle \udcff"}, {"model": "modèle \udcff", "site": "z"}
+    store = Store.at(tmp_path)
+    assert store.journal(one).path == store.journal(other).path != store.journal(FACTS).path
+    write(store.journal(one))
+    assert table(store.journal(other)) == EXPECTED
+
+
+def test_the_name_of_a_new_journal_is_on_the_disk_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file whose directory was not written can be gone after a power cut, with all its rows."""
+    written: list[Path] = []
+    monkeypatch.setattr("interp.store._files.sync_directory", written.append)
+    write(Store.at(tmp_path / "several" / "deep").journal(FACTS))
+    assert written == [tmp_path / "several" / "deep"]
+
+
 def test_rows_outside_the_sweep_are_left_out(tmp_path: Path) -> None:
     journal = Store.at(tmp_path).journal(FACTS)
     for cell, prompt in ((0, 0), (-2, 1), (-3, 0), (1, 0), (0, -1), (0, 2), (2**31 - 1, 2**31 - 1)):
@@ -155,6 +171,7 @@ def test_rows_outside_the_sweep_are_left_out(tmp_path: Path) -> None:
 
 def test_a_check_is_never_zero_so_that_zeros_are_no_row(journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("interp.store.zlib.crc32", lambda *arguments: 0)
+    assert journal._checks(np.zeros(2, ROW)).tolist() == [1, 1]  # files of earlier runs have this one
     journal.path.write_bytes(journal.path.read_bytes()[: len(journal.facts) + 1] + bytes(5 * ROW.itemsize))
     assert table(journal) == {}
 

@@ -170,6 +170,35 @@ def test_where_rows_join_the_batch(site: str, layer: int, tokens: list[int], joi
     assert (group.layer, group.last, group.answers) == (layer, 1, 1)
 
 
+@pytest.mark.parametrize(
+    ("site", "layer", "tokens", "join"),
+    [
+        ("resid_pre", 1, [1], (1, "mid")),
+        ("resid_pre", 2, [1], (3, "pre")),
+        ("resid_post", 0, [1], (1, "mid")),
+        ("resid_post", 1, [1], (2, "pre")),
+        ("z", 0, [1], (1, "mid")),
+        ("z", 1, [1], (1, "mid")),
+    ],
+)
+def test_rows_join_before_the_layer_within_which_something_is_read(
+    site: str, layer: int, tokens: list[int], join: Join
+) -> None:
+    sizes, at, some = replace(SIZES, n_layers=3, read="mlp_post"), np.array([[3]]), cells(layer, tokens=[tokens])
+    rows = find_rows(some, site, 3, answers=at, differs=None)
+    (found,) = find_groups(rows, some, site, sizes, answers=at)
+    assert found.join == join
+
+
+def test_groups_come_layer_by_layer_wherever_their_prompts_end() -> None:
+    """So that a batch of the last ones joins late."""
+    some, at = cells(0, 1, tokens=[[1]], length=5), np.array([[4], [3]])
+    some = replace(some, tokens=some.tokens.expand(-1, 2, -1))
+    rows = find_rows(some, "resid_pre", 2, answers=at, differs=None)
+    found = find_groups(rows, some, "resid_pre", SIZES, answers=at)
+    assert [(one.layer, one.end) for one in found] == [(0, 4), (0, 5), (1, 4), (1, 5)]
+
+
 def group(n: int, *, start: int = 2, end: int = 5, late: bool = False, join: Join = (1, "mid")) -> Group:
     """Rows alike in all but their prompt."""
     return Group(
@@ -195,6 +224,7 @@ def test_batches_hold_at_most_their_budget_and_at_least_a_row() -> None:
 
     assert made(9, group(3), group(2)) == [[[0, 1, 2]], [[0, 1]]]
     assert made(12, group(3), group(2)) == [[[0, 1, 2], [0]], [[1]]]
+    assert made(9, group(9)) == [[[0, 1, 2]], [[3, 4, 5]], [[6, 7, 8]]]
     assert made(1, group(2)) == [[[0]], [[1]]]
     assert made(9) == []
 
@@ -271,8 +301,19 @@ def test_operations_of_heads_and_neurons_by_hand() -> None:
     assert before("mlp_post", 1, [3]) == 2 * M * D
 
 
+def test_operations_of_attention_by_hand() -> None:
+    # One head: both tokens of the row look at (2 + 4) / 2 tokens, scored and mixed, and write; and then as a head's z.
+    looked, through, rest = 2 * 3 * 2 * (2 * 2), 2 * 2 * D * 2, 96 + 32 + 32 + 32 + 4 * Q * 4
+    assert before("q", 0, [2], units=1) == looked + through + rest
+    assert before("q", 0, [2]) == 2 * (looked + through) + rest
+
+
 def test_a_layer_that_is_run_whole() -> None:
     whole = 2 * (64 + 32 + 96) + attended(range(2, 4))
+    some = cells(0, tokens=[[2]])
+    both = replace(some, parts=((Part(0, None), Part(1, None)),))
+    (one,) = groups_of(both, "z", [3])  # changed in two layers: all from the first to the last
+    assert planner.flop_before_batch(SIZES, "z", one, 1, both, from_run=True) == 2 * whole
     assert before("mlp_pre", 0, [2]) == whole
     assert before("mlp_pre", 1, [3]) == 1 * (64 + 32 + 96) + attended(range(3, 4))
 
