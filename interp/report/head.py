@@ -97,10 +97,14 @@ def of(run: RunInputs, found: Verdict) -> Head:
 
 def _caption(run: RunInputs, found: Verdict) -> str:
     """How to read the picture, and which of the prompts it draws: the question may quote other words."""
-    drawn = say(
-        "An arc is what one head takes from one word to another, at its layer; the thicker, the more it matters. Thin "
-        "and grey: next to nothing."
-    )
+    named = run.get("reach") is not None or (found.passed and picture.routes(run, found))
+    if named:
+        drawn = say(
+            "An arc is what one head takes from one word to another, at its layer; the thicker, the more it matters. "
+            "Thin and grey: next to nothing."
+        )
+    else:
+        drawn = say("No head is drawn, since none was named. Thin and grey, where it is drawn: next to nothing.")
     reach = run.get("reach")
     if reach is not None and (size := len(reach.labels("token"))) > WHOLE:
         drawn += " " + say("Of {n} tokens those near an arc are drawn; … stands for the others.", n=size)
@@ -186,22 +190,37 @@ def _sure(run: RunInputs, found: Verdict) -> list[tuple[str, str]]:
     if behaved is not None and found.rung in behaved.labels("rung"):
         i = behaved.labels("rung").index(found.rung)
         low, high = (float(bound) for bound in behaved.need("accuracy_interval", "rung", "ci_bound").values[i])
-        items.append(
-            (
-                say("How sure"),
-                say(
-                    "{n} pairs of prompts (rung {rung}), over which brackets hold 95% intervals; 1 is the whole "
-                    "difference. The model says the right answer first in {accuracy:.0%} {interval}.",
-                    n=int(behaved.need("n", "rung").values[i]), rung=called("rung", found.rung),
-                    accuracy=float(behaved.need("accuracy", "rung").values[i]), interval=percent_interval(low, high),
-                ),
-            )
-        )  # fmt: skip
+        asked = int(behaved.need("n", "rung").values[i])
+        patched = _patched(run) if found.passed else None
+        said = {
+            "rung": called("rung", found.rung), "accuracy": float(behaved.need("accuracy", "rung").values[i]),
+            "interval": percent_interval(low, high),
+        }  # fmt: skip
+        if patched is not None and patched != asked:
+            text = say(
+                "{patched} of {n} pairs of prompts (rung {rung}) were patched, over which brackets hold 95% intervals; "
+                "1 is the whole difference. Of all {n} the model says the right answer first in {accuracy:.0%} "
+                "{interval}.",
+                patched=patched, n=asked, **said,
+            )  # fmt: skip
+        else:
+            text = say(
+                "{n} pairs of prompts (rung {rung}), over which brackets hold 95% intervals{whole}. The model says the "
+                "right answer first in {accuracy:.0%} {interval}.",
+                n=asked, whole="" if patched is None else say("; 1 is the whole difference"), **said,
+            )  # fmt: skip
+        items.append((say("How sure"), text))
     verdict = run.get("verdict")
     if verdict is not None and found.passed:
         named = (("also_needed", say("Also needed")), ("agreement", say("Other methods")))
         items += [(name, text) for attr, name in named if (text := verdict.said(attr))]
     return items
+
+
+def _patched(run: RunInputs) -> int | None:
+    """On how many pairs the heads or the stream were patched, which may be fewer than were asked; None if nowhere."""
+    found = [one for name in ("head_attribution", "activation_patching") if (one := run.get(name)) is not None]
+    return next((int(one.data.sizes["prompt"]) for one in found if "prompt" in one.data.sizes), None)
 
 
 # ---- what it is about ----

@@ -121,6 +121,27 @@ def test_the_first_screen_has_the_numbers_of_each_named_head_and_who_the_model_i
     assert "says nothing about GPT-2" in about["The model"]
 
 
+def test_the_first_screen_counts_the_pairs_that_were_patched(tmp_path: Path) -> None:
+    run(tmp_path, change=elsewhere)
+    for name in ("head_attribution", "activation_patching"):
+        edit(tmp_path, name, lambda data: data.isel(prompt=slice(2)))
+    found = inputs.read(tmp_path)
+    n = found.files["behavior"].labels("rung_of").count(verdict.of(found).rung)
+    assert n > 2
+    said = dict(head.of(found, verdict.of(found)).numbers)["How sure"]
+    assert said.startswith(f"2 of {n} pairs of prompts (rung ")
+    assert f"Of all {n} the model says" in said
+
+
+def test_where_no_head_is_named_the_picture_says_so(tmp_path: Path) -> None:
+    found = run(tmp_path, change=elsewhere)
+    assert head.of(found, verdict.of(found)).words["picture"].startswith("An arc is what one head takes")
+    edit(tmp_path, "verdict", lambda data: data.assign(label=data["label"].where(False, "none")))
+    found = inputs.read(tmp_path)
+    assert not picture.routes(found, verdict.of(found))
+    assert head.of(found, verdict.of(found)).words["picture"].startswith("No head is drawn, since none was named.")
+
+
 def test_another_model_is_not_said_to_be_made_for_this_package(tmp_path: Path) -> None:
     found = run(tmp_path, RunSpec(nasty=True))
     assert "GPT-2" not in dict(head.of(found, verdict.of(found)).about)["The model"]
