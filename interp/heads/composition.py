@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -82,10 +83,9 @@ def composition(
         moving = _Factors.joined([_moved(model, head) for head in heads])
         comparing = _Factors.joined([_compared(model, head, distance) for head in heads])
         here = slice(layer * cfg.n_heads, (layer + 1) * cfg.n_heads)
-        if outputs:
-            earlier = _Factors.joined(outputs)
-            for i, later in enumerate((comparing, comparing.transposed, moving)):
-                scores[i, : len(earlier.left), here] = _shares(earlier, later).numpy()
+        for i, later in enumerate((comparing, comparing.transposed, moving)):
+            for at, earlier in enumerate(outputs):
+                scores[i, at * cfg.n_heads : (at + 1) * cfg.n_heads, here] = _shares(earlier, later).numpy()
         outputs.append(moving)
         meter.add(1)
     mean, random = _random(cfg.d_model, cfg.d_head, seed)
@@ -132,23 +132,32 @@ class _Factors:
     def transposed(self) -> _Factors:
         return _Factors(self.right.transpose(1, 2), self.left.transpose(1, 2))
 
-    @property
+    @cached_property
+    def first(self) -> Float[Tensor, "head d_head d_model"]:
+        """What stands for the matrices on the left of a product: as long with any other matrix behind it."""
+        return torch.linalg.qr(self.left, mode="r").R @ self.right
+
+    @cached_property
+    def second(self) -> Float[Tensor, "head d_model d_head"]:
+        """What stands for them on the right of a product."""
+        return self.transposed.first.transpose(1, 2)
+
+    @cached_property
     def norm(self) -> Float[Tensor, " head"]:
-        return _norm(self.left.transpose(1, 2) @ self.left, self.right @ self.right.transpose(1, 2))
-
-
-def _norm(left: Float[Tensor, "... x x"], right: Float[Tensor, "... x x"]) -> Float[Tensor, " ..."]:
-    """Frobenius norm of a product from the Gram matrices of its factors: the square root of their trace product."""
-    return (left * right.transpose(-1, -2)).sum((-2, -1)).clamp(min=0).sqrt()
+        """Frobenius norm of each."""
+        return self.first.square().sum((1, 2)).sqrt()
 
 
 def _shares(first: _Factors, second: _Factors) -> Float[Tensor, "writer reader"]:
-    """Norm of each product of two matrices over the product of their norms."""
-    between = torch.einsum("wxd,rdy->wrxy", first.right, second.left)
-    left = first.left.transpose(1, 2) @ first.left
-    right = second.right @ second.right.transpose(1, 2)
-    carried = between.transpose(2, 3) @ left[:, None] @ between
-    return _norm(carried, right[None]) / (first.norm[:, None] * second.norm[None])
+    """Frobenius norm of each product of two matrices over the product of their norms.
+
+    An orthogonal matrix in front changes no norm, so that of the outer factors only the triangles of their QR
+    decompositions count, and all products are blocks of one.
+    """
+    left, right = first.first, second.second
+    blocks = left.flatten(0, 1) @ right.transpose(0, 1).flatten(1)
+    norms = blocks.square_().reshape(len(left), left.shape[1], len(right), right.shape[2]).sum((1, 3)).sqrt_()
+    return norms / torch.outer(first.norm, second.norm)
 
 
 def _folded(model: HookedTransformer, head: Head, kind: Kind) -> Float[Tensor, "d_model d_head"]:
