@@ -138,6 +138,9 @@ class Capture:
         for name, shape in self._row_shapes.items():
             if min(shape) < 1:
                 raise ValueError(f"'{name}' has the shape {shape}")
+            dims = self.told["sites"][name]["dims"]
+            if {type(dim) for dim in dims} != {str} or len({*dims}) < len(dims):  # xarray would only warn
+                raise ValueError(f"'{name}' has the axes {shown(dims)}")
             arrays[name] = np.broadcast_to(np.zeros((), self.dtype), (self.n_prompts, *shape))
         if self.n_prompts > MOST_PROMPTS:
             raise ValueError(f"it has {self.n_prompts} prompts, more than {MOST_PROMPTS}")

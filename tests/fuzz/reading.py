@@ -165,7 +165,7 @@ def _read_template(place: Path) -> object:
     prompts = encode(TOKENIZER, [rendered.text], [rendered.roles])
     for role, (start, stop) in rendered.roles.items():
         found = prompts.tokens[0][slice(*prompts.roles[role][0])]  # type: ignore[index]
-        assert rendered.text[start:stop].strip() in "".join(found), role
+        assert rendered.text[start:stop].strip().replace("\0", "␀") in "".join(found), role
     return prompts
 
 

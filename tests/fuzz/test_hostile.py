@@ -220,7 +220,7 @@ def changed(draw: st.DrawFn, name: str) -> xr.Dataset:
             del made.attrs[draw(st.sampled_from(sorted(made.attrs)))]
         elif kind == 7 and variable in made.data_vars:
             made[variable].attrs[draw(st.sampled_from(["units", "long_name"]))] = draw(WORDS)
-        elif kind == 8 and variable in made.data_vars and values.ndim > 1:
+        elif kind == 8 and variable in made.data_vars and values.ndim > 1 and len(values):
             made[variable] = made[variable].isel({made[variable].dims[0]: 0}, drop=True)
     return made
 
@@ -395,6 +395,7 @@ def test_any_value_is_one_line_in_a_message(examples: int) -> None:
         ("capture", b'"length": 4, ', b""),
         ("capture", b'"shape": [2, 1, 5]', b'"shape": [2, 1, -5]'),
         ("capture", b'"values": [0, 1]', b'"values": [0, 1, 2]'),
+        ("capture", b'["prompt", "layer", "position"', b'[null, null, "position"'),
     ],
 )
 def test_what_was_read_wrongly_once_is_refused(name: str, old: bytes, new: bytes) -> None:
