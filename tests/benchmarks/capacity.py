@@ -108,7 +108,10 @@ def check(workers: Sequence[int]) -> None:
             for count in workers:
                 with ray.started(count) as crew:
                     many = model.on(crew)
-                    doers(many, 4 * count)  # starts them
+                    begun = time.perf_counter()
+                    doers(many, 4 * count)
+                    seconds, size = time.perf_counter() - begun, model.weight_bytes / 1e9
+                    print(f"{name}, {size:.2f} GB: {count} of Ray started in {seconds:.1f} s", flush=True)
                     compared(name, many, pairs, rate, crew.count)
 
 
@@ -118,14 +121,15 @@ def compared(name: str, model: HookedTransformer, pairs: PromptPairs, rate: floa
     for site in ("resid_pre", "z"):
         asked = Patching([site], "denoising")
         flop = asked.plan(model, pairs).flop
-        begun = time.perf_counter()
-        asked.run(model, pairs)
-        seconds, said = time.perf_counter() - begun, flop / (rate * max(1, workers))
-        print(
-            f"{name:<20} {site:<10}{len(pairs):>3} pairs {flop:.2e} operations, {who:<12}: {said:7.1f} s predicted, "
-            f"{seconds:7.1f} s measured, {said / seconds:.2f}",
-            flush=True,
-        )
+        for time_ in ("first", "again") if workers else ("first",):  # workers first read the model's memory
+            begun = time.perf_counter()
+            asked.run(model, pairs)
+            seconds, said = time.perf_counter() - begun, flop / (rate * max(1, workers))
+            print(
+                f"{name:<20} {site:<10}{len(pairs):>3} pairs {flop:.2e} operations, {who:<12}, {time_}: "
+                f"{said:7.1f} s predicted, {seconds:7.1f} s measured, {said / seconds:.2f}",
+                flush=True,
+            )
 
 
 if __name__ == "__main__":
