@@ -121,12 +121,12 @@ def compared(name: str, model: HookedTransformer, pairs: PromptPairs, rate: floa
     for site in ("resid_pre", "z"):
         asked = Patching([site], "denoising")
         flop = asked.plan(model, pairs).flop
-        for time_ in ("first", "again") if workers else ("first",):  # workers first read the model's memory
+        for turn in ("first", "again") if workers else ("first",):  # workers first read the model's memory
             begun = time.perf_counter()
             asked.run(model, pairs)
             seconds, said = time.perf_counter() - begun, flop / (rate * max(1, workers))
             print(
-                f"{name:<20} {site:<10}{len(pairs):>3} pairs {flop:.2e} operations, {who:<12}, {time_}: "
+                f"{name:<20} {site:<10}{len(pairs):>3} pairs {flop:.2e} operations, {who:<12}, {turn}: "
                 f"{said:7.1f} s predicted, {seconds:7.1f} s measured, {said / seconds:.2f}",
                 flush=True,
             )
