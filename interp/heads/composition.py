@@ -135,7 +135,8 @@ class _Factors:
     @cached_property
     def first(self) -> Float[Tensor, "head d_head d_model"]:
         """What stands for the matrices on the left of a product: as long with any other matrix behind it."""
-        return torch.linalg.qr(self.left, mode="r").R @ self.right
+        triangle: Tensor = torch.linalg.qr(self.left, mode="r").R
+        return triangle @ self.right
 
     @cached_property
     def second(self) -> Float[Tensor, "head d_model d_head"]:
