@@ -15,13 +15,13 @@ if TYPE_CHECKING:
     from interp.model import HookedTransformer
     from interp.prompts import PromptPairs
 
-PER_LOGIT_READ = 2200.0
+PER_LOGIT_READ = 3500.0
 """Operations of matrix products that take as long as what is measured of one logit: softmax, rank, divergence."""
-PER_LOGIT_TRAINED = 5200.0
+PER_LOGIT_TRAINED = 2200.0
 """The same of one logit that a step of training looks at: two softmaxes, their divergence, and the way back.
 
-Both are rough: ``python -m tests.benchmarks.budget``, which says what they are on a machine, has found 2700 to 4800 for
-the one and 1100 to 3300 for the other.
+Both are rough, near the middle of what ``python -m tests.benchmarks.budget`` found on a machine of two cores: 2700 to
+4800 for the one, 1100 to 3300 for the other.
 """
 
 
