@@ -22,6 +22,7 @@ import threading
 import warnings
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
+from contextvars import ContextVar
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
@@ -506,6 +507,20 @@ class _Freezing(cloudpickle.Pickler):  # type: ignore[misc]
             self._at[key] = len(self.arrays)
             self.arrays.append(torch.empty(0, dtype=torch.uint8).set_(memory.cpu()).numpy())  # type: ignore[no-untyped-call]
         return self._at[key], dtype, str(memory.device)
+
+    def reducer_override(self, item: object) -> object:
+        """What holds a context variable, which has no bytes, goes by the name that it has in its module.
+
+        Transformers leaves such a thing in a model that was once asked for hidden states or attention weights.
+        """
+        if not isinstance(item, type) and any(
+            isinstance(v, ContextVar) for v in getattr(item, "__dict__", {}).values()
+        ):
+            home = sys.modules[type(item).__module__]
+            name = next((name for name, value in vars(home).items() if value is item), None)
+            if name is not None:
+                return getattr, (home, name)
+        return super().reducer_override(item)
 
 
 class _Thawing(pickle.Unpickler):

@@ -104,7 +104,9 @@ def _caption(run: RunInputs, found: Verdict) -> str:
             "Thin and grey: next to nothing."
         )
     else:
-        drawn = say("No head is drawn, since none was named. Thin and grey, where it is drawn: next to nothing.")
+        drawn = say("No head is drawn, since none was named.")
+        if picture.has_faint(run, found):
+            drawn += " " + say("Thin and grey: next to nothing.")
     reach = run.get("reach")
     if reach is not None and (size := len(reach.labels("token"))) > WHOLE:
         drawn += " " + say("Of {n} tokens those near an arc are drawn; … stands for the others.", n=size)

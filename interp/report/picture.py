@@ -155,6 +155,14 @@ def _faint(run: RunInputs, roles: Roles, drawn: list[Route], prompt: _Prompt) ->
     return [Faint(start, end, figure_number(size.mean, 2))]
 
 
+def has_faint(run: RunInputs, found: Verdict) -> bool:
+    """Whether the picture of a run that names no head draws the way to the target, thin and grey."""
+    prompt = _prompt(run, found)
+    return (
+        found.passed and found.roles is not None and prompt is not None and bool(_faint(run, found.roles, [], prompt))
+    )
+
+
 def prompts(run: RunInputs, found: Verdict) -> int | None:
     """How many prompts there are of which the picture draws the first; None where it draws none of several."""
     behavior = run.get("behavior")

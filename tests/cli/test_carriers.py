@@ -165,7 +165,10 @@ def test_a_path_into_a_heads_values_is_that_of_a_hook_by_hand(found: Explanation
 
 
 def test_the_strongest_paths_are_in_the_answer_and_end_at_the_stream(found: Explanation) -> None:
-    assert "Los caminos más fuertes entre las cabezas principales devuelven: " in found.answer
+    assert (
+        "Los caminos más fuertes entre las cabezas principales, según el menor de los dos efectos, devuelven: "
+        in found.answer
+    )
     assert "→ el flujo" in found.answer
     assert found.paths is not None
     assert found.paths["receiver"].values.tolist()[-1] == "L3.resid_post"

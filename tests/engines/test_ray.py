@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+import torch
 import xarray as xr
 
 from analyses import probing
@@ -371,3 +372,19 @@ def members(session: int) -> list[int]:
                 fields = (entry / "stat").read_text().rpartition(")")[2].split()
                 found += [int(entry.name)] if int(fields[3]) == session and fields[0] != "Z" else []
     return found
+
+
+def test_a_model_that_was_asked_for_hidden_states_can_be_sent_to_workers() -> None:
+    """Transformers keeps hooks in such a model, and a context variable in them."""
+    from interp import HookedTransformer
+
+    model = HookedTransformer.from_pretrained("mini")
+    ids = torch.tensor([[5, 6, 7]])
+    asked = model.bridge.original_model(ids, output_hidden_states=True, output_attentions=True)
+    there = ray.Frozen.of(model).thawed()
+    again = there.bridge.original_model(ids, output_hidden_states=True, output_attentions=True)
+    assert len(again.hidden_states) == len(asked.hidden_states) == 5
+    for one, other in zip(
+        (*again.hidden_states, *again.attentions), (*asked.hidden_states, *asked.attentions), strict=True
+    ):
+        close(one.detach(), other.detach(), size=float(other.detach().abs().max()))

@@ -139,7 +139,12 @@ def test_where_no_head_is_named_the_picture_says_so(tmp_path: Path) -> None:
     edit(tmp_path, "verdict", lambda data: data.assign(label=data["label"].where(False, "none")))
     found = inputs.read(tmp_path)
     assert not picture.routes(found, verdict.of(found))
-    assert head.of(found, verdict.of(found)).words["picture"].startswith("No head is drawn, since none was named.")
+    caption = head.of(found, verdict.of(found)).words["picture"]
+    assert caption.startswith("No head is drawn, since none was named. Thin and grey: next to nothing.")
+    edit(tmp_path, "activation_patching", lambda data: data.drop_vars("recovered_resid_pre"))
+    found = inputs.read(tmp_path)
+    caption = head.of(found, verdict.of(found)).words["picture"]
+    assert caption.startswith("No head is drawn, since none was named. Drawn: prompt 1 of ")
 
 
 def test_another_model_is_not_said_to_be_made_for_this_package(tmp_path: Path) -> None:
