@@ -208,8 +208,8 @@ class Influences:
             return ""
         if self._tried.any(axis=1).all():
             return say(
-                " Then come {words}, by the mean of their ranks by the size of each change (of several other words, the "
-                "mean size).",
+                " Then come {words}, by the mean of their ranks by the size of each change (of several other words, "
+                "the mean size).",
                 words=then,
             )
         return say(" Then come {words}, by the size of that change of the log-probability.", words=then)
