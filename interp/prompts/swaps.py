@@ -169,10 +169,9 @@ def swapped(
     """
     if most is not None and whole_number(most, "most") < 1:
         raise InterpError(f"most is {shown(most)}. Ask for at least one pair.")
-    if isinstance(words, str) or not all(isinstance(word, str) and word.strip() for word in words):
-        blank = next((i for i, word in enumerate(words, start=1) if isinstance(word, str) and not word.strip()), None)
-        if isinstance(words, str) or blank is None:
-            raise InterpError(f"The other words are {shown(words)}. Give a list of words.")
+    if isinstance(words, str) or not all(isinstance(word, str) for word in words):
+        raise InterpError(f"The other words are {shown(words)}. Give a list of words.")
+    if blank := next((i for i, word in enumerate(words, start=1) if not word.strip()), None):
         raise InterpError(f"Number {blank} of the other words {shown(words)} is empty. Leave it out.")
     others = list(dict.fromkeys(unicodedata.normalize("NFC", word.strip()) for word in words))
     if not others:

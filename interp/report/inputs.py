@@ -113,6 +113,11 @@ class Result:
             )
         return tuple(str(value) for value in np.atleast_1d(self.data[name].values))
 
+    @property
+    def of_weights(self) -> bool:
+        """Whether it was computed from the model's weights alone, without a prompt."""
+        return bool(self.data.attrs.get("n_prompts") == 0)
+
     def attr(self, name: str, default: str = "") -> str:
         """An attribute as text."""
         return str(self.data.attrs.get(name, default))

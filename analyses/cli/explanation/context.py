@@ -350,12 +350,11 @@ def _expected(asked: Setting, unit: Unit, whole: Beginning) -> Iterator[tuple[st
         return text[:1].isspace(), goes_on(text.strip()), text.strip().islower()
 
     own = int(asked.ids[unit.start])
+    form = kind(str(reader.decode([own])))
     likely = [
         (text.strip(), token)
         for token in logits.topk(min(LOOKED_AT, len(reader))).indices.tolist()
-        if token != own
-        and (text := str(reader.decode([token]))).strip()
-        and kind(text) == kind(str(reader.decode([own])))
+        if token != own and (text := str(reader.decode([token]))).strip() and kind(text) == form
     ][:BEGUN]
     if not likely:
         return

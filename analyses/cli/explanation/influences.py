@@ -183,7 +183,9 @@ class Influences:
         for (way, how), tried in zip(ways, self._tried[:, first], strict=True):
             if not tried:
                 continue
-            change, stream = (_mean(words[f"{way}_{name}"].values[first]) for name in ("log_probability", "stream"))
+            change, stream = (
+                float(np.nanmean(words[f"{way}_{name}"].values[first])) for name in ("log_probability", "stream")
+            )
             said = {"how": how, "change": f"{change:+.3g}", "stream": f"{stream:.1%}"}
             if effects:
                 effects.append(say(" {how}, by {change} nats and {stream}.", **said))
@@ -255,8 +257,3 @@ class Influences:
             way=drawn.method_name(METHODS[run]), first=int(ranks[run, word]),
             other=drawn.method_name(METHODS[gradient]), second=int(ranks[gradient, word]),
         )  # fmt: skip
-
-
-def _mean(values: np.ndarray) -> float:
-    """Mean of what there is."""
-    return float(np.nanmean(values))

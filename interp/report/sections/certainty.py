@@ -136,11 +136,11 @@ def _counts(run: RunInputs) -> tuple[tuple[str, str], ...]:
         result = run.get(name)
         if result is not None:
             title = result.said("title") or name
-            n, seed = result.attr("n_prompts"), result.attr("seed")
-            if result.data.attrs.get("n_prompts") == 0:
+            seed = result.attr("seed")
+            if result.of_weights:
                 text = say("no prompts: it reads the weights alone; seed {seed}.", seed=seed)
             else:
-                text = say("{n} prompts, seed {seed}.", n=n, seed=seed)
+                text = say("{n} prompts, seed {seed}.", n=result.attr("n_prompts"), seed=seed)
             items.append((f"{title}:", text))
     text = say(
         "{level:.0%}. Shares use Wilson's interval; means and ratios of means over prompts or folds use a percentile "

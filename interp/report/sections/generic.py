@@ -176,9 +176,9 @@ def _as_it_is(result: Result, name: str) -> tuple[xr.Dataset, str]:
     """A variable without prompts, with its interval if the result has one."""
     value = result.data[name]
     nothing = value.astype(np.float64).copy(data=np.full(value.shape, np.nan))
-    of_weights = result.data.attrs.get("n_prompts") == 0
-    how = say("As computed from the weights, without a prompt.") if of_weights else say("As computed over all prompts.")
-    low, high = nothing, nothing
+    low, high, how = nothing, nothing, say("As computed over all prompts.")
+    if result.of_weights:
+        how = say("As computed from the weights, without a prompt.")
     if result.has(name + _ENDS):
         ends = result.need(name + _ENDS, *map(str, value.dims), "ci_bound")
         low, high = (ends.isel(ci_bound=i, drop=True) for i in (0, 1))
