@@ -387,7 +387,7 @@ class _Verdict:
     def short(self) -> str:
         """One sentence: whether the source passes through the target, and which way it goes."""
         if not self.heads.cells and self.heads.passage is None:
-            return say("Not answered: {why}.", why=self._unanswered())
+            return say("Not answered: no head was measured at one of these words.")
         route = self._route()
         return say("{verdict}; {route}.", verdict=self._yes_or_no(), route=route) if route else f"{self._yes_or_no()}."
 

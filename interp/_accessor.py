@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 LEADING = ("recovered", "ablation_effect", "cut_effect", "estimated_effect", "probability", "difference")
 """What of a result is looked at unless something else is asked for: the first of these that it has, else its first."""
 
+NUMBERS = "fiub"
+"""The kinds of NumPy types that hold numbers."""
+
 
 class Accessor:
     """What ``effect.interp`` offers, of a result or of one of its variables.
@@ -48,7 +51,9 @@ class Accessor:
 
         Returns:
             A ``pandas.DataFrame``: ``mean``, ``low``, ``high`` and ``n`` over prompts (``interp.summary``: 95%, by
-            bootstrap; of what is recovered the ratio of means), or ``value`` where there are no prompts.
+            bootstrap; of what is recovered the ratio of means), or ``value`` where there are no prompts. Of a summary
+            its own four. The name of its columns, which a notebook shows in the corner, is the variable's; the
+            result's further variables of numbers are in ``table.attrs["also"]``.
 
         Raises:
             InterpError: no such variable, or one that is no number.
@@ -61,23 +66,31 @@ class Accessor:
         True
         >>> len(table), len(effect.interp.to_pandas(each=True))  # 4 x 4 heads, 4 prompts
         (16, 64)
+        >>> table.columns.name, "patched" in table.attrs["also"]
+        ('recovered', True)
         """
         from interp import summary
 
         given = self._data
         data = given if isinstance(given, xr.Dataset) else given.to_dataset(name=given.name or "value")
-        name = leading(data) if name is None else name
+        asked, name = name, leading(data) if name is None else name
         if name not in data.data_vars:
             raise unknown_name("variable", name, map(str, data.data_vars))
-        if data[name].dtype.kind not in "fiub":
+        if data[name].dtype.kind not in NUMBERS:
             raise InterpError(f"{name!r} holds words. Its table is .to_dataframe().")
         if "prompt" in data[name].dims and not each:
             found = summary.of(data, name) if data is given else summary.mean(data[name])
+        elif asked is None and data is given and all(part in data.data_vars for part in summary.PARTS):
+            found = data[[*summary.PARTS]]
         else:
             found = data[name].to_dataset(name="value")
         table = found.to_dataframe().reset_index()
         last = [str(one) for one in found.data_vars]
-        return table[[one for one in table.columns if one not in last] + last]
+        table = table[[one for one in table.columns if one not in last] + last]
+        table.columns.name = name
+        told = {name, *last}
+        table.attrs["also"] = [str(one) for one in data if str(one) not in told and data[one].dtype.kind in NUMBERS]
+        return table
 
 
 def leading(data: xr.Dataset) -> str:

@@ -29,6 +29,8 @@ from interp import stats
 from interp.errors import InterpError, shown, unknown_name
 from interp.language import say, say_stored
 
+PARTS = ("mean", "low", "high", "n")
+"""The variables of every summary."""
 DIRECTIONS = ("denoising", "noising")
 
 _RECOVERED = re.compile(r"recovered($|_)")

@@ -327,6 +327,16 @@ def test_one_call_makes_a_table_of_means_with_their_intervals(effect: xr.Dataset
     every = effect.interp.to_pandas("patched", each=True)
     close(every["value"].values, effect["patched"].values.ravel())
     assert list(summary.of(effect, "recovered").interp.to_pandas("mean").columns) == ["layer", "head", "value"]
+    assert (table.columns.name, every.columns.name) == ("recovered", "patched")
+    assert set(table.attrs["also"]) == {str(name) for name in effect.data_vars} - {"recovered"}
+
+
+def test_a_summarys_table_holds_its_interval(effect: xr.Dataset) -> None:
+    whole = summary.of(effect, "recovered")
+    table = whole.interp.to_pandas()
+    assert list(table.columns) == ["layer", "head", "mean", "low", "high", "n"]
+    close(table["high"].values, whole["high"].values.ravel())
+    assert table.attrs["also"] == []
 
 
 def test_interpolation_is_as_it_was(effect: xr.Dataset) -> None:

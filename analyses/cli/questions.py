@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from interp.tasks import Rung, Task
 
 FIRST_FILE = Path(__file__).parent / "new_question.yaml"
+ANSWERED_BY = ("activation_patching", "context_flow")
+"""What the answer to a study's question is made from and by."""
 SHOWN_DROPS = 5
 """Of each rung; the manifest of a run holds all of them."""
 
@@ -67,16 +69,23 @@ def look_over(file: str, model: str | None) -> Iterator[str]:
     study, task = _read(file)
     n, seed = (study.n, study.seed) if study else (48, 0)
     joined = list(_joined_answers(task))
+    unanswered = [] if study is None else list(_no_verdict(study))
     built = {} if model is None else _built(task, _reader(model), n, seed)
     left_out = {} if study is None else _left_out(study, task, built)
+    kind = "task" if study is None else "study"
+    if joined or unanswered or any(_is_short(pairs) for pairs in built.values()):
+        yield f"{file} is a {kind} that can be read. What is probably not meant is said below."
+    else:
+        yield f"{file} is a {kind} without a mistake."
     if study is None:
-        yield f"{file} is a task without a mistake: {task.name}, rungs {_names(task)}."
+        yield f"Task {task.name}: rungs {_names(task)}."
     else:
         yield (
-            f"{file} is a study without a mistake: {study.n} pairs of each rung of {task.name} "
-            f"({_names(task)}), model {study.model}, analyses {', '.join(study.analyses)}."
+            f"Study {study.name}: {study.n} pairs of each rung of {task.name} ({_names(task)}), model {study.model}, "
+            f"analyses {', '.join(study.analyses)}."
         )
     yield from joined
+    yield from unanswered
     yield from _pairs_lines(task, built)
     yield from (f"{name} cannot be asked here: {reason}" for name, reason in left_out.items())
 
@@ -142,6 +151,21 @@ def _joined_answers(task: Task) -> Iterator[str]:
         if clean.text[-1].isalpha() and clean.answer[0].isalpha():
             word = f"{clean.text.split()[-1]}{clean.answer}"
             yield f'{rung.name}: the answer makes one word with the prompt, "{word}". Begin it with a space.'
+
+
+def _no_verdict(study: studies.Study) -> Iterator[str]:
+    """That a study with only one of the two analyses that an answer takes gets numbers, but no answer."""
+    missing = [name for name in ANSWERED_BY if name not in study.analyses]
+    if len(missing) == 1:
+        yield (
+            f"Without {missing[0]} among its analyses its question is not answered. Add it, "
+            "unless only the other analyses' numbers are wanted."
+        )
+
+
+def _is_short(pairs: PromptPairs | InterpError) -> bool:
+    """Whether fewer pairs than were asked for line up."""
+    return isinstance(pairs, InterpError) or any(drop.kind == SHORTFALL for drop in pairs.drops)
 
 
 def _built(task: Task, reader: SupportsTokenizer, n: int, seed: int) -> dict[str, PromptPairs | InterpError]:

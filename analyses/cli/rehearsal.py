@@ -210,6 +210,7 @@ def _elsewhere(model: HookedTransformer, found: Sweeps, rate: float, workers: in
     bills = [capacity.bill(work, here, n) for n in asked]
     bills += [capacity.bill(work, gpu, n) for gpu in capacity.GPUS for n in (asked if workers else WORKERS) if fills]
     yield from aligned(capacity.HEADER, [capacity.row(one) for one in bills])
+    yield "At least: the counted operations alone, at that rate; fitting probes, for one, counts none and comes on top."
     yield "Measured: the rate of a small sweep here. " + (
         f"Extrapolated: {capacity.UTILISATION:.0%} of the float32 peak that the maker publishes; none was measured."
         if fills

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import xarray as xr
 
 from analyses.cli.directory import refuse_used
@@ -279,11 +280,17 @@ def _words(found: Influences) -> Iterator[str]:
     columns |= {
         "swap": mean(words["swap_log_probability"].values), "knockout": words["knockout_log_probability"].values
     }  # fmt: skip
+    header = {method: method_name(method) for method in METHODS}
+    sizes = mean(np.abs(words["swap_log_probability"].values))
+    if (np.abs(sizes - np.abs(columns["swap"])) > 0).any():  # changes of both signs: what the rank goes by is shown
+        columns["size"] = sizes
+        header = {"swap": header["swap"], "size": say("of several, mean size"), **header}
+    tried = [", ".join(word for word in row if word) for row in words["other_word"].values.tolist()]
     rows = [
-        (str(words["text"].values[i]), *(_signed(float(columns[method][i])) for method in METHODS))
+        (str(words["text"].values[i]), *(_signed(float(columns[key][i]), key) for key in header), tried[i])
         for i in found.places
     ]
-    yield from _table((say("word"), *(method_name(method) for method in METHODS)), rows)
+    yield from _table((say("word"), *header.values(), say("other words")), rows)
     if any((columns[method] == columns[method]).any() for method in METHODS[:2]):
         yield say("Another word, attention cut: the change when the word is gone. A minus says that the word helps.")
     yield say("Integrated gradients, input times gradient: the word's own part. A plus says that the word helps.")
@@ -291,8 +298,8 @@ def _words(found: Influences) -> Iterator[str]:
         yield say("No number under attention cut: the last token always looks at itself.")
 
 
-def _signed(value: float) -> str:
-    return "" if value != value else f"{value:+.3g}"
+def _signed(value: float, column: str) -> str:
+    return "" if value != value else f"{value:{'' if column == 'size' else '+'}.3g}"
 
 
 def _continuation(own: xr.Dataset) -> Iterator[str]:

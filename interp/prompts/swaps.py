@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -43,7 +43,11 @@ def find(text: str, word: str, within: Sequence[tuple[int, int]] | None = None) 
     (14, 18)
     """
     for name, one in (("text", text), ("word", word)):
-        if not isinstance(one, str) or not one.strip():
+        if not isinstance(one, str):
+            raise InterpError(
+                f"The {name} is {shown(one)}, which is no text ({type(one).__name__}). Give it in quotes."
+            )
+        if not one.strip():
             raise InterpError(f"The {name} is {shown(one)}. Give at least one word.")
     word = word.strip()
     plain, _, which = word.rpartition("@") if re.search(r".@\d+$", word) else (word, "", "")
@@ -169,7 +173,7 @@ def swapped(
     """
     if most is not None and whole_number(most, "most") < 1:
         raise InterpError(f"most is {shown(most)}. Ask for at least one pair.")
-    if isinstance(words, str) or not all(isinstance(word, str) for word in words):
+    if isinstance(words, str) or not isinstance(words, Iterable) or not all(isinstance(word, str) for word in words):
         raise InterpError(f"The other words are {shown(words)}. Give a list of words.")
     if blank := next((i for i, word in enumerate(words, start=1) if not word.strip()), None):
         raise InterpError(f"Number {blank} of the other words {shown(words)} is empty. Leave it out.")

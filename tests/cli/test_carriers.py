@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
+from analyses.cli.explanation.answer import _whole_word
 from analyses.explaining import carriers, clock
 from interp import Explanation, HookedTransformer, InterpError, explain
 from interp.mini import WEIGHTS
@@ -172,6 +174,39 @@ def test_the_strongest_paths_are_in_the_answer_and_end_at_the_stream(found: Expl
     assert "→ el flujo" in found.answer
     assert found.paths is not None
     assert found.paths["receiver"].values.tolist()[-1] == "L3.resid_post"
+
+
+def test_the_way_to_a_head_says_what_its_weaker_link_counts(found: Explanation) -> None:
+    said = re.search(
+        r"(L\dH\d) lo toma de .*«negro» → (L\dH\d) → \1 → «gato»\. .* devuelve ([\d.e-]+)\. ", found.answer
+    )
+    assert said is not None
+    head, first, number = said.groups()
+    assert found.paths is not None
+    recovered = found.paths["recovered"].mean("prompt")
+
+    def counts(sender: str, into: str) -> float:
+        inputs = [name for name in recovered["receiver"].values.tolist() if name.startswith(f"{into}.")]
+        links = recovered.sel(sender=sender, receiver=inputs)
+        return float(np.minimum(links.sel(direction="denoising"), 1 - links.sel(direction="noising")).max())
+
+    assert number == f"{min(counts('embed', first), counts(first, head)):.2g}"
+
+
+@pytest.mark.parametrize(
+    ("tokens", "index", "word"),
+    [
+        ([" gat", "it", "o", " es"], 1, " gatito"),
+        ([" gat", "it", "o"], 2, " gatito"),
+        (["El", " perro", ",", " s", "í"], 3, " sí"),
+        (["El", " perro", ",", " s", "í"], 2, ","),
+        (["黒", "い", "猫"], 1, "い"),
+        ([" can", "'t"], 0, " can"),
+        ([" ", "x"], 0, " "),
+    ],
+)
+def test_a_piece_of_a_word_is_named_by_its_word(tokens: list[str], index: int, word: str) -> None:
+    assert _whole_word(tokens, index) == word
 
 
 @pytest.mark.parametrize("seconds", [0, -1, "soon"])

@@ -286,6 +286,21 @@ def test_of_the_whole_vocabulary_words_of_the_sources_kind_come_first(
     assert f"In no list of words of its kind: {', '.join(list(chosen)[:4])}; of the model" in found.answer
 
 
+def test_a_word_of_several_tokens_is_put_together_only_where_no_list_has_one(
+    mini: HookedTransformer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = "The huge sequoia stood near the river"
+    found = explain(mini, text, "sequoia", "river")
+    (word,) = found.origins
+    assert found.origins == {word: "model"}
+    assert f"In no list of words of its kind: {word}; mini put them together from tokens that it" in found.answer
+    length = int(np.diff(found.pairs.clean.spans("source")[0])[0])
+    assert length > 1
+    monkeypatch.setattr(words, "of_lists", lambda *_: iter(["sequoia", word]))
+    monkeypatch.setattr(words, "_expected", lambda *_: pytest.fail("put together beside a word of a list"))
+    assert words.origins(mini, Written.of(mini, text), (9, 16), 6) == {word: "list"}
+
+
 def test_where_a_language_has_no_word_of_that_length_those_of_another_stand_in(
     mini: HookedTransformer, monkeypatch: pytest.MonkeyPatch
 ) -> None:

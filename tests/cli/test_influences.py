@@ -13,6 +13,7 @@ import torch
 from transformers import AutoModelForCausalLM, GPT2LMHeadModel
 
 from analyses.cli.main import main
+from analyses.cli.sentence import lines
 from analyses.explaining import beginning, clock
 from analyses.explaining.beginning import Beginning
 from interp import HookedTransformer, Influences, InterpError, explain, results
@@ -176,7 +177,9 @@ def test_the_command_prints_the_answer_and_every_word(
     assert main([*asked, "--to", ">", "--out", str(tmp_path / "page")]) == 0
     said = capsys.readouterr().out
     assert said.startswith('"black" matters most to the generated token "␣black"')
-    assert "another word  attention cut" in said
+    header = next(line for line in said.splitlines() if line.startswith("  word "))
+    assert re.split(r"  +", header.strip())[:2] == ["word", "another word"]
+    assert header.endswith("other words")
     for more, says in (
         (["--to", "dog"], "The word 'dog' is not in"),
         (["--to", ">0"], "> is the token generated next"),
@@ -187,6 +190,38 @@ def test_the_command_prints_the_answer_and_every_word(
         told = capsys.readouterr().err
         assert says in told
         assert told.count("\n") == 1
+
+
+def test_what_ranks_and_correlations_go_by_is_a_column(raw: HookedTransformer) -> None:
+    found = explain(raw, "Me encanta el color negro, espero algún día tener un gato así", "?", "gato")
+    header, *table = [re.split(r"  +", line.strip()) for line in lines(found) if line.startswith("  ")]
+    assert [row[0] for row in table] == found.order
+    cells = {row[0]: row[1:] for row in table if len(row) == len(header)}  # of these there is every number
+    sizes, cut = (np.array([abs(float(row[column])) for row in cells.values()]) for column in (1, 2))
+    for word, size in zip(cells, sizes, strict=True):
+        swapped = found.words["swap_log_probability"].values[found.words["text"].values == word]
+        assert float(f"{np.nanmean(np.abs(swapped)):.3g}") == size
+    ranks = [np.argsort(np.argsort(part)) for part in (sizes, cut)]
+    assert f"atención cortada {np.corrcoef(*ranks)[0, 1]:+.2f}" in found.answer
+    assert cells["negro"][-1] == "blanco, rojo, azul"
+    assert len(cells) > 5
+
+
+def test_where_no_two_signs_meet_there_is_no_second_column(found: Influences) -> None:
+    signs = np.sign(found.words["swap_log_probability"].values)
+    assert (np.abs(np.nansum(signs, axis=1)) == np.isfinite(signs).sum(axis=1)).all()
+    header = next(line for line in lines(found) if line.startswith("  palabra "))
+    assert "tamaño medio" not in header
+    assert "otras palabras" in header
+
+
+def test_a_word_without_another_is_said_to_have_one_rank(found: Influences, raw: HookedTransformer) -> None:
+    says = "solo el puesto por atención cortada da a una palabra su lugar"
+    assert not np.isfinite(found.words["swap_stream"]).any("other").values.all()
+    assert says in found.answer
+    every = explain(raw, "Me encanta el color negro", "?", "negro")
+    assert np.isfinite(every.words["swap_stream"]).any("other").values.all()
+    assert says not in every.answer
 
 
 def test_without_time_no_word_is_exchanged(mini: HookedTransformer) -> None:

@@ -47,7 +47,9 @@ def test_a_new_question_is_a_study_with_its_task_in_it(house: House, tmp_path: P
     study = studies.load("agreement.yaml")
     assert (study.name, study.model) == ("agreement", "mini")
     assert tasks.load(study.task).main.name == "two"
-    assert said(capsys, "check", "agreement.yaml").startswith("agreement.yaml is a study without a mistake: 24 pairs")
+    assert said(capsys, "check", "agreement.yaml").startswith(
+        "agreement.yaml is a study without a mistake.\nStudy agreement: 24 pairs of each rung of agreement (one, two), "
+    )
     assert house.ran == []
     assert [path.name for path in tmp_path.iterdir()] == ["agreement.yaml"]
 
@@ -75,7 +77,38 @@ def test_a_name_that_no_question_can_have_is_one_line(
 
 def test_a_task_alone_can_be_checked(house: House, tmp_path: Path, capsys: Captured) -> None:
     shutil.copy(Path(tasks.__file__).parent / "ioi.yaml", tmp_path / "mine.yaml")
-    assert said(capsys, "check", "mine.yaml") == "mine.yaml is a task without a mistake: ioi, rungs when, then.\n"
+    assert said(capsys, "check", "mine.yaml") == (
+        "mine.yaml is a task without a mistake.\nTask ioi: rungs when, then.\n"
+    )
+
+
+def test_what_is_probably_not_meant_is_not_called_without_a_mistake(
+    house: House, tmp_path: Path, capsys: Captured
+) -> None:
+    said(capsys, "new", "mine")
+    own = yaml.safe_load((tmp_path / "mine.yaml").read_text())
+    unsaid = "Without {} among its analyses its question is not answered."
+
+    def checked(*more: str, **changes: object) -> list[str]:
+        (tmp_path / "s.yaml").write_text(yaml.safe_dump({**own, **changes}))
+        return said(capsys, "check", "s.yaml", *more).splitlines()
+
+    assert checked()[0] == checked("--model", "mini")[0] == "s.yaml is a study without a mistake."
+    without = {name: None for name in own["analyses"] if name not in ("activation_patching", "context_flow")}
+    first, _, third = checked(analyses={**without, "context_flow": None})
+    assert first == "s.yaml is a study that can be read. What is probably not meant is said below."
+    assert third.startswith(unsaid.format("activation_patching"))
+    assert checked(analyses={**without, "activation_patching": None})[2].startswith(unsaid.format("context_flow"))
+    assert len(checked(analyses=without)) == 2  # numbers are all that is asked for
+    rungs = [{**rung, "answer": rung["answer"].strip()} for rung in own["task"]["rungs"]]
+    first, _, *joined = checked(task={**own["task"], "rungs": rungs})
+    assert first.endswith("What is probably not meant is said below.")
+    assert [line.partition(":")[0] for line in joined] == ["one", "two"]
+    colors = ["black", "red", "anthracite"]
+    words = {**own["task"]["lexicon"], "color": colors, "color_other": colors}
+    few = checked("--model", "mini", task={**own["task"], "lexicon": words})
+    assert few[0].endswith("What is probably not meant is said below.")
+    assert any(line.startswith("  missing ") for line in few)
 
 
 @pytest.mark.parametrize(
@@ -112,8 +145,8 @@ def test_a_missing_file_or_model_is_one_line(house: House, tmp_path: Path, capsy
 def test_with_a_model_the_pairs_their_tokens_and_roles_are_shown(house: House, capsys: Captured) -> None:
     said(capsys, "new", "agreement")
     lines = said(capsys, "check", "agreement.yaml", "--model", "mini").splitlines()
-    assert lines[2].startswith("one: 24 pairs of agreement/one: 9 tokens, BOS prepended")
-    assert lines[3:10] == [
+    assert lines[3].startswith("one: 24 pairs of agreement/one: 9 tokens, BOS prepended")
+    assert lines[4:11] == [
         "  clean      'The hat is green. The hat is' -> ' green', not ' red'",
         "  corrupted  'The hat is red. The hat is'",
         "  tokens     <|endoftext|> | The |  hat |  is |  green | . |  The |  hat |  is",

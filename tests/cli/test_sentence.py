@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -37,6 +38,10 @@ def test_it_answers_shows_the_words_and_keeps_the_results(tmp_path: Path, capsys
     heads = results.load(out / "results" / "heads.nc")
     assert heads["recovered"].dims == ("prompt", "direction", "layer", "head", "role")
     assert heads.sizes["prompt"] == 2
+    page = (out / "report.html").read_text(encoding="utf-8")
+    assert "Otras palabras descartadas: 1" in page
+    assert re.search(r"zzzq</t[dh]>\s*<td[^>]*>limpio y corrompido deben tener el mismo número de tokens", page)
+    assert "Prompts descartados" not in page
 
 
 def test_it_goes_on_where_asked(capsys: Captured) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from interp import HookedTransformer, InterpError
@@ -41,6 +43,12 @@ def test_a_word_within_another_is_not_found() -> None:
 def test_which_word_is_meant_is_asked_for(word: str, says: str) -> None:
     with pytest.raises(InterpError, match=says):
         swaps.find("un gato, otro gato", word)
+
+
+@pytest.mark.parametrize("word", [["negro"], 5, None, b"negro"])
+def test_what_is_no_text_is_said_with_its_kind(word: Any) -> None:
+    with pytest.raises(InterpError, match=rf"which is no text \({type(word).__name__}\)\. Give it in quotes\."):
+        swaps.find(TEXT, word)
 
 
 def test_of_many_places_the_first_and_the_last_are_named() -> None:
@@ -106,6 +114,7 @@ def test_no_word_that_lines_up_is_one_line(mini: HookedTransformer) -> None:
         ("rojo", "Give a list of words"),
         (["rojo", ""], r"Number 2 of the other words \['rojo', ''\] is empty"),
         ([1], "Give a list of words"),
+        (5, "The other words are 5. Give a list of words"),
     ):
         with pytest.raises(InterpError, match=says):
             swaps.swapped(mini, TEXT, *places, words)

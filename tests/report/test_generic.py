@@ -181,6 +181,18 @@ def test_what_has_no_axis_left_is_in_one_table() -> None:
     assert (*scale[:2], *scale[4:]) == ("scale", 0.5, "", None, "As computed over all prompts.")
 
 
+def test_what_reads_weights_alone_claims_no_prompts(tmp_path: Path) -> None:
+    where = write_run(tmp_path, RunSpec())
+    for name, n in (("scores", 0), ("spread", N)):
+        found = result({"score": numbers("layer", "head")}).assign_attrs(n_prompts=n)
+        results.save(found, where / "results" / f"{name}.nc")
+    page = report.draw(where, interactive=False).read_text(encoding="utf-8")
+    said = re.sub(r"<[^>]+>", " ", page)
+    assert said.count("no prompts: it reads the weights alone; seed 0.") == 1
+    assert "As computed from the weights, without a prompt." in said
+    assert not re.search(r"\b0 prompts", said)
+
+
 def test_the_interval_of_a_variable_without_prompts_is_the_results_own() -> None:
     ends = np.array([[0.0, 1.0], [0.1, 0.9], [0.2, 0.8]])
     (figure,) = figures(

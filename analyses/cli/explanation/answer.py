@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,6 +11,7 @@ import xarray as xr
 from analyses.cli.sentence import FEWEST
 from interp import mini, summary
 from interp.language import say
+from interp.prompts import swaps
 from interp.prompts.ids import excerpt
 from interp.prompts.swaps import SOURCE
 from interp.report.markup import token, visible
@@ -131,7 +132,14 @@ def _of_another_kind(found: Explanation) -> str:
         )
     if abroad:
         said += say(" Of its kind, but of another language: {words}.", words=abroad)
-    if unlisted:
+    start, stop = found.pairs.clean.spans(SOURCE)[0].tolist()
+    if unlisted and stop - start > 1:
+        said += say(
+            " In no list of words of its kind: {words}; {model} put them together from tokens that it expects there, "
+            "and they may be no words.",
+            words=unlisted, model=str(found.reach.attrs["model"]),
+        )  # fmt: skip
+    elif unlisted:
         said += say(
             " In no list of words of its kind: {words}; of the model's own words these are most like it there.",
             words=unlisted,
@@ -185,20 +193,34 @@ def _way(found: Explanation, head: str) -> str:
     share = found.sources["share"].mean("prompt").sel(layer=layer, head=number)
     if not np.isfinite(share.values).any():
         return ""
-    at = share.isel(position=int(np.nanargmax(share.values)))
-    if str(at["role"].values) == SOURCE:
+    most = int(np.nanargmax(share.values))
+    if str(share["role"].values[most]) == SOURCE:
         return ""
-    source, target, word = quoted(found.source), quoted(found.target), quoted(_seen(str(at["token"].values)))
-    before = None if found.paths is None else _before(found.paths, head)
-    if before is None:
+    word = quoted(_seen(_whole_word(share["token"].values.tolist(), most)))
+    source, target = quoted(found.source), quoted(found.target)
+    if found.paths is None or (before := _before(found.paths, head)) is None:
         return say(
             " {head} takes it from {word}, which by then holds something of {source} already.",
             head=head, word=word, source=source,
         )  # fmt: skip
+    name, weakest = before
     return say(
-        " {head} takes it from {word}, not from {source} itself; the strongest way there that was patched is {way}.",
-        head=head, word=word, source=source, way=f"{source} → {before} → {head} → {target}",
+        " {head} takes it from {word}, not from {source} itself; the strongest way there that was patched is {way}. "
+        "The weaker of its two links into {first} and {head} brings back {weakest}.",
+        head=head, word=word, source=source, way=f"{source} → {name} → {head} → {target}", first=name,
+        weakest=f"{weakest:.2g}",
     )  # fmt: skip
+
+
+def _whole_word(tokens: Sequence[str], index: int) -> str:
+    """The word that a token is a piece of; the token itself in a script that sets no words apart."""
+
+    def joined(i: int) -> bool:
+        return all(swaps.spaced(letter) for letter in (tokens[i - 1][-1:], tokens[i][:1]))
+
+    first = next(i for i in range(index, -1, -1) if i == 0 or not joined(i))
+    stop = next(i for i in range(index + 1, len(tokens) + 1) if i == len(tokens) or not joined(i))
+    return "".join(tokens[first:stop])
 
 
 def _seen(token: str) -> str:
@@ -206,8 +228,11 @@ def _seen(token: str) -> str:
     return token.strip() or token.replace(" ", "␣").replace("\n", "⏎")
 
 
-def _before(paths: xr.Dataset, head: str) -> str | None:
-    """The head by which most comes from the source's own token into this one, on paths that count both ways."""
+def _before(paths: xr.Dataset, head: str) -> tuple[str, float] | None:
+    """The head by which most comes from the source's own token into this one, on paths that count both ways.
+
+    With it the weaker of the links into it and out of it: the smaller of being sufficient and needed.
+    """
     whole = summary.of(paths, "recovered")
     means = [summary.effect(whole.sel(direction=name), name)["mean"] for name in summary.DIRECTIONS]
     weakest = np.minimum(*(part.transpose("sender", "receiver").values for part in means))
@@ -223,7 +248,7 @@ def _before(paths: xr.Dataset, head: str) -> str | None:
 
     ways = {name: min(most("embed", name), most(name, head)) for name in senders if name not in ("embed", head)}
     best = max(ways, key=ways.__getitem__, default=None)
-    return best if best is not None and ways[best] > 0 else None
+    return (best, ways[best]) if best is not None and ways[best] > 0 else None
 
 
 def strongest(paths: xr.Dataset) -> list[tuple[str, str, xr.Dataset, xr.Dataset]]:

@@ -55,7 +55,11 @@ class Influences:
     def results(self) -> dict[str, xr.Dataset]:
         """The result by its name, with the answer among its attributes."""
         with speaking(self.language):
-            said = {"answer": self.answer, "title": f"? > {self.target}", "question": self._question}
+            said = {
+                "answer": self.answer,
+                "title": say("Which words matter to {target}", target=self._target),
+                "question": self._question,
+            }
         return {"influences": self.words.assign_attrs(said | {"language": self.language})}
 
     def save(self, directory: str | Path, *, figures: bool = False) -> Path:
@@ -163,6 +167,8 @@ class Influences:
             yield say(" For one there was none, or no time, or others seemed to matter more.")
         elif left and asked:
             yield say(" For {left} there was none, or no time, or others seemed to matter more.", left=left)
+        if left and asked and self._tried[1].any():
+            yield say(" Without another word, only the rank by attention cut gives a word its place.")
         if np.isfinite(words["knockout_stream"].values).any():
             yield say(" Cut attention leaves open what comes by way of other words.")
         yield say(" Of other sentences this says nothing.")

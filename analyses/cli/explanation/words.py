@@ -45,8 +45,9 @@ def other_words(model: HookedTransformer, text: str | Written, source: tuple[int
     They come from the lists of words of one kind (``kinds.yaml``) and the lexicons of the bundled tasks that hold the
     source. Where fewer than ``n`` of them have its number of tokens, those of the same kind in another language follow,
     then the words of the model's own vocabulary that are most like it there: by their embeddings, beside its own and
-    those of its kind, and by how far the model expects them. In a phrase of several words, each that is in a list is
-    exchanged by itself.
+    those of its kind, and by how far the model expects them. A word of several tokens is put together by the model,
+    and may be no word: that is done only where no list has another. In a phrase of several words, each that is in a
+    list is exchanged by itself.
 
     Args:
         model: the model.
@@ -80,7 +81,7 @@ def origins(model: HookedTransformer, written: Written, source: tuple[int, int],
     foreign = [other for other in dict.fromkeys(_abroad(word, spoken)) if other != word and other not in found]
     foreign = [other for other, fit in zip(foreign, _lines_up(written, source, foreign), strict=True) if fit]
     found |= dict.fromkeys(foreign, "another language")
-    if len(fits) + len(foreign) >= enough:
+    if len(fits) + len(foreign) >= enough or ((fits or foreign) and _of_several_tokens(written, source)):
         return found
     expected = [
         other
@@ -113,6 +114,12 @@ def of_one_length(written: Written, source: tuple[int, int]) -> tuple[str, ...]:
         return ()
     most = max(lengths, key=lengths.count)
     return tuple(other for other, length in zip(others, lengths, strict=True) if length == most)
+
+
+def _of_several_tokens(written: Written, source: tuple[int, int]) -> bool:
+    prompts, _ = encode_marked(written.reader, [written.text], [{SOURCE: source}])
+    start, stop = prompts.spans(SOURCE)[0].tolist()
+    return bool(stop - start > 1)
 
 
 def _lines_up(written: Written, source: tuple[int, int], words: Sequence[str]) -> list[bool]:

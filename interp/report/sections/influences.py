@@ -91,16 +91,19 @@ def picture(found: Result) -> Figure:
 
 
 def _numbers(found: Result, words: list[str]) -> Table:
-    swaps = [mean(found.need(f"swap_{name}", "word", "other").values) for name in ("stream", "kl", "log_probability")]
+    swapped = {name: found.need(f"swap_{name}", "word", "other").values for name in ("stream", "kl", "log_probability")}
+    swaps = [*map(mean, swapped.values()), mean(np.abs(swapped["log_probability"]))]
     cuts = [found.need(f"knockout_{name}", "word").values for name in ("stream", "kl", "log_probability")]
     gradients = [found.need(name, "word").values for name in METHODS[2:]]
     tried = found.need("other_word", "word", "other").values
     of_each = (say("stream"), say("prediction"), say("predicted token"))
     units = (say("fraction"), "nats", "nats")
+    of_several = say("predicted token, mean size of several")
     columns = (
         Column(say("word")),
         Column(say("other words")),
         *(Column(f"{method_name('swap')}: {name}", unit) for name, unit in zip(of_each, units, strict=True)),
+        Column(f"{method_name('swap')}: {of_several}", "nats"),
         *(Column(f"{method_name('knockout')}: {name}", unit) for name, unit in zip(of_each, units, strict=True)),
         *(Column(method_name(method), found.units(method)) for method in METHODS[2:]),
     )

@@ -54,7 +54,7 @@ def section(run: RunInputs) -> Section:
         )
     )
     blocks += _manifest(run)
-    blocks += _drops(run)
+    blocks += _left_out(run) or _drops(run)
     if run.study_text:
         blocks.append(Code("study.yaml", run.study_text.rstrip("\n")))
     return Section(
@@ -134,6 +134,26 @@ def _manifest(run: RunInputs) -> list[Block]:
             )
         )
     return blocks
+
+
+def _left_out(run: RunInputs) -> list[Block]:
+    """The other words of one sentence that did not line up, each with its reason; empty where there is none."""
+    reasons = [
+        reason.partition(": ")
+        for result in run.files.values()
+        for reason in str(result.data.attrs.get("left_out", "")).split("\n")
+        if reason
+    ]
+    if not reasons:
+        return []
+    rows = tuple((word, say_stored(why)) for word, _, why in reasons)
+    columns = (Column(say("word")), Column(say("reason")))
+    return [
+        Details(
+            say("Other words left out: {count}", count=len(rows)),
+            (Table(say("Every other word that was left out"), columns, rows),),
+        )
+    ]
 
 
 def _drops(run: RunInputs) -> list[Block]:
