@@ -49,8 +49,8 @@ _MODEL_IDENTITY = ("weights_sha256", "config_sha256", "numerics", "dtype")
 
 _DROP = ("index", "reason", "clean_text", "corrupted_text")
 
-CPU_BUDGET = 2e13
-"""Floating-point operations of sweeps that a run spends unasked: some three minutes on two cores."""
+CPU_BUDGET = 1.4e13
+"""Floating-point operations of sweeps that a run spends unasked: some two minutes on two cores."""
 GPU_BUDGET = 5e15
 FEWEST = 5
 """Prompts that are explained however large the model; of fewer a bootstrap is no more than their spread."""

@@ -45,13 +45,11 @@ class Beginning:
         model: the model.
         length: how many tokens they are.
         memory: what the model keeps of them; None where its arithmetic is not written, so that every run begins anew.
-        stream: [token, d_model] their residual stream after the last block; None where there is no memory.
     """
 
     model: HookedTransformer
     length: int
     memory: Memory | None
-    stream: Float[Tensor, "token d_model"] | None = None
 
     @classmethod
     def of(cls, model: HookedTransformer, pairs: PromptPairs) -> Beginning:
@@ -69,16 +67,15 @@ class Beginning:
         blocks, _ = model.own_blocks()
         if blocks is None:
             return cls(model, len(ids), None)
-        memory, stream = Memory.empty(blocks), None
+        memory = Memory.empty(blocks)
         with torch.inference_mode():
             if len(ids):
-                (stream,), memory = memory.read(torch.tensor(ids, dtype=torch.long)[None])
-        return cls(model, len(ids), memory, stream)
+                _, memory = memory.read(torch.tensor(ids, dtype=torch.long)[None])
+        return cls(model, len(ids), memory)
 
     def first(self, length: int) -> Beginning:
         """The first ``length`` tokens of it."""
-        memory = None if self.memory is None else self.memory.first(length)
-        return Beginning(self.model, length, memory, None if self.stream is None else self.stream[:length])
+        return Beginning(self.model, length, None if self.memory is None else self.memory.first(length))
 
     def rows(self, prompts: Prompts, more: int = 0, *, keeps: bool = True) -> Iterator[np.ndarray]:
         """The prompts in parts whose activations stay near ``row_bytes``.

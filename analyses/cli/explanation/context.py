@@ -338,13 +338,8 @@ def _others(asked: Setting, index: int, whole: Beginning) -> list[tuple[str, lis
 def _expected(asked: Setting, unit: Unit, whole: Beginning) -> Iterator[tuple[str, int]]:
     """Tokens that the model expects in the place of one, as it begins: with a space, a letter, a small one."""
     reader: Any = asked.model.tokenizer
-    if whole.memory is None or whole.stream is None:
-        prompts = Prompts.from_ids([asked.ids[: unit.start].tolist()])
-        logits = logits_at(asked.model, prompts, np.array([unit.start - 1]))[0]
-    else:
-        with torch.inference_mode():
-            logits = whole.memory.blocks.logits(whole.stream[unit.start - 1])
-    logits = logits[: len(reader)]
+    before, last = asked.ids[: unit.start].tolist(), unit.start - 1
+    logits = whole.first(last).logits(Prompts.from_ids([before]), np.array([last]))[0, 0, : len(reader)]
 
     def kind(text: str) -> tuple[bool, bool, bool]:
         return text[:1].isspace(), goes_on(text.strip()), text.strip().islower()
@@ -358,11 +353,10 @@ def _expected(asked: Setting, unit: Unit, whole: Beginning) -> Iterator[tuple[st
     ][:BEGUN]
     if not likely:
         return
-    before = asked.ids[: unit.start].tolist()
     rows = Prompts.from_ids([[*before, token] for _, token in likely])
     after = whole.first(unit.start).logits(rows, np.array([unit.start]))[:, 0, : len(reader)]
-    last = likely[0][0][-1:]
-    for one, ends in zip(likely, word_ends(after.log_softmax(dim=-1), asked.pieces, last), strict=True):
+    letter = likely[0][0][-1:]
+    for one, ends in zip(likely, word_ends(after.log_softmax(dim=-1), asked.pieces, letter), strict=True):
         if ends or not goes_on(one[0]):
             yield one
 
