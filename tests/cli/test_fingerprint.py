@@ -151,7 +151,7 @@ def test_what_a_run_really_loads_is_in_the_fingerprint(
             def stage(self, name):
                 yield lambda done, total: None
             def note(self, text): pass
-        chosen = study.with_overrides(study.load("color-noun"), model=None, n=8, seed=None)
+        chosen = study.with_overrides(study.load("color-noun"), model=None, n=4, seed=None)
         execution.execute(chosen, Path("run"), tools=real, watcher=Quiet(), command="")
         ours = [module for name, module in sys.modules.items() if name.split(".")[0] in ("interp", "analyses")]
         print(json.dumps([module.__file__ for module in ours if getattr(module, "__file__", None)]))
