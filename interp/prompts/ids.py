@@ -243,11 +243,11 @@ def token_texts(tokenizer: Any, ids: Sequence[int]) -> tuple[str, ...]:
     return tuple(text.replace("\0", "\u2400") for text in texts)
 
 
-def row_texts(tokenizer: Any, rows: Sequence[Sequence[int]]) -> tuple[tuple[str, ...], ...]:
+def row_texts(tokenizer: Any, rows: Sequence[Sequence[int] | np.ndarray]) -> tuple[tuple[str, ...], ...]:
     """The ``token_texts`` of each row, in which no id is decoded twice."""
-    known = sorted({token for row in rows for token in row})
+    known = sorted({int(token) for row in rows for token in row})
     texts = dict(zip(known, token_texts(tokenizer, known), strict=True))
-    return tuple(tuple(texts[token] for token in row) for row in rows)
+    return tuple(tuple(texts[int(token)] for token in row) for row in rows)
 
 
 def unknown_id(tokenizer: Any) -> int | None:
@@ -290,7 +290,7 @@ def decode(tokenizer: Any, ids: Sequence[int]) -> str:
     return str(tokenizer.decode(list(ids), skip_special_tokens=False, clean_up_tokenization_spaces=False))
 
 
-def padded(rows: Sequence[Sequence[int]]) -> np.ndarray:
+def padded(rows: Sequence[Sequence[int] | np.ndarray]) -> np.ndarray:
     """Rows of ids as one array, zeros after the shorter ones."""
     ids = np.zeros((len(rows), max(map(len, rows), default=0)), dtype=np.int64)
     for i, row in enumerate(rows):

@@ -180,11 +180,11 @@ def read_prompts(
     _check_one_kind(labels, label, file)
     by_role = np.array(places, dtype=np.int64).reshape(len(ids), len(wanted or ()), 2)
     prompts = Prompts(
-        ids=padded(ids),  # type: ignore[arg-type]
+        ids=padded(ids),
         lengths=np.array([len(row) for row in ids]),
         roles={role: by_role[:, i] for i, role in enumerate(wanted or ())},
         texts=tuple(texts) if keep_texts else None,
-        tokens=row_texts(tokenizer.tokenizer, [row.tolist() for row in ids]) if keep_texts else None,
+        tokens=row_texts(tokenizer.tokenizer, ids) if keep_texts else None,
         bos="prepended" if lead else "none",
     )
     kept = None if label is None else np.array(labels)

@@ -50,6 +50,9 @@ __all__ = [
     "usable_ids",
 ]
 
+AT_ONCE = 4096
+"""Texts that a tokenizer is given at a time: the characters of each token take far more memory than its id."""
+
 CharSpans = Mapping[str, tuple[int, int]]  # role -> characters, half open
 
 
@@ -124,30 +127,30 @@ def encode_marked(
 ) -> tuple[Prompts, list[str]]:
     """Like ``encode``; also says, for each text, which words the tokenizer does not know (empty where it knows all)."""
     texts = _text_list(texts)
-    encoded = encode_plain(model, texts)
-    lead = bos_ids(model)
-    rows = [[*lead, *ids] for ids, _ in encoded]
-    roles: dict[str, np.ndarray] = {}
-    for role in roles_char_spans[0] if roles_char_spans else ():
-        spans = [
-            token_span(offsets, chars[role], role=role, text=text, shift=len(lead))
-            for (_, offsets), chars, text in zip(encoded, roles_char_spans or (), texts, strict=True)
-        ]
-        roles[role] = np.array([(span.start, span.stop) for span in spans])
+    lead, roles = bos_ids(model), tuple(roles_char_spans[0] if roles_char_spans else ())
+    rows: list[np.ndarray] = []
+    spans: dict[str, list[tuple[int, int]]] = {role: [] for role in roles}
+    unknown: list[str] = []
+    for start in range(0, len(texts), AT_ONCE):
+        part = slice(start, start + AT_ONCE)
+        chars = roles_char_spans[part] if roles_char_spans else [{}] * len(texts[part])
+        encoded = encode_plain(model, texts[part], first=start)
+        for text, (ids, offsets), at in zip(texts[part], encoded, chars, strict=True):
+            rows.append(np.array([*lead, *ids], dtype=np.int32))
+            for role in roles:
+                span = token_span(offsets, at[role], role=role, text=text, shift=len(lead))
+                spans[role].append((span.start, span.stop))
+            unknown.append(unknown_word(model.tokenizer, text, ids, offsets, at))
     prompts = Prompts(
         ids=padded(rows),
         lengths=np.array([len(row) for row in rows]),
-        roles=roles,
+        roles={role: np.array(found) for role, found in spans.items()},
         texts=tuple(texts),
         tokens=row_texts(model.tokenizer, rows),
         bos="prepended" if lead else "none",
     )
     check_fits(prompts, model)
-    spans_of = roles_char_spans or [{}] * len(texts)
-    return prompts, [
-        unknown_word(model.tokenizer, text, *found, spans)
-        for text, found, spans in zip(texts, encoded, spans_of, strict=True)
-    ]
+    return prompts, unknown
 
 
 def unknown_word(
@@ -232,8 +235,10 @@ def bos_ids(model: SupportsTokenizer) -> tuple[int, ...]:
     return (int(model.bos_token_id),)
 
 
-def encode_plain(model: SupportsTokenizer, texts: Sequence[str]) -> list[tuple[list[int], list[tuple[int, int]]]]:
-    """Ids and character offsets of each text, without any special token."""
+def encode_plain(
+    model: SupportsTokenizer, texts: Sequence[str], *, first: int = 0
+) -> list[tuple[list[int], list[tuple[int, int]]]]:
+    """Ids and character offsets of each text, without any special token; messages count texts from ``first``."""
     tokenizer = getattr(model, "tokenizer", None)
     if tokenizer is None:
         raise InterpError("This model has no tokenizer. Give token ids: Prompts.from_ids or PromptPairs.from_tokens.")
@@ -250,7 +255,7 @@ def encode_plain(model: SupportsTokenizer, texts: Sequence[str]) -> list[tuple[l
     )
     bos = model.bos_token_id
     mark = None if bos is None else tokenizer.convert_ids_to_tokens(bos)
-    for i, (text, ids) in enumerate(zip(texts, batch["input_ids"], strict=True)):
+    for i, (text, ids) in enumerate(zip(texts, batch["input_ids"], strict=True), first):
         if bos is not None and (bos in ids or (mark and text.startswith(mark))):
             raise InterpError(
                 f'Prompt {i} ("{excerpt(text)}") writes the BOS {mark} itself. Remove it: the BOS is added '

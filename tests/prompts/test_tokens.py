@@ -11,6 +11,8 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from interp.errors import InterpError
+from interp.model import HookedTransformer
+from interp.prompts import tokens
 from interp.prompts.tokens import Prompts, Span, check_fits, encode, extend, token_texts, usable_ids
 
 #            1      2       3      4    5     6     7      8
@@ -269,3 +271,23 @@ def test_tokens_and_prompts_load_no_torch(python: Callable[..., object]):
     done = python("-c", code)
     assert done.returncode == 0, done.stderr
     assert python("-c", "import sys, torch; sys.exit('torch' in sys.modules)").returncode == 1  # it can fail
+
+
+def test_many_texts_are_read_some_at_a_time(mini: HookedTransformer, monkeypatch: pytest.MonkeyPatch) -> None:
+    texts = ["The cat is black", "My dog is white today", "The cup is red", "A big horse is blue"]
+    spans = [{"noun": (4, 7)}, {"noun": (3, 6)}, {"noun": (4, 7)}, {"noun": (6, 11)}]
+    whole = tokens.encode(mini, texts, spans)
+    asked: list[int] = []
+    plain = tokens.encode_plain
+    monkeypatch.setattr(tokens, "AT_ONCE", 3)
+    monkeypatch.setattr(
+        tokens, "encode_plain", lambda model, some, **more: asked.append(len(some)) or plain(model, some, **more)
+    )
+    pieces = tokens.encode(mini, texts, spans)
+    assert asked == [3, 1]
+    assert pieces.ids.tolist() == whole.ids.tolist()
+    assert (pieces.texts, pieces.tokens) == (whole.texts, whole.tokens)
+    assert pieces.spans("noun").tolist() == whole.spans("noun").tolist()
+    assert pieces.spans("noun").tolist() == [[2, 3], [2, 3], [2, 3], [3, 4]]
+    with pytest.raises(InterpError, match=r"^Prompt 3 "):
+        tokens.encode(mini, [*texts[:3], "<|endoftext|>The cat"])
