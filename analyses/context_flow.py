@@ -438,9 +438,12 @@ class _Verdict:
                 if onwards
                 else say("it is read at {where} by {heads}", **told)
             )
-        if not movers:
-            parts.insert(0, say("no single head stands out that brings it"))
-        return listed(parts)
+        if movers:
+            return listed(parts)
+        if self.heads.meeting.source_is_last:
+            other = self._place(self.heads.meeting.other)
+            return say("no single head stands out that brings {other} to it, and {way}", other=other, way=listed(parts))
+        return say("no single head stands out that brings it, and {way}", way=listed(parts))
 
     def _without_heads(self) -> str:
         """The way where no single head stands out: the words whose stream carries the source, if it was patched."""

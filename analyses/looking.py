@@ -95,13 +95,13 @@ class Look:
         told |= {"term": f"{self.term:.1f}", "score": f"{self.score:.1f}"}
         if self.path is None:
             return say(
-                "{head} looks from {dest} to {src} mostly for what {query} wrote at {dest} against what {key} wrote at "
-                "{src}: {term} of its score of {score}.",
+                "Of the parts of {head}'s score from {dest} to {src}, the largest is what {query} wrote at {dest} "
+                "against what {key} wrote at {src}: {term}, where all sum to {score}.",
                 **told,
             )
         return say(
-            "{head} looks from {dest} to {src} mostly for what {query} wrote at {dest} against what {key} wrote at "
-            "{src}: {term} of its score of {score}; no path into it that was patched surely changes that.",
+            "Of the parts of {head}'s score from {dest} to {src}, the largest is what {query} wrote at {dest} against "
+            "what {key} wrote at {src}: {term}, where all sum to {score}; no path that was patched surely changes it.",
             **told,
         )
 

@@ -82,6 +82,7 @@ def study(
     who = scaling.Engine(engine, workers, address)
     who.check(prefix="")
     tools = execution.real_tools(language)
+    command = _call(study, model=model, n=n, seed=seed, out=out, language=language)
     if model is not None and not isinstance(model, str):
         check_model(model)
         loaded, dtype = model, str(model.dtype).removeprefix("torch.")
@@ -97,12 +98,22 @@ def study(
             place,
             tools=parts,
             watcher=watcher,
-            command=f"interp.study({chosen.name!r})",
+            command=command,
             device=device,
             dtype=dtype,
             every_prompt=n is not None,
             language=language,
         )
+
+
+def _call(study: object, **options: object) -> str:
+    """The call as the page tells it; what is no text and no number stands there by its name."""
+    told = {"study": study, **{name: value for name, value in options.items() if value is not None}}
+    known = {
+        name: repr(str(value) if isinstance(value, Path) else value) if isinstance(value, str | Path | int) else name
+        for name, value in told.items()
+    }
+    return f"interp.study({known.pop('study')}{''.join(f', {name}={value}' for name, value in known.items())})"
 
 
 def _written(study: object) -> studies.Study:

@@ -327,8 +327,9 @@ def test_the_verdict_says_why_a_named_head_looks_and_a_path_that_changes_it_vote
     same = context_flow.run(planted(qk_attribution=looked(0.0)))
     assert "paths into query and key" not in same["voter"].values
     assert same.attrs["answer"].endswith(
-        "L2H1 looks from the answer position to the noun mostly for what embed wrote at the answer position against "
-        "what L1H2 wrote at the noun: 4.0 of its score of 5.0; no path into it that was patched surely changes that."
+        "Of the parts of L2H1's score from the answer position to the noun, the largest is what embed wrote at the "
+        "answer position against what L1H2 wrote at the noun: 4.0, where all sum to 5.0; no path that was patched "
+        "surely changes it."
     )
     unnamed = context_flow.run(planted(qk_attribution=looked(-0.3, head="L2H2")))
     assert "L2H2 looks" not in unnamed.attrs["answer"]

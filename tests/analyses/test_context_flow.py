@@ -628,7 +628,7 @@ def test_without_the_stream_the_heads_say_yes_or_nobody_does(
     assert verdict.attrs["answer_short"] == f"Yes: the colour passes through the noun; {WAY}"
     nothing = context_flow.run({**planted, "activation_patching": patching({(*READER, "answer"): (0.8, 0.7)})})
     assert nothing.attrs["answer_short"] == (
-        "Not measured: whether the colour passes through the noun; no single head stands out that brings it and it is "
+        "Not measured: whether the colour passes through the noun; no single head stands out that brings it, and it is "
         "read at the answer position by L2H1."
     )
 
@@ -668,6 +668,16 @@ def test_a_target_before_the_source_gets_nothing_of_it(planted: dict[str, xr.Dat
     assert context_flow.run(given).attrs["answer_short"] == (
         "No: the noun stands before the colour, and attention only looks back; it meets the noun at its own word "
         "through L1H2."
+    )
+    given["activation_patching"] = patching({(*READER, "answer"): (0.8, 0.7)})
+    found = context_flow.run(given).attrs
+    assert found["answer_short"] == (
+        "No: the noun stands before the colour, and attention only looks back; no single head stands out that brings "
+        "the noun to it, and it is read at the answer position by L2H1."
+    )
+    assert found["answer_short_es"] == (
+        "No: el sustantivo está antes que el color, y la atención solo mira hacia atrás; ninguna cabeza destaca por sí "
+        "sola como la que lleva el sustantivo hasta allí, y se lee en la posición de la respuesta mediante L2H1."
     )
 
 

@@ -263,6 +263,8 @@ def test_a_study_of_a_loaded_model_and_of_ones_own_task(
     assert found.verdict is None
     assert found.results["behavior"].attrs["weights_sha256"] == mini.weights_sha256
     assert found.results["behavior"]["description"].values.tolist()[0].startswith("One noun and its colour")
+    command = json.loads(Path("run/manifest.json").read_text())["command"]
+    assert command == "interp.study(study, model=model, n=4, out='run')"
 
 
 def test_what_is_explained_is_decided_once_and_everything_reads_it(

@@ -181,7 +181,7 @@ def _contributions(attribution: Result, marks: Marks) -> list[Block]:
     table = mean_table(heading, found, (("component", say("component")),), units="logits", name=say("contribution"))
     reading = say(
         "Blue bars push towards the correct answer, orange ones towards the incorrect one. Only the direct path to the "
-        "output is counted, through the final LayerNorm with its scale frozen."
+        "output is counted, through the final norm with its scale frozen."
     )
     title = say("What each part writes directly to the answer")
     figure = Figure.of(attribution, "dla", title, reading, panels=tuple(panels), tables=(table,))

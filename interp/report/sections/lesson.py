@@ -71,10 +71,10 @@ def _anatomy(patterns: Result, probing: Result | None) -> list[Block]:
             "anatomy",
             title,
             say(
-                "From the tokens up. Every block reads the residual stream twice, each time through a {norm}, and adds "
-                "what it finds: first attention, then the feed-forward part. GPT-2 small is built of the same parts: "
-                "12 blocks of 12 heads and 768 numbers per token, with two LayerNorms in each block and one at the "
-                "end. A probe, the classifier of the task, reads the stream from outside.",
+                "From the tokens up. Every block reads the residual stream twice, each time through its norm "
+                "({norm}), and adds what it finds: first attention, then the feed-forward part. GPT-2 small is built "
+                "of the same parts: 12 blocks of 12 heads and 768 numbers per token, with two LayerNorms in each "
+                "block and one at the end. A probe, the classifier of the task, reads the stream from outside.",
                 norm=model.family.norm,
             ),
             panels=(Panel("", drawn, wide=True),),

@@ -43,8 +43,8 @@ def _first(found: Result) -> str:
     at = np.unravel_index(int(np.argmax(terms["mean"].values)), terms["mean"].shape)
     names = [say_stored(found.labels(side)[i]) for side, i in zip(("query_writer", "key_writer"), at, strict=True)]
     return say(
-        "{head} gives {src} {weight} of the attention of {dest}: its score there is {score}. The largest pair of parts "
-        "is what {query} wrote at {dest} against what {key} wrote at {src}: {term} of the score.",
+        "{head} gives {src} {weight} of the attention of {dest}: its score there is {score}, a sum of parts. The "
+        "largest is what {query} wrote at {dest} against what {key} wrote at {src}: {term}.",
         head=found.attr("head_label"), dest=called("role", found.attr("dest")), src=called("role", found.attr("src")),
         weight=f"{float(weight['mean']):.0%}", score=figure_number(float(score["mean"]), 2),
         query=names[0], key=names[1], term=figure_number(float(terms["mean"].max()), 2),
