@@ -98,7 +98,7 @@ class Explanation:
             "question": question,
             "language": self.language,
             "reaches": int(self.reaches),
-            "left_out": "\n".join(drop.reason for drop in self.pairs.drops),
+            "words_left_out": "\n".join(drop.reason for drop in self.pairs.drops),
         }
         return found | {"reach": self.reach.assign_attrs(said)}
 

@@ -141,7 +141,7 @@ def _left_out(run: RunInputs) -> list[Block]:
     reasons = [
         reason.partition(": ")
         for result in run.files.values()
-        for reason in str(result.data.attrs.get("left_out", "")).split("\n")
+        for reason in str(result.data.attrs.get("words_left_out", "")).split("\n")
         if reason
     ]
     if not reasons:
