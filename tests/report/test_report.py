@@ -596,6 +596,16 @@ def test_provenance_lists_attributes_drops_timings_and_the_command(full: Page) -
     assert "activation_patching 21.40" in text
 
 
+def test_other_words_that_an_explanation_left_out_are_listed(tmp_path: Path) -> None:
+    write_run(tmp_path, only("activation_patching"))
+    left_out = "rojo: is two tokens\nazul: is three tokens"
+    edit(tmp_path, "activation_patching", lambda ds: ds.assign_attrs(words_left_out=left_out))
+    report.render(tmp_path)
+    text = read_page(tmp_path).text
+    assert "Other words left out: 2" in text
+    assert "rojo is two tokens" in text
+
+
 # ---- the twin ----
 
 
