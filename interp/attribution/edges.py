@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
 
@@ -147,7 +147,7 @@ def edge_attribution(
             batch = _Batch.of(engine, part, rows, sending, receiving, at)
             for edit_at, shares, moved in runs:
                 effect[np.ix_(rows, np.array(moved))] += part.sign * batch.scores(edit_at, shares, moved, report)
-            for place, changes in enumerate(batch.changes_at()):
+            for place, (_, changes) in enumerate(batch.changes_at(range(len(sending)))):
                 differs[:, place] |= changes.abs().amax(dim=(0, 2, 3)).cpu().numpy() > 0
     effect[:, ~before] = np.nan
     eligible = before[:, :, None] & differs[:, None, :]
@@ -239,13 +239,21 @@ class _Batch:
             at = torch.from_numpy(np.stack([run.token_mask(prompts, role) for role in roles])).to(ids.device)
         return cls(engine, ids, reading, base, source, torch.stack(changes, dim=1), senders, receivers, at)
 
-    def changes_at(self) -> Iterator[Float[Tensor, "prompt sender position d_model"]]:
-        """The changes at the tokens of each role, 0 elsewhere; or at every token."""
+    def changes_at(
+        self, moved: Sequence[int]
+    ) -> list[tuple[slice | Tensor, Float[Tensor, "prompt moved token d_model"]]]:
+        """Of each role the positions at which it stands in any prompt, and what some senders change there; 0 in others.
+
+        Without roles every position.
+        """
+        changes = self.changes[:, list(moved)]
         if self.at is None:
-            yield self.changes
-            return
-        for tokens in self.at:
-            yield self.changes * tokens.to(self.changes.device)[:, None, :, None]
+            return [(slice(None), changes)]
+        found: list[tuple[slice | Tensor, Tensor]] = []
+        for tokens in self.at.to(changes.device):
+            here = tokens.any(dim=0).nonzero()[:, 0]
+            found.append((here, changes[:, :, here] * tokens[:, here][:, None, :, None]))
+        return found
 
     def scores(
         self, moving: Place | None, shares: Sequence[float], moved: Sequence[int], report: Callable[[int], None]
@@ -261,6 +269,7 @@ class _Batch:
         inputs = {group: (ACTS[group[0]][1], layer) for group, layer in layer_of.items()}
         n_places = 1 if self.at is None else len(self.at)
         total = torch.zeros(len(self.ids), len(moved), len(self.receivers), n_places, dtype=torch.float64)
+        changed = self.changes_at(moved)
         for share in shares:
             edits: dict[Place, Edit] = {}
             if moving is not None:
@@ -273,8 +282,8 @@ class _Batch:
                 nodes = [self.receivers[index] for index in indices]
                 site, _ = outputs[group]
                 at_input = _at_input(blocks, nodes, tape.values[inputs[group]], site, gradients[outputs[group]])
-                for place, changes in enumerate(self.changes_at()):
-                    summed = torch.einsum("pmsd,prsd->pmr", changes[:, list(moved)], at_input)
+                for place, (here, changes) in enumerate(changed):
+                    summed = torch.einsum("pmsd,prsd->pmr", changes, at_input[:, :, here])
                     total[:, :, indices, place] += summed.double().cpu() / len(shares)
             report(len(self.ids))
         return total.numpy()
