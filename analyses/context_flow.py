@@ -447,6 +447,8 @@ class _Verdict:
 
     def _without_heads(self) -> str:
         """The way where no single head stands out: the words whose stream carries the source, if it was patched."""
+        if self.heads.too_few is not None:
+            return say("on {n} prompts no head can be told from chance: give more", n=self.heads.too_few)
         if self.heads.passage is None:
             return say("no single head stands out")
         if not self.heads.stations:
@@ -627,6 +629,12 @@ class _Verdict:
             return say("Which heads carry {source} is not answered: {why}.", source=self.thing, why=self._unanswered())
         movers, readers = self.heads.labelled("mover"), self.heads.labelled("reader")
         if not movers and not readers:
+            if self.heads.too_few is not None:
+                return say(
+                    "With {n} prompts no p-value can be as low as {level}, so that no head is named whatever its "
+                    "effect: {largest}. Six are the least, and more are better (--n).",
+                    n=self.heads.too_few, level=LEVEL, largest=self._largest(None),
+                )  # fmt: skip
             return say("No single head stands out: {largest}.", largest=self._largest(None))
         read = self._joined([
             say("at {where} by {heads}", where=self._place(role), heads=self._listed(found))

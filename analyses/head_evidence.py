@@ -269,6 +269,7 @@ class Evidence:
     gap: float
     passage: Passage | None
     stations: Mapping[str, Passage]
+    n_patched: int
 
     @classmethod
     def of(
@@ -313,6 +314,7 @@ class Evidence:
             gap=_gap(patching),
             passage=passage,
             stations=stations,
+            n_patched=0 if patching is None else patching.sizes["prompt"],
         )
 
     def __len__(self) -> int:
@@ -322,6 +324,14 @@ class Evidence:
     def names(self) -> list[str]:
         """Head labels such as ``L9H6``."""
         return [head_label(int(layer), int(head)) for layer, head in zip(self.layer, self.head, strict=True)]
+
+    @property
+    def too_few(self) -> int | None:
+        """How many prompts were patched, if these are too few for any p-value at the level; None if they are enough.
+
+        Of the 2 ** n ways to choose the signs of n prompts, two are as extreme as the most extreme one.
+        """
+        return self.n_patched if self.cells and 2 / 2**self.n_patched > LEVEL else None
 
     @property
     def n_tested(self) -> int:

@@ -294,7 +294,7 @@ def _words(found: Influences) -> Iterator[str]:
     if any((columns[method] == columns[method]).any() for method in METHODS[:2]):
         yield say("Another word, attention cut: the change when the word is gone. A minus says that the word helps.")
     yield say("Integrated gradients, input times gradient: the word's own part. A plus says that the word helps.")
-    if found.words.attrs["generated"]:
+    if found.words.attrs["generated"] and np.isnan(columns["knockout"]).any():
         yield say("No number under attention cut: the last token always looks at itself.")
 
 

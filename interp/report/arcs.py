@@ -20,10 +20,12 @@ from interp.report.markup import element, figure_number, token
 
 THICKEST = 9.0
 """Width of the line of an effect of 1."""
-WHOLE, NEAR = 80, 6
+WHOLE, NEAR = 32, 6
 """A sentence of more tokens is drawn only where an arc, the source or the target is within so many of them."""
 TALLEST = 300.0
 """Height of all layers together, at most."""
+_LINE = 12.0
+"""Names beside one word stand at least so far below one another."""
 _NAMED = 3
 """So many heads of one layer are named beside their end; dots stand for the rest."""
 
@@ -181,10 +183,12 @@ def flow(
     parts += [_faint(one, plane) for one in faint]
     parts += [_arc(arc, plane, words) for arc in sorted(arcs, key=lambda one: one.size)]
     wide = plane.right + 8
-    for (end, layer), labels in _labels(arcs).items():
+    free: dict[int, float] = {}
+    for (end, layer), labels in sorted(_labels(arcs).items(), key=lambda one: -one[0][1]):
         text = ", ".join(labels[:_NAMED]) + ("…" if len(labels) > _NAMED else "")
-        x = plane.middle[end] + 8
-        parts.append(element("text", text, class_="tick strong halo", x=x, y=plane.height(layer) + 4))
+        x, y = plane.middle[end] + 8, max(plane.height(layer) + 4, free.get(end, 0.0))
+        free[end] = y + _LINE
+        parts.append(element("text", text, class_="tick strong halo", x=x, y=y))
         wide = max(wide, x + 4 + 1.06 * CHARACTER * len(text))  # names are set a little larger
     named = any(word.role for word in words)
     texts = [token(word.text) for word in words]

@@ -100,14 +100,13 @@ def _caption(run: RunInputs, found: Verdict) -> str:
     named = run.get("reach") is not None or (found.passed and picture.routes(run, found))
     if named:
         drawn = say(
-            "An arc is what one head takes from one word to another, at its layer; the thicker, the more it matters. "
-            "Thin and grey: next to nothing."
+            "An arc is what one head takes from one word to another, at its layer; the thicker, the more it matters."
         )
     else:
         drawn = say("No head is drawn, since none was named.")
-        if picture.has_faint(run, found):
-            drawn += " " + say("Thin and grey: next to nothing.")
     reach = run.get("reach")
+    if picture.has_faint(run, found):
+        drawn += " " + say("Thin and grey: next to nothing.")
     if reach is not None and (size := len(reach.labels("token"))) > WHOLE:
         drawn += " " + say("Of {n} tokens those near an arc are drawn; … stands for the others.", n=size)
     n = picture.prompts(run, found)

@@ -62,7 +62,7 @@ def picture(run: RunInputs, *, key: str = "picture") -> Markup | None:
     prompt = _prompt(run, found)
     if not found.passed or found.roles is None or prompt is None:
         return None
-    drawn = [one for one in routes(run, found) if one.start in prompt.at and one.end in prompt.at][:HEADS]
+    drawn = _drawn(run, found, prompt)
     faint = _faint(run, found.roles, drawn, prompt)
     kept, at = _kept(prompt, found.roles, drawn)
     arcs = [
@@ -156,11 +156,18 @@ def _faint(run: RunInputs, roles: Roles, drawn: list[Route], prompt: _Prompt) ->
 
 
 def has_faint(run: RunInputs, found: Verdict) -> bool:
-    """Whether the picture of a run that names no head draws the way to the target, thin and grey."""
+    """Whether the picture draws a way on which next to nothing goes, thin and grey."""
+    reach = run.get("reach")
+    if reach is not None:
+        return reach.attr("reaches", "1") == "0"
     prompt = _prompt(run, found)
-    return (
-        found.passed and found.roles is not None and prompt is not None and bool(_faint(run, found.roles, [], prompt))
-    )
+    if not found.passed or found.roles is None or prompt is None:
+        return False
+    return bool(_faint(run, found.roles, _drawn(run, found, prompt), prompt))
+
+
+def _drawn(run: RunInputs, found: Verdict, prompt: _Prompt) -> list[Route]:
+    return [one for one in routes(run, found) if one.start in prompt.at and one.end in prompt.at][:HEADS]
 
 
 def prompts(run: RunInputs, found: Verdict) -> int | None:

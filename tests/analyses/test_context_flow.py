@@ -662,6 +662,17 @@ def test_heads_that_together_do_less_than_half_are_said_to_do_a_part(
     assert found["answer_short"] == f"Yes: 'place' reaches the answer position; it comes there through {said}"
 
 
+def test_of_five_prompts_no_head_is_named_and_it_is_said(planted: dict[str, xr.Dataset]) -> None:
+    """Two of the 32 ways to choose five signs are as extreme as the most extreme one: p is 1/16 at least."""
+    strong = patching({(*MOVER, "noun"): (0.9, 0.9), (*READER, "answer"): (0.8, 0.7)})
+    for n, named in ((5, False), (7, True)):
+        found = context_flow.run({**planted, "activation_patching": strong.isel(prompt=slice(n))}).attrs
+        assert ("L1H2" in found["answer_short"]) is named
+        assert ("on 5 prompts no head can be told from chance" in found["answer_short"]) is not named
+        assert ("con 5 prompts ninguna cabeza se distingue del azar" in found["answer_short_es"]) is not named
+        assert ("With 5 prompts no p-value can be as low as 0.05" in found["answer"]) is not named
+
+
 def test_a_target_before_the_source_gets_nothing_of_it(planted: dict[str, xr.Dataset]) -> None:
     given = {**planted, "activation_patching": patching({(*MOVER, "color"): (0.6, 0.5)})}
     given["head_attribution"] = attribution(attention={(*MOVER, "color<-noun"): 0.9}, color=9, noun=3)

@@ -46,6 +46,12 @@ def test_without_time_the_heads_that_write_most_are_patched_and_the_rest_is_said
         "parchearon con 1 de 2 palabras; se parchearon 4" in short.answer
     )
     assert short.answer.startswith("Sí, un poco: ")
+    assert re.search(
+        r"De las 4 cabezas que se parchearon, L\dH\d es la que más escribe allí: su salida en «gato» devuelve por sí "
+        r"sola [\d.]+ de la diferencia con rojo en su lugar, y sin ella",
+        short.answer,
+    )
+    assert re.search(r"De las cabezas, L\dH\d es .* devuelve por sí sola [\d.]+ de la diferencia, y sin", found.answer)
     assert short._repr_html_()
     assert "route" not in short.results
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from itertools import pairwise
 
 from interp.report.arcs import THICKEST, Arc, sentence
 
@@ -52,3 +53,24 @@ def test_a_long_sentence_is_drawn_where_its_arcs_are_and_says_that_words_are_lef
     assert [word for word in dict.fromkeys(shown) if word != "…"] == [f"w{i}" for i in near]
     assert shown.count("…") == 3
     assert 'data-position="100"' in drawn
+
+
+def test_names_of_neighbouring_layers_do_not_lie_on_one_another() -> None:
+    picture = drawn(*(Arc(f"L{layer}H0", layer, 1, 2, 0.5) for layer in (9, 10, 11)))
+    tall = str(sentence(TOKENS, source=(1, 2), target=(2, 3), n_layers=48, key="p",
+                        arcs=[Arc(f"L{layer}H0", layer, 1, 2, 0.5) for layer in (9, 10, 11)]))  # fmt: skip
+    for text in (picture, tall):
+        heights = sorted(float(y) for y in re.findall(r'<text[^>]* y="([\d.]+)"[^>]*>L\d+H0<', text))
+        assert len(heights) == 3
+        assert min(b - a for a, b in pairwise(heights)) >= 12
+
+
+def test_of_a_long_sentence_what_is_near_an_arc_is_drawn() -> None:
+    tokens = [f"w{i}" for i in range(60)]
+    text = str(
+        sentence(tokens, source=(30, 31), target=(50, 51), arcs=[Arc("L3H1", 3, 30, 50, 0.5)], n_layers=12, key="p")
+    )
+    assert [word for word in ("w0", "w24", "w36", "w37", "w43", "w44", "w56", "w57") if f">{word}<" in text] == [
+        "w24", "w36", "w44", "w56",
+    ]  # fmt: skip
+    assert text.count(">…<") == 3

@@ -100,8 +100,19 @@ def test_an_effect_that_is_half_as_large_differs_and_nothing_else(pair: tuple[Pa
     names = {r.name for part in found.parts for r in part.rows if r.differs(0)}
     assert names <= {"L1H2, sufficient at all words", "z, sufficient"}
     compared = sum(r.differences[0] is not None for part in found.parts for r in part.rows)
-    assert compared == 22
-    assert "22 numbers: L1H2, sufficient at all words. By chance alone about 1.1 of so many would." in found.said[0]
+    assert compared == 20
+    # The fixture's probes are above chance, by their p-values, at these four words alone.
+    probes = [row.name for part in found.parts if part.key == "probes" for row in part.rows]
+    assert [name.removeprefix("selectivity of the probe at ") for name in probes] == [
+        "color",
+        "noun",
+        "asked",
+        "answer",
+    ]
+    assert {row.values[0].place.split()[0] for part in found.parts if part.key == "probes" for row in part.rows} == {
+        "after"
+    }
+    assert "20 numbers: L1H2, sufficient at all words. By chance alone about 1.0 of so many would." in found.said[0]
     assert row(found, "z, sufficient").named == "z, sufficient (L1H2)"
     assert row(found, "L1H2, needed at all words").named == "L1H2, needed at all words"
 
@@ -361,7 +372,9 @@ def test_claims_are_laid_side_by_side_with_their_grades_and_circuits_by_their_ed
         ("L1H2: moves (noun)", "supported by all", "supported by some", "", "differs"),
         ("MLP0: stores (color)", "contradicted", "not claimed", "", "differs"),
     ]
-    assert any(line.startswith("A and B grade 0 of 2 claims alike: L1H2: moves (noun)") for line in found.said)
+    assert any(
+        line.startswith("A and B grade 0 of 2 claims alike; otherwise: L1H2: moves (noun)") for line in found.said
+    )
     assert not any("strongest place" in line and "L1H2: moves" in line for line in found.said)
     shared = found.parts[-1].rows[-1].values[1]
     assert shared is not None

@@ -178,13 +178,31 @@ def _of_heads(found: Explanation) -> str:
     if not len(certain):
         return say(" No head by itself writes a part of it at {target} that can be told from 0.", target=target)
     enough, needed = (part.isel(cell=int(certain[0])) for part in (enough, needed))
+    patched, all_heads = _patched(found)
+    heads = say("heads") if patched == all_heads else say("{n} heads that were patched", n=patched)
+    words = _words_of_heads(found)
+    of_what = say("the difference") if words is None else say("the difference with {words} in its place", words=words)
     return say(
-        " Of the heads, {head} writes most of it there: its output at {target} alone brings back {enough} of the "
-        "difference{interval}, and without it {needed} is lost{other_interval}.",
-        head=str(enough["cell"].values), target=target,
+        " Of the {heads}, {head} writes the largest part of it there: its output at {target} alone brings back "
+        "{enough} of {of_what}{interval}, and without it {needed} is lost{other_interval}.",
+        heads=heads, head=str(enough["cell"].values), target=target, of_what=of_what,
         enough=f"{float(enough['mean']):.2f}", interval=interval(enough, ".2f"),
         needed=f"{float(needed['mean']):.2f}", other_interval=interval(needed, ".2f"),
     ) + _way(found, str(enough["cell"].values))  # fmt: skip
+
+
+def _patched(found: Explanation) -> tuple[int, int]:
+    """How many heads were patched, and how many there are."""
+    heads = found.heads["patched"].isel(prompt=0, direction=0, role=0)
+    return int(np.isfinite(heads).sum()), heads.size
+
+
+def _words_of_heads(found: Explanation) -> str | None:
+    """The other words with which heads were patched, where there was no time for all: theirs is the difference then."""
+    n = found.heads.sizes["prompt"]
+    if n == len(found.pairs):
+        return None
+    return ", ".join(slots[SOURCE] for slots in found.pairs.corrupted_slots[:n])
 
 
 def _way(found: Explanation, head: str) -> str:
@@ -290,8 +308,7 @@ def _left(found: Explanation) -> str:
     """What there was no time for."""
     if found.seconds is None:
         return ""
-    heads = found.heads["patched"].isel(prompt=0, direction=0, role=0)
-    patched, all_heads, words = int(np.isfinite(heads).sum()), heads.size, found.heads.sizes["prompt"]
+    (patched, all_heads), words = _patched(found), found.heads.sizes["prompt"]
     parts = []
     if len(found.pairs) < found.lined_up:
         parts.append(say("{n} of {all} other words were compared", n=len(found.pairs), all=found.lined_up))

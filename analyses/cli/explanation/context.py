@@ -44,6 +44,8 @@ if TYPE_CHECKING:
 
 MOST = 12
 """So many words, at most, are exchanged for others: those that the quicker ways call the largest."""
+RANKED = 5
+"""Of fewer words no correlation of ranks is told: of three, one in six orders is the same by chance."""
 OTHERS = 3
 """So many other words, at most, are put in the place of each."""
 LOOKED_AT, BEGUN = 200, 12
@@ -432,4 +434,4 @@ def _labelled(
 def _agreement(one: Float[np.ndarray, " word"], other: Float[np.ndarray, " word"]) -> float:
     """Spearman correlation of absolute sizes over the words that both have a number of, three at least."""
     both = np.isfinite(one) & np.isfinite(other)
-    return stats.spearman(np.abs(one[both]), np.abs(other[both])) if both.sum() > 2 else float("nan")
+    return stats.spearman(np.abs(one[both]), np.abs(other[both])) if both.sum() >= RANKED else float("nan")

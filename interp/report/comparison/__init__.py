@@ -170,7 +170,7 @@ def _said(found: tuple[Side, ...], parts: tuple[Part, ...]) -> Iterator[str]:
             apart = [row.moved(i + 1) for row in claims if row.elsewhere(i + 1)]
             agree = say("{first} and {other} grade {same} of {total} claims alike", **{**names, "total": len(claims)},
                         same=len(claims) - len(apart))  # fmt: skip
-            yield f"{agree}: {_listed(apart)}." if apart else f"{agree}."
+            yield f"{agree}; {say('otherwise')}: {_listed(apart)}." if apart else f"{agree}."
         if not sides.same_prompts(first, side):
             yield say("The prompts of {first} and {other} are not the same: they are compared as two samples.", **names)
 

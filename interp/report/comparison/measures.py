@@ -10,6 +10,7 @@ from typing import TypeAlias
 import numpy as np
 import xarray as xr
 
+from interp import _depth as depth
 from interp import stats, summary
 from interp.language import called, say
 from interp.report.comparison import findings, sides
@@ -340,6 +341,7 @@ def _place_row(runs: Sequence[Side], patched: _Patched, end: str, direction: str
     values: list[Value | None] = []
     counted: list[Counted | None] = []
     first, there = None, None
+    site = end[1:].removesuffix("_role")
     found = [patched.of(side, direction, end) for side in runs]
     depths = {effects.shown.sizes["layer"] for effects in found if effects is not None}
     for effects in found:
@@ -352,7 +354,7 @@ def _place_row(runs: Sequence[Side], patched: _Patched, end: str, direction: str
             first, there = effects, at
         elif there is not None and (same_cell := effects.cell_of(first, there)) is not None:
             at = same_cell if _may_be_equal(effects.counted(same_cell), effects.counted(at)) else at
-        strongest = effects.value(at, _place(effects, at))
+        strongest = effects.value(at, _place(effects, at, site))
         if len(depths) > 1:
             strongest = replace(
                 strongest, of_place=str(effects.shown["role"].values[at["role"]]) if "role" in at else ""
@@ -364,7 +366,6 @@ def _place_row(runs: Sequence[Side], patched: _Patched, end: str, direction: str
     same = [value is not None and values[0] is not None and value.place == values[0].place for value in values]
     comparable = _same_metric(runs, "activation_patching") and len(depths) == 1
     kept = [one if agrees and comparable else None for one, agrees in zip(counted, same, strict=True)]
-    site = end[1:].removesuffix("_role")
     name = say("{site} by word", site=site) if end.endswith("_role") else site
     row = _row(f"{name}, {_word(direction)}", runs, values, kept)
     return replace(row, at="" if values[0] is None else values[0].place)
@@ -376,15 +377,15 @@ def _worth_a_row(values: Sequence[Value | None]) -> bool:
     return len(found) > 1 and any(math.isfinite(value.mean) for value in found)
 
 
-def _place(effects: _Effects, at: dict[str, int]) -> str:
-    """A cell in words."""
+def _place(effects: _Effects, at: dict[str, int], site: str) -> str:
+    """A cell in words; of a stream between layers, the layer that was done."""
     layer, parts = at["layer"], []
     if "head" in at:
         parts.append(head_label(layer, at["head"]))
     elif "kv_head" in at:
         parts.append(f"L{layer}KV{at['kv_head']}")
     else:
-        parts.append(say("layer {layer}", layer=layer))
+        parts.append(depth.of(site, layer))
     if "role" in at:
         parts.append(called("role", str(effects.shown["role"].values[at["role"]])))
     return say("{what} at {role}", what=parts[0], role=parts[1]) if len(parts) == 2 else parts[0]
@@ -400,8 +401,8 @@ def _probes(runs: Sequence[Side]) -> Part:
     rows = [row for role in roles if (row := _probe_row(runs, role))]
     reading = say(
         "The best layer of the probe at each word, and how far its accuracy lies above that of its control: nowhere, "
-        "where that interval holds 0. Intervals are over folds; a layer was chosen by its number, which is therefore a "
-        "little too large."
+        "where that interval holds 0, or where its p-value over all places is above 0.05. Intervals are over folds; a "
+        "layer was chosen by its number, which is therefore a little too large."
     )
     return _part(runs, "probes", say("Where a probe reads the source"), reading, say("selectivity, a share"), rows,
                  drawn=False)  # fmt: skip
@@ -430,17 +431,32 @@ def _probe_row(runs: Sequence[Side], role: str) -> Row | None:
         elif of_one_depth:
             less, more = (_mean(folds.isel(layer=layer).values) for layer in (there, i))
             i = there if _may_be_equal(less, more) else i
-        best, where = shown.isel(layer=i), say("layer {layer}", layer=found.labels("layer")[i])
+        best, where = shown.isel(layer=i), depth.of(found.labels("site")[0], found.labels("layer")[i])
         shared = where if of_one_depth else ""
         found_there = Value(float(best["mean"]), float(best["low"]), float(best["high"]), where, shared)
-        values.append(found_there if found_there.low > 0 else Value(math.nan, place=say("nowhere")))
+        readable = found_there.low > 0 and _is_readable(found, i, role)
+        values.append(found_there if readable else Value(math.nan, place=say("nowhere")))
         counted.append(_mean(folds.isel(layer=i).values))
     if not _worth_a_row(values):
         return None
     same = [value is not None and values[0] is not None and value.place == values[0].place for value in values]
     kept = [one if agrees and of_one_depth else None for one, agrees in zip(counted, same, strict=True)]
-    row = _row(say("probe at {role}", role=called("role", role)), runs, values, kept, same=lambda first, other: False)
+    row = _row(
+        say("selectivity of the probe at {role}", role=called("role", role)),
+        runs,
+        values,
+        kept,
+        same=lambda first, other: False,
+    )
     return replace(row, at="" if values[0] is None else values[0].place)
+
+
+def _is_readable(probing: Result, layer: int, role: str) -> bool:
+    """Whether its p-value over all places says so, as the run's own page does; an older result has none."""
+    if not probing.has("p_value"):
+        return True
+    p = probing.need("p_value", "site", "layer", "role").values[0, layer, probing.labels("role").index(role)]
+    return bool(p <= 1 - stats.LEVEL)
 
 
 # --- one sentence ---
