@@ -188,6 +188,12 @@ def test_three_runs_are_each_compared_with_the_first(pair: tuple[Path, Path], tm
     assert [row(found, "L1H2, sufficient at all words").differs(i) for i in (0, 1)] == [True, False]
     header = found.parts[0].header()
     assert header == ("quantity", "A", "B", "C", "B − A", "finding B", "C − A", "finding C")
+    page = found.save(tmp_path / "page").read_text(encoding="utf-8")
+    assert page.index("<dt>C</dt>") < page.index("A and B differ")
+    legends = re.findall(r'<svg class="plot legend".*?</svg>', page, re.DOTALL)
+    assert legends
+    for legend in legends:  # the marks of the points, in the order of the runs
+        assert re.findall(r'class="dot (.)"', legend) == ["a", "b", "c"]
 
 
 def test_the_page_and_its_twin_say_the_same_and_again_the_same_bytes(found: Comparison, tmp_path: Path) -> None:
@@ -369,9 +375,11 @@ def test_claims_are_laid_side_by_side_with_their_grades_and_circuits_by_their_ed
     found = compare(tmp_path / "one", tmp_path / "two")
     parts = {part.key: list(part.cells()) for part in found.parts}
     assert parts["claims"] == [
-        ("L1H2: moves (noun)", "supported by all", "supported by some", "", "differs"),
-        ("MLP0: stores (color)", "contradicted", "not claimed", "", "differs"),
+        ("L1H2: moves (noun)", "supported by all", "supported by some", "differs"),
+        ("MLP0: stores (color)", "contradicted", "not claimed", "differs"),
     ]
+    table = next(part for part in found.parts if part.graded).table()
+    assert [column.name for column in table.columns] == ["quantity", "A", "B", "finding"]  # grades are not subtracted
     assert any(
         line.startswith("A and B grade 0 of 2 claims alike; otherwise: L1H2: moves (noun)") for line in found.said
     )

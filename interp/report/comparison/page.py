@@ -83,7 +83,8 @@ def _figure(part: Part) -> Figure:
         title=part.title,
         description=part.reading,
     )
-    legend = line_legend([(one.name, one.tone) for one in series], key=f"compare-{part.key}-l")
+    entries = [(one.name, "mark" if one.tone == "c" else one.tone) for one in series]  # of points, not of lines
+    legend = line_legend(entries, key=f"compare-{part.key}-l")
     tables = (part.table(),)
     title = say("The numbers with their intervals")
     return Figure(f"compare-{part.key}-figure", title, "", (Panel("", drawn),), tables, legend=legend, open=True)

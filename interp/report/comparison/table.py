@@ -93,7 +93,7 @@ class Part:
         letters: the runs.
         rows: the quantities.
         drawn: whether its numbers share an axis, so that the page draws them.
-        graded: whether its values are grades of claims, and no places.
+        graded: whether its values are grades of claims, and no places; grades are not subtracted.
     """
 
     key: str
@@ -109,7 +109,7 @@ class Part:
         """The headings of its columns."""
         others = (f"{letter} − {self.letters[0]}" for letter in self.letters[1:])
         names = [say("finding")] if len(self.letters) == 2 else [f"{say('finding')} {one}" for one in self.letters[1:]]
-        findings = (heading for both in zip(others, names, strict=True) for heading in both)
+        findings = names if self.graded else [heading for both in zip(others, names, strict=True) for heading in both]
         return (say("quantity"), *self.letters, *findings)
 
     def cells(self) -> Iterator[tuple[str, ...]]:
@@ -117,7 +117,8 @@ class Part:
         for row in self.rows:
             texts = ["–" if value is None else value.text() for value in row.values]
             for i, value in enumerate(row.differences):
-                texts += ["" if value is None else value.text(), self._judged(row, i)]
+                texts += [] if self.graded else ["" if value is None else value.text()]
+                texts.append(self._judged(row, i))
             yield (row.name, *texts)
 
     def _judged(self, row: Row, i: int) -> str:
@@ -132,7 +133,8 @@ class Part:
         for row in self.rows:
             cells: list[Cell] = [row.name, *(None if value is None else value.size() for value in row.values)]
             for i, value in enumerate(row.differences):
-                cells += ["" if value is None else value.size(), self._judged(row, i)]
+                cells += [] if self.graded else ["" if value is None else value.size()]
+                cells.append(self._judged(row, i))
             rows.append(tuple(cells))
         return Table(title, tuple(Column(name) for name in self.header()), tuple(rows))
 
