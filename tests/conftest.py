@@ -41,7 +41,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--sample-tables", action="store_true", help="of each table of cases only two are not slow")
     parser.addoption(
         "--part", type=_part, metavar="K/N",
-        help="of each table the first, the last, and the K-th of N parts of the others; of slow tests a third",
+        help="of each table the first, the last, and the K-th of N parts of the others; of slow tests a quarter",
     )  # fmt: skip
     parser.addoption(
         "--cuda-device", choices=("cuda", "cpu"), default="cuda",
@@ -87,9 +87,9 @@ def _middles(items: list[pytest.Item]) -> Iterator[tuple[int, pytest.Item]]:
 
 
 def _keep_part(config: pytest.Config, items: list[pytest.Item], part: int, parts: int) -> None:
-    """Leave out the other parts of each table, and two thirds of the slow tests: CI takes others each time."""
+    """Leave out the other parts of each table, and three quarters of the slow tests: CI takes others each time."""
     left = {item for number, item in _middles(items) if number % parts != part - 1}
-    left |= {item for item in items if item.get_closest_marker("slow") and crc32(item.nodeid.encode()) % 3 != part % 3}
+    left |= {item for item in items if item.get_closest_marker("slow") and crc32(item.nodeid.encode()) % 4 != part % 4}
     _deselect(config, items, left)
 
 

@@ -104,7 +104,7 @@ class Memory:
         >>> from interp import HookedTransformer
         >>> blocks = HookedTransformer.from_pretrained("mini").own_blocks()[0]
         >>> Memory.empty(blocks).run(torch.tensor([[1, 2, 3]])).shape
-        torch.Size([1, 3, 64])
+        torch.Size([1, 3, 128])
         """
         blocks, length = self.blocks, self.length + ids.shape[1]
         ids = ids.to(blocks.token.device)

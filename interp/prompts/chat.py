@@ -75,8 +75,8 @@ class Written:
 
     @property
     def said(self) -> str:
-        """The text, of a chat its messages alone."""
-        return " ".join(self.text[slice(*message.place)] for message in self.messages) or self.text
+        """The text; of a chat its messages, each after its role."""
+        return " ".join(f"{message.role}: {self.text[slice(*message.place)]}" for message in self.messages) or self.text
 
     @property
     def roles(self) -> dict[str, tuple[int, int]]:

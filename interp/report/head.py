@@ -239,6 +239,8 @@ def _model(run: RunInputs) -> list[tuple[str, str]]:
     if count := run.first_attr("n_parameters"):
         said.append(say("{n} million parameters", n=f"{int(count) / 1e6:.3g}"))
     said.append(run.first_attr("dtype"))
+    if run.first_attr("bos") == "prepended":
+        said.append(say("its start token before every text"))
     text = f"{', '.join(part for part in said if part)}."
     if name == mini.NAME:
         text += " " + say(
@@ -249,13 +251,24 @@ def _model(run: RunInputs) -> list[tuple[str, str]]:
 
 
 def _limits(run: RunInputs, found: Verdict) -> list[tuple[str, str]]:
+    heading = say("What this cannot say")
+    if run.get("reach") is not None:
+        text = say(
+            "It is about this sentence and these other words, and heads are changed one at a time: another sentence, "
+            "or heads that only work together, can do otherwise."
+        )
+        return [(heading, text)]
+    if run.get("influences") is not None:
+        return [
+            (heading, say("It is about this text and the words that were tried in it: another text can do otherwise."))
+        ]
     if not (found.passed and found.heads):
         return []
     text = say(
         "It is about these prompts and about heads that are changed one at a time: heads that only work together, or "
         "at words that were not patched, have no name here. Another wording can go another way."
     )
-    return [(say("What this cannot say"), text)]
+    return [(heading, text)]
 
 
 # ---- what has to be known first ----

@@ -61,8 +61,13 @@ def test_the_keyboard_reaches_every_control_and_shows_where_it_is(used: Use, nam
 def test_a_cell_says_its_number_to_pointer_and_finger(used: Use) -> None:
     says = re.compile(r"L0H0: [−\d.]+ \[.*\], n = \d+$")
     pointed = used("made").page
-    pointed.locator("#patch-z .cell").first.hover()
+    cell = pointed.locator("#patch-z .cell").first
+    cell.hover()
     assert says.match(pointed.locator("#tip").inner_text())
+    assert says.match(cell.get_attribute("aria-label") or "")  # for a screen reader, while the title is away
+    pointed.locator("h1").first.hover()
+    assert cell.get_attribute("aria-label") is None
+    assert says.match(cell.locator("title").text_content() or "")
     tapped = used("made", 400, has_touch=True, is_mobile=True).page
     tapped.locator("#patch-z .cell").first.tap()
     tapped.wait_for_timeout(300)

@@ -45,7 +45,10 @@ def test_words_are_found_in_the_messages(chatty: HookedTransformer) -> None:
     assert written.text == chatty.tokenizer.apply_chat_template(CHAT, tokenize=False, add_generation_prompt=True)
     assert list(written.roles) == ["system", "user", "assistant", "user 2"]
     assert written.text[slice(*written.roles["user 2"])] == CHAT[3]["content"]
-    assert written.said == "The user likes a cat. The cat is black. The cat is black. The dog is white. The cat is"
+    assert written.said == (
+        "system: The user likes a cat. user: The cat is black. assistant: The cat is black. "
+        "user: The dog is white. The cat is"
+    )
     assert swaps.find(written.text, "user", written.within) == (written.text.index("user likes"), 28)
 
 

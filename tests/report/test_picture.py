@@ -118,6 +118,7 @@ def test_the_first_screen_has_the_numbers_of_each_named_head_and_who_the_model_i
     assert "The noun" in numbers
     about = dict(first.about)
     assert "3 layers of 4 heads" in about["The model"]
+    assert about["The model"].count("its start token before every text") == 1
     assert "says nothing about GPT-2" in about["The model"]
 
 

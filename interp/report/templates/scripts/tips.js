@@ -1,9 +1,13 @@
 // Tooltips: every mark of a figure carries its own <title>; it is shown at once, near the pointer or the mark.
-// A tap keeps it until the next one.
+// A tap keeps it until the next one. The browser would show its own tooltip too: so the title is away meanwhile, and the
+// mark keeps its name by a label.
 var tip = document.getElementById("tip");
 var held = null;
 function releaseTip() {
-  if (held) held.node.insertBefore(held.title, held.node.firstChild);
+  if (held) {
+    held.node.insertBefore(held.title, held.node.firstChild);
+    if (held.named) held.node.removeAttribute("aria-label");
+  }
   held = null;
   tip.hidden = true;
 }
@@ -21,7 +25,8 @@ function showTip(node, x, y) {
   var title = node.firstElementChild;
   if (!title || title.tagName !== "title") return;
   tip.textContent = title.textContent;
-  held = { node: node, title: title };
+  held = { node: node, title: title, named: !node.hasAttribute("aria-label") };
+  if (held.named) node.setAttribute("aria-label", title.textContent);
   node.removeChild(title);
   tip.hidden = false;
   placeTip(x, y);
