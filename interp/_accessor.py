@@ -21,9 +21,6 @@ if TYPE_CHECKING:
 LEADING = ("recovered", "ablation_effect", "cut_effect", "estimated_effect", "probability", "difference")
 """What of a result is looked at unless something else is asked for: the first of these that it has, else its first."""
 
-NUMBERS = "fiub"
-"""The kinds of NumPy types that hold numbers."""
-
 
 class Accessor:
     """What ``effect.interp`` offers, of a result or of one of its variables.
@@ -76,7 +73,7 @@ class Accessor:
         asked, name = name, leading(data) if name is None else name
         if name not in data.data_vars:
             raise unknown_name("variable", name, map(str, data.data_vars))
-        if data[name].dtype.kind not in NUMBERS:
+        if data[name].dtype.kind not in summary.NUMBERS:
             raise InterpError(f"{name!r} holds words. Its table is .to_dataframe().")
         if "prompt" in data[name].dims and not each:
             found = summary.of(data, name) if data is given else summary.mean(data[name])
@@ -88,8 +85,8 @@ class Accessor:
         last = [str(one) for one in found.data_vars]
         table = table[[one for one in table.columns if one not in last] + last]
         table.columns.name = name
-        told = {name, *last}
-        table.attrs["also"] = [str(one) for one in data if str(one) not in told and data[one].dtype.kind in NUMBERS]
+        others = [str(one) for one in data if data[one].dtype.kind in summary.NUMBERS]
+        table.attrs["also"] = [one for one in others if one not in (name, *last)]
         return table
 
 

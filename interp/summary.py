@@ -29,6 +29,8 @@ from interp import stats
 from interp.errors import InterpError, shown, unknown_name
 from interp.language import say, say_stored
 
+NUMBERS = "fiub"
+"""The kinds of NumPy types that hold numbers."""
 PARTS = ("mean", "low", "high", "n")
 """The variables of every summary."""
 DIRECTIONS = ("denoising", "noising")
@@ -327,7 +329,7 @@ def _array(values: xr.DataArray, dim: str) -> np.ndarray:
     if dim not in values.dims:
         have = ", ".join(map(str, values.dims)) or "none"
         raise InterpError(f"The values have no dimension {shown(dim)} to average over. They have: {have}.")
-    if values.dtype.kind not in "fiub":
+    if values.dtype.kind not in NUMBERS:
         raise InterpError(f"{shown(str(values.name))} holds {values.dtype}, not numbers. It has no mean.")
     return np.ascontiguousarray(values.transpose(dim, ...).values, dtype=np.float64)
 

@@ -432,6 +432,6 @@ def _labelled(
 
 
 def _agreement(one: Float[np.ndarray, " word"], other: Float[np.ndarray, " word"]) -> float:
-    """Spearman correlation of absolute sizes over the words that both have a number of, three at least."""
+    """Spearman correlation of absolute sizes over the words that both have a number of, ``RANKED`` at least."""
     both = np.isfinite(one) & np.isfinite(other)
     return stats.spearman(np.abs(one[both]), np.abs(other[both])) if both.sum() >= RANKED else float("nan")

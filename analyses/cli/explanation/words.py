@@ -81,7 +81,10 @@ def origins(model: HookedTransformer, written: Written, source: tuple[int, int],
     foreign = [other for other in dict.fromkeys(_abroad(word, spoken)) if other != word and other not in found]
     foreign = [other for other, fit in zip(foreign, _lines_up(written, source, foreign), strict=True) if fit]
     found |= dict.fromkeys(foreign, "another language")
-    if len(fits) + len(foreign) >= enough or ((fits or foreign) and _of_several_tokens(written, source)):
+    if len(fits) + len(foreign) >= enough:
+        return found
+    _, (start, stop) = _read(written, source)
+    if (fits or foreign) and stop - start > 1:
         return found
     expected = [
         other
@@ -116,10 +119,11 @@ def of_one_length(written: Written, source: tuple[int, int]) -> tuple[str, ...]:
     return tuple(other for other, length in zip(others, lengths, strict=True) if length == most)
 
 
-def _of_several_tokens(written: Written, source: tuple[int, int]) -> bool:
+def _read(written: Written, source: tuple[int, int]) -> tuple[list[int], tuple[int, int]]:
+    """The tokens of the sentence, and which of them are the source, half open."""
     prompts, _ = encode_marked(written.reader, [written.text], [{SOURCE: source}])
     start, stop = prompts.spans(SOURCE)[0].tolist()
-    return bool(stop - start > 1)
+    return prompts.ids[0].tolist(), (start, stop)
 
 
 def _lines_up(written: Written, source: tuple[int, int], words: Sequence[str]) -> list[bool]:
@@ -230,9 +234,8 @@ def _expected(
         kind: further words of its kind, of as many tokens; there may be none.
         most: so many are looked at.
     """
-    prompts, _ = encode_marked(written.reader, [written.text], [{SOURCE: source}])
-    start, stop = prompts.spans(SOURCE)[0].tolist()
-    lead, own = prompts.ids[0, :start].tolist(), prompts.ids[0, start:stop].tolist()
+    ids, (start, stop) = _read(written, source)
+    lead, own = ids[:start], ids[start:stop]
     reader: Any = model.tokenizer
     texts = pieces(reader, own[0])
     beginning = Beginning.with_read(model, np.array(lead[:-1], dtype=np.int64))

@@ -17,6 +17,7 @@ from interp.report.comparison import findings, sides
 from interp.report.comparison.sides import Side
 from interp.report.comparison.table import Part, Row, Value
 from interp.report.inputs import Result
+from interp.report.sections.probe import READABLE
 from interp.sites import SITES, head_label
 
 LEAST = 0.05
@@ -456,7 +457,7 @@ def _is_readable(probing: Result, layer: int, role: str) -> bool:
     if not probing.has("p_value"):
         return True
     p = probing.need("p_value", "site", "layer", "role").values[0, layer, probing.labels("role").index(role)]
-    return bool(p <= 1 - stats.LEVEL)
+    return bool(p <= READABLE)
 
 
 # --- one sentence ---

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from interp.language import say
-from interp.report.tables import Cell, Column, Size, Table
+from interp.report.tables import Column, Size, Table
+
+_Shown = TypeVar("_Shown")
 
 
 @dataclass(frozen=True)
@@ -115,11 +117,15 @@ class Part:
     def cells(self) -> Iterator[tuple[str, ...]]:
         """Its rows as text."""
         for row in self.rows:
-            texts = ["–" if value is None else value.text() for value in row.values]
-            for i, value in enumerate(row.differences):
-                texts += [] if self.graded else ["" if value is None else value.text()]
-                texts.append(self._judged(row, i))
-            yield (row.name, *texts)
+            texts = ("–" if value is None else value.text() for value in row.values)
+            yield (row.name, *texts, *self._findings(row, Value.text))
+
+    def _findings(self, row: Row, shown: Callable[[Value], _Shown]) -> Iterator[_Shown | str]:
+        """Of every run but the first its difference, which grades have not, and what is found."""
+        for i, value in enumerate(row.differences):
+            if not self.graded:
+                yield "" if value is None else shown(value)
+            yield self._judged(row, i)
 
     def _judged(self, row: Row, i: int) -> str:
         if row.elsewhere(i + 1):
@@ -129,13 +135,10 @@ class Part:
     def table(self) -> Table:
         """The table of the page."""
         title = f"{self.title} ({self.units})" if self.units else self.title
-        rows: list[tuple[Cell, ...]] = []
+        rows = []
         for row in self.rows:
-            cells: list[Cell] = [row.name, *(None if value is None else value.size() for value in row.values)]
-            for i, value in enumerate(row.differences):
-                cells += [] if self.graded else ["" if value is None else value.size()]
-                cells.append(self._judged(row, i))
-            rows.append(tuple(cells))
+            sizes = (None if value is None else value.size() for value in row.values)
+            rows.append((row.name, *sizes, *self._findings(row, Value.size)))
         return Table(title, tuple(Column(name) for name in self.header()), tuple(rows))
 
     def lines(self) -> Iterator[str]:

@@ -85,7 +85,7 @@ class _Shown:
     def of(cls, result: Result, name: str) -> _Shown | None:
         """What can be shown of a variable; None for words, and for what is shown with another variable."""
         data = result.data[name]
-        if data.dtype.kind not in "fiub" or _is_interval(result, name):
+        if data.dtype.kind not in summary.NUMBERS or _is_interval(result, name):
             return None
         cells, how = _averaged(result, name) if "prompt" in data.dims else _as_it_is(result, name)
         cells, notes = _cut(cells)
