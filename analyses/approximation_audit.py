@@ -40,6 +40,8 @@ STEPS = 5
 """Of an integral, in the functions that make the estimates."""
 FEWER = 10
 """So many of the cells that do not look largest are patched where a run is costly."""
+PROMPTS, COSTLY_PROMPTS = 16, 4
+"""On so many prompts at most, and on so many where a run is costly: what is judged is cells, over their mean prompt."""
 
 _NAMES = {
     "gradient": "gradient", "integrated": "integrated gradient", "atp*": "AtP*", "eap": "EAP",
@@ -83,7 +85,7 @@ def run(
     edge_methods: Sequence[str] = EDGE_METHODS,
     direction: Direction = "denoising",
     metric: AnyReadout = "logit_difference",
-    max_prompts: int | None = 16,
+    max_prompts: int | None = None,
     top_k: int = DEFAULT.top_k,
     random: int | None = None,
     large: float = DEFAULT.large,
@@ -105,7 +107,8 @@ def run(
         edge_methods: how edges are estimated: ``"eap"``, ``"eap-ig-inputs"``, ``"eap-ig-activations"``.
         direction: ``"denoising"`` or ``"noising"``.
         metric: a name from ``interp.readouts`` or a read-out; a projection also by its settings.
-        max_prompts: use only that many prompts, spread evenly over the set; None is all.
+        max_prompts: use only that many prompts, spread evenly over the set; None is 16, or 4 where one run of one
+            prompt takes over 1e9 operations.
         top_k: how many of the cells that look largest are patched exactly, per approximation.
         random: how many of the others; None is 30, or 10 where one run of one prompt takes over 1e9 operations.
         large: share of the largest exact effect from which on an effect is large.
@@ -145,7 +148,7 @@ def run(
     """
     check_pairs(model, pairs)
     wanted, left_out = _wanted(model, model.editable(SITES) if sites is None else sites, methods, edge_methods)
-    pairs = pairs.spread(max_prompts)
+    pairs = pairs.spread(_most(model, pairs) if max_prompts is None else max_prompts)
     audit = Audit(
         top_k=top_k, random=_others(model, pairs, random), large=large, minimum_agreement=minimum_agreement,
         maximum_factor=maximum_factor,
@@ -190,21 +193,19 @@ def planned(
     """
     check_pairs(model, pairs)
     wanted, _ = _wanted(model, model.editable(SITES) if sites is None else sites, methods, edge_methods)
-    pairs = pairs.spread(max_prompts)
+    pairs = pairs.spread(_most(model, pairs) if max_prompts is None else max_prompts)
     cells = top_k + _others(model, pairs, random)
     found = []
     for site, method in wanted:
         gradients = _gradients(method, model.cfg.n_layers)
-        forward = 4 + gradients + cells / 2 + 2 * _sweeps(pairs, site, cells)  # 4: both prompts, read twice
+        forward = 4 + gradients + cells / 2 + 2 * _sweeps(pairs, site)  # 4: both prompts, read twice
         found.append(passes(model, pairs.clean, forward=forward, backward=gradients))
     return found
 
 
-def _sweeps(pairs: PromptPairs, site: str, cells: int) -> float:
-    """In about how many sweeps these cells are patched: of edges two share one, of other sites those of a role."""
-    if site == "edges":
-        return cells / 2
-    return 1 if find_site(site).has_heads else len(pairs.roles)
+def _sweeps(pairs: PromptPairs, site: str) -> int:
+    """In how many sweeps these cells are patched: those of a role share one, and edges and heads all share one."""
+    return 1 if site == "edges" or find_site(site).has_heads else len(pairs.roles)
 
 
 def _gradients(method: str, n_layers: int) -> int:
@@ -220,6 +221,11 @@ def _gradients(method: str, n_layers: int) -> int:
             return STEPS * (2 * n_layers + 1)
         case _:
             raise InterpError(f"How often '{method}' differentiates is not written in analyses.approximation_audit.")
+
+
+def _most(model: HookedTransformer, pairs: PromptPairs) -> int:
+    """On how many prompts the estimates are checked, unless that is asked for."""
+    return COSTLY_PROMPTS if costly(model, pairs) else PROMPTS
 
 
 def _others(model: HookedTransformer, pairs: PromptPairs, random: int | None) -> int:

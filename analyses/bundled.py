@@ -284,7 +284,10 @@ _APPROXIMATION_AUDIT = Analysis(
         ),
         Option("direction", _DIRECTION, "denoising", "which activations are put where"),
         _metric("rank"),  # has no gradient
-        _max_prompts(16),
+        Option(
+            "max_prompts", Number("at least 1", least=1, whole=True), None,
+            "use only that many prompts, spread evenly over the set", "16; 4 where a run takes over 1e9 operations",
+        ),
         Option("top_k", Number("at least 1", least=1, whole=True), 10, "cells that look largest, patched exactly"),
         Option(
             "random", Number("at least 0", least=0, whole=True), None, "other cells, patched exactly",

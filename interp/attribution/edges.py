@@ -16,7 +16,7 @@ from interp import readouts, run
 from interp._arguments import check_pairs
 from interp.attribution.audit import DEFAULT, Audit, Exact
 from interp.attribution.gradients import Differentiable, Edit, Place, at_value, differentiating
-from interp.attribution.result import Estimates, Part, Question, check_gradient, check_method, in_products, labelled
+from interp.attribution.result import Estimates, Part, Question, check_gradient, check_method, labelled
 from interp.errors import InterpError
 from interp.errors import names as checked_names
 from interp.model.arithmetic import Blocks
@@ -269,7 +269,8 @@ class _Batch:
         inputs = {group: (ACTS[group[0]][1], layer) for group, layer in layer_of.items()}
         n_places = 1 if self.at is None else len(self.at)
         total = torch.zeros(len(self.ids), len(moved), len(self.receivers), n_places, dtype=torch.float64)
-        changed = self.changes_at(moved)
+        # Flat, since einsum over two axes copies all changes anew for each group of receivers.
+        changed = [(here, changes.flatten(2)) for here, changes in self.changes_at(moved)]
         for share in shares:
             edits: dict[Place, Edit] = {}
             if moving is not None:
@@ -283,7 +284,7 @@ class _Batch:
                 site, _ = outputs[group]
                 at_input = _at_input(blocks, nodes, tape.values[inputs[group]], site, gradients[outputs[group]])
                 for place, (here, changes) in enumerate(changed):
-                    summed = torch.einsum("pmsd,prsd->pmr", changes, at_input[:, :, here])
+                    summed = changes @ at_input[:, :, here].flatten(2).mT
                     total[:, :, indices, place] += summed.double().cpu() / len(shares)
             report(len(self.ids))
         return total.numpy()
@@ -344,25 +345,24 @@ def _at_input(
 
 
 def _exact(question: Question, senders: Sequence[str], receivers: Sequence[str], roles: Sequence[str] | None) -> Exact:
-    """Exact effects of chosen edges."""
-    n_places = 1 if roles is None else len(roles)
+    """Exact effects of chosen edges; those at one role are patched together."""
+    shape = (len(senders), len(receivers), 1 if roles is None else len(roles))
 
-    def exactly(
-        sending: Int[np.ndarray, " row"], reading: Int[np.ndarray, " column"]
-    ) -> Float[np.ndarray, "prompt row column"]:
-        """Edges from some senders to some receivers at some roles: all combinations are run, those asked for given."""
-        receiving, place = np.divmod(reading, n_places)
-        once, at = np.unique(receiving, return_inverse=True)
-        places, which = np.unique(place, return_inverse=True)
-        total = np.zeros((len(question.pairs), len(sending), len(reading)))
-        for part in question.parts:
-            found = path_patching(
-                question.model, part.pairs, direction=question.direction, metric=part.reading.readout,
-                senders=[senders[i] for i in sending], receivers=[receivers[i] for i in once],
-                roles=None if roles is None else [roles[i] for i in places], minimum_gap=0.0,
-            )  # fmt: skip
-            effect = question.effect_of(found)
-            total += part.sign * (effect if roles is None else effect[:, :, at, which])
+    def exactly(chosen: Int[np.ndarray, " chosen"]) -> Float[np.ndarray, "prompt chosen"]:
+        sending, receiving, place = np.unravel_index(chosen, shape)
+        total = np.zeros((len(question.pairs), len(chosen)))
+        for at in np.unique(place).tolist():
+            here = np.flatnonzero(place == at)
+            named = [(senders[sending[i]], receivers[receiving[i]]) for i in here]
+            for part in question.parts:
+                found = path_patching(
+                    question.model, part.pairs, direction=question.direction, metric=part.reading.readout,
+                    edges=named, roles=None if roles is None else [roles[at]], minimum_gap=0.0,
+                )  # fmt: skip
+                effect = question.effect_of(found).reshape(len(total), found.sizes["sender"], found.sizes["receiver"])
+                rows = found.indexes["sender"].get_indexer([sender for sender, _ in named])
+                columns = found.indexes["receiver"].get_indexer([receiver for _, receiver in named])
+                total[:, here] += part.sign * effect[:, rows, columns]
         return total
 
-    return lambda chosen: in_products(chosen, len(receivers) * n_places, exactly)
+    return exactly

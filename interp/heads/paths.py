@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -175,14 +176,11 @@ def _leading(
     """The writers of the pairs of parts that change most, as path patching calls them, in the order of writing."""
     found = score_attribution(model, pairs, head=(head.layer, head.head), dest=dest, src=src)["term_change"]
     mean = abs(found).mean("prompt")  # a change may have either sign, by the pair
-    known = [node.label for node in senders_of(model) if node.layer < head.layer]
-    chosen: list[str] = []
-    for index in np.argsort(-mean.values, axis=None, kind="stable"):
-        at = np.unravel_index(int(index), mean.shape)
-        for axis, i in zip(("query_writer", "key_writer"), at, strict=True):
-            label = str(mean[axis].values[i])
-            if label in known and label not in chosen and len(chosen) < top:
-                chosen.append(label)
+    known = {node.label: node for node in senders_of(model) if node.layer < head.layer}
+    writers = [mean[axis].values.tolist() for axis in ("query_writer", "key_writer")]
+    places = np.unravel_index(np.argsort(-mean.values, axis=None, kind="stable"), mean.shape)
+    in_order = (writers[side][i] for pair in zip(*places, strict=True) for side, i in enumerate(pair))
+    chosen = list(islice(dict.fromkeys(label for label in in_order if label in known), top))
     return [label for label in known if label in chosen]
 
 

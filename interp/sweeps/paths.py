@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Unpack
 
@@ -49,6 +49,7 @@ def path_patching(
     senders: Sequence[str] | None = None,
     receivers: Sequence[str] | None = None,
     roles: Sequence[str] | None = None,
+    edges: Sequence[tuple[str, str]] | None = None,
     minimum_gap: float | None = None,
     **resources: Unpack[Resources],
 ) -> xr.Dataset:
@@ -72,16 +73,19 @@ def path_patching(
             key-value heads are ``L5KV1.k``), every MLP (``MLP5``) and ``logits``; of a projection those before it,
             and ``L5.resid_pre`` where that stream is read.
         roles: at whose tokens the receiver reads the other run, one role at a time; None is every position at once.
+        edges: (sender, receiver) of each edge to patch, in place of ``senders`` and ``receivers``; None is every edge
+            from one of these to one of those.
         minimum_gap: clean-corrupted gap below which ``recovered`` is NaN; default by metric.
         resources: ``memory store progress``, as in ``sweep``; see ``interp.sweeps.Resources``.
 
     Returns:
         ``patched`` (prompt, sender, receiver and, with ``roles``, role) in the metric's units, NaN where the sender
-        does not come before the receiver; ``recovered`` = (patched - corrupted) / (clean - corrupted); ``clean`` and
-        ``corrupted`` (prompt).
+        does not come before the receiver and at what ``edges`` leaves out; ``recovered`` = (patched - corrupted) /
+        (clean - corrupted); ``clean`` and ``corrupted`` (prompt).
 
     Raises:
-        InterpError: an architecture without arithmetic of its own here, an unknown label, or no edge at all.
+        InterpError: an architecture without arithmetic of its own here, an unknown label, an edge from a sender that
+            does not come before its receiver, edges beside senders or receivers, or no edge at all.
 
     >>> from interp import HookedTransformer, tasks
     >>> model = HookedTransformer.from_pretrained("mini")
@@ -89,8 +93,12 @@ def path_patching(
     >>> effect = path_patching(model, pairs, senders=["L0H2"], receivers=["L1H0.q", "L1H0.v"])
     >>> (effect.recovered.mean("prompt") > 0.5).values.tolist()  # its output is read as a value, not as a query
     [[False, True]]
+    >>> two = path_patching(model, pairs, edges=[("L0H2", "L1H0.v"), ("L1H0", "logits")])
+    >>> two.recovered.mean("prompt").notnull().values.tolist()  # senders across receivers: the other two are not run
+    [[True, False], [False, True]]
     """
-    return PathPatching(direction, metric, senders, receivers, minimum_gap, roles).run(model, pairs, **resources)
+    asked = PathPatching(direction, metric, senders, receivers, minimum_gap, roles, edges)
+    return asked.run(model, pairs, **resources)
 
 
 @dataclass(frozen=True)
@@ -104,6 +112,7 @@ class PathPatching:
         receivers: labels of the receivers; None is all.
         minimum_gap: clean-corrupted gap below which ``recovered`` is NaN; default by metric.
         roles: at which receivers read the other run, one at a time; None is every position at once.
+        edges: (sender, receiver) of each edge, in place of ``senders`` and ``receivers``; None is all between these.
 
     >>> from interp import HookedTransformer, tasks
     >>> from interp.sweeps import PathPatching, plan
@@ -122,6 +131,7 @@ class PathPatching:
     receivers: Sequence[str] | None = None
     minimum_gap: float | None = None
     roles: Sequence[str] | None = None
+    edges: Sequence[tuple[str, str]] | None = None
 
     def plan(self, model: HookedTransformer, pairs: PromptPairs, *, memory: int | None = None) -> Plan:
         """What ``run`` would compute; senders that turn out to write the same in both runs save more."""
@@ -161,7 +171,15 @@ class PathPatching:
         blocks, reason = model.own_blocks(() if reading.inside is None else [reading.inside.site])
         if blocks is None:
             raise InterpError(f"Path patching runs on the model's own weights only, and {reason}.")
-        wanted = _Wanted.of(model, pairs, self.direction, reading, self.senders, self.receivers, self.roles)
+        if self.edges is None:
+            return reading.up_to(blocks), _Wanted.of(
+                model, pairs, self.direction, reading, self.senders, self.receivers, self.roles
+            )
+        if self.senders is not None or self.receivers is not None:
+            raise InterpError("edges= names senders and receivers itself. Leave out senders= and receivers=.")
+        named = _named_edges(self.edges)
+        sending, receiving = ([*dict.fromkeys(end)] for end in zip(*named, strict=True))
+        wanted = _Wanted.of(model, pairs, self.direction, reading, sending, receiving, self.roles).only(named)
         return reading.up_to(blocks), wanted
 
 
@@ -199,6 +217,19 @@ class _Wanted:
         base, source = base_and_source(pairs, direction)
         return cls(base, source, reading, direction, senders, receivers, np.array(edges), at)
 
+    def only(self, named: Sequence[tuple[str, str]]) -> _Wanted:
+        """The edges that are named, at each role.
+
+        Raises:
+            InterpError: one that runs backwards.
+        """
+        labels = [(self.senders[s].label.partition("@")[0], self.receivers[r].label) for s, r in self.edges.tolist()]
+        wanted, there = set(named), set(labels)
+        for sender, receiver in named:
+            if (sender, receiver) not in there:
+                raise InterpError(f"{sender} does not come before {receiver}. Name a sender of an earlier layer.")
+        return replace(self, edges=self.edges[[label in wanted for label in labels]])
+
     def identity(self, model: HookedTransformer) -> dict[str, str]:
         """Everything that the numbers depend on, but for rounding."""
         return {
@@ -213,6 +244,24 @@ class _Wanted:
             self.base.select(rows), self.source.select(rows), self.reading.rows(index), self.direction,
             self.senders, self.receivers, self.edges, self.roles,
         )  # fmt: skip
+
+
+def _named_edges(edges: object) -> list[tuple[str, str]]:
+    """The argument ``edges`` as pairs of labels.
+
+    Raises:
+        InterpError: anything else, or none at all.
+    """
+    listed = list(edges) if isinstance(edges, Iterable) and not isinstance(edges, str) else [edges]
+    found = []
+    for edge in listed:
+        ends = tuple(edge) if isinstance(edge, Iterable) and not isinstance(edge, str) else ()
+        if len(ends) != 2 or not all(isinstance(end, str) for end in ends):
+            raise InterpError(f"edges holds (sender, receiver), such as ('L0H2', 'L1H0.v'), not {edge!r}.")
+        found.append(ends)
+    if not found:
+        raise InterpError("edges is empty. Name at least one, or leave it out.")
+    return found
 
 
 def _execute(

@@ -150,6 +150,23 @@ def test_where_a_run_is_costly_fewer_other_cells_are_patched(
     assert approximation_audit.planned(gpt2, pairs, **asked)[0].flop < planned[0].flop
 
 
+def test_where_a_run_is_costly_it_is_on_fewer_prompts_unless_these_are_asked_for(
+    gpt2: HookedTransformer, pairs: PromptPairs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: dict[str, Any] = {"sites": ["z"], "methods": ["gradient"], "edge_methods": [], "top_k": 1, "random": 1}
+    monkeypatch.setattr("interp.sweeps.planning.COSTLY", 1.0)
+    monkeypatch.setattr(approximation_audit, "COSTLY_PROMPTS", 2)
+    assert len(pairs) > 2
+    found = approximation_audit.run(gpt2, pairs, **asked)
+    some = approximation_audit.run(gpt2, pairs.spread(2), max_prompts=100, **asked)
+    every = approximation_audit.run(gpt2, pairs, max_prompts=100, **asked)
+    assert [one.attrs["n_prompts"] for one in (found, some, every)] == [2, 2, len(pairs)]
+    assert found.cell.values.tolist() == some.cell.values.tolist()
+    close(found.exact.values, some.exact.values, size=LOGITS)
+    plans = [approximation_audit.planned(gpt2, pairs, max_prompts=n, **asked)[0].flop for n in (None, 100)]
+    assert plans[0] < plans[1]
+
+
 def test_the_audit_takes_no_gradient_that_it_does_not_look_at(
     gpt2: HookedTransformer, pairs: PromptPairs, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -304,6 +304,25 @@ def test_some_edges_have_the_numbers_of_all(model: HookedTransformer, ragged: Pr
 
 
 @BOTH
+@pytest.mark.parametrize("roles", [None, ["color", "noun"]])
+def test_named_edges_have_the_numbers_of_all_and_no_other_is_run(
+    model: HookedTransformer, ragged: PromptPairs, roles: list[str] | None
+) -> None:
+    key = "L1KV1.k" if model.cfg.grouped_query else "L1H1.k"
+    named = [("L0H2", key), ("MLP0", "logits"), ("embed", "L2H3.q"), ("L0H2", "logits"), ("MLP0", "logits")]
+    every, some = path_patching(model, ragged, roles=roles), path_patching(model, ragged, roles=roles, edges=named)
+    assert list(some.sender.values) == ["L0H2", "MLP0", "embed"]
+    assert list(some.receiver.values) == [key, "logits", "L2H3.q"]
+    for sender, receiver in named:
+        at = {"sender": sender, "receiver": receiver}
+        close(some.patched.sel(at), every.patched.sel(at), size=LOGITS)
+    of_each = 1 if roles is None else len(roles)
+    assert int(some.patched.notnull().sum()) == 4 * of_each * len(ragged) == some.attrs["rows_in_all"]
+    asked = PathPatching(edges=named, roles=roles)
+    assert plan(model, ragged, asked).rows_in_all == 4 * of_each * len(ragged)
+
+
+@BOTH
 @pytest.mark.parametrize(("setting", "small"), [("CACHE_BYTES", 1), ("TOKENS_PER_BATCH", {"cpu": 1})])
 def test_small_chunks_and_batches_give_the_same_edges(
     model: HookedTransformer, ragged: PromptPairs, setting: str, small: Any, monkeypatch: pytest.MonkeyPatch
@@ -358,6 +377,13 @@ def test_the_plan_is_what_is_reported_and_progress_reaches_its_total(
         ({"senders": ["L9H0"]}, "(?i)unknown sender 'L9H0'"),
         ({"receivers": ["L1H0"]}, "(?i)unknown receiver 'L1H0'"),
         ({"senders": ["MLP2"], "receivers": ["L1H0.q"]}, "No sender comes before a receiver"),
+        ({"edges": [("embed", "logits"), ("MLP2", "L1H0.q")]}, r"MLP2 does not come before L1H0\.q"),
+        ({"edges": [("L9H0", "logits")]}, "(?i)unknown sender 'L9H0'"),
+        ({"edges": [("embed", "logits")], "senders": ["embed"]}, "Leave out senders= and receivers="),
+        ({"edges": "L0H2->logits"}, r"edges holds \(sender, receiver\).*not 'L0H2->logits'"),
+        ({"edges": [("embed", "L1H0.q", "logits")]}, r"edges holds \(sender, receiver\)"),
+        ({"edges": 3}, r"edges holds \(sender, receiver\).*not 3"),
+        ({"edges": []}, "edges is empty"),
         ({"direction": "forward"}, "Unknown direction 'forward'"),
         ({"metric": "loss"}, "(?i)unknown metric 'loss'"),
         ({"memory": 10}, "Give memory="),
