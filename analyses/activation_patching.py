@@ -55,7 +55,7 @@ def run(
     directions: Sequence[Direction] = ("denoising", "noising"),
     roles: Sequence[str] | None = None,
     metric: AnyReadout = "logit_difference",
-    by_position: bool = True,
+    by_position: bool | None = None,
     head_roles: Sequence[str] | None = None,
     max_prompts: int | None = None,
     progress: Progress | None = None,
@@ -73,7 +73,8 @@ def run(
         roles: roles for stream and block sites; None is every role of the pairs.
         metric: a name from ``interp.readouts`` or a read-out; a projection also by its settings.
         by_position: also patch ``resid_pre`` position by position, if it is among ``sites`` and positions mean the same
-            in every prompt (and whole answers are not scored).
+            in every prompt (and whole answers are not scored); None is True unless one run of one prompt takes over 1e9
+            operations.
         head_roles: also patch ``z`` of one head at one role, if it is among ``sites``, for these roles; None is every
             role, an empty list none.
         max_prompts: patch only that many prompts, spread evenly over the set; None is all. The cost is proportional.
@@ -131,7 +132,7 @@ def planned(
     directions: Sequence[Direction],
     roles: Sequence[str] | None,
     metric: AnyReadout,
-    by_position: bool,
+    by_position: bool | None,
     head_roles: Sequence[str] | None,
     max_prompts: int | None,
 ) -> list[Plan]:
@@ -167,6 +168,14 @@ def _usual(model: HookedTransformer, pairs: PromptPairs) -> list[str]:
     """The sites that are patched unless others are named."""
     spared = SPARED if costly(model, pairs) else ()
     return [name for name in model.editable(SITES) if name not in spared]
+
+
+def _left_out(model: HookedTransformer, pairs: PromptPairs) -> list[str]:
+    """What is not patched unless it is asked for."""
+    usual = _usual(model, pairs)
+    left_out = [site for site in SITES if site not in usual]
+    spared = costly(model, pairs) and BY_POSITION in usual and pairs.aligned_positions
+    return [*left_out, f"{BY_POSITION}_position"] if spared else left_out
 
 
 def _site_names(names: Sequence[str]) -> list[str]:
@@ -221,8 +230,9 @@ def _plans(
     wanted: Sequence[Site],
     roles: Sequence[str] | None,
     head_roles: Sequence[str] | None,
-    by_position: bool,
+    by_position: bool | None,
 ) -> list[_Plan]:
+    by_position = not costly(model, pairs) if by_position is None else by_position
     places = _roles(pairs, roles, "roles")
     of_heads = _roles(pairs, head_roles, "head_roles")
     whole = whole_answers(pairs, "logit_difference")
@@ -321,7 +331,7 @@ def _result(
             "minimum_gap": minimum_gap,
             "n_small_gap": int((np.abs(clean - corrupted) < minimum_gap).sum()),
             "no_effect": "; ".join(unmoved) or "none",
-            "left_out": ", ".join(site for site in SITES if site not in _usual(model, pairs)) or "none",
+            "left_out": ", ".join(_left_out(model, pairs)) or "none",
             "rows_run": sum(n for name, n in counts.items() if name.startswith("rows_run")),
             "rows_in_all": sum(n for name, n in counts.items() if name.startswith("rows_in_all")),
             "engine": str(first.attrs["engine"]),

@@ -118,7 +118,10 @@ _ACTIVATION_PATCHING = Analysis(
         ),
         Option("roles", Several(_ROLE), None, "roles at which stream and block sites are patched", "every role"),
         _metric(),
-        Option("by_position", Flag(), True, "patch resid_pre position by position too, where positions line up"),
+        Option(
+            "by_position", Flag(), None, "patch resid_pre position by position too, where positions line up",
+            "true, unless a run takes over 1e9 operations",
+        ),
         Option("head_roles", Several(_ROLE), None, "roles at which z is patched head by head", "every role"),
         _max_prompts(None),
     ),
@@ -132,8 +135,8 @@ _HEAD_ATTRIBUTION = Analysis(
     "Which heads write the answer, what do they look at, and what is lost without them?",
     options=(
         Option(
-            "ablations", Several(Text(("zero", "zero_raw", "mean", "resample"))), ("zero", "mean", "resample"),
-            "what a head's output is replaced by",
+            "ablations", Several(Text(("zero", "zero_raw", "mean", "resample"))), None,
+            "what a head's output is replaced by", "zero, mean, resample; no zero if a run takes over 1e9 operations",
         ),
         Option(
             "edges", Several(Edge()), None, "pairs of roles whose attention is read",

@@ -916,8 +916,9 @@ def _probe(probing: xr.Dataset | None, role: str, vocabulary: Vocabulary) -> str
         return say("No probe reads {thing} at {place}: the best, {depth}, has {figures}.", **told)
     if p > LEVEL:
         return say(
-            "No probe reads {thing} at {place} beyond chance: the best, {depth}, has {figures}, as it may with labels "
-            "exchanged within pairs.",
+            "Whether a probe reads {thing} at {place} is not sure: the best, {depth}, has {figures}; with labels "
+            "exchanged within pairs, the best of all places does as well in about {share:.0%} of the draws.",
+            share=p,
             **told,
         )
     if accuracy[best] <= control:

@@ -28,7 +28,7 @@ from interp.prompts.vocabulary import Vocabulary
 from interp.results import Variable
 from interp.run import capture, token_mask
 from interp.sites import head_label
-from interp.sweeps import Ablation, Listener, Plan, Progress, ablation_sweep, listener, plan, plans_of, score
+from interp.sweeps import Ablation, Listener, Plan, Progress, ablation_sweep, costly, listener, plan, plans_of, score
 
 if TYPE_CHECKING:
     from interp.model import HookedTransformer
@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 
 BY_DEFAULT: tuple[AblationKind, ...] = ("zero", "mean", "resample")
 """The ablations that are made unless others are asked for."""
+SPARED = ("zero",)
+"""Those that are left out where a run is costly: no prompt makes a head write nothing, so zero misleads most."""
 
 TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4, torch.bfloat16: 5e-2, torch.float16: 1e-2}
 """Allowed gap between a logit difference and its contributions, as a share of the contributions' absolute sum."""
@@ -45,7 +47,7 @@ def run(
     model: HookedTransformer,
     pairs: PromptPairs,
     *,
-    ablations: Sequence[AblationKind] = BY_DEFAULT,
+    ablations: Sequence[AblationKind] | None = None,
     edges: Sequence[str] | None = None,
     max_prompts: int | None = None,
     seed: int = 0,
@@ -61,7 +63,8 @@ def run(
         model: the model.
         pairs: clean and corrupted prompts with their answers.
         ablations: which of ``zero``, ``zero_raw``, ``mean``, ``resample`` to make (``interp.interventions.Ablate``, of
-            one head's ``z`` at all tokens); an empty list makes none.
+            one head's ``z`` at all tokens); None is ``BY_DEFAULT``, without ``zero`` where one run of one prompt takes
+            over 1e9 operations; an empty list makes none.
         edges: destination<-source, such as ``"noun<-color"``; None is those of ``edges_of`` the pairs' vocabulary, or,
             where there are none, every ordered pair of roles.
         max_prompts: use only that many prompts, spread evenly over the set; None is all.
@@ -93,7 +96,7 @@ def run(
     True
     """
     check_pairs(model, pairs)
-    kinds = _kinds(ablations)
+    kinds = _kinds(_usual(model, pairs) if ablations is None else ablations)
     pairs = pairs.spread(max_prompts)
     scored = _first_differing(pairs)
     wanted = _edges(scored, edges)
@@ -160,7 +163,7 @@ def run(
 def planned(
     model: HookedTransformer,
     pairs: PromptPairs,
-    ablations: Sequence[AblationKind],
+    ablations: Sequence[AblationKind] | None,
     max_prompts: int | None,
     seed: int,
 ) -> list[Plan]:
@@ -174,8 +177,15 @@ def planned(
     [32]
     """
     pairs = pairs.spread(max_prompts)
-    found = ((kind, _with_reference(pairs.clean, kind)) for kind in _kinds(ablations))
+    kinds = _kinds(_usual(model, pairs) if ablations is None else ablations)
+    found = ((kind, _with_reference(pairs.clean, kind)) for kind in kinds)
     return [plan(model, pairs.select(rows), Ablation("z", kind, seed=seed)) for kind, rows in found if len(rows)]
+
+
+def _usual(model: HookedTransformer, pairs: PromptPairs) -> list[AblationKind]:
+    """The ablations that are made unless others are asked for."""
+    spared = SPARED if costly(model, pairs) else ()
+    return [kind for kind in BY_DEFAULT if kind not in spared]
 
 
 def _kinds(ablations: Sequence[AblationKind]) -> tuple[AblationKind, ...]:

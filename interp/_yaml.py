@@ -58,6 +58,8 @@ _ADVICE = {
     "found '<block sequence start>'": "Indent it like the lines beside it",
     "found '<scalar>'": _QUOTES,
     "got '<scalar>'": _QUOTES,
+    "found '{'": _QUOTES,
+    "found '['": _QUOTES,
     "mapping values are not allowed here": _QUOTES,
     "while scanning a quoted scalar": _QUOTES,
     "while parsing a flow": _QUOTES,

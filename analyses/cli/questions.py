@@ -70,10 +70,12 @@ def look_over(file: str, model: str | None) -> Iterator[str]:
     n, seed = (study.n, study.seed) if study else (48, 0)
     joined = list(_joined_answers(task))
     unanswered = [] if study is None else list(_no_verdict(study))
+    unreached = dict(_unreached(task))
+    settled = (study.ladder(task)[1] if study else task.main.name) in unreached
     built = {} if model is None else _built(task, _reader(model), n, seed)
     left_out = {} if study is None else _left_out(study, task, built)
     kind = "task" if study is None else "study"
-    if joined or unanswered or any(_is_short(pairs) for pairs in built.values()):
+    if joined or unanswered or settled or any(_is_short(pairs) for pairs in built.values()):
         yield f"{file} is a {kind} that can be read. What is probably not meant is said below."
     else:
         yield f"{file} is a {kind} without a mistake."
@@ -85,6 +87,7 @@ def look_over(file: str, model: str | None) -> Iterator[str]:
             f"analyses {', '.join(study.analyses)}."
         )
     yield from joined
+    yield from unreached.values()
     yield from unanswered
     yield from _pairs_lines(task, built)
     yield from (f"{name} cannot be asked here: {reason}" for name, reason in left_out.items())
@@ -151,6 +154,21 @@ def _joined_answers(task: Task) -> Iterator[str]:
         if clean.text[-1].isalpha() and clean.answer[0].isalpha():
             word = f"{clean.text.split()[-1]}{clean.answer}"
             yield f'{rung.name}: the answer makes one word with the prompt, "{word}". Begin it with a space.'
+
+
+def _unreached(task: Task) -> Iterator[tuple[str, str]]:
+    """The rungs in which the target stands before the source, so that the answer is no without any measurement."""
+    from interp.tasks.drawing import example
+
+    source, target = task.vocabulary.source, task.vocabulary.target
+    for rung in task.rungs if task.kind == "words" else ():
+        roles = example(task, rung)[0].roles
+        if source in roles and target in roles and roles[target][1] <= roles[source][0]:
+            yield (
+                rung.name,
+                f"{rung.name}: {target} stands before {source}, and attention only looks back, so that nothing of "
+                f"{source} can reach it there. What can be found is where {source} is read.",
+            )
 
 
 def _no_verdict(study: studies.Study) -> Iterator[str]:

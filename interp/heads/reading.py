@@ -69,14 +69,14 @@ def written(model: HookedTransformer, prompts: Prompts, layer: int, roles: Seque
     >>> found.labels, found.parts.shape
     (('embed', 'position', 'L0H0', 'L0H1', 'L0H2', 'L0H3', 'MLP0', 'b_O'), torch.Size([2, 1, 8, 128]))
     """
-    whole = capture_at(model, prompts, ["resid_pre"], roles, list(range(layer + 1)))["resid_pre"]
+    names = [name for name in ("z", "attn_out", "mlp_out") if layer and model.has_site(name)]
+    found = capture_at(model, prompts, ["resid_pre", *names], roles, list(range(layer + 1)))
+    whole = found.pop("resid_pre")
     labels, parts = [EMBED], whole[:, 0].unsqueeze(2)
     if model.has_site("pos_embed"):
         position = capture_at(model, prompts, ["pos_embed"], roles, [0])["pos_embed"].unsqueeze(2)
         labels, parts = [EMBED, POSITION], torch.cat((parts - position, position), dim=2)
     parts = torch.cat((parts, torch.zeros_like(parts[:, :, :1]).expand(-1, -1, 2, -1)), dim=2)  # the biases, behind
-    names = [name for name in ("z", "attn_out", "mlp_out") if model.has_site(name)]
-    found = capture_at(model, prompts, names, roles, list(range(layer))) if layer else {}
     for one in range(layer):
         own = {name: values[:, one] for name, values in found.items()}
         labels += [head_label(one, head) for head in range(model.cfg.n_heads)]

@@ -292,12 +292,11 @@ def _own(model: HookedTransformer, head: Head, prompts: Prompts, reader: HeadRea
     layer, turns = [head.layer], {kind: reader.turns[kind] for kind in KINDS}
     shown = [kind for kind, turn in turns.items() if turn is not None and turn.strength is None]
     rows = ["pattern", *(["scores"] if model.has_site("scores") else [])]
-    at_dest = capture_at(model, prompts, ["q", *(f"rot_{kind}" for kind in shown if kind == "q"), *rows], [DEST], layer)
-    keys = ["k", *(f"rot_{kind}" for kind in shown if kind == "k")]
-    at_src = capture_at(model, prompts, keys, [SRC], layer)
+    queries, keys = ([kind, *(f"rot_{kind}" for one in shown if one == kind)] for kind in KINDS)
+    found = capture_at(model, prompts, [*queries, *rows, *keys], [DEST, SRC], layer)
     every = capture_at(model, prompts, keys[-1:], None, layer)[keys[-1]][:, 0, :, head.kv_head]
-    made = {name: values[:, 0, 0, head.head] for name, values in at_dest.items()}
-    made |= {name: values[:, 0, 0, head.kv_head] for name, values in at_src.items()}
+    made = {name: found[name][:, 0, 0, head.head] for name in (*queries, *rows)}
+    made |= {name: found[name][:, 0, 1, head.kv_head] for name in keys}
     for kind, turn, role in zip(KINDS, turns.values(), (DEST, SRC), strict=True):
         if turn is not None and kind not in shown:
             made[f"rot_{kind}"] = turn(made[kind], torch.from_numpy(prompts.role_positions(role)))

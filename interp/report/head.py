@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from textwrap import shorten
 
 from markupsafe import Markup
 
@@ -87,7 +88,9 @@ def of(run: RunInputs, found: Verdict) -> Head:
         wide=run.get("reach") is not None,
         words={
             "question": say("The question"),
-            "answer": say("The answer"),
+            "answer": say("The answer, for rung {rung} only", rung=called("rung", found.rung))
+            if _main_rung(run, found)
+            else say("The answer"),
             "rest": say("The whole answer"),
             "picture_name": say("The picture of the answer"),
             "picture": _caption(run, found),
@@ -289,17 +292,25 @@ def _notice(run: RunInputs, found: Verdict) -> Notice | None:
     return Notice("stop", say("The model does not do this; nothing below explains it."), text + withheld)
 
 
+def _main_rung(run: RunInputs, found: Verdict) -> str | None:
+    """The study's main rung, where another one is explained."""
+    main = str(run.manifest.get("main_rung") or found.rung)
+    return main if found.passed and main != found.rung else None
+
+
 def _other_rung(run: RunInputs, found: Verdict) -> Notice | None:
     """Says so if the study's main rung is not the one that is explained."""
-    main = str(run.manifest.get("main_rung") or found.rung)
-    behaved = run.get("behavior")
-    if main == found.rung or behaved is None or main not in behaved.labels("rung"):
+    main, behaved = _main_rung(run, found), run.get("behavior")
+    if main is None or behaved is None or main not in behaved.labels("rung"):
         return None
     reason = behaved.said_labels("reason")[behaved.labels("rung").index(main)]
     text = say(
         "{reason}. Everything below explains rung {rung} only.",
         reason=behavior.verdict_text(False, reason).rstrip("."), rung=called("rung", found.rung),
     )  # fmt: skip
+    if found.rung in behaved.labels("rung_of"):
+        prompt = behaved.labels("text")[behaved.labels("rung_of").index(found.rung)]
+        text += " " + say("Its first prompt: “{prompt}”.", prompt=shorten(prompt, 160, placeholder=" …"))
     return Notice("stop", say("The model does not do this study's main rung, {rung}.", rung=called("rung", main)), text)
 
 

@@ -368,18 +368,21 @@ def test_the_result_is_the_same_after_saving(patched: xr.Dataset, tmp_path: Path
     assert results.load(results.save(patched, tmp_path / "activation_patching.nc")).identical(patched)
 
 
-def test_where_a_run_is_costly_queries_and_keys_are_patched_only_if_named(
+def test_where_a_run_is_costly_queries_keys_and_positions_are_patched_only_if_asked_for(
     gpt2: HookedTransformer, pairs: PromptPairs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    spared = {"recovered_q", "recovered_k"}
+    spared = {"recovered_q", "recovered_k", "recovered_resid_pre_position"}
     asked: dict[str, Any] = {"directions": ["denoising"], "max_prompts": 1, "head_roles": []}
     usual = activation_patching.run(gpt2, pairs, **asked)
     planned = activation_patching.planned(gpt2, pairs, **asked)
     monkeypatch.setattr("interp.sweeps.planning.COSTLY", 1.0)
     less = activation_patching.run(gpt2, pairs, **asked)
-    assert (usual.attrs["left_out"], less.attrs["left_out"]) == ("none", "q, k")
+    assert (usual.attrs["left_out"], less.attrs["left_out"]) == ("none", "q, k, resid_pre_position")
     assert spared <= set(usual) - set(less)
     close(less["patched_pattern"], usual["patched_pattern"], size=LOGITS)
     flop = [sum(plan.flop for plan in plans) for plans in (planned, activation_patching.planned(gpt2, pairs, **asked))]
     assert flop[1] < flop[0]
     assert "recovered_q" in activation_patching.run(gpt2, pairs, **asked, sites=["q"])
+    assert "recovered_resid_pre_position" in activation_patching.run(
+        gpt2, pairs, **asked, sites=["resid_pre"], by_position=True
+    )

@@ -12,7 +12,7 @@ from tests.doubles import refusal
 
 NOUNS = "    noun: [cat, dog, bird, horse, car, hat, book, cup]\n"
 COLORS = "    color: [black, white, red, blue, green, yellow]\n"
-TEMPLATE = '      template: "The {noun} is {color}. The {noun:asked} is"\n'
+TEMPLATE = '      template: "I have a {color} {noun}. The {noun:asked} is"\n'
 ANSWER = '      answer: " {color}"           # with the space before it\n'
 QUOTES = "Put a text that holds a colon, braces, brackets or quotes in quotes, and close every quote."
 NOT_YAML = "f.yaml is not valid YAML: "
@@ -61,7 +61,13 @@ MISTAKES = {
     "a quote left open": ("title: Which", 'title: "Which', NOT_YAML + "line 47:", QUOTES),
     "a template without quotes": (
         TEMPLATE,
-        "      template: {noun} is {color}. The {noun:asked} is\n",
+        "      template: {color} {noun}. The {noun:asked} is\n",
+        NOT_YAML + "line 47:",
+        QUOTES,
+    ),
+    "a template that begins with one slot": (
+        TEMPLATE,
+        "      template: {noun} here. The {noun:asked} is\n",
         NOT_YAML + "line 47:",
         QUOTES,
     ),
@@ -100,8 +106,8 @@ MISTAKES = {
         "holds 'a key is'. Give rows of 2 words: [noun, verb]",
     ),
     "a slot not in the lexicon": (
-        " {noun} is {color}",
-        " {nuon} is {color}",
+        "I have a {color} {noun}",
+        "I have a {color} {nuon}",
         "'nuon' in rung 'one' of f.yaml. Did you mean",
     ),
     "an answer not in the lexicon": (
@@ -116,8 +122,8 @@ MISTAKES = {
         "f.yaml: lexicon of noun holds 'cat' twice. Remove one.",
     ),
     "unbalanced braces": (
-        " {noun} is {color}",
-        " {noun is {color}",
+        "I have a {color} {noun}",
+        "I have a {color {noun}",
         "f.yaml: rung 'one': Braces in template",
         "do not match",
     ),
@@ -141,7 +147,7 @@ MISTAKES = {
     ),
     # roles and rungs
     "a role of no template": (
-        "roles: [noun,",
+        "roles: [color,",
         "roles: [nuon,",
         "Unknown role 'nuon' in rung 'two' of f.yaml. Did you mean",
     ),

@@ -108,6 +108,16 @@ def test_what_is_probably_not_meant_is_not_called_without_a_mistake(
     words = {**own["task"]["lexicon"], "color": colors, "color_other": colors}
     few = checked("--model", "mini", task={**own["task"], "lexicon": words})
     assert few[0].endswith("What is probably not meant is said below.")
+    one, two = own["task"]["rungs"]
+    back = "The {noun} is {color}. The {noun:asked} is"
+    told = "{}: noun stands before color, and attention only looks back, so that nothing of color can reach it there."
+    first, _, *lines = checked(task={**own["task"], "rungs": [{**one, "template": back}, two]})
+    assert first == "s.yaml is a study without a mistake."  # of its main rung
+    assert [line.partition(" What can")[0] for line in lines] == [told.format("one")]
+    turned = "The {noun} is {color}. The {noun_other} is {color_other}. The {noun:asked} is"
+    first, _, *lines = checked(task={**own["task"], "rungs": [one, {**two, "templates": {"first": turned}}]})
+    assert first.endswith("What is probably not meant is said below.")
+    assert [line.partition(" What can")[0] for line in lines] == [told.format("two")]
     assert any(line.startswith("  missing ") for line in few)
 
 
@@ -145,15 +155,15 @@ def test_a_missing_file_or_model_is_one_line(house: House, tmp_path: Path, capsy
 def test_with_a_model_the_pairs_their_tokens_and_roles_are_shown(house: House, capsys: Captured) -> None:
     said(capsys, "new", "agreement")
     lines = said(capsys, "check", "agreement.yaml", "--model", "mini").splitlines()
-    assert lines[3].startswith("one: 24 pairs of agreement/one: 9 tokens, BOS prepended")
+    assert lines[3].startswith("one: 24 pairs of agreement/one: 10 tokens, BOS prepended")
     assert lines[4:11] == [
-        "  clean      'The hat is green. The hat is' -> ' green', not ' red'",
-        "  corrupted  'The hat is red. The hat is'",
-        "  tokens     <|endoftext|> | The |  hat |  is |  green | . |  The |  hat |  is",
-        "  noun       2: ' hat'",
+        "  clean      'I have a green hat. The hat is' -> ' green', not ' red'",
+        "  corrupted  'I have a red hat. The hat is'",
+        "  tokens     <|endoftext|> | I |  have |  a |  green |  hat | . |  The |  hat |  is",
         "  color      4: ' green'",
-        "  asked      7: ' hat'",
-        "  answer     8: ' is'",
+        "  noun       5: ' hat'",
+        "  asked      8: ' hat'",
+        "  answer     9: ' is'",
     ]
     assert house.ran == []
 
@@ -166,7 +176,7 @@ def test_what_a_tokenizer_drops_is_shown_with_its_reason(house: House, tmp_path:
     said(capsys, "new", "mine")
     out = said(capsys, "check", "mine.yaml", "--model", "bytes")
     first = next(line for line in out.splitlines() if line.startswith("  dropped"))
-    assert re.fullmatch(r'  dropped    "The \w+ is \w+\. The \w+ is": clean and corrupted must have equal .*', first)
+    assert re.fullmatch(r'  dropped    "I have a \w+ \w+\. The \w+ is": clean and corrupted must have equal .*', first)
     assert out.count("  dropped    ") <= 2 * 6
     assert re.search(r"  dropped    \d+ more\n", out)
     assert "  color      " in out

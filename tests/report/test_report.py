@@ -385,7 +385,9 @@ def test_the_page_says_which_rungs_the_model_does_not_do(full: Page, tmp_path: P
     spec = only("behavior", "verdict", manifest={"main_rung": "three", "explained_rung": "two"})
     text = rendered(tmp_path, spec).text
     assert "The model does not do this study's main rung, three." in text
-    assert "Everything below explains rung two only." in text
+    assert "Everything below explains rung two only. Its first prompt: “I love the color black, and" in text
+    assert "The answer, for rung two only" in text
+    assert "The answer, for rung" not in full.text
 
 
 def test_words_about_heads_stand_beside_the_table_not_in_it(full: Page, full_run: Path) -> None:
