@@ -132,6 +132,7 @@ class Work:
         peak_bytes: memory beside the weights.
         weight_bytes: of the model.
         how: whether the operations are those of this model's own plan, or scaled from another's.
+        undivided: operations that no number of workers divides: unchanged runs, and the largest batch of each.
 
     >>> Work(rows=10, flop=2e12, peak_bytes=2**30, weight_bytes=2**32).how
     'measured'
@@ -142,6 +143,7 @@ class Work:
     peak_bytes: int
     weight_bytes: int
     how: How = "measured"
+    undivided: float = 0.0
 
     def scaled(self, of: Shape, to: Shape, *, length: int, bytes_per_weight: int = 4) -> Work:
         """The same rows on a model of as many layers and heads, but of other widths.
@@ -162,8 +164,8 @@ class Work:
         if (of.n_layers, of.n_heads, of.n_kv_heads) != (to.n_layers, to.n_heads, to.n_kv_heads):
             raise InterpError("Rows depend on the numbers of layers and heads. Plan a model that has those.")
         wider = to.flop_per_token(length) / of.flop_per_token(length)
-        held = int(self.peak_bytes * to.d_model / of.d_model)
-        return Work(self.rows, self.flop * wider, held, to.n_parameters * bytes_per_weight, "extrapolated")
+        held, weights = int(self.peak_bytes * to.d_model / of.d_model), to.n_parameters * bytes_per_weight
+        return Work(self.rows, self.flop * wider, held, weights, "extrapolated", self.undivided * wider)
 
 
 @dataclass(frozen=True)
@@ -194,7 +196,7 @@ def bill(work: Work, device: Device, workers: int = 1) -> Bill:
     """What work takes on so many workers, each with a copy of the model.
 
     Workers that each have a device divide the time. Workers that share one divide its rate, so that they save no time
-    beyond what a single one leaves idle, which is not counted here.
+    beyond what a single one leaves idle, which is not counted here. Several take no less than what they cannot divide.
 
     Raises:
         InterpError: fewer than one worker.
@@ -203,16 +205,20 @@ def bill(work: Work, device: Device, workers: int = 1) -> Bill:
     >>> alone, four = (bill(work, GPUS[1], workers) for workers in (1, 4))
     >>> alone.memory, alone.fits, round(alone.seconds / four.seconds, 6), alone.how
     (4000000000, True, 4.0, 'extrapolated')
+    >>> lopsided = Work(rows=100, flop=1e14, peak_bytes=0, weight_bytes=0, undivided=8e13)
+    >>> round(bill(lopsided, GPUS[1], 4).seconds / bill(lopsided, GPUS[1]).seconds, 6)
+    0.8
     """
     n = whole_number(workers, "workers", least=1)
     memory = work.weight_bytes + work.peak_bytes
     needed = memory * (n if device.shared else 1)
+    divided = work.flop / (1 if device.shared else n)
     return Bill(
         device=device.name,
         workers=n,
         memory=memory,
         fits=None if device.memory is None else needed <= device.memory,
-        seconds=work.flop / (device.rate * (1 if device.shared else n)),
+        seconds=(divided if n == 1 else max(divided, work.undivided)) / device.rate,
         how="measured" if device.how == work.how == "measured" else "extrapolated",
     )
 

@@ -29,8 +29,8 @@ for python in "$@"; do
     environment="$(basename "$python")"
     "$python" -m venv "$environment"
     pip() { "$environment/bin/python" -m pip --disable-pip-version-check --quiet "$@"; }
-    if [[ -n "${TORCH:-}" ]]; then pip install --constraint "$here/tests/constraints.txt" "$TORCH"; fi
-    pip install --constraint "$here/tests/constraints.txt" dist/*.whl pytest
+    if [[ -n "${TORCH:-}" ]]; then pip install --no-compile --constraint "$here/tests/constraints.txt" "$TORCH"; fi
+    pip install --no-compile --constraint "$here/tests/constraints.txt" dist/*.whl pytest
     pip check
     check "$environment" wheel
     cp -r "$here/tests" "$here/pyproject.toml" "$environment/"
@@ -38,7 +38,7 @@ for python in "$@"; do
         tests/test_stats.py tests/test_store.py tests/test_results.py tests/test_readouts.py tests/sweeps/test_toy.py \
         tests/sweeps/test_journal.py tests/test_captures.py tests/model/test_blocks.py)
     pip uninstall --yes interp
-    pip install --no-deps dist/*.tar.gz
+    pip install --no-compile --no-deps dist/*.tar.gz
     check "$environment" sdist
     echo "$environment: wheel and source distribution installed, run and tested."
 done

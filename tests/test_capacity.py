@@ -6,10 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from interp import HookedTransformer, InterpError, capacity
+from interp import HookedTransformer, InterpError, capacity, tasks
 from interp.capacity import SHAPES, Bill, Device, Shape, Work, bill
 from interp.prompts import PromptPairs
 from interp.sweeps import plan
+from interp.sweeps.exact.planner import joined
+from interp.sweeps.planning import passes
 from tests.tiny import make_gpt2
 from tests.tolerance import near
 
@@ -62,3 +64,23 @@ def test_a_plan_of_a_wider_model_is_the_scaled_plan_of_a_narrow_one(site: str, t
     assert wide.rows == found[128].rows
     near(wide.flop, found[128].flop, 0.1 * found[128].flop, why="extrapolated from another width")
     assert wide.how == "extrapolated"
+
+
+def test_several_workers_take_no_less_than_what_they_cannot_divide() -> None:
+    work = Work(rows=7, flop=6e12, peak_bytes=0, weight_bytes=0, undivided=4e12)
+    gpu, cpu = Device("gpu", 2e12, None, "extrapolated"), Device("cpu", 1e12, None, "measured", shared=True)
+    assert [bill(work, gpu, n).seconds for n in (1, 2, 3)] == [3.0, 2.0, 2.0]
+    assert [bill(work, cpu, n).seconds for n in (1, 2)] == [6.0, 6.0]
+
+
+def test_workers_divide_neither_the_unchanged_runs_nor_the_largest_batch(mini: HookedTransformer) -> None:
+    """Two rows of a prompt, in one batch and in two; for two batches the runs are made here and by each worker."""
+    pairs = tasks.build("color-noun", tokenizer=mini, n=1)
+    together = plan(mini, pairs, "resid_pre", layers=[0])
+    apart = plan(mini, pairs, "resid_pre", layers=[0], memory=4 << 20)
+    assert (together.rows, together.batches, apart.batches) == (2, 1, 2)
+    near(together.undivided, together.flop, 0.03 * together.flop, why="all but what rows do before their batch")
+    runs = passes(mini, pairs.clean, forward=2).flop  # without logits
+    by_hand = 2 * runs + (together.flop - runs) / 2
+    near(apart.undivided, by_hand, 0.05 * by_hand, why="by hand without logits of the runs")
+    assert joined([apart, apart]).undivided == 2 * apart.undivided

@@ -29,6 +29,7 @@ class Sweeps:
     flop: float = 0.0
     peak_bytes: int = 0
     seconds: float = 0.0
+    undivided: float = 0.0
 
     @classmethod
     def together(cls, parts: Collection[Plan | Timed | Sweeps]) -> Sweeps:
@@ -40,6 +41,7 @@ class Sweeps:
             sum(part.flop for part in parts),
             max((part.peak_bytes for part in parts), default=0),
             sum(getattr(part, "seconds", 0.0) for part in parts),  # most work is counted, not timed
+            sum(getattr(part, "undivided", 0.0) for part in parts),  # known of sweeps on the model's own weights
         )
 
     def takes(self, rate: float) -> float:

@@ -202,7 +202,7 @@ def _elsewhere(model: HookedTransformer, found: Sweeps, rate: float, workers: in
     """The same work on this machine and on others, with each figure's origin."""
     from interp.run import free_memory
 
-    work = capacity.Work(found.rows, found.flop, found.peak_bytes, model.weight_bytes)
+    work = capacity.Work(found.rows, found.flop, found.peak_bytes, model.weight_bytes, undivided=found.undivided)
     memory = free_memory() if model.device.type == "cpu" else None
     here = capacity.Device(f"here ({model.device})", rate, memory, "measured", shared=True)
     fills = model.cfg.d_model >= FILLS_A_GPU
@@ -210,7 +210,10 @@ def _elsewhere(model: HookedTransformer, found: Sweeps, rate: float, workers: in
     bills = [capacity.bill(work, here, n) for n in asked]
     bills += [capacity.bill(work, gpu, n) for gpu in capacity.GPUS for n in (asked if workers else WORKERS) if fills]
     yield from aligned(capacity.HEADER, [capacity.row(one) for one in bills])
-    yield "At least: the counted operations alone, at that rate; fitting probes, for one, counts none and comes on top."
+    yield (
+        "At least: the counted operations alone, at that rate; fitting probes, for one, counts none and comes on top. "
+        "Several workers divide neither the largest batch of a sweep nor its unchanged runs, which each makes again."
+    )
     yield "Measured: the rate of a small sweep here. " + (
         f"Extrapolated: {capacity.UTILISATION:.0%} of the float32 peak that the maker publishes; none was measured."
         if fills

@@ -31,7 +31,7 @@ from interp.sweeps.exact.cache import (
 )
 from interp.sweeps.exact.change import Change
 from interp.sweeps.exact.cost import Limits, halved, packed
-from interp.sweeps.exact.planner import Group, Plan, Rows, Sizes, find_groups, flop, into_batches
+from interp.sweeps.exact.planner import Group, Plan, Rows, Sizes, find_groups, flop, into_batches, rows_flop
 from interp.sweeps.progress import Meter, Progress
 from interp.sweeps.reading import Reading
 from interp.sweeps.resume import Finished
@@ -72,6 +72,8 @@ def _plans(joint: Joint, sizes: Sizes, limits: Limits, made: Sequence[_Made]) ->
     width = _width(joint.kept, sizes, length)
     peak = limits.held + planned_bytes(sizes, batches, max(chunk.n_prompts for chunk in made), length, width)
     shared = _runs_flop(sizes, joint.run[0])
+    again = shared / n * sum(chunk.n_prompts for chunk, part in zip(made, batches, strict=True) if len(part) > 1)
+    largest = sum(max((_batch_flop(sizes, batch) for batch in part), default=0.0) for part in batches)
     plans = []
     for j, (asked, sweep) in enumerate(zip(joint.asked, joint.run, strict=True)):
         mine = [[group for group in chunk.groups if group.sweep == j] for chunk in made]
@@ -88,11 +90,16 @@ def _plans(joint: Joint, sizes: Sizes, limits: Limits, made: Sequence[_Made]) ->
                 chunks=tuple(chunk.n_prompts for chunk in made) if j == 0 else (),
                 batches=sum(min(group.sweep for group in batch) == j for part in batches for batch in part),
                 flop=made_flop + before + (shared if j == 0 else 0.0),
+                undivided=shared + again + largest if j == 0 else 0.0,
                 peak_bytes=peak,
                 tokens_per_batch=limits.tokens,
             )
         )
     return plans
+
+
+def _batch_flop(sizes: Sizes, batch: Sequence[Group]) -> float:
+    return sum(rows_flop(sizes, group) for group in batch)
 
 
 def runs_flop(blocks: Blocks, wanted: Sweep) -> float:

@@ -263,6 +263,8 @@ class Plan:
         tokens_per_batch: how many tokens a batch may hold.
         engine: ``weights`` (on the model's own weights) or ``hooks``, with the reason.
         kept: rows whose numbers a store had.
+        undivided: operations that no number of workers divides: of every chunk the unchanged runs, which workers make
+            again after this process where there are several batches, and the largest batch.
 
     >>> from interp import HookedTransformer, tasks
     >>> from interp.sweeps import plan
@@ -282,6 +284,7 @@ class Plan:
     tokens_per_batch: int
     engine: str = "weights"
     kept: int = 0
+    undivided: float = 0.0
 
     def __str__(self) -> str:
         """What will be recomputed, in which batches, within which memory, and the floor in operations."""
@@ -308,6 +311,7 @@ def joined(plans: Sequence[Plan]) -> Plan:
         chunks=tuple(size for plan in plans for size in plan.chunks),
         batches=sum(plan.batches for plan in plans),
         flop=sum(plan.flop for plan in plans),
+        undivided=sum(plan.undivided for plan in plans),
         peak_bytes=max(plan.peak_bytes for plan in plans) + kept,
         tokens_per_batch=max(plan.tokens_per_batch for plan in plans),
     )
