@@ -39,8 +39,8 @@ if TYPE_CHECKING:
     from interp.prompts import PromptPairs
 
 SITES = ("resid_pre", "attn_out", "mlp_out", "z", "q", "k", "v", "pattern")
-SPARED = ("q", "k")
-"""Sites that are left out where a run is costly: what they do goes through the pattern, which is patched too."""
+SPARED = ("q", "k", "v")
+"""Sites that are left out where a run is costly: what they do goes through the pattern or z, which are patched too."""
 BY_POSITION = "resid_pre"
 """The site that is also swept position by position, where positions mean the same in every prompt."""
 BY_HEAD_AND_ROLE = "z"
@@ -65,8 +65,8 @@ def run(
     Args:
         model: the model.
         pairs: clean and corrupted prompts.
-        sites: which to patch; None is those of ``SITES`` that the model has and lets anyone change, without q and k
-            where one run of one prompt takes over 1e9 operations. Stream and block
+        sites: which to patch; None is those of ``SITES`` that the model has and lets anyone change, without q, k
+            and v where one run of one prompt takes over 1e9 operations. Stream and block
             sites are patched at one role at a time (a role of several tokens is patched whole), head sites one head at
             a time at all positions at once.
         directions: ``"denoising"`` and/or ``"noising"``.

@@ -38,6 +38,8 @@ EDGE_METHODS = ("eap", "eap-ig-inputs")
 
 STEPS = 5
 """Of an integral, in the functions that make the estimates."""
+SPARED = (("v", "gradient"), ("q", "gradient"), ("k", "gradient"))
+"""Left out where a run is costly: AtP* corrects the gradient at q and k, and z has what comes of v."""
 FEWER = 10
 """So many of the cells that do not look largest are patched where a run is costly."""
 PROMPTS, COSTLY_PROMPTS = 16, 4
@@ -102,7 +104,8 @@ def run(
     Args:
         model: the model.
         pairs: clean and corrupted prompts.
-        sites: sites whose patches are estimated; None is those of ``SITES`` that the model has and lets anyone change.
+        sites: sites whose patches are estimated; None is those of ``SITES`` that the model has and lets anyone change,
+            without the plain gradient at q, k and v where one run of one prompt takes over 1e9 operations.
         methods: how: ``"gradient"``, ``"integrated"``, and at q and k ``"atp*"``.
         edge_methods: how edges are estimated: ``"eap"``, ``"eap-ig-inputs"``, ``"eap-ig-activations"``.
         direction: ``"denoising"`` or ``"noising"``.
@@ -129,7 +132,7 @@ def run(
         ``n_audited`` of ``n_cells``.
         Per ``audited`` cell: ``cell`` (in words), ``estimated`` and ``exact`` prompt-mean effect (the metric's units;
         NaN beyond ``n_audited``) and whether it was ``looked_largest``. ``left_out`` says what this model does not
-        offer. The limits are attributes.
+        offer, ``spared`` what was left out since a run takes long. The limits are attributes.
 
     Raises:
         InterpError: nothing to check, or what ``interp.attribution`` refuses.
@@ -148,6 +151,7 @@ def run(
     """
     check_pairs(model, pairs)
     wanted, left_out = _wanted(model, model.editable(SITES) if sites is None else sites, methods, edge_methods)
+    wanted, spared = _without_spared(wanted, sites is None and costly(model, pairs))
     pairs = pairs.spread(_most(model, pairs) if max_prompts is None else max_prompts)
     audit = Audit(
         top_k=top_k, random=_others(model, pairs, random), large=large, minimum_agreement=minimum_agreement,
@@ -164,8 +168,9 @@ def run(
         checked.append(_Checked.of(f"{site}, {_NAMES[method]}", made))
         meter.add(1)
     return _labelled(
-        model, pairs, checked, audit, direction=direction, metric=readout(metric).name, seed=seed, left_out=left_out
-    )
+        model, pairs, checked, audit, direction=direction, metric=readout(metric).name, seed=seed, left_out=left_out,
+        spared=spared,
+    )  # fmt: skip
 
 
 @plans_of(run)
@@ -193,6 +198,7 @@ def planned(
     """
     check_pairs(model, pairs)
     wanted, _ = _wanted(model, model.editable(SITES) if sites is None else sites, methods, edge_methods)
+    wanted, _ = _without_spared(wanted, sites is None and costly(model, pairs))
     pairs = pairs.spread(_most(model, pairs) if max_prompts is None else max_prompts)
     cells = top_k + _others(model, pairs, random)
     found = []
@@ -258,6 +264,14 @@ def _wanted(
     return wanted, [f"{site}, {_NAMES[method]}" for site, method in left_out]
 
 
+def _without_spared(wanted: list[tuple[str, str]], less: bool) -> tuple[list[tuple[str, str]], list[str]]:
+    """What is left without ``SPARED``, and that in words; all of it where that is not to be ``less``, or nothing is."""
+    kept = [one for one in wanted if one not in SPARED]
+    if not less or not kept:
+        return wanted, []
+    return kept, [f"{site}, {_NAMES[method]}" for site, method in wanted if (site, method) in SPARED]
+
+
 @dataclass(frozen=True)
 class _Checked:
     """One approximation with its audited cells."""
@@ -305,6 +319,7 @@ def _labelled(
     metric: str,
     seed: int,
     left_out: Sequence[str],
+    spared: Sequence[str],
 ) -> xr.Dataset:
     most = max(1, *(len(one.cells) for one in checked))
     units = checked[0].units
@@ -369,5 +384,6 @@ def _labelled(
             "metric": metric,
             **{name: float(getattr(audit, name)) for name in LIMITS},
             "left_out": "; ".join(left_out) or "none",
+            "spared": "; ".join(spared) or "none",
         },
     )  # fmt: skip

@@ -110,7 +110,7 @@ _ACTIVATION_PATCHING = Analysis(
     options=(
         Option(
             "sites", Several(_SITE, "site to patch"), None, "sites to patch",
-            "all that the model offers; without q and k where a run takes over 1e9 operations",
+            "all that the model offers; without q, k and v where a run takes over 1e9 operations",
         ),
         Option(
             "directions", Several(_DIRECTION, "direction to patch in"), DIRECTIONS,
@@ -276,7 +276,10 @@ _APPROXIMATION_AUDIT = Analysis(
     "analyses.approximation_audit",
     "How good are the gradient approximations of patching on this model and task?",
     options=(
-        Option("sites", Several(_SITE), None, "sites whose patches are estimated", "all that the model offers"),
+        Option(
+            "sites", Several(_SITE), None, "sites whose patches are estimated",
+            "all that the model offers; at q, k and v no plain gradient where a run takes over 1e9 operations",
+        ),
         Option(
             "methods", Several(Text(("gradient", "integrated", "atp*"))), ("gradient", "atp*"),
             "how patches are estimated",

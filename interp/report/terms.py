@@ -46,13 +46,15 @@ def terms() -> tuple[Term, ...]:
             "prompts that ask one question, as a ladder from easy to hard; a rung is one step of it"
         )),
         Term("role", (say("role"),), say(
-            "a name for a word of the prompt (color, noun), whatever its position; after_noun is the token behind it"
+            "a name for a word of the prompt, whatever its position (for instance color and noun); after_noun is the "
+            "token behind the noun"
         )),
         Term("source", (say("source"), say("target")), say(
-            "the word whose meaning is fetched (the colour), and the word it is fetched for (the noun)"
+            "the word whose meaning is fetched (for instance a colour), and the word it is fetched for (for instance a "
+            "noun)"
         )),
         Term("distractor", (say("distractor"),), say(
-            "a word that could be taken for the source or the target (the other colour, the other noun)"
+            "a word that could be taken for the source or the target (for instance another colour, another noun)"
         )),
         Term("clean", (say("clean"), say("corrupted")), say(
             "the prompt that gives the behaviour, and its partner that differs in one stated way, token for token"

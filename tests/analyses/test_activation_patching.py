@@ -371,13 +371,13 @@ def test_the_result_is_the_same_after_saving(patched: xr.Dataset, tmp_path: Path
 def test_where_a_run_is_costly_queries_keys_and_positions_are_patched_only_if_asked_for(
     gpt2: HookedTransformer, pairs: PromptPairs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    spared = {"recovered_q", "recovered_k", "recovered_resid_pre_position"}
+    spared = {"recovered_q", "recovered_k", "recovered_v", "recovered_resid_pre_position"}
     asked: dict[str, Any] = {"directions": ["denoising"], "max_prompts": 1, "head_roles": []}
     usual = activation_patching.run(gpt2, pairs, **asked)
     planned = activation_patching.planned(gpt2, pairs, **asked)
     monkeypatch.setattr("interp.sweeps.planning.COSTLY", 1.0)
     less = activation_patching.run(gpt2, pairs, **asked)
-    assert (usual.attrs["left_out"], less.attrs["left_out"]) == ("none", "q, k, resid_pre_position")
+    assert (usual.attrs["left_out"], less.attrs["left_out"]) == ("none", "q, k, v, resid_pre_position")
     assert spared <= set(usual) - set(less)
     close(less["patched_pattern"], usual["patched_pattern"], size=LOGITS)
     flop = [sum(plan.flop for plan in plans) for plans in (planned, activation_patching.planned(gpt2, pairs, **asked))]

@@ -150,6 +150,26 @@ def test_where_a_run_is_costly_fewer_other_cells_are_patched(
     assert approximation_audit.planned(gpt2, pairs, **asked)[0].flop < planned[0].flop
 
 
+def test_where_a_run_is_costly_plain_gradients_at_q_k_and_v_are_left_out_unless_sites_are_named(
+    gpt2: HookedTransformer, pairs: PromptPairs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: dict[str, Any] = {"edge_methods": [], "top_k": 1, "random": 0}
+    plans = [len(approximation_audit.planned(gpt2, pairs, **asked))]
+    monkeypatch.setattr("interp.sweeps.planning.COSTLY", 1.0)
+    less = approximation_audit.run(gpt2, pairs, **asked)
+    assert less.approximation.values.tolist() == [
+        "resid_pre, gradient", "mlp_out, gradient", "z, gradient", "q, AtP*", "k, AtP*",
+    ]  # fmt: skip
+    assert less.attrs["spared"] == "v, gradient; q, gradient; k, gradient"
+    plans.append(len(approximation_audit.planned(gpt2, pairs, **asked)))
+    assert plans == [8, 5]
+    named = approximation_audit.run(gpt2, pairs, **asked, sites=["q"])
+    assert named.approximation.values.tolist() == ["q, gradient", "q, AtP*"]
+    assert named.attrs["spared"] == "none"
+    only = approximation_audit.run(gpt2, pairs, **{**asked, "methods": ["gradient"]}, sites=None)
+    assert "q, gradient" not in only.approximation.values.tolist()
+
+
 def test_where_a_run_is_costly_it_is_on_fewer_prompts_unless_these_are_asked_for(
     gpt2: HookedTransformer, pairs: PromptPairs, monkeypatch: pytest.MonkeyPatch
 ) -> None:

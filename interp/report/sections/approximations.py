@@ -222,4 +222,6 @@ def _facts(audit: Result, uses: tuple[str, ...]) -> tuple[tuple[str, str], ...]:
     ]  # fmt: skip
     if audit.attr("left_out") not in ("", "none"):
         facts.append((say("Not offered for this architecture:"), f"{audit.attr('left_out')}."))
+    if audit.attr("spared", "none") != "none":
+        facts.append((say("Left out, since one run of this model takes long:"), f"{audit.attr('spared')}."))
     return tuple(facts)
