@@ -380,6 +380,20 @@ def test_a_prompt_without_a_partner_of_its_length_is_not_resampled_but_still_abl
     assert np.isfinite(alone.sel(ablation="zero")).all()
 
 
+def test_where_a_run_is_costly_nothing_is_set_to_zero_unless_it_is_asked_for(
+    gpt2: HookedTransformer, pairs: PromptPairs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    few = pairs.select(SHARED)
+    usual, planned = head_attribution.run(gpt2, few), head_attribution.planned(gpt2, few)
+    monkeypatch.setattr("interp.sweeps.planning.COSTLY", 1.0)
+    less = head_attribution.run(gpt2, few)
+    assert usual["ablation"].values.tolist() == list(head_attribution.BY_DEFAULT)
+    assert less["ablation"].values.tolist() == ["mean", "resample"]
+    close(less["ablated"], usual["ablated"].sel(ablation=["mean", "resample"]), size=LOGITS)
+    assert [len(planned), len(head_attribution.planned(gpt2, few))] == [3, 2]
+    assert head_attribution.run(gpt2, few, ablations=["zero"])["ablation"].values.tolist() == ["zero"]
+
+
 # ---- options, errors, files ----
 
 

@@ -10,8 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from scipy.stats import spearmanr
 from transformers import AutoModelForCausalLM, GPT2LMHeadModel
 
+from analyses.cli.explanation import context
 from analyses.cli.main import main
 from analyses.cli.sentence import lines
 from analyses.explaining import beginning, clock
@@ -151,6 +153,7 @@ def test_the_page_and_the_notebook_show_the_answer(found: Influences, tmp_path: 
     assert found.answer in page
     assert found.order[0] in found.answer
     assert "¿Qué palabras importan para «gato»" in page
+    assert "<title>Qué palabras importan a «gato»</title>" in page
     assert "so this section is left out" not in page
     shown = html.unescape(found._repr_html_())
     assert found.answer in shown
@@ -177,6 +180,9 @@ def test_the_command_prints_the_answer_and_every_word(
     assert main([*asked, "--to", ">", "--out", str(tmp_path / "page")]) == 0
     said = capsys.readouterr().out
     assert said.startswith('"black" matters most to the generated token "␣black"')
+    empty = "No number under attention cut: the last token always looks at itself."
+    assert said.count(empty) == 1
+    assert empty not in "\n".join(lines(explain(mini, "The black cat", "?", "cat")))  # there every word has one
     header = next(line for line in said.splitlines() if line.startswith("  word "))
     assert re.split(r"  +", header.strip())[:2] == ["word", "another word"]
     assert header.endswith("other words")
@@ -318,6 +324,14 @@ def test_where_no_word_can_be_changed_the_answer_says_that_nothing_was_tried(
     told = capsys.readouterr().out
     assert "always looks at itself" in told
     assert "A minus says" not in told
+
+
+def test_a_correlation_takes_five_words_that_both_ways_have_a_number_of() -> None:
+    one, other = np.array([3.0, -1.0, 2.0, -5.0, 4.0]), np.array([-2.0, 1.0, 3.0, 4.0, 9.0])
+    expected = spearmanr(np.abs(one), np.abs(other)).statistic
+    close(context._agreement(one, other), expected, "arithmetic")
+    one[1] = np.nan
+    assert np.isnan(context._agreement(one, other))
 
 
 def test_two_words_have_no_order_to_be_alike(raw: HookedTransformer) -> None:

@@ -93,6 +93,7 @@ def test_a_dry_run_says_what_will_be_done_and_writes_nothing(
     assert ladder is not None
     assert int(ladder[1]) == 2 * sum(map(int, re.findall(r"\w+ (\d+)", pairs_of(out))))  # clean and corrupted
     assert "billion operations a second" in out
+    assert "At least: the counted operations alone, at that rate; fitting probes, for one, counts none" in out
     others = re.search(r"^If the model does not do it, another rung is explained: (.*)\.$", out, flags=re.MULTILINE)
     assert others is not None
     assert re.findall(r"(\w+) about [^,]* \(2 pairs\)", others[1]) == ["recall", "repeated_frame", "three"]

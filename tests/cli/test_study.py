@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,13 @@ def with_change(**changes: object) -> dict[str, object]:
 
 
 # --- reading ---
+
+
+@pytest.mark.parametrize("name", sorted({*studies.names()} - {"ground-truth"}))  # of which methods it asks how often
+def test_a_bundled_question_is_one_that_yes_or_no_answers(name: str) -> None:
+    question = studies.load(name).question
+    asked = re.sub(r"^(?:In|En) (?:\".*?\"|«.*?»), |^When .*?, (?=does)", "", question)
+    assert re.match(r"does |¿llega ", asked), question
 
 
 @pytest.mark.parametrize("name", studies.names())
