@@ -190,7 +190,7 @@ def labelled(
     if audit is not None:
         eligible = estimates.eligible.reshape(-1)
         flat = effect.reshape(len(effect), -1)
-        report = run_audit(audit, flat, estimates.exact, eligible=eligible, what=what, seed=seed)
+        report = run_audit(audit, flat, estimates.exact, eligible=eligible, what=f"{what} by {method}", seed=seed)
     audited = np.zeros(mean.size, dtype=bool)
     audited[report.cells] = True
     exact = np.full((len(effect), mean.size), np.nan)

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 PART_BYTES = 2**27
 """Bytes of parts of the stream that are held at a time."""
 
-EMBED, POSITION, OUTPUT_BIAS, POST_BIAS = "embed", "position", "b_O", "post-norm bias"
+EMBED, POS_EMBED, OUTPUT_BIAS, POST_BIAS = "embed", "pos_embed", "b_O", "post-norm bias"
 NORM_BIAS = "norm bias"
 
 
@@ -67,7 +67,7 @@ def written(model: HookedTransformer, prompts: Prompts, layer: int, roles: Seque
     >>> pairs = tasks.build("color-noun", "recall", tokenizer=model, n=2)
     >>> found = written(model, pairs.clean, 1, ["color"])
     >>> found.labels, found.parts.shape
-    (('embed', 'position', 'L0H0', 'L0H1', 'L0H2', 'L0H3', 'MLP0', 'b_O'), torch.Size([2, 1, 8, 128]))
+    (('embed', 'pos_embed', 'L0H0', 'L0H1', 'L0H2', 'L0H3', 'MLP0', 'b_O'), torch.Size([2, 1, 8, 128]))
     """
     names = [name for name in ("z", "attn_out", "mlp_out") if layer and model.has_site(name)]
     found = capture_at(model, prompts, ["resid_pre", *names], roles, list(range(layer + 1)))
@@ -75,7 +75,7 @@ def written(model: HookedTransformer, prompts: Prompts, layer: int, roles: Seque
     labels, parts = [EMBED], whole[:, 0].unsqueeze(2)
     if model.has_site("pos_embed"):
         position = capture_at(model, prompts, ["pos_embed"], roles, [0])["pos_embed"].unsqueeze(2)
-        labels, parts = [EMBED, POSITION], torch.cat((parts - position, position), dim=2)
+        labels, parts = [EMBED, POS_EMBED], torch.cat((parts - position, position), dim=2)
     parts = torch.cat((parts, torch.zeros_like(parts[:, :, :1]).expand(-1, -1, 2, -1)), dim=2)  # the biases, behind
     for one in range(layer):
         own = {name: values[:, one] for name, values in found.items()}

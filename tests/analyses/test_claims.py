@@ -331,6 +331,11 @@ def test_the_verdict_says_why_a_named_head_looks_and_a_path_that_changes_it_vote
         "answer position against what L1H2 wrote at the noun: 4.0, where all sum to 5.0; no path that was patched "
         "surely changes it."
     )
+    unpatched = context_flow.run(planted(qk_attribution=looked(0.0).drop_vars(["score_change", "weight_change"])))
+    assert unpatched.attrs["answer"].endswith(
+        "Of the parts of L2H1's score from the answer position to the noun, the largest is what embed wrote at the "
+        "answer position against what L1H2 wrote at the noun: 4.0, where all sum to 5.0."
+    )
     unnamed = context_flow.run(planted(qk_attribution=looked(-0.3, head="L2H2")))
     assert "L2H2 looks" not in unnamed.attrs["answer"]
 

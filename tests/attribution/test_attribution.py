@@ -354,7 +354,7 @@ def test_a_saturated_head_is_missed_by_the_gradient_caught_by_the_audit_and_foun
     assert plain.attrs["reading"].startswith("Do not use these estimates: ")
     assert plain.attrs["audit_missed"] >= 1
     assert plain.attrs["audit_top_k_recall"] < 1
-    assert "Estimates of q: Do not use these estimates" in caplog.text
+    assert "Estimates of q by gradient: Do not use these estimates" in caplog.text
     fixed = attribution_patching(saturated, pairs, "q", method="atp*", audit=audit)
     close(np.abs(fixed.estimated_effect.values.mean(axis=0)[0]), exact, size=largest_logit(saturated, pairs))
     assert (fixed.attrs["trusted"], fixed.attrs["audit_top_k_recall"], fixed.attrs["audit_missed"]) == (1, 1, 0)

@@ -169,13 +169,23 @@ def test_the_analysis_joins_them(llama: HookedTransformer) -> None:
     assert found.attrs["left_out"] == ""
     assert [done for done, _ in told] == sorted(done for done, _ in told)
     assert told[-1] == (400, 400)
-    label = found.attrs["head_label"]
-    for spoken, start in (("en", f"{label} gives color "), ("es", f"{label} dedica a color el ")):
+    label, dest = (found.attrs[name] for name in ("head_label", "dest"))
+    means = found["term"].mean("prompt")
+    query, key = (
+        str(means.where(means == means.max(), drop=True)[f"{side}_writer"].item()) for side in ("query", "key")
+    )
+    weight, score, term = (float(value) for value in (found["weight"].mean(), found["score"].mean(), means.max()))
+    first_in = {
+        "en": f"{label} gives color {weight:.0%} of the attention of {dest}: its score there is {score:.2f}, a sum of "
+        f"parts. The largest is what {query} wrote at {dest} against what {key} wrote at color: {term:.2f}.",
+        "es": f"{label} dedica a color el ",
+    }
+    for spoken, start in first_in.items():
         with speaking(spoken):
             made = qk.section(Result("qk_attribution", found))
         first = made.blocks[0]
         assert isinstance(first, Prose)
-        assert first.paragraphs[0].startswith(start)
+        assert first.paragraphs[0].replace("−", "-").startswith(start)
         figures = [block for block in made.blocks if isinstance(block, Figure)]
         assert [figure.key for figure in figures] == ["qk-parts", "qk-paths", "qk-written", "qk-readers"]
         assert "NaN" not in "".join(str(panel.body) for figure in figures for panel in figure.panels)

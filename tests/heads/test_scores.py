@@ -118,8 +118,8 @@ def test_each_part_is_what_numpy_makes_of_the_weights(gpt2_directory: Path) -> N
         plain(ids)
     weights = {name: value.detach().numpy() for name, value in plain.named_parameters()}
     dest, src = 6, 4
-    parts = {"embed": weights["transformer.wte.weight"][pairs.clean.ids], "position": None}
-    parts["position"] = np.broadcast_to(weights["transformer.wpe.weight"][:8], parts["embed"].shape)
+    parts = {"embed": weights["transformer.wte.weight"][pairs.clean.ids], "pos_embed": None}
+    parts["pos_embed"] = np.broadcast_to(weights["transformer.wpe.weight"][:8], parts["embed"].shape)
     w_o = weights["transformer.h.0.attn.c_proj.weight"].reshape(4, 8, 32)
     z = seen["z"].reshape(4, 8, 4, 8)
     parts |= {f"L0H{h}": z[:, :, h] @ w_o[h] for h in range(4)}

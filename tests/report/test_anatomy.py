@@ -28,6 +28,9 @@ def test_rotary_models_add_no_positions(tmp_path: Path) -> None:
     assert found is not None
     assert found.family.norm == "RMSNorm"
     assert "turns q and k" in found.parts()[0][2]
+    for language, words in (("en", "each time through its norm (RMSNorm), and"), ("es", "su norma (RMSNorm)")):
+        page = report.render(tmp_path, interactive=False, language=language).read_text(encoding="utf-8")
+        assert words in page
 
 
 def test_an_architecture_that_is_built_otherwise_is_not_drawn(tmp_path: Path) -> None:
