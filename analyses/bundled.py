@@ -354,15 +354,7 @@ _FALSE_ALARMS = Analysis(
     "false_alarms",
     "analyses.false_alarms",
     "How often is something found in a model with random weights?",
-    options=(
-        Option("n_models", Number("at least 1", least=1, whole=True), 200, "models with random weights"),
-        Option(
-            "n_at_level",
-            Number("at least 1", least=1, whole=True),
-            400,
-            "such models for what is said at a level of 5%: das and readable",
-        ),
-    ),
+    options=(Option("n_models", Number("at least 1", least=1, whole=True), 400, "models with random weights"),),
     settled=("progress",),
     plans=True,
 )

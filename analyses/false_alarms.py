@@ -26,32 +26,25 @@ CLAIMS = (
     "readable",
 )  # fmt: skip
 """What can be claimed of a random model."""
-AT_LEVEL = ("das", "readable")
-"""Said at a level of 5%, so that where nothing is to be found they may be met as often: more models tell."""
-N_MODELS = 200
-"""Of so many, the interval of a claim that is made of 5 in 100 is 2.4% to 9.0%; of one never made it ends at 1.8%."""
-N_AT_LEVEL = 400
-"""For what is said at a level: the interval of 5 in 100 is 3.1% to 7.6%."""
+N_MODELS = 400
+"""Of so many, the interval of a claim that is made of 5 in 100 is 3.1% to 7.6%; of one never made it ends at 0.9%."""
 FIRST = 118
 """The seed of the first model. On models before it the rule was chosen by which a head is given a role."""
 RANK = 5
 """Directions that DAS finds: as many as tell six colours apart."""
 
-SECONDS = 3.6
-"""One random model, asked for everything but what is said at a level, on one core."""
-SECONDS_AT_LEVEL = 0.6
-"""One random model, asked for what is said at a level."""
+SECONDS = 2.0
+"""One random model, asked for everything, on one core."""
 
 
-def check(*, n_models: int, n_at_level: int) -> None:
+def check(*, n_models: int) -> None:
     """Refuse a number of models that leaves none.
 
     Raises:
         InterpError: below 1.
     """
-    for name, n in (("n_models", n_models), ("n_at_level", n_at_level)):
-        if n < 1:
-            raise InterpError(f"{name} is {shown(n)}. Ask at least one.")
+    if n_models < 1:
+        raise InterpError(f"n_models is {shown(n_models)}. Ask at least one.")
 
 
 def run(
@@ -59,7 +52,6 @@ def run(
     pairs: PromptPairs,
     *,
     n_models: int = N_MODELS,
-    n_at_level: int = N_AT_LEVEL,
     progress: Progress | None = None,
 ) -> xr.Dataset:
     """How often something is named in models with random weights, where nothing is to be found.
@@ -68,8 +60,6 @@ def run(
         model: of the study; it is recorded, and not asked.
         pairs: of the study, likewise.
         n_models: how many models; their seeds begin at ``FIRST``.
-        n_at_level: how many for ``das`` and ``readable``, which take less time and are said at a level of 5%; their
-            seeds begin there too.
         progress: True for a bar, or called with models done and models in all.
 
     Returns:
@@ -86,27 +76,25 @@ def run(
 
     >>> from analyses import false_alarms
     >>> from interp import groundtruth
-    >>> found = false_alarms.run(*groundtruth.at_random(0), n_models=1, n_at_level=1)
+    >>> found = false_alarms.run(*groundtruth.at_random(0), n_models=1)
     >>> found["alarms"].sel(claim="verdict").item(), found["rate_interval"].sel(claim="verdict").values.tolist()
     (0, [0.0, 0.975])
     """
-    check(n_models=n_models, n_at_level=n_at_level)
+    check(n_models=n_models)
     counts = dict.fromkeys(CLAIMS, 0)
-    meter = Meter(progress, n_models + n_at_level)
-    for asked, models in ((_alarms, n_models), (_alarms_at_level, n_at_level)):
-        for seed in range(FIRST, FIRST + models):
-            for claim, raised in asked(seed).items():
-                counts[claim] += raised
-            meter.add(1)
-    n = [n_at_level if claim in AT_LEVEL else n_models for claim in CLAIMS]
-    ends = np.array([stats.exact_interval(*of) for of in zip(counts.values(), n, strict=True)])
-    rate = np.array(list(counts.values())) / n
+    meter = Meter(progress, n_models)
+    for seed in range(FIRST, FIRST + n_models):
+        for claim, raised in _alarms(seed).items():
+            counts[claim] += raised
+        meter.add(1)
+    ends = np.array([stats.exact_interval(count, n_models) for count in counts.values()])
+    rate = np.array(list(counts.values())) / n_models
     return results.build(
         {
             "rate": Variable(("claim",), rate, "share", "random models of which it is claimed"),
             "rate_interval": Variable(("claim", "ci_bound"), ends, "share", "exact 95% interval of the rate"),
             "alarms": Variable(("claim",), list(counts.values()), "models", "random models of which it is claimed"),
-            "n": Variable(("claim",), n, "models", "random models that were asked"),
+            "n": Variable(("claim",), [n_models] * len(counts), "models", "random models that were asked"),
         },
         coords={"claim": list(counts), "ci_bound": ["lower", "upper"]},
         title="False alarms",
@@ -120,18 +108,18 @@ def run(
 
 
 @plans_of(run)
-def planned(n_models: int, n_at_level: int) -> list[Timed]:
+def planned(n_models: int) -> list[Timed]:
     """What ``run`` takes: so many models, whatever model is studied. Nothing is run.
 
     >>> from analyses import false_alarms
     >>> [plan.rows for plan in false_alarms.planned(None, None, n_models=8)]
-    [8, 400]
+    [8]
     """
-    return [Timed(n_models, n_models * SECONDS), Timed(n_at_level, n_at_level * SECONDS_AT_LEVEL)]
+    return [Timed(n_models, n_models * SECONDS)]
 
 
 def _alarms(seed: int) -> dict[str, bool]:
-    """What is claimed of one random model, but for what is said at a level."""
+    """What is claimed of one random model."""
     model, pairs = groundtruth.at_random(seed)
     behavior = _asked("behavior", model, pairs)
     sites = [site for site in ("resid_pre", "mlp_out", "z") if model.has_site(site)]
@@ -151,14 +139,10 @@ def _alarms(seed: int) -> dict[str, bool]:
         **{name: _names_heads(verdict) for name, verdict in verdicts.items()},
         "claims, gate opened": "claim" in verdicts["verdict, gate opened"].dims,
         "roles": bool(heads.roles(model, pairs)["named"].any()),
+        "das": _held_out(seed, model, pairs),
         "explanation": _explained(seed),
+        "readable": _readable(seed, model, pairs),
     }
-
-
-def _alarms_at_level(seed: int) -> dict[str, bool]:
-    """What is claimed of one random model at a level of 5%."""
-    model, pairs = groundtruth.at_random(seed)
-    return {"das": _held_out(seed, model, pairs), "readable": _readable(seed, model, pairs)}
 
 
 def _asked(name: str, model: HookedTransformer, pairs: PromptPairs, **options: object) -> xr.Dataset:

@@ -190,7 +190,7 @@ def false_alarms(seeds: Iterable[int]) -> tuple[int, int]:
 
 
 def test_random_models_have_no_role() -> None:
-    """None of 3 here; none of 200 other random models in ``interp run ground-truth``: at most 1.8% by the 95% interval.
+    """None of 3 here; none of 400 other random models in ``interp run ground-truth``: at most 0.9% by the 95% interval.
 
     These are models of another kind, of three sizes of weights.
     """
