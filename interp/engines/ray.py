@@ -163,7 +163,11 @@ class Workers:
 
     def described(self) -> dict[str, str | int]:
         """What a manifest says of it: who computed, and how its numbers compare with those of a local run."""
-        alike = f"the bytes of a local run with {self.threads} threads; rounding may differ from one with others"
+        # Each start measures which product is fastest (interp.model.products), and near ties fall either way.
+        alike = (
+            f"the bytes of a local run with {self.threads} threads that measured the same matrix products as fastest; "
+            "otherwise equal but for rounding"
+        )
         return {
             "name": "ray",
             "workers": self.count,

@@ -206,7 +206,7 @@ def test_what_a_worker_refuses_is_said_as_here(two: HookedTransformer) -> None:
         list(two.engine.map(two, Refusing(), [0, 1]))
 
 
-def test_a_sweep_begun_here_goes_on_with_workers_and_the_other_way_round(
+def test_a_sweep_that_was_stopped_goes_on_with_workers_or_here_wherever_it_began(
     mini: HookedTransformer, two: HookedTransformer, pairs: PromptPairs, tmp_path: Path
 ) -> None:
     whole = sweep(mini, pairs, "resid_pre")
@@ -215,7 +215,8 @@ def test_a_sweep_begun_here_goes_on_with_workers_and_the_other_way_round(
         if done > total / 2:
             raise KeyboardInterrupt
 
-    for first, then, place in ((mini, two, tmp_path / "a"), (two, mini, tmp_path / "b")):
+    for first, then, name in ((mini, two, "a"), (two, mini, "b"), (two, two, "c")):
+        place = tmp_path / name
         with pytest.raises(KeyboardInterrupt):
             sweep(first, pairs, "resid_pre", store=place, progress=stop)
         found = sweep(then, pairs, "resid_pre", store=place)
