@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from interp.errors import InterpError
+from interp.model import headers
 
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
@@ -375,10 +376,8 @@ def _is_naturals(value: object) -> bool:
 
 
 def _gguf_tensors(file: Path) -> dict[str, Stored]:
-    import gguf
-
     try:
-        reader = gguf.GGUFReader(file)
+        reader = headers.reader(file)
         settings = {name: field.contents() for name, field in reader.fields.items() if len(field.types) == 1}
         held = {str(t.name): Stored(tuple(int(n) for n in t.shape), t.tensor_type.name) for t in reader.tensors}
         spans = sorted((int(t.data_offset), int(t.n_bytes)) for t in reader.tensors)

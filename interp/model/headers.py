@@ -53,11 +53,32 @@ def parsed_once() -> Iterator[None]:
         yield
 
 
+def reader(path: str | os.PathLike[str]) -> gguf.GGUFReader:
+    """The header of a file; within ``parsed_once`` the one that was parsed already.
+
+    Raises:
+        ValueError: it states more than the file holds.
+    """
+    import gguf
+
+    made = _plain_reader() if isinstance(gguf.GGUFReader, type) else gguf.GGUFReader
+    return made(path)  # type: ignore[no-any-return]
+
+
 def _plain_reader() -> Any:
-    """The package's reader on a plain array: a slice of a ``numpy.memmap`` takes several times as long."""
+    """The package's reader on a plain array: a slice of a ``numpy.memmap`` takes several times as long.
+
+    It stops at the end of the file. The package's own goes on, so that a stated 2**56 numbers are read one by one.
+    """
     import gguf
 
     class Plain(gguf.GGUFReader):
+        def _get(self, offset: int, dtype: Any, count: int = 1, override_order: Any = None) -> Any:
+            end = offset + np.dtype(dtype).itemsize * int(count)
+            if end > len(self.data):
+                raise ValueError(f"it states numbers up to byte {end}, and has {len(self.data)}")
+            return super()._get(offset, dtype, count, override_order)
+
         @property
         def data(self) -> Any:
             return self._plain

@@ -383,6 +383,9 @@ def test_any_value_is_one_line_in_a_message(examples: int) -> None:
 
 # ---- what they have found ----
 
+TWO_WORDS = b"\x08" + bytes(3) + (2).to_bytes(8, "little")
+"""In the header of a GGUF file: the kind and the number of the vocabulary's words."""
+
 
 @pytest.mark.parametrize(
     ("name", "old", "new"),
@@ -396,6 +399,7 @@ def test_any_value_is_one_line_in_a_message(examples: int) -> None:
         ("capture", b'"shape": [2, 1, 5]', b'"shape": [2, 1, -5]'),
         ("capture", b'"values": [0, 1]', b'"values": [0, 1, 2]'),
         ("capture", b'["prompt", "layer", "position"', b'[null, null, "position"'),
+        ("gguf", TWO_WORDS, bytes(4) + (2**56).to_bytes(8, "little")),  # 2**56 numbers of one byte
     ],
 )
 def test_what_was_read_wrongly_once_is_refused(name: str, old: bytes, new: bytes) -> None:
