@@ -6,6 +6,7 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 import xarray as xr
@@ -37,7 +38,7 @@ class HeadColumn:
     low: tuple[float, ...]
     high: tuple[float, ...]
 
-    @property
+    @cached_property
     def numeric(self) -> bool:
         """Whether the values are numbers."""
         return not any(isinstance(value, str) for value in self.values)
