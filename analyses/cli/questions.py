@@ -146,7 +146,7 @@ def _reader(model: str) -> SupportsTokenizer:
 
 
 def _joined_answers(task: Task) -> Iterator[str]:
-    """The rungs whose answer would make one word with the end of the prompt, which is rarely meant."""
+    """The rungs whose answer would make one word with the end of the prompt, or comes after a space in it."""
     from interp.tasks.drawing import example
 
     for rung in task.rungs if task.kind == "words" else ():
@@ -154,6 +154,11 @@ def _joined_answers(task: Task) -> Iterator[str]:
         if clean.text[-1].isalpha() and clean.answer[0].isalpha():
             word = f"{clean.text.split()[-1]}{clean.answer}"
             yield f'{rung.name}: the answer makes one word with the prompt, "{word}". Begin it with a space.'
+        elif clean.text[-1].isspace():
+            yield (
+                f"{rung.name}: the prompt ends with a space, which belongs to the answer's first token. "
+                "End the template without it, and begin the answer with one."
+            )
 
 
 def _unreached(task: Task) -> Iterator[tuple[str, str]]:

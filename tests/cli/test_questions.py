@@ -104,6 +104,10 @@ def test_what_is_probably_not_meant_is_not_called_without_a_mistake(
     first, _, *joined = checked(task={**own["task"], "rungs": rungs})
     assert first.endswith("What is probably not meant is said below.")
     assert [line.partition(":")[0] for line in joined] == ["one", "two"]
+    one = {**own["task"]["rungs"][0], "template": own["task"]["rungs"][0]["template"] + " "}
+    first, _, *spaced = checked(task={**own["task"], "rungs": [one, own["task"]["rungs"][1]]})
+    assert first.endswith("What is probably not meant is said below.")
+    assert [line.partition(", which")[0] for line in spaced] == ["one: the prompt ends with a space"]
     colors = ["black", "red", "anthracite"]
     words = {**own["task"]["lexicon"], "color": colors, "color_other": colors}
     few = checked("--model", "mini", task={**own["task"], "lexicon": words})

@@ -113,6 +113,8 @@ def test_an_effect_that_is_half_as_large_differs_and_nothing_else(pair: tuple[Pa
         "after"
     }
     assert "20 numbers: L1H2, sufficient at all words. By chance alone about 1.0 of so many would." in found.said[0]
+    assert found.said[1].startswith("No difference is seen in 19: ")
+    assert "L1H2, sufficient" not in found.said[1]
     assert row(found, "z, sufficient").named == "z, sufficient (L1H2)"
     assert row(found, "L1H2, needed at all words").named == "L1H2, needed at all words"
 

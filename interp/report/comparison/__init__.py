@@ -159,6 +159,8 @@ def _said(found: tuple[Side, ...], parts: tuple[Part, ...]) -> Iterator[str]:
                 names=_listed(differ),
                 chance=figure_number(len(compared) * (1 - stats.LEVEL), 1),
             )
+            if alike := [row.named for row in compared if not row.differs(i)]:
+                yield say("No difference is seen in {count}: {names}.", count=len(alike), names=_listed(alike))
         else:
             yield say("No difference of {first} and {other} is seen in {total} numbers.", **names)
         moved = [row.moved(i + 1) for part in parts if not part.graded for row in part.rows if row.elsewhere(i + 1)]

@@ -82,6 +82,7 @@ def _figure(part: Part) -> Figure:
         key=f"compare-{part.key}",
         title=part.title,
         description=part.reading,
+        width=340.0,  # it stands alone in its card
     )
     entries = [(one.name, "mark" if one.tone == "c" else one.tone) for one in series]  # of points, not of lines
     legend = line_legend(entries, key=f"compare-{part.key}-l")
