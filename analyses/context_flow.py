@@ -433,16 +433,20 @@ class _Verdict:
             edge = self.heads.strongest_edge(found[0])
             onwards = edge is not None and edge.partition("<-")[2] in places
             told = {"where": self._place(role), "heads": self._carrying(found, role)}
-            parts.append(
-                say("from there to {where} through {heads}", **told)
-                if onwards
-                else say("it is read at {where} by {heads}", **told)
-            )
+            if onwards:
+                parts.append(say("from there to {where} through {heads}", **told))
+            elif movers or not self.heads.meeting.source_is_last:
+                parts.append(say("it is read at {where} by {heads}", **told))
+            else:
+                parts.append(say("{source} is read at {where} by {heads}", source=self.thing, **told))
         if movers:
             return listed(parts)
         if self.heads.meeting.source_is_last:
             other = self._place(self.heads.meeting.other)
-            return say("no single head stands out that brings {other} to it, and {way}", other=other, way=listed(parts))
+            return say(
+                "no single head stands out that brings {other} to {source}, and {way}",
+                other=other, source=self.thing, way=listed(parts),
+            )  # fmt: skip
         return say("no single head stands out that brings it, and {way}", way=listed(parts))
 
     def _without_heads(self) -> str:
@@ -574,13 +578,21 @@ class _Verdict:
                 other = self._place(self.heads.meeting.other)
                 yield say("{direction} at {role} {size}, but it does not look at {other}", other=other, **told)
         least, direct = self.heads.minimum_effect * abs(self.heads.gap), self.heads.contribution
+        little = not any(cell.counts[head] or cell.against[head] for cell in self.heads.cells)
         if claims.is_needed(self.heads, head):
-            yield say(
-                "every ablation hurts (the mildest by {size} logits), though patching here does little",
-                size=claims.mildest(self.heads, head).text(head),
+            size = claims.mildest(self.heads, head).text(head)
+            yield (
+                say("every ablation hurts (the mildest by {size} logits), though patching here does little", size=size)
+                if little
+                else say("every ablation hurts (the mildest by {size} logits)", size=size)
             )
         if direct is not None and direct.low[head] > 0 and direct.mean[head] >= least:
-            yield say("writes {size} logits directly, though patching here does little", size=direct.text(head))
+            size = direct.text(head)
+            yield (
+                say("writes {size} logits directly, though patching here does little", size=size)
+                if little
+                else say("writes {size} logits directly", size=size)
+            )
         for direction, one in self.heads.everywhere.items():
             if one.mean[head] >= self.heads.minimum_effect and one.low[head] > 0:
                 yield say(

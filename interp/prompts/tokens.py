@@ -226,6 +226,11 @@ def usable_ids(model: SupportsTokenizer) -> list[int]:
 
 def bos_ids(model: SupportsTokenizer) -> tuple[int, ...]:
     """The BOS that goes before each prompt: one id, or none if the policy is ``"none"``."""
+    if not hasattr(model, "bos_policy"):
+        raise InterpError(
+            f"{shown(model)} is no loaded model, whose tokenizer and BOS are asked for. Give one, as in "
+            "tokenizer=HookedTransformer.from_pretrained('mini')."
+        )
     if model.bos_policy == "none":
         return ()
     if model.bos_policy != "prepend":

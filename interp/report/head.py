@@ -22,6 +22,8 @@ from interp.report.sections import behavior
 from interp.report.tables import percent_interval
 from interp.report.verdict import Verdict, place
 
+MOSTLY = 0.5
+"""Of a head that looks less than this at the word it is said to take something from, that is said."""
 HEADS = 6
 """Heads whose numbers stand on the first screen, at most."""
 _HEADING = ("verdict", "behavior", "reach", "influences")
@@ -160,8 +162,12 @@ def _carries(one: Route, found: Verdict) -> str:
         "needed": one.effect.needed.text,
     }
     if one.job == "mover":
-        return say("brings it from {start} to {end}; at {end} alone: sufficient {sufficient}, needed {needed}", **words)
-    return say("reads it at {end}, from {start}; at {end} alone: sufficient {sufficient}, needed {needed}", **words)
+        text = say("brings it from {start} to {end}; at {end} alone: sufficient {sufficient}, needed {needed}", **words)
+    else:
+        text = say("reads it at {end}, from {start}; at {end} alone: sufficient {sufficient}, needed {needed}", **words)
+    if one.weight is None or one.weight >= MOSTLY:
+        return text
+    return text + say("; only {weight:.2f} of its attention is on {start}", weight=one.weight, start=words["start"])
 
 
 def _scale(head: str) -> str:

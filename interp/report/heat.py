@@ -330,11 +330,13 @@ def colour_legend(scale: Scale, *, key: str, digits: int = 2, marks: bool = Fals
         parts.append(element("text", text, class_="tick", x=left + share * bar, y=top + 19, text_anchor=anchor))
     total = left + bar + 8
     if marks:
-        for i, kind in enumerate(("mover", "reader")):
-            x = total + 18 + i * 84
+        x = total + 18
+        for kind in ("mover", "reader"):
+            called = say_stored(kind)
             parts.append(element("rect", class_=f"mark {kind}", x=x, y=top - 5, width=20.0, height=13.0, rx=3))
-            parts.append(element("text", say_stored(kind), class_="tick", x=x + 26, y=top + 5.5))
-        total += 18 + 2 * 84
+            parts.append(element("text", called, class_="tick", x=x + 26, y=top + 5.5))
+            x += max(84.0, 40 + CHARACTER * len(called))
+        total = x
     total = max(total, left + len(name) * CHARACTER)
     description = say(
         "Scale from {low} to {high} {units}",

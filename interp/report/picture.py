@@ -30,13 +30,17 @@ SENTENCE = ("reach", "heads", "sources")
 
 @dataclass(frozen=True)
 class Route:
-    """What one named head carries: from which role to which, and how much that matters."""
+    """What one named head carries: from which role to which, and how much that matters.
+
+    ``weight`` is how much of its attention that word has, None where that was not measured.
+    """
 
     head: str
     job: str
     start: str
     end: str
     effect: verdict.Effect
+    weight: float | None = None
 
 
 @dataclass(frozen=True)
@@ -102,7 +106,7 @@ def routes(run: RunInputs, found: Verdict) -> list[Route]:
             starts = _starts(job, effect.role, found.roles)
             looked = {start: weight for (at, end, start), weight in weights.items() if (at, end) == (head, effect.role)}
             start = max(starts, key=lambda role: looked.get(role, 0.0)) if looked else starts[0]
-            made.append(Route(head, job, start, effect.role, effect))
+            made.append(Route(head, job, start, effect.role, effect, looked.get(start)))
     return made
 
 

@@ -685,11 +685,12 @@ def test_a_target_before_the_source_gets_nothing_of_it(planted: dict[str, xr.Dat
     found = context_flow.run(given).attrs
     assert found["answer_short"] == (
         "No: the noun stands before the colour, and attention only looks back; no single head stands out that brings "
-        "the noun to it, and it is read at the answer position by L2H1."
+        "the noun to the colour, and the colour is read at the answer position by L2H1."
     )
     assert found["answer_short_es"] == (
         "No: el sustantivo está antes que el color, y la atención solo mira hacia atrás; ninguna cabeza destaca por sí "
-        "sola como la que lleva el sustantivo hasta allí, y se lee en la posición de la respuesta mediante L2H1."
+        "sola como la que lleva el sustantivo hasta el color, y el color se lee en la posición de la respuesta "
+        "mediante L2H1."
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -115,6 +116,12 @@ def test_a_text_that_brings_its_own_bos_is_refused(policy):
 def test_policy_prepend_without_a_bos_is_refused():
     with pytest.raises(InterpError, match='bos_policy is "prepend", but the model has no bos_token_id'):
         encode(stand_in(pieces(*TOKENS), bos=None), ["The cat"])
+
+
+@pytest.mark.parametrize("given", ["mini", None, object()])
+def test_what_is_no_loaded_model_is_refused_with_the_call_that_gives_one(given: Any):
+    with pytest.raises(InterpError, match=r"no loaded model.*tokenizer=HookedTransformer\.from_pretrained\('mini'\)"):
+        encode(given, "The cat")
 
 
 def test_an_unknown_bos_policy_is_refused():

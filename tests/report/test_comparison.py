@@ -112,7 +112,10 @@ def test_an_effect_that_is_half_as_large_differs_and_nothing_else(pair: tuple[Pa
     assert {row.values[0].place.split()[0] for part in found.parts if part.key == "probes" for row in part.rows} == {
         "after"
     }
-    assert "20 numbers: L1H2, sufficient at all words. By chance alone about 1.0 of so many would." in found.said[0]
+    assert (
+        "20 numbers: L1H2, sufficient at all words. By chance alone at most about 1.0 of so many would."
+        in found.said[0]
+    )
     assert found.said[1].startswith("No difference is seen in 19: ")
     assert "L1H2, sufficient" not in found.said[1]
     assert row(found, "z, sufficient").named == "z, sufficient (L1H2)"
@@ -124,12 +127,33 @@ def test_paired_prompts_give_a_narrower_interval_than_two_samples(
 ) -> None:
     other = run(tmp_path / "other")
     edit(other, "activation_patching", lambda data: data.assign_attrs(tokens_sha256="c" * 64))
-    apart = row(compare(pair[0], other), "L1H2, sufficient at all words").differences[0]
+    renamed = compare(pair[0], other)  # the fingerprint counts roles, too; the texts are the same
+    assert not any("compared as two samples" in line for line in renamed.said)
+    edit(other, "behavior", lambda data: data.assign_coords(text=data["text"] + " so"))
+    samples = compare(pair[0], other)
+    assert any("compared as two samples" in line for line in samples.said)
+    apart = row(samples, "L1H2, sufficient at all words").differences[0]
     together = row(found, "L1H2, needed at all words").differences[0]
     assert apart is not None
     assert together is not None
     assert (together.low, together.high) == (0, 0)
     assert apart.low < 0 < apart.high
+
+
+def test_a_difference_that_two_digits_do_not_show_is_none() -> None:
+    for size, differs in ((0.004, False), (0.006, True), (-0.006, True)):
+        seen = Value(size, size - 0.001, size + 0.001)
+        assert Row("x", (seen, seen), (seen,)).differs(0) is differs
+    assert not Row("x", (seen, seen), (Value(0.006, -0.001, 0.012),)).differs(0)
+
+
+def test_answers_that_begin_otherwise_are_said_to_differ(pair: tuple[Path, Path], tmp_path: Path) -> None:
+    says = "The answers differ: A says"
+    assert not any(line.startswith(says) for line in compare(*pair).said)
+    yes, perhaps = (run(tmp_path / name) for name in ("yes", "perhaps"))
+    edit(yes, "verdict", lambda data: data.assign_attrs(answer_short="Yes: it does."))
+    edit(perhaps, "verdict", lambda data: data.assign_attrs(answer_short="Perhaps: it does."))
+    assert f"{says} “Yes”, B “Perhaps”." in compare(yes, perhaps).said
 
 
 @pytest.mark.parametrize(("more", "place"), [(0.01, "L1H2"), (5.0, "L0H0")])

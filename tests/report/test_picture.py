@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,9 @@ import xarray as xr
 from interp.language import speaking
 from interp.report import head, inputs, picture, verdict
 from interp.report.arcs import THICKEST
+from interp.report.blocks import Prompts
 from interp.report.markup import figure_number, token
+from interp.report.sections import behavior
 from tests.report_fixture import MOVER, READER, RunSpec, edit, only, write_run
 from tests.tolerance import near
 
@@ -122,6 +125,17 @@ def test_the_first_screen_has_the_numbers_of_each_named_head_and_who_the_model_i
     assert "says nothing about GPT-2" in about["The model"]
 
 
+def test_a_head_that_looks_mostly_elsewhere_is_said_to(tmp_path: Path) -> None:
+    def told(found: inputs.RunInputs) -> str:
+        return dict(head.of(found, verdict.of(found)).numbers)[NAMES[0]]
+
+    assert "of its attention" not in told(run(tmp_path))
+    edit(tmp_path, "head_attribution", lambda data: data.assign(attention=data["attention"] * 0.2))
+    found = inputs.read(tmp_path)
+    looked = found.files["head_attribution"].data["attention"].sel(edge="noun<-color").mean("prompt").values[MOVER]
+    assert told(found).endswith(f"; only {looked:.2f} of its attention is on the colour")
+
+
 def test_the_first_screen_counts_the_pairs_that_were_patched(tmp_path: Path) -> None:
     run(tmp_path, change=elsewhere)
     for name in ("head_attribution", "activation_patching"):
@@ -168,3 +182,19 @@ def test_the_first_screen_in_spanish(tmp_path: Path) -> None:
         first = head.of(found, verdict.of(found))
     assert first.words["question"] == "La pregunta"
     assert "suficiente" in dict(first.numbers)[NAMES[0]]
+
+
+def test_the_prompts_show_source_and_target_in_the_tones_of_the_picture(tmp_path: Path) -> None:
+    found = run(tmp_path)
+    said = verdict.of(found)
+    shown = behavior.prompts(found.files["behavior"], said)
+    (block,) = (one for one in shown.blocks if isinstance(one, Prompts))
+    tones = dict(block.roles)
+    assert said.roles is not None
+    assert (tones[said.roles.source], tones[said.roles.target]) == ("r1", "r2")  # as the classes source and target
+    assert len(set(tones.values())) == len(tones)
+    unknown = dict(next(
+        one for one in behavior.prompts(found.files["behavior"], replace(said, roles=None)).blocks
+        if isinstance(one, Prompts)
+    ).roles)  # fmt: skip
+    assert list(unknown.values()) == sorted(unknown.values())

@@ -18,11 +18,13 @@ from interp.language import say
 from interp.report import inputs
 from interp.report.comparison import measures, page, sides
 from interp.report.comparison.sides import Side
-from interp.report.comparison.table import Part
+from interp.report.comparison.table import SHOWN, Part
 from interp.report.markup import figure_number
 
 __all__ = ["Comparison", "compare"]
 
+LONGEST = 24
+"""Letters of how an answer begins, such as "Yes, in part"; what is longer is no yes or no."""
 SCHEMA = 1
 
 
@@ -152,9 +154,10 @@ def _said(found: tuple[Side, ...], parts: tuple[Part, ...]) -> Iterator[str]:
             yield say("{first} and {other} have no number in common.", first=first.letter, other=side.letter)
         elif differ:
             yield say(
-                "{first} and {other} differ in {count} of {total} numbers: {names}. By chance alone about {chance} of "
-                "so many would.",
+                "{first} and {other} differ by {shown} or more in {count} of {total} numbers: {names}. By chance alone "
+                "at most about {chance} of so many would.",
                 **names,
+                shown=SHOWN,
                 count=len(differ),
                 names=_listed(differ),
                 chance=figure_number(len(compared) * (1 - stats.LEVEL), 1),
@@ -163,6 +166,10 @@ def _said(found: tuple[Side, ...], parts: tuple[Part, ...]) -> Iterator[str]:
                 yield say("No difference is seen in {count}: {names}.", count=len(alike), names=_listed(alike))
         else:
             yield say("No difference of {first} and {other} is seen in {total} numbers.", **names)
+        if (one := _yes_or_no(first)) and (another := _yes_or_no(side)) and one != another:
+            yield say(
+                "The answers differ: {first} says “{one}”, {other} “{another}”.", **names, one=one, another=another
+            )
         moved = [row.moved(i + 1) for part in parts if not part.graded for row in part.rows if row.elsewhere(i + 1)]
         if moved:
             yield say("The strongest place is another one in {other} for {names}.", **names, names=_listed(moved))
@@ -175,6 +182,13 @@ def _said(found: tuple[Side, ...], parts: tuple[Part, ...]) -> Iterator[str]:
             yield f"{agree}; {say('otherwise')}: {_listed(apart)}." if apart else f"{agree}."
         if not sides.same_prompts(first, side):
             yield say("The prompts of {first} and {other} are not the same: they are compared as two samples.", **names)
+
+
+def _yes_or_no(side: Side) -> str:
+    """How the answer of a run begins, up to its colon."""
+    said = side.verdict.short or side.verdict.answer
+    start, colon, _ = said.partition(":")
+    return start if colon and len(start) < LONGEST else ""
 
 
 def _listed(names: list[str], most: int = 6) -> str:

@@ -551,7 +551,9 @@ def _path_rows(runs: Sequence[Side], direction: str) -> Iterator[Row]:
         cells = [(one, at.get(path)) for one, at in zip(effects, places, strict=True)]
         values = [None if one is None or cell is None else one.value(cell) for one, cell in cells]
         counted = [None if one is None or cell is None else one.counted(cell) for one, cell in cells]
-        yield _row(f"{path[0]} → {path[1]}, {_word(direction)}", runs, values, counted)
+        sender = say("the source") if path[0] == "embed" else path[0]
+        receiver = say("the stream at the target") if path[1].endswith("resid_post") else path[1]
+        yield _row(f"{sender} → {receiver}, {_word(direction)}", runs, values, counted)
 
 
 def _heads_of_sentence(runs: Sequence[Side]) -> Part:

@@ -147,11 +147,30 @@ def behaved(side: Side) -> Result:
 
 
 def same_prompts(first: Side, other: Side) -> bool:
-    """Whether two runs had the same prompts in what they explained, token for token."""
+    """Whether two runs had the same prompts in what they explained, token for token.
+
+    Roles are part of a fingerprint of pairs: runs of one model with other roles have the same prompts if all texts are
+    the same.
+    """
     name = "reach" if first.of_sentence else "activation_patching"
     found = [side.run.get(name) for side in (first, other)]
     keys = [(one.attr("tokens_sha256"), one.data.sizes["prompt"]) for one in found if one is not None]
-    return len(keys) == 2 and keys[0] == keys[1] and keys[0][0] != ""
+    if len(keys) == 2 and keys[0] == keys[1] and keys[0][0] != "":
+        return True
+    texts = [_texts(side) for side in (first, other)]
+    of_one_model = first.run.first_attr("weights_sha256") == other.run.first_attr("weights_sha256") != ""
+    sizes = [size for _, size in keys]
+    return of_one_model and len(sizes) == 2 and sizes[0] == sizes[1] and texts[0] == texts[1] != []
+
+
+def _texts(side: Side) -> list[list[str]]:
+    """Both texts and both answers of each prompt of the rung that was explained."""
+    behaved = side.run.get("behavior")
+    names = ("text", "corrupted_text", "answer", "incorrect_answer")
+    if behaved is None or not behaved.has(*names, "rung_of"):
+        return []
+    columns = zip(behaved.labels("rung_of"), *(behaved.labels(name) for name in names), strict=True)
+    return [texts for rung, *texts in columns if rung == side.verdict.rung]
 
 
 def language(sides: Sequence[Side]) -> str:

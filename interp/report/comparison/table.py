@@ -10,6 +10,9 @@ from typing import Any, TypeVar
 from interp.language import say
 from interp.report.tables import Column, Size, Table
 
+SHOWN = 0.005
+"""The smallest difference that counts: of less than that, both numbers read the same."""
+
 _Shown = TypeVar("_Shown")
 
 
@@ -68,9 +71,9 @@ class Row:
         return f"{self.name} ({self.at})" if self.at else self.name
 
     def differs(self, i: int) -> bool:
-        """Whether the interval of a difference excludes 0."""
+        """Whether the interval of a difference excludes 0, and the difference is one that two digits show."""
         found = self.differences[i]
-        return found is not None and (found.low > 0 or found.high < 0)
+        return found is not None and (found.low > 0 or found.high < 0) and abs(found.mean) >= SHOWN
 
     def elsewhere(self, run: int) -> bool:
         """Whether a run has another place than the first."""

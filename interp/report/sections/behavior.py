@@ -27,7 +27,7 @@ from interp.report.inputs import Result
 from interp.report.lines import Point, Series, dot_rows, line_legend
 from interp.report.markup import figure_number, token
 from interp.report.tables import Cell, Column, Table
-from interp.report.verdict import Verdict
+from interp.report.verdict import Roles, Verdict
 from interp.report.words import Spans, tone, with_changes, with_roles
 
 EXAMPLES = 2
@@ -185,11 +185,12 @@ def prompts(behavior: Result, verdict: Verdict) -> Section:
         behavior.said_labels("description") if behavior.has("description") else ("",) * behavior.data.sizes["rung"]
     )
     roles = behavior.labels("role") if behavior.has("role_start", "role_stop") else ()
+    toned = _toned(roles, verdict.roles)
     rungs = []
     for i, rung in enumerate(behavior.labels("rung")):
         chosen = [p for p, name in enumerate(rung_of) if name == rung][: EXAMPLES if rung == verdict.rung else 1]
         if chosen:
-            examples = tuple(_example(behavior, p, roles) for p in chosen)
+            examples = tuple(_example(behavior, p, toned) for p in chosen)
             rungs.append(PromptRung(rung, descriptions[i], examples))
     rungs.sort(key=lambda rung: rung.name != verdict.rung)
     used = [
@@ -197,13 +198,23 @@ def prompts(behavior: Result, verdict: Verdict) -> Section:
         for role in roles
         if any(w.role == role for r in rungs for e in r.examples for w in (*e.clean, *e.corrupted))
     ]
-    legend = tuple((role, tone(role, roles)) for role in used)
+    legend = tuple((role, tone(role, toned)) for role in used)
     lead = say(
         "A clean prompt and its corrupted twin differ in one stated way; everything else is kept, token by token."
     )
     return Section(
         "prompts", say("The prompts"), lead, (Prompts(tuple(rungs), legend, ()), _all_prompts(behavior, rung_of))
     )
+
+
+def _toned(roles: tuple[str, ...], about: Roles | None) -> tuple[str, ...]:
+    """Roles in the order of their tones: source and target first, as in the picture, and what is called after them."""
+    if about is None:
+        return roles
+    ends = (about.source, about.target)
+    alike = (next((role for role in roles if role.startswith(f"{end}_")), "") for end in ends)
+    first = tuple(role for role in dict.fromkeys((*ends, *alike)) if role in roles)
+    return (*first, *(role for role in roles if role not in first))
 
 
 def _all_prompts(behavior: Result, rung_of: tuple[str, ...]) -> Details:
