@@ -102,13 +102,21 @@ def of(run: RunInputs, found: Verdict) -> Head:
 
 def _caption(run: RunInputs, found: Verdict) -> str:
     """How to read the picture, and which of the prompts it draws: the question may quote other words."""
-    named = run.get("reach") is not None or (found.passed and picture.routes(run, found))
-    if named:
+    routes = picture.routes(run, found) if found.passed else []
+    undrawn = [one.head for one in routes if one.elsewhere]
+    if run.get("reach") is not None or len(undrawn) < len(routes):
         drawn = say(
             "An arc is what one head takes from one word to another, at its layer; the thicker, the more it matters."
         )
-    else:
+    elif not routes:
         drawn = say("No head is drawn, since none was named.")
+    else:
+        drawn = ""
+    if undrawn:
+        drawn += " " + say(
+            "Not drawn, since they hardly look at a word in question: {heads}.", heads=", ".join(undrawn)
+        )
+    drawn = drawn.strip()
     reach = run.get("reach")
     if picture.has_faint(run, found):
         drawn += " " + say("Thin and grey: next to nothing.")
@@ -161,6 +169,13 @@ def _carries(one: Route, found: Verdict) -> str:
         "sufficient": one.effect.sufficient.text,
         "needed": one.effect.needed.text,
     }
+    if one.elsewhere:
+        words["weight"] = f"{one.weight:.2f}"
+        return say(
+            "acts at {end}: sufficient {sufficient}, needed {needed}; it hardly looks at {start} ({weight} of its "
+            "attention), so that it takes it from another word",
+            **words,
+        )
     if one.job == "mover":
         text = say("brings it from {start} to {end}; at {end} alone: sufficient {sufficient}, needed {needed}", **words)
     else:

@@ -24,6 +24,8 @@ SHORT = 72
 """A longer prompt, in characters, is drawn with dots in place of what lies between its words of interest."""
 HEADS = 6
 """Heads that are drawn, at most."""
+HARDLY = 0.05
+"""A head with less than this of its attention on a word does not take anything from there itself."""
 SENTENCE = ("reach", "heads", "sources")
 """The results of ``interp explain`` that its picture is drawn from."""
 
@@ -41,6 +43,11 @@ class Route:
     end: str
     effect: verdict.Effect
     weight: float | None = None
+
+    @property
+    def elsewhere(self) -> bool:
+        """Whether the head hardly looks at the word that it would start from: it takes it by way of another."""
+        return self.weight is not None and self.weight < HARDLY
 
 
 @dataclass(frozen=True)
@@ -171,7 +178,8 @@ def has_faint(run: RunInputs, found: Verdict) -> bool:
 
 
 def _drawn(run: RunInputs, found: Verdict, prompt: _Prompt) -> list[Route]:
-    return [one for one in routes(run, found) if one.start in prompt.at and one.end in prompt.at][:HEADS]
+    there = (one for one in routes(run, found) if one.start in prompt.at and one.end in prompt.at)
+    return [one for one in there if not one.elsewhere][:HEADS]
 
 
 def prompts(run: RunInputs, found: Verdict) -> int | None:

@@ -43,6 +43,10 @@ def elsewhere(data: xr.Dataset) -> xr.Dataset:
     return data
 
 
+def drawn(found: inputs.RunInputs) -> str:
+    return str(picture.picture(found))
+
+
 def arcs(drawn: str) -> dict[str, float]:
     """Head -> width of its arc."""
     found = re.findall(r'class="arc" d="[^"]+" stroke-width="([\d.]+)"[^>]* data-head="(L\dH\d)"', drawn)
@@ -134,6 +138,13 @@ def test_a_head_that_looks_mostly_elsewhere_is_said_to(tmp_path: Path) -> None:
     found = inputs.read(tmp_path)
     looked = found.files["head_attribution"].data["attention"].sel(edge="noun<-color").mean("prompt").values[MOVER]
     assert told(found).endswith(f"; only {looked:.2f} of its attention is on the colour")
+    assert sorted(arcs(drawn(found))) == sorted(NAMES)
+    edit(tmp_path, "head_attribution", lambda data: data.assign(attention=data["attention"] * 0.2))
+    found = inputs.read(tmp_path)
+    assert "it hardly looks at the colour (0.0" in told(found)
+    assert NAMES[0] not in arcs(drawn(found))
+    caption = head.of(found, verdict.of(found)).words["picture"]
+    assert f"Not drawn, since they hardly look at a word in question: {NAMES[0]}" in caption
 
 
 def test_the_first_screen_counts_the_pairs_that_were_patched(tmp_path: Path) -> None:
@@ -185,7 +196,9 @@ def test_the_first_screen_in_spanish(tmp_path: Path) -> None:
 
 
 def test_the_prompts_show_source_and_target_in_the_tones_of_the_picture(tmp_path: Path) -> None:
-    found = run(tmp_path)
+    run(tmp_path)
+    edit(tmp_path, "behavior", lambda data: data.isel(role=slice(None, None, -1)))
+    found = inputs.read(tmp_path)
     said = verdict.of(found)
     shown = behavior.prompts(found.files["behavior"], said)
     (block,) = (one for one in shown.blocks if isinstance(one, Prompts))
@@ -193,6 +206,11 @@ def test_the_prompts_show_source_and_target_in_the_tones_of_the_picture(tmp_path
     assert said.roles is not None
     assert (tones[said.roles.source], tones[said.roles.target]) == ("r1", "r2")  # as the classes source and target
     assert len(set(tones.values())) == len(tones)
+    example, text = block.rungs[0].examples[0], found.files["behavior"].labels("text")
+    words = {word.role: (word.text, word.tone) for word in example.clean if word.role}
+    assert "".join(word.text for word in example.clean) in text
+    assert words["color"] == ("black", "r1")
+    assert words["noun"] == ("cat", "r2")
     unknown = dict(next(
         one for one in behavior.prompts(found.files["behavior"], replace(said, roles=None)).blocks
         if isinstance(one, Prompts)

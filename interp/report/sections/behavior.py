@@ -190,7 +190,7 @@ def prompts(behavior: Result, verdict: Verdict) -> Section:
     for i, rung in enumerate(behavior.labels("rung")):
         chosen = [p for p, name in enumerate(rung_of) if name == rung][: EXAMPLES if rung == verdict.rung else 1]
         if chosen:
-            examples = tuple(_example(behavior, p, toned) for p in chosen)
+            examples = tuple(_example(behavior, p, roles, toned) for p in chosen)
             rungs.append(PromptRung(rung, descriptions[i], examples))
     rungs.sort(key=lambda rung: rung.name != verdict.rung)
     used = [
@@ -241,14 +241,15 @@ def _all_prompts(behavior: Result, rung_of: tuple[str, ...]) -> Details:
     return Details(say("All {n} prompts", n=len(rows)), (table,))
 
 
-def _example(behavior: Result, p: int, roles: tuple[str, ...]) -> PromptExample:
+def _example(behavior: Result, p: int, roles: tuple[str, ...], toned: tuple[str, ...]) -> PromptExample:
+    """One prompt with its partner: ``roles`` as the result has them, ``toned`` as their tones follow each other."""
     text, corrupted = behavior.labels("text")[p], behavior.labels("corrupted_text")[p]
     if roles:
         own = _spans(behavior, "", p, roles)
         other = _spans(
             behavior, "corrupted_" if behavior.has("corrupted_role_start", "corrupted_role_stop") else "", p, roles
         )
-        words = with_roles(text, own, corrupted, other, roles), with_roles(corrupted, other, text, own, roles)
+        words = with_roles(text, own, corrupted, other, toned), with_roles(corrupted, other, text, own, toned)
     else:
         words = with_changes(text, corrupted), with_changes(corrupted, text)
     answer = behavior.labels("answer")[p]
