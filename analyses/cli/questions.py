@@ -172,7 +172,8 @@ def _unreached(task: Task) -> Iterator[tuple[str, str]]:
             yield (
                 rung.name,
                 f"{rung.name}: {target} stands before {source}, and attention only looks back, so that nothing of "
-                f"{source} can reach it there. What can be found is where {source} is read.",
+                f"{source} can reach it there. What can be found is where {source} is read. To ask of the token behind "
+                f"{source}, add after_{source} to the roles of each rung and make it the target.",
             )
 
 
