@@ -62,6 +62,8 @@ def test_a_cell_says_its_number_to_pointer_and_finger(used: Use) -> None:
     says = re.compile(r"L0H0: [−\d.]+ \[.*\], n = \d+$")
     pointed = used("made").page
     cell = pointed.locator("#patch-z .cell").first
+    cell.scroll_into_view_if_needed()
+    pointed.wait_for_timeout(300)  # the event of that scroll, which takes a tooltip away, has come
     cell.hover()
     assert says.match(pointed.locator("#tip").inner_text())
     assert says.match(cell.get_attribute("aria-label") or "")  # for a screen reader, while the title is away

@@ -195,8 +195,8 @@ def test_random_models_have_no_role() -> None:
     These are models of another kind, of three sizes of weights.
     """
     assert false_alarms(range(3))[0] == 0
-    assert track_record.table()["false_alarms"]["roles"] == {"alarms": 0, "n": 200}
-    assert stats.exact_interval(0, 200)[1] < 0.0183
+    assert track_record.table()["false_alarms"]["roles"] == {"alarms": 0, "n": 400}
+    assert stats.exact_interval(0, 400)[1] < 0.0092
 
 
 def test_a_mover_is_told_from_a_decoy_and_the_page_names_it_in_both_languages() -> None:
