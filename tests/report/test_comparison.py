@@ -320,7 +320,7 @@ def test_two_sentences_are_compared_by_what_arrives_and_the_heads(explained: tup
         for one, where in zip(shown.values, explained, strict=True):
             assert one is not None
             near(one.mean, float(value(results.load(where / "results" / f"{name}.nc"))), 1e-9, why="the same mean")
-    path = row(found, "L1H0 → L3.resid_post, sufficient").values[0]
+    path = row(found, "L1H0 → the stream at the target, sufficient").values[0]
     paths = results.load(explained[0] / "results" / "paths.nc").sel(direction="denoising")
     at = paths.sel(sender="L1H0", receiver="L3.resid_post")
     expected = (at["patched"] - paths["corrupted"]).sum() / (paths["clean"] - paths["corrupted"]).sum()
