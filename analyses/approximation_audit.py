@@ -149,28 +149,23 @@ def run(
     >>> audited.use.item(), round(audited.slope.item(), 1)
     ('ranking', 0.6)
     """
-    check_pairs(model, pairs)
-    wanted, left_out = _wanted(model, model.editable(SITES) if sites is None else sites, methods, edge_methods)
-    wanted, spared = _without_spared(wanted, sites is None and costly(model, pairs))
-    pairs = pairs.spread(_most(model, pairs) if max_prompts is None else max_prompts)
+    asked = _Asked.of(model, pairs, sites, methods, edge_methods, max_prompts)
+    pairs = asked.pairs
     audit = Audit(
         top_k=top_k, random=_others(model, pairs, random), large=large, minimum_agreement=minimum_agreement,
         maximum_factor=maximum_factor,
         maximum_median_error=maximum_median_error, maximum_error=maximum_error, maximum_wrong=maximum_wrong,
     )  # fmt: skip
     common: dict[str, Any] = {"direction": direction, "metric": metric, "audit": audit, "seed": seed}
-    checked, meter = [], Meter(progress, len(wanted))
-    for site, method in wanted:
+    checked, meter = [], Meter(progress, len(asked.wanted))
+    for site, method in asked.wanted:
         if site == "edges":
             made = edge_attribution(model, pairs, method=method, **common)  # type: ignore[arg-type]
         else:
             made = attribution_patching(model, pairs, site, method=method, graddrop=False, **common)  # type: ignore[arg-type]
         checked.append(_Checked.of(f"{site}, {_NAMES[method]}", made))
         meter.add(1)
-    return _labelled(
-        model, pairs, checked, audit, direction=direction, metric=readout(metric).name, seed=seed, left_out=left_out,
-        spared=spared,
-    )  # fmt: skip
+    return _labelled(model, asked, checked, audit, direction=direction, metric=readout(metric).name, seed=seed)
 
 
 @plans_of(run)
@@ -196,13 +191,11 @@ def planned(
     >>> [plan.rows for plan in approximation_audit.planned(model, pairs, sites=["z"], edge_methods=[])]
     [56]
     """
-    check_pairs(model, pairs)
-    wanted, _ = _wanted(model, model.editable(SITES) if sites is None else sites, methods, edge_methods)
-    wanted, _ = _without_spared(wanted, sites is None and costly(model, pairs))
-    pairs = pairs.spread(_most(model, pairs) if max_prompts is None else max_prompts)
+    asked = _Asked.of(model, pairs, sites, methods, edge_methods, max_prompts)
+    pairs = asked.pairs
     cells = top_k + _others(model, pairs, random)
     found = []
-    for site, method in wanted:
+    for site, method in asked.wanted:
         gradients = _gradients(method, model.cfg.n_layers)
         forward = 4 + gradients + cells / 2 + 2 * _sweeps(pairs, site)  # 4: both prompts, read twice
         found.append(passes(model, pairs.clean, forward=forward, backward=gradients))
@@ -227,11 +220,6 @@ def _gradients(method: str, n_layers: int) -> int:
             return STEPS * (2 * n_layers + 1)
         case _:
             raise InterpError(f"How often '{method}' differentiates is not written in analyses.approximation_audit.")
-
-
-def _most(model: HookedTransformer, pairs: PromptPairs) -> int:
-    """On how many prompts the estimates are checked, unless that is asked for."""
-    return COSTLY_PROMPTS if costly(model, pairs) else PROMPTS
 
 
 def _others(model: HookedTransformer, pairs: PromptPairs, random: int | None) -> int:
@@ -264,12 +252,42 @@ def _wanted(
     return wanted, [f"{site}, {_NAMES[method]}" for site, method in left_out]
 
 
-def _without_spared(wanted: list[tuple[str, str]], less: bool) -> tuple[list[tuple[str, str]], list[str]]:
-    """What is left without ``SPARED``, and that in words; all of it where that is not to be ``less``, or nothing is."""
-    kept = [one for one in wanted if one not in SPARED]
-    if not less or not kept:
-        return wanted, []
-    return kept, [f"{site}, {_NAMES[method]}" for site, method in wanted if (site, method) in SPARED]
+@dataclass(frozen=True)
+class _Asked:
+    """What is checked, and on which prompts.
+
+    Attributes:
+        pairs: the prompts.
+        wanted: sites (or ``edges``) with methods.
+        left_out: in words, what the model's arithmetic does not offer.
+        spared: in words, what is left out since a run takes long.
+    """
+
+    pairs: PromptPairs
+    wanted: list[tuple[str, str]]
+    left_out: list[str]
+    spared: list[str]
+
+    @classmethod
+    def of(
+        cls,
+        model: HookedTransformer,
+        pairs: PromptPairs,
+        sites: Sequence[str] | None,
+        methods: Sequence[str],
+        edge_methods: Sequence[str],
+        max_prompts: int | None,
+    ) -> _Asked:
+        """What the options ask for; less where a run is costly and they leave it open."""
+        check_pairs(model, pairs)
+        less = costly(model, pairs)
+        wanted, left_out = _wanted(model, model.editable(SITES) if sites is None else sites, methods, edge_methods)
+        kept, spared = [one for one in wanted if one not in SPARED], list[str]()
+        if sites is None and less and kept:
+            spared = [f"{site}, {_NAMES[method]}" for site, method in wanted if (site, method) in SPARED]
+            wanted = kept
+        most = COSTLY_PROMPTS if less else PROMPTS
+        return cls(pairs.spread(most if max_prompts is None else max_prompts), wanted, left_out, spared)
 
 
 @dataclass(frozen=True)
@@ -311,15 +329,13 @@ def _in_words(cell: dict[str, Any]) -> str:
 
 def _labelled(
     model: HookedTransformer,
-    pairs: PromptPairs,
+    asked: _Asked,
     checked: Sequence[_Checked],
     audit: Audit,
     *,
     direction: str,
     metric: str,
     seed: int,
-    left_out: Sequence[str],
-    spared: Sequence[str],
 ) -> xr.Dataset:
     most = max(1, *(len(one.cells) for one in checked))
     units = checked[0].units
@@ -377,13 +393,13 @@ def _labelled(
         "diagonal the approximation is right; on a line of another slope it is off by that factor.",
         source="Nanda 2023, attribution patching; Kramar et al. 2024, arXiv 2403.00745; Syed et al. 2023, "
         "arXiv 2310.10348; Hanna et al. 2024, arXiv 2403.17806",
-        of=(model, pairs),
+        of=(model, asked.pairs),
         seed=seed,
         extra={
             "direction": direction,
             "metric": metric,
             **{name: float(getattr(audit, name)) for name in LIMITS},
-            "left_out": "; ".join(left_out) or "none",
-            "spared": "; ".join(spared) or "none",
+            "left_out": "; ".join(asked.left_out) or "none",
+            "spared": "; ".join(asked.spared) or "none",
         },
     )  # fmt: skip

@@ -96,7 +96,7 @@ def run(
     True
     """
     check_pairs(model, pairs)
-    kinds = _kinds(_usual(model, pairs) if ablations is None else ablations)
+    kinds = _kinds(model, pairs, ablations)
     pairs = pairs.spread(max_prompts)
     scored = _first_differing(pairs)
     wanted = _edges(scored, edges)
@@ -177,18 +177,18 @@ def planned(
     [32]
     """
     pairs = pairs.spread(max_prompts)
-    kinds = _kinds(_usual(model, pairs) if ablations is None else ablations)
+    kinds = _kinds(model, pairs, ablations)
     found = ((kind, _with_reference(pairs.clean, kind)) for kind in kinds)
     return [plan(model, pairs.select(rows), Ablation("z", kind, seed=seed)) for kind, rows in found if len(rows)]
 
 
-def _usual(model: HookedTransformer, pairs: PromptPairs) -> list[AblationKind]:
-    """The ablations that are made unless others are asked for."""
-    spared = SPARED if costly(model, pairs) else ()
-    return [kind for kind in BY_DEFAULT if kind not in spared]
-
-
-def _kinds(ablations: Sequence[AblationKind]) -> tuple[AblationKind, ...]:
+def _kinds(
+    model: HookedTransformer, pairs: PromptPairs, ablations: Sequence[AblationKind] | None
+) -> tuple[AblationKind, ...]:
+    """The ablations that are asked for, or the usual ones, in the order in which results have them."""
+    if ablations is None:
+        spared = SPARED if costly(model, pairs) else ()
+        ablations = [kind for kind in BY_DEFAULT if kind not in spared]
     names = [ablations] if isinstance(ablations, str) else list(ablations)
     for name in names:
         if name not in ABLATIONS:

@@ -20,6 +20,7 @@ from interp.prompts.pairing import SHORTFALL
 
 if TYPE_CHECKING:
     from interp.prompts import Drop, PromptPairs
+    from interp.prompts.template import Rendered
     from interp.prompts.tokens import SupportsTokenizer
     from interp.tasks import Rung, Task
 
@@ -145,12 +146,17 @@ def _reader(model: str) -> SupportsTokenizer:
     return reader(model)
 
 
-def _joined_answers(task: Task) -> Iterator[str]:
-    """The rungs whose answer would make one word with the end of the prompt, or comes after a space in it."""
+def _written(task: Task) -> Iterator[tuple[Rung, Rendered]]:
+    """Of each rung that is made of words one clean prompt, before any tokenizer reads it."""
     from interp.tasks.drawing import example
 
     for rung in task.rungs if task.kind == "words" else ():
-        clean, _ = example(task, rung)
+        yield rung, example(task, rung)[0]
+
+
+def _joined_answers(task: Task) -> Iterator[str]:
+    """The rungs whose answer would make one word with the end of the prompt, or comes after a space in it."""
+    for rung, clean in _written(task):
         if clean.text[-1].isalpha() and clean.answer[0].isalpha():
             word = f"{clean.text.split()[-1]}{clean.answer}"
             yield f'{rung.name}: the answer makes one word with the prompt, "{word}". Begin it with a space.'
@@ -163,11 +169,9 @@ def _joined_answers(task: Task) -> Iterator[str]:
 
 def _unreached(task: Task) -> Iterator[tuple[str, str]]:
     """The rungs in which the target stands before the source, so that the answer is no without any measurement."""
-    from interp.tasks.drawing import example
-
     source, target = task.vocabulary.source, task.vocabulary.target
-    for rung in task.rungs if task.kind == "words" else ():
-        roles = example(task, rung)[0].roles
+    for rung, clean in _written(task):
+        roles = clean.roles
         if source in roles and target in roles and roles[target][1] <= roles[source][0]:
             yield (
                 rung.name,

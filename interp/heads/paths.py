@@ -176,7 +176,7 @@ def _leading(
     """The writers of the pairs of parts that change most, as path patching calls them, in the order of writing."""
     found = score_attribution(model, pairs, head=(head.layer, head.head), dest=dest, src=src)["term_change"]
     mean = abs(found).mean("prompt")  # a change may have either sign, by the pair
-    known = {node.label: node for node in senders_of(model) if node.layer < head.layer}
+    known = dict.fromkeys(node.label for node in senders_of(model) if node.layer < head.layer)
     writers = [mean[axis].values.tolist() for axis in ("query_writer", "key_writer")]
     places = np.unravel_index(np.argsort(-mean.values, axis=None, kind="stable"), mean.shape)
     in_order = (writers[side][i] for pair in zip(*places, strict=True) for side, i in enumerate(pair))

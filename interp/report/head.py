@@ -74,7 +74,8 @@ def of(run: RunInputs, found: Verdict) -> Head:
     """The first screen of a run."""
     names = (str(run.study.get("name", "")), run.first_attr("task"), run.first_attr("model"))
     answer = _answer(run, found)
-    routes = picture.routes(run, found)[:HEADS] if found.passed else []
+    every = picture.routes(run, found) if found.passed else []
+    routes = every[:HEADS]
     short = found.short or _first_sentence(answer)
     return Head(
         title=title(run),
@@ -95,14 +96,13 @@ def of(run: RunInputs, found: Verdict) -> Head:
             else say("The answer"),
             "rest": say("The whole answer"),
             "picture_name": say("The picture of the answer"),
-            "picture": _caption(run, found),
+            "picture": _caption(run, found, every),
         },
     )
 
 
-def _caption(run: RunInputs, found: Verdict) -> str:
+def _caption(run: RunInputs, found: Verdict, routes: list[Route]) -> str:
     """How to read the picture, and which of the prompts it draws: the question may quote other words."""
-    routes = picture.routes(run, found) if found.passed else []
     undrawn = [one.head for one in routes if one.elsewhere]
     if run.get("reach") is not None or len(undrawn) < len(routes):
         drawn = say(

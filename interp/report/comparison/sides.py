@@ -165,11 +165,11 @@ def same_prompts(first: Side, other: Side) -> bool:
 
 def _texts(side: Side) -> list[list[str]]:
     """Both texts and both answers of each prompt of the rung that was explained."""
-    behaved = side.run.get("behavior")
-    names = ("text", "corrupted_text", "answer", "incorrect_answer")
-    if behaved is None or not behaved.has(*names, "rung_of"):
+    found = side.run.get("behavior")
+    names = ("rung_of", "text", "corrupted_text", "answer", "incorrect_answer")
+    if found is None or not found.has(*names):
         return []
-    columns = zip(behaved.labels("rung_of"), *(behaved.labels(name) for name in names), strict=True)
+    columns = zip(*(found.labels(name) for name in names), strict=True)
     return [texts for rung, *texts in columns if rung == side.verdict.rung]
 
 
